@@ -1,0 +1,110 @@
+package bolt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+const (
+	// sweepInterval is how often expired items are removed, besides at Open.
+	// They are invisible from the moment they expire.
+	sweepInterval = time.Hour
+
+	// sweepLimit bounds the entries that one transaction handles, and so the
+	// time that writers wait for it.
+	sweepLimit = 100
+)
+
+func (s *Store) sweepLoop() {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		// An error, such as a full disk, meets every other write too and is
+		// reported there. The next round finds the same entries again.
+		_ = s.sweep(context.Background(), time.Now())
+		select {
+		case <-ticker.C:
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// sweep removes what has expired by the last full hour. Its steps queue up
+// with the writes of others.
+func (s *Store) sweep(ctx context.Context, now time.Time) error {
+	for handled := sweepLimit; handled == sweepLimit; {
+		err := s.write(ctx, func(tx *bbolt.Tx) (err error) {
+			handled, err = sweepStep(tx, now)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("removing expired sessions: %w", err)
+		}
+	}
+	return nil
+}
+
+// sweepStep handles the first entries of the index that are due, and returns
+// how many. An entry whose item lives, because it was replaced since, moves to
+// the hour of its new expiry; that hour is always later than now, so that no
+// entry is met twice.
+func sweepStep(tx *bbolt.Tx, now time.Time) (int, error) {
+	due := dueEntries(tx, now)
+	for _, entry := range due {
+		if err := settle(tx, entry, now); err != nil {
+			return 0, err
+		}
+	}
+	return len(due), nil
+}
+
+func settle(tx *bbolt.Tx, entry indexKey, now time.Time) error {
+	id := entry.id()
+	item, live, err := lookup(tx, id, now)
+	switch {
+	case err != nil:
+		// A damaged page. Without its entry the item is not met again: it
+		// must not keep the sweep from the others.
+	case live:
+		if err := putIndex(tx, id, item.Expires); err != nil {
+			return err
+		}
+	default:
+		if err := deleteItem(tx, id); err != nil {
+			return err
+		}
+	}
+	if err := tx.Bucket(indexBucket).Delete(entry[:]); err != nil {
+		return fmt.Errorf("deleting index entry: %w", err)
+	}
+	return nil
+}
+
+// dueEntries copies the keys, as the memory behind a cursor moves when its
+// bucket changes.
+func dueEntries(tx *bbolt.Tx, now time.Time) []indexKey {
+	var due []indexKey
+	c := tx.Bucket(indexBucket).Cursor()
+	for k, _ := c.First(); k != nil && len(due) < sweepLimit; k, _ = c.Next() {
+		entry := indexKey(k)
+		if entry.hour() > hourOf(now) {
+			break
+		}
+		due = append(due, entry)
+	}
+	return due
+}
+
+func putIndex(tx *bbolt.Tx, id session.ID, expires time.Time) error {
+	key := newIndexKey(id, expires)
+	if err := tx.Bucket(indexBucket).Put(key[:], nil); err != nil {
+		return fmt.Errorf("writing index entry: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNoSession: nothing opens with this secret. It was never a session
+	// here, or it has ended.
+	ErrNoSession = errors.New("no session")
+	// ErrIdentityChanged is returned by a Refresher's Identify for an ID token
+	// that is invalid or speaks of somebody else.
+	ErrIdentityChanged = errors.New("the refreshed ID token does not belong to this session")
+	// ErrClosed: the vault has been closed.
+	ErrClosed = errors.New("closed")
+)
+
+// EndReason says why a session ended.
+type EndReason string
+
+// The reasons for which a session ends.
+const (
+	EndLogout          EndReason = "logout"
+	EndIdle            EndReason = "idle_timeout"
+	EndLifetime        EndReason = "max_lifetime"
+	EndRejected        EndReason = "refresh_rejected"
+	EndRefusedUnclear  EndReason = "refused_unclear"
+	EndNoRefreshToken  EndReason = "no_refresh_token"
+	EndIdentityChanged EndReason = "identity_changed"
+	EndReplaced        EndReason = "replaced_by_login"
+)
+
+// EndedError reports a session that this very request found at its end. Later
+// requests get ErrNoSession, and errors.Is treats the two alike.
+type EndedError struct{ Reason EndReason }
+
+func (e *EndedError) Error() string { return "session ended: " + string(e.Reason) }
+
+// Is makes an ended session one that is not there.
+func (e *EndedError) Is(target error) bool { return target == ErrNoSession }
+
+// UnavailableError reports that there is nothing valid to send upstream now,
+// and that the session is kept.
+type UnavailableError struct {
+	// RetryAfter is when asking again may help.
+	RetryAfter time.Duration
+	// Misconfigured: time will not heal it, the operator must act.
+	Misconfigured bool
+	Err           error
+}
+
+func (e *UnavailableError) Error() string { return fmt.Sprintf("session unavailable: %v", e.Err) }
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.Err }

@@ -1,0 +1,33 @@
+package session
+
+// EventKind names what happened to a session outside of its requests.
+type EventKind int
+
+// Kinds of events.
+const (
+	// EventRefreshed: a refresh was committed.
+	EventRefreshed EventKind = iota
+	// EventRefreshFailed: a refresh got no new token; Outcome and Err say more.
+	EventRefreshFailed
+	// EventEnded: a session ended; Reason says why.
+	EventEnded
+	// EventUnwritten: new tokens could not be written and are served from
+	// memory; Err says why.
+	EventUnwritten
+	// EventWritten: what was served from memory has been written.
+	EventWritten
+	// EventIDTokenKept: the refreshed ID token could not be judged, and the one
+	// before it is kept; Err says why.
+	EventIDTokenKept
+	// EventDiscarded: new tokens came for a session that had ended meanwhile.
+	EventDiscarded
+)
+
+// Event tells an observer what happened. It holds no secret.
+type Event struct {
+	Kind    EventKind
+	ID      ID
+	Outcome Outcome
+	Reason  EndReason
+	Err     error
+}

@@ -1,0 +1,205 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config is what a Keeper works with. All durations must be positive.
+type Config struct {
+	Vault     *Vault
+	Site      *Site
+	Refresher Refresher
+	// IdleTimeout ends a session that long after its last use. Uses are written
+	// down at most once per minute (or per 5 % of the time-out, if less), and a
+	// session is never ended early for that.
+	IdleTimeout time.Duration
+	// MaxLifetime ends a session that long after the login.
+	MaxLifetime time.Duration
+	// RefreshTimeout bounds how long a request with an expired token waits.
+	RefreshTimeout time.Duration
+	// DefaultTokenLifetime is assumed where the server does not say how long an
+	// access token lives.
+	DefaultTokenLifetime time.Duration
+	// Observe, if not nil, is told what happens outside of requests. It must
+	// not block.
+	Observe func(Event)
+}
+
+// Keeper answers for the sessions of one site.
+type Keeper struct {
+	Config
+	vault *Vault
+	site  *Site
+	// touchEvery is how often a use is written down.
+	touchEvery time.Duration
+}
+
+// touchMax bounds how long a use may stay unwritten.
+const touchMax = time.Minute
+
+// NewKeeper returns a keeper.
+func NewKeeper(c Config) *Keeper {
+	if c.Observe == nil {
+		c.Observe = func(Event) {}
+	}
+	return &Keeper{Config: c, vault: c.Vault, site: c.Site, touchEvery: min(touchMax, c.IdleTimeout/20)}
+}
+
+// Session is what a request may know of its session.
+type Session struct {
+	ID      ID
+	Subject string
+	// Claims is a JSON object, or empty. It must not be modified.
+	Claims json.RawMessage
+	// AccessToken is valid unless the session comes from Peek.
+	AccessToken  string
+	TokenExpires time.Time
+	Created      time.Time
+	// IdleEnd is when the session ends if it is not used again.
+	IdleEnd time.Time
+	// End is when it ends in any case.
+	End time.Time
+}
+
+// Create keeps a new session and returns the secret for its cookie.
+func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *Session, error) {
+	secret := NewSecret()
+	id := k.site.ID(secret)
+	now := time.Now()
+	rec := &record{
+		hot: hot{
+			created: now, seen: now, end: now.Add(k.MaxLifetime),
+			subject: who.Subject, claims: who.Claims,
+			token: newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime),
+		},
+		cold: cold{
+			refreshToken: t.RefreshToken, refreshExpires: t.RefreshExpires,
+			idToken: t.IDToken, sid: who.SID,
+		},
+	}
+	item, err := k.item(secret, id, rec)
+	if err == nil {
+		err = k.vault.store.Create(ctx, id, item)
+	}
+	if err != nil {
+		return Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
+	}
+	return secret, k.session(id, &rec.hot), nil
+}
+
+// Fresh returns the session of a secret with a usable access token. It counts
+// as use of the session.
+//
+// While the token is good Fresh never waits for the authorization server. Once
+// it has expired, Fresh waits for a refresh, RefreshTimeout at most.
+//
+// The error is ErrNoSession, an *EndedError (which is also ErrNoSession), an
+// *UnavailableError, or that of ctx.
+func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
+	id := k.site.ID(secret)
+	h, err := k.readHot(ctx, id, secret)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if reason := k.ended(&h, now); reason != "" {
+		return nil, k.finish(ctx, id, reason)
+	}
+	if now.Sub(h.seen) >= k.touchEvery {
+		k.touch(id, secret)
+	}
+	if h.token.usable(now) && !h.token.due(now) {
+		return k.session(id, &h), nil
+	}
+	return k.refreshed(ctx, id, secret, &h)
+}
+
+// Peek returns the session of a secret without using it: its idle time runs
+// on, nothing is refreshed, and its access token may have expired.
+func (k *Keeper) Peek(ctx context.Context, secret Secret) (*Session, error) {
+	id := k.site.ID(secret)
+	h, err := k.readHot(ctx, id, secret)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if k.ended(&h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
+		return nil, ErrNoSession
+	}
+	return k.session(id, &h), nil
+}
+
+// Ended is what is left of a session that was ended on purpose.
+type Ended struct {
+	Subject      string
+	SID          string
+	IDToken      string
+	RefreshToken string
+	AccessToken  string
+}
+
+// End ends a session, whatever is in flight. If the store cannot delete the
+// record now, the session is over in this process all the same, and the
+// deletion is repeated until it succeeds. The error is ErrNoSession, or an
+// *UnavailableError when the record could not be read: then its tokens are
+// not known.
+func (k *Keeper) End(ctx context.Context, secret Secret, reason EndReason) (Ended, error) {
+	id := k.site.ID(secret)
+	rec, err := k.read(ctx, id, secret)
+	if errors.Is(err, ErrNoSession) {
+		return Ended{}, err
+	}
+	_ = k.finish(ctx, id, reason)
+	if err != nil {
+		return Ended{}, err
+	}
+	return Ended{
+		Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
+		RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
+	}, nil
+}
+
+// session is the public view of a hot part.
+func (k *Keeper) session(id ID, h *hot) *Session {
+	end := k.absoluteEnd(h)
+	idleEnd := h.seen.Add(k.IdleTimeout)
+	if idleEnd.After(end) {
+		idleEnd = end
+	}
+	return &Session{
+		ID: id, Subject: h.subject, Claims: h.claims,
+		AccessToken: h.token.value, TokenExpires: h.token.expires,
+		Created: h.created, IdleEnd: idleEnd, End: end,
+	}
+}
+
+// absoluteEnd lets a shortened max_lifetime count for sessions that exist.
+func (k *Keeper) absoluteEnd(h *hot) time.Time {
+	if end := h.created.Add(k.MaxLifetime); end.Before(h.end) {
+		return end
+	}
+	return h.end
+}
+
+// ended returns why a session is over, or "".
+func (k *Keeper) ended(h *hot, now time.Time) EndReason {
+	switch {
+	case !now.Before(k.absoluteEnd(h)):
+		return EndLifetime
+	case !now.Before(h.seen.Add(k.IdleTimeout + k.touchEvery)):
+		return EndIdle
+	}
+	return ""
+}
+
+// usable: the token may be sent upstream.
+func (t *accessToken) usable(now time.Time) bool { return now.Before(t.usableUntil) }
+
+// due: the token should be refreshed.
+func (t *accessToken) due(now time.Time) bool {
+	return !t.refreshAt.IsZero() && !now.Before(t.refreshAt)
+}

@@ -1,0 +1,252 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+)
+
+// record is one session in the clear. It exists while it is made, refreshed or
+// ended; a proxied request opens the hot part alone.
+type record struct {
+	hot
+	cold
+	version uint64 // of the item it was read from; 0 before the first write
+}
+
+// hot is what every request needs.
+type hot struct {
+	created time.Time
+	seen    time.Time // last use, as far as it was written
+	end     time.Time // absolute
+	subject string
+	claims  json.RawMessage
+	// rotation counts the redemptions of this session. It tells a record that
+	// was merely touched from one that somebody else has refreshed.
+	rotation uint64
+	token    accessToken
+	rest     []byte // fields of a later release
+}
+
+// accessToken is one access token and its times. A record holds a set of them,
+// one per resource; this release reads and writes the one without a resource
+// and carries the others along.
+type accessToken struct {
+	value    string
+	obtained time.Time
+	expires  time.Time
+	// usableUntil lies before expires, by what clocks and networks may differ.
+	usableUntil time.Time
+	// refreshAt is when a request first causes a refresh. Zero: never, because
+	// there is no refresh token or it was refused.
+	refreshAt time.Time
+	rest      []byte
+}
+
+// cold is what refreshing and logging out need.
+type cold struct {
+	refreshToken   string
+	refreshExpires time.Time // zero: not told
+	idToken        string
+	sid            string // the authorization server's name of its own session
+	restCold       []byte
+}
+
+// Fields of the hot part.
+const (
+	fieldCreated = 1 + iota
+	fieldSeen
+	fieldEnd
+	fieldSubject
+	fieldClaims
+	fieldRotation
+	fieldAccessToken
+)
+
+// Fields of an access token.
+const (
+	fieldTokenResource = 1 + iota
+	fieldTokenValue
+	fieldTokenObtained
+	fieldTokenExpires
+	fieldTokenUsableUntil
+	fieldTokenRefreshAt
+)
+
+// Fields of the cold part.
+const (
+	fieldRefreshToken = 1 + iota
+	fieldRefreshExpires
+	fieldIDToken
+	fieldSID
+)
+
+func (h *hot) encode() []byte {
+	w := make(fieldWriter, 0, 256+len(h.token.value)+len(h.claims)+len(h.rest))
+	w.time(fieldCreated, h.created)
+	w.time(fieldSeen, h.seen)
+	w.time(fieldEnd, h.end)
+	w.string(fieldSubject, h.subject)
+	w.bytes(fieldClaims, h.claims)
+	w.uint(fieldRotation, h.rotation)
+	w.bytes(fieldAccessToken, h.token.encode())
+	return append(w, h.rest...)
+}
+
+func decodeHot(part []byte) (h hot, ok bool) {
+	whole := true
+	h.rest, ok = eachField(part, func(field uint64, v []byte) bool {
+		switch field {
+		case fieldCreated:
+			h.created = decodeTime(v)
+		case fieldSeen:
+			h.seen = decodeTime(v)
+		case fieldEnd:
+			h.end = decodeTime(v)
+		case fieldSubject:
+			h.subject = string(v)
+		case fieldClaims:
+			h.claims = v
+		case fieldRotation:
+			h.rotation = decodeUint(v)
+		case fieldAccessToken:
+			token, resource, tokenOK := decodeAccessToken(v)
+			whole = whole && tokenOK
+			if resource {
+				return false
+			}
+			h.token = token
+		default:
+			return false
+		}
+		return true
+	})
+	return h, ok && whole
+}
+
+func (t *accessToken) encode() []byte {
+	w := make(fieldWriter, 0, 64+len(t.value)+len(t.rest))
+	w.string(fieldTokenValue, t.value)
+	w.time(fieldTokenObtained, t.obtained)
+	w.time(fieldTokenExpires, t.expires)
+	w.time(fieldTokenUsableUntil, t.usableUntil)
+	w.time(fieldTokenRefreshAt, t.refreshAt)
+	return append(w, t.rest...)
+}
+
+// decodeAccessToken also reports whether the token is for a named resource.
+func decodeAccessToken(part []byte) (t accessToken, resource, ok bool) {
+	t.rest, ok = eachField(part, func(field uint64, v []byte) bool {
+		switch field {
+		case fieldTokenResource:
+			resource = true
+			return false
+		case fieldTokenValue:
+			t.value = string(v)
+		case fieldTokenObtained:
+			t.obtained = decodeTime(v)
+		case fieldTokenExpires:
+			t.expires = decodeTime(v)
+		case fieldTokenUsableUntil:
+			t.usableUntil = decodeTime(v)
+		case fieldTokenRefreshAt:
+			t.refreshAt = decodeTime(v)
+		default:
+			return false
+		}
+		return true
+	})
+	return t, resource, ok
+}
+
+func (c *cold) encode() []byte {
+	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.restCold))
+	w.string(fieldRefreshToken, c.refreshToken)
+	w.time(fieldRefreshExpires, c.refreshExpires)
+	w.string(fieldIDToken, c.idToken)
+	w.string(fieldSID, c.sid)
+	return append(w, c.restCold...)
+}
+
+func decodeCold(part []byte) (c cold, ok bool) {
+	c.restCold, ok = eachField(part, func(field uint64, v []byte) bool {
+		switch field {
+		case fieldRefreshToken:
+			c.refreshToken = string(v)
+		case fieldRefreshExpires:
+			c.refreshExpires = decodeTime(v)
+		case fieldIDToken:
+			c.idToken = string(v)
+		case fieldSID:
+			c.sid = string(v)
+		default:
+			return false
+		}
+		return true
+	})
+	return c, ok
+}
+
+// sameButSeen reports whether two records differ in their last use at most.
+func (r *record) sameButSeen(other *record) bool {
+	mine := r.hot
+	mine.seen = other.seen
+	return bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
+}
+
+// sealRecord seals a record as the given version.
+func (s *Site) sealRecord(secret Secret, id ID, rec *record, version uint64) ([]byte, error) {
+	hotPart, coldPart := rec.hot.encode(), rec.cold.encode()
+	defer clear(hotPart)
+	defer clear(coldPart)
+	return s.seal(secret, id, version, hotPart, coldPart)
+}
+
+// openHot reads the hot part of an item. The plaintext it decodes from is its
+// own, so nothing of the result points into the store's memory.
+func (s *Site) openHot(secret Secret, id ID, item Item) (hot, error) {
+	v, err := s.open(secret, id, item.Value)
+	if err != nil {
+		return hot{}, err
+	}
+	return v.decodeHot(item.Version)
+}
+
+// openRecord reads both parts of an item.
+func (s *Site) openRecord(secret Secret, id ID, item Item) (*record, error) {
+	v, err := s.open(secret, id, item.Value)
+	if err != nil {
+		return nil, err
+	}
+	rec := &record{version: item.Version}
+	if rec.hot, err = v.decodeHot(item.Version); err != nil {
+		return nil, err
+	}
+	part, err := v.openCold()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(part)
+	var ok bool
+	if rec.cold, ok = decodeCold(part); !ok {
+		return nil, errUnreadable
+	}
+	return rec, nil
+}
+
+// decodeHot also checks that the store's version is the sealed one, so that an
+// old value under a new version does not pass.
+func (v *sealed) decodeHot(version uint64) (hot, error) {
+	if v.generation != version {
+		return hot{}, errUnreadable
+	}
+	part, err := v.openHot()
+	if err != nil {
+		return hot{}, err
+	}
+	h, ok := decodeHot(part)
+	if !ok {
+		return hot{}, errUnreadable
+	}
+	return h, nil
+}

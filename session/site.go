@@ -1,0 +1,41 @@
+package session
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// Site is one audience of sessions: what was sealed for one site opens for no
+// other, even with the same store and the same keys.
+type Site struct {
+	id   [sha256.Size]byte
+	keys *KeyRing
+}
+
+// NewSite binds a site to its authorization server, the client there and a
+// name that tells apart what shares both (the cookie's name).
+func NewSite(keys *KeyRing, issuer, clientID, name string) *Site {
+	return &Site{id: digest("oauth_session site v1", []byte(issuer), []byte(clientID), []byte(name)), keys: keys}
+}
+
+// ID returns where the session of a secret is kept. It does not depend on the
+// server's keys, so that changing those moves no session.
+func (s *Site) ID(secret Secret) ID {
+	return digest("oauth_session id v1", s.id[:], secret[:])
+}
+
+// digest hashes a label and parts, each with its length before it, so that no
+// two lists of parts read alike.
+func digest(label string, parts ...[]byte) [sha256.Size]byte {
+	b := make([]byte, 0, 192)
+	b = appendPart(b, []byte(label))
+	for _, p := range parts {
+		b = appendPart(b, p)
+	}
+	return sha256.Sum256(b)
+}
+
+func appendPart(b, part []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
+	return append(b, part...)
+}

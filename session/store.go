@@ -1,0 +1,57 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors a Store returns. Every other error means that the store could not
+// answer: the keeper then neither ends a session nor lets a request through.
+var (
+	// ErrNotFound: no item is kept under this ID.
+	ErrNotFound = errors.New("no such item")
+	// ErrConflict: the item under this ID has another version than the write
+	// was made from, or is gone.
+	ErrConflict = errors.New("item was changed meanwhile")
+)
+
+// Item is what a store keeps for one session: sealed bytes it cannot read,
+// and the two facts it needs in the clear.
+type Item struct {
+	// Version is 1 for a new item and rises by one with every write.
+	Version uint64
+	// Expires is when the item is gone: from then on it is not found, whether or
+	// not the store has removed it. It is kept to the second at least, and only
+	// collects garbage: the times that end a session are sealed inside Value.
+	Expires time.Time
+	// Value is the sealed record.
+	Value []byte
+}
+
+// Store keeps sealed session records. Package storetest holds the tests that
+// every implementation passes.
+//
+// All methods are safe for concurrent use and honour the deadline of their
+// context. A write that returned nil survives a crash of the process, except
+// in a store that is documented to forget.
+type Store interface {
+	// View calls f with the item under id, or returns ErrNotFound. Item.Value
+	// is only valid until f returns and must not be modified, so that a store
+	// can hand out its own memory: this is the read of every proxied request.
+	// f is short and does not call the store. Its error is returned unchanged.
+	View(ctx context.Context, id ID, f func(Item) error) error
+
+	// Create keeps a new item, with a copy of its value. It returns ErrConflict
+	// when there is one.
+	Create(ctx context.Context, id ID, item Item) error
+
+	// Replace overwrites the item under id if its version is item.Version-1,
+	// and returns ErrConflict otherwise, also when there is no item: a write
+	// never brings back what was deleted.
+	Replace(ctx context.Context, id ID, item Item) error
+
+	// Delete removes the item, whatever its version. Deleting what is not
+	// there is no error.
+	Delete(ctx context.Context, id ID) error
+}

@@ -1,0 +1,121 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+)
+
+// Tokens is what the authorization server issued, at login or in exchange for
+// a refresh token.
+type Tokens struct {
+	AccessToken string
+	// Obtained is when the request for the tokens was sent; zero: now.
+	Obtained time.Time
+	// Expires is when the access token expires; zero: the server did not say.
+	Expires time.Time
+	// RefreshToken is empty when none was issued. In the answer to a refresh
+	// that means: the old one stays good (RFC 6749, section 6).
+	RefreshToken   string
+	RefreshExpires time.Time // zero: the server did not say
+	IDToken        string    // empty: none was issued
+}
+
+// Identity is who a session belongs to.
+type Identity struct {
+	Subject string // `sub`; empty where the server tells nobody's name
+	SID     string // `sid`, the server's name of its own session
+	// Claims is a JSON object, or empty.
+	Claims json.RawMessage
+}
+
+// Outcome sorts the answers to a refresh by what they mean for the session.
+type Outcome int
+
+const (
+	// Refreshed: there is a new access token.
+	Refreshed Outcome = iota
+	// Rejected: the refresh token is dead (invalid_grant).
+	Rejected
+	// Unclear: an error that some servers give for a dead refresh token and
+	// others for a request they do not like. The refresh is not repeated.
+	Unclear
+	// Misconfigured: the server refuses this client, whatever the token.
+	Misconfigured
+	// Unavailable: the server did not process the request and may later.
+	Unavailable
+	// Unanswered: the request was sent and may have been processed.
+	Unanswered
+	// Malformed: an answer that cannot be used.
+	Malformed
+)
+
+// String returns the outcome's name in logs and metrics.
+func (o Outcome) String() string {
+	names := [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed"}
+	if o < 0 || int(o) >= len(names) {
+		return "unknown"
+	}
+	return names[o]
+}
+
+// Answer is the result of one refresh request.
+type Answer struct {
+	Outcome Outcome
+	// Tokens is set when Outcome is Refreshed. With Malformed its RefreshToken
+	// alone may be set: the server has rotated, and this one must be kept.
+	Tokens Tokens
+	// RetryAfter is how long the server asked to be left alone; zero: it did
+	// not say.
+	RetryAfter time.Duration
+	// Err says what went wrong, for the log. It holds no secret.
+	Err error
+}
+
+// Refresher is what the keeper needs from the client of the authorization
+// server. Both methods are called outside of any request's context.
+type Refresher interface {
+	// Refresh redeems a refresh token, once: it must not repeat the request.
+	Refresh(ctx context.Context, refreshToken string) Answer
+	// Identify judges the ID token that came with a refresh. Its error is
+	// errors.Is ErrIdentityChanged if the token is not for this subject or not
+	// valid, and anything else if that could not be found out.
+	Identify(ctx context.Context, current Identity, tokens Tokens) (Identity, error)
+}
+
+const (
+	// A refresh is due after 70 to 85 % of the lifetime, drawn per token, so
+	// that sessions begun together do not refresh together.
+	refreshFrom, refreshTo = 0.70, 0.85
+	// A token counts as expired a little early, for clocks and transport: by
+	// 10 s, or 5 % of its lifetime if that is less.
+	maxSkew      = 10 * time.Second
+	skewFraction = 20
+)
+
+// newAccessToken draws the times of a token.
+func newAccessToken(t Tokens, refreshable bool, now time.Time, defaultLifetime time.Duration) accessToken {
+	obtained := t.Obtained
+	if obtained.IsZero() {
+		obtained = now
+	}
+	expires := t.Expires
+	// A lifetime that is over at once is a clock gone wrong, not a wish to have
+	// every request refresh.
+	if !expires.After(obtained) {
+		expires = obtained.Add(defaultLifetime)
+	}
+	lifetime := expires.Sub(obtained)
+	token := accessToken{
+		value:       t.AccessToken,
+		obtained:    obtained,
+		expires:     expires,
+		usableUntil: expires.Add(-min(maxSkew, lifetime/skewFraction)),
+	}
+	if refreshable {
+		share := refreshFrom + (refreshTo-refreshFrom)*rand.Float64() //nolint:gosec // spreads load, guards nothing
+		token.refreshAt = obtained.Add(time.Duration(share * float64(lifetime)))
+	}
+	return token
+}

@@ -1,0 +1,162 @@
+package session
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Vault is one store and what all keepers on it share in this process: the
+// refreshes under way, the writes that have not landed, the pauses after
+// failures and the requests in progress. It outlives a reload of the
+// configuration, during which an old and a new keeper work side by side.
+type Vault struct {
+	store Store
+
+	mu      sync.Mutex
+	flights map[ID]*flight
+	pauses  map[ID]pause
+	touches map[ID]struct{} // under way
+	closed  bool
+	running sync.WaitGroup // flights, touches and retries
+
+	overlay overlay
+	live    live
+
+	// stop is cancelled by Close, to wake what waits for its next try.
+	stop   context.Context
+	cancel context.CancelFunc
+}
+
+// NewVault returns a vault on a store. The caller closes the store after the
+// vault.
+func NewVault(store Store) *Vault {
+	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, touches: map[ID]struct{}{}}
+	v.stop, v.cancel = context.WithCancel(context.Background())
+	return v
+}
+
+// Close waits until the refreshes under way have been committed, tries once
+// more to write what could not be written, and then refuses new ones. It
+// gives up when ctx ends and returns its error.
+func (v *Vault) Close(ctx context.Context) error {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.cancel()
+	done := make(chan struct{})
+	go func() {
+		v.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// flight is one refresh under way. Its results are written before done is
+// closed.
+type flight struct {
+	done chan struct{}
+	hot  hot
+	err  error
+}
+
+// pause keeps refreshes of one session back after a failure.
+type pause struct {
+	until    time.Time
+	failures int
+	err      *UnavailableError
+}
+
+// join returns the session's flight, and starts one with run if there is none.
+// During a pause, or when the vault is closed, it starts none and returns the
+// reason instead.
+func (v *Vault) join(id ID, run func() (hot, error)) (*flight, *UnavailableError) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if f := v.flights[id]; f != nil {
+		return f, nil
+	}
+	if v.closed {
+		return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
+	}
+	if p, ok := v.pauses[id]; ok {
+		if left := time.Until(p.until); left > 0 {
+			return nil, &UnavailableError{RetryAfter: left, Misconfigured: p.err.Misconfigured, Err: p.err.Err}
+		}
+	}
+	f := &flight{done: make(chan struct{})}
+	v.flights[id] = f
+	v.running.Go(func() {
+		f.hot, f.err = run()
+		v.mu.Lock()
+		delete(v.flights, id)
+		v.mu.Unlock()
+		close(f.done)
+	})
+	return f, nil
+}
+
+// touch runs f for a session unless it is under way already.
+func (v *Vault) touch(id ID, f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if _, busy := v.touches[id]; busy || v.closed {
+		return
+	}
+	v.touches[id] = struct{}{}
+	v.running.Go(func() {
+		f()
+		v.mu.Lock()
+		delete(v.touches, id)
+		v.mu.Unlock()
+	})
+}
+
+// background runs f unless the vault is closed, and lets Close wait for it.
+func (v *Vault) background(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.closed {
+		v.running.Go(f)
+	}
+}
+
+const (
+	pauseFirst = time.Second
+	pauseMax   = 30 * time.Second
+	// pausesKept bounds how many sessions that nobody asks for any more keep
+	// the count of their failures.
+	pausesKept = 4096
+)
+
+// pauseAfter notes a failure and returns how long to wait: doubling from 1 s
+// to 30 s, plus a spread of up to a quarter, and never less than the server
+// asked for.
+func (v *Vault) pauseAfter(id ID, failure *UnavailableError, spread float64) time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	p := v.pauses[id]
+	wait := min(pauseFirst<<min(p.failures, 5), pauseMax)
+	wait += time.Duration(spread * float64(wait) / 4)
+	wait = max(wait, failure.RetryAfter)
+	failure.RetryAfter = wait
+	now := time.Now()
+	if len(v.pauses) >= pausesKept {
+		maps.DeleteFunc(v.pauses, func(_ ID, p pause) bool { return now.After(p.until) })
+	}
+	v.pauses[id] = pause{until: now.Add(wait), failures: p.failures + 1, err: failure}
+	return wait
+}
+
+// resume forgets the failures of a session.
+func (v *Vault) resume(id ID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.pauses, id)
+}
