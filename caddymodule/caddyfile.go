@@ -1,0 +1,213 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+const directive = "oauth_session"
+
+func init() {
+	httpcaddyfile.RegisterDirective(directive, parseDirective)
+	httpcaddyfile.RegisterDirectiveOrder(directive, httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterGlobalOption(directive, parseGlobalOption)
+}
+
+// parseDirective sets up a handler from Caddyfile tokens. Syntax:
+//
+//	oauth_session [<matcher>] {
+//	    issuer            <url>
+//	    discovery_url     <url>
+//	    authorization_endpoint | token_endpoint | userinfo_endpoint | jwks_uri | revocation_endpoint |
+//	    end_session_endpoint | pushed_authorization_request_endpoint  <url>
+//	    client_id         <id>
+//	    client_secret     <secret>
+//	    token_endpoint_auth_method  client_secret_basic|client_secret_post|none
+//	    trusted_ca        <file...>
+//	    base_url          <url>
+//	    scope             <scope...>
+//	    audience          <value>
+//	    resource          <uri...>
+//	    authorize_param   <name> <value>
+//	    token_param       <name> <value>
+//	    refresh_param     <name> <value>
+//	    userinfo
+//	    store             memory | bolt [{ path <file> }] | <module> ...
+//	    key               <key...>
+//	    idle_timeout      <duration>
+//	    max_lifetime      <duration>
+//	    cookie {
+//	        name        <name>
+//	        domain      <host>
+//	        same_site   lax|strict|none
+//	        partitioned
+//	    }
+//	    refresh_timeout   <duration>
+//	    optional          [<matcher>]
+//	    require           <claim> <value...>
+//	    authorization     replace|keep|reject
+//	    header            <name> <value>
+//	    trusted_origins   <origin...>
+//	    path_prefix       <path>
+//	    post_logout_redirect <url>
+//	}
+//
+// The endpoints are always reached: the route matches them too, whatever the
+// matcher.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	h.Next() // the directive's name
+	handler := new(Handler)
+	if defaults, ok := h.Option(directive).(*Handler); ok {
+		*handler = *defaults
+	}
+	p := &parser{Dispenser: h.Dispenser, handler: handler, matcher: h.MatcherToken}
+	if err := p.parse(); err != nil {
+		return nil, err
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return route(h, matcher, handler), nil
+}
+
+// route makes the handler's route. With a matcher there is a second set beside
+// it, for the endpoints as the browser asks for them: a callback that never
+// reached the handler would leave every login half done.
+func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handler *Handler) []httpcaddyfile.ConfigValue {
+	var sets []caddy.ModuleMap
+	if matcher != nil {
+		prefix := handler.PathPrefix
+		if prefix == "" {
+			prefix = "/oauth2"
+		}
+		sets = []caddy.ModuleMap{matcher, {
+			"vars_regexp": h.JSON(caddyhttp.MatchVarsRE{
+				"{http.request.orig_uri.path}": {Pattern: "^" + regexp.QuoteMeta(prefix) + "/"},
+			}),
+		}}
+	}
+	return []httpcaddyfile.ConfigValue{{
+		Class: "route",
+		Value: caddyhttp.Route{
+			MatcherSetsRaw: sets,
+			HandlersRaw:    []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", directive, nil)},
+		},
+	}}
+}
+
+// parseGlobalOption reads defaults for all oauth_session directives. They are
+// written like a directive; what a directive says itself counts.
+func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	if !d.Next() {
+		return nil, d.ArgErr()
+	}
+	if existing != nil {
+		return nil, d.Errf("the global option %s stands here twice: put all defaults into one block", directive)
+	}
+	p := &parser{Dispenser: d, handler: new(Handler)}
+	if err := p.parse(); err != nil {
+		return nil, err
+	}
+	return p.handler, nil
+}
+
+// parser reads one block of options.
+type parser struct {
+	*caddyfile.Dispenser
+	handler *Handler
+	// matcher reads a matcher; nil where named matchers mean nothing.
+	matcher func() (caddy.ModuleMap, bool, error)
+}
+
+// parse reads the block. The dispenser is at the directive's name.
+func (p *parser) parse() error {
+	if p.NextArg() {
+		return p.Errf("%s takes at most one argument, a matcher, and its options in a block: %s { ... }", directive, directive)
+	}
+	seen := map[string]bool{}
+	for nesting := p.Nesting(); p.NextBlock(nesting); {
+		name := p.Val()
+		o, ok := options[name]
+		if !ok {
+			return p.unrecognized(name)
+		}
+		if seen[name] && !o.repeats {
+			return p.Errf("%s is already set in this block: it is given once, as %s", name, o.usage)
+		}
+		if !seen[name] && o.reset != nil {
+			o.reset(p.handler)
+		}
+		seen[name] = true
+		if err := o.parse(p, o.usage); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check finds options that do not go together. What placeholders hold is only
+// known when the handler is provisioned, where all of this is checked again.
+func (p *parser) check() error {
+	h := p.handler
+	switch {
+	case h.ClientID == "":
+		return p.Errf("client_id is missing: client_id <id>")
+	case h.Issuer == "" && h.AuthorizationEndpoint == "" && h.TokenEndpoint == "":
+		return p.Errf("issuer is missing: issuer <url>, or authorization_endpoint <url> and token_endpoint <url> for a plain OAuth 2.0 server")
+	case h.Issuer == "" && h.AuthorizationEndpoint == "":
+		return p.Errf("authorization_endpoint is missing: without issuer, both authorization_endpoint <url> and token_endpoint <url> are needed")
+	case h.Issuer == "" && h.TokenEndpoint == "":
+		return p.Errf("token_endpoint is missing: without issuer, both authorization_endpoint <url> and token_endpoint <url> are needed")
+	case h.Issuer == "" && h.DiscoveryURL != "":
+		return p.Errf("discovery_url needs issuer: the metadata found there must name it")
+	case h.TokenEndpointAuthMethod == "none" && h.ClientSecret != "":
+		return p.Errf("client_secret and token_endpoint_auth_method none exclude each other: leave one of them out")
+	case strings.HasPrefix(h.TokenEndpointAuthMethod, "client_secret_") && h.ClientSecret == "":
+		return p.Errf("token_endpoint_auth_method %s needs client_secret <secret>", h.TokenEndpointAuthMethod)
+	case h.UserInfo && h.Issuer == "" && h.UserinfoEndpoint == "":
+		return p.Errf("userinfo needs userinfo_endpoint <url> where there is no issuer")
+	}
+	return nil
+}
+
+func (p *parser) unrecognized(name string) error {
+	if why, ok := notAvailable[name]; ok {
+		return p.Errf("%s is not available in this release: %s", name, why)
+	}
+	if near := nearestOption(name); near != "" {
+		return p.Errf("unrecognized subdirective '%s': did you mean %s?", name, options[near].usage)
+	}
+	return p.Errf("unrecognized subdirective '%s': the README lists what there is", name)
+}
+
+// notAvailable are options of the design that come with later releases.
+var notAvailable = map[string]string{
+	"client_key":         "use client_secret",
+	"client_certificate": "use client_secret",
+	"refresh_if_older":   "tokens are refreshed ahead of their expiry",
+	"retry_unauthorized": "tokens are refreshed ahead of their expiry",
+}
+
+// isURL accepts what a placeholder may turn into a URL.
+func isURL(text string) bool {
+	if strings.Contains(text, "{") {
+		return true
+	}
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil
+}

@@ -1,0 +1,94 @@
+package caddymodule
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+)
+
+// expander replaces the placeholders of settings. It keeps the first error,
+// which names the option and never its value.
+type expander struct {
+	repl *caddy.Replacer
+	err  error
+}
+
+func newExpander() *expander { return &expander{repl: caddy.NewReplacer()} }
+
+func (e *expander) fail(err error) {
+	if e.err == nil {
+		e.err = err
+	}
+}
+
+// text expands one setting. A placeholder that is unknown or empty is an
+// error: silence would turn a missing secret into an empty one.
+func (e *expander) text(option, setting string) string {
+	text, err := e.repl.ReplaceOrErr(setting, true, true)
+	if err != nil {
+		e.fail(fmt.Errorf("%s: %w: check that the variable or file is there and not empty", option, err))
+	}
+	return text
+}
+
+func (e *expander) texts(option string, settings []string) []string {
+	var out []string
+	for _, s := range settings {
+		out = append(out, e.text(option, s))
+	}
+	return out
+}
+
+func (e *expander) params(option string, params []Param) []oauth.Param {
+	var out []oauth.Param
+	for _, p := range params {
+		out = append(out, oauth.Param{Name: p.Name, Value: e.text(option, p.Value)})
+	}
+	return out
+}
+
+// secret returns a function that reads the secret anew each time, or nil if
+// there is none.
+func (e *expander) secret(option, setting string, logger *zap.Logger) func() (string, error) {
+	if setting == "" {
+		return nil
+	}
+	if e.text(option, setting) == setting {
+		logger.Warn(option + " stands in the configuration itself, where everybody who reads that sees it: use {env.NAME} or {file./path}")
+	}
+	return func() (string, error) {
+		text, err := caddy.NewReplacer().ReplaceOrErr(setting, true, true)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", option, err)
+		}
+		return strings.TrimRight(text, "\r\n"), nil
+	}
+}
+
+// certificates reads files with CA certificates and adds them to the system's.
+// It also returns what it read.
+func (e *expander) certificates(option string, files []string) (*x509.CertPool, string) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	var all strings.Builder
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
+			err = errors.New(file + " holds no certificate in PEM form")
+		}
+		if err != nil {
+			e.fail(fmt.Errorf("%s: %w", option, err))
+		}
+		all.Write(pem)
+	}
+	return pool, all.String()
+}

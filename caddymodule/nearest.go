@@ -1,0 +1,34 @@
+package caddymodule
+
+// nearestOption finds the option that a misspelt one was most likely meant to
+// be, or "".
+func nearestOption(name string) string {
+	best, distance := "", len(name)/3+2
+	for candidate := range options {
+		if d := editDistance(name, candidate); d < distance || d == distance && candidate < best {
+			best, distance = candidate, d
+		}
+	}
+	return best
+}
+
+// editDistance counts the letters to change, add or drop (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,224 @@
+package caddymodule
+
+import (
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// option is one line of a block.
+type option struct {
+	usage   string
+	repeats bool
+	// reset empties what may repeat before its first line: a directive's lines
+	// replace the defaults, and are not added to them.
+	reset func(*Handler)
+	parse func(p *parser, usage string) error
+}
+
+var options map[string]option
+
+func init() { // not a literal: the parsers refer to the table
+	options = map[string]option{
+		"issuer":                                urlOption("issuer", func(h *Handler) *string { return &h.Issuer }),
+		"discovery_url":                         urlOption("discovery_url", func(h *Handler) *string { return &h.DiscoveryURL }),
+		"authorization_endpoint":                urlOption("authorization_endpoint", func(h *Handler) *string { return &h.AuthorizationEndpoint }),
+		"token_endpoint":                        urlOption("token_endpoint", func(h *Handler) *string { return &h.TokenEndpoint }),
+		"userinfo_endpoint":                     urlOption("userinfo_endpoint", func(h *Handler) *string { return &h.UserinfoEndpoint }),
+		"jwks_uri":                              urlOption("jwks_uri", func(h *Handler) *string { return &h.JWKSURI }),
+		"revocation_endpoint":                   urlOption("revocation_endpoint", func(h *Handler) *string { return &h.RevocationEndpoint }),
+		"end_session_endpoint":                  urlOption("end_session_endpoint", func(h *Handler) *string { return &h.EndSessionEndpoint }),
+		"pushed_authorization_request_endpoint": urlOption("pushed_authorization_request_endpoint", func(h *Handler) *string { return &h.PAREndpoint }),
+		"base_url":                              urlOption("base_url", func(h *Handler) *string { return &h.BaseURL }),
+		"post_logout_redirect":                  urlOption("post_logout_redirect", func(h *Handler) *string { return &h.PostLogoutRedirect }),
+
+		"client_id":                  textOption("client_id <id>", func(h *Handler) *string { return &h.ClientID }),
+		"client_secret":              textOption("client_secret <secret>, such as {env.CLIENT_SECRET} or {file./path}", func(h *Handler) *string { return &h.ClientSecret }),
+		"audience":                   textOption("audience <value>", func(h *Handler) *string { return &h.Audience }),
+		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "none"),
+		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
+		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
+
+		"trusted_ca":      listOption("trusted_ca <file...>", func(h *Handler) *[]string { return &h.TrustedCA }),
+		"scope":           listOption("scope <scope...>", func(h *Handler) *[]string { return &h.Scope }),
+		"resource":        listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
+		"key":             listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
+		"trusted_origins": listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
+
+		"authorize_param": paramOption("authorize_param <name> <value>", func(h *Handler) *[]Param { return &h.AuthorizeParam }),
+		"token_param":     paramOption("token_param <name> <value>", func(h *Handler) *[]Param { return &h.TokenParam }),
+		"refresh_param":   paramOption("refresh_param <name> <value>", func(h *Handler) *[]Param { return &h.RefreshParam }),
+
+		"idle_timeout":    durationOption("idle_timeout", func(h *Handler) *caddy.Duration { return &h.IdleTimeout }),
+		"max_lifetime":    durationOption("max_lifetime", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
+		"refresh_timeout": durationOption("refresh_timeout", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
+
+		"userinfo": {usage: "userinfo", parse: func(p *parser, usage string) error {
+			p.handler.UserInfo = true
+			return p.noMore(usage)
+		}},
+		"header":   {usage: "header <name> <value>, such as header X-Access-Token {token}", parse: parseHeader},
+		"store":    {usage: "store memory, or store bolt { path <file> }", parse: parseStore},
+		"cookie":   {usage: "cookie { ... }", parse: parseCookie},
+		"optional": {usage: "optional [<matcher>]", parse: parseOptional},
+		"require": {
+			usage: "require <claim> <value...>", repeats: true,
+			reset: func(h *Handler) { h.Require = nil }, parse: parseRequire,
+		},
+	}
+}
+
+// one reads exactly one argument that is not empty.
+func (p *parser) one(usage string) (string, error) {
+	args := p.RemainingArgs()
+	if len(args) != 1 {
+		return "", p.Errf("wrong number of values (%d): write %s", len(args), usage)
+	}
+	if strings.TrimSpace(args[0]) == "" {
+		return "", p.Errf("the value is empty: write %s", usage)
+	}
+	return args[0], p.noBlock(usage)
+}
+
+func (p *parser) noMore(usage string) error {
+	if p.NextArg() {
+		return p.Errf("unexpected '%s': write %s", p.Val(), usage)
+	}
+	return p.noBlock(usage)
+}
+
+func (p *parser) noBlock(usage string) error {
+	if p.NextBlock(p.Nesting()) {
+		return p.Errf("unexpected block: write %s", usage)
+	}
+	return nil
+}
+
+func textOption(usage string, field func(*Handler) *string) option {
+	return option{usage: usage, parse: func(p *parser, usage string) error {
+		text, err := p.one(usage)
+		*field(p.handler) = text
+		return err
+	}}
+}
+
+func urlOption(name string, field func(*Handler) *string) option {
+	return option{usage: name + " <url>", parse: func(p *parser, usage string) error {
+		text, err := p.one(usage)
+		if err == nil && !isURL(text) {
+			err = p.Errf("%s '%s' is not a URL: write it whole, such as %s https://login.example.com", name, text, name)
+		}
+		*field(p.handler) = text
+		return err
+	}}
+}
+
+func wordOption(name string, field func(*Handler) *string, words ...string) option {
+	usage := name + " " + strings.Join(words, "|")
+	return option{usage: usage, parse: func(p *parser, usage string) error {
+		text, err := p.one(usage)
+		if err != nil {
+			return err
+		}
+		for _, w := range words {
+			if text == w {
+				*field(p.handler) = text
+				return nil
+			}
+		}
+		return p.Errf("%s '%s' is unknown: write %s", name, text, usage)
+	}}
+}
+
+func durationOption(name string, field func(*Handler) *caddy.Duration) option {
+	return option{usage: name + " <duration>, such as " + name + " 30m", parse: func(p *parser, usage string) error {
+		text, err := p.one(usage)
+		if err != nil {
+			return err
+		}
+		d, err := caddy.ParseDuration(text)
+		if err != nil || d < time.Second {
+			return p.Errf("%s '%s' is not a duration of a second or more: write %s", name, text, usage)
+		}
+		*field(p.handler) = caddy.Duration(d)
+		return nil
+	}}
+}
+
+func listOption(usage string, field func(*Handler) *[]string) option {
+	return option{usage: usage, parse: func(p *parser, usage string) error {
+		args := p.RemainingArgs()
+		if len(args) == 0 {
+			return p.Errf("at least one value is missing: write %s", usage)
+		}
+		for _, a := range args {
+			if strings.TrimSpace(a) == "" {
+				return p.Errf("a value is empty: write %s", usage)
+			}
+		}
+		*field(p.handler) = args
+		return p.noBlock(usage)
+	}}
+}
+
+func paramOption(usage string, field func(*Handler) *[]Param) option {
+	return option{
+		usage: usage, repeats: true,
+		reset: func(h *Handler) { *field(h) = nil },
+		parse: func(p *parser, usage string) error {
+			args := p.RemainingArgs()
+			if len(args) != 2 || args[0] == "" {
+				return p.Errf("wrong number of values (%d): write %s", len(args), usage)
+			}
+			list := field(p.handler)
+			*list = append(*list, Param{Name: args[0], Value: args[1]})
+			return p.noBlock(usage)
+		},
+	}
+}
+
+func parsePathPrefix(p *parser, usage string) error {
+	text, err := p.one(usage)
+	if err == nil && (!strings.HasPrefix(text, "/") || strings.HasSuffix(text, "/") || strings.ContainsAny(text, "*?#{}%")) {
+		err = p.Errf("path_prefix '%s' is not a plain path: write %s, with no slash at its end", text, usage)
+	}
+	p.handler.PathPrefix = text
+	return err
+}
+
+func parseHeader(p *parser, usage string) error {
+	args := p.RemainingArgs()
+	if len(args) != 2 || args[0] == "" || !strings.Contains(args[1], tokenPlaceholder) {
+		return p.Errf("header takes a name and a value that contains %s: write %s", tokenPlaceholder, usage)
+	}
+	p.handler.Header = &Header{Name: args[0], Value: args[1]}
+	return p.noBlock(usage)
+}
+
+func parseRequire(p *parser, usage string) error {
+	args := p.RemainingArgs()
+	if len(args) < 2 {
+		return p.Errf("require takes a claim and the values it may have: write %s", usage)
+	}
+	p.handler.Require = append(p.handler.Require, Requirement{Claim: args[0], Values: args[1:]})
+	return p.noBlock(usage)
+}
+
+func parseOptional(p *parser, usage string) error {
+	if p.matcher == nil {
+		return p.Errf("optional is not a default for all sites: write it into the directive")
+	}
+	set, ok, err := p.matcher()
+	if err != nil {
+		return err
+	}
+	if !ok && p.Val() != "optional" {
+		return p.Errf("'%s' is not a matcher: write optional, optional /path/* or optional @name", p.Val())
+	}
+	if set == nil {
+		set = caddy.ModuleMap{} // matches everything
+	}
+	p.handler.OptionalRaw = append(p.handler.OptionalRaw, set)
+	return p.noMore(usage)
+}

@@ -1,0 +1,178 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// pool holds what outlives a reload: stores with their vaults, and clients with
+// the metadata and keys they have fetched.
+var pool = caddy.NewUsagePool()
+
+// pooled is what one handler has taken from the pool.
+type pooled struct{ keys []string }
+
+func (p *pooled) take(key string, construct caddy.Constructor) (any, error) {
+	v, _, err := pool.LoadOrNew(key, construct)
+	if err == nil {
+		p.keys = append(p.keys, key)
+	}
+	return v, err
+}
+
+// release gives everything back.
+func (p *pooled) release() error {
+	var err error
+	for _, key := range p.keys {
+		_, e := pool.Delete(key)
+		err = errors.Join(err, e)
+	}
+	p.keys = nil
+	return err
+}
+
+// vault returns the vault of a store. The store is not opened yet.
+func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
+	v, err := p.take("store "+module.StoreID(), func() (caddy.Destructor, error) {
+		s := &lazyStore{open: module.OpenStore, shared: module.Shared()}
+		return &pooledVault{Vault: session.NewVault(s), store: s}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*pooledVault), nil
+}
+
+type pooledVault struct {
+	*session.Vault
+	store *lazyStore
+}
+
+// destructTimeout is how long refreshes under way may take to finish when
+// nobody uses their store any more.
+const destructTimeout = 15 * time.Second
+
+// Destruct implements caddy.Destructor.
+func (v *pooledVault) Destruct() error {
+	ctx, cancel := context.WithTimeout(context.Background(), destructTimeout)
+	defer cancel()
+	err := v.Close(ctx)
+	return errors.Join(err, v.store.close())
+}
+
+// lazyStore opens a store when it is first used, and again if that failed.
+type lazyStore struct {
+	open   func() (session.Store, error)
+	shared bool
+	opened atomic.Pointer[session.Store]
+	mu     sync.Mutex
+	closed bool
+	// retryAt keeps requests from trying to open all the time.
+	retryAt time.Time
+	err     error
+}
+
+// reopenEvery spaces the attempts to open a store that does not open.
+const reopenEvery = time.Second
+
+func (s *lazyStore) get() (session.Store, error) {
+	if store := s.opened.Load(); store != nil {
+		return *store, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if store := s.opened.Load(); store != nil {
+		return *store, nil
+	}
+	if s.closed {
+		return nil, session.ErrClosed
+	}
+	if now := time.Now(); now.Before(s.retryAt) {
+		return nil, s.err
+	}
+	store, err := s.open()
+	if err != nil {
+		s.err, s.retryAt = fmt.Errorf("opening store: %w", err), time.Now().Add(reopenEvery)
+		return nil, s.err
+	}
+	s.opened.Store(&store)
+	return store, nil
+}
+
+func (s *lazyStore) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if store := s.opened.Load(); store != nil {
+		if c, ok := (*store).(io.Closer); ok {
+			return c.Close()
+		}
+	}
+	return nil
+}
+
+func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	store, err := s.get()
+	if err != nil {
+		return err
+	}
+	return store.View(ctx, id, f)
+}
+
+func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
+	store, err := s.get()
+	if err != nil {
+		return err
+	}
+	return store.Create(ctx, id, item)
+}
+
+func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	store, err := s.get()
+	if err != nil {
+		return err
+	}
+	return store.Replace(ctx, id, item)
+}
+
+func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
+	store, err := s.get()
+	if err != nil {
+		return err
+	}
+	return store.Delete(ctx, id)
+}
+
+// client returns the client for a configuration: the same one for the same
+// configuration, so that a reload forgets neither metadata nor keys. The
+// settings stand for what the configuration holds in another form.
+func (p *pooled) client(c oauth.Config, settings ...string) (*oauth.Client, error) {
+	comparable := c
+	comparable.ClientSecret, comparable.RootCAs = nil, nil
+	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%#v %q", comparable, settings))
+	v, err := p.take(fmt.Sprintf("client %x", fingerprint), func() (caddy.Destructor, error) {
+		client, err := oauth.New(c)
+		return pooledClient{client}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(pooledClient).Client, nil
+}
+
+type pooledClient struct{ *oauth.Client }
+
+// Destruct implements caddy.Destructor. A client holds nothing that must be
+// closed.
+func (pooledClient) Destruct() error { return nil }

@@ -1,0 +1,216 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+const (
+	defaultIdleTimeout    = 8 * time.Hour
+	defaultMaxLifetime    = 24 * time.Hour
+	defaultRefreshTimeout = 10 * time.Second
+	// defaultTokenLifetime is assumed where a server does not say how long its
+	// access tokens live.
+	defaultTokenLifetime = 5 * time.Minute
+	defaultCookieName    = "oauth_session"
+)
+
+// Provision sets the handler up. It opens no connection and no store, so that
+// `caddy validate` can run beside a Caddy at work.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if err := h.loadModules(ctx); err != nil {
+		return err
+	}
+	// The app opens the stores when the configuration really starts.
+	app, err := ctx.App(appName)
+	if err != nil {
+		return err
+	}
+	e := newExpander()
+	clientConfig := h.clientConfig(e)
+	var certificates string
+	if len(h.TrustedCA) > 0 {
+		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
+	}
+	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
+	handlerConfig := h.handlerConfig(e)
+	keys := h.keyTexts(e)
+	if err := e.err; err != nil {
+		return err
+	}
+	if err := h.checkTimes(); err != nil {
+		return err
+	}
+	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)
+	if err != nil {
+		return err
+	}
+	ring, err := h.keyRing(keys)
+	if err != nil {
+		return err
+	}
+	vault, err := h.pooled.vault(h.store)
+	if err != nil {
+		return err
+	}
+	app.(*App).use(h.store.StoreID(), vault.store)
+	authority := clientConfig.Issuer
+	if authority == "" {
+		authority = clientConfig.Endpoints.Token
+	}
+	site := session.NewSite(ring, authority, clientConfig.ClientID, h.cookieName())
+	handlerConfig.Client, handlerConfig.Site = client, site
+	handlerConfig.Keeper = session.NewKeeper(session.Config{
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client},
+		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
+		RefreshTimeout: time.Duration(h.RefreshTimeout), DefaultTokenLifetime: defaultTokenLifetime,
+		Observe: handler.NewObserver(h.logger),
+	})
+	h.handler, err = handler.New(handlerConfig)
+	return err
+}
+
+// cookieName tells apart sites that share an authorization server and a client:
+// what is kept for one cookie opens with no other.
+func (h *Handler) cookieName() string {
+	if h.Cookie == nil {
+		return ""
+	}
+	return h.Cookie.Name
+}
+
+func (h *Handler) loadModules(ctx caddy.Context) error {
+	h.store = &BoltStore{}
+	if h.StoreRaw == nil {
+		if err := h.store.(*BoltStore).Provision(ctx); err != nil {
+			return err
+		}
+	} else {
+		mod, err := ctx.LoadModule(h, "StoreRaw")
+		if err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+		store, ok := mod.(StoreModule)
+		if !ok {
+			return fmt.Errorf("store: module %T keeps no sessions", mod)
+		}
+		h.store = store
+	}
+	if h.OptionalRaw != nil {
+		mods, err := ctx.LoadModule(h, "OptionalRaw")
+		if err != nil {
+			return fmt.Errorf("optional: %w", err)
+		}
+		if err := h.optional.FromInterface(mods); err != nil {
+			return fmt.Errorf("optional: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkTimes fills in the defaults.
+func (h *Handler) checkTimes() error {
+	for _, t := range []struct {
+		option   string
+		value    *caddy.Duration
+		standard time.Duration
+	}{
+		{"idle_timeout", &h.IdleTimeout, defaultIdleTimeout},
+		{"max_lifetime", &h.MaxLifetime, defaultMaxLifetime},
+		{"refresh_timeout", &h.RefreshTimeout, defaultRefreshTimeout},
+	} {
+		if *t.value < 0 {
+			return fmt.Errorf("%s: must not be negative", t.option)
+		}
+		if *t.value == 0 {
+			*t.value = caddy.Duration(t.standard)
+		}
+	}
+	return nil
+}
+
+// clientConfig is the configuration with its placeholders expanded. Errors are
+// collected by e.
+func (h *Handler) clientConfig(e *expander) oauth.Config {
+	c := oauth.Config{
+		Issuer:       e.text("issuer", h.Issuer),
+		DiscoveryURL: e.text("discovery_url", h.DiscoveryURL),
+		Endpoints: oauth.Endpoints{
+			Authorization:              e.text("authorization_endpoint", h.AuthorizationEndpoint),
+			Token:                      e.text("token_endpoint", h.TokenEndpoint),
+			UserInfo:                   e.text("userinfo_endpoint", h.UserinfoEndpoint),
+			JWKS:                       e.text("jwks_uri", h.JWKSURI),
+			Revocation:                 e.text("revocation_endpoint", h.RevocationEndpoint),
+			EndSession:                 e.text("end_session_endpoint", h.EndSessionEndpoint),
+			PushedAuthorizationRequest: e.text("pushed_authorization_request_endpoint", h.PAREndpoint),
+		},
+		ClientID:        e.text("client_id", h.ClientID),
+		ClientSecret:    e.secret("client_secret", h.ClientSecret, h.logger),
+		AuthMethod:      h.TokenEndpointAuthMethod,
+		Scopes:          e.texts("scope", h.Scope),
+		Audience:        e.text("audience", h.Audience),
+		Resources:       e.texts("resource", h.Resource),
+		AuthorizeParams: e.params("authorize_param", h.AuthorizeParam),
+		TokenParams:     e.params("token_param", h.TokenParam),
+		RefreshParams:   e.params("refresh_param", h.RefreshParam),
+	}
+	return c
+}
+
+func (h *Handler) handlerConfig(e *expander) handler.Config {
+	c := handler.Config{
+		Logger:             h.logger,
+		Origin:             h.origin,
+		OriginalURL:        originalURL,
+		PathPrefix:         h.PathPrefix,
+		UserInfo:           h.UserInfo,
+		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
+		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
+		SetUser:            setUser,
+		Fail:               fail,
+	}
+	if h.Cookie != nil {
+		c.Cookie = handler.Cookie{Name: h.Cookie.Name, Domain: h.Cookie.Domain, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned}
+	}
+	for _, req := range h.Require {
+		if req.Claim == "" || len(req.Values) == 0 {
+			e.fail(errors.New("require: give a claim and the values it may have"))
+		}
+		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
+	}
+	if h.OptionalRaw != nil {
+		c.Optional = func(r *http.Request) bool {
+			match, err := h.optional.AnyMatchWithError(r)
+			return match && err == nil
+		}
+	}
+	var ok bool
+	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {
+		e.fail(fmt.Errorf("authorization %q: give replace, keep or reject", h.Authorization))
+	}
+	if h.Header != nil {
+		h.header = newHeaderTemplate(h.Header.Value)
+		if h.Header.Name == "" || !strings.Contains(h.Header.Value, tokenPlaceholder) {
+			e.fail(fmt.Errorf("header: give a name and a value with %s in it", tokenPlaceholder))
+		}
+		c.HeaderName, c.HeaderValue = h.Header.Name, h.header.value
+	}
+	return c
+}
+
+var authorizationPolicies = map[string]handler.AuthorizationPolicy{
+	"":        handler.ReplaceAuthorization,
+	"replace": handler.ReplaceAuthorization,
+	"keep":    handler.KeepAuthorization,
+	"reject":  handler.RejectAuthorization,
+}

@@ -1,0 +1,149 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// origin is what the browser sees: as configured, or as the request says it.
+// X-Forwarded-* count only if Caddy trusts the sender, and then the last value,
+// which is the one that the trusted proxy itself has written.
+func (h *Handler) origin(r *http.Request) (string, error) {
+	if h.baseURL != "" {
+		return h.baseURL, nil
+	}
+	scheme, host := "http", r.Host
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		if proto := lastValue(r.Header, "X-Forwarded-Proto"); proto != "" {
+			scheme = strings.ToLower(proto)
+		}
+		if forwarded := lastValue(r.Header, "X-Forwarded-Host"); forwarded != "" {
+			host = forwarded
+		}
+	}
+	return scheme + "://" + strings.ToLower(host), nil
+}
+
+func lastValue(header http.Header, name string) string {
+	values := header[name]
+	if len(values) == 0 {
+		return ""
+	}
+	last := values[len(values)-1]
+	return strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
+}
+
+// originalURL is the URL before anything in Caddy rewrote it.
+func originalURL(r *http.Request) *url.URL {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		return original.URL
+	}
+	return r.URL
+}
+
+// keepOutOfAccessLog hides the two requests whose lines would hold secrets:
+// the callback has the code in its URL, and the answer to a logout the ID
+// token in its Location. The handler logs both logins and logouts itself.
+func (h *Handler) keepOutOfAccessLog(r *http.Request) {
+	prefix := h.PathPrefix
+	if prefix == "" {
+		prefix = "/oauth2"
+	}
+	if path, ok := strings.CutPrefix(originalURL(r).Path, prefix); ok && (path == "/callback" || path == "/logout") {
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	}
+}
+
+// fail hands an error to the site's handle_errors routes, if the server has
+// any, and otherwise shows our own page.
+func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.Errors == nil || len(server.Errors.Routes) == 0 {
+		e.Write(w, r)
+		return nil
+	}
+	return caddyhttp.Error(e.Status, e)
+}
+
+const userPlaceholder = "http.auth.user."
+
+// userPlaceholders looks claims up only when one is asked for.
+func userPlaceholders(s *session.Session) caddy.ReplacerFunc {
+	return func(key string) (any, bool) {
+		name, ok := strings.CutPrefix(key, userPlaceholder)
+		if !ok {
+			return nil, false
+		}
+		switch {
+		case s == nil:
+			return "", true
+		case name == "id":
+			return headerSafe(s.Subject), true
+		}
+		value, ok := handler.Claim(s.Claims, name)
+		if !ok {
+			return "", true
+		}
+		return headerSafe(claimText(value)), true
+	}
+}
+
+// claimText joins a list with commas, which is how lists go into a header.
+func claimText(value json.RawMessage) string {
+	var list []json.RawMessage
+	if json.Unmarshal(value, &list) != nil {
+		text, _ := handler.ClaimText(value)
+		return text
+	}
+	var texts []string
+	for _, v := range list {
+		if text, ok := handler.ClaimText(v); ok {
+			texts = append(texts, text)
+		}
+	}
+	return strings.Join(texts, ",")
+}
+
+// headerSafe lets nothing through that could end a header line.
+func headerSafe(text string) string {
+	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		return ""
+	}
+	return text
+}
+
+const tokenPlaceholder = "{token}"
+
+// headerTemplate is a header's value, cut at its {token}: the token itself
+// never goes through a replacer, which would expand what it contains.
+type headerTemplate struct{ parts []string }
+
+func newHeaderTemplate(value string) headerTemplate {
+	return headerTemplate{parts: strings.Split(value, tokenPlaceholder)}
+}
+
+func (t headerTemplate) value(r *http.Request, token string) string {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	var b strings.Builder
+	for i, part := range t.parts {
+		if i > 0 {
+			b.WriteString(token)
+		}
+		if ok {
+			part = repl.ReplaceAll(part, "")
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}

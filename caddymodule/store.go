@@ -1,0 +1,110 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/bolt"
+	"github.com/oauth-session/caddy-oauth-session/session/memory"
+)
+
+func init() {
+	caddy.RegisterModule(BoltStore{})
+	caddy.RegisterModule(MemoryStore{})
+}
+
+// StoreModule is what modules in the namespace
+// http.handlers.oauth_session.stores implement.
+type StoreModule interface {
+	// StoreID names the store itself: two configurations that mean the same
+	// store have the same ID, and share it.
+	StoreID() string
+	// Shared reports whether several processes use the store at a time. Then
+	// the operator has to give the keys.
+	Shared() bool
+	// OpenStore opens it. It is called when the configuration starts, and again
+	// later if it fails. A store that is an io.Closer is closed when no
+	// configuration uses it any more.
+	OpenStore() (session.Store, error)
+}
+
+// BoltStore keeps sessions in a file, which one Caddy process uses at a time.
+type BoltStore struct {
+	// The file. Default: `oauth_session/sessions.db` in Caddy's data directory.
+	Path string `json:"path,omitempty"`
+
+	path string
+}
+
+// CaddyModule returns the Caddy module information.
+func (BoltStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  storesNamespace + "bolt",
+		New: func() caddy.Module { return new(BoltStore) },
+	}
+}
+
+const storesNamespace = "http.handlers.oauth_session.stores."
+
+// Provision finds out where the file is.
+func (s *BoltStore) Provision(caddy.Context) error {
+	e := newExpander()
+	s.path = e.text("store path", s.Path)
+	if e.err != nil {
+		return e.err
+	}
+	if s.path == "" {
+		s.path = dataFile("sessions.db")
+	}
+	var err error
+	if s.path, err = filepath.Abs(s.path); err != nil {
+		return fmt.Errorf("store path: %w", err)
+	}
+	return nil
+}
+
+// StoreID implements StoreModule.
+func (s *BoltStore) StoreID() string { return "bolt:" + s.path }
+
+// Shared implements StoreModule.
+func (*BoltStore) Shared() bool { return false }
+
+// OpenStore implements StoreModule.
+func (s *BoltStore) OpenStore() (session.Store, error) { return bolt.Open(s.path) }
+
+// MemoryStore keeps sessions in memory. They survive a reload, and are lost when
+// Caddy stops.
+type MemoryStore struct{}
+
+// CaddyModule returns the Caddy module information.
+func (MemoryStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  storesNamespace + "memory",
+		New: func() caddy.Module { return new(MemoryStore) },
+	}
+}
+
+// StoreID implements StoreModule.
+func (*MemoryStore) StoreID() string { return "memory" }
+
+// Shared implements StoreModule.
+func (*MemoryStore) Shared() bool { return false }
+
+// OpenStore implements StoreModule.
+func (*MemoryStore) OpenStore() (session.Store, error) { return memory.New(), nil }
+
+// dataFile is a file of ours in Caddy's data directory.
+func dataFile(name string) string { return filepath.Join(caddy.AppDataDir(), "oauth_session", name) }
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*BoltStore)(nil)
+	_ StoreModule       = (*BoltStore)(nil)
+	_ StoreModule       = (*MemoryStore)(nil)
+	_ io.Closer         = (*bolt.Store)(nil)
+	_ io.Closer         = (*memory.Store)(nil)
+)

@@ -1,0 +1,224 @@
+package handler
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+const (
+	loginCookiePrefix = hostPrefix + "oauth_login_"
+	// attemptLifetime is how long somebody may take to sign in.
+	attemptLifetime = 10 * time.Minute
+	// maxAttempts is how many logins one browser can have open at a time. The
+	// oldest gives way: its tab still finds its way by the state parameter.
+	maxAttempts = 5
+	// stateNameLength is how much of the state names the cookie of its attempt.
+	stateNameLength = 12
+	// maxStateReturnPath keeps the state parameter short enough for every
+	// server.
+	maxStateReturnPath = 512
+	// maxStateSize bounds what is opened at all.
+	maxStateSize = 4096
+)
+
+// attempt is one login under way. It lives in a sealed cookie of its own, so
+// that several tabs do not disturb each other, and nothing is stored for
+// somebody who has not logged in.
+type attempt struct {
+	// State is the hash of the state parameter this attempt was begun with.
+	State    []byte    `json:"s"`
+	Nonce    string    `json:"n,omitempty"`
+	Verifier string    `json:"v,omitempty"`
+	Return   string    `json:"r"`
+	Begun    time.Time `json:"b"`
+	// Done is set when the login is complete. The cookie stays for the rest of
+	// its life, for whoever comes back to the callback, and for the loop
+	// breaker.
+	Done bool `json:"d,omitempty"`
+	// Completed counts the logins that were completed one after the other
+	// without the session's cookie coming back, from LoopSince on.
+	Completed int       `json:"c,omitempty"`
+	LoopSince time.Time `json:"l,omitzero"`
+}
+
+// loginState is sealed into the state parameter. Whatever has become of the
+// attempt's cookie, it leads a tab to the page that was wanted; it is never
+// enough to redeem a code.
+type loginState struct {
+	Return   string `json:"r,omitempty"` // if it is short enough
+	Restarts int    `json:"n,omitempty"` // automatic ones before this attempt
+	Random   string `json:"x"`
+}
+
+// stateCookieName separates the sealed state from the sealed cookies.
+const stateCookieName = "state"
+
+// sealState makes a state parameter. It is unguessable: it is sealed under a
+// random salt and nonce, and holds 128 random bits besides.
+func (h *Handler) sealState(s loginState) (string, error) {
+	s.Random = randomText(16)
+	if len(s.Return) > maxStateReturnPath {
+		s.Return = ""
+	}
+	plain, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	return h.Site.SealAttempt(stateCookieName, plain)
+}
+
+func (h *Handler) openState(state string) (s loginState, ok bool) {
+	if len(state) > maxStateSize {
+		return s, false
+	}
+	plain, ok := h.Site.OpenAttempt(stateCookieName, state)
+	if !ok || json.Unmarshal(plain, &s) != nil {
+		return loginState{}, false
+	}
+	if s.Return == "" {
+		s.Return = "/"
+	}
+	return s, true
+}
+
+// attemptCookieName belongs to a state that openState has opened.
+func attemptCookieName(state string) string {
+	return loginCookiePrefix + state[max(0, len(state)-stateNameLength):]
+}
+
+func hashState(state string) []byte {
+	sum := sha256.Sum256([]byte(state))
+	return sum[:]
+}
+
+// setAttempt keeps an attempt in the browser, and lets the oldest ones go if
+// there are too many.
+func (h *Handler) setAttempt(w http.ResponseWriter, c cookies, name string, a attempt) error {
+	plain, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	value, err := h.Site.SealAttempt(name, plain)
+	if err != nil {
+		return err
+	}
+	h.evictAttempts(w, c, name)
+	http.SetCookie(w, h.loginCookie(name, value, int(attemptLifetime/time.Second)))
+	return nil
+}
+
+// evictAttempts makes room for one more. Cookies that do not open go first,
+// then finished attempts, then the oldest.
+func (h *Handler) evictAttempts(w http.ResponseWriter, c cookies, but string) {
+	type candidate struct {
+		name string
+		a    attempt
+		ok   bool
+	}
+	var open []candidate
+	for _, login := range c.logins {
+		if login.Name == but {
+			continue
+		}
+		a, ok := h.openAttempt(login)
+		open = append(open, candidate{login.Name, a, ok})
+	}
+	before := func(x, y candidate) bool {
+		switch {
+		case x.ok != y.ok:
+			return !x.ok
+		case x.a.Done != y.a.Done:
+			return x.a.Done
+		}
+		return x.a.Begun.Before(y.a.Begun)
+	}
+	for len(open) >= maxAttempts {
+		oldest := 0
+		for i := range open {
+			if before(open[i], open[oldest]) {
+				oldest = i
+			}
+		}
+		h.clearAttempt(w, open[oldest].name)
+		open = append(open[:oldest], open[oldest+1:]...)
+	}
+}
+
+// openAttempt opens a login cookie that is young enough.
+func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
+	plain, ok := h.Site.OpenAttempt(c.Name, c.Value)
+	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > attemptLifetime {
+		return attempt{}, false
+	}
+	return a, true
+}
+
+// findAttempt returns the attempt that was begun with a state. A name that
+// occurs twice is no answer.
+func (h *Handler) findAttempt(c cookies, state string) (a attempt, ok bool) {
+	name := attemptCookieName(state)
+	for _, login := range c.logins {
+		if login.Name != name {
+			continue
+		}
+		if ok {
+			return attempt{}, false
+		}
+		if a, ok = h.openAttempt(login); !ok {
+			return attempt{}, false
+		}
+	}
+	if !ok || subtle.ConstantTimeCompare(a.State, hashState(state)) != 1 {
+		return attempt{}, false
+	}
+	return a, true
+}
+
+// lastCompleted returns how many logins this browser has completed in a row
+// without bringing back the session's cookie, and since when.
+func (h *Handler) lastCompleted(c cookies) (completed int, since time.Time) {
+	for _, login := range c.logins {
+		a, ok := h.openAttempt(login)
+		if ok && a.Done && a.Completed > completed && time.Since(a.LoopSince) < loopWindow {
+			completed, since = a.Completed, a.LoopSince
+		}
+	}
+	return completed, since
+}
+
+func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {
+	http.SetCookie(w, h.loginCookie(name, "", -1))
+}
+
+// clearAttempts forgets all logins of a browser.
+func (h *Handler) clearAttempts(w http.ResponseWriter, c cookies) {
+	for _, login := range c.logins {
+		h.clearAttempt(w, login.Name)
+	}
+}
+
+// loginCookie must come along when the authorization server sends the browser
+// back: Lax does that for navigations. A site that is embedded in others needs
+// None, as for its session.
+func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
+	sameSite := http.SameSiteLaxMode
+	if h.Cookie.sameSite == http.SameSiteNoneMode {
+		sameSite = http.SameSiteNoneMode
+	}
+	return &http.Cookie{
+		Name: name, Value: value, MaxAge: maxAge, Path: "/", Secure: true, HttpOnly: true,
+		SameSite: sameSite, Partitioned: h.Cookie.Partitioned,
+	}
+}
+
+// randomText returns n random bytes in base64url.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: crypto/rand.Read ends the program instead
+	return base64.RawURLEncoding.EncodeToString(b)
+}

@@ -1,0 +1,158 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+)
+
+// Automatic restarts of one login, by what went wrong. After that a person has
+// to decide.
+const (
+	maxRestartsStale  = 1
+	maxRestartsServer = 2
+)
+
+// serveCallback ends a login. Everything that binds the answer to this browser
+// is checked before the authorization server is asked for anything: state,
+// then the attempt's cookie, then the issuer, and only then error and code.
+func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
+	if isPrefetch(r) {
+		return h.fail(w, r, badRequest(errors.New("a login is not completed by a prefetch")))
+	}
+	q, err := singleParams(h.OriginalURL(r).RawQuery, "state", "code", "error", "error_description")
+	if err != nil {
+		return h.fail(w, r, badRequest(err))
+	}
+	state, ok := h.openState(q["state"])
+	if !ok {
+		return h.staleCallback(w, r, loginState{Return: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+	}
+	c := h.readCookies(r)
+	name := attemptCookieName(q["state"])
+	a, ok := h.findAttempt(c, q["state"])
+	if !ok || a.Done {
+		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
+	}
+	if err := h.checkIssuer(r); err != nil {
+		return h.fail(w, r, h.callbackError(err))
+	}
+	if q["error"] != "" {
+		return h.refusedLogin(w, r, state, a, q["error"], q["error_description"])
+	}
+	if q["code"] == "" {
+		return h.fail(w, r, badRequest(errors.New("neither code nor error")))
+	}
+	return h.redeem(w, r, c, name, state, a, q["code"])
+}
+
+// checkIssuer protects from the answer of another server (RFC 9207).
+func (h *Handler) checkIssuer(r *http.Request) error {
+	query := h.OriginalURL(r).Query()
+	if len(query["iss"]) > 1 {
+		return errors.New("the parameter iss occurs twice")
+	}
+	return h.Client.CheckIssuer(r.Context(), query["iss"])
+}
+
+// redeem exchanges the code and keeps the session. It does not depend on the
+// request: a code is good for one try, whether or not the browser still waits.
+func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c cookies, name string, state loginState, a attempt, code string) error {
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	r = r.WithContext(context.WithoutCancel(r.Context()))
+	answer, err := h.Client.RedeemCode(r.Context(), code, a.Verifier, h.redirectURI(origin))
+	if err != nil {
+		var tokenErr *oauth.TokenError
+		if errors.As(err, &tokenErr) && (tokenErr.Kind == oauth.Rejected || tokenErr.Kind == oauth.Unclear) && state.Restarts < maxRestartsStale {
+			h.Logger.Info("login restarted: the authorization server refused the code", zap.Error(err))
+			return h.restart(w, r, state, a.Return, "")
+		}
+		return h.fail(w, r, h.callbackError(fmt.Errorf("redeeming code: %w", err)))
+	}
+	who, err := h.identify(r.Context(), answer, a.Nonce)
+	if err != nil {
+		return h.fail(w, r, h.callbackError(err))
+	}
+	return h.completeLogin(w, r, c, name, a, who, sessionTokens(answer))
+}
+
+// staleCallback is for an answer whose attempt is over: the back button, a
+// second tab, a bookmark. With a session the wanted page is at hand; else one
+// more login usually passes unseen.
+func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
+	if c := h.readCookies(r); c.valid {
+		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
+		case err == nil:
+			origin, failure := h.origin(r)
+			if failure != nil {
+				return h.fail(w, r, failure)
+			}
+			return h.land(w, r, origin, state.Return)
+		case isUnavailable(err):
+			return h.fail(w, r, unavailable(err))
+		}
+	}
+	if state.Restarts < maxRestartsStale {
+		return h.restart(w, r, state, state.Return, "")
+	}
+	h.Logger.Info("login not completed", zap.Error(cause))
+	return h.fail(w, r, &Error{
+		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in is over",
+		Detail: "It took too long, was completed already, or was begun in another browser.",
+		Retry:  state.Return, Err: cause,
+	})
+}
+
+// refusedLogin is for an error that the authorization server sent the browser
+// back with (RFC 6749, section 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state loginState, a attempt, code, description string) error {
+	h.Logger.Info("login refused by the authorization server",
+		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
+	switch code {
+	case "temporarily_unavailable", "server_error", "login_required", "interaction_required", "account_selection_required", "consent_required":
+		if state.Restarts < maxRestartsServer {
+			return h.restart(w, r, state, a.Return, "")
+		}
+	case "access_denied":
+		return h.fail(w, r, &Error{
+			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
+			Detail: "You, or the sign-in service, did not allow it.", Retry: a.Return,
+		})
+	}
+	return h.fail(w, r, &Error{
+		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
+		Detail: "The sign-in service reported a problem.", Retry: a.Return,
+		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
+	})
+}
+
+// restart begins the login anew, for the same page.
+func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, wanted, prompt string) error {
+	return h.startLogin(w, r, login{state: loginState{Restarts: state.Restarts + 1}, wanted: wanted, prompt: prompt})
+}
+
+// callbackError sorts what can go wrong between code and session.
+func (h *Handler) callbackError(err error) *Error {
+	var tokenErr *oauth.TokenError
+	if errors.As(err, &tokenErr) {
+		switch tokenErr.Kind {
+		case oauth.Unavailable, oauth.Unanswered:
+			return loginUnavailable(err)
+		}
+	}
+	if errors.Is(err, oauth.ErrMetadataUnavailable) || errors.Is(err, oauth.ErrKeysUnavailable) {
+		return loginUnavailable(err)
+	}
+	return &Error{
+		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: "/", Err: err,
+	}
+}

@@ -1,0 +1,156 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// Cookie is how the session's cookie is set. Secure and HttpOnly are not
+// options.
+type Cookie struct {
+	// Name begins with "__Host-", so that no other host can set it, or with
+	// "__Secure-" if there is a Domain. Default: __Host-oauth_session, or
+	// __Secure-oauth_session.
+	Name string
+	// Domain also sends the cookie to the subdomains of that host. Default: to
+	// this host alone.
+	Domain string
+	// SameSite is "lax" (default), "strict" or "none".
+	SameSite string
+	// Partitioned keeps a cookie of its own for each site that embeds this one
+	// (CHIPS). It needs SameSite "none".
+	Partitioned bool
+
+	sameSite http.SameSite
+}
+
+const (
+	defaultCookieName = "oauth_session"
+	hostPrefix        = "__Host-"
+	securePrefix      = "__Secure-"
+	// maxLoginCookies bounds how many are looked into: we leave five.
+	maxLoginCookies = 20
+)
+
+// complete fills in the defaults and refuses what browsers would not keep.
+func (c *Cookie) complete() error {
+	prefix := hostPrefix
+	if c.Domain != "" {
+		prefix = securePrefix
+	}
+	if c.Name == "" {
+		c.Name = prefix + defaultCookieName
+	}
+	if !strings.HasPrefix(c.Name, prefix) || !isToken(c.Name) {
+		return fmt.Errorf("cookie name %q: it must begin with %s and be made of letters, digits, - and _", c.Name, prefix)
+	}
+	if strings.HasPrefix(c.Name, loginCookiePrefix) {
+		return fmt.Errorf("cookie name %q: names that begin with %s are those of the login cookies", c.Name, loginCookiePrefix)
+	}
+	switch c.SameSite {
+	case "", "lax":
+		c.sameSite = http.SameSiteLaxMode
+	case "strict":
+		c.sameSite = http.SameSiteStrictMode
+	case "none":
+		c.sameSite = http.SameSiteNoneMode
+	default:
+		return fmt.Errorf("cookie same_site %q: give lax, strict or none", c.SameSite)
+	}
+	if c.Partitioned && c.sameSite != http.SameSiteNoneMode {
+		return errors.New("cookie partitioned needs same_site none")
+	}
+	return nil
+}
+
+// isToken is narrower than RFC 9110: it has to survive every server behind us.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// setSession gives the browser a session. The cookie has no Max-Age: it ends
+// with the browser, and its lifetime is the server's to keep.
+func (h *Handler) setSession(w http.ResponseWriter, secret session.Secret) {
+	http.SetCookie(w, h.sessionCookie(secret.Cookie(), 0))
+}
+
+// clearSession uses the attributes the cookie was set with: without them a
+// browser ignores the deletion.
+func (h *Handler) clearSession(w http.ResponseWriter) {
+	http.SetCookie(w, h.sessionCookie("", -1))
+}
+
+func (h *Handler) sessionCookie(value string, maxAge int) *http.Cookie {
+	return &http.Cookie{
+		Name: h.Cookie.Name, Value: value, MaxAge: maxAge,
+		Path: "/", Domain: h.Cookie.Domain, Secure: true, HttpOnly: true,
+		SameSite: h.Cookie.sameSite, Partitioned: h.Cookie.Partitioned,
+	}
+}
+
+// cookies is what a request's Cookie header held of ours.
+type cookies struct {
+	// secret is valid if sent; it is not if there were several session cookies
+	// or one that we cannot have set.
+	secret session.Secret
+	valid  bool
+	// present: there was a session cookie of whatever kind.
+	present bool
+	// ended: its session has turned out to be at its end.
+	ended bool
+	// logins are the login cookies, in order.
+	logins []*http.Cookie
+	// others are the header's lines without our cookies.
+	others []string
+}
+
+// readCookies takes our cookies out of the request's. What is left keeps its
+// bytes and its order: the app's cookies are none of our business.
+func (h *Handler) readCookies(r *http.Request) cookies {
+	var c cookies
+	for _, line := range r.Header["Cookie"] {
+		if rest := h.readCookieLine(line, &c); rest != "" {
+			c.others = append(c.others, rest)
+		}
+	}
+	return c
+}
+
+func (h *Handler) readCookieLine(line string, c *cookies) string {
+	if !strings.Contains(line, h.Cookie.Name) && !strings.Contains(line, loginCookiePrefix) {
+		return line
+	}
+	kept := make([]byte, 0, len(line))
+	for len(line) > 0 {
+		pair, rest, _ := strings.Cut(line, ";")
+		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+		switch {
+		case name == h.Cookie.Name:
+			secret, ok := session.ParseSecret(value)
+			// Two session cookies: one of them is not ours, and nobody can
+			// tell which.
+			c.valid = ok && !c.present
+			c.present, c.secret = true, secret
+		case strings.HasPrefix(name, loginCookiePrefix):
+			if len(c.logins) < maxLoginCookies {
+				c.logins = append(c.logins, &http.Cookie{Name: name, Value: value})
+			}
+		case len(kept) == 0:
+			kept = append(kept, strings.TrimLeft(pair, " \t")...)
+		default:
+			kept = append(append(kept, ';'), pair...)
+		}
+		line = rest
+	}
+	return string(kept)
+}

@@ -1,0 +1,169 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// Error is an answer that is not what was wanted. Everything but Err may be
+// shown to whoever sent the request.
+type Error struct {
+	Status int
+	// Code is a word for programs, such as "login_expired".
+	Code  string
+	Title string
+	// Detail is a sentence for people.
+	Detail string
+	// RetryAfter makes the page try again by itself.
+	RetryAfter time.Duration
+	// Retry is a path for which a new login is offered.
+	Retry string
+	// SwitchAccount offers to sign in as somebody else.
+	SwitchAccount bool
+	// Err is the cause, for the log.
+	Err error
+
+	prefix string
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return e.Code + ": " + e.Err.Error()
+	}
+	return e.Code
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ownAnswer sets what every answer of ours carries: it is nobody else's
+// business, is never stored, and is shown in no frame.
+func ownAnswer(w http.ResponseWriter) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Content-Security-Policy", contentSecurityPolicy)
+	header.Set("X-Frame-Options", "DENY")
+}
+
+// retryAfterSeconds rounds up, so that nobody comes too early.
+func (e *Error) retryAfterSeconds() int { return int(math.Ceil(e.RetryAfter.Seconds())) }
+
+func (e *Error) setRetryAfter(w http.ResponseWriter) {
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfterSeconds()))
+	}
+}
+
+// problem is a problem document (RFC 9457).
+type problem struct {
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Code     string `json:"code"`
+	Detail   string `json:"detail,omitempty"`
+	LoginURL string `json:"login_url,omitempty"`
+}
+
+func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
+	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
+	if e.Status == http.StatusUnauthorized {
+		p.LoginURL = prefix + "/login"
+	}
+	body, _ := json.Marshal(p) // strings and a number always marshal
+	e.setRetryAfter(w)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// Write answers with a page. The headers that belong to it have been set.
+func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
+	e.setRetryAfter(w)
+	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
+	if e.RetryAfter > 0 {
+		p.RefreshAfter = e.retryAfterSeconds()
+	}
+	if e.Retry != "" {
+		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, ""), "Sign in again"
+	}
+	if e.SwitchAccount {
+		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, "select_account"), "Use another account"
+		p.Post, p.PostText = e.prefix+"/logout", "Sign out"
+	}
+	_ = writePage(w, r, e.Status, p)
+}
+
+func badRequest(err error) *Error {
+	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
+}
+
+func internal(err error) *Error {
+	return &Error{Status: http.StatusInternalServerError, Code: "internal", Title: "Something went wrong", Detail: "Please try again.", Err: err}
+}
+
+func foreign() *Error {
+	return &Error{Status: http.StatusForbidden, Code: "cross_origin", Title: "Not allowed from another site", Detail: "This request was sent by a page of another site."}
+}
+
+func loginUnavailable(err error) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
+		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
+		Retry: "/", Err: err,
+	}
+}
+
+func storeUnavailable(err error) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
+		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
+		Retry: "/", Err: err,
+	}
+}
+
+func isUnavailable(err error) bool {
+	var u *session.UnavailableError
+	return errors.As(err, &u)
+}
+
+// perMinute keeps one cause from filling the log. Causes are few and ours.
+type perMinute struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// allow reports whether a cause has been quiet for a minute.
+func (p *perMinute) allow(cause string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if last, ok := p.last[cause]; ok && now.Sub(last) < logEvery {
+		return false
+	}
+	if p.last == nil {
+		p.last = map[string]time.Time{}
+	}
+	p.last[cause] = now
+	return true
+}
+
+// printable keeps foreign text from forging log lines.
+func printable(s string) string {
+	const limit = 200
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, s[:min(len(s), limit)])
+	return s
+}

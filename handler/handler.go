@@ -1,0 +1,230 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// Config is what a Handler works with. Client, Keeper, Site, Logger and Origin
+// are required.
+type Config struct {
+	Client *oauth.Client
+	Keeper *session.Keeper
+	// Site seals the login cookies. It is the Keeper's.
+	Site   *session.Site
+	Logger *zap.Logger
+
+	// Origin returns the scheme and host under which the browser sees the site,
+	// such as "https://app.example.com". It must not trust what any client may
+	// write into a request.
+	Origin func(*http.Request) (string, error)
+	// OriginalURL returns the URL as the browser asked for it, before any
+	// rewriting. Nil: the request's URL.
+	OriginalURL func(*http.Request) *url.URL
+
+	// PathPrefix is where the endpoints are, as the browser sees it. Default:
+	// "/oauth2".
+	PathPrefix string
+	Cookie     Cookie
+
+	// Optional reports whether a request may pass without a session, as nobody.
+	// Nil: none may.
+	Optional func(*http.Request) bool
+	// Require are the claims a session must have; all of them.
+	Require []Requirement
+	// UserInfo asks the UserInfo endpoint at login, and adds its claims.
+	UserInfo bool
+
+	// Authorization says what becomes of an Authorization header that the client
+	// sent. Default: ReplaceAuthorization.
+	Authorization AuthorizationPolicy
+	// HeaderName and HeaderValue are the header that carries the access token
+	// to the app. Default: Authorization, and "Bearer " before the token.
+	HeaderName  string
+	HeaderValue func(r *http.Request, accessToken string) string
+	// SetUser is told who a request belongs to before it is relayed.
+	SetUser func(r *http.Request, s *session.Session)
+
+	// TrustedOrigins may send unsafe requests and open WebSockets from other
+	// sites. Each is compared whole, such as "https://admin.example.com".
+	TrustedOrigins []string
+	// PostLogoutRedirect is where a browser lands after logging out. Empty: on
+	// a page that says so.
+	PostLogoutRedirect string
+
+	// Fail answers a request that ends in an error page. Nil: Error.Write.
+	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
+}
+
+// Handler serves one site.
+type Handler struct {
+	Config
+	endpoints map[string]endpoint
+	// warnNoRefreshToken: the cause is in the configuration, so once is enough.
+	warnNoRefreshToken sync.Once
+	errorLog           perMinute
+}
+
+// endpoint answers one of our own URLs.
+type endpoint struct {
+	methods string // separated by ", ", as in Allow
+	serve   func(w http.ResponseWriter, r *http.Request) error
+}
+
+// New returns a Handler. Its errors name the option in question.
+func New(c Config) (*Handler, error) {
+	if c.PathPrefix == "" {
+		c.PathPrefix = "/oauth2"
+	}
+	if !strings.HasPrefix(c.PathPrefix, "/") || strings.HasSuffix(c.PathPrefix, "/") || cleanPath(c.PathPrefix) != c.PathPrefix {
+		return nil, fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
+	}
+	if err := c.Cookie.complete(); err != nil {
+		return nil, err
+	}
+	for _, o := range c.TrustedOrigins {
+		if err := checkOrigin(o); err != nil {
+			return nil, fmt.Errorf("trusted_origins: %w", err)
+		}
+	}
+	if c.OriginalURL == nil {
+		c.OriginalURL = func(r *http.Request) *url.URL { return r.URL }
+	}
+	if c.Optional == nil {
+		c.Optional = func(*http.Request) bool { return false }
+	}
+	if c.HeaderName == "" {
+		c.HeaderName = "Authorization"
+	}
+	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
+	if c.HeaderValue == nil {
+		c.HeaderValue = func(_ *http.Request, token string) string { return "Bearer " + token }
+	}
+	if c.SetUser == nil {
+		c.SetUser = func(*http.Request, *session.Session) {}
+	}
+	if c.Fail == nil {
+		c.Fail = func(w http.ResponseWriter, r *http.Request, e *Error) error {
+			e.Write(w, r)
+			return nil
+		}
+	}
+	h := &Handler{Config: c}
+	h.endpoints = map[string]endpoint{
+		"/login":           {"GET, HEAD", h.serveLogin},
+		"/callback":        {"GET", h.serveCallback},
+		"/logout":          {"GET, HEAD, POST", h.serveLogout},
+		"/logout/callback": {"GET, HEAD", h.serveLoggedOut},
+		"/session":         {"GET, HEAD", h.serveSession},
+	}
+	return h, nil
+}
+
+// ServeHTTP answers a request to one of the endpoints, and relays every other
+// one to next with the token of its session. Without a session a navigation is
+// sent to the login and anything else gets 401. It returns what next or
+// Config.Fail return, and otherwise nil: the response has been written.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
+	if path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix); ok && strings.HasPrefix(path, "/") {
+		return h.serveEndpoint(w, r, path)
+	}
+	return h.relay(w, r, next)
+}
+
+// serveEndpoint matches exactly: another spelling of an endpoint is none, and
+// nothing below the prefix ever reaches the app.
+func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path string) error {
+	ownAnswer(w)
+	e, ok := h.endpoints[path]
+	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
+		return h.fail(w, r, &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."})
+	}
+	if !methodListed(e.methods, r.Method) {
+		w.Header().Set("Allow", e.methods)
+		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This address answers " + e.methods + "."})
+	}
+	// What begins or ends a login must not be replayed from TLS early data
+	// (RFC 8470, section 5.2).
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		return h.fail(w, r, &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."})
+	}
+	return e.serve(w, r)
+}
+
+func methodListed(methods, method string) bool {
+	for m := range strings.SplitSeq(methods, ", ") {
+		if m == method {
+			return true
+		}
+	}
+	return false
+}
+
+// fail answers with an error: a page for somebody who looks at it, a problem
+// document (RFC 9457) for everything else.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
+	ownAnswer(w)
+	e.prefix = h.PathPrefix
+	if e.Status >= http.StatusInternalServerError {
+		h.logFailure(e)
+	}
+	if !isNavigation(r) && !isFormPost(r) {
+		e.writeProblem(w, h.PathPrefix)
+		return nil
+	}
+	return h.Fail(w, r, e)
+}
+
+func (h *Handler) logFailure(e *Error) {
+	if h.errorLog.allow(e.Code) {
+		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
+	}
+}
+
+// unavailable answers for a session that cannot be used now: it is kept, and
+// the cookie with it.
+func unavailable(err error) *Error {
+	e := &Error{
+		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: time.Second,
+		Title: "One moment", Detail: "Your session is kept, but it cannot be used right now. This page tries again by itself.",
+		Err: err,
+	}
+	var u *session.UnavailableError
+	if errors.As(err, &u) {
+		e.RetryAfter = max(u.RetryAfter, time.Second)
+		if u.Misconfigured {
+			e.Status, e.Code, e.Title = http.StatusBadGateway, "misconfigured", "Sign-in is not set up correctly"
+			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has been told."
+		}
+	}
+	return e
+}
+
+// originalRequestURI is what the browser asked for.
+func (h *Handler) originalRequestURI(r *http.Request) string {
+	return returnPath(h.OriginalURL(r))
+}
+
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(append(body, '\n'))
+	}
+	return nil
+}

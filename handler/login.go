@@ -1,0 +1,189 @@
+package handler
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// prompts are the values of `prompt` that a link to the login may ask for
+// (OpenID Connect Core, section 3.1.2.1).
+var prompts = map[string]bool{"": true, "none": true, "login": true, "consent": true, "select_account": true}
+
+// serveLogin begins a login on request: a link of the app, or of a page of ours.
+func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
+	if !isNavigation(r) {
+		return h.unauthenticated(w, r)
+	}
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	q, err := singleParams(h.OriginalURL(r).RawQuery, "return_to", "prompt", "login_hint", "iss")
+	if err != nil {
+		return h.fail(w, r, badRequest(err))
+	}
+	if !prompts[q["prompt"]] || len(q["login_hint"]) > 256 {
+		return h.fail(w, r, badRequest(errors.New("prompt or login_hint is not valid")))
+	}
+	// A login begun by a third party names the server it is for (OpenID Connect
+	// Core, section 4); there is only one here.
+	if iss := q["iss"]; iss != "" && h.Client.CheckIssuer(r.Context(), []string{iss}) != nil {
+		return h.fail(w, r, badRequest(errors.New("iss names another authorization server")))
+	}
+	return h.startLogin(w, r, login{
+		state: loginState{Return: h.wantedPath(q["return_to"], origin)}, wanted: h.wantedPath(q["return_to"], origin),
+		prompt: q["prompt"], hint: q["login_hint"],
+	})
+}
+
+// login is what one attempt begins with.
+type login struct {
+	state  loginState
+	wanted string // the return path, whatever its length
+	prompt string
+	hint   string
+}
+
+// startLogin sends the browser to the authorization server.
+func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) error {
+	ownAnswer(w)
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	l.state.Return = l.wanted
+	state, err := h.sealState(l.state)
+	if err != nil {
+		return h.fail(w, r, internal(err))
+	}
+	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Begun: time.Now()}
+	if h.Client.OpenID() {
+		a.Nonce = randomText(32)
+	}
+	c := h.readCookies(r)
+	a.Completed, a.LoopSince = h.lastCompleted(c)
+	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
+		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
+		Prompt: l.prompt, LoginHint: l.hint,
+	})
+	if err != nil {
+		return h.fail(w, r, loginUnavailable(err))
+	}
+	if err := h.setAttempt(w, c, attemptCookieName(state), a); err != nil {
+		return h.fail(w, r, internal(err))
+	}
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusFound)
+	return nil
+}
+
+func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + "/callback" }
+
+// unauthenticated answers a request without a session: a navigation goes
+// through the login, everything else learns where the login is.
+func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
+	if isNavigation(r) {
+		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r)})
+	}
+	ownAnswer(w)
+	// RFC 9110, section 15.5.2, wants a challenge beside every 401.
+	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
+	(&Error{
+		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
+		Detail: "There is no session. Send the browser's window to login_url.",
+	}).writeProblem(w, h.PathPrefix)
+	return nil
+}
+
+// completeLogin keeps a session for tokens that were issued just now, and takes
+// the browser to the page it wanted.
+func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c cookies, name string, a attempt, who session.Identity, t session.Tokens) error {
+	if a.Completed+1 >= loopLimit {
+		h.clearAttempts(w, c)
+		return h.fail(w, r, loginLoop(a))
+	}
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	secret, s, err := h.Keeper.Create(r.Context(), who, t)
+	if err != nil {
+		return h.fail(w, r, storeUnavailable(err))
+	}
+	if c.valid {
+		// A new login is a new session; the old cookie must not open anything
+		// any more.
+		_, _ = h.Keeper.End(r.Context(), c.secret, session.EndReplaced)
+	}
+	if t.RefreshToken == "" {
+		h.warnNoRefreshToken.Do(func() {
+			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",
+				zap.Time("token_expires", s.TokenExpires),
+				zap.String("likely_cause", "it wants scope offline_access (many servers, some only with prompt=consent), access_type=offline (Google), or refresh tokens enabled for this client"))
+		})
+	}
+	h.Logger.Info("login", zap.Stringer("session", s.ID), zap.Time("session_ends", s.End))
+	h.setSession(w, secret)
+	done := attempt{State: a.State, Return: a.Return, Begun: a.Begun, Done: true, Completed: a.Completed + 1, LoopSince: a.LoopSince}
+	if done.LoopSince.IsZero() {
+		done.LoopSince = time.Now()
+	}
+	if err := h.setAttempt(w, c, name, done); err != nil {
+		return h.fail(w, r, internal(err))
+	}
+	return h.land(w, r, origin, a.Return)
+}
+
+// land sends the browser to a page of this site. A cookie with SameSite=Strict
+// would not go along on a redirect that began at the authorization server, so
+// there the page itself moves on.
+func (h *Handler) land(w http.ResponseWriter, r *http.Request, origin, path string) error {
+	target := origin + path
+	if h.Cookie.sameSite == http.SameSiteStrictMode {
+		return writePage(w, r, http.StatusOK, page{Title: "Signed in", Detail: "Taking you to the page you asked for.", RefreshTo: target, Link: target, LinkText: "Continue"})
+	}
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+const (
+	// loopLimit logins within loopWindow, with the session's cookie never coming
+	// back, and the next one would not help either.
+	loopLimit  = 3
+	loopWindow = time.Minute
+)
+
+func loginLoop(a attempt) *Error {
+	return &Error{
+		Status: http.StatusInternalServerError, Code: "login_loop",
+		Title:  "Signing in does not last",
+		Detail: "You have signed in several times, but your browser does not send back the session's cookie. Cookies may be blocked for this site, or another one of the same name is in the way. Allow or delete this site's cookies and try again.",
+		Err:    errors.New("the browser completed three logins within a minute without sending the session's cookie: it blocks cookies, reaches the site under another host, or something on the way drops Set-Cookie"),
+		Retry:  a.Return,
+	}
+}
+
+// singleParams reads parameters that may occur once each: a second one is an
+// attempt to be understood differently elsewhere.
+func singleParams(rawQuery string, names ...string) (map[string]string, error) {
+	q, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, errors.New("the query is not valid")
+	}
+	single := make(map[string]string, len(names))
+	for _, name := range names {
+		if len(q[name]) > 1 {
+			return nil, errors.New("the parameter " + name + " occurs twice")
+		}
+		single[name] = q.Get(name)
+	}
+	return single, nil
+}

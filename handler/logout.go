@@ -1,0 +1,97 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// serveLogout ends the session here first, whatever the authorization server
+// does, and then sends the browser there to end its session too (OpenID
+// Connect RP-Initiated Logout). GET changes nothing: it shows a button.
+func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return writePage(w, r, http.StatusOK, page{Title: "Sign out", Detail: "Do you want to sign out?", Post: h.PathPrefix + "/logout", PostText: "Sign out"})
+	}
+	if h.isForeign(r) {
+		return h.fail(w, r, foreign())
+	}
+	c := h.readCookies(r)
+	h.clearAttempts(w, c)
+	if c.present {
+		h.clearSession(w)
+	}
+	var ended session.Ended
+	if c.valid {
+		var err error
+		ended, err = h.Keeper.End(r.Context(), c.secret, session.EndLogout)
+		switch {
+		case err == nil:
+			h.revoke(ended)
+		case isUnavailable(err):
+			// It is over in this process, and the record is deleted as soon as the
+			// store can; only the authorization server's part is missing.
+			h.Logger.Warn("logged out, but the store did not answer: the tokens are not revoked", zap.Error(err))
+		}
+	}
+	return h.leave(w, r, ended)
+}
+
+// leave sends the browser on after a logout.
+func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended session.Ended) error {
+	target := h.PathPrefix + "/logout/callback"
+	if origin, failure := h.origin(r); failure == nil {
+		// The server sends it back to an address that has to be registered
+		// there: one, whatever post_logout_redirect says.
+		end, err := h.Client.EndSessionURL(r.Context(), ended.IDToken, origin+target, randomText(16))
+		if err != nil {
+			h.Logger.Warn("logged out here, but not at the authorization server", zap.Error(err))
+		}
+		if end != "" && err == nil {
+			target = end
+		}
+	}
+	if !isFormPost(r) {
+		return writeJSON(w, r, http.StatusOK, map[string]string{"logout_url": target})
+	}
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// revokeTimeout bounds a revocation, which nobody waits for.
+const revokeTimeout = 10 * time.Second
+
+// revoke tells the authorization server that nobody needs the refresh token any
+// more (RFC 7009). A refresh token asked for with offline_access outlives the
+// server's own logout.
+func (h *Handler) revoke(ended session.Ended) {
+	if ended.RefreshToken == "" {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), revokeTimeout)
+		defer cancel()
+		err := h.Client.Revoke(ctx, ended.RefreshToken, "refresh_token")
+		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) {
+			h.Logger.Warn("logged out, but the refresh token was not revoked", zap.Error(err))
+		}
+	}()
+}
+
+// serveLoggedOut is where the authorization server sends the browser after its
+// own logout. It says the same to everybody, and so needs no `state`.
+func (h *Handler) serveLoggedOut(w http.ResponseWriter, r *http.Request) error {
+	if h.PostLogoutRedirect != "" {
+		w.Header().Set("Location", h.PostLogoutRedirect)
+		w.WriteHeader(http.StatusSeeOther)
+		return nil
+	}
+	return writePage(w, r, http.StatusOK, page{Title: "Signed out", Detail: "You have signed out of this site.", Link: "/", LinkText: "Sign in again"})
+}

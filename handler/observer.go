@@ -1,0 +1,53 @@
+package handler
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// NewObserver returns what writes a keeper's events to a log: an operator's
+// business at most once a minute for each cause, whatever the number of
+// sessions.
+func NewObserver(logger *zap.Logger) func(session.Event) {
+	var limit perMinute
+	return func(e session.Event) {
+		id := zap.Stringer("session", e.ID)
+		switch e.Kind {
+		case session.EventRefreshed:
+			logger.Debug("token refreshed", id)
+		case session.EventEnded:
+			logger.Info("session ended", id, zap.String("reason", string(e.Reason)))
+		case session.EventRefreshFailed:
+			if !limit.allow("refresh " + e.Outcome.String()) {
+				return
+			}
+			fields := []zap.Field{id, zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
+			switch e.Outcome {
+			case session.Rejected:
+				logger.Info("refresh refused", fields...)
+			case session.Misconfigured, session.Malformed:
+				logger.Error("refresh failed, and will until the configuration here or at the authorization server is put right", fields...)
+			default:
+				logger.Warn("refresh failed, the session is kept", fields...)
+			}
+		case session.EventUnwritten:
+			if limit.allow("unwritten") {
+				logger.Error("new tokens could not be written to the store: they are served from memory until they can", id, zap.Error(e.Err))
+			}
+		case session.EventWritten:
+			logger.Info("tokens served from memory have been written to the store", id)
+		case session.EventIDTokenKept:
+			if limit.allow("id token") {
+				logger.Warn("the refreshed ID token could not be checked: the one before it is kept", id, zap.Error(e.Err))
+			}
+		case session.EventDiscarded:
+			logger.Info("new tokens were dropped: the session had ended meanwhile", id)
+		}
+	}
+}
+
+// logEvery is how often the same cause is worth a line.
+const logEvery = time.Minute

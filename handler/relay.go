@@ -1,0 +1,186 @@
+package handler
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// AuthorizationPolicy says what becomes of an Authorization header that the
+// client sent.
+type AuthorizationPolicy int
+
+const (
+	// ReplaceAuthorization drops the client's header, always: what the app gets
+	// is ours or nothing.
+	ReplaceAuthorization AuthorizationPolicy = iota
+	// KeepAuthorization lets the client's header through, and adds no token
+	// beside it. A session is demanded all the same.
+	KeepAuthorization
+	// RejectAuthorization answers such a request with 400.
+	RejectAuthorization
+)
+
+// relay passes a request on with its session's token, or answers for it.
+func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
+	if r.Method == http.MethodTrace || r.Method == http.MethodConnect && !isExtendedConnect(r) {
+		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This method is not relayed."})
+	}
+	if h.Authorization == RejectAuthorization && r.Header["Authorization"] != nil {
+		return h.fail(w, r, &Error{Status: http.StatusBadRequest, Code: "authorization_not_accepted", Title: "Authorization is not accepted", Detail: "Send this request without an Authorization header: the session provides it."})
+	}
+	c := h.readCookies(r)
+	if !c.valid {
+		return h.relayAnonymous(w, r, c, next)
+	}
+	s, err := h.Keeper.Fresh(r.Context(), c.secret)
+	switch {
+	case err == nil:
+		return h.relaySession(w, r, c, s, next)
+	case errors.Is(err, session.ErrNoSession):
+		var ended *session.EndedError
+		c.ended = errors.As(err, &ended)
+		return h.relayAnonymous(w, r, c, next)
+	case r.Context().Err() != nil:
+		return nil // nobody is waiting for an answer
+	default:
+		// Neither the store's nor the server's trouble makes anybody anonymous.
+		return h.fail(w, r, unavailable(err))
+	}
+}
+
+// relayAnonymous is for a request without a session.
+func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cookies, next func(http.ResponseWriter, *http.Request) error) error {
+	if !h.Optional(r) && !h.isPreflight(r) {
+		if c.ended {
+			// Only whoever finds the end clears the cookie: the answer to an old
+			// one may arrive after a new login has set the next.
+			h.clearSession(w)
+		}
+		return h.unauthenticated(w, r)
+	}
+	defer h.prepare(r, c, "").restore()
+	return next(w, r)
+}
+
+// relaySession is for a request with a session.
+func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
+	if (isUnsafe(r.Method) || isWebSocket(r)) && h.isForeign(r) {
+		return h.fail(w, r, foreign())
+	}
+	h.SetUser(r, s)
+	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
+		return h.fail(w, r, h.forbidden(r))
+	}
+	ctx, detach := h.Keeper.Attach(r.Context(), s)
+	defer detach()
+	defer h.prepare(r, c, s.AccessToken).restore()
+	return next(w, r.WithContext(ctx))
+}
+
+// prepared remembers the headers that were changed, so that the request is
+// left as it was found: error routes and log fields that look at it
+// afterwards must not see the token.
+type prepared struct {
+	header http.Header
+	saved  []savedHeader
+}
+
+type savedHeader struct {
+	name   string
+	values []string
+}
+
+func (p *prepared) restore() {
+	// Backwards: the first saved value of a name is the client's.
+	for i := len(p.saved) - 1; i >= 0; i-- {
+		if s := p.saved[i]; s.values == nil {
+			delete(p.header, s.name)
+		} else {
+			p.header[s.name] = s.values
+		}
+	}
+}
+
+func (p *prepared) set(name string, values []string) {
+	p.saved = append(p.saved, savedHeader{name, p.header[name]})
+	if values == nil {
+		delete(p.header, name)
+	} else {
+		p.header[name] = values
+	}
+}
+
+// prepare changes the headers of a request to what the app may see. The
+// request itself stays the same one: Caddy's placeholders are bound to it.
+// token is empty for a request of nobody.
+func (h *Handler) prepare(r *http.Request, c cookies, token string) *prepared {
+	p := &prepared{header: r.Header, saved: make([]savedHeader, 0, 5)}
+	if c.present || c.logins != nil {
+		p.set("Cookie", c.others)
+	}
+	h.cleanHopByHop(r, p)
+	keep := h.Authorization == KeepAuthorization
+	if r.Header["Authorization"] != nil && !keep {
+		p.set("Authorization", nil)
+	}
+	if h.HeaderName != "Authorization" {
+		for name := range r.Header {
+			if sameToUpstream(name, h.HeaderName) {
+				p.set(name, nil)
+			}
+		}
+	}
+	if token != "" && (h.HeaderName != "Authorization" || r.Header["Authorization"] == nil) {
+		p.set(h.HeaderName, []string{h.HeaderValue(r, token)})
+	}
+	return p
+}
+
+// cleanHopByHop leaves the client no say in what a proxy behind us removes or
+// tunnels: a field named in Connection is deleted there (RFC 9110, section
+// 7.6.1), our header too, and any Upgrade but WebSocket would let the client
+// talk to the app past us.
+func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
+	upgrade := r.Header["Upgrade"]
+	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket")
+	if upgrade != nil && !webSocket {
+		p.set("Upgrade", nil)
+	}
+	connection := r.Header["Connection"]
+	switch {
+	case webSocket:
+		if len(connection) != 1 || !strings.EqualFold(connection[0], "upgrade") {
+			p.set("Connection", []string{"Upgrade"})
+		}
+	case connection != nil:
+		p.set("Connection", nil)
+	}
+}
+
+// sameToUpstream reports whether an app may take one header name for another:
+// CGI and its heirs know neither case nor the difference of -, _ and dot.
+func sameToUpstream(name, ours string) bool {
+	if len(name) != len(ours) {
+		return false
+	}
+	for i := range len(name) {
+		a, b := foldHeaderByte(name[i]), foldHeaderByte(ours[i])
+		if a != b {
+			return false
+		}
+	}
+	return true
+}
+
+func foldHeaderByte(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_' || c == '.':
+		return '-'
+	}
+	return c
+}

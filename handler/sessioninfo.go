@@ -1,0 +1,55 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// sessionInfo tells a page about its session. It holds no token.
+type sessionInfo struct {
+	Authenticated bool            `json:"authenticated"`
+	User          string          `json:"user,omitempty"`
+	Claims        json.RawMessage `json:"claims,omitempty"`
+	CreatedAt     *time.Time      `json:"created_at,omitempty"`
+	// Seconds from now; never negative.
+	IdleExpiresIn  *int64 `json:"idle_expires_in,omitempty"`
+	MaxExpiresIn   *int64 `json:"max_expires_in,omitempty"`
+	TokenExpiresIn *int64 `json:"token_expires_in,omitempty"`
+	LoginURL       string `json:"login_url"`
+	LogoutURL      string `json:"logout_url,omitempty"`
+}
+
+// serveSession answers whether there is a session. Asking is not using it.
+func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
+	c := h.readCookies(r)
+	if !c.valid {
+		return writeJSON(w, r, http.StatusOK, info)
+	}
+	s, err := h.Keeper.Peek(r.Context(), c.secret)
+	switch {
+	case errors.Is(err, session.ErrNoSession):
+		return writeJSON(w, r, http.StatusOK, info)
+	case err != nil:
+		return h.fail(w, r, unavailable(err))
+	}
+	now := time.Now()
+	created := s.Created.UTC().Truncate(time.Second)
+	info.Authenticated, info.User, info.Claims = true, s.Subject, s.Claims
+	info.CreatedAt = &created
+	info.IdleExpiresIn = secondsUntil(now, s.IdleEnd)
+	info.MaxExpiresIn = secondsUntil(now, s.End)
+	info.TokenExpiresIn = secondsUntil(now, s.TokenExpires)
+	info.LogoutURL = h.PathPrefix + "/logout"
+	return writeJSON(w, r, http.StatusOK, info)
+}
+
+func secondsUntil(now, t time.Time) *int64 {
+	s := int64(max(t.Sub(now), 0) / time.Second)
+	return &s
+}
