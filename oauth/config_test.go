@@ -1,0 +1,239 @@
+package oauth
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNewRefuses(t *testing.T) {
+	oidc := Config{Issuer: "https://idp.test", ClientID: "app"}
+	plain := Config{ClientID: "app", Endpoints: Endpoints{Authorization: "https://idp.test/a", Token: "https://idp.test/t"}}
+	tests := []struct {
+		name   string
+		base   Config
+		change func(*Config)
+		want   string // in the error; "" = accepted
+	}{
+		{"openid", oidc, func(*Config) {}, ""},
+		{"plain", plain, func(*Config) {}, ""},
+		{"no client", oidc, func(c *Config) { c.ClientID = "" }, "client_id"},
+		{"client with newline", oidc, func(c *Config) { c.ClientID = "a\nb" }, "client_id"},
+		{"no token endpoint", plain, func(c *Config) { c.Endpoints.Token = "" }, "token_endpoint is missing"},
+		{"no authorization endpoint", plain, func(c *Config) { c.Endpoints.Authorization = "" }, "authorization_endpoint is missing"},
+		{"discovery without issuer", plain, func(c *Config) { c.DiscoveryURL = "https://idp.test/d" }, "discovery_url needs issuer"},
+		{"http issuer", oidc, func(c *Config) { c.Issuer = "http://idp.test" }, "issuer: must be https"},
+		{"http loopback issuer", oidc, func(c *Config) { c.Issuer = "http://127.3.0.1:99/x" }, ""},
+		{"http ipv6 loopback issuer", oidc, func(c *Config) { c.Issuer = "http://[::1]:99" }, ""},
+		{"http localhost issuer", oidc, func(c *Config) { c.Issuer = "http://localhost:99" }, ""},
+		{"http name like localhost", oidc, func(c *Config) { c.Issuer = "http://localhost.evil.test" }, "issuer: must be https"},
+		{"http name like loopback", oidc, func(c *Config) { c.Issuer = "http://127.0.0.1.evil.test" }, "issuer: must be https"},
+		{"issuer with query", oidc, func(c *Config) { c.Issuer = "https://idp.test?x=1" }, "issuer: must not have a query"},
+		{"issuer with fragment", oidc, func(c *Config) { c.Issuer = "https://idp.test#" }, "issuer: must not have a fragment"},
+		{"issuer without scheme", oidc, func(c *Config) { c.Issuer = "idp.test" }, "issuer: must be a URL with a host"},
+		{"issuer with password", oidc, func(c *Config) { c.Issuer = "https://u:" + canary + "@idp.test" }, "issuer: must not hold a user name"},
+		{"unparsable with password", oidc, func(c *Config) { c.Issuer = "https://u:" + canary + "@idp.test:port" }, "issuer: is not a URL"},
+		{"file endpoint", plain, func(c *Config) { c.Endpoints.UserInfo = "file:///etc/passwd" }, "userinfo_endpoint: "},
+		{"link-local endpoint", plain, func(c *Config) { c.Endpoints.Revocation = "https://169.254.169.254/" }, "revocation_endpoint: must not be a link-local"},
+		{"mapped link-local", plain, func(c *Config) { c.Endpoints.JWKS = "https://[::ffff:169.254.169.254]/" }, "jwks_uri: must not be a link-local"},
+		{"http discovery", oidc, func(c *Config) { c.DiscoveryURL = "http://idp.test/d" }, "discovery_url: must be https"},
+		{"endpoint with query", plain, func(c *Config) { c.Endpoints.Token = "https://idp.test/t?p=1" }, ""},
+		{"secret without method", oidc, func(c *Config) { c.ClientSecret = secret }, ""},
+		{"secret with none", oidc, func(c *Config) { c.ClientSecret, c.AuthMethod = secret, "none" }, "token_endpoint_auth_method is none"},
+		{"basic without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_basic" }, "needs client_secret"},
+		{"post without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_post" }, "needs client_secret"},
+		{"method of later", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt is not supported yet"},
+		{"unknown method", oidc, func(c *Config) { c.AuthMethod = "basic" }, `"basic" is unknown`},
+		{"openid without issuer", plain, func(c *Config) { c.Scopes = []string{"openid"} }, "scope openid needs issuer"},
+		{"scopes in one word", oidc, func(c *Config) { c.Scopes = []string{"openid email"} }, "scope"},
+		{"empty scope", oidc, func(c *Config) { c.Scopes = []string{""} }, "scope"},
+		{"resource with fragment", oidc, func(c *Config) { c.Resources = []string{"https://api.test/#x"} }, "resource"},
+		{"relative resource", oidc, func(c *Config) { c.Resources = []string{"/api"} }, "resource"},
+		{"urn resource", oidc, func(c *Config) { c.Resources = []string{"urn:api"} }, ""},
+		{"authorize_param state", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"state", canary}} }, "authorize_param state"},
+		{"authorize_param prompt", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"prompt", "consent"}} }, ""},
+		{"authorize_param bad max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
+		{"token_param code", oidc, func(c *Config) { c.TokenParams = []Param{{"code", canary}} }, "token_param code"},
+		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
+		{"refresh_param scope", oidc, func(c *Config) { c.RefreshParams = []Param{{"scope", "FullAccess"}} }, ""},
+		{"empty name", oidc, func(c *Config) { c.RefreshParams = []Param{{"", "x"}} }, "refresh_param"},
+		{"negative timeout", oidc, func(c *Config) { c.Timeout = -time.Second }, "timeout"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := tc.base
+			tc.change(&cfg)
+			_, err := New(cfg)
+			if tc.want == "" {
+				if err != nil {
+					t.Fatalf("refused: %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("got error %v, want one with %q", err, tc.want)
+			}
+			noCanary(t, err)
+		})
+	}
+}
+
+func TestOpenIDNeedsTheScope(t *testing.T) {
+	s := newServer(t, "https://idp.test")
+	for _, tc := range []struct {
+		scopes []string
+		want   bool
+	}{{nil, true}, {[]string{}, false}, {[]string{"api"}, false}, {[]string{"api", "openid"}, true}} {
+		if got := s.client(func(c *Config) { c.Scopes = tc.scopes }).OpenID(); got != tc.want {
+			t.Errorf("scopes %q: OpenID is %v", tc.scopes, got)
+		}
+	}
+}
+
+func TestAuthorizationURL(t *testing.T) {
+	s := startServer(t)
+	age := 60
+	full := AuthorizationRequest{
+		RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce,
+		// The pair of RFC 7636 appendix B.
+		Verifier: "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+		Prompt:   "login", LoginHint: "a@b", ACRValues: "x y", UILocales: "sv", MaxAge: &age,
+	}
+	c := s.client(func(c *Config) {
+		c.Scopes = []string{"openid", "offline_access"}
+		c.Audience = "https://api.test"
+		c.Resources = []string{"https://a.test", "https://b.test"}
+		c.AuthorizeParams = []Param{{"prompt", "consent"}, {"access_type", "offline"}}
+	})
+	got, err := c.AuthorizationURL(within(t), full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := s.issuer + "/authorize?tenant=a%20b&" + url.Values{
+		"response_type": {"code"}, "client_id": {testClient}, "redirect_uri": {testRedirect},
+		"scope": {"openid offline_access"}, "state": {testStateValue}, "nonce": {testNonce},
+		"code_challenge": {"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}, "code_challenge_method": {"S256"},
+		"audience": {"https://api.test"}, "resource": {"https://a.test", "https://b.test"},
+		"prompt": {"login"}, "login_hint": {"a@b"}, "acr_values": {"x y"}, "ui_locales": {"sv"}, "max_age": {"60"},
+		"access_type": {"offline"},
+	}.Encode()
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+
+	for name, change := range map[string]func(*AuthorizationRequest){
+		"no state":       func(r *AuthorizationRequest) { r.State = "" },
+		"no nonce":       func(r *AuthorizationRequest) { r.Nonce = "" },
+		"short verifier": func(r *AuthorizationRequest) { r.Verifier = "short" },
+		"no redirect":    func(r *AuthorizationRequest) { r.RedirectURI = "" },
+	} {
+		r := full
+		change(&r)
+		if u, err := c.AuthorizationURL(within(t), r); err == nil {
+			t.Errorf("%s: got %s", name, u)
+		}
+	}
+}
+
+func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
+	c, err := New(Config{ClientID: "app", Endpoints: Endpoints{Authorization: "https://idp.test/a", Token: "https://idp.test/t"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.AuthorizationURL(within(t), AuthorizationRequest{
+		RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"nonce", "scope", "audience", "prompt", "max_age", "resource"} {
+		if u.Query().Has(name) {
+			t.Errorf("%s was sent: %s", name, got)
+		}
+	}
+}
+
+func TestPushedAuthorizationRequest(t *testing.T) {
+	request := AuthorizationRequest{RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier}
+
+	t.Run("demanded by the server", func(t *testing.T) {
+		s := startServer(t)
+		s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
+		s.metadata["require_pushed_authorization_requests"] = true
+		s.answer("/par", 201, `{"request_uri":"urn:x:1","expires_in":60}`)
+		got, err := s.client().AuthorizationURL(within(t), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := s.issuer + "/authorize?tenant=a%20b&client_id=client%3Aid%2B1&request_uri=urn%3Ax%3A1"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		form, header := s.lastPost()
+		if form.Get("state") != testStateValue || form.Get("code_challenge") == "" || header.Get("Authorization") == "" {
+			t.Errorf("pushed %v with header %v", form, header)
+		}
+	})
+	t.Run("failing never falls back", func(t *testing.T) {
+		s := startServer(t)
+		s.answer("/par", 503, "", "Retry-After", "7")
+		c := s.client(func(c *Config) { c.Endpoints.PushedAuthorizationRequest = s.issuer + "/par" })
+		u, err := c.AuthorizationURL(within(t), request)
+		if e, ok := errors.AsType[*TokenError](err); !ok || e.Kind != Unavailable || e.RetryAfter != 7*time.Second {
+			t.Errorf("got %q, %v", u, err)
+		}
+	})
+	t.Run("demanded without an endpoint", func(t *testing.T) {
+		s := startServer(t)
+		s.metadata["require_pushed_authorization_requests"] = true
+		if u, err := s.client().AuthorizationURL(within(t), request); !errors.Is(err, ErrNoEndpoint) {
+			t.Errorf("got %q, %v", u, err)
+		}
+	})
+	t.Run("only offered", func(t *testing.T) {
+		s := startServer(t)
+		s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
+		if _, err := s.client().AuthorizationURL(within(t), request); err != nil || s.count("/par") != 0 {
+			t.Errorf("error %v, %d pushed", err, s.count("/par"))
+		}
+	})
+}
+
+func TestCheckIssuer(t *testing.T) {
+	s := startServer(t)
+	promising := startServer(t)
+	promising.metadata["authorization_response_iss_parameter_supported"] = true
+	tests := []struct {
+		name   string
+		server *server
+		iss    func(issuer string) []string
+		ok     bool
+	}{
+		{"same", promising, func(i string) []string { return []string{i} }, true},
+		{"missing though promised", promising, func(string) []string { return nil }, false},
+		{"missing", s, func(string) []string { return nil }, true},
+		{"other", s, func(string) []string { return []string{"https://evil.test"} }, false},
+		{"trailing slash", s, func(i string) []string { return []string{i + "/"} }, false},
+		{"empty", s, func(string) []string { return []string{""} }, false},
+		{"twice", s, func(i string) []string { return []string{i, i} }, false},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			if err := tc.server.client().CheckIssuer(within(t), tc.iss(tc.server.issuer)); (err == nil) != tc.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("metadata not available", func(t *testing.T) {
+		down := startServer(t)
+		down.answer("/.well-known/openid-configuration", 503, "")
+		if err := down.client().CheckIssuer(within(t), nil); !errors.Is(err, ErrMetadataUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

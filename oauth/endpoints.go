@@ -1,0 +1,111 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// ErrNoEndpoint means that neither the configuration nor the server's metadata
+// names the endpoint that a call needs.
+var ErrNoEndpoint = errors.New("the authorization server has no such endpoint")
+
+// Endpoints are the URLs of an authorization server. All must be https, or
+// http to a loopback host, without user info and fragment. A query is kept.
+type Endpoints struct {
+	Authorization, Token, UserInfo, JWKS, Revocation, EndSession, PushedAuthorizationRequest string
+}
+
+// Names of the endpoints, in the server's metadata and in our options alike.
+const (
+	authorizationEndpoint = "authorization_endpoint"
+	tokenEndpoint         = "token_endpoint"
+	userInfoEndpoint      = "userinfo_endpoint"
+	jwksURI               = "jwks_uri"
+	revocationEndpoint    = "revocation_endpoint"
+	endSessionEndpoint    = "end_session_endpoint"
+	parEndpoint           = "pushed_authorization_request_endpoint"
+)
+
+var endpointNames = []string{
+	authorizationEndpoint, tokenEndpoint, userInfoEndpoint, jwksURI, revocationEndpoint, endSessionEndpoint, parEndpoint,
+}
+
+func (e Endpoints) byName() map[string]string {
+	return map[string]string{
+		authorizationEndpoint: e.Authorization,
+		tokenEndpoint:         e.Token,
+		userInfoEndpoint:      e.UserInfo,
+		jwksURI:               e.JWKS,
+		revocationEndpoint:    e.Revocation,
+		endSessionEndpoint:    e.EndSession,
+		parEndpoint:           e.PushedAuthorizationRequest,
+	}
+}
+
+// endpoint returns the URL of an endpoint from the configuration or else from
+// the metadata. It fails with ErrNoEndpoint or ErrMetadataUnavailable, or with
+// the reason why the URL in the metadata is not used.
+func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
+	if u := c.endpoints[name]; u != "" {
+		return u, nil
+	}
+	m, err := c.metadata(ctx)
+	if err != nil {
+		return "", err
+	}
+	if m != nil {
+		if err := m.refused[name]; err != nil {
+			return "", fmt.Errorf("%s in the server's metadata: %w", name, err)
+		}
+		if u := m.endpoints[name]; u != "" {
+			return u, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s", ErrNoEndpoint, name)
+}
+
+// checkURL accepts https URLs, and http URLs to a loopback host. Its errors
+// leave the URL out, since a refused one may hold a password.
+func checkURL(raw string) error {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || !printable(raw) || strings.Contains(raw, " "):
+		return errors.New("is not a URL")
+	case u.Hostname() == "" || u.Opaque != "":
+		return errors.New("must be a URL with a host")
+	case u.User != nil:
+		return errors.New("must not hold a user name or password")
+	case strings.Contains(raw, "#"):
+		return errors.New("must not have a fragment")
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	isAddr := err == nil
+	if isAddr && (addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified()) {
+		// A cloud's metadata service lives at a link-local address; no
+		// authorization server does.
+		return errors.New("must not be a link-local, multicast or unspecified address")
+	}
+	loopback := strings.EqualFold(u.Hostname(), "localhost") || isAddr && addr.IsLoopback()
+	if u.Scheme == "https" || u.Scheme == "http" && loopback {
+		return nil
+	}
+	return errors.New("must be https (http only to a loopback host)")
+}
+
+// withQuery adds parameters to a URL that may have a query already.
+// RFC 6749 section 3.1: that query must be retained.
+func withQuery(endpoint string, query url.Values) (string, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return "", errors.New("the endpoint is not a URL")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += query.Encode()
+	return u.String(), nil
+}

@@ -1,0 +1,378 @@
+package oauth
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// forge makes a JWT with any header and signature.
+func forge(header string, claims map[string]any, signature string) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	return enc([]byte(header)) + "." + enc(must(json.Marshal(claims))) + "." + enc([]byte(signature))
+}
+
+// TestIDTokenMatrix: a good token with one defect each.
+func TestIDTokenMatrix(t *testing.T) {
+	s := startServer(t)
+	s.setKeys(publicJWK(keyA(), "a"), publicJWK(rsaKey(), "r"))
+	c := s.client()
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	good := s.idToken()
+	hs256 := func(key []byte) string { return sign(jwt.SigningMethodHS256, key, s.idClaims(), "kid", "r") }
+	spki := must(x509.MarshalPKIXPublicKey(rsaKey().Public()))
+	header := func(h ...any) string {
+		return sign(jwt.SigningMethodES256, keyA(), s.idClaims(), append([]any{"kid", "a"}, h...)...)
+	}
+	leftHalf := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b[:len(b)/2]) }
+	hash := sha256.Sum256([]byte(testAccess))
+	tests := []struct {
+		name string
+		raw  string
+		want string // in the error; "" = accepted
+	}{
+		{"good", good, ""},
+		{"two audiences with azp", s.idToken("aud", []string{"other", testClient}, "azp", testClient), ""},
+		{"list of one audience", s.idToken("aud", []string{testClient}), ""},
+		{"client twice in aud", s.idToken("aud", []string{testClient, testClient}), ""},
+		{"azp", s.idToken("azp", testClient), ""},
+		{"at_hash", s.idToken("at_hash", leftHalf(hash[:])), ""},
+		{"clock 45 s ahead", s.idToken("iat", in(45*time.Second), "nbf", in(45*time.Second)), ""},
+		{"clock 45 s behind", s.idToken("exp", in(-45*time.Second)), ""},
+		{"fractions", s.idToken("iat", float64(time.Now().UnixMilli())/1000), ""},
+		{"typ in lower case", header("typ", "jwt"), ""},
+		{"no typ", header("typ", nil), ""},
+		{"foreign header members", header("jku", "https://evil.test", "x5u", "https://evil.test", "jwk", publicJWK(keyB(), "a")), ""},
+		{"names in another case", s.idToken("SUB", "eve", "Nonce", "x", "EXP", 1), ""},
+		{"unix epoch as auth_time", s.idToken("auth_time", 0), ""},
+
+		{"wrong iss", s.idToken("iss", "https://evil.test"), `issuer is "https://evil.test"`},
+		{"iss with slash", s.idToken("iss", s.issuer+"/"), "issuer"},
+		{"no iss", s.idToken("iss", nil), "iss claim is required"},
+		{"wrong aud", s.idToken("aud", "other"), "audience"},
+		{"aud in another case", s.idToken("aud", strings.ToUpper(testClient)), "audience"},
+		{"no aud", s.idToken("aud", nil), "aud claim is required"},
+		{"empty aud", s.idToken("aud", []string{}), "aud claim is required"},
+		{"aud of odd type", s.idToken("aud", []any{testClient, 7}), "aud"},
+		{"two audiences", s.idToken("aud", []string{testClient, "other"}), "no azp"},
+		{"two audiences, other azp", s.idToken("aud", []string{testClient, "other"}, "azp", "other"), "azp names another client"},
+		{"other azp", s.idToken("azp", "other"), "azp names another client"},
+		{"azp of odd type", s.idToken("azp", 7), "azp is not a string"},
+		{"expired", s.idToken("exp", in(-10*time.Minute)), "expired 600 seconds ago; clock skew"},
+		{"exp just over the leeway", s.idToken("exp", in(-61*time.Second)), "expired"},
+		{"issued in the future", s.idToken("iat", in(time.Hour)), "seconds in the future; clock skew"},
+		{"not valid yet", s.idToken("nbf", in(time.Hour)), "is valid in"},
+		{"no exp", s.idToken("exp", nil), "exp claim is required"},
+		{"exp as string", s.idToken("exp", "9999999999"), "exp is not a number"},
+		{"exp overflows", s.idToken("exp", 1e300), "exp is not a number"},
+		{"negative iat", s.idToken("iat", -1), "iat is not a number"},
+		{"no iat", s.idToken("iat", nil), "iat is missing"},
+		{"no sub", s.idToken("sub", nil), "sub must have"},
+		{"empty sub", s.idToken("sub", ""), "sub must have"},
+		{"long sub", s.idToken("sub", strings.Repeat("s", 256)), "sub must have"},
+		{"sub as number", s.idToken("sub", 7), "sub is not a string"},
+		{"Sub only", s.idToken("sub", nil, "Sub", "alice"), "sub must have"},
+		{"wrong nonce", s.idToken("nonce", "nonce-of-another-login"), "nonce"},
+		{"no nonce", s.idToken("nonce", nil), "nonce"},
+		{"null nonce", s.idToken("nonce", json.RawMessage("null")), "nonce"},
+		{"sid of odd type", s.idToken("sid", 7), "sid is not a string"},
+		{"wrong at_hash", s.idToken("at_hash", leftHalf(make([]byte, 32))), "at_hash"},
+		{"at_hash of odd type", s.idToken("at_hash", true), "at_hash is not a string"},
+
+		{"signed by another key", sign(jwt.SigningMethodES256, keyB(), s.idClaims(), "kid", "a"), "signature is invalid"},
+		{"expired and badly signed", sign(jwt.SigningMethodES256, keyB(), s.idClaims("exp", in(-time.Hour)), "kid", "a"), "signature is invalid"},
+		{"wrong issuer and badly signed", sign(jwt.SigningMethodES256, keyB(), s.idClaims("iss", "https://evil.test"), "kid", "a"), "signature is invalid"},
+		{"no signature", good[:strings.LastIndex(good, ".")+1], "signature is invalid"},
+		{"flipped signature", flipLast(good), "signature is invalid"},
+		{"signature in another spelling", respellLast(good), "malformed"},
+		{"swapped payload", swapPayload(good, s.idClaims("sub", "eve")), "signature is invalid"},
+		{"unknown kid", sign(jwt.SigningMethodES256, keyA(), s.idClaims(), "kid", "zzz"), "no key"},
+		{"kid of another type of key", sign(jwt.SigningMethodES256, keyA(), s.idClaims(), "kid", "r"), "no key"},
+		{"alg none", forge(`{"alg":"none","kid":"a"}`, s.idClaims(), ""), `"none" is not allowed`},
+		{"alg None", forge(`{"alg":"None","kid":"a"}`, s.idClaims(), ""), `"None" is not allowed`},
+		{"alg nOnE", forge(`{"alg":"nOnE","kid":"a"}`, s.idClaims(), ""), `"nOnE" is not allowed`},
+		{"no alg", forge(`{"kid":"a"}`, s.idClaims(), ""), "is not allowed"},
+		{"alg null", forge(`{"alg":null,"kid":"a"}`, s.idClaims(), ""), "is not allowed"},
+		{"alg list", forge(`{"alg":["ES256"],"kid":"a"}`, s.idClaims(), ""), "is not allowed"},
+		{"alg twice", forge(`{"alg":"ES256","alg":"none","kid":"a"}`, s.idClaims(), ""), "is not allowed"},
+		{"HS256 with the client secret", hs256([]byte(testSecret)), `"HS256" is not allowed`},
+		{"HS256 with the public key, DER", hs256(spki), `"HS256" is not allowed`},
+		{"HS256 with the public key, PEM", hs256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})), `"HS256" is not allowed`},
+		{"RS256 with the EC key's id", forge(`{"alg":"RS256","kid":"a"}`, s.idClaims(), "x"), "no key"},
+		{"crit", header("crit", []string{"exp"}), "crit"},
+		{"empty crit", header("crit", []string{}), "crit"},
+		{"logout token", header("typ", "logout+jwt"), `"logout+jwt"`},
+		{"access token", header("typ", "at+jwt"), `"at+jwt"`},
+		{"encrypted", "a.b.c.d.e", "encrypted"},
+		{"two parts", "a.b", "not a signed JWT"},
+		{"a thousand dots", strings.Repeat(".", 1000), "not a signed JWT"},
+		{"too large", s.idToken("x", strings.Repeat("x", maxJWT)), "larger than"},
+		{"empty", "", "not a signed JWT"},
+		{"header with padding", "e30=.e30.x", "base64url"},
+		{"header is no object", forge(`[]`, s.idClaims(), ""), "not a JSON object"},
+		{"payload is null", sign2(`null`), "required"},
+		{"payload is a list", sign2(`[]`), "malformed"},
+		{"payload is no JSON", sign2("\xe5"), "malformed"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := c.VerifyIDToken(within(t), tc.raw, IDTokenWant{Nonce: testNonce, AccessToken: testAccess})
+			if tc.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.Issuer != s.issuer || got.Subject != "alice" || got.SessionID != "sid-1" || !got.AuthTime.IsZero() ||
+					got.IssuedAt.IsZero() || got.Expires.IsZero() || string(got.Claims["nonce"]) != `"`+testNonce+`"` {
+					t.Errorf("got %+v", got)
+				}
+				return
+			}
+			if err == nil || got != nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %+v, %v; want an error with %q", got, err, tc.want)
+			}
+			if errors.Is(err, ErrKeysUnavailable) {
+				t.Errorf("not called invalid: %v", err)
+			}
+			noCanary(t, err)
+			if len(tc.raw) > 40 && strings.Contains(err.Error(), tc.raw[len(tc.raw)-20:]) {
+				t.Errorf("the error shows the token: %v", err)
+			}
+		})
+	}
+}
+
+// sign2 signs a payload that need not be an object.
+func sign2(payload string) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	text := enc([]byte(`{"alg":"ES256","kid":"a"}`)) + "." + enc([]byte(payload))
+	return text + "." + enc(must(jwt.SigningMethodES256.Sign(text, keyA())))
+}
+
+// flipLast changes a bit of the signature that counts.
+func flipLast(token string) string {
+	i := strings.LastIndex(token, ".") + 1
+	c := byte('A')
+	if token[i] == c {
+		c = 'B'
+	}
+	return token[:i] + string(c) + token[i+1:]
+}
+
+// respellLast changes bits of the last character that decode to nothing.
+func respellLast(token string) string {
+	last := token[len(token)-1] // of 64 bytes: A, Q, g or w
+	return token[:len(token)-1] + string(last+1)
+}
+
+func swapPayload(token string, claims map[string]any) string {
+	parts := strings.Split(token, ".")
+	parts[1] = base64.RawURLEncoding.EncodeToString(must(json.Marshal(claims)))
+	return strings.Join(parts, ".")
+}
+
+func TestIDTokenOfALogin(t *testing.T) {
+	s := startServer(t)
+	age, bare := 60, s.client()
+	configured := s.client(func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "60"}} })
+	now := time.Now()
+	tests := []struct {
+		name   string
+		client *Client
+		raw    string
+		want   IDTokenWant
+		ok     bool
+	}{
+		{"no nonce to compare", bare, s.idToken("nonce", ""), IDTokenWant{}, false},
+		{"max_age kept", bare, s.idToken("auth_time", now.Unix()-30), IDTokenWant{Nonce: testNonce, MaxAge: &age}, true},
+		{"max_age passed", bare, s.idToken("auth_time", now.Unix()-180), IDTokenWant{Nonce: testNonce, MaxAge: &age}, false},
+		{"max_age without auth_time", bare, s.idToken(), IDTokenWant{Nonce: testNonce, MaxAge: &age}, false},
+		{"configured max_age kept", configured, s.idToken("auth_time", now.Unix()), IDTokenWant{Nonce: testNonce}, true},
+		{"configured max_age passed", configured, s.idToken("auth_time", now.Unix()-180), IDTokenWant{Nonce: testNonce}, false},
+		{"acr", bare, s.idToken("acr", "gold"), IDTokenWant{Nonce: testNonce, ACRValues: "silver gold"}, true},
+		{"other acr", bare, s.idToken("acr", "bronze"), IDTokenWant{Nonce: testNonce, ACRValues: "silver gold"}, false},
+		{"no acr", bare, s.idToken(), IDTokenWant{Nonce: testNonce, ACRValues: "silver"}, false},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := tc.client.VerifyIDToken(within(t), tc.raw, tc.want); (err == nil) != tc.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("plain OAuth", func(t *testing.T) {
+		c := plainClient(t, s.issuer+"/token", func(c *Config) { c.Endpoints.JWKS = s.issuer + "/jwks" })
+		_, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenWant{Nonce: testNonce})
+		if err == nil || errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("without an issuer to compare with: got %v", err)
+		}
+	})
+}
+
+func TestAccessTokenHash(t *testing.T) {
+	s := startServer(t)
+	s.setKeys(publicJWK(rsaKey(), "r"), publicJWK(key384(), "e"), publicJWK(edKey(), "d"))
+	c := s.client()
+	s256, s384, s512 := sha256.Sum256([]byte(testAccess)), sha512.Sum384([]byte(testAccess)), sha512.Sum512([]byte(testAccess))
+	for _, tc := range []struct {
+		method jwt.SigningMethod
+		key    any
+		kid    string
+		sum    []byte
+	}{
+		{jwt.SigningMethodPS256, rsaKey(), "r", s256[:]},
+		{jwt.SigningMethodES384, key384(), "e", s384[:]},
+		{jwt.SigningMethodRS512, rsaKey(), "r", s512[:]},
+		{jwt.SigningMethodEdDSA, edKey(), "d", s512[:]},
+	} {
+		half := base64.RawURLEncoding.EncodeToString(tc.sum[:len(tc.sum)/2])
+		token := sign(tc.method, tc.key, s.idClaims("at_hash", half), "kid", tc.kid)
+		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce, AccessToken: testAccess}); err != nil {
+			t.Errorf("%s: %v", tc.method.Alg(), err)
+		}
+		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce, AccessToken: "another"}); err == nil {
+			t.Errorf("%s: accepted with another access token", tc.method.Alg())
+		}
+	}
+}
+
+func TestRefreshedIDToken(t *testing.T) {
+	s := startServer(t)
+	c := s.client()
+	login := time.Now().Add(-time.Hour).Truncate(time.Second)
+	want := RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: login, AccessToken: testAccess}
+	tests := []struct {
+		name string
+		raw  string
+		want func(*RefreshedIDTokenWant)
+		ok   bool
+	}{
+		{"same", s.idToken("auth_time", login.Unix()), nil, true},
+		{"no nonce", s.idToken("nonce", nil), nil, true},
+		{"nonce not known", s.idToken(), func(w *RefreshedIDTokenWant) { w.Nonce = "" }, true},
+		{"no auth_time", s.idToken(), nil, true},
+		{"auth_time not known", s.idToken("auth_time", login.Unix()), func(w *RefreshedIDTokenWant) { w.AuthTime = time.Time{} }, true},
+		{"changed e-mail", s.idToken("email", "new@x.test"), nil, true},
+		{"other sub", s.idToken("sub", "eve"), nil, false},
+		{"other iss", s.idToken("iss", "https://evil.test"), nil, false},
+		{"other aud", s.idToken("aud", "other"), nil, false},
+		{"other nonce", s.idToken("nonce", "other"), nil, false},
+		{"older auth_time", s.idToken("auth_time", login.Unix()-60), nil, false},
+		{"newer auth_time", s.idToken("auth_time", login.Unix()+60), nil, true},
+		{"expired", s.idToken("exp", time.Now().Unix()-3600), nil, false},
+		{"wrong at_hash", s.idToken("at_hash", "AAAA"), nil, false},
+		{"no subject to compare", s.idToken(), func(w *RefreshedIDTokenWant) { w.Subject = "" }, false},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			w := want
+			if tc.want != nil {
+				tc.want(&w)
+			}
+			if _, err := c.VerifyRefreshedIDToken(within(t), tc.raw, w); (err == nil) != tc.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestAlgorithmsOfTheMetadata narrow what is accepted and never widen it.
+func TestAlgorithmsOfTheMetadata(t *testing.T) {
+	for name, tc := range map[string]struct {
+		listed any
+		es256  bool
+	}{
+		"not listed":      {nil, true},
+		"listed":          {[]string{"RS256", "ES256"}, true},
+		"others listed":   {[]string{"RS256", "PS256"}, false},
+		"nothing usable":  {[]string{"none", "HS256"}, true},
+		"of another type": {"RS256", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startServer(t)
+			s.metadata = edit(s.metadata, "id_token_signing_alg_values_supported", tc.listed)
+			c := s.client()
+			if _, err := c.AuthorizationURL(within(t), goodRequest()); err != nil {
+				t.Fatal(err)
+			}
+			if err := verify(t, s, c, keyA(), "a"); (err == nil) != tc.es256 {
+				t.Errorf("ES256: got %v", err)
+			}
+			token := sign(jwt.SigningMethodHS256, []byte(testSecret), s.idClaims(), "kid", "a")
+			if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); err == nil {
+				t.Error("HS256 was accepted")
+			}
+		})
+	}
+}
+
+func FuzzIDToken(f *testing.F) {
+	s := newServer(f, "https://idp.test")
+	c := s.client()
+	c.http.Transport = inProcess{s}
+	s.metadata["jwks_uri"] = "https://idp.test/jwks"
+	good := s.idToken()
+	for _, seed := range []string{
+		good, s.idToken("aud", []string{"x"}), "a.b.c", "a.b.c.d.e", forge(`{"alg":"none"}`, s.idClaims(), ""),
+		sign2(`{"exp":1e999}`), sign2(`{"aud":[null],"iss":{}}`), sign2(`{"exp":null}`),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := c.VerifyIDToken(t.Context(), raw, IDTokenWant{Nonce: testNonce, AccessToken: testAccess})
+		if err == nil && !strings.HasPrefix(raw, good[:strings.LastIndex(good, ".")]) {
+			t.Errorf("accepted %q as %+v", raw, got)
+		}
+		if err != nil && (!printable(err.Error()) || len(err.Error()) > 1000) {
+			t.Errorf("bad error %q", err)
+		}
+	})
+}
+
+// FuzzClaims signs whatever it is given: the checks behind the signature must
+// survive a server that signs nonsense.
+func FuzzClaims(f *testing.F) {
+	s := newServer(f, "https://idp.test")
+	c := s.client()
+	c.http.Transport = inProcess{s}
+	f.Add(must(json.Marshal(s.idClaims())))
+	f.Add(must(json.Marshal(s.idClaims("aud", []any{testClient, "b"}, "azp", nil))))
+	f.Add([]byte(`{"iss":"https://idp.test","aud":[null],"exp":1e400,"iat":-0.0,"sub":null}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		got, err := c.VerifyIDToken(t.Context(), sign2(string(payload)), IDTokenWant{Nonce: testNonce})
+		if err != nil {
+			if !printable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("bad error %q", err)
+			}
+			return
+		}
+		var m map[string]json.RawMessage
+		if json.Unmarshal(payload, &m) != nil || !maps.EqualFunc(m, got.Claims, func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
+			t.Errorf("other claims than %q", payload)
+		}
+		if got.Issuer != s.issuer || got.Subject == "" || got.IssuedAt.IsZero() || got.Expires.Before(time.Now().Add(-leeway-time.Second)) {
+			t.Errorf("accepted %+v", got)
+		}
+	})
+}
+
+func TestKeysWithoutMetadata(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		s.answer("/.well-known/openid-configuration", 503, "")
+		err := verify(t, s, c, keyA(), "a")
+		if !errors.Is(err, ErrKeysUnavailable) || !errors.Is(err, ErrMetadataUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

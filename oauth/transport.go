@@ -1,0 +1,142 @@
+package oauth
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxBody limits every answer of the server. Compression is off, so that this
+// is also the limit of what a small answer can unfold to.
+const maxBody = 1 << 20
+
+// How long a fetched document counts as fresh: what its Cache-Control says
+// within bounds, or the default.
+const (
+	defaultFresh = time.Hour
+	minFresh     = 5 * time.Minute
+	maxFresh     = 24 * time.Hour
+)
+
+var errTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxBody)
+
+func newHTTPClient(roots *x509.CertPool) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			TLSHandshakeTimeout:    5 * time.Second,
+			ForceAttemptHTTP2:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: 64 << 10,
+			MaxIdleConns:           32,
+			MaxIdleConnsPerHost:    16,
+			// Shorter than the keep-alive of common servers and firewalls: a
+			// grant sent into a dead connection is a grant without an answer.
+			IdleConnTimeout: 30 * time.Second,
+		},
+		// A redirect of a request that carries credentials is an attack or a
+		// mistake, and RFC 6749 knows none: it is returned as it is.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// readBody reads a whole answer, within maxBody.
+func readBody(resp *http.Response) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxBody {
+		return nil, errTooLarge
+	}
+	return body, nil
+}
+
+// statusError is an answer with another status than 200.
+type statusError int
+
+func (e statusError) Error() string {
+	if e >= 300 && e < 400 {
+		return fmt.Sprintf("HTTP %d: redirects are not followed", int(e))
+	}
+	return fmt.Sprintf("HTTP %d", int(e))
+}
+
+// fetchDocument gets a public document of the server and tells how long it
+// stays fresh.
+func (c *Client) fetchDocument(ctx context.Context, url string) ([]byte, time.Duration, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, 0, errors.New("the address is not a URL")
+	}
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, 0, connError(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, 0, statusError(resp.StatusCode)
+	}
+	body, err := readBody(resp)
+	if errors.Is(err, errTooLarge) {
+		return nil, 0, err
+	}
+	if err != nil {
+		return nil, 0, connError(err)
+	}
+	return body, freshFor(resp.Header), nil
+}
+
+// freshFor reads Cache-Control, bounded on both sides: a server can neither
+// make us ask all the time nor pin old keys for long.
+func freshFor(h http.Header) time.Duration {
+	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(name) {
+		case "no-store", "no-cache":
+			return minFresh
+		case "max-age":
+			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
+			if err != nil {
+				return defaultFresh
+			}
+			return min(max(time.Duration(seconds)*time.Second, minFresh), maxFresh)
+		}
+	}
+	return defaultFresh
+}
+
+// connError turns an error of net/http into one that is safe to show. Some of
+// its errors quote what the server sent (a malformed status line, the debug
+// data of a GOAWAY frame), so only kinds that cannot are passed on.
+func connError(err error) error {
+	for _, plain := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
+		if errors.Is(err, plain) {
+			return fmt.Errorf("no complete answer: %w", plain)
+		}
+	}
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return errors.New(clean(e.Error()))
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return errors.New(clean(e.Error()))
+	}
+	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return errors.New(e.Msg)
+	}
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return errors.New("no answer in time")
+	}
+	return errors.New("the connection broke, or the answer was not HTTP")
+}
