@@ -1,0 +1,27 @@
+.PHONY: demo test test-go test-e2e lint fuzz clean
+
+# The main job on one machine: a login server, an app and Caddy between them.
+demo:
+	@./xcaddy.build >/dev/null 2>.xcaddy.log || { cat .xcaddy.log; exit 1; }
+	@rm -f .xcaddy.log
+	@cd demo && CADDY="$(CURDIR)/caddy" go run .
+
+test: test-go test-e2e
+
+test-go:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@go vet ./...
+	@go test -race ./...
+
+test-e2e:
+	@cd e2e && go run ./cmd/setup
+	@cd e2e && go vet ./... && go test -race ./...
+	@cd demo && go vet ./... && go test -race ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@go vet ./...
+	@golangci-lint run ./...
+
+clean:
+	@rm -f caddy
