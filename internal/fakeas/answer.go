@@ -1,0 +1,78 @@
+package fakeas
+
+import (
+	"encoding/json"
+	"html"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// answer is what an endpoint wants to say. Endpoints do not write, so that a
+// fault can spoil the answer after the endpoint has done its work.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	// code is the OAuth error code, reason the truth behind it, for the log.
+	code, reason string
+	// delivery is how the body leaves, if not at once.
+	delivery *Fault
+}
+
+func newAnswer(status int, contentType, body string) answer {
+	return answer{status: status, header: http.Header{"Content-Type": {contentType}}, body: []byte(body)}
+}
+
+func page(status int, text string) answer {
+	return newAnswer(status, "text/html; charset=utf-8", "<!doctype html><title>fakeas</title><p>"+html.EscapeString(text)+"\n")
+}
+
+func jsonAnswer(status int, v any) answer {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return page(http.StatusInternalServerError, "cannot encode the answer: "+err.Error())
+	}
+	a := newAnswer(status, "application/json", string(body))
+	a.header.Set("Cache-Control", "no-store")
+	return a
+}
+
+func redirect(to string) answer {
+	a := newAnswer(http.StatusFound, "text/html; charset=utf-8", "")
+	a.header.Set("Location", to)
+	return a
+}
+
+// refusal is an OAuth error answer (RFC 6749, section 5.2).
+type refusal struct {
+	status       int
+	code, reason string
+}
+
+func refuse(status int, code, reason string) *refusal {
+	return &refusal{status: status, code: code, reason: reason}
+}
+
+func (f *refusal) answer() answer {
+	a := jsonAnswer(f.status, map[string]string{"error": f.code, "error_description": f.reason})
+	if f.code == "-" {
+		a = answer{status: f.status, header: http.Header{}}
+	}
+	if f.status == http.StatusUnauthorized {
+		a.header.Set("WWW-Authenticate", `Basic realm="fakeas"`)
+	}
+	a.code, a.reason = f.code, f.reason
+	return a
+}
+
+// addQuery adds parameters to a URL that may have some already.
+func addQuery(uri string, v url.Values) string {
+	if len(v) == 0 {
+		return uri
+	}
+	if strings.Contains(uri, "?") {
+		return uri + "&" + v.Encode()
+	}
+	return uri + "?" + v.Encode()
+}

@@ -1,0 +1,164 @@
+package fakeas
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"fmt"
+	"math/big"
+	"net/http"
+	"slices"
+)
+
+// signingKey is one key pair of the server.
+type signingKey struct {
+	kid, alg string
+	private  crypto.Signer
+}
+
+// keyring holds the keys, made when first needed: RSA keys cost time that most
+// tests need not spend. Its user holds Server.mu.
+type keyring struct {
+	current map[string]*signingKey // by alg
+	old     []*signingKey          // still published, not used any more
+	made    int
+	foreign map[string]*signingKey // never published, by alg
+}
+
+func generate(alg string) (crypto.Signer, error) {
+	switch alg {
+	case "RS256", "PS256":
+		return rsa.GenerateKey(rand.Reader, 2048)
+	case "ES256":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "EdDSA":
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
+	}
+	return nil, fmt.Errorf("no key for algorithm %q", alg)
+}
+
+// use returns the key that signs with alg now.
+func (r *keyring) use(alg string) (*signingKey, error) {
+	if k := r.current[alg]; k != nil {
+		return k, nil
+	}
+	private, err := generate(alg)
+	if err != nil {
+		return nil, err
+	}
+	r.made++
+	k := &signingKey{kid: fmt.Sprintf("key-%d", r.made), alg: alg, private: private}
+	if r.current == nil {
+		r.current = map[string]*signingKey{}
+	}
+	r.current[alg] = k
+	return k, nil
+}
+
+// stranger returns a key that the JWKS never shows.
+func (r *keyring) stranger(alg string) (*signingKey, error) {
+	if k := r.foreign[alg]; k != nil {
+		return k, nil
+	}
+	private, err := generate(alg)
+	if err != nil {
+		return nil, err
+	}
+	if r.foreign == nil {
+		r.foreign = map[string]*signingKey{}
+	}
+	r.foreign[alg] = &signingKey{kid: "stranger", alg: alg, private: private}
+	return r.foreign[alg], nil
+}
+
+// RotateKey makes the next token be signed by a new key with a new kid. The
+// old key stays published until RetireKeys.
+func (s *Server) RotateKey() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keys.current {
+		s.keys.old = append(s.keys.old, k)
+	}
+	s.keys.current = nil
+}
+
+// ReplaceKey puts a new key under the kid of the present one, which is gone.
+func (s *Server) ReplaceKey() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keys.current {
+		private, err := generate(k.alg)
+		if err != nil {
+			return err
+		}
+		s.keys.current[k.alg] = &signingKey{kid: k.kid, alg: k.alg, private: private}
+	}
+	return nil
+}
+
+// RetireKeys stops publishing the keys that were rotated out.
+func (s *Server) RetireKeys() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys.old = nil
+}
+
+// jwk is the public half (RFC 7517).
+func (k *signingKey) jwk() map[string]any {
+	b64 := base64.RawURLEncoding.EncodeToString
+	m := map[string]any{"kid": k.kid, "use": "sig", "alg": k.alg}
+	switch pub := k.private.Public().(type) {
+	case *rsa.PublicKey:
+		m["kty"], m["n"], m["e"] = "RSA", b64(pub.N.Bytes()), b64(big.NewInt(int64(pub.E)).Bytes())
+	case *ecdsa.PublicKey:
+		point, err := pub.Bytes()
+		if err != nil {
+			panic(err) // a key that this package made is on its curve
+		}
+		half := (len(point) - 1) / 2
+		m["kty"], m["crv"], m["x"], m["y"] = "EC", "P-256", b64(point[1:1+half]), b64(point[1+half:])
+	case ed25519.PublicKey:
+		m["kty"], m["crv"], m["x"] = "OKP", "Ed25519", b64(pub)
+	}
+	return m
+}
+
+// jwks serves the published keys, odd ones first.
+func (s *Server) jwks(c *call) answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.keys.use(c.knobs.SigningAlg); err != nil {
+		return page(http.StatusInternalServerError, err.Error())
+	}
+	keys := slices.Clone(c.knobs.ExtraKeys)
+	for _, k := range s.keys.old {
+		keys = append(keys, k.jwk())
+	}
+	for _, k := range s.keys.current {
+		keys = append(keys, k.jwk())
+	}
+	return jsonAnswer(http.StatusOK, map[string]any{"keys": keys})
+}
+
+// OddKeys are JWKS members that a client must put up with: an unknown key
+// type, an unknown curve, an RSA key without modulus, an encryption key, a
+// symmetric key, the given kid on a key of another type, and 500 more.
+func OddKeys(kid string) []map[string]any {
+	keys := []map[string]any{
+		{"kty": "XYZ", "kid": "odd-type"},
+		{"kty": "EC", "kid": "odd-curve", "crv": "P-999", "x": "AA", "y": "AA"},
+		{"kty": "RSA", "kid": "odd-rsa", "e": "AQAB"},
+		{"kty": "RSA", "kid": "odd-use", "use": "enc", "n": "AQAB", "e": "AQAB"},
+		{"kty": "oct", "kid": "odd-oct", "k": "c2VjcmV0"},
+		{"kty": "XYZ", "kid": kid},
+	}
+	for i := range 500 {
+		keys = append(keys, map[string]any{"kty": "XYZ", "kid": fmt.Sprintf("odd-%d", i)})
+	}
+	return keys
+}

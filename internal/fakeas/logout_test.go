@@ -1,0 +1,93 @@
+package fakeas
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func TestEndSession(t *testing.T) {
+	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	plain, offline := g.login("scope", "openid"), g.login()
+	bye := url.QueryEscape("https://app.test/bye")
+	tests := []struct {
+		name, query string
+		status      int
+		location    string
+	}{
+		{"hint, state", "id_token_hint=" + plain.text("id_token") + "&post_logout_redirect_uri=" + bye + "&state=s%26t", 302, "https://app.test/bye?state=s%26t"},
+		{"offline access", "id_token_hint=" + offline.text("id_token") + "&post_logout_redirect_uri=" + bye, 302, "https://app.test/bye"},
+		{"client_id instead", "client_id=app&post_logout_redirect_uri=" + bye, 302, "https://app.test/bye"},
+		{"other URI", "client_id=app&post_logout_redirect_uri=https://evil.test", 400, ""},
+		{"URI of nobody", "post_logout_redirect_uri=" + bye, 400, ""},
+		{"forged hint", "id_token_hint=" + plain.text("id_token") + "x", 400, ""},
+		{"two clients", "client_id=other&id_token_hint=" + plain.text("id_token"), 400, ""},
+		{"nothing", "", 200, ""},
+	}
+	for _, tt := range tests {
+		if r := g.get("/end_session?" + tt.query); r.status != tt.status || r.header.Get("Location") != tt.location {
+			t.Errorf("%s: %d %q", tt.name, r.status, r.header.Get("Location"))
+		}
+	}
+	g.wantError(g.refresh(plain.text("refresh_token")), 400, "invalid_grant")
+	g.wantRefreshed(offline.text("refresh_token"))
+	g.as.Set(func(k *Knobs) { k.EndSessionNeedsHint = true })
+	if r := g.get("/end_session?client_id=app"); r.status != 400 {
+		t.Errorf("without the hint: %d", r.status)
+	}
+	if r := g.get("/logout?client_id=app&logout_uri=" + bye); r.header.Get("Location") != "https://app.test/bye" {
+		t.Errorf("Cognito: %d %q", r.status, r.header.Get("Location"))
+	}
+	if r := g.get("/logout?client_id=app&logout_uri=https://evil.test"); r.status != 400 {
+		t.Errorf("Cognito, other URI: %d", r.status)
+	}
+}
+
+func TestBackchannelLogout(t *testing.T) {
+	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	var got string
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got = r.Method + " " + r.Header.Get("Content-Type") + " " + string(body)
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer app.Close()
+	client := basicClient
+	client.BackchannelLogoutURI = app.URL
+	g.as.AddClient(client)
+
+	token, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", SessionID: "sid_1", Edit: TokenEdit{Claims: Edit{Omit: []string{"jti"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := g.as.SendLogout(t.Context(), app.Client(), "app", token)
+	if err != nil || status != http.StatusTeapot || got != "POST application/x-www-form-urlencoded logout_token="+token {
+		t.Errorf("%d, %v: %s", status, err, got)
+	}
+	keys := g.published()
+	claims := jwt.MapClaims{}
+	parsed, err := jwt.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return keys[t.Header["kid"].(string)], nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, _ := claims["events"].(map[string]any)
+	if _, ok := events["http://schemas.openid.net/event/backchannel-logout"]; !ok || claims["sid"] != "sid_1" || claims["sub"] != "alice" ||
+		claims["aud"] != "app" || claims["jti"] != nil || claims["iat"] == nil || claims["exp"] == nil || parsed.Header["typ"] != "logout+jwt" {
+		t.Errorf("%v %v", parsed.Header, claims)
+	}
+	bad, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", Edit: TokenEdit{Defect: DefectHMACSecret}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jwt.Parse(bad, func(*jwt.Token) (any, error) { return []byte("s3cret"), nil }); err != nil {
+		t.Errorf("signed with the client secret: %v", err)
+	}
+	if _, err := g.as.SendLogout(t.Context(), app.Client(), "nobody", token); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("unknown client: %v", err)
+	}
+}

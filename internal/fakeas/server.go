@@ -1,0 +1,175 @@
+package fakeas
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are the fixed parts of a server.
+type Options struct {
+	// URL is where clients reach the server, without a trailing slash. It is
+	// also the issuer. Start fills it in; with Transport, any URL will do.
+	URL string
+	// Clients are registered at once; more can follow with AddClient.
+	Clients []Client
+}
+
+// Server is a fake authorization server. It is an http.Handler.
+type Server struct {
+	// URL is the base of all endpoints. It may be set until the first request.
+	URL string
+
+	closing   chan struct{}
+	closeOnce sync.Once
+	control   http.Handler
+
+	mu      sync.Mutex
+	knobs   Knobs
+	clients map[string]Client
+	users   map[string]User
+	faults  []*Fault
+	keys    keyring
+	ledger  ledger
+	log     requestLog
+	nonces  nonces
+}
+
+// New makes a server with DefaultKnobs.
+func New(opts Options) *Server {
+	s := &Server{
+		URL:     opts.URL,
+		closing: make(chan struct{}),
+		knobs:   DefaultKnobs(),
+		clients: map[string]Client{},
+		users:   map[string]User{},
+		ledger:  newLedger(),
+	}
+	s.control = s.controlHandler()
+	for _, c := range opts.Clients {
+		s.AddClient(c)
+	}
+	return s
+}
+
+// Close cuts all waiting short, so that handlers return.
+func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closing) }) }
+
+// Endpoint names an endpoint in faults, statistics and the log.
+type Endpoint string
+
+// The endpoints.
+const (
+	EndpointDiscovery  Endpoint = "discovery"
+	EndpointJWKS       Endpoint = "jwks"
+	EndpointAuthorize  Endpoint = "authorize"
+	EndpointToken      Endpoint = "token"
+	EndpointUserInfo   Endpoint = "userinfo"
+	EndpointRevoke     Endpoint = "revoke"
+	EndpointEndSession Endpoint = "end_session"
+	EndpointUnknown    Endpoint = "unknown"
+)
+
+// call is one request on its way through an endpoint.
+type call struct {
+	r     *http.Request
+	knobs Knobs
+	form  url.Values // query or body, whichever the endpoint reads
+	entry *Entry
+	// forced is the error code that a fault wants the endpoint to answer.
+	forced string
+}
+
+// maxBody is far above anything a client has reason to send.
+const maxBody = 1 << 20
+
+// ServeHTTP serves the endpoints, and below /ctl/ the control interface:
+//
+//	GET, POST    /ctl/knobs   the knobs; posted members replace
+//	POST, DELETE /ctl/faults  add one fault or an array; remove all
+//	POST         /ctl/clients, /ctl/users, /ctl/revoke {"token"}
+//	POST         /ctl/keys    {"action": "rotate"|"replace"|"retire"}
+//	POST         /ctl/logout  {"client_id","sub","sid","edit"}: send a logout token
+//	GET          /ctl/stats, /ctl/tokens, /ctl/secrets
+//	GET, DELETE  /ctl/log     the request log
+//	GET          /ctl/valid?token=…
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/ctl/") {
+		s.control.ServeHTTP(w, r)
+		return
+	}
+	endpoint, serve := s.route(r.URL.Path)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	parseErr := r.ParseForm()
+	c := &call{r: r, knobs: s.Knobs(), form: r.Form, entry: newEntry(endpoint, r)}
+	end := s.begin(c)
+	fault := s.takeFault(endpoint, r.PostForm.Get("grant_type"))
+	var a answer
+	switch {
+	case parseErr != nil:
+		a = refuse(http.StatusBadRequest, "invalid_request", "unreadable form").answer()
+	case fault == nil:
+		a = serve(c)
+	default:
+		a = s.spoil(c, fault, serve)
+	}
+	if c.knobs.ClockOffset != 0 {
+		a.header.Set("Date", time.Now().Add(c.knobs.ClockOffset).UTC().Format(http.TimeFormat))
+	}
+	// The books are closed before the answer leaves: whoever holds the answer
+	// finds it in the statistics.
+	end(a)
+	s.send(w, a)
+}
+
+// route finds the endpoint at a path.
+func (s *Server) route(path string) (Endpoint, func(*call) answer) {
+	base := ""
+	if u, err := url.Parse(s.URL); err == nil {
+		base = u.Path
+	}
+	if path == wellKnownOAuth+base {
+		return EndpointDiscovery, s.discoveryOAuth
+	}
+	path, ok := strings.CutPrefix(path, base)
+	if !ok {
+		return EndpointUnknown, notFound
+	}
+	switch path {
+	case wellKnownOpenID:
+		return EndpointDiscovery, s.discoveryOpenID
+	case "/jwks":
+		return EndpointJWKS, s.jwks
+	case "/authorize":
+		return EndpointAuthorize, s.authorize
+	case "/token":
+		return EndpointToken, s.token
+	case "/userinfo":
+		return EndpointUserInfo, s.userInfo
+	case "/revoke":
+		return EndpointRevoke, s.revoke
+	case "/end_session":
+		return EndpointEndSession, s.endSession
+	case "/logout":
+		return EndpointEndSession, s.cognitoLogout
+	}
+	return EndpointUnknown, notFound
+}
+
+func notFound(*call) answer { return page(http.StatusNotFound, "not found") }
+
+// sleep waits, but not beyond Close. The client's context does not matter: a
+// real server also works on for a client that has gone.
+func (s *Server) sleep(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.closing:
+	}
+}

@@ -1,0 +1,144 @@
+package fakeas
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+)
+
+// Transport reaches a handler without a socket, so that a client and a server
+// can share a testing/synctest bubble. Faults look as they do over TCP: a
+// reset connection is a *net.OpError, a closed one io.EOF or, in the middle
+// of a body, io.ErrUnexpectedEOF. It does not undo Content-Encoding.
+//
+// As over TCP, a client that gives up cancels the context of the handler's
+// request, and the handler runs on.
+func Transport(h http.Handler) http.RoundTripper { return &transport{handler: h} }
+
+type transport struct{ handler http.Handler }
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	in, err := incoming(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	body, bodyWriter := io.Pipe()
+	w := &memoryWriter{header: http.Header{}, body: bodyWriter, head: req.Method == http.MethodHead, ready: make(chan struct{})}
+	go w.serve(t.handler, in)
+	giveUp := func() { _ = body.CloseWithError(req.Context().Err()) }
+	select {
+	case <-w.ready:
+	case <-req.Context().Done():
+		giveUp()
+		return nil, req.Context().Err()
+	}
+	if w.failure != nil {
+		return nil, w.failure
+	}
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: w.sent, ContentLength: -1, Request: req,
+		Body: &memoryBody{PipeReader: body, stop: context.AfterFunc(req.Context(), giveUp)},
+	}, nil
+}
+
+// incoming is a client's request as a server sees it.
+func incoming(req *http.Request) (*http.Request, error) {
+	in := req.Clone(req.Context())
+	in.Body = http.NoBody
+	if req.Body != nil {
+		defer req.Body.Close()
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return nil, fmt.Errorf("reading the request body: %w", err)
+		}
+		in.Body, in.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	}
+	if in.Host == "" {
+		in.Host = req.URL.Host
+	}
+	in.RequestURI, in.RemoteAddr = req.URL.RequestURI(), "127.0.0.1:1"
+	return in, nil
+}
+
+// memoryWriter is the http.ResponseWriter of a transport.
+type memoryWriter struct {
+	header http.Header
+	head   bool
+	body   *io.PipeWriter
+
+	once  sync.Once
+	ready chan struct{} // closed once the following are set
+	// sent and status are the answer's head, failure is why there is none.
+	sent    http.Header
+	status  int
+	failure error
+}
+
+func (w *memoryWriter) Header() http.Header { return w.header }
+
+func (w *memoryWriter) WriteHeader(status int) {
+	w.once.Do(func() {
+		w.sent, w.status = w.header.Clone(), status
+		close(w.ready)
+	})
+}
+
+func (w *memoryWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.head {
+		return len(b), nil
+	}
+	return w.body.Write(b)
+}
+
+// Flush has nothing to do: nothing is buffered.
+func (w *memoryWriter) Flush() {}
+
+// abort loses the connection. It does not return.
+func (w *memoryWriter) abort(err error) {
+	w.once.Do(func() {
+		w.failure = err
+		close(w.ready)
+	})
+	panic(http.ErrAbortHandler)
+}
+
+// serve runs the handler to its end.
+func (w *memoryWriter) serve(h http.Handler, r *http.Request) {
+	defer func() {
+		// Like net/http's server, but any other panic ends the test.
+		if p := recover(); p != nil {
+			if p != http.ErrAbortHandler {
+				panic(p)
+			}
+			w.once.Do(func() {
+				w.failure = io.EOF
+				close(w.ready)
+			})
+			_ = w.body.CloseWithError(io.ErrUnexpectedEOF)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		_ = w.body.Close()
+	}()
+	h.ServeHTTP(w, r)
+}
+
+// memoryBody also ends the watch over the request's context.
+type memoryBody struct {
+	*io.PipeReader
+	stop func() bool
+}
+
+func (b *memoryBody) Close() error {
+	b.stop()
+	return b.PipeReader.Close()
+}

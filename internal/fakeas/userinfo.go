@@ -1,0 +1,26 @@
+package fakeas
+
+import (
+	"net/http"
+	"strings"
+)
+
+// userInfo is the UserInfo endpoint (OpenID Connect Core, section 5.3).
+func (s *Server) userInfo(c *call) answer {
+	token, ok := strings.CutPrefix(c.r.Header.Get("Authorization"), "Bearer ")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.ledger.find(KindAccess, token)
+	if !ok || t == nil || t.Revoked || t.expired() {
+		a := page(http.StatusUnauthorized, "unauthorized")
+		a.header.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		a.code, a.reason = "invalid_token", "no valid access token"
+		return a
+	}
+	c.entry.ClientID = t.ClientID
+	u := s.user(t.User)
+	m := s.claims(c.knobs, u)
+	m["sub"] = u.Subject
+	c.knobs.UserInfo.apply(m)
+	return jsonAnswer(http.StatusOK, m)
+}
