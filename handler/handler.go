@@ -76,6 +76,9 @@ type Handler struct {
 	errorLog           perMinute
 }
 
+// callbackPath is below the path prefix.
+const callbackPath = "/callback"
+
 // endpoint answers one of our own URLs.
 type endpoint struct {
 	methods string // separated by ", ", as in Allow
@@ -123,7 +126,7 @@ func New(c Config) (*Handler, error) {
 	h := &Handler{Config: c}
 	h.endpoints = map[string]endpoint{
 		"/login":           {"GET, HEAD", h.serveLogin},
-		"/callback":        {"GET", h.serveCallback},
+		callbackPath:       {"GET", h.serveCallback},
 		"/logout":          {"GET, HEAD, POST", h.serveLogout},
 		"/logout/callback": {"GET, HEAD", h.serveLoggedOut},
 		"/session":         {"GET, HEAD", h.serveSession},
@@ -181,6 +184,11 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	}
 	if !isNavigation(r) && !isFormPost(r) {
 		e.writeProblem(w, h.PathPrefix)
+		return nil
+	}
+	if h.OriginalURL(r).Path == h.PathPrefix+callbackPath {
+		// Whoever Fail hands an error to may log it with its URL, code and all.
+		e.Write(w, r)
 		return nil
 	}
 	return h.Fail(w, r, e)

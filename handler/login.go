@@ -84,7 +84,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	return nil
 }
 
-func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + "/callback" }
+func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + callbackPath }
 
 // unauthenticated answers a request without a session: a navigation goes
 // through the login, everything else learns where the login is.

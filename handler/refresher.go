@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -50,20 +51,20 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 	if !f.Client.OpenID() {
 		return current, nil
 	}
+	claims := map[string]json.RawMessage{}
+	if len(current.Claims) > 0 {
+		if err := json.Unmarshal(current.Claims, &claims); err != nil {
+			return current, fmt.Errorf("reading kept claims: %w", err)
+		}
+	}
 	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenWant{
-		Subject: current.Subject, AccessToken: t.AccessToken,
+		Subject: current.Subject, AuthTime: authTime(claims), AccessToken: t.AccessToken,
 	})
 	if errors.Is(err, oauth.ErrKeysUnavailable) || errors.Is(err, oauth.ErrMetadataUnavailable) {
 		return current, err
 	}
 	if err != nil {
 		return current, fmt.Errorf("%w: %w", session.ErrIdentityChanged, err)
-	}
-	claims := map[string]json.RawMessage{}
-	if len(current.Claims) > 0 {
-		if err := json.Unmarshal(current.Claims, &claims); err != nil {
-			return current, fmt.Errorf("reading kept claims: %w", err)
-		}
 	}
 	maps.Copy(claims, idToken.Claims)
 	who := session.Identity{Subject: current.Subject, SID: current.SID}
@@ -74,6 +75,15 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 		return current, err
 	}
 	return who, nil
+}
+
+// authTime is when the user authenticated at login, zero if that is not told.
+func authTime(claims map[string]json.RawMessage) time.Time {
+	var seconds int64
+	if json.Unmarshal(claims["auth_time"], &seconds) != nil {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
 }
 
 func sessionTokens(t *oauth.TokenResponse) session.Tokens {
