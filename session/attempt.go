@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 )
 
 // saltSize: each login cookie has a key of its own, so the limit of 2^32
@@ -34,6 +35,10 @@ func (s *Site) SealAttempt(cookieName string, plaintext []byte) (string, error) 
 // OpenAttempt reverses SealAttempt. It reports false for everything that this
 // site has not sealed for this cookie name with a key still in the ring.
 func (s *Site) OpenAttempt(cookieName, value string) ([]byte, bool) {
+	// The decoder passes over line ends.
+	if strings.ContainsAny(value, "\r\n") {
+		return nil, false
+	}
 	b, err := cookieEncoding.DecodeString(value)
 	if err != nil || len(b) < 1+keyIDSize+saltSize+gcmOverhead || b[0] != sealVersion {
 		return nil, false

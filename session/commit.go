@@ -12,9 +12,10 @@ const (
 	retryMax   = 5 * time.Second
 	// storeTimeout bounds one attempt to write outside of a request.
 	storeTimeout = 5 * time.Second
-	// expirySlack keeps an item a little longer than its session, so that its
-	// last request can still tell why it ended.
-	expirySlack = time.Minute
+	// expirySlack keeps an item longer than its session, for uses that a store
+	// could not take down for a while, and so that the last request can still
+	// tell why the session ended.
+	expirySlack = time.Hour
 )
 
 // readHot reads what a request needs.
@@ -42,16 +43,18 @@ func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error
 		rec := *e.rec
 		return &rec, nil
 	}
-	return k.readStored(ctx, id, secret)
+	rec, err := k.readStored(ctx, id, secret)
+	return rec, readError(err)
 }
 
+// readStored reads what the store has, and leaves its errors as they are.
 func (k *Keeper) readStored(ctx context.Context, id ID, secret Secret) (*record, error) {
 	var rec *record
 	err := k.vault.store.View(ctx, id, func(item Item) (err error) {
 		rec, err = k.site.openRecord(secret, id, item)
 		return err
 	})
-	return rec, readError(err)
+	return rec, err
 }
 
 // readError tells a session that is not there from a store that cannot say.
@@ -92,10 +95,17 @@ func (k *Keeper) commit(ctx context.Context, id ID, secret Secret, next *record)
 	if e := k.vault.overlay.get(id); e != nil && e.rec == nil {
 		return k.discarded(id)
 	}
+	// A store that hangs must not hold up tokens that are here already.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
 	err := k.write(ctx, id, secret, next)
 	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errOvertaken) {
-		if !k.vault.overlay.written(id) || errors.Is(err, ErrNoSession) {
+		held, alive := k.vault.overlay.written(id)
+		if !alive || errors.Is(err, ErrNoSession) {
 			return k.discarded(id)
+		}
+		if held {
+			k.Observe(Event{Kind: EventWritten, ID: id})
 		}
 		return err
 	}
@@ -134,13 +144,18 @@ func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) 
 			return fmt.Errorf("writing session: %w", err)
 		}
 		current, err := k.readStored(ctx, id, secret)
-		if err != nil {
-			return err
+		switch {
+		case errors.Is(err, errUnreadable):
+			// Written under a key that this keeper does not have: a newer
+			// configuration's. What we have must not be thrown away for that.
+			return fmt.Errorf("writing session: %w", err)
+		case err != nil:
+			return readError(err)
 		}
 		switch {
 		case current.version < item.Version:
 			return fmt.Errorf("writing session: %w", ErrConflict)
-		case current.sameButSeen(next):
+		case current.covers(next):
 			// An earlier attempt has landed although it was reported to fail.
 			next.version = current.version
 			return nil
@@ -168,7 +183,7 @@ func (k *Keeper) writeUntilLanded(id ID) {
 		if entry == nil {
 			return
 		}
-		if k.retry(id, entry) || closing {
+		if k.retry(id, entry) || closing && k.vault.overlay.get(id) == entry {
 			return
 		}
 	}
@@ -187,7 +202,7 @@ func (k *Keeper) retry(id ID, entry *overlayEntry) bool {
 	}
 	next := *entry.rec
 	err := errOvertaken // so to say: the time has
-	if k.ended(&entry.rec.hot, time.Now()) == "" {
+	if k.ended(id, &entry.rec.hot, time.Now()) == "" {
 		err = k.write(ctx, id, entry.secret, &next)
 	}
 	if err != nil && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOvertaken) {
@@ -213,6 +228,7 @@ func (k *Keeper) finish(ctx context.Context, id ID, reason EndReason) error {
 	}
 	k.vault.live.end(id)
 	k.vault.resume(id)
+	k.vault.uses.forget(id)
 	k.Observe(Event{Kind: EventEnded, ID: id, Reason: reason})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"io"
 )
 
 // secretSize is the length of the cookie's secret in bytes.
@@ -39,8 +41,8 @@ func ParseSecret(cookie string) (Secret, bool) {
 // Cookie returns the cookie value, 43 characters of base64url.
 func (s Secret) Cookie() string { return cookieEncoding.EncodeToString(s[:]) }
 
-// String keeps secrets out of logs.
-func (s Secret) String() string { return "[secret]" }
+// Format keeps secrets out of logs, whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
 // ID names a session in the store: a hash of the secret and the site, so that
 // a copy of the store holds no usable cookie.

@@ -106,12 +106,13 @@ func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
 		return nil, err
 	}
 	now := time.Now()
-	if reason := k.ended(&h, now); reason != "" {
+	if reason := k.ended(id, &h, now); reason != "" {
 		return nil, k.finish(ctx, id, reason)
 	}
 	if now.Sub(h.seen) >= k.touchEvery {
-		k.touch(id, secret)
+		k.touch(id, secret, now)
 	}
+	h.seen = now
 	if h.token.usable(now) && !h.token.due(now) {
 		return k.session(id, &h), nil
 	}
@@ -127,7 +128,7 @@ func (k *Keeper) Peek(ctx context.Context, secret Secret) (*Session, error) {
 		return nil, err
 	}
 	now := time.Now()
-	if k.ended(&h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
+	if k.ended(id, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
 		return nil, ErrNoSession
 	}
 	return k.session(id, &h), nil
@@ -153,6 +154,9 @@ func (k *Keeper) End(ctx context.Context, secret Secret, reason EndReason) (Ende
 	if errors.Is(err, ErrNoSession) {
 		return Ended{}, err
 	}
+	if err != nil && k.vault.overlay.count.Load() >= maxUnsureEnds {
+		return Ended{}, err
+	}
 	_ = k.finish(ctx, id, reason)
 	if err != nil {
 		return Ended{}, err
@@ -162,6 +166,10 @@ func (k *Keeper) End(ctx context.Context, secret Secret, reason EndReason) (Ende
 		RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
 	}, nil
 }
+
+// maxUnsureEnds bounds how many sessions of which nobody can tell whether they
+// exist are remembered as ended while the store is down.
+const maxUnsureEnds = 4096
 
 // session is the public view of a hot part.
 func (k *Keeper) session(id ID, h *hot) *Session {
@@ -186,11 +194,12 @@ func (k *Keeper) absoluteEnd(h *hot) time.Time {
 }
 
 // ended returns why a session is over, or "".
-func (k *Keeper) ended(h *hot, now time.Time) EndReason {
+func (k *Keeper) ended(id ID, h *hot, now time.Time) EndReason {
+	idle := k.IdleTimeout + k.touchEvery
 	switch {
 	case !now.Before(k.absoluteEnd(h)):
 		return EndLifetime
-	case !now.Before(h.seen.Add(k.IdleTimeout + k.touchEvery)):
+	case !now.Before(h.seen.Add(idle)) && !now.Before(k.vault.uses.last(id).Add(idle)):
 		return EndIdle
 	}
 	return ""

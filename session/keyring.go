@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -16,8 +17,8 @@ const (
 // Key is one of the server's root keys: 32 random bytes.
 type Key [keySize]byte
 
-// String keeps keys out of logs.
-func (k Key) String() string { return "[key]" }
+// Format keeps keys out of logs, whatever the verb.
+func (Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[key]") }
 
 // Encode returns the form ParseKey reads: base64url without padding.
 func (k Key) Encode() string { return base64.RawURLEncoding.EncodeToString(k[:]) }
@@ -67,6 +68,9 @@ type KeyRing struct {
 	first rootKey
 	keys  map[keyID]rootKey
 }
+
+// Format keeps keys out of logs, whatever the verb.
+func (*KeyRing) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[key ring]") }
 
 // rootKey is a key and its name, which would otherwise be hashed anew for
 // every record.

@@ -82,21 +82,22 @@ func (o *overlay) remove(id ID, e *overlayEntry) bool {
 }
 
 // written takes away whatever record lies over a session: the store has a
-// newer one. It reports false if the session has ended meanwhile.
-func (o *overlay) written(id ID) bool {
+// newer one. It reports whether there was one, and whether the session is
+// alive.
+func (o *overlay) written(id ID) (held, alive bool) {
 	if o.count.Load() == 0 {
-		return true
+		return false, true
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e, there := o.entries[id]
 	if there && e.rec == nil {
-		return false
+		return false, false
 	}
 	if there {
 		o.drop(id)
 	}
-	return true
+	return there, true
 }
 
 func (o *overlay) drop(id ID) {

@@ -21,8 +21,8 @@ type hot struct {
 	end     time.Time // absolute
 	subject string
 	claims  json.RawMessage
-	// rotation counts the redemptions of this session. It tells a record that
-	// was merely touched from one that somebody else has refreshed.
+	// rotation rises with every change of the tokens. It tells a record that was
+	// merely used from one that somebody else has refreshed.
 	rotation uint64
 	token    accessToken
 	rest     []byte // fields of a later release
@@ -187,11 +187,13 @@ func decodeCold(part []byte) (c cold, ok bool) {
 	return c, ok
 }
 
-// sameButSeen reports whether two records differ in their last use at most.
-func (r *record) sameButSeen(other *record) bool {
+// covers reports whether a record says all that another one says: the same, or
+// the same and a later use.
+func (r *record) covers(other *record) bool {
 	mine := r.hot
 	mine.seen = other.seen
-	return bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
+	return !other.seen.Truncate(time.Millisecond).After(r.seen) &&
+		bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
 }
 
 // sealRecord seals a record as the given version.

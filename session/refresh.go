@@ -47,8 +47,10 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot) (*
 		if f.err != nil {
 			return nil, f.err
 		}
-		// Usable, but for a token that lives shorter than this took.
-		h = &f.hot
+		// Usable, but for a token that lives shorter than this took. Those who
+		// wait share the result, hence the copy.
+		fresh := f.hot
+		h = &fresh
 	}
 }
 
@@ -63,7 +65,7 @@ func (k *Keeper) fly(id ID, secret Secret) (hot, error) {
 		return hot{}, err
 	}
 	now := time.Now()
-	if reason := k.ended(&rec.hot, now); reason != "" {
+	if reason := k.ended(id, &rec.hot, now); reason != "" {
 		return hot{}, k.finish(ctx, id, reason)
 	}
 	// Whoever asked may have read an older record: the flight before this one,
@@ -78,6 +80,10 @@ func (k *Keeper) fly(id ID, secret Secret) (hot, error) {
 		}
 		return hot{}, k.finish(ctx, id, reason)
 	}
+	rec.seen = now // only requests cause refreshes
+	if !sleepUntil(ctx, rec.token.obtained.Add(refreshEvery)) {
+		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
+	}
 	answer := k.Refresher.Refresh(ctx, rec.refreshToken)
 	if answer.Outcome == Unanswered {
 		// It may have been processed. One more try finds out: if the server
@@ -88,6 +94,26 @@ func (k *Keeper) fly(id ID, secret Secret) (hot, error) {
 	return k.settle(ctx, id, secret, rec, answer)
 }
 
+// refreshEvery spaces the refreshes of one session, whatever lifetime a server
+// or a clock gone wrong gives its tokens.
+const refreshEvery = time.Second
+
+// sleepUntil reports false if ctx ended first.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	wait := time.Until(t)
+	if wait <= 0 {
+		return true
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // settle does what the answer means for the session.
 func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, answer Answer) (hot, error) {
 	if answer.Outcome == Refreshed {
@@ -95,18 +121,19 @@ func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, 
 	}
 	k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: answer.Outcome, Err: answer.Err})
 	switch answer.Outcome {
-	case Rejected:
+	case Rejected, Unclear:
 		// Another instance may have been faster.
 		current, err := k.read(ctx, id, secret)
-		if err == nil && current.rotation > rec.rotation {
+		switch {
+		case err == nil && current.rotation > rec.rotation:
 			return current.hot, nil
-		}
-		if err == nil || errors.Is(err, ErrNoSession) {
+		case err != nil && !errors.Is(err, ErrNoSession):
+			answer.Err = err
+		case answer.Outcome == Unclear && err == nil:
+			return k.giveUpRefreshing(ctx, id, secret, rec)
+		default:
 			return hot{}, k.finish(ctx, id, EndRejected)
 		}
-		answer.Err = err
-	case Unclear:
-		return k.giveUpRefreshing(ctx, id, secret, rec)
 	case Malformed:
 		if t := answer.Tokens.RefreshToken; t != "" {
 			next := *rec
@@ -134,6 +161,7 @@ func (k *Keeper) giveUpRefreshing(ctx context.Context, id ID, secret Secret, rec
 	}
 	next := *rec
 	next.token.refreshAt = time.Time{}
+	next.rotation++
 	if err := k.commit(ctx, id, secret, &next); err != nil {
 		return k.adopt(ctx, id, secret, err)
 	}
@@ -163,6 +191,9 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 			if err := k.commit(ctx, id, secret, &next); err != nil {
 				return k.adopt(ctx, id, secret, err)
 			}
+			// The next commit is newer than this one, also for a retry of this
+			// one that is still on its way.
+			next.rotation++
 		}
 		if err := k.identify(ctx, id, &next, t); err != nil {
 			return hot{}, err

@@ -17,12 +17,12 @@ type Vault struct {
 	mu      sync.Mutex
 	flights map[ID]*flight
 	pauses  map[ID]pause
-	touches map[ID]struct{} // under way
 	closed  bool
 	running sync.WaitGroup // flights, touches and retries
 
 	overlay overlay
 	live    live
+	uses    uses
 
 	// stop is cancelled by Close, to wake what waits for its next try.
 	stop   context.Context
@@ -32,7 +32,7 @@ type Vault struct {
 // NewVault returns a vault on a store. The caller closes the store after the
 // vault.
 func NewVault(store Store) *Vault {
-	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, touches: map[ID]struct{}{}}
+	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}}
 	v.stop, v.cancel = context.WithCancel(context.Background())
 	return v
 }
@@ -45,6 +45,7 @@ func (v *Vault) Close(ctx context.Context) error {
 	v.closed = true
 	v.mu.Unlock()
 	v.cancel()
+	v.uses.flush(v)
 	done := make(chan struct{})
 	go func() {
 		v.running.Wait()
@@ -100,22 +101,6 @@ func (v *Vault) join(id ID, run func() (hot, error)) (*flight, *UnavailableError
 		close(f.done)
 	})
 	return f, nil
-}
-
-// touch runs f for a session unless it is under way already.
-func (v *Vault) touch(id ID, f func()) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if _, busy := v.touches[id]; busy || v.closed {
-		return
-	}
-	v.touches[id] = struct{}{}
-	v.running.Go(func() {
-		f()
-		v.mu.Lock()
-		delete(v.touches, id)
-		v.mu.Unlock()
-	})
 }
 
 // background runs f unless the vault is closed, and lets Close wait for it.

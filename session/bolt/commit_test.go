@@ -1,0 +1,181 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// holdCommitter occupies the committer with a transaction that ends when the
+// returned function is called, so that further writes pile up. It must be
+// called in a bubble, with the store opened there.
+func holdCommitter(t *testing.T, s *Store) (release func()) {
+	synctest.Wait() // for the sweep at Open
+	held := make(chan struct{})
+	go func() {
+		if err := s.write(context.Background(), func(*bbolt.Tx) error { <-held; return nil }); err != nil {
+			t.Error(err)
+		}
+	}()
+	synctest.Wait()
+	return func() { close(held) }
+}
+
+// transactions returns how many write transactions the file has seen.
+func transactions(t *testing.T, s *Store) int {
+	t.Helper()
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	return tx.ID()
+}
+
+func TestWritersShareATransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newPath(t))
+		taken := session.ID{255}
+		mustCreate(t, s, taken, newItem(1, time.Hour))
+		release := holdCommitter(t, s)
+		before := transactions(t, s)
+
+		const writers = 64
+		created, conflicts := make(chan error, writers), make(chan error, writers)
+		for i := range writers {
+			go func() { created <- s.Create(t.Context(), session.ID{byte(i)}, newItem(1, time.Hour)) }()
+			go func() { conflicts <- s.Create(t.Context(), taken, newItem(1, time.Hour)) }()
+		}
+		synctest.Wait()
+		release()
+		for range writers {
+			if err := <-created; err != nil {
+				t.Errorf("Create: got error %q, want nil", err)
+			}
+			if err := <-conflicts; !errors.Is(err, session.ErrConflict) {
+				t.Errorf("Create of a taken ID: got error %v, want ErrConflict", err)
+			}
+		}
+		// One is the transaction that held the committer.
+		if got := transactions(t, s) - before; got != 2 {
+			t.Errorf("%d waiting writers took %d transactions, want 1", 2*writers, got-1)
+		}
+	})
+}
+
+func TestBatchIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newPath(t))
+		release := holdCommitter(t, s)
+		before := transactions(t, s)
+		results := make(chan error, maxBatch+1)
+		for range maxBatch + 1 {
+			go func() { results <- s.Delete(t.Context(), session.ID{}) }()
+		}
+		synctest.Wait()
+		release()
+		for range maxBatch + 1 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if got := transactions(t, s) - before; got != 3 {
+			t.Errorf("%d waiting writers took %d transactions, want 2", maxBatch+1, got-1)
+		}
+	})
+}
+
+func TestWriterStopsWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newPath(t))
+		release := holdCommitter(t, s)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := s.Create(ctx, session.ID{1}, newItem(1, time.Hour)) // the committer never takes it
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a write that waits for its turn: got error %v, want DeadlineExceeded", err)
+		}
+		release()
+		synctest.Wait()
+		if err := view(t, s, session.ID{1}); !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("View of an item that never had its turn: got error %v, want ErrNotFound", err)
+		}
+
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		leave := make(chan struct{})
+		err = s.write(ctx, func(tx *bbolt.Tx) error {
+			<-leave
+			return putItem(tx, session.ID{2}, encodeItem(newItem(1, time.Hour)))
+		})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a write that takes long: got error %v, want DeadlineExceeded", err)
+		}
+		close(leave)
+		synctest.Wait()
+		if err := view(t, s, session.ID{2}); err != nil {
+			t.Errorf("View of an item whose writer went away: got error %q, want the item", err)
+		}
+	})
+}
+
+func TestCloseWaitsForTakenWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newPath(t)
+		s := open(t, path)
+		synctest.Wait()
+		leave := make(chan struct{})
+		written, closed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			written <- s.write(t.Context(), func(tx *bbolt.Tx) error {
+				<-leave
+				return putItem(tx, session.ID{1}, encodeItem(newItem(1, time.Hour)))
+			})
+		}()
+		synctest.Wait()
+		go func() { closed <- s.Close() }()
+		synctest.Wait()
+		if err := s.Delete(t.Context(), session.ID{1}); !errors.Is(err, errClosed) {
+			t.Errorf("a write that came after Close: got error %v, want errClosed", err)
+		}
+		select {
+		case <-closed:
+			t.Error("Close returned before the running transaction ended")
+		default:
+		}
+		close(leave)
+		if err := errors.Join(<-written, <-closed); err != nil {
+			t.Error(err)
+		}
+		if err := view(t, open(t, path), session.ID{1}); err != nil {
+			t.Errorf("View of an acknowledged item after Close and Open: %v", err)
+		}
+	})
+}
+
+func TestFailedTransactionFailsTheWholeBatch(t *testing.T) {
+	path := newPath(t)
+	s := open(t, path)
+	mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := openReadOnly(t, path)
+	batch := []*write{
+		{apply: func(tx *bbolt.Tx) error { return putItem(tx, session.ID{1}, nil) }, done: make(chan error, 1)},
+		{apply: func(*bbolt.Tx) error { return session.ErrConflict }, done: make(chan error, 1)},
+	}
+	readOnly.commit(batch)
+	for i, w := range batch {
+		if err := <-w.done; err == nil || errors.Is(err, session.ErrConflict) {
+			t.Errorf("write %d of a transaction that failed: got error %v, want the transaction's", i, err)
+		}
+	}
+}

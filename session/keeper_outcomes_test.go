@@ -1,0 +1,346 @@
+package session
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestOutcomes refreshes under each answer of the authorization server: once
+// while the access token is still good, and once when it has expired.
+func TestOutcomes(t *testing.T) {
+	tests := []struct {
+		name     string
+		b        behaviour
+		calls    int       // requests of one refresh
+		ends     EndReason // the session's end when the token has expired; empty: it is kept
+		endsNow  bool      // it ends although the token is good
+		operator bool      // Misconfigured
+		heals    bool      // the next refresh after it succeeds
+	}{
+		{name: "rejected", b: behaviour{outcome: Rejected}, calls: 1, ends: EndRejected, endsNow: true},
+		{name: "unclear", b: behaviour{outcome: Unclear}, calls: 1, ends: EndRefusedUnclear},
+		{name: "misconfigured", b: behaviour{outcome: Misconfigured}, calls: 1, operator: true, heals: true},
+		{name: "unavailable", b: behaviour{outcome: Unavailable}, calls: 1, heals: true},
+		{name: "unavailable for long", b: behaviour{outcome: Unavailable, retryAfter: 45 * time.Second}, calls: 1, heals: true},
+		{name: "unanswered", b: behaviour{outcome: Unanswered}, calls: 2, heals: true},
+		{name: "malformed", b: behaviour{outcome: Malformed}, calls: 1, heals: true},
+		{name: "malformed with refresh token", b: behaviour{outcome: Malformed, processed: true, withRefreshToken: true}, calls: 1, heals: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name+", token good", func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secret, _ := r.login()
+				first := r.fresh(secret).AccessToken
+				r.due()
+				r.server.always(tt.b)
+				if wait := took(func() { r.fresh(secret) }); wait != 0 {
+					t.Errorf("a request with a good token waited %v", wait)
+				}
+				time.Sleep(900 * time.Millisecond) // less than the shortest pause
+				r.wantCalls(tt.calls)
+				if tt.endsNow {
+					r.gone(secret)
+					return
+				}
+				if got := r.fresh(secret).AccessToken; got != first {
+					t.Errorf("token %q, want the first one", got)
+				}
+				r.wantCalls(tt.calls)
+			})
+		})
+		t.Run(tt.name+", token expired", func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secret, f := r.login()
+				r.expired()
+				r.server.always(tt.b)
+				if tt.ends != "" {
+					r.ended(secret, tt.ends)
+					r.wantCalls(tt.calls)
+					return
+				}
+				err := r.unavailable(secret)
+				if err.Misconfigured != tt.operator {
+					t.Errorf("Misconfigured is %v", err.Misconfigured)
+				}
+				if err.RetryAfter < max(time.Second, tt.b.retryAfter) {
+					t.Errorf("RetryAfter is %v", err.RetryAfter)
+				}
+				r.server.normal()
+				// During the pause nobody waits and nobody asks.
+				time.Sleep(err.RetryAfter - time.Millisecond)
+				wait := took(func() {
+					if again := r.unavailable(secret); again.Misconfigured != tt.operator || again.RetryAfter != time.Millisecond {
+						t.Errorf("during the pause: %+v", again)
+					}
+				})
+				if wait != 0 {
+					t.Errorf("a request during the pause waited %v", wait)
+				}
+				r.wantCalls(tt.calls)
+				time.Sleep(time.Millisecond)
+				r.fresh(secret)
+				r.wantCalls(tt.calls + 1)
+				r.wantStored(secret, f)
+			})
+		})
+	}
+}
+
+// TestUnclearRefusalIsNotRepeated: the session lives as long as its access
+// token, and the authorization server is left alone.
+func TestUnclearRefusalIsNotRepeated(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.due()
+		r.server.always(behaviour{outcome: Unclear})
+		r.fresh(secret)
+		for range 19 { // until 10 s before expiry
+			time.Sleep(time.Second)
+			r.fresh(secret)
+		}
+		r.wantCalls(1)
+		time.Sleep(time.Second)
+		r.ended(secret, EndRefusedUnclear)
+		r.wantCalls(1)
+	})
+}
+
+// TestUnansweredThenAnswered: the one repeat brings the token.
+func TestUnansweredThenAnswered(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				if n == 1 {
+					return behaviour{outcome: Unanswered}
+				}
+				return behaviour{}
+			}
+		})
+		r.fresh(secret)
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestLostAnswerEndsWithOneQuestion: the server has rotated and nobody will
+// ever know the new token. The repeat finds that out, once.
+func TestLostAnswerEndsWithOneQuestion(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				if n == 1 {
+					return behaviour{outcome: Unanswered, processed: true}
+				}
+				return behaviour{}
+			}
+		})
+		r.ended(secret, EndRejected)
+		time.Sleep(time.Hour)
+		r.gone(secret)
+		r.wantCalls(2)
+	})
+}
+
+// TestNoHammering: during ten minutes without the authorization server and ten
+// requests a second, it hears from us a bounded number of times; when it is
+// back it is soon noticed.
+func TestNoHammering(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		b          behaviour
+		least, max int
+	}{
+		// 1+2+4+8+16 s, then every 30 s, each a quarter longer at most.
+		{"unavailable", behaviour{outcome: Unavailable}, 18, 26},
+		{"misconfigured", behaviour{outcome: Misconfigured}, 18, 26},
+		{"malformed", behaviour{outcome: Malformed}, 18, 26},
+		{"unanswered", behaviour{outcome: Unanswered}, 36, 52},
+		{"asked to wait", behaviour{outcome: Unavailable, retryAfter: 2 * time.Minute}, 5, 6},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.server.latency = 0
+				secret, _ := r.login()
+				r.expired()
+				r.server.always(tt.b)
+				for range 6000 {
+					r.unavailable(secret)
+					time.Sleep(100 * time.Millisecond)
+				}
+				if n := r.server.calls(); n < tt.least || n > tt.max {
+					t.Errorf("%d requests in 10 minutes, want %d to %d", n, tt.least, tt.max)
+				}
+				r.server.normal()
+				time.Sleep(max(38*time.Second, tt.b.retryAfter))
+				r.fresh(secret)
+				// A success clears the count: the next failure waits little.
+				r.expired()
+				r.server.always(behaviour{outcome: Unavailable})
+				if wait := r.unavailable(secret).RetryAfter; wait > 1250*time.Millisecond {
+					t.Errorf("the first failure after a success pauses %v", wait)
+				}
+			})
+		})
+	}
+}
+
+// TestDeadTokenIsNotRetried: after the end, polling costs the authorization
+// server nothing.
+func TestDeadTokenIsNotRetried(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.server.set(func() { f.dead = true })
+		r.expired()
+		r.ended(secret, EndRejected)
+		for range 1000 {
+			time.Sleep(time.Second)
+			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+				t.Fatalf("Fresh: %v", err)
+			}
+		}
+		r.wantCalls(1)
+		if n := r.events.count(EventEnded); n != 1 {
+			t.Errorf("%d ends were told, want 1", n)
+		}
+	})
+}
+
+// TestRotationOutlivesAMalformedAnswer: the refresh token of an answer that is
+// of no other use is kept, and the old access token is served while it is good.
+func TestRotationOutlivesAMalformedAnswer(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		first := r.fresh(secret).AccessToken
+		r.due()
+		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
+		r.fresh(secret)
+		time.Sleep(time.Second / 2)
+		if got := r.fresh(secret).AccessToken; got != first {
+			t.Errorf("token %q, want the first one", got)
+		}
+		if rec := r.stored(secret); rec.refreshToken != f.current {
+			t.Error("the rotated refresh token was not kept")
+		}
+	})
+}
+
+// TestChangedIdentity: nobody gets the access token that came with somebody
+// else's ID token, and the session is over.
+func TestChangedIdentity(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.server.set(func() {
+			r.server.idTokens = true
+			r.server.judging = time.Second
+			r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+		})
+		r.expired()
+		for range 20 {
+			go func() {
+				s, err := r.keeper.Fresh(t.Context(), secret)
+				var ended *EndedError
+				if !errors.As(err, &ended) || ended.Reason != EndIdentityChanged {
+					t.Errorf("Fresh: %+v, %v", s, err)
+				}
+			}()
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		r.gone(secret)
+		r.wantCalls(1)
+		if _, redeems := r.server.newestOf(f); redeems != 1 {
+			t.Errorf("%d redemptions", redeems)
+		}
+	})
+}
+
+// TestUnjudgedIDToken: trouble with the server's keys costs the new ID token,
+// not the access token.
+func TestUnjudgedIDToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		f, who, tokens := r.server.login()
+		tokens.IDToken = "id-token-of-the-login"
+		secret, _, err := r.keeper.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.server.set(func() {
+			r.server.idTokens = true
+			r.server.judge = func(Identity, Tokens) (Identity, error) {
+				return Identity{Subject: "nobody"}, errors.New("fetching keys: timed out")
+			}
+		})
+		r.expired()
+		s := r.fresh(secret)
+		if s.Subject != who.Subject || string(s.Claims) != string(who.Claims) {
+			t.Errorf("the session is now %s's, %s", s.Subject, s.Claims)
+		}
+		r.wantStored(secret, f)
+		if rec := r.stored(secret); rec.idToken != "id-token-of-the-login" || rec.sid != who.SID {
+			t.Errorf("ID token %q, sid %q", rec.idToken, rec.sid)
+		}
+		if n := r.events.count(EventIDTokenKept); n != 1 {
+			t.Errorf("%d events, want 1", n)
+		}
+
+		// And when it can be judged, it is taken over.
+		r.server.set(func() {
+			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+				if current.Subject != who.Subject || current.SID != who.SID || string(current.Claims) != string(who.Claims) {
+					t.Errorf("Identify was told of %+v", current)
+				}
+				return Identity{Subject: who.Subject, SID: "new-sid", Claims: []byte(`{"email":"new@example.com"}`)}, nil
+			}
+		})
+		r.expired()
+		if s := r.fresh(secret); !strings.Contains(string(s.Claims), "new@example.com") {
+			t.Errorf("claims are %s", s.Claims)
+		}
+		if rec := r.stored(secret); !strings.HasPrefix(rec.idToken, "id-token-family") || rec.sid != "new-sid" {
+			t.Errorf("ID token %q, sid %q", rec.idToken, rec.sid)
+		}
+	})
+}
+
+// TestAnswerWithoutRefreshToken: the old one stays good (RFC 6749, section 6).
+func TestAnswerWithoutRefreshToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.keeps = true
+		r.server.idTokens = true
+		secret, f := r.login()
+		for n := range 5 {
+			r.expired()
+			r.fresh(secret)
+			r.wantCalls(n + 1)
+			r.wantStored(secret, f)
+		}
+	})
+}
+
+func TestNoRefreshToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		_, who, tokens := r.server.login()
+		tokens.RefreshToken = ""
+		secret, _, err := r.keeper.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.due()
+		r.fresh(secret)
+		time.Sleep(20*time.Second - time.Millisecond) // 10 s before its expiry
+		r.fresh(secret)
+		time.Sleep(time.Millisecond)
+		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Peek: %v", err)
+		}
+		r.ended(secret, EndNoRefreshToken)
+		r.wantCalls(0)
+	})
+}
