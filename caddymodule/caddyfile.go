@@ -51,6 +51,8 @@ func init() {
 //	        partitioned
 //	    }
 //	    refresh_timeout   <duration>
+//	    refresh_if_older  <matcher> <duration>
+//	    retry_unauthorized
 //	    optional          [<matcher>]
 //	    require           <claim> <value...>
 //	    authorization     replace|keep|reject
@@ -199,8 +201,6 @@ func (p *parser) unrecognized(name string) error {
 var notAvailable = map[string]string{
 	"client_key":         "use client_secret",
 	"client_certificate": "use client_secret",
-	"refresh_if_older":   "tokens are refreshed ahead of their expiry",
-	"retry_unauthorized": "tokens are refreshed ahead of their expiry",
 }
 
 // isURL accepts what a placeholder may turn into a URL.

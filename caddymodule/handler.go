@@ -103,6 +103,13 @@ type Handler struct {
 	// 10s.
 	RefreshTimeout caddy.Duration `json:"refresh_timeout,omitempty"`
 
+	// Requests that want a token no older than an age: it is refreshed first.
+	RefreshIfOlder []AgeLimit `json:"refresh_if_older,omitempty"`
+	// If the app answers 401 with `WWW-Authenticate: Bearer
+	// error="invalid_token"`, refresh the token, and repeat the request if it
+	// had no body.
+	RetryUnauthorized bool `json:"retry_unauthorized,omitempty"`
+
 	// Requests that pass without a session, as nobody.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`
 	// Claims that a user must have; all of them.
@@ -153,6 +160,16 @@ type Requirement struct {
 	// The claim's name, or a path with dots into nested ones.
 	Claim  string   `json:"claim"`
 	Values []string `json:"values"`
+}
+
+// AgeLimit is how old a token may be for some requests.
+type AgeLimit struct {
+	// The requests. None means all.
+	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
+	// The greatest age. 0 wants a new token for each request.
+	Age caddy.Duration `json:"age,omitempty"`
+
+	matchers caddyhttp.MatcherSets
 }
 
 // Header is the header that carries the token.

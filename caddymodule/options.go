@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // option is one line of a block.
@@ -58,6 +59,14 @@ func init() { // not a literal: the parsers refer to the table
 			p.handler.UserInfo = true
 			return p.noMore(usage)
 		}},
+		"retry_unauthorized": {usage: "retry_unauthorized", parse: func(p *parser, usage string) error {
+			p.handler.RetryUnauthorized = true
+			return p.noMore(usage)
+		}},
+		"refresh_if_older": {
+			usage: "refresh_if_older <matcher> <duration>, such as refresh_if_older /payments/* 1m", repeats: true,
+			reset: func(h *Handler) { h.RefreshIfOlder = nil }, parse: parseRefreshIfOlder,
+		},
 		"header":   {usage: "header <name> <value>, such as header X-Access-Token {token}", parse: parseHeader},
 		"store":    {usage: "store memory, or store bolt { path <file> }", parse: parseStore},
 		"cookie":   {usage: "cookie { ... }", parse: parseCookie},
@@ -203,6 +212,29 @@ func parseRequire(p *parser, usage string) error {
 	}
 	p.handler.Require = append(p.handler.Require, Requirement{Claim: args[0], Values: args[1:]})
 	return p.noBlock(usage)
+}
+
+func parseRefreshIfOlder(p *parser, usage string) error {
+	if p.matcher == nil {
+		return p.Errf("refresh_if_older is not a default for all sites: write it into the directive")
+	}
+	set, ok, err := p.matcher()
+	if err != nil {
+		return err
+	}
+	if !ok || !p.NextArg() {
+		return p.Errf("refresh_if_older takes a matcher and a duration: write %s", usage)
+	}
+	age, err := caddy.ParseDuration(p.Val())
+	if err != nil || age < 0 {
+		return p.Errf("refresh_if_older '%s' is not a duration: write %s", p.Val(), usage)
+	}
+	limit := AgeLimit{Age: caddy.Duration(age)}
+	if set != nil {
+		limit.MatchRaw = caddyhttp.RawMatcherSets{set}
+	}
+	p.handler.RefreshIfOlder = append(p.handler.RefreshIfOlder, limit)
+	return p.noMore(usage)
 }
 
 func parseOptional(p *parser, usage string) error {

@@ -106,6 +106,16 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 		}
 		h.store = store
 	}
+	for i := range h.RefreshIfOlder {
+		limit := &h.RefreshIfOlder[i]
+		mods, err := ctx.LoadModule(limit, "MatchRaw")
+		if err == nil {
+			err = limit.matchers.FromInterface(mods)
+		}
+		if err != nil {
+			return fmt.Errorf("refresh_if_older: %w", err)
+		}
+	}
 	if h.OptionalRaw != nil {
 		mods, err := ctx.LoadModule(h, "OptionalRaw")
 		if err != nil {
@@ -193,6 +203,17 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 			match, err := h.optional.AnyMatchWithError(r)
 			return match && err == nil
 		}
+	}
+	c.RetryUnauthorized = h.RetryUnauthorized
+	for _, limit := range h.RefreshIfOlder {
+		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
+			Age: time.Duration(limit.Age),
+			// Who cannot be told apart is treated as sensitive.
+			Match: func(r *http.Request) bool {
+				match, err := limit.matchers.AnyMatchWithError(r)
+				return match || err != nil
+			},
+		})
 	}
 	var ok bool
 	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {

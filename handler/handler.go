@@ -38,6 +38,12 @@ type Config struct {
 	PathPrefix string
 	Cookie     Cookie
 
+	// RefreshIfOlder says which requests want a token no older than what.
+	RefreshIfOlder []AgeLimit
+	// RetryUnauthorized refreshes a token that the app calls invalid, and repeats
+	// the request if it had no body.
+	RetryUnauthorized bool
+
 	// Optional reports whether a request may pass without a session, as nobody.
 	// Nil: none may.
 	Optional func(*http.Request) bool
@@ -130,6 +136,7 @@ func New(c Config) (*Handler, error) {
 		"/logout":          {"GET, HEAD, POST", h.serveLogout},
 		"/logout/callback": {"GET, HEAD", h.serveLoggedOut},
 		"/session":         {"GET, HEAD", h.serveSession},
+		"/session/refresh": {"POST", h.serveRefresh},
 	}
 	return h, nil
 }

@@ -86,9 +86,16 @@ func authTime(claims map[string]json.RawMessage) time.Time {
 	return time.Unix(seconds, 0)
 }
 
+// Discard revokes tokens that came too late for their session.
+func (f Refresher) Discard(ctx context.Context, t session.Tokens) {
+	// Nobody waits, and a token that stays behind expires: errors change
+	// nothing.
+	_ = f.Client.Revoke(ctx, t.RefreshToken, "refresh_token")
+}
+
 func sessionTokens(t *oauth.TokenResponse) session.Tokens {
 	return session.Tokens{
-		AccessToken: t.AccessToken, Expires: t.Expires,
+		AccessToken: t.AccessToken, Obtained: t.Sent, Expires: t.Expires,
 		RefreshToken: t.RefreshToken, RefreshExpires: t.RefreshExpires, IDToken: t.IDToken,
 	}
 }

@@ -35,7 +35,7 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	if !c.valid {
 		return h.relayAnonymous(w, r, c, next)
 	}
-	s, err := h.Keeper.Fresh(r.Context(), c.secret)
+	s, err := h.fresh(r, c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)
@@ -76,8 +76,12 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	}
 	ctx, detach := h.Keeper.Attach(r.Context(), s)
 	defer detach()
+	r = r.WithContext(ctx)
+	if h.RetryUnauthorized {
+		return h.relayRetrying(w, r, c, s, next)
+	}
 	defer h.prepare(r, c, s.AccessToken).restore()
-	return next(w, r.WithContext(ctx))
+	return next(w, r)
 }
 
 // prepared remembers the headers that were changed, so that the request is

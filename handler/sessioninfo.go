@@ -38,6 +38,41 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
+	return h.writeSession(w, r, s)
+}
+
+// refreshNowAge keeps a page that asks for new tokens all the time from getting
+// them all the time.
+const refreshNowAge = 10 * time.Second
+
+// serveRefresh gets a new token now, unless the one at hand is very young, for
+// a page that knows its user's rights have changed. It counts as use.
+func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+	if h.isForeign(r) {
+		return h.fail(w, r, foreign())
+	}
+	c := h.readCookies(r)
+	if !c.valid {
+		return h.unauthenticated(w, r)
+	}
+	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-refreshNowAge))
+	switch {
+	case errors.Is(err, session.ErrNotRefreshable):
+		return h.fail(w, r, &Error{
+			Status: http.StatusConflict, Code: "not_refreshable", Title: "Not refreshable",
+			Detail: "This session has no refresh token: it lasts as long as its access token.",
+		})
+	case errors.Is(err, session.ErrNoSession):
+		return h.unauthenticated(w, r)
+	case err != nil:
+		return h.fail(w, r, unavailable(err))
+	}
+	return h.writeSession(w, r, s)
+}
+
+func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *session.Session) error {
+	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	now := time.Now()
 	created := s.Created.UTC().Truncate(time.Second)
 	info.Authenticated, info.User, info.Claims = true, s.Subject, s.Claims

@@ -32,6 +32,9 @@ type TokenResponse struct {
 	// IDToken is as the server sent it, not verified, or empty.
 	IDToken string
 
+	// Sent is when the request was sent, from which all lifetimes count.
+	Sent time.Time
+
 	// Scope is what the server says it granted, empty if it does not say.
 	Scope string
 
@@ -56,6 +59,7 @@ func parseTokenResponse(a answer) (*TokenResponse, error) {
 		return nil, malformed(tokenEndpoint, a.status, err)
 	}
 	t := &TokenResponse{
+		Sent:           a.sent,
 		RefreshToken:   opaqueToken(members, "refresh_token"),
 		RefreshExpires: expiry(a.sent, members, "refresh_expires_in", "refresh_token_expires_in"),
 	}

@@ -123,7 +123,10 @@ func TestTokenResponse(t *testing.T) {
 			if !got.Expires.Equal(tc.want.Expires) {
 				t.Errorf("Expires is %v, want %v", got.Expires, tc.want.Expires)
 			}
-			got.Expires, tc.want.Expires = time.Time{}, time.Time{}
+			if got.Sent.IsZero() {
+				t.Error("Sent is not set")
+			}
+			got.Expires, tc.want.Expires, got.Sent = time.Time{}, time.Time{}, time.Time{}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Error(diff)
 			}

@@ -13,6 +13,9 @@ var (
 	// ErrIdentityChanged is returned by a Refresher's Identify for an ID token
 	// that is invalid or speaks of somebody else.
 	ErrIdentityChanged = errors.New("the refreshed ID token does not belong to this session")
+	// ErrNotRefreshable: the session is alive and has no refresh token, so a
+	// newer access token cannot be had.
+	ErrNotRefreshable = errors.New("the session has no refresh token")
 	// ErrClosed: the vault has been closed.
 	ErrClosed = errors.New("closed")
 )

@@ -28,6 +28,10 @@ type Event struct {
 	Kind    EventKind
 	ID      ID
 	Outcome Outcome
-	Reason  EndReason
-	Err     error
+	// ReuseSuspected, with Rejected: the refresh token was of the kind that is
+	// good for one use, was not sent before, and had not expired. Somebody else
+	// may have used it, or the server has revoked the login.
+	ReuseSuspected bool
+	Reason         EndReason
+	Err            error
 }

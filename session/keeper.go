@@ -56,9 +56,10 @@ type Session struct {
 	// Claims is a JSON object, or empty. It must not be modified.
 	Claims json.RawMessage
 	// AccessToken is valid unless the session comes from Peek.
-	AccessToken  string
-	TokenExpires time.Time
-	Created      time.Time
+	AccessToken   string
+	TokenObtained time.Time
+	TokenExpires  time.Time
+	Created       time.Time
 	// IdleEnd is when the session ends if it is not used again.
 	IdleEnd time.Time
 	// End is when it ends in any case.
@@ -100,6 +101,26 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 // The error is ErrNoSession, an *EndedError (which is also ErrNoSession), an
 // *UnavailableError, or that of ctx.
 func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
+	return k.fresh(ctx, secret, demand{})
+}
+
+// FreshSince is Fresh with a token that was obtained at the given time or
+// later, or while the call waited. It waits for that even if the token at hand
+// is good. The error can also be ErrNotRefreshable.
+func (k *Keeper) FreshSince(ctx context.Context, secret Secret, since time.Time) (*Session, error) {
+	return k.fresh(ctx, secret, demand{since: since})
+}
+
+// FreshOtherThan is Fresh with a token other than one that was found not to be
+// accepted any more. The error can also be ErrNotRefreshable.
+func (k *Keeper) FreshOtherThan(ctx context.Context, secret Secret, refused string) (*Session, error) {
+	return k.fresh(ctx, secret, demand{since: never, other: refused})
+}
+
+// never lies behind every time at which a token can be obtained.
+var never = time.Unix(1<<60, 0)
+
+func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, error) {
 	id := k.site.ID(secret)
 	h, err := k.readHot(ctx, id, secret)
 	if err != nil {
@@ -113,10 +134,13 @@ func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
 		k.touch(id, secret, now)
 	}
 	h.seen = now
-	if h.token.usable(now) && !h.token.due(now) {
+	if d.other == "" {
+		d.other = h.token.value
+	}
+	if d.met(&h.token, now) && !h.token.due(now) {
 		return k.session(id, &h), nil
 	}
-	return k.refreshed(ctx, id, secret, &h)
+	return k.refreshed(ctx, id, secret, &h, d)
 }
 
 // Peek returns the session of a secret without using it: its idle time runs
@@ -180,7 +204,7 @@ func (k *Keeper) session(id ID, h *hot) *Session {
 	}
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
-		AccessToken: h.token.value, TokenExpires: h.token.expires,
+		AccessToken: h.token.value, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
 		Created: h.created, IdleEnd: idleEnd, End: end,
 	}
 }

@@ -47,9 +47,11 @@ type accessToken struct {
 type cold struct {
 	refreshToken   string
 	refreshExpires time.Time // zero: not told
-	idToken        string
-	sid            string // the authorization server's name of its own session
-	restCold       []byte
+	// rotates: the server gave a new refresh token for the one before.
+	rotates  bool
+	idToken  string
+	sid      string // the authorization server's name of its own session
+	restCold []byte
 }
 
 // Fields of the hot part.
@@ -79,6 +81,7 @@ const (
 	fieldRefreshExpires
 	fieldIDToken
 	fieldSID
+	fieldRotates
 )
 
 func (h *hot) encode() []byte {
@@ -165,7 +168,16 @@ func (c *cold) encode() []byte {
 	w.time(fieldRefreshExpires, c.refreshExpires)
 	w.string(fieldIDToken, c.idToken)
 	w.string(fieldSID, c.sid)
+	if c.rotates {
+		w.uint(fieldRotates, 1)
+	}
 	return append(w, c.restCold...)
+}
+
+// refreshExpired reports whether the server said the refresh token ends before
+// now. That alone ends no session: the server is asked.
+func (c *cold) refreshExpired(now time.Time) bool {
+	return !c.refreshExpires.IsZero() && now.After(c.refreshExpires)
 }
 
 func decodeCold(part []byte) (c cold, ok bool) {
@@ -179,6 +191,8 @@ func decodeCold(part []byte) (c cold, ok bool) {
 			c.idToken = string(v)
 		case fieldSID:
 			c.sid = string(v)
+		case fieldRotates:
+			c.rotates = decodeUint(v) != 0
 		default:
 			return false
 		}

@@ -12,21 +12,34 @@ import (
 // server (each bounded by its client), judging the ID token, and the store.
 const flightTimeout = 45 * time.Second
 
-// refreshed serves a request that found its token due. With a usable token it
-// starts a refresh and does not wait for it.
-func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot) (*Session, error) {
+// demand is how fresh a request wants its token to be.
+type demand struct {
+	// since is when the token must have been obtained, or later; zero: any
+	// usable token will do.
+	since time.Time
+	// other is a token that will not do. Any other one was obtained while the
+	// request waited, and is fresh enough whatever the clock says.
+	other string
+}
+
+// met reports whether a token may be sent with the request.
+func (d demand) met(t *accessToken, now time.Time) bool {
+	return t.usable(now) && (d.since.IsZero() || !t.obtained.Before(d.since) || t.value != d.other)
+}
+
+// refreshed serves a request that found its token due, or not as fresh as it
+// wants it. If it can have the token at hand, it does not wait for the refresh
+// that it starts.
+func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d demand) (*Session, error) {
 	var timeout <-chan time.Time
 	for {
 		now := time.Now()
-		if h.token.refreshAt.IsZero() && !h.token.usable(now) {
-			// It may have been refreshed since it was read, hence the flight.
-			h.token.refreshAt = now
+		met := d.met(&h.token, now)
+		if met && !h.token.due(now) {
+			return k.session(id, h), nil
 		}
-		f, paused := (*flight)(nil), (*UnavailableError)(nil)
-		if h.token.due(now) {
-			f, paused = k.vault.join(id, func() (hot, error) { return k.fly(id, secret) })
-		}
-		if h.token.usable(now) {
+		f, paused := k.vault.join(id, func() (hot, error) { return k.fly(id, secret, d) })
+		if met {
 			return k.session(id, h), nil
 		}
 		if paused != nil {
@@ -44,11 +57,15 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot) (*
 		case <-timeout:
 			return nil, &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes longer than refresh_timeout")}
 		}
+		if errors.Is(f.err, ErrNotRefreshable) && d.since.IsZero() {
+			continue // somebody else wanted more than this request does
+		}
 		if f.err != nil {
 			return nil, f.err
 		}
-		// Usable, but for a token that lives shorter than this took. Those who
-		// wait share the result, hence the copy.
+		// Good, but for a token that lives shorter than this took, and for a
+		// flight begun by somebody less demanding. Those who wait share the
+		// result, hence the copy.
 		fresh := f.hot
 		h = &fresh
 	}
@@ -57,7 +74,7 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot) (*
 // fly is one refresh, from reading the record to committing the new one. It
 // runs once per session at a time and on no request's context: a client that
 // hangs up must not lose a token that the server has already rotated.
-func (k *Keeper) fly(id ID, secret Secret) (hot, error) {
+func (k *Keeper) fly(id ID, secret Secret, d demand) (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
 	defer cancel()
 	rec, err := k.read(ctx, id, secret)
@@ -70,28 +87,38 @@ func (k *Keeper) fly(id ID, secret Secret) (hot, error) {
 	}
 	// Whoever asked may have read an older record: the flight before this one,
 	// or another instance, has refreshed since.
-	if !rec.token.due(now) {
-		if rec.token.usable(now) {
-			return rec.hot, nil
-		}
-		reason := EndNoRefreshToken
-		if rec.refreshToken != "" {
-			reason = EndRefusedUnclear
-		}
-		return hot{}, k.finish(ctx, id, reason)
+	if !rec.token.due(now) && d.met(&rec.token, now) {
+		return rec.hot, nil
+	}
+	if rec.token.refreshAt.IsZero() {
+		return k.notRefreshable(ctx, id, rec, now)
 	}
 	rec.seen = now // only requests cause refreshes
 	if !sleepUntil(ctx, rec.token.obtained.Add(refreshEvery)) {
 		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
 	}
 	answer := k.Refresher.Refresh(ctx, rec.refreshToken)
+	unanswered := k.vault.lastUnanswered(id)
 	if answer.Outcome == Unanswered {
 		// It may have been processed. One more try finds out: if the server
 		// took the token, nothing is lost by asking.
+		unanswered = true
 		k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Unanswered, Err: answer.Err})
 		answer = k.Refresher.Refresh(ctx, rec.refreshToken)
 	}
-	return k.settle(ctx, id, secret, rec, answer)
+	return k.settle(ctx, id, secret, rec, answer, unanswered)
+}
+
+// notRefreshable is for a session without a refresh token, or with one that was
+// refused: it lasts as long as its access token.
+func (k *Keeper) notRefreshable(ctx context.Context, id ID, rec *record, now time.Time) (hot, error) {
+	switch {
+	case rec.token.usable(now):
+		return hot{}, ErrNotRefreshable
+	case rec.refreshToken != "":
+		return hot{}, k.finish(ctx, id, EndRefusedUnclear)
+	}
+	return hot{}, k.finish(ctx, id, EndNoRefreshToken)
 }
 
 // refreshEvery spaces the refreshes of one session, whatever lifetime a server
@@ -114,12 +141,16 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-// settle does what the answer means for the session.
-func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, answer Answer) (hot, error) {
+// settle does what the answer means for the session. unanswered says that this
+// refresh token was sent before without an answer.
+func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, answer Answer, unanswered bool) (hot, error) {
 	if answer.Outcome == Refreshed {
 		return k.accept(ctx, id, secret, rec, answer.Tokens)
 	}
-	k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: answer.Outcome, Err: answer.Err})
+	k.Observe(Event{
+		Kind: EventRefreshFailed, ID: id, Outcome: answer.Outcome, Err: answer.Err,
+		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.refreshExpired(time.Now()),
+	})
 	switch answer.Outcome {
 	case Rejected, Unclear:
 		// Another instance may have been faster.
@@ -140,7 +171,7 @@ func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, 
 			next.refreshToken = t
 			next.rotation++
 			if err := k.commit(ctx, id, secret, &next); err != nil {
-				return k.adopt(ctx, id, secret, err)
+				return k.adopt(ctx, id, secret, err, answer.Tokens)
 			}
 		}
 	}
@@ -149,7 +180,7 @@ func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, 
 		Misconfigured: answer.Outcome == Misconfigured,
 		Err:           fmt.Errorf("refreshing: %w", answer.Err),
 	}
-	k.vault.pauseAfter(id, failure, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	k.vault.pauseAfter(id, failure, answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	return hot{}, failure
 }
 
@@ -163,18 +194,36 @@ func (k *Keeper) giveUpRefreshing(ctx context.Context, id ID, secret Secret, rec
 	next.token.refreshAt = time.Time{}
 	next.rotation++
 	if err := k.commit(ctx, id, secret, &next); err != nil {
-		return k.adopt(ctx, id, secret, err)
+		return k.adopt(ctx, id, secret, err, Tokens{})
 	}
 	return next.hot, nil
 }
 
-// adopt follows a commit that failed: whoever overtook it left a good record.
-func (k *Keeper) adopt(ctx context.Context, id ID, secret Secret, err error) (hot, error) {
+// adopt follows a commit that failed. If the session has ended meanwhile, the
+// new tokens are given back. If somebody was faster, their record is as good;
+// ours are then left alone, since revoking them could revoke theirs.
+func (k *Keeper) adopt(ctx context.Context, id ID, secret Secret, err error, t Tokens) (hot, error) {
 	if !errors.Is(err, errOvertaken) {
+		k.discard(t)
 		return hot{}, err
 	}
 	return k.readHot(ctx, id, secret)
 }
+
+// discard gives back tokens that no session has a use for.
+func (k *Keeper) discard(t Tokens) {
+	if t.RefreshToken == "" {
+		return
+	}
+	k.vault.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), discardTimeout)
+		defer cancel()
+		k.Refresher.Discard(ctx, t)
+	})
+}
+
+// discardTimeout bounds giving back tokens, for which nobody waits.
+const discardTimeout = 10 * time.Second
 
 // accept commits new tokens. A rotated refresh token is committed before
 // anything else is looked at, still beside the old access token: whatever
@@ -183,13 +232,14 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 	next := *rec
 	next.rotation++
 	rotated := t.RefreshToken != "" && t.RefreshToken != rec.refreshToken
+	next.rotates = rotated
 	if t.RefreshToken != "" {
 		next.refreshToken, next.refreshExpires = t.RefreshToken, t.RefreshExpires
 	}
 	if t.IDToken != "" {
 		if rotated {
 			if err := k.commit(ctx, id, secret, &next); err != nil {
-				return k.adopt(ctx, id, secret, err)
+				return k.adopt(ctx, id, secret, err, t)
 			}
 			// The next commit is newer than this one, also for a retry of this
 			// one that is still on its way.
@@ -202,7 +252,7 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 	next.token = newAccessToken(t, true, time.Now(), k.DefaultTokenLifetime)
 	next.token.rest = rec.token.rest
 	if err := k.commit(ctx, id, secret, &next); err != nil {
-		return k.adopt(ctx, id, secret, err)
+		return k.adopt(ctx, id, secret, err, t)
 	}
 	k.vault.resume(id)
 	k.Observe(Event{Kind: EventRefreshed, ID: id})
@@ -219,6 +269,7 @@ func (k *Keeper) identify(ctx context.Context, id ID, next *record, t Tokens) er
 		return nil
 	case errors.Is(err, ErrIdentityChanged):
 		k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Malformed, Err: err})
+		k.discard(t)
 		return k.finish(ctx, id, EndIdentityChanged)
 	default:
 		k.Observe(Event{Kind: EventIDTokenKept, ID: id, Err: err})

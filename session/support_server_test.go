@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 )
 
@@ -49,6 +51,8 @@ type authServer struct {
 	reuses   int
 	families []*family
 	access   map[string]time.Time // access token: its expiry
+	// discarded are the refresh tokens that were given back.
+	discarded []string
 }
 
 // family is the tokens that come from one login.
@@ -223,6 +227,23 @@ func (c client) Identify(ctx context.Context, current Identity, t Tokens) (Ident
 		return judge(current, t)
 	}
 	return current, nil
+}
+
+// Discard notes which refresh tokens were given back.
+func (c client) Discard(_ context.Context, t Tokens) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.discarded = append(c.discarded, t.RefreshToken)
+}
+
+// wantDiscarded checks which refresh tokens were given back.
+func (s *authServer) wantDiscarded(t *testing.T, want ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.discarded, want) {
+		t.Errorf("given back: %q, want %q", s.discarded, want)
+	}
 }
 
 // set changes the server's ways.

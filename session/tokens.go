@@ -11,7 +11,8 @@ import (
 // a refresh token.
 type Tokens struct {
 	AccessToken string
-	// Obtained is when the request for the tokens was sent; zero: now.
+	// Obtained is when the request for the tokens was sent, from which their
+	// lifetime counts.
 	Obtained time.Time
 	// Expires is when the access token expires; zero: the server did not say.
 	Expires time.Time
@@ -74,7 +75,7 @@ type Answer struct {
 }
 
 // Refresher is what the keeper needs from the client of the authorization
-// server. Both methods are called outside of any request's context.
+// server. Its methods are called outside of any request's context.
 type Refresher interface {
 	// Refresh redeems a refresh token, once: it must not repeat the request.
 	Refresh(ctx context.Context, refreshToken string) Answer
@@ -82,6 +83,9 @@ type Refresher interface {
 	// errors.Is ErrIdentityChanged if the token is not for this subject or not
 	// valid, and anything else if that could not be found out.
 	Identify(ctx context.Context, current Identity, tokens Tokens) (Identity, error)
+	// Discard is called with tokens that came for a session which had ended
+	// meanwhile, so that they can be revoked.
+	Discard(ctx context.Context, tokens Tokens)
 }
 
 const (

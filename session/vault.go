@@ -72,6 +72,8 @@ type pause struct {
 	until    time.Time
 	failures int
 	err      *UnavailableError
+	// unanswered: a refresh token was sent, and nobody knows what became of it.
+	unanswered bool
 }
 
 // join returns the session's flight, and starts one with run if there is none.
@@ -123,7 +125,7 @@ const (
 // pauseAfter notes a failure and returns how long to wait: doubling from 1 s
 // to 30 s, plus a spread of up to a quarter, and never less than the server
 // asked for.
-func (v *Vault) pauseAfter(id ID, failure *UnavailableError, spread float64) time.Duration {
+func (v *Vault) pauseAfter(id ID, failure *UnavailableError, unanswered bool, spread float64) time.Duration {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	p := v.pauses[id]
@@ -135,8 +137,16 @@ func (v *Vault) pauseAfter(id ID, failure *UnavailableError, spread float64) tim
 	if len(v.pauses) >= pausesKept {
 		maps.DeleteFunc(v.pauses, func(_ ID, p pause) bool { return now.After(p.until) })
 	}
-	v.pauses[id] = pause{until: now.Add(wait), failures: p.failures + 1, err: failure}
+	v.pauses[id] = pause{until: now.Add(wait), failures: p.failures + 1, err: failure, unanswered: unanswered || p.unanswered}
 	return wait
+}
+
+// lastUnanswered reports whether a refresh of this session got no answer since
+// the last one that did.
+func (v *Vault) lastUnanswered(id ID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.pauses[id].unanswered
 }
 
 // resume forgets the failures of a session.

@@ -1,0 +1,50 @@
+package handler
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// AgeLimit is how old a token may be for some requests: sensitive ones, or
+// those of an app that wants its claims anew from time to time.
+type AgeLimit struct {
+	Match func(*http.Request) bool
+	// Age 0 wants a new token for each request.
+	Age time.Duration
+}
+
+// reloginAge is the least age at which a session that cannot refresh is sent
+// through a new login: a login that is already over by the time its first
+// request comes would never be young enough.
+const reloginAge = 30 * time.Second
+
+// fresh returns the session behind a request, with a token as young as the
+// request wants it.
+func (h *Handler) fresh(r *http.Request, c cookies) (*session.Session, error) {
+	age, limited := h.ageLimit(r)
+	if !limited {
+		return h.Keeper.Fresh(r.Context(), c.secret)
+	}
+	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-age))
+	if !errors.Is(err, session.ErrNotRefreshable) {
+		return s, err
+	}
+	s, err = h.Keeper.Fresh(r.Context(), c.secret)
+	if err == nil && time.Since(s.TokenObtained) > max(age, reloginAge) {
+		return nil, session.ErrNoSession // only a new login helps
+	}
+	return s, err
+}
+
+// ageLimit is the strictest limit for a request.
+func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {
+	for _, l := range h.RefreshIfOlder {
+		if (!limited || l.Age < age) && l.Match(r) {
+			age, limited = l.Age, true
+		}
+	}
+	return age, limited
+}
