@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
@@ -74,10 +75,21 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client},
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout), DefaultTokenLifetime: defaultTokenLifetime,
-		Observe: handler.NewObserver(h.logger),
+		Observe: observer(h.logger),
 	})
-	h.handler, err = handler.New(handlerConfig)
-	return err
+	if h.handler, err = handler.New(handlerConfig); err != nil {
+		return err
+	}
+	return registerMetrics(ctx)
+}
+
+// observer logs and counts.
+func observer(logger *zap.Logger) func(session.Event) {
+	log := handler.NewObserver(logger)
+	return func(e session.Event) {
+		countEvent(e)
+		log(e)
+	}
 }
 
 // cookieName tells apart sites that share an authorization server and a client:
@@ -188,6 +200,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,
 		Fail:               fail,
+		Meter:              meter{},
 	}
 	if h.Cookie != nil {
 		c.Cookie = handler.Cookie{Name: h.Cookie.Name, Domain: h.Cookie.Domain, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned}

@@ -107,7 +107,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in is over",
 		Detail: "It took too long, was completed already, or was begun in another browser.",
-		Retry:  state.Return, Err: cause,
+		Retry:  state.Return, Err: cause, login: true,
 	})
 }
 
@@ -124,18 +124,19 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state log
 	case "access_denied":
 		return h.fail(w, r, &Error{
 			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
-			Detail: "You, or the sign-in service, did not allow it.", Retry: a.Return,
+			Detail: "You, or the sign-in service, did not allow it.", Retry: a.Return, login: true,
 		})
 	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The sign-in service reported a problem.", Retry: a.Return,
+		Detail: "The sign-in service reported a problem.", Retry: a.Return, login: true,
 		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
 	})
 }
 
 // restart begins the login anew, for the same page.
 func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, wanted, prompt string) error {
+	h.Meter.Login("restarted")
 	return h.startLogin(w, r, login{state: loginState{Restarts: state.Restarts + 1}, wanted: wanted, prompt: prompt})
 }
 
@@ -153,6 +154,6 @@ func (h *Handler) callbackError(err error) *Error {
 	}
 	return &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The answer of the sign-in service could not be accepted.", Retry: "/", Err: err,
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: "/", Err: err, login: true,
 	}
 }

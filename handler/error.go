@@ -32,6 +32,7 @@ type Error struct {
 	Err error
 
 	prefix string
+	login  bool // it ends a login
 }
 
 func (e *Error) Error() string {
@@ -118,7 +119,7 @@ func loginUnavailable(err error) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
-		Retry: "/", Err: err,
+		Retry: "/", Err: err, login: true,
 	}
 }
 
@@ -126,7 +127,7 @@ func storeUnavailable(err error) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
-		Retry: "/", Err: err,
+		Retry: "/", Err: err, login: true,
 	}
 }
 

@@ -69,9 +69,25 @@ type Config struct {
 	// a page that says so.
 	PostLogoutRedirect string
 
+	// Meter counts. Nil: nobody does.
+	Meter Meter
 	// Fail answers a request that ends in an error page. Nil: Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
 }
+
+// Meter counts what happens, by words that are few and ours.
+type Meter interface {
+	// Login counts a login that was "completed" or "restarted", or the code of
+	// the error page it ended on.
+	Login(result string)
+	// Refusal counts an error answer by its code.
+	Refusal(code string)
+}
+
+type noMeter struct{}
+
+func (noMeter) Login(string)   {}
+func (noMeter) Refusal(string) {}
 
 // Handler serves one site.
 type Handler struct {
@@ -122,6 +138,9 @@ func New(c Config) (*Handler, error) {
 	}
 	if c.SetUser == nil {
 		c.SetUser = func(*http.Request, *session.Session) {}
+	}
+	if c.Meter == nil {
+		c.Meter = noMeter{}
 	}
 	if c.Fail == nil {
 		c.Fail = func(w http.ResponseWriter, r *http.Request, e *Error) error {
@@ -186,6 +205,10 @@ func methodListed(methods, method string) bool {
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	ownAnswer(w)
 	e.prefix = h.PathPrefix
+	h.Meter.Refusal(e.Code)
+	if e.login {
+		h.Meter.Login(e.Code)
+	}
 	if e.Status >= http.StatusInternalServerError {
 		h.logFailure(e)
 	}

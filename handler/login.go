@@ -95,6 +95,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 	ownAnswer(w)
 	// RFC 9110, section 15.5.2, wants a challenge beside every 401.
 	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
+	h.Meter.Refusal("login_required")
 	(&Error{
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Send the browser's window to login_url.",
@@ -129,6 +130,7 @@ func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c cookie
 				zap.String("likely_cause", "it wants scope offline_access (many servers, some only with prompt=consent), access_type=offline (Google), or refresh tokens enabled for this client"))
 		})
 	}
+	h.Meter.Login("completed")
 	h.Logger.Info("login", zap.Stringer("session", s.ID), zap.Time("session_ends", s.End))
 	h.setSession(w, secret)
 	done := attempt{State: a.State, Return: a.Return, Begun: a.Begun, Done: true, Completed: a.Completed + 1, LoopSince: a.LoopSince}
@@ -167,7 +169,7 @@ func loginLoop(a attempt) *Error {
 		Title:  "Signing in does not last",
 		Detail: "You have signed in several times, but your browser does not send back the session's cookie. Cookies may be blocked for this site, or another one of the same name is in the way. Allow or delete this site's cookies and try again.",
 		Err:    errors.New("the browser completed three logins within a minute without sending the session's cookie: it blocks cookies, reaches the site under another host, or something on the way drops Set-Cookie"),
-		Retry:  a.Return,
+		Retry:  a.Return, login: true,
 	}
 }
 

@@ -21,12 +21,20 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 		case session.EventEnded:
 			logger.Info("session ended", id, zap.String("reason", string(e.Reason)))
 		case session.EventRefreshFailed:
-			if !limit.allow("refresh " + e.Outcome.String()) {
+			cause := "refresh " + e.Outcome.String()
+			if e.ReuseSuspected {
+				cause = "reuse"
+			}
+			if !limit.allow(cause) {
 				return
 			}
 			fields := []zap.Field{id, zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
 			switch e.Outcome {
 			case session.Rejected:
+				if e.ReuseSuspected {
+					logger.Warn("refresh refused on the token's first use: somebody else has used it, or the authorization server has revoked the login", fields...)
+					return
+				}
 				logger.Info("refresh refused", fields...)
 			case session.Misconfigured, session.Malformed:
 				logger.Error("refresh failed, and will until the configuration here or at the authorization server is put right", fields...)

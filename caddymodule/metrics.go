@@ -1,0 +1,71 @@
+package caddymodule
+
+import (
+	"errors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// The collectors exist once, so that a reload resets no counter. All labels are
+// words of ours: no user, session or path is among them.
+var (
+	loginsTotal = counter("logins_total", "Logins by how they went: completed, restarted, or the code of the page they ended on.", "result")
+	refusals    = counter("refusals_total", "Requests answered with an error of oauth_session, by its code.", "code")
+	refreshes   = counter("refreshes_total", "Refreshes by outcome.", "outcome")
+	endings     = counter("sessions_ended_total", "Sessions that ended, by reason.", "reason")
+	unwritten   = counter("unwritten_total", "Times that new tokens could not be written to the store and were kept in memory.")
+	discarded   = counter("discarded_total", "Times that new tokens came for a session which had ended.")
+)
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "oauth_session", Name: name, Help: help,
+	}, labels)
+}
+
+// registerMetrics makes the collectors known to a configuration's registry.
+func registerMetrics(ctx caddy.Context) error {
+	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, discarded} {
+		err := ctx.GetMetricsRegistry().Register(c)
+		var already prometheus.AlreadyRegisteredError
+		if err != nil && !errors.As(err, &already) {
+			return err
+		}
+	}
+	return nil
+}
+
+// countEvent counts what happens to sessions outside of requests.
+func countEvent(e session.Event) {
+	switch e.Kind {
+	case session.EventRefreshed:
+		refreshes.WithLabelValues(session.Refreshed.String()).Inc()
+	case session.EventRefreshFailed:
+		outcome := e.Outcome.String()
+		if e.ReuseSuspected {
+			outcome = "reuse_suspected"
+		}
+		refreshes.WithLabelValues(outcome).Inc()
+	case session.EventEnded:
+		endings.WithLabelValues(string(e.Reason)).Inc()
+	case session.EventUnwritten:
+		unwritten.WithLabelValues().Inc()
+	case session.EventDiscarded:
+		discarded.WithLabelValues().Inc()
+	}
+}
+
+// meter counts what a handler answers.
+type meter struct{}
+
+var _ handler.Meter = meter{}
+
+// Login implements handler.Meter.
+func (meter) Login(result string) { loginsTotal.WithLabelValues(result).Inc() }
+
+// Refusal implements handler.Meter.
+func (meter) Refusal(code string) { refusals.WithLabelValues(code).Inc() }
