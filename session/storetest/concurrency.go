@@ -85,7 +85,7 @@ func race(call func(i int) error) (winner int, err error) {
 		case err == nil:
 			winner = i
 		case !errors.Is(err, session.ErrConflict):
-			return 0, fmt.Errorf("got error %q, want nil or ErrConflict", err)
+			return 0, fmt.Errorf("got error %w, want nil or ErrConflict", err)
 		}
 	}
 	if winner < 0 {

@@ -100,7 +100,7 @@ func replaceCall(item session.Item) string {
 
 func wantNil(call string, err error) error {
 	if err != nil {
-		return fmt.Errorf("%s: got error %q, want nil", call, err)
+		return fmt.Errorf("%s: got error %w, want nil", call, err)
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func wantNil(call string, err error) error {
 func wantErr(call string, got, want error) error {
 	switch {
 	case got == nil:
-		return fmt.Errorf("%s: got nil, want error %q", call, want)
+		return fmt.Errorf("%s: got nil, want error %w", call, want)
 	case !errors.Is(got, want):
 		return fmt.Errorf("%s: got error %q, want %q", call, got, want)
 	}
