@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -17,6 +18,9 @@ const (
 	// maxAttempts is how many logins one browser can have open at a time. The
 	// oldest gives way: its tab still finds its way by the state parameter.
 	maxAttempts = 5
+	// maxAttemptsSize is what the cookies beside a new one may take in all, so
+	// that the whole Cookie header stays below what servers accept.
+	maxAttemptsSize = 4 << 10
 	// stateNameLength is how much of the state names the cookie of its attempt.
 	stateNameLength = 12
 	// maxStateReturnPath keeps the state parameter short enough for every
@@ -31,11 +35,14 @@ const (
 // somebody who has not logged in.
 type attempt struct {
 	// State is the hash of the state parameter this attempt was begun with.
-	State    []byte    `json:"s"`
-	Nonce    string    `json:"n,omitempty"`
-	Verifier string    `json:"v,omitempty"`
-	Return   string    `json:"r"`
-	Begun    time.Time `json:"b"`
+	State    []byte `json:"s"`
+	Nonce    string `json:"n,omitempty"`
+	Verifier string `json:"v,omitempty"`
+	// Asked: it was begun at the login endpoint, and is not content with a
+	// session that is there by now.
+	Asked  bool      `json:"a,omitempty"`
+	Return string    `json:"r"`
+	Begun  time.Time `json:"b"`
 	// Done is set when the login is complete. The cookie stays for the rest of
 	// its life, for whoever comes back to the callback, and for the loop
 	// breaker.
@@ -65,7 +72,7 @@ func (h *Handler) sealState(s loginState) (string, error) {
 	if len(s.Return) > maxStateReturnPath {
 		s.Return = ""
 	}
-	plain, err := json.Marshal(s)
+	plain, err := marshal(s)
 	if err != nil {
 		return "", err
 	}
@@ -99,7 +106,7 @@ func hashState(state string) []byte {
 // setAttempt keeps an attempt in the browser, and lets the oldest ones go if
 // there are too many.
 func (h *Handler) setAttempt(w http.ResponseWriter, c cookies, name string, a attempt) error {
-	plain, err := json.Marshal(a)
+	plain, err := marshal(a)
 	if err != nil {
 		return err
 	}
@@ -117,16 +124,19 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c cookies, name string, a at
 func (h *Handler) evictAttempts(w http.ResponseWriter, c cookies, but string) {
 	type candidate struct {
 		name string
+		size int
 		a    attempt
 		ok   bool
 	}
 	var open []candidate
+	size := 0
 	for _, login := range c.logins {
 		if login.Name == but {
 			continue
 		}
 		a, ok := h.openAttempt(login)
-		open = append(open, candidate{login.Name, a, ok})
+		open = append(open, candidate{login.Name, len(login.Name) + len(login.Value), a, ok})
+		size += len(login.Name) + len(login.Value)
 	}
 	before := func(x, y candidate) bool {
 		switch {
@@ -137,7 +147,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c cookies, but string) {
 		}
 		return x.a.Begun.Before(y.a.Begun)
 	}
-	for len(open) >= maxAttempts {
+	for len(open) >= maxAttempts || size > maxAttemptsSize {
 		oldest := 0
 		for i := range open {
 			if before(open[i], open[oldest]) {
@@ -145,6 +155,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c cookies, but string) {
 			}
 		}
 		h.clearAttempt(w, open[oldest].name)
+		size -= open[oldest].size
 		open = append(open[:oldest], open[oldest+1:]...)
 	}
 }
@@ -214,6 +225,15 @@ func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
 		Name: name, Value: value, MaxAge: maxAge, Path: "/", Secure: true, HttpOnly: true,
 		SameSite: sameSite, Partitioned: h.Cookie.Partitioned,
 	}
+}
+
+// marshal is json.Marshal, which however writes & as six bytes.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // randomText returns n random bytes in base64url.

@@ -25,7 +25,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if isPrefetch(r) {
 		return h.fail(w, r, badRequest(errors.New("a login is not completed by a prefetch")))
 	}
-	q, err := singleParams(h.OriginalURL(r).RawQuery, "state", "code", "error", "error_description")
+	q, err := singleParams(h.OriginalURL(r).RawQuery, "state", "code", "error", "error_description", "iss")
 	if err != nil {
 		return h.fail(w, r, badRequest(err))
 	}
@@ -39,8 +39,9 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if !ok || a.Done {
 		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
 	}
-	if err := h.checkIssuer(r); err != nil {
-		return h.fail(w, r, h.callbackError(err))
+	// Protects from the answer of another server (RFC 9207).
+	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
+		return h.fail(w, r, callbackError(err, a.Return))
 	}
 	if q["error"] != "" {
 		return h.refusedLogin(w, r, state, a, q["error"], q["error_description"])
@@ -48,16 +49,22 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if q["code"] == "" {
 		return h.fail(w, r, badRequest(errors.New("neither code nor error")))
 	}
+	if !a.Asked && h.hasSession(r, c) {
+		// Another tab was faster, and this one has what it waited for. A second
+		// session would end the first, and the requests under way in it.
+		h.clearAttempt(w, name)
+		return h.landHere(w, r, a.Return)
+	}
 	return h.redeem(w, r, c, name, state, a, q["code"])
 }
 
-// checkIssuer protects from the answer of another server (RFC 9207).
-func (h *Handler) checkIssuer(r *http.Request) error {
-	query := h.OriginalURL(r).Query()
-	if len(query["iss"]) > 1 {
-		return errors.New("the parameter iss occurs twice")
+// landHere is land for those who have not asked for the origin yet.
+func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) error {
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
 	}
-	return h.Client.CheckIssuer(r.Context(), query["iss"])
+	return h.land(w, r, origin, path)
 }
 
 // redeem exchanges the code and keeps the session. It does not depend on the
@@ -73,13 +80,13 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c cookies, name
 		var tokenErr *oauth.TokenError
 		if errors.As(err, &tokenErr) && (tokenErr.Kind == oauth.Rejected || tokenErr.Kind == oauth.Unclear) && state.Restarts < maxRestartsStale {
 			h.Logger.Info("login restarted: the authorization server refused the code", zap.Error(err))
-			return h.restart(w, r, state, a.Return, "")
+			return h.restart(w, r, state, a)
 		}
-		return h.fail(w, r, h.callbackError(fmt.Errorf("redeeming code: %w", err)))
+		return h.fail(w, r, callbackError(fmt.Errorf("redeeming code: %w", err), a.Return))
 	}
 	who, err := h.identify(r.Context(), answer, a.Nonce)
 	if err != nil {
-		return h.fail(w, r, h.callbackError(err))
+		return h.fail(w, r, callbackError(err, a.Return))
 	}
 	return h.completeLogin(w, r, c, name, a, who, sessionTokens(answer))
 }
@@ -91,17 +98,13 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if c := h.readCookies(r); c.valid {
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			origin, failure := h.origin(r)
-			if failure != nil {
-				return h.fail(w, r, failure)
-			}
-			return h.land(w, r, origin, state.Return)
+			return h.landHere(w, r, state.Return)
 		case isUnavailable(err):
 			return h.fail(w, r, unavailable(err))
 		}
 	}
 	if state.Restarts < maxRestartsStale {
-		return h.restart(w, r, state, state.Return, "")
+		return h.restart(w, r, state, attempt{Return: state.Return})
 	}
 	h.Logger.Info("login not completed", zap.Error(cause))
 	return h.fail(w, r, &Error{
@@ -119,7 +122,7 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state log
 	switch code {
 	case "temporarily_unavailable", "server_error", "login_required", "interaction_required", "account_selection_required", "consent_required":
 		if state.Restarts < maxRestartsServer {
-			return h.restart(w, r, state, a.Return, "")
+			return h.restart(w, r, state, a)
 		}
 	case "access_denied":
 		return h.fail(w, r, &Error{
@@ -134,26 +137,26 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state log
 	})
 }
 
-// restart begins the login anew, for the same page.
-func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, wanted, prompt string) error {
+// restart begins the login anew, for the same page and without a prompt.
+func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a attempt) error {
 	h.Meter.Login("restarted")
-	return h.startLogin(w, r, login{state: loginState{Restarts: state.Restarts + 1}, wanted: wanted, prompt: prompt})
+	return h.startLogin(w, r, login{wanted: a.Return, asked: a.Asked, restarts: state.Restarts + 1})
 }
 
 // callbackError sorts what can go wrong between code and session.
-func (h *Handler) callbackError(err error) *Error {
+func callbackError(err error, wanted string) *Error {
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
 		switch tokenErr.Kind {
 		case oauth.Unavailable, oauth.Unanswered:
-			return loginUnavailable(err)
+			return loginUnavailable(err, wanted)
 		}
 	}
 	if errors.Is(err, oauth.ErrMetadataUnavailable) || errors.Is(err, oauth.ErrKeysUnavailable) {
-		return loginUnavailable(err)
+		return loginUnavailable(err, wanted)
 	}
 	return &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The answer of the sign-in service could not be accepted.", Retry: "/", Err: err, login: true,
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: wanted, Err: err, login: true,
 	}
 }

@@ -1,9 +1,11 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -32,8 +34,9 @@ const (
 	defaultCookieName = "oauth_session"
 	hostPrefix        = "__Host-"
 	securePrefix      = "__Secure-"
-	// maxLoginCookies bounds how many are looked into: we leave five.
-	maxLoginCookies = 20
+	// These bound how many are looked into: we leave five, and one.
+	maxLoginCookies   = 20
+	maxSessionCookies = 4
 )
 
 // complete fills in the defaults and refuses what browsers would not keep.
@@ -50,6 +53,9 @@ func (c *Cookie) complete() error {
 	}
 	if strings.HasPrefix(c.Name, loginCookiePrefix) {
 		return fmt.Errorf("cookie name %q: names that begin with %s are those of the login cookies", c.Name, loginCookiePrefix)
+	}
+	if strings.Trim(c.Domain, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") != "" {
+		return fmt.Errorf("cookie domain %q: give a host name such as example.com", c.Domain)
 	}
 	switch c.SameSite {
 	case "", "lax":
@@ -100,10 +106,11 @@ func (h *Handler) sessionCookie(value string, maxAge int) *http.Cookie {
 
 // cookies is what a request's Cookie header held of ours.
 type cookies struct {
-	// secret is valid if sent; it is not if there were several session cookies
-	// or one that we cannot have set.
+	// secret is the session's, if valid.
 	secret session.Secret
 	valid  bool
+	// secrets are all that were sent, few and without repetition.
+	secrets []session.Secret
 	// present: there was a session cookie of whatever kind.
 	present bool
 	// ended: its session has turned out to be at its end.
@@ -123,7 +130,32 @@ func (h *Handler) readCookies(r *http.Request) cookies {
 			c.others = append(c.others, rest)
 		}
 	}
+	switch len(c.secrets) {
+	case 0:
+	case 1:
+		c.secret, c.valid = c.secrets[0], true
+	default:
+		c.secret, c.valid = h.pickSession(r.Context(), c.secrets)
+	}
 	return c
+}
+
+// pickSession finds the one of several session cookies that has a session: the
+// others were set under other attributes, or by a neighbour on a shared domain.
+// If two have one, somebody may be trying to slip in theirs, and none counts.
+func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (picked session.Secret, ok bool) {
+	for _, s := range secrets {
+		// A store that does not answer is found out again when the session is
+		// used.
+		if _, err := h.Keeper.Peek(ctx, s); errors.Is(err, session.ErrNoSession) {
+			continue
+		}
+		if ok {
+			return session.Secret{}, false
+		}
+		picked, ok = s, true
+	}
+	return picked, ok
 }
 
 func (h *Handler) readCookieLine(line string, c *cookies) string {
@@ -136,11 +168,11 @@ func (h *Handler) readCookieLine(line string, c *cookies) string {
 		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
 		switch {
 		case name == h.Cookie.Name:
+			c.present = true
 			secret, ok := session.ParseSecret(value)
-			// Two session cookies: one of them is not ours, and nobody can
-			// tell which.
-			c.valid = ok && !c.present
-			c.present, c.secret = true, secret
+			if ok && len(c.secrets) < maxSessionCookies && !slices.Contains(c.secrets, secret) {
+				c.secrets = append(c.secrets, secret)
+			}
 		case strings.HasPrefix(name, loginCookiePrefix):
 			if len(c.logins) < maxLoginCookies {
 				c.logins = append(c.logins, &http.Cookie{Name: name, Value: value})

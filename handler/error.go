@@ -107,6 +107,10 @@ func badRequest(err error) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
 }
 
+func tooEarly() *Error {
+	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."}
+}
+
 func internal(err error) *Error {
 	return &Error{Status: http.StatusInternalServerError, Code: "internal", Title: "Something went wrong", Detail: "Please try again.", Err: err}
 }
@@ -115,19 +119,19 @@ func foreign() *Error {
 	return &Error{Status: http.StatusForbidden, Code: "cross_origin", Title: "Not allowed from another site", Detail: "This request was sent by a page of another site."}
 }
 
-func loginUnavailable(err error) *Error {
+func loginUnavailable(err error, wanted string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
-		Retry: "/", Err: err, login: true,
+		Retry: wanted, Err: err, login: true,
 	}
 }
 
-func storeUnavailable(err error) *Error {
+func storeUnavailable(err error, wanted string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
-		Retry: "/", Err: err, login: true,
+		Retry: wanted, Err: err, login: true,
 	}
 }
 

@@ -112,8 +112,11 @@ func New(c Config) (*Handler, error) {
 	if c.PathPrefix == "" {
 		c.PathPrefix = "/oauth2"
 	}
-	if !strings.HasPrefix(c.PathPrefix, "/") || strings.HasSuffix(c.PathPrefix, "/") || cleanPath(c.PathPrefix) != c.PathPrefix {
+	if !isPlainPath(c.PathPrefix) {
 		return nil, fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
+	}
+	if err := checkHeaderName(c.HeaderName); err != nil {
+		return nil, err
 	}
 	if err := c.Cookie.complete(); err != nil {
 		return nil, err
@@ -186,7 +189,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	// What begins or ends a login must not be replayed from TLS early data
 	// (RFC 8470, section 5.2).
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
-		return h.fail(w, r, &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."})
+		return h.fail(w, r, tooEarly())
 	}
 	return e.serve(w, r)
 }
@@ -209,7 +212,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	if e.login {
 		h.Meter.Login(e.Code)
 	}
-	if e.Status >= http.StatusInternalServerError {
+	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		h.logFailure(e)
 	}
 	if !isNavigation(r) && !isFormPost(r) {

@@ -38,17 +38,18 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, badRequest(errors.New("iss names another authorization server")))
 	}
 	return h.startLogin(w, r, login{
-		state: loginState{Return: h.wantedPath(q["return_to"], origin)}, wanted: h.wantedPath(q["return_to"], origin),
+		wanted: h.wantedPath(q["return_to"], origin), asked: true,
 		prompt: q["prompt"], hint: q["login_hint"],
 	})
 }
 
 // login is what one attempt begins with.
 type login struct {
-	state  loginState
-	wanted string // the return path, whatever its length
-	prompt string
-	hint   string
+	wanted   string // the return path
+	asked    bool   // at the login endpoint
+	restarts int    // automatic ones before
+	prompt   string
+	hint     string
 }
 
 // startLogin sends the browser to the authorization server.
@@ -58,23 +59,25 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	l.state.Return = l.wanted
-	state, err := h.sealState(l.state)
+	state, err := h.sealState(loginState{Return: l.wanted, Restarts: l.restarts})
 	if err != nil {
 		return h.fail(w, r, internal(err))
 	}
-	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Begun: time.Now()}
+	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Asked: l.asked, Begun: time.Now()}
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
-	a.Completed, a.LoopSince = h.lastCompleted(c)
+	if !h.hasSession(r, c) {
+		// A cookie that came back ends the count of those that did not.
+		a.Completed, a.LoopSince = h.lastCompleted(c)
+	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
 		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
 		Prompt: l.prompt, LoginHint: l.hint,
 	})
 	if err != nil {
-		return h.fail(w, r, loginUnavailable(err))
+		return h.fail(w, r, loginUnavailable(err, l.wanted))
 	}
 	if err := h.setAttempt(w, c, attemptCookieName(state), a); err != nil {
 		return h.fail(w, r, internal(err))
@@ -84,23 +87,51 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	return nil
 }
 
+// hasSession reports whether the browser's session is alive, as far as anybody
+// can tell now.
+func (h *Handler) hasSession(r *http.Request, c cookies) bool {
+	if !c.valid {
+		return false
+	}
+	_, err := h.Keeper.Peek(r.Context(), c.secret)
+	return err == nil
+}
+
 func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + callbackPath }
 
 // unauthenticated answers a request without a session: a navigation goes
 // through the login, everything else learns where the login is.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
 	if isNavigation(r) {
+		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			return h.comeAgain(w, r)
+		}
 		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r)})
 	}
-	ownAnswer(w)
 	// RFC 9110, section 15.5.2, wants a challenge beside every 401.
 	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
-	h.Meter.Refusal("login_required")
-	(&Error{
+	e := &Error{
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Send the browser's window to login_url.",
-	}).writeProblem(w, h.PathPrefix)
-	return nil
+	}
+	if isFormPost(r) {
+		e.Title, e.Detail, e.Retry = "Please sign in again", "Your session has ended, and what you sent was not passed on.", "/"
+		if origin, failure := h.origin(r); failure == nil {
+			e.Retry = h.wantedPath(r.Referer(), origin)
+		}
+	}
+	return h.fail(w, r, e)
+}
+
+// comeAgain is for a navigation from another site: a cookie with
+// SameSite=Strict does not go along then, but does when the page itself goes on.
+func (h *Handler) comeAgain(w http.ResponseWriter, r *http.Request) error {
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	ownAnswer(w)
+	return h.land(w, r, origin, h.originalRequestURI(r))
 }
 
 // completeLogin keeps a session for tokens that were issued just now, and takes
@@ -116,7 +147,7 @@ func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c cookie
 	}
 	secret, s, err := h.Keeper.Create(r.Context(), who, t)
 	if err != nil {
-		return h.fail(w, r, storeUnavailable(err))
+		return h.fail(w, r, storeUnavailable(err, a.Return))
 	}
 	if c.valid {
 		// A new login is a new session; the old cookie must not open anything

@@ -28,11 +28,11 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		h.clearSession(w)
 	}
 	var ended session.Ended
-	if c.valid {
-		var err error
-		ended, err = h.Keeper.End(r.Context(), c.secret, session.EndLogout)
+	for _, secret := range c.secrets {
+		e, err := h.Keeper.End(r.Context(), secret, session.EndLogout)
 		switch {
 		case err == nil:
+			ended = e
 			h.revoke(ended)
 		case isUnavailable(err):
 			// It is over in this process, and the record is deleted as soon as the
@@ -49,7 +49,11 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended session.En
 	if origin, failure := h.origin(r); failure == nil {
 		// The server sends it back to an address that has to be registered
 		// there: one, whatever post_logout_redirect says.
-		end, err := h.Client.EndSessionURL(r.Context(), ended.IDToken, origin+target, randomText(16))
+		hint := ended.IDToken
+		if !isFormPost(r) {
+			hint = "" // a script gets no token to see, not even this one
+		}
+		end, err := h.Client.EndSessionURL(r.Context(), hint, origin+target, randomText(16))
 		if err != nil {
 			h.Logger.Warn("logged out here, but not at the authorization server", zap.Error(err))
 		}

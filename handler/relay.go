@@ -1,7 +1,9 @@
 package handler
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -28,6 +30,10 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	if r.Method == http.MethodTrace || r.Method == http.MethodConnect && !isExtendedConnect(r) {
 		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This method is not relayed."})
 	}
+	// A request in TLS early data may be a replay (RFC 8470, section 5.2).
+	if isUnsafe(r.Method) && r.TLS != nil && !r.TLS.HandshakeComplete {
+		return h.fail(w, r, tooEarly())
+	}
 	if h.Authorization == RejectAuthorization && r.Header["Authorization"] != nil {
 		return h.fail(w, r, &Error{Status: http.StatusBadRequest, Code: "authorization_not_accepted", Title: "Authorization is not accepted", Detail: "Send this request without an Authorization header: the session provides it."})
 	}
@@ -43,8 +49,6 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 		var ended *session.EndedError
 		c.ended = errors.As(err, &ended)
 		return h.relayAnonymous(w, r, c, next)
-	case r.Context().Err() != nil:
-		return nil // nobody is waiting for an answer
 	default:
 		// Neither the store's nor the server's trouble makes anybody anonymous.
 		return h.fail(w, r, unavailable(err))
@@ -56,18 +60,31 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cooki
 	if !h.Optional(r) && !h.isPreflight(r) {
 		if c.ended {
 			// Only whoever finds the end clears the cookie: the answer to an old
-			// one may arrive after a new login has set the next.
+			// one may arrive after a new login has set the next. And only on an
+			// answer of ours: the app's may be stored by a cache on the way.
 			h.clearSession(w)
 		}
 		return h.unauthenticated(w, r)
 	}
+	h.SetUser(r, nil)
 	defer h.prepare(r, c, "").restore()
-	return next(w, r)
+	return next(w, withoutTrailers(r.Context(), r))
+}
+
+// withoutTrailers is the request as the next handler gets it. Trailers are left
+// out: they come after all checks, and an app may take one for the header of
+// the same name. They cannot be taken off the request itself, because net/http
+// adds them when it has read the body.
+func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
+	r = r.WithContext(ctx)
+	r.Trailer = nil
+	return r
 }
 
 // relaySession is for a request with a session.
 func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	if (isUnsafe(r.Method) || isWebSocket(r)) && h.isForeign(r) {
+	// OPTIONS too: a browser's preflight carries no cookie, so this is none.
+	if (isUnsafe(r.Method) || r.Method == http.MethodOptions || isWebSocket(r)) && h.isForeign(r) {
 		return h.fail(w, r, foreign())
 	}
 	h.SetUser(r, s)
@@ -76,7 +93,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	}
 	ctx, detach := h.Keeper.Attach(r.Context(), s)
 	defer detach()
-	r = r.WithContext(ctx)
+	r = withoutTrailers(ctx, r)
 	if h.RetryUnauthorized {
 		return h.relayRetrying(w, r, c, s, next)
 	}
@@ -162,6 +179,19 @@ func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
 	case connection != nil:
 		p.set("Connection", nil)
 	}
+}
+
+// checkHeaderName refuses names for the token's header that mean something else
+// to a proxy.
+func checkHeaderName(name string) error {
+	switch http.CanonicalHeaderKey(name) {
+	case "Connection", "Content-Length", "Cookie", "Host", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return fmt.Errorf("header %q: this header has another use", name)
+	}
+	if name != "" && !isToken(name) {
+		return fmt.Errorf("header %q: give a name of letters, digits, - and _", name)
+	}
+	return nil
 }
 
 // sameToUpstream reports whether an app may take one header name for another:

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"net/url"
+	"path"
 	"strings"
 )
 
@@ -14,17 +15,26 @@ const maxReturnPath = 2048
 // anybody follows it: so it leads to this site whatever it contains, also
 // where browsers and Go read a path such as //host or /\host differently.
 func returnPath(u *url.URL) string {
-	path := cleanPath(u.EscapedPath())
-	if len(path) > maxReturnPath {
+	escaped := u.RawPath
+	if p, err := url.PathUnescape(escaped); escaped == "" || err != nil || p != u.Path {
+		escaped = u.EscapedPath()
+	}
+	wanted := cleanPath(escaped)
+	if len(wanted) > maxReturnPath {
 		return "/"
 	}
-	if u.RawQuery == "" {
-		return path
+	if u.RawQuery == "" && !u.ForceQuery {
+		return wanted
 	}
-	if full := path + "?" + escapeUnsafe(u.RawQuery); len(full) <= maxReturnPath {
+	if full := wanted + "?" + escapeUnsafe(u.RawQuery); len(full) <= maxReturnPath {
 		return full
 	}
-	return path
+	return wanted
+}
+
+// isPlainPath reports whether a path is one that browsers send as it stands.
+func isPlainPath(p string) bool {
+	return len(p) > 1 && p[0] == '/' && path.Clean(p) == p && !strings.ContainsAny(p, "?#%;{}*") && escapeUnsafe(p) == p
 }
 
 // cleanPath escapes what has no place in a path.

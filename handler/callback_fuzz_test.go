@@ -1,0 +1,50 @@
+package handler
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// FuzzCallbackQuery: whatever comes to the callback, nothing panics, nobody is
+// logged in, and without the attempt's own state no code leaves this process.
+func FuzzCallbackQuery(f *testing.F) {
+	g := newRig(f, plainOAuth)
+	b := g.browser()
+	at := b.start("/wanted")
+	state := at[strings.Index(at, "state=")+len("state="):]
+	state, _, _ = strings.Cut(state, "&")
+	cookies := b.jar.header(false)
+	f.Add("code=x&state=" + state[1:])
+	f.Add("code=x&state=" + state[:len(state)-12] + "aaaaaaaaaaaa")
+	f.Add("error=access_denied&state=" + state)
+	f.Add("error=access_denied&iss=x&iss=y&state=" + state)
+	f.Add("code=&state=" + state + "&state=" + state)
+	f.Add("%zz;&&==")
+	f.Fuzz(func(t *testing.T, query string) {
+		r, err := readRequest("GET", "/oauth2/callback?"+query)
+		if err != nil || strings.Contains(query, "code=") && strings.Contains(query, state) {
+			return // a code of its own is redeemed: that is what the callback is for
+		}
+		for _, line := range navigation {
+			name, value, _ := strings.Cut(line, ": ")
+			r.Header.Set(name, value)
+		}
+		r.Header["Cookie"] = cookies
+		w := httptest.NewRecorder()
+		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+			t.Fatal(err)
+		}
+		location := w.Header().Get("Location")
+		switch {
+		case w.Code == http.StatusFound && strings.HasPrefix(location, g.as.URL+"/authorize?"):
+		case w.Code >= 400 && location == "":
+		default:
+			t.Errorf("%q: status %d to %q", query, w.Code, location)
+		}
+		if strings.Contains(strings.Join(w.Header()["Set-Cookie"], ""), sessionCookie) || g.as.codesRedeemed() != 0 {
+			t.Errorf("%q: logged in", query)
+		}
+	})
+}

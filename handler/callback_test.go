@@ -1,0 +1,376 @@
+package handler
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// restarted fails the test unless the browser was sent to a new login.
+func restarted(t *testing.T, g *rig, a *answer) {
+	t.Helper()
+	if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
+		t.Errorf("%s: status %d, Location %q: %.200s, want a new login", a.uri, a.status, a.location(), a.body)
+	}
+}
+
+// wayOut fails the test unless a page offers a new login.
+func wayOut(t *testing.T, a *answer, status int, code string) {
+	t.Helper()
+	if a.status != status || !strings.Contains(a.body, code) || !strings.Contains(a.body, `href="/oauth2/login?return_to=`) {
+		t.Errorf("%s: status %d: %s, want %d, %s and a way out", a.uri, a.status, a.body, status, code)
+	}
+}
+
+func TestReplayedCallback(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	callback := b.approve(b.start("/wanted"))
+	b.landed(b.open(callback), "/wanted")
+	session := b.jar.get(sessionCookie)
+	// The back button, with the session there.
+	b.landed(b.open(callback), "/wanted")
+	if b.jar.get(sessionCookie) != session {
+		t.Error("the replay changed the session")
+	}
+	// Without it, a new login leads there.
+	b.jar.cookies = nil
+	b.landed(b.open(callback), "/wanted")
+	stats := g.as.Stats()
+	if stats.CodeReuses != 0 || stats.Grants[fakeas.GrantCode] != 2 {
+		t.Errorf("%d codes were redeemed, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+	}
+}
+
+// TestForeignCallback is login CSRF: somebody else's callback, followed by a
+// browser with no attempt, an attempt of its own, or a session.
+func TestForeignCallback(t *testing.T) {
+	g := newRig(t)
+	for name, prepare := range map[string]func(*browser){
+		"no attempt":  func(*browser) {},
+		"own attempt": func(b *browser) { b.start("/") },
+		"session":     func(b *browser) { b.reaches("/") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			attacker, victim := g.browser(), g.browser()
+			callback := attacker.approve(attacker.start("/theirs"))
+			prepare(victim)
+			before, redeemed := victim.jar.get(sessionCookie), g.as.codesRedeemed()
+			a := victim.send(g.request(http.MethodGet, callback, navigation...), true)
+			if victim.jar.get(sessionCookie) != before || g.as.codesRedeemed() != redeemed {
+				t.Errorf("status %d: session %v, %d codes redeemed", a.status, victim.jar.get(sessionCookie), g.as.codesRedeemed()-redeemed)
+			}
+			if name == "session" {
+				return
+			}
+			// One restart, in the victim's own name; then a page.
+			restarted(t, g, a)
+			again := attackerState(t, callback, a.location())
+			wayOut(t, g.get(again, navigation...), 400, "login_expired")
+		})
+	}
+}
+
+// attackerState is a callback with the state of a restarted login, as a
+// browser without cookies brings it back.
+func attackerState(t *testing.T, callback, restarted string) string {
+	t.Helper()
+	u, err := url.Parse(restarted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _, _ := strings.Cut(callback, "?")
+	return path + "?code=x&state=" + u.Query().Get("state")
+}
+
+func TestBrokenCallbacks(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	at := b.start("/wanted")
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := u.Query().Get("state")
+	for query, status := range map[string]int{
+		"":                             400,
+		"?code=x":                      400,
+		"?code=x&state=":               400,
+		"?code=x&state=made-up":        400,
+		"?code=x&state=" + state[1:]:   400,
+		"?code=x&state=" + state + "A": 400,
+		"?code=x&state=" + state[:20] + "%0a" + state[20:]: 400,
+		"?state=" + state:                              400,
+		"?state=" + state + "&code=":                   400,
+		"?error=access_denied":                         400,
+		"?code=a&code=b&state=" + state:                400,
+		"?code=a&state=" + state + "&state=":           400,
+		"?code=a&state=" + state + "&error=a&error=b":  400,
+		"?code=%zz&state=" + state:                     400,
+		"?code=a;state=" + state:                       400,
+		"?code=x&state=" + strings.Repeat("A", 64<<10): 400,
+		"?id_token=x&access_token=AT_x&state=" + state: 400,
+	} {
+		a := b.send(g.request(http.MethodGet, "/oauth2/callback"+query, navigation...), true)
+		if a.status != status {
+			t.Errorf("%.20s…%s: status %d, want %d", query, query[max(0, len(query)-20):], a.status, status)
+		}
+		if status == 400 && a.header["Set-Cookie"] != nil {
+			t.Errorf("%.80s: sets cookies", query)
+		}
+	}
+	for _, method := range []string{"POST", "HEAD", "OPTIONS", "PUT", "get"} {
+		r := g.request(method, "/oauth2/callback?code=x&state="+state, navigation...)
+		if a := b.send(r, true); a.status != 405 || a.header.Get("Allow") != "GET" {
+			t.Errorf("%s: status %d, Allow %q", method, a.status, a.header.Get("Allow"))
+		}
+	}
+	for _, header := range []string{"Sec-Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "Purpose: prefetch"} {
+		if a := b.send(g.request(http.MethodGet, b.approve(at), append(navigation, header)...), true); a.status != 400 {
+			t.Errorf("%s: status %d", header, a.status)
+		}
+	}
+	if n := g.as.codesRedeemed(); n != 0 {
+		t.Errorf("%d codes went to the token endpoint", n)
+	}
+	b.landed(b.open(b.approve(at)), "/wanted")
+}
+
+// TestTamperedAttempt: every altered character of the login cookie makes the
+// attempt unknown.
+func TestTamperedAttempt(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	callback := b.approve(b.start("/"))
+	good := b.jar.logins()[0]
+	for i := range good.Value {
+		altered := []byte(good.Value)
+		if altered[i] = 'A'; good.Value[i] == 'A' {
+			altered[i] = 'B'
+		}
+		restarted(t, g, g.get(callback, append(navigation, "Cookie: "+good.Name+"="+string(altered))...))
+	}
+	// A value of another purpose, or twice, is none either.
+	other := g.browser()
+	other.start("/")
+	state := strings.TrimPrefix(callback[strings.Index(callback, "state="):], "state=")
+	for _, cookie := range []string{
+		good.Name + "=" + other.jar.logins()[0].Value,
+		good.Name + "=" + g.session(""),
+		good.Name + "=" + state,
+		sessionCookie + "=" + good.Value,
+		good.Name + "=" + good.Value + "; " + good.Name + "=" + good.Value,
+		good.Name + "=x; " + good.Name + "=" + good.Value,
+	} {
+		restarted(t, g, g.get(callback, append(navigation, "Cookie: "+cookie)...))
+	}
+	if n := g.as.codesRedeemed(); n != 0 {
+		t.Errorf("%d codes went to the token endpoint", n)
+	}
+}
+
+func TestIssuerOfTheCallback(t *testing.T) {
+	g := newRig(t)
+	g.as.Set(func(k *fakeas.Knobs) { k.IssParameter = true })
+	for name, edit := range map[string]fakeas.Edit{
+		"another":         {Set: map[string]any{"iss": "https://idp2.test"}},
+		"with a slash":    {Set: map[string]any{"iss": g.as.URL + "/"}},
+		"empty":           {Set: map[string]any{"iss": ""}},
+		"missing":         {Omit: []string{"iss"}},
+		"another's error": {Set: map[string]any{"iss": "https://idp2.test", "error": "access_denied"}, Omit: []string{"code"}},
+	} {
+		g.as.Set(func(k *fakeas.Knobs) { k.Callback = edit })
+		b := g.browser()
+		a := b.open("/")
+		if a.status < 400 || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil {
+			t.Errorf("%s: status %d: %s", name, a.status, a.body)
+		}
+		wayOut(t, a, a.status, "login_failed")
+	}
+	if n := g.as.codesRedeemed(); n != 0 {
+		t.Errorf("%d codes went to the token endpoint", n)
+	}
+	g.as.Set(func(k *fakeas.Knobs) { k.Callback = fakeas.Edit{} })
+	g.loggedIn()
+}
+
+// TestRepeatedIssuerIsABadRequest, like every other repeated parameter.
+func TestRepeatedIssuerIsABadRequest(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	callback := b.approve(b.start("/"))
+	a := b.open(callback + "&iss=" + url.QueryEscape(g.as.URL) + "&iss=" + url.QueryEscape(g.as.URL))
+	if a.status != http.StatusBadRequest || g.as.codesRedeemed() != 0 {
+		t.Errorf("status %d, %d codes redeemed", a.status, g.as.codesRedeemed())
+	}
+}
+
+func TestErrorsOfTheAuthorizationServer(t *testing.T) {
+	for _, tt := range []struct {
+		error  string
+		logins int // visits to the server until a page is shown
+		status int
+		code   string
+	}{
+		{"temporarily_unavailable", 3, 502, "login_failed"},
+		{"server_error", 3, 502, "login_failed"},
+		{"login_required", 3, 502, "login_failed"},
+		{"access_denied", 1, 403, "access_denied"},
+		{"invalid_scope", 1, 502, "login_failed"},
+		{"<script>alert(1)</script>", 1, 502, "login_failed"},
+	} {
+		t.Run(tt.error, func(t *testing.T) {
+			g := newRig(t)
+			g.as.Fail(fakeas.OAuthError(tt.error).At(fakeas.EndpointAuthorize).Repeat(-1))
+			b := g.browser()
+			a := b.open("/wanted?x=1")
+			wayOut(t, a, tt.status, tt.code)
+			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != tt.logins {
+				t.Errorf("%d visits to the server, want %d", n, tt.logins)
+			}
+			if !strings.Contains(a.body, url.QueryEscape("/wanted?x=1")) || strings.Contains(a.body, "as ordered") {
+				t.Errorf("the page is %s", a.body)
+			}
+			g.as.ClearFaults()
+			b.reaches("/wanted?x=1")
+		})
+	}
+}
+
+func TestPassingTroubleOfTheAuthorizationServerGoesUnseen(t *testing.T) {
+	g := newRig(t)
+	for _, code := range []string{"temporarily_unavailable", "login_required"} {
+		g.as.Fail(fakeas.OAuthError(code).At(fakeas.EndpointAuthorize).Repeat(2))
+		g.browser().reaches("/wanted")
+	}
+	g.as.Set(func(k *fakeas.Knobs) { k.PromptNone = "login_required" })
+	b := g.browser()
+	b.landed(b.open("/oauth2/login?prompt=none&return_to=/wanted"), "/wanted")
+}
+
+func TestRefusedCodeIsRetriedWithANewLogin(t *testing.T) {
+	g := newRig(t)
+	g.as.Fail(fakeas.OAuthError("invalid_grant"))
+	g.browser().reaches("/wanted")
+	g.as.Fail(fakeas.OAuthError("invalid_grant").Repeat(-1))
+	b := g.browser()
+	wayOut(t, b.open("/wanted"), 502, "login_failed")
+	if n := g.as.codesRedeemed(); n != 4 {
+		t.Errorf("%d codes were redeemed", n)
+	}
+}
+
+// TestOutageDuringTheCallback: the page tries again by itself, and then it
+// works.
+func TestOutageDuringTheCallback(t *testing.T) {
+	for name, fault := range map[string]fakeas.Fault{
+		"503":          fakeas.Unavailable(),
+		"lost request": fakeas.LoseRequest(),
+		"lost answer":  fakeas.LoseAnswer(),
+		"no keys":      fakeas.Unavailable().At(fakeas.EndpointJWKS),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			callback := b.approve(b.start("/wanted"))
+			g.as.Fail(fault)
+			a := b.open(callback)
+			if a.status != 503 || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, `http-equiv="refresh"`) {
+				t.Fatalf("status %d: %s", a.status, a.body)
+			}
+			if name == "no keys" {
+				return // the client waits before it asks for keys again
+			}
+			b.landed(b.open(callback), "/wanted")
+		})
+	}
+}
+
+func TestNoServerAtAll(t *testing.T) {
+	g := newRig(t)
+	g.as.Fail(fakeas.Unavailable().At(fakeas.EndpointDiscovery).Repeat(-1))
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	a := g.get("/", navigation...)
+	if a.status != 503 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || strings.Contains(a.body, g.as.URL) {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+	if a := g.get("/", append(navigation, cookie)...); a.status != 200 {
+		t.Errorf("with a session: status %d", a.status)
+	}
+	if a := g.get("/", script...); a.status != 401 {
+		t.Errorf("a script got %d", a.status)
+	}
+}
+
+// TestStoreDownDuringAStaleCallback: whether there is a session is not known,
+// so nobody is sent to log in for it.
+func TestStoreDownDuringAStaleCallback(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	callback := b.approve(b.start("/wanted"))
+	b.landed(b.open(callback), "/wanted")
+	g.store.down.Store(true)
+	if a := b.send(g.request("GET", callback, navigation...), true); a.status != 503 || a.header["Set-Cookie"] != nil {
+		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+	}
+	g.store.down.Store(false)
+	b.landed(b.open(callback), "/wanted")
+}
+
+// TestStoreDownDuringTheCallback: a login that cannot be kept gives a page,
+// and no cookie that would open nothing.
+func TestStoreDownDuringTheCallback(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	callback := b.approve(b.start("/wanted"))
+	g.store.down.Store(true)
+	a := b.open(callback)
+	if a.status != 503 || a.header.Get("Retry-After") == "" || b.jar.get(sessionCookie) != nil {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+	g.store.down.Store(false)
+	b.landed(b.open(callback), "/wanted")
+}
+
+// TestLateCallback: an attempt is good for ten minutes, and what is left of it
+// leads into a new one.
+func TestLateCallback(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.browser()
+		callback := b.approve(b.start("/wanted"))
+		cookies := b.jar.header(false)
+		time.Sleep(attemptLifetime + time.Second)
+		if len(b.jar.header(false)) != 0 {
+			t.Error("the browser still has the attempt's cookie")
+		}
+		// Also if the browser keeps the cookie for longer than it was told to.
+		r := g.request(http.MethodGet, callback, navigation...)
+		r.Header["Cookie"] = cookies
+		restarted(t, g, g.do(r))
+		if n := as.codesRedeemed(); n != 0 {
+			t.Errorf("%d codes were redeemed", n)
+		}
+		b.landed(b.open(callback), "/wanted")
+	})
+}
+
+// TestClosedTabKeepsTheLogin: the code is spent on one try, so the login is
+// completed whether or not somebody still waits for the answer.
+func TestClosedTabKeepsTheLogin(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	r := g.request(http.MethodGet, b.approve(b.start("/wanted")), navigation...)
+	ctx, cancel := contextOf(r)
+	cancel()
+	a := b.send(r.WithContext(ctx), true)
+	if a.status != http.StatusSeeOther || b.jar.get(sessionCookie) == nil {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+}

@@ -1,0 +1,220 @@
+package handler
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func TestCookieAttributes(t *testing.T) {
+	for _, tt := range []struct {
+		cookie         Cookie
+		session, login string // attributes, besides Path=/; HttpOnly; Secure
+	}{
+		{Cookie{}, sessionCookie + "| SameSite=Lax", "SameSite=Lax"},
+		{Cookie{SameSite: "strict"}, sessionCookie + "| SameSite=Strict", "SameSite=Lax"},
+		{Cookie{SameSite: "none"}, sessionCookie + "| SameSite=None", "SameSite=None"},
+		{Cookie{SameSite: "none", Partitioned: true}, sessionCookie + "| SameSite=None; Partitioned", "SameSite=None; Partitioned"},
+		{Cookie{Domain: "app.test"}, "__Secure-oauth_session| Domain=app.test; SameSite=Lax", "SameSite=Lax"},
+		{Cookie{Name: "__Host-sid"}, "__Host-sid| SameSite=Lax", "SameSite=Lax"},
+	} {
+		t.Run(tt.session, func(t *testing.T) {
+			g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = tt.cookie })
+			b := g.browser()
+			name, want, _ := strings.Cut(tt.session, "|")
+			first := g.get("/", navigation...)
+			loginLine := first.header["Set-Cookie"][0]
+			if got := attributes(loginLine); got != sorted("HttpOnly; Max-Age=600; Path=/; Secure; "+tt.login) {
+				t.Errorf("login cookie: %s", got)
+			}
+			if !strings.HasPrefix(loginLine, loginCookiePrefix) {
+				t.Errorf("login cookie: %s", loginLine)
+			}
+			callback := b.approve(b.start("/"))
+			set := b.send(g.request("GET", callback, navigation...), true).header["Set-Cookie"][0]
+			value := strings.TrimPrefix(strings.Split(set, ";")[0], name+"=")
+			if got := attributes(set); len(value) != 43 || got != sorted("HttpOnly; Path=/; Secure; "+want) {
+				t.Errorf("session cookie: %s with %d characters: %s", name, len(value), got)
+			}
+			logout := b.fetch("POST", "/oauth2/logout").header["Set-Cookie"]
+			cleared := 0
+			for _, line := range logout {
+				if strings.HasPrefix(line, name+"=;") {
+					cleared++
+					if got := attributes(line); got != sorted("HttpOnly; Max-Age=0; Path=/; Secure; "+want) {
+						t.Errorf("deletion: %s", got)
+					}
+				}
+			}
+			if cleared != 1 || len(b.jar.cookies) != 0 {
+				t.Errorf("after the logout %q the jar holds %v", logout, b.jar.cookies)
+			}
+		})
+	}
+}
+
+func attributes(line string) string {
+	_, rest, _ := strings.Cut(line, ";")
+	return sorted(rest)
+}
+
+func sorted(list string) string {
+	parts := strings.Split(strings.TrimSpace(list), ";")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, "; ")
+}
+
+func TestCookieOptions(t *testing.T) {
+	for _, c := range []Cookie{
+		{Name: "session"}, {Name: "__Secure-x"}, {Name: "__host-x"}, {Name: "__Host-x", Domain: "app.test"}, {Name: "__Host-a b"},
+		{Name: "__Host-a;b"}, {Name: "__Host-a=b"}, {Name: "__Host-\r\n"}, {Name: "__Host-oauth_login_x"}, {Name: "__Host-é"},
+		{SameSite: "Lax"}, {SameSite: "always"}, {Partitioned: true}, {Partitioned: true, SameSite: "lax"},
+	} {
+		if err := c.complete(); err == nil {
+			t.Errorf("%+v is accepted", c)
+		}
+	}
+}
+
+// TestOurCookiesStayHere, and the app's keep their bytes and their order.
+func TestOurCookiesStayHere(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
+	valid := sessionCookie + "=" + g.session("")
+	login := loginCookiePrefix + "abc=xyz"
+	for _, tt := range []struct{ lines, want []string }{
+		{[]string{"a=1; " + valid + `; b="x y"; ` + login + "; c=%3D"}, []string{`a=1; b="x y"; c=%3D`}},
+		{[]string{valid}, nil},
+		{[]string{login}, nil},
+		{[]string{valid + "; " + login}, nil},
+		{[]string{valid + "; a=1"}, []string{"a=1"}},
+		{[]string{"a=1; " + valid}, []string{"a=1"}},
+		{[]string{"a=1;" + valid + ";b=2"}, []string{"a=1;b=2"}},
+		{[]string{"a=1", valid, "b=2; " + login}, []string{"a=1", "b=2"}},
+		{[]string{"a=1; a=2; " + valid + "; a=1"}, []string{"a=1; a=2; a=1"}},
+		{[]string{`a="x; ` + valid + `; y"`}, []string{`a="x; y"`}},
+		{[]string{"a=1;; ;b", "c; "}, []string{"a=1;; ;b", "c; "}},
+		{[]string{sessionCookie}, nil},
+		{[]string{sessionCookie + "=; a=1"}, []string{"a=1"}},
+		{[]string{strings.Repeat(login+"; ", 50) + "a=1"}, []string{"a=1"}},
+		{[]string{"x" + valid + "; a=" + valid}, []string{"x" + valid + "; a=" + valid}},
+		{[]string{"=" + valid}, []string{"=" + valid}},
+		{[]string{""}, []string{""}},
+	} {
+		r := g.request("GET", "/", script...)
+		r.Header["Cookie"] = tt.lines
+		a := g.do(r)
+		if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, tt.want) {
+			t.Errorf("of %q the app gets %q, want %q", tt.lines, got, tt.want)
+		}
+	}
+}
+
+func TestMalformedSessionCookies(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	good := g.session("")
+	many := strings.Repeat("x=1; ", 4000)
+	values := []string{
+		"", "%", `"` + good + `"`, "a=b", good + "=", good + "A", good[:42], " =" + good, good + "\t" + good, good + ", x", "\xff\xfe", "\u00e9",
+		strings.Repeat("A", 43), strings.Repeat("A", 4<<10), strings.Repeat("A", 15<<10), strings.Repeat("A", 60<<10),
+		strings.ToUpper(good), good[:21] + "\n" + good[21:], good[:42] + "\n",
+	}
+	lines := [][]string{
+		{"; ; ;="}, {sessionCookie}, {sessionCookie + "_chunks=99999999"}, {many},
+		// Look-alikes of the name.
+		{"__host-oauth_session=" + good}, {"__HOST-OAUTH_SESSION=" + good}, {"\u2000" + sessionCookie + "=" + good}, {"\u0085" + sessionCookie + "=" + good},
+		{"\u00a0" + sessionCookie + "=" + good}, {"=" + sessionCookie + "=" + good}, {sessionCookie + " =" + good}, {sessionCookie + "\t=" + good},
+		{"x=" + sessionCookie + "=" + good}, {"x, " + sessionCookie + "=" + good},
+		// Two sessions: nobody can tell whose the request is.
+		{sessionCookie + "=" + good + "; " + sessionCookie + "=" + g.session("")},
+	}
+	for _, v := range values {
+		lines = append(lines, []string{sessionCookie + "=" + v})
+	}
+	for _, cookie := range lines {
+		r := g.request("GET", "/", script...)
+		r.Header["Cookie"] = cookie
+		if a := g.do(r); a.status != 401 || a.passed != 0 || a.header["Set-Cookie"] != nil {
+			t.Errorf("%.90q: status %d, cookies %q", cookie, a.status, a.header["Set-Cookie"])
+		}
+		r = g.request("GET", "/", navigation...)
+		r.Header["Cookie"] = cookie
+		restarted(t, g, g.do(r))
+	}
+	for _, cookie := range []string{
+		// Of several, the one that has a session.
+		sessionCookie + "=" + good + "; " + sessionCookie + "=" + good, sessionCookie + "=x; " + sessionCookie + "=" + good,
+		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + session.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
+		sessionCookie + "=" + good, "a=1;" + sessionCookie + "=" + good + " ;b=2", many + sessionCookie + "=" + good} {
+		if a := g.get("/", append(script, "Cookie: "+cookie)...); a.status != 200 {
+			t.Errorf("%.90q: status %d", cookie, a.status)
+		}
+	}
+}
+
+// TestTamperedSessionCookie: every altered character gives the same answer as
+// no cookie at all.
+func TestTamperedSessionCookie(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	good := g.session("")
+	want := g.get("/", script...)
+	for i := range good {
+		altered := []byte(good)
+		if altered[i] = 'A'; good[i] == 'A' {
+			altered[i] = 'B'
+		}
+		a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+string(altered))...)
+		if a.status != want.status || a.body != want.body || fmt.Sprint(a.header) != fmt.Sprint(want.header) {
+			t.Errorf("character %d: %d %v %s", i, a.status, a.header, a.body)
+		}
+	}
+}
+
+// FuzzReadCookies: a session takes a cookie of its name, and the app never gets
+// a cookie of ours.
+func FuzzReadCookies(f *testing.F) {
+	g := newRig(f, plainOAuth)
+	secret := session.NewSecret().Cookie()
+	f.Add("a=1; " + sessionCookie + "=" + secret + "; b=2")
+	f.Add(sessionCookie + "=" + secret + ";" + sessionCookie + "=" + secret)
+	f.Add(loginCookiePrefix + "x=y; =; ;;" + sessionCookie)
+	f.Add(strings.Repeat(loginCookiePrefix+"x=y; ", 30) + "a=1")
+	f.Add("\t" + sessionCookie + "\t= x ;\x00=" + secret)
+	f.Fuzz(func(t *testing.T, line string) {
+		r := &http.Request{Header: http.Header{"Cookie": {line}}}
+		c := g.handler.readCookies(r)
+		if r.Header.Get("Cookie") != line {
+			t.Fatal("the request's own header was changed")
+		}
+		ours := 0
+		var others []string
+		for pair := range strings.SplitSeq(line, ";") {
+			name, _, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+			switch {
+			case name == sessionCookie:
+				ours++
+			case !strings.HasPrefix(name, loginCookiePrefix):
+				others = append(others, strings.Trim(pair, " \t"))
+			}
+		}
+		if c.valid && ours == 0 || c.present != (ours > 0) || len(c.logins) > 20 {
+			t.Errorf("%q: valid %v, present %v, %d logins", line, c.valid, c.present, len(c.logins))
+		}
+		var kept []string
+		for _, rest := range c.others {
+			for pair := range strings.SplitSeq(rest, ";") {
+				kept = append(kept, strings.Trim(pair, " \t"))
+			}
+		}
+		empty := func(s string) bool { return s == "" }
+		if got, want := slices.DeleteFunc(kept, empty), slices.DeleteFunc(others, empty); !slices.Equal(got, want) {
+			t.Errorf("of %q remains %q, want %q", line, got, want)
+		}
+	})
+}

@@ -1,0 +1,286 @@
+package handler
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func TestLogin(t *testing.T) {
+	userInfo := func(s *setup) { s.handler.UserInfo = true }
+	for name, options := range map[string][]func(*setup){
+		"OpenID":                   {},
+		"OpenID with UserInfo":     {userInfo},
+		"OAuth 2.0":                {plainOAuth},
+		"OAuth 2.0 with UserInfo":  {plainOAuth, userInfo},
+		"loopback over plain http": {func(s *setup) { s.origin = loopback }},
+		"SameSite=None":            {func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} }},
+		"cookie with a domain":     {func(s *setup) { s.handler.Cookie = Cookie{Domain: "app.test"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var user string
+			g := newRig(t, append(options, func(s *setup) {
+				s.handler.SetUser = func(_ *http.Request, s *session.Session) { user = s.Subject }
+			})...)
+			g.as.SetUser(fakeas.User{Name: "alice", Subject: "sub-of-alice"})
+			b := g.browser()
+			const wanted = "/deep/page?b=2&a=%20x;y&a="
+			b.reaches(wanted)
+			if len(b.hops) != 4 {
+				t.Errorf("the way was %q, want page, server, callback and page", b.hops)
+			}
+			token := strings.TrimPrefix(g.app.last().Get("Authorization"), "Bearer ")
+			if _, ok := g.as.ValidAccessToken(token); !ok {
+				t.Errorf("the app got %q, want a valid token", token)
+			}
+			if want := "sub-of-alice"; user != want && (g.handler.UserInfo || g.handler.Client.OpenID()) {
+				t.Errorf("the user is %q, want %q", user, want)
+			}
+			if cookies := g.app.last()["Cookie"]; cookies != nil {
+				t.Errorf("the app got the cookies %q", cookies)
+			}
+			b.reaches("/again")
+			if len(b.hops) != 1 || g.as.codesRedeemed() != 1 {
+				t.Errorf("the second page went by %q, with %d logins", b.hops, g.as.codesRedeemed())
+			}
+		})
+	}
+}
+
+func TestLoginSecretsAreFreshAndBound(t *testing.T) {
+	g := newRig(t)
+	seen := map[string]string{}
+	for range 50 {
+		b := g.browser()
+		at := b.start("/")
+		u, err := url.Parse(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		for name, want := range map[string]string{
+			"response_type": "code", "code_challenge_method": "S256", "client_id": "app",
+			"redirect_uri": appOrigin + "/oauth2/callback", "scope": "openid",
+		} {
+			if got := q[name]; !slices.Equal(got, []string{want}) {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+		for _, name := range []string{"state", "nonce", "code_challenge"} {
+			value := q.Get(name)
+			if len(value) < 22 {
+				t.Errorf("%s %q is short", name, value)
+			}
+			if other, dup := seen[value]; dup {
+				t.Errorf("%s is the %s of another login", name, other)
+			}
+			seen[value] = name
+		}
+		b.landed(b.open(b.approve(at)), "/")
+		log := g.as.Log(fakeas.EndpointToken)
+		verifier := log[len(log)-1].Form.Get("code_verifier")
+		sum := sha256.Sum256([]byte(verifier))
+		if len(verifier) < 43 || base64.RawURLEncoding.EncodeToString(sum[:]) != q.Get("code_challenge") {
+			t.Errorf("verifier of %d characters does not fit the challenge", len(verifier))
+		}
+		value := b.jar.get(sessionCookie).Value
+		if _, dup := seen[value]; dup {
+			t.Error("two sessions have one cookie")
+		}
+		seen[value] = "session"
+	}
+}
+
+// TestLoginCookiesAreSealed: what the browser carries says nothing to it.
+func TestLoginCookiesAreSealed(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	at := b.start("/secret-page")
+	u, err := url.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{"state": u.Query().Get("state"), "cookie": b.jar.logins()[0].Value} {
+		raw, err := base64.RawURLEncoding.DecodeString(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, readable := range []string{"secret-page", u.Query().Get("nonce"), `"r"`} {
+			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
+				t.Errorf("the %s shows %q", name, readable)
+			}
+		}
+	}
+}
+
+func TestNewLoginReplacesTheSession(t *testing.T) {
+	g := newRig(t)
+	b := g.loggedIn()
+	old := b.jar.get(sessionCookie).Value
+	b.landed(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	if now := b.jar.get(sessionCookie).Value; now == old {
+		t.Error("the cookie is the old one")
+	}
+	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.passed != 0 {
+		t.Errorf("the old cookie got %d from the app", a.status)
+	}
+}
+
+// TestBeginningALoginEndsNothing: any site can send a browser to the login.
+func TestBeginningALoginEndsNothing(t *testing.T) {
+	g := newRig(t)
+	b := g.loggedIn()
+	cookie := b.jar.get(sessionCookie)
+	b.start("/oauth2/login?prompt=login")
+	if b.jar.get(sessionCookie) != cookie {
+		t.Error("the session's cookie was touched")
+	}
+	b.reaches("/")
+	if len(b.hops) != 1 {
+		t.Errorf("the session is gone: %q", b.hops)
+	}
+}
+
+func TestLoginEndpointParameters(t *testing.T) {
+	g := newRig(t)
+	for _, tt := range []struct {
+		query  string
+		status int
+		want   map[string]string // in the authorization request
+	}{
+		{"", 302, map[string]string{"prompt": "", "login_hint": ""}},
+		{"?prompt=select_account&login_hint=bob%26x%3d1", 302, map[string]string{"prompt": "select_account", "login_hint": "bob&x=1"}},
+		{"?prompt=create", 400, nil},
+		{"?prompt=login&prompt=none", 400, nil},
+		{"?return_to=/a&return_to=/b", 400, nil},
+		{"?login_hint=" + strings.Repeat("x", 257), 400, nil},
+		{"?iss=https://evil.test", 400, nil},
+		{"?iss=" + url.QueryEscape(g.as.URL), 302, nil},
+		{"?scope=admin&redirect_uri=https://evil.test&target_link_uri=//evil.test&client_id=x&acr_values=0&request=x", 302,
+			map[string]string{"scope": "openid", "redirect_uri": appOrigin + "/oauth2/callback", "client_id": "app", "target_link_uri": "", "acr_values": "", "request": ""}},
+		{"?return_to=%zz", 400, nil},
+	} {
+		a := g.get("/oauth2/login"+tt.query, append(navigation, "Sec-Fetch-Site: cross-site")...)
+		if a.status != tt.status {
+			t.Errorf("%s: status %d, want %d", tt.query, a.status, tt.status)
+		}
+		u, err := url.Parse(a.location())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range tt.want {
+			if got := u.Query().Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", tt.query, name, got, want)
+			}
+		}
+		if strings.Contains(a.body+a.location(), "evil.test") {
+			t.Errorf("%s: evil.test comes back", tt.query)
+		}
+	}
+}
+
+// TestLandingPageOfStrictCookies: a strict cookie does not go along on a
+// redirect that came from another site, so the page itself has to move on.
+func TestLandingPageOfStrictCookies(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
+	for _, wanted := range []string{"/", "/page?a=1&b=%22%3C&c=;d"} {
+		b := g.browser()
+		b.landed(b.open(wanted), wanted)
+		if len(b.hops) != 4 || g.as.codesRedeemed() == 0 {
+			t.Errorf("the way was %q", b.hops)
+		}
+	}
+}
+
+// TestLandingPageKeepsTheURL: what the browser asked for comes out as it went
+// in, on the page that moves on by itself too.
+func TestLandingPageKeepsTheURL(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
+	b := g.browser()
+	const wanted = "/Go_(game)?q='x'"
+	b.landed(b.follow(wanted), wanted)
+}
+
+func TestInsecureOriginIsRefused(t *testing.T) {
+	for _, origin := range []string{"http://app.test", "http://10.0.0.1", "http://localhost.evil.test", "http://127.0.0.1.nip.test"} {
+		g := newRig(t, func(s *setup) { s.origin = origin })
+		for _, path := range []string{"/", "/oauth2/login"} {
+			a := g.get(path, navigation...)
+			if a.status != 500 || !strings.Contains(a.body, "base_url") || !strings.Contains(a.body, "trusted_proxies") || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s%s: %d %s", origin, path, a.status, a.body)
+			}
+		}
+		if len(g.log.lines("insecure_origin")) != 1 {
+			t.Errorf("%s: the log says %s", origin, g.log.text())
+		}
+	}
+}
+
+func TestMissingRefreshTokenIsToldOnce(t *testing.T) {
+	g := newRig(t)
+	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
+	g.loggedIn()
+	g.loggedIn()
+	if lines := g.log.lines("issued no refresh token"); len(lines) != 1 || !strings.Contains(lines[0], "offline_access") {
+		t.Errorf("the log says %q", lines)
+	}
+}
+
+func TestClaimsOfTheUser(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
+	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"team": "blue"}} })
+	b := g.loggedIn()
+	var info struct {
+		User   string
+		Claims map[string]json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(b.fetch("GET", "/oauth2/session").body), &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.User != "alice" || string(info.Claims["team"]) != `"blue"` || string(info.Claims["email"]) != `"alice@example.test"` {
+		t.Errorf("the session knows %+v", info)
+	}
+	for _, name := range protocolClaims {
+		if _, ok := info.Claims[name]; ok {
+			t.Errorf("claim %s is kept", name)
+		}
+	}
+}
+
+func TestLoginWithoutAWholeIdentityIsRefused(t *testing.T) {
+	for name, knob := range map[string]func(*fakeas.Knobs){
+		"no ID token":         func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Omit: []string{"id_token"}} },
+		"other nonce":         func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNonce },
+		"unsigned":            func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNone },
+		"UserInfo of another": func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"sub": "mallory"}} },
+		"UserInfo of nobody":  func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Omit: []string{"sub"}} },
+		"endless claims": func(k *fakeas.Knobs) {
+			k.UserInfo = fakeas.Edit{Set: map[string]any{"x": strings.Repeat("x", maxClaims)}}
+		},
+		"mac token":    func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Set: map[string]any{"token_type": "mac"}} },
+		"split header": func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Set: map[string]any{"access_token": "a\r\nX: y"}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
+			g.as.Set(knob)
+			b := g.browser()
+			a := b.open("/wanted")
+			if a.status != http.StatusBadGateway || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil || g.app.count() != 0 {
+				t.Errorf("status %d: %s", a.status, a.body)
+			}
+			if n := g.as.codesRedeemed(); n != 1 {
+				t.Errorf("%d codes were redeemed", n)
+			}
+			g.as.Set(func(k *fakeas.Knobs) { *k = fakeas.DefaultKnobs(); k.SigningAlg = "ES256" })
+			b.reaches("/wanted")
+		})
+	}
+}

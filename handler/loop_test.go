@@ -1,0 +1,110 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithCancel(r.Context())
+}
+
+func TestBrowserThatDropsTheSessionCookie(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	b.jar.refuse = func(name string) bool { return name == sessionCookie }
+	a := b.open("/wanted")
+	wayOut(t, a, 500, "login_loop")
+	if n := g.as.codesRedeemed(); n != loopLimit {
+		t.Errorf("%d logins were completed, want %d", n, loopLimit)
+	}
+	if lines := g.log.lines("login_loop"); len(lines) != 1 || !strings.Contains(lines[0], "cookie") {
+		t.Errorf("the log says %q", lines)
+	}
+	// The way out works once the cause is gone.
+	b.jar.refuse = nil
+	b.reaches("/wanted")
+}
+
+func TestBrowserThatDropsAllCookies(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	b.jar.refuse = func(string) bool { return true }
+	wayOut(t, b.open("/wanted"), 400, "login_expired")
+	if n := g.as.codesRedeemed(); n != 0 {
+		t.Errorf("%d codes were redeemed", n)
+	}
+	if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != 1+maxRestartsStale {
+		t.Errorf("the browser was sent to log in %d times", n)
+	}
+}
+
+// TestSecondCookieOfTheSameName cannot be in the browser's jar with a __Host-
+// name, but with one that has a domain: it must not keep anybody out.
+func TestSecondCookieOfTheSameName(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{Domain: "app.test"} })
+	b := g.browser()
+	b.jar.set([]string{"__Secure-oauth_session=of-a-sibling; Domain=test; Path=/; Secure"})
+	b.reaches("/")
+}
+
+// TestSwitchToPartitionedCookies: browsers keep a partitioned cookie beside
+// the one without, and send both. Whoever still has the cookie of an old
+// session when the option is switched on must be able to log in.
+func TestSwitchToPartitionedCookies(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} })
+	b := g.browser()
+	b.jar.set([]string{sessionCookie + "=" + session.NewSecret().Cookie() + "; Path=/; Secure; HttpOnly; SameSite=None"})
+	b.reaches("/wanted")
+}
+
+func TestUnhurriedLoginsAreNoLoop(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.browser()
+		for range 2 * loopLimit {
+			b.reaches("/")
+			b.jar.set([]string{sessionCookie + "=; Path=/; Secure; Max-Age=0"})
+			time.Sleep(loopWindow/2 + time.Second)
+		}
+	})
+}
+
+func TestLoggingOutIsNoLoop(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	for range 2 * loopLimit {
+		b.reaches("/")
+		if a := b.fetch("POST", "/oauth2/logout"); a.status != http.StatusOK {
+			t.Fatalf("status %d", a.status)
+		}
+	}
+}
+
+// TestLoggingInAgainIsNoLoop: somebody tries three accounts in a minute, and
+// the session's cookie comes back each time.
+func TestLoggingInAgainIsNoLoop(t *testing.T) {
+	g := newRig(t)
+	b := g.loggedIn()
+	for range 2 * loopLimit {
+		b.landed(b.open("/oauth2/login?prompt=select_account&return_to=/wanted"), "/wanted")
+	}
+}
+
+// TestArrivingFromOtherSitesIsNoLoop: a strict cookie does not come along from
+// another site, however well it is kept.
+func TestArrivingFromOtherSitesIsNoLoop(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
+	b := g.browser()
+	for range 2 * loopLimit {
+		b.landed(b.follow("/wanted"), "/wanted")
+	}
+}

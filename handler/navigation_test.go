@@ -1,0 +1,143 @@
+package handler
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+const (
+	acceptFirefox   = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	acceptChrome    = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"
+	acceptSafariImg = "Accept: image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"
+)
+
+// clientRequests are the headers that clients send for what they do.
+var clientRequests = []struct {
+	name   string
+	login  bool
+	header string // separated by |
+}{
+	{"Chrome, typed", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-User: ?1|Sec-Fetch-Dest: document|Upgrade-Insecure-Requests: 1|" + acceptChrome},
+	{"Chrome, link from another site", true, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-User: ?1|Sec-Fetch-Dest: document|" + acceptChrome},
+	{"Firefox, reload", true, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|Priority: u=0, i|" + acceptFirefox},
+	{"Safari 17", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|" + acceptFirefox},
+	{"Safari 15, without Sec-Fetch", true, acceptFirefox},
+	{"Internet Explorer 11", true, "Accept: text/html, application/xhtml+xml, image/jxr, */*"},
+	{"w3m", true, "Accept: text/html, text/*;q=0.5, image/*"},
+	{"service worker passes a navigation on", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|Service-Worker-Navigation-Preload: true|" + acceptChrome},
+
+	{"fetch", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Accept: */*"},
+	{"fetch that wants HTML (htmx, Turbo)", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Accept: text/html"},
+	{"fetch without CORS", false, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: empty|Accept: */*"},
+	{"XMLHttpRequest of jQuery, old Safari", false, "X-Requested-With: XMLHttpRequest|Accept: text/html, */*; q=0.01"},
+	{"XMLHttpRequest, old Safari", false, "Accept: */*"},
+	{"JSON", false, "Accept: application/json"},
+	{"axios", false, "Accept: application/json, text/plain, */*"},
+	{"image", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: image|Accept: image/avif,image/webp,*/*;q=0.8"},
+	{"image, old Safari", false, acceptSafariImg},
+	{"favicon", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: image|Accept: image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"},
+	{"script", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: script|Accept: */*"},
+	{"module", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: script|Accept: */*"},
+	{"style", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: style|Accept: text/css,*/*;q=0.1"},
+	{"manifest", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: manifest|Accept: */*"},
+	{"service worker script", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: same-origin|Sec-Fetch-Dest: serviceworker|Service-Worker: script|Accept: */*"},
+	{"iframe", false, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: iframe|" + acceptChrome},
+	{"frame", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: frame|" + acceptChrome},
+	{"object", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: object|" + acceptChrome},
+	{"embed", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: embed|" + acceptChrome},
+	{"fenced frame", false, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: fencedframe|" + acceptChrome},
+	{"mode alone", false, "Sec-Fetch-Mode: navigate|" + acceptChrome},
+	{"Chrome prefetch", false, "Sec-Purpose: prefetch|Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|" + acceptChrome},
+	{"Chrome prerender", false, "Sec-Purpose: prefetch;prerender|Purpose: prefetch|Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|" + acceptChrome},
+	{"Safari prefetch", false, "Purpose: prefetch|" + acceptFirefox},
+	{"link rel=prefetch", false, "Sec-Purpose: prefetch|Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: no-cors|Sec-Fetch-Dest: empty|Accept: */*"},
+	{"WebSocket", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: websocket|Sec-Fetch-Dest: empty|Upgrade: websocket|Connection: Upgrade|Sec-Websocket-Key: x|Sec-Websocket-Version: 13"},
+	{"WebSocket, old Safari", false, "Upgrade: websocket|Connection: Upgrade|" + acceptFirefox},
+	{"EventSource", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Accept: text/event-stream"},
+	{"EventSource, old Safari", false, "Accept: text/event-stream"},
+	{"curl", false, "Accept: */*|User-Agent: curl/8.5.0"},
+	{"no Accept at all", false, "User-Agent: kube-probe/1.29"},
+	{"load balancer", false, "User-Agent: ELB-HealthChecker/2.0|Accept: */*"},
+	{"gRPC", false, "Content-Type: application/grpc|Te: trailers"},
+	{"own bearer", false, "Authorization: Bearer EVIL|Accept: */*"},
+	{"lookalike types", false, "Accept: text/html5, application/text/html, x-text/html"},
+}
+
+func TestOnlyNavigationsStartALogin(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for _, tt := range clientRequests {
+		for _, method := range []string{"GET", "HEAD"} {
+			a := g.do(g.request(method, "/admin?x=1", strings.Split(tt.header, "|")...))
+			if a.passed != 0 {
+				t.Errorf("%s: the app was asked", tt.name)
+			}
+			if a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: %s answer may be stored", tt.name, method)
+			}
+			switch {
+			case tt.login:
+				restarted(t, g, a)
+			case a.status != 401 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("WWW-Authenticate") == "":
+				t.Errorf("%s: %s: status %d, Location %q, cookies %q", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
+			default:
+				if p := a.problem(t); p.LoginURL != "/oauth2/login" || p.Code != "login_required" || p.Status != 401 {
+					t.Errorf("%s: %+v", tt.name, p)
+				}
+			}
+		}
+		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "FOO", "get", "Head"} {
+			a := g.do(g.request(method, "/admin", strings.Split(tt.header, "|")...))
+			if a.status != 401 || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s: %s: status %d, Location %q", tt.name, method, a.status, a.location())
+			}
+		}
+	}
+}
+
+// TestLoginEndpointIsForNavigationsToo: a script that asks for it leaves
+// nothing behind.
+func TestLoginEndpointIsForNavigationsToo(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for _, tt := range clientRequests {
+		a := g.get("/oauth2/login", strings.Split(tt.header, "|")...)
+		if tt.login != (a.status == 302) || !tt.login && a.header["Set-Cookie"] != nil {
+			t.Errorf("%s: status %d, cookies %q", tt.name, a.status, a.header["Set-Cookie"])
+		}
+	}
+}
+
+// TestBodyOfAnUnknownClientIsNotRead: it may be five gigabytes.
+func TestBodyOfAnUnknownClientIsNotRead(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	r := g.request("POST", "/upload", script...)
+	r.Body = unreadable{t}
+	if a := g.do(r); a.status != 401 {
+		t.Errorf("status %d", a.status)
+	}
+}
+
+type unreadable struct{ t *testing.T }
+
+func (b unreadable) Read([]byte) (int, error) {
+	b.t.Error("the body is read")
+	return 0, http.ErrBodyReadAfterClose
+}
+
+func (unreadable) Close() error { return nil }
+
+// TestFormPostWithoutASession: somebody has filled in a form, the session is
+// over, and what they sent is lost. They are told so on a page, and not by a
+// problem document.
+func TestFormPostWithoutASession(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for name, header := range map[string][]string{"with Sec-Fetch": formPost, "without": {acceptFirefox, "Origin: " + appOrigin}} {
+		a := g.post("/form", header...)
+		if a.status != 401 || a.location() != "" || a.passed != 0 {
+			t.Errorf("%s: status %d to %q", name, a.status, a.location())
+		}
+		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "/oauth2/login") {
+			t.Errorf("%s: somebody who sent a form sees %s: %s", name, a.header.Get("Content-Type"), a.body)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package handler
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func optional(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } }
+
+func TestOptionalSession(t *testing.T) {
+	g := newRig(t, plainOAuth, optional)
+	for _, tt := range clientRequests {
+		header := append(strings.Split(tt.header, "|"), "Authorization: Bearer EVIL")
+		for name, cookie := range map[string]string{"no cookie": "", "unknown": sessionCookie + "=" + session.NewSecret().Cookie(), "broken": sessionCookie + "=x"} {
+			h := header
+			if cookie != "" {
+				h = append(slices.Clone(header), "Cookie: "+cookie)
+			}
+			a := g.get("/", h...)
+			if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil || g.app.last()["Cookie"] != nil {
+				t.Errorf("%s, %s: status %d, the app got %v", tt.name, name, a.status, g.app.last())
+			}
+		}
+		h := append(slices.Clone(header), "Cookie: "+sessionCookie+"="+g.session(""))
+		if a := g.get("/", h...); a.status != 200 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
+			t.Errorf("%s: with a session the app got %q", tt.name, g.app.last()["Authorization"])
+		}
+	}
+}
+
+// TestOptionalIsNotOptionalWhenTheStoreIsDown: a request with a session must
+// not turn anonymous because nobody can look it up.
+func TestOptionalIsNotOptionalWhenTheStoreIsDown(t *testing.T) {
+	g := newRig(t, plainOAuth, optional)
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	g.store.down.Store(true)
+	for _, header := range [][]string{navigation, script} {
+		a := g.get("/", append(slices.Clone(header), cookie)...)
+		if a.status != 503 || a.passed != 0 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || a.location() != "" {
+			t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		}
+		if a := g.get("/", header...); a.status != 200 {
+			t.Errorf("without a cookie: status %d", a.status)
+		}
+	}
+	g.store.down.Store(false)
+	if a := g.get("/", append(slices.Clone(script), cookie)...); a.status != 200 || g.app.last()["Authorization"] == nil {
+		t.Errorf("afterwards: status %d", a.status)
+	}
+}
+
+// TestAnonymousRequestsHaveNoUser: what is made of the user, such as a header
+// for the app, must be made of nobody, and so must be told.
+func TestAnonymousRequestsHaveNoUser(t *testing.T) {
+	told := 0
+	g := newRig(t, plainOAuth, optional, func(s *setup) {
+		s.handler.SetUser = func(_ *http.Request, s *session.Session) {
+			told++
+			if s != nil {
+				t.Errorf("the user is %+v", s)
+			}
+		}
+	})
+	g.get("/", script...)
+	if told != 1 {
+		t.Errorf("SetUser was called %d times, want once with nil", told)
+	}
+}
+
+// endedSession is a browser whose session ends at its next request.
+func endedSession(t *testing.T, g *rig) *browser {
+	t.Helper()
+	b := g.browser()
+	b.landed(b.open("/oauth2/login"), "/")
+	g.as.SetUser(fakeas.User{Name: "alice", Disabled: true})
+	time.Sleep(time.Hour) // the access token expires
+	return b
+}
+
+// TestDeadSession: whoever finds the end gets the cookie cleared. Optional
+// pages come anonymously, others after a login.
+func TestDeadSession(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, func(s *setup) {
+			s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
+		})
+		b := endedSession(t, g)
+		a := b.fetch("GET", "/api")
+		if a.status != 401 || b.jar.get(sessionCookie) != nil {
+			t.Errorf("status %d, cookie %v", a.status, b.jar.get(sessionCookie))
+		}
+		as.SetUser(fakeas.User{Name: "alice"})
+		b.reaches("/wanted")
+		b = endedSession(t, g)
+		as.SetUser(fakeas.User{Name: "alice"})
+		as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
+		b.reaches("/wanted")
+	})
+}
+
+// TestDeadSessionOnAnOptionalPage: the request passes as nobody's. The cookie is
+// not deleted on the way: a cache may store the app's answer, and would then
+// delete the cookies of others.
+func TestDeadSessionOnAnOptionalPage(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, optional)
+		b := endedSession(t, g)
+		a := b.open("/optional")
+		if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil {
+			t.Errorf("status %d, the app got %v", a.status, g.app.last())
+		}
+		if a.header["Set-Cookie"] != nil {
+			t.Errorf("the app's answer sets %q", a.header["Set-Cookie"])
+		}
+	})
+}

@@ -1,0 +1,180 @@
+package handler
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestUnsafeRequestsFromOtherSites(t *testing.T) {
+	const trusted = "https://admin.test"
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{trusted} })
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for _, tt := range []struct {
+		header string // separated by |
+		ok     bool
+	}{
+		{"", true}, // curl: no browser, and nobody can make it send a cookie
+		{"Sec-Fetch-Site: same-origin", true},
+		{"Sec-Fetch-Site: none", true},
+		{"Sec-Fetch-Site: same-site", false},
+		{"Sec-Fetch-Site: cross-site", false},
+		{"Sec-Fetch-Site: something-new", false},
+		{"Origin: https://app.test", true},
+		{"Origin: https://app.test|Sec-Fetch-Site: same-origin", true},
+		{"Origin: https://evil.test", false},
+		{"Origin: https://evil.test|Sec-Fetch-Site: same-origin", false},
+		{"Origin: https://evil.test|Sec-Fetch-Site: none", false},
+		{"Origin: http://app.test", false},
+		{"Origin: https://app.test:8443", false},
+		{"Origin: https://app.test.evil.test", false},
+		{"Origin: https://sub.app.test", false},
+		{"Origin: https://APP.test", false},
+		{"Origin: https://app.test/", false},
+		{"Origin: ", false},
+		{"Origin: null", false},
+		{"Origin: null|Sec-Fetch-Site: cross-site", false},
+		{"Origin: null|Sec-Fetch-Site: same-site", false},
+		{"Origin: null|Sec-Fetch-Site: none", false},
+		{"Origin: null|Sec-Fetch-Site: same-origin", true}, // a page without Referrer
+		{"Origin: https://app.test|Origin: https://evil.test", false},
+		{"Origin: https://app.test|Origin: https://app.test", false},
+		{"Origin: https://app.test, https://evil.test", false},
+		{"Origin: " + trusted, true},
+		{"Origin: " + trusted + "|Sec-Fetch-Site: cross-site", true},
+		{"Origin: " + trusted + "|Sec-Fetch-Site: same-site", true},
+		{"Origin: " + trusted + ".evil.test|Sec-Fetch-Site: cross-site", false},
+		{"Origin: http://admin.test", false},
+		{"Referer: https://evil.test/|Origin: https://app.test", true},
+	} {
+		header := []string{cookie}
+		if tt.header != "" {
+			header = append(header, strings.Split(tt.header, "|")...)
+		}
+		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FOO", "get", "Head", "options"} {
+			a := g.do(g.request(method, "/api", header...))
+			if tt.ok != (a.passed == 1) {
+				t.Errorf("%s with %q: status %d, the app was asked %d times", method, tt.header, a.status, a.passed)
+			}
+			if !tt.ok && (a.status != 403 || a.problem(t).Code != "cross_origin" || a.header["Set-Cookie"] != nil) {
+				t.Errorf("%s with %q: status %d: %s", method, tt.header, a.status, a.body)
+			}
+		}
+		for _, method := range []string{"GET", "HEAD"} {
+			if a := g.do(g.request(method, "/api", header...)); a.passed != 1 {
+				t.Errorf("%s with %q: status %d", method, tt.header, a.status)
+			}
+		}
+		for name, upgrade := range webSocketHandshakes {
+			r := g.request(upgrade.method, "/socket", append(header, upgrade.header...)...)
+			if upgrade.proto != "" {
+				r.Proto = upgrade.proto
+			}
+			if a := g.do(r); tt.ok != (a.passed == 1) {
+				t.Errorf("%s with %q: status %d", name, tt.header, a.status)
+			}
+		}
+	}
+}
+
+// webSocketHandshakes are the shapes in which a WebSocket is asked for.
+var webSocketHandshakes = map[string]struct {
+	method, proto string
+	header        []string
+}{
+	"HTTP/1.1":           {"GET", "", []string{"Connection: Upgrade", "Upgrade: websocket", "Sec-Websocket-Version: 13"}},
+	"HTTP/1.1, Firefox":  {"GET", "", []string{"Connection: keep-alive, Upgrade", "Upgrade: websocket"}},
+	"HTTP/1.1, odd case": {"GET", "", []string{"Connection: upgrade", "Upgrade: WebSocket"}},
+	"two Upgrade lines":  {"GET", "", []string{"Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c"}},
+	"HTTP/2":             {"CONNECT", "HTTP/2.0", []string{":protocol: websocket", "Sec-Websocket-Version: 13"}},
+	"HTTP/3":             {"CONNECT", "websocket", []string{"Sec-Websocket-Version: 13"}},
+}
+
+func TestWebSocketWithoutASession(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for name, upgrade := range webSocketHandshakes {
+		r := g.request(upgrade.method, "/socket", upgrade.header...)
+		if upgrade.proto != "" {
+			r.Proto = upgrade.proto
+		}
+		if a := g.do(r); a.status != 401 || a.passed != 0 || a.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: status %d", name, a.status)
+		}
+	}
+}
+
+func TestUnsafeRequestFromOtherSiteInAWindow(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	a := g.post("/transfer", "Cookie: "+sessionCookie+"="+g.session(""), "Origin: https://evil.test",
+		"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", acceptHTML)
+	if a.status != 403 || !strings.Contains(a.body, "cross_origin") || !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+}
+
+// TestPreflight: it has no cookie by definition, so it is passed on without a
+// token, for pages that may send the request itself.
+func TestPreflight(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://admin.test"} })
+	for header, ok := range map[string]bool{
+		"Access-Control-Request-Method: PUT|Origin: https://admin.test|Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: cors": true,
+		"Access-Control-Request-Method: PUT|Origin: https://app.test":                                                   true,
+		"Access-Control-Request-Method: PUT|Origin: https://evil.test":                                                  false,
+		"Access-Control-Request-Method: PUT|Origin: null":                                                               false,
+		"Access-Control-Request-Method: PUT":                                                                            false,
+		"Origin: https://admin.test":                                                                                    false,
+		"Accept: */*":                                                                                                   false,
+	} {
+		for _, method := range []string{"OPTIONS", "options", "GET", "POST"} {
+			a := g.do(g.request(method, "/api", append(strings.Split(header, "|"), "Authorization: Bearer EVIL")...))
+			want := ok && method == "OPTIONS"
+			if want != (a.passed == 1) || !want && a.status != 401 {
+				t.Errorf("%s with %s: status %d, the app was asked %d times", method, header, a.status, a.passed)
+			}
+			if a.passed == 1 && g.app.last()["Authorization"] != nil {
+				t.Errorf("the app got Authorization %q", g.app.last()["Authorization"])
+			}
+			for name := range a.header {
+				if strings.HasPrefix(name, "Access-Control-") {
+					t.Errorf("the answer has %s", name)
+				}
+			}
+		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	for origin, ok := range map[string]bool{
+		"https://app.test":       true,
+		"https://app.test:8443":  true,
+		"https://[::1]:8443":     true,
+		"http://localhost:8080":  true,
+		"http://a.localhost":     true,
+		"http://127.0.0.1:1":     true,
+		"http://127.1.2.3":       true,
+		"http://[::1]":           true,
+		"http://app.test":        false,
+		"http://localhost.test":  false,
+		"http://127.0.0.1.test":  false,
+		"https://app.test/":      false,
+		"https://app.test/x":     false,
+		"https://app.test?x":     false,
+		"https://app.test#x":     false,
+		"https://u@app.test":     false,
+		"https://":               false,
+		"//app.test":             false,
+		"app.test":               false,
+		"null":                   false,
+		"*":                      false,
+		"":                       false,
+		"ftp://app.test":         false,
+		"https://app.test\r\nX:": false,
+		"HTTPS://app.test":       false,
+	} {
+		if err := checkOrigin(origin); (err == nil) != ok {
+			t.Errorf("%q: %v", origin, err)
+		}
+		if _, err := New(Config{TrustedOrigins: []string{origin}}); (err == nil) != ok {
+			t.Errorf("trusted_origins %q: %v", origin, err)
+		}
+	}
+}

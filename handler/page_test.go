@@ -1,0 +1,245 @@
+package handler
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// ownAnswers are all kinds of answers of ours, by what was asked.
+func ownAnswers(t *testing.T, g *rig) []*answer {
+	t.Helper()
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	b := g.browser()
+	callback := b.approve(b.start("/"))
+	answers := []*answer{
+		g.get("/", navigation...), g.get("/", script...), g.get("/oauth2/login", navigation...),
+		b.send(g.request("GET", callback, navigation...), true), g.get(callback, navigation...),
+		g.get("/oauth2/callback", navigation...), g.get("/oauth2/callback?state=x&error=x", script...),
+		g.get("/oauth2/logout", navigation...), g.post("/oauth2/logout", formPost...), g.post("/oauth2/logout", script...),
+		g.post("/oauth2/logout", "Sec-Fetch-Site: cross-site"), g.get("/oauth2/logout/callback", navigation...),
+		g.get("/oauth2/session", script...), g.get("/oauth2/session", append(slices.Clone(script), cookie)...),
+		g.get("/oauth2/unknown", navigation...), g.post("/oauth2/session", script...),
+		g.post("/", cookie, "Sec-Fetch-Site: cross-site"), g.do(g.request("TRACE", "/", cookie)),
+	}
+	g.store.down.Store(true)
+	answers = append(answers, g.get("/", append(slices.Clone(navigation), cookie)...), g.get("/", append(slices.Clone(script), cookie)...))
+	g.store.down.Store(false)
+	return answers
+}
+
+func TestOwnAnswersAreNobodyElsesBusiness(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for _, a := range ownAnswers(t, g) {
+		if a.passed != 0 {
+			t.Errorf("%s: the app was asked", a.uri)
+		}
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+		} {
+			if got := a.header.Get(name); got != want {
+				t.Errorf("%s, status %d: %s is %q", a.uri, a.status, name, got)
+			}
+		}
+		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
+			t.Errorf("%s, status %d: Referrer-Policy is %q", a.uri, a.status, got)
+		}
+		for _, directive := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} {
+			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, directive) {
+				t.Errorf("%s, status %d: Content-Security-Policy is %q", a.uri, a.status, csp)
+			}
+		}
+		for _, goText := range []string{"redeeming", "dial tcp", errStoreDown.Error(), "goroutine", "127.0.0.1", "the state parameter"} {
+			if strings.Contains(a.body, goText) {
+				t.Errorf("%s: the page says %q", a.uri, goText)
+			}
+		}
+	}
+	// What the app answers is not touched.
+	a := g.get("/", append(slices.Clone(navigation), "Cookie: "+sessionCookie+"="+g.session(""))...)
+	delete(a.header, "Content-Type") // the recorder's
+	if len(a.header) != 0 {
+		t.Errorf("the app's answer has %v", a.header)
+	}
+}
+
+// TestStyleIsAllowed: the policy's hash is that of the style in the page, and
+// nothing else in the page needs permission.
+func TestStyleIsAllowed(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
+	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
+	pages := 0
+	for _, a := range ownAnswers(t, g) {
+		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+			continue
+		}
+		pages++
+		found := style.FindAllStringSubmatch(a.body, -1)
+		if len(found) != 1 {
+			t.Fatalf("%s: %d styles", a.uri, len(found))
+		}
+		sum := sha256.Sum256([]byte(found[0][1]))
+		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(a.header.Get("Content-Security-Policy"), want) {
+			t.Errorf("%s: the policy %q has no %s", a.uri, a.header.Get("Content-Security-Policy"), want)
+		}
+		for _, needless := range []string{"<script", "style=", " src=", "onload", "javascript:", "http://", "@import"} {
+			if strings.Contains(a.body, needless) {
+				t.Errorf("%s: the page has %q", a.uri, needless)
+			}
+		}
+	}
+	if pages < 6 {
+		t.Errorf("%d pages were looked at", pages)
+	}
+}
+
+// TestNothingForeignIsShownRaw: text from outside is escaped in pages, or not
+// shown at all, and forges no line of the log.
+func TestNothingForeignIsShownRaw(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	const hostile = "\"><script>alert(1)</script>\n{\"level\":\"error\",\"msg\":\"forged\"}\x1b[31m\u2028{env.HOME}"
+	g.as.Set(func(k *fakeas.Knobs) {
+		k.Callback = fakeas.Edit{Set: map[string]any{"error": hostile, "error_description": hostile + strings.Repeat("x", 10_000)}, Omit: []string{"code"}}
+	})
+	pages := []*answer{
+		g.browser().open("/wanted?<script>alert(1)</script>"),
+		g.browser().open(`/'"><script>alert(1)</script>`),
+		g.get("/oauth2/callback?error=<script>alert(1)</script>&error_description=%22><img+src=x>&state=x", navigation...),
+		g.get("/oauth2/login?prompt=<script>&return_to=%22><script>", navigation...),
+		g.get("/oauth2/<script>alert(1)</script>", navigation...),
+	}
+	for _, a := range pages {
+		if a.status < 400 || strings.Contains(a.body, "<script") || strings.Contains(a.body, "<img") || strings.Contains(a.body, "alert(1)</") || strings.Contains(a.body, "forged") {
+			t.Errorf("%s: status %d: %s", a.uri, a.status, a.body)
+		}
+	}
+	lines := g.log.lines("login refused by the authorization server")
+	if len(lines) != 2 || len(lines[0]) > 1000 || strings.Contains(g.log.text(), "\x1b") || len(g.log.lines(`"msg":"forged"`)) != 0 {
+		t.Errorf("the log says %q", lines)
+	}
+}
+
+// TestPagesTryAgain: trouble that passes gives a page that comes back by
+// itself, and says when to anybody else.
+func TestPagesTryAgain(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	g.store.down.Store(true)
+	page := g.get("/wanted", append(slices.Clone(navigation), cookie)...)
+	if page.status != 503 || page.header.Get("Retry-After") != "1" || !strings.Contains(page.body, `<meta http-equiv="refresh" content="1">`) || page.header["Set-Cookie"] != nil {
+		t.Errorf("status %d, %v: %s", page.status, page.header, page.body)
+	}
+	a := g.get("/wanted", append(slices.Clone(script), cookie)...)
+	if p := a.problem(t); a.status != 503 || p.Code != "temporarily_unavailable" || p.LoginURL != "" || a.header.Get("Retry-After") != "1" {
+		t.Errorf("status %d: %+v", a.status, p)
+	}
+	if lines := g.log.lines("request failed"); len(lines) != 1 {
+		t.Errorf("the log says %q", lines)
+	}
+}
+
+// TestTroubleOfTheServer comes through once the access token has expired.
+func TestTroubleOfTheServer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault  fakeas.Fault
+		status int
+		code   string
+	}{
+		"outage":  {fakeas.Unavailable(), 503, "temporarily_unavailable"},
+		"client":  {fakeas.OAuthError("invalid_client"), 502, "misconfigured"},
+		"garbage": {fakeas.Answer(200, "text/html", "<html>"), 503, "temporarily_unavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			as := startAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				g := newRigAt(t, as, plainOAuth)
+				b := g.loggedIn()
+				as.Fail(tt.fault.For(fakeas.GrantRefresh).Repeat(-1))
+				time.Sleep(time.Hour)
+				a := b.fetch("GET", "/api")
+				if p := a.problem(t); a.status != tt.status || p.Code != tt.code || a.header.Get("Retry-After") == "" {
+					t.Errorf("status %d: %+v", a.status, p)
+				}
+				page := b.open("/wanted")
+				if page.status != tt.status || !strings.Contains(page.body, tt.code) || page.passed != 0 {
+					t.Errorf("status %d: %s", page.status, page.body)
+				}
+				if b.jar.get(sessionCookie) == nil {
+					t.Error("the session's cookie is gone")
+				}
+				as.ClearFaults()
+				time.Sleep(5 * time.Minute)
+				b.reaches("/wanted")
+				if len(b.hops) != 1 {
+					t.Errorf("it took a login: %q", b.hops)
+				}
+			})
+		})
+	}
+}
+
+// TestFailIsAskedForPagesOnly, and never for one with a code in its URL.
+func TestFailIsAskedForPagesOnly(t *testing.T) {
+	var failed []string
+	g := newRig(t, plainOAuth, func(s *setup) {
+		s.handler.Fail = func(w http.ResponseWriter, r *http.Request, e *Error) error {
+			failed = append(failed, r.URL.Path+" "+e.Code)
+			return e
+		}
+	})
+	a := g.get("/oauth2/unknown", navigation...)
+	var e *Error
+	if !errors.As(a.err, &e) || e.Status != 404 || a.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %v", a.err)
+	}
+	g.get("/oauth2/unknown", script...)
+	g.get("/oauth2/callback?code=CODE_x&state=x", navigation...)
+	if !slices.Equal(failed, []string{"/oauth2/unknown not_found"}) {
+		t.Errorf("Fail was asked for %q", failed)
+	}
+}
+
+func TestSameErrorIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		h := &Handler{Config: Config{Logger: zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel))}}
+		for range 120 {
+			h.logFailure(&Error{Code: "a", Err: errors.New("cause")})
+			h.logFailure(&Error{Code: "b"})
+			time.Sleep(time.Second)
+		}
+		if a, b := len(log.lines(`"code":"a"`)), len(log.lines(`"code":"b"`)); a != 2 || b != 2 {
+			t.Errorf("%d and %d lines", a, b)
+		}
+	})
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"access_denied": "access_denied", "a\nb\r\x00\x1b[31m": "a?b???[31m", "é": "?", strings.Repeat("x", 300): strings.Repeat("x", 200), "": "",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("%q becomes %q", in, got)
+		}
+	}
+}
+
+func TestRetryAfterIsRoundedUp(t *testing.T) {
+	for d, want := range map[time.Duration]int{time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2} {
+		if got := (&Error{RetryAfter: d}).retryAfterSeconds(); got != want {
+			t.Errorf("%v becomes %d", d, got)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func TestRefreshOutcomes(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	refresher := Refresher{Client: g.handler.Client}
+	for want, fault := range map[session.Outcome]fakeas.Fault{
+		session.Rejected:      fakeas.OAuthError("invalid_grant"),
+		session.Unclear:       fakeas.OAuthError("invalid_request"),
+		session.Misconfigured: fakeas.OAuthError("invalid_client"),
+		session.Unavailable:   fakeas.Unavailable(),
+		session.Unanswered:    fakeas.LoseAnswer(),
+		session.Malformed:     fakeas.Answer(200, "application/json", "{}"),
+	} {
+		g.as.Fail(fault)
+		if got := refresher.Refresh(t.Context(), "RT_x"); got.Outcome != want || got.Err == nil || strings.Contains(got.Err.Error(), "RT_x") {
+			t.Errorf("got %v, %v, want %v", got.Outcome, got.Err, want)
+		}
+	}
+	if len(outcomes) != 6 {
+		t.Errorf("%d of the 6 kinds are translated", len(outcomes))
+	}
+	for kind := oauth.Rejected; kind <= oauth.Malformed; kind++ {
+		if _, ok := outcomes[kind]; !ok {
+			t.Errorf("%v is not translated: it would pass for a success", kind)
+		}
+	}
+}
+
+// TestIdentityAfterARefresh: claims of the new ID token count, those that only
+// UserInfo gave stay, and somebody else's ID token is refused.
+func TestIdentityAfterARefresh(t *testing.T) {
+	g := newRig(t)
+	g.loggedIn()
+	refresher := Refresher{Client: g.handler.Client}
+	var refreshToken, sid string
+	for _, token := range g.as.Tokens() {
+		if token.Kind == fakeas.KindRefresh {
+			refreshToken, sid = token.Value, token.Family
+		}
+	}
+	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "new@example.test"}})
+	answer := refresher.Refresh(t.Context(), refreshToken)
+	if answer.Outcome != session.Refreshed || answer.Tokens.IDToken == "" {
+		t.Fatalf("%+v", answer)
+	}
+	current := session.Identity{Subject: "alice", SID: "old", Claims: json.RawMessage(`{"email":"old","team":"blue"}`)}
+	who, err := refresher.Identify(t.Context(), current, answer.Tokens)
+	if err != nil || who.Subject != "alice" || who.SID != sid {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	for claim, want := range map[string]string{"email": `"new@example.test"`, "team": `"blue"`} {
+		if got, _ := Claim(who.Claims, claim); string(got) != want {
+			t.Errorf("%s is %s, want %s", claim, got, want)
+		}
+	}
+	current.Subject = "mallory"
+	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, session.ErrIdentityChanged) {
+		t.Errorf("another subject gives %v", err)
+	}
+	answer.Tokens.IDToken = "not.a-jwt"
+	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, session.ErrIdentityChanged) {
+		t.Errorf("garbage gives %v", err)
+	}
+}
+
+func TestObserver(t *testing.T) {
+	log := &logBuffer{}
+	observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
+	for kind := session.EventRefreshed; kind <= session.EventDiscarded; kind++ {
+		for outcome := session.Refreshed; outcome <= session.Malformed; outcome++ {
+			for range 100 {
+				observe(session.Event{Kind: kind, Outcome: outcome, Reason: session.EndIdle, Err: errors.New("cause")})
+			}
+		}
+	}
+	for word, level := range map[string]string{
+		`"outcome":"rejected"`: "info", `"outcome":"misconfigured"`: "error", `"outcome":"malformed"`: "error", `"outcome":"unavailable"`: "warn", `"outcome":"unanswered"`: "warn",
+		"could not be written": "error", "could not be checked": "warn",
+	} {
+		lines := log.lines(word)
+		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+level+`"`) {
+			t.Errorf("%s: %d lines: %q", word, len(lines), lines)
+		}
+	}
+	for _, word := range []string{"token refreshed", "session ended", "have been written", "were dropped"} {
+		if len(log.lines(word)) == 0 {
+			t.Errorf("nothing says %q", word)
+		}
+	}
+}

@@ -1,0 +1,264 @@
+package handler
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func TestAuthorizationPolicies(t *testing.T) {
+	ours := []string{"Bearer AT_made_by_hand"}
+	sent := map[string][]string{
+		"none": nil, "Basic": {"Basic eDp5"}, "Bearer": {"Bearer EVIL"}, "two": {"Bearer EVIL", "Basic eDp5"}, "empty": {""},
+	}
+	for policy, want := range map[AuthorizationPolicy]func(sent []string, session bool) (status int, got []string){
+		ReplaceAuthorization: func(_ []string, session bool) (int, []string) {
+			if session {
+				return 200, ours
+			}
+			return 200, nil
+		},
+		KeepAuthorization: func(sent []string, session bool) (int, []string) {
+			if sent == nil && session {
+				return 200, ours
+			}
+			return 200, sent
+		},
+		RejectAuthorization: func(sent []string, session bool) (int, []string) {
+			switch {
+			case sent != nil:
+				return 400, nil
+			case session:
+				return 200, ours
+			}
+			return 200, nil
+		},
+	} {
+		g := newRig(t, plainOAuth, func(s *setup) {
+			s.handler.Authorization = policy
+			s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
+		})
+		cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+		for name, values := range sent {
+			header := slices.Clone(script)
+			for _, v := range values {
+				header = append(header, "Authorization: "+v)
+			}
+			for _, withSession := range []bool{true, false} {
+				h := header
+				if withSession {
+					h = append(slices.Clone(h), cookie)
+				}
+				status, authorization := want(values, withSession)
+				a := g.get("/optional", h...)
+				if a.status != status || status == 200 && !slices.Equal(g.app.last()["Authorization"], authorization) || (status == 200) != (a.passed == 1) {
+					t.Errorf("policy %d, %s, session %v: status %d, the app got %q, want %d and %q", policy, name, withSession, a.status, g.app.last()["Authorization"], status, authorization)
+				}
+			}
+			// A header is no login.
+			if a := g.get("/", header...); a.passed != 0 || a.status != 401 && a.status != 400 {
+				t.Errorf("policy %d, %s without a session: status %d", policy, name, a.status)
+			}
+		}
+	}
+}
+
+func TestOwnHeaderForTheToken(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) {
+		s.handler.HeaderName = "x-access-token"
+		s.handler.HeaderValue = func(_ *http.Request, token string) string { return "token " + token }
+		s.handler.Optional = func(*http.Request) bool { return true }
+	})
+	spoofed := []string{
+		"X-Access-Token: EVIL", "x-access-token: EVIL", "X_Access_Token: EVIL", "X-ACCESS_TOKEN: EVIL", "X.Access.Token: EVIL", "x_access-Token: EVIL",
+		"Authorization: Bearer EVIL", "X-Access-Token2: fine", "X-Other: fine",
+	}
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for _, tt := range []struct {
+		cookie []string
+		want   http.Header
+	}{
+		{[]string{cookie}, http.Header{"X-Access-Token": {"token AT_made_by_hand"}, "X-Access-Token2": {"fine"}, "X-Other": {"fine"}}},
+		{nil, http.Header{"X-Access-Token2": {"fine"}, "X-Other": {"fine"}}},
+		{[]string{"Cookie: " + sessionCookie + "=invalid"}, http.Header{"X-Access-Token2": {"fine"}, "X-Other": {"fine"}}},
+	} {
+		for _, method := range []string{"GET", "POST", "OPTIONS"} {
+			g.do(g.request(method, "/", append(slices.Clone(spoofed), tt.cookie...)...))
+			if diff := cmp.Diff(tt.want, g.app.last()); diff != "" {
+				t.Errorf("%s with cookie %v: the app gets:\n%s", method, tt.cookie != nil, diff)
+			}
+		}
+	}
+}
+
+func TestHopByHopHeaders(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for _, tt := range []struct {
+		sent                []string
+		upgrade, connection []string
+	}{
+		{nil, nil, nil},
+		{[]string{"Connection: keep-alive"}, nil, nil},
+		{[]string{"Connection: close, authorization"}, nil, nil},
+		{[]string{"Connection: Authorization", "Connection: X-Access-Token"}, nil, nil},
+		{[]string{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings"}, nil, nil},
+		{[]string{"Upgrade: h2c, websocket", "Connection: Upgrade"}, nil, nil},
+		{[]string{"Upgrade: h2c", "Upgrade: websocket", "Connection: Upgrade"}, nil, nil},
+		{[]string{"Upgrade: websocket", "Connection: Upgrade"}, []string{"websocket"}, []string{"Upgrade"}},
+		{[]string{"Upgrade: websocket", "Connection: keep-alive, Upgrade, authorization"}, []string{"websocket"}, []string{"Upgrade"}},
+		{[]string{"Upgrade: websocket", "Connection: Upgrade", "Connection: authorization"}, []string{"websocket"}, []string{"Upgrade"}},
+		{[]string{"Upgrade: WebSocket", "Connection: upgrade"}, []string{"WebSocket"}, []string{"upgrade"}},
+	} {
+		g.get("/", append(slices.Clone(tt.sent), cookie)...)
+		got := g.app.last()
+		if !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Connection"], tt.connection) || got.Get("Authorization") != "Bearer AT_made_by_hand" {
+			t.Errorf("of %q the app gets Upgrade %q, Connection %q, Authorization %q", tt.sent, got["Upgrade"], got["Connection"], got["Authorization"])
+		}
+	}
+}
+
+// TestRequestIsLeftAsItWasFound after an error and a panic too: error routes
+// and the access log look at it. After an ordinary answer every test checks.
+func TestRequestIsLeftAsItWasFound(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	header := []string{
+		"Cookie: a=1; " + sessionCookie + "=" + g.session(""), "Authorization: Bearer EVIL", "Upgrade: h2c", "Connection: Upgrade, authorization", "X-Other: x",
+	}
+	failure := errors.New("bad gateway")
+	g.app.answer = func(http.ResponseWriter, *http.Request) error { return failure }
+	if a := g.get("/", header...); !errors.Is(a.err, failure) {
+		t.Errorf("the app's error becomes %v", a.err)
+	}
+	g.app.answer = func(_ http.ResponseWriter, r *http.Request) error {
+		r.Header.Set("Authorization", "changed by the app")
+		panic(http.ErrAbortHandler)
+	}
+	r := g.request("GET", "/", header...)
+	before := r.Header.Clone()
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("the app's panic becomes %v", p)
+			}
+		}()
+		_ = g.handler.ServeHTTP(httptest.NewRecorder(), r, g.app.serve)
+	}()
+	if diff := cmp.Diff(before, r.Header); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestMethodsThatAreNotRelayed(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for _, method := range []string{"TRACE", "CONNECT"} {
+		for _, h := range [][]string{nil, {cookie}} {
+			r := g.request("GET", "/", h...)
+			r.Method = method
+			if a := g.do(r); a.status != 405 || a.passed != 0 {
+				t.Errorf("%s: status %d", method, a.status)
+			}
+		}
+	}
+}
+
+// TestEndpointsInEarlyData: a network attacker may replay it (RFC 8470).
+func TestEndpointsInEarlyData(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for _, path := range []string{"/oauth2/login", "/oauth2/callback?code=x&state=y", "/oauth2/logout", "/oauth2/session"} {
+		r := g.request("GET", path, navigation...)
+		r.TLS = &tls.ConnectionState{}
+		if a := g.do(r); a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil {
+			t.Errorf("%s: status %d", path, a.status)
+		}
+		r.TLS.HandshakeComplete = true
+		if a := g.do(r); a.status == http.StatusTooEarly {
+			t.Errorf("%s: too early after the handshake", path)
+		}
+	}
+}
+
+func TestEndpointsMatchExactly(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for target, app := range map[string]bool{
+		"/oauth2/callback/": false, "/oauth2/callback%2f": false, "/oauth2/Callback": false, "/oauth2/callback;x": false, "/oauth2/": false,
+		"/oauth2//callback": false, "/oauth2/unknown": false, "/%6fauth2/session": false, "/oauth2%2fsession": false, "/oauth2/%73ession": false,
+		"/oauth2/..%2fx": false, "/oauth2/../x": false, "/oauth2": true, "/oauth2x/session": true, "/OAUTH2/session": true, "/x/oauth2/session": true, "//oauth2/session": true,
+	} {
+		a := g.get(target, append(script, cookie)...)
+		if app != (a.passed == 1) || !app && a.status != 404 {
+			t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+		}
+	}
+	// The URL before a rewrite counts.
+	h := g.handler
+	h.OriginalURL = func(r *http.Request) *url.URL { u := *r.URL; u.Path = "/oauth2/unknown"; return &u }
+	if a := g.get("/rewritten", append(script, cookie)...); a.status != 404 || a.passed != 0 {
+		t.Errorf("a rewritten URL below the prefix reaches the app: %d", a.status)
+	}
+}
+
+func TestPathPrefix(t *testing.T) {
+	for prefix, ok := range map[string]bool{
+		"": true, "/auth": true, "/a/b": true, "/": false, "auth": false, "/auth/": false, "/a b": false, `/a"`: false, "/é": false,
+	} {
+		if _, err := New(Config{PathPrefix: prefix}); (err == nil) != ok {
+			t.Errorf("path_prefix %q: %v", prefix, err)
+		}
+	}
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.PathPrefix = "/auth" })
+	if a := g.get("/auth/session", script...); a.status != 200 || a.passed != 0 {
+		t.Errorf("status %d", a.status)
+	}
+}
+
+// TestPathPrefixThatBrowsersNeverAskFor: with it every login would end in a
+// loop, so it is refused at once.
+func TestPathPrefixThatBrowsersNeverAskFor(t *testing.T) {
+	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
+		if _, err := New(Config{PathPrefix: prefix}); err == nil {
+			t.Errorf("path_prefix %q is accepted", prefix)
+		}
+	}
+}
+
+// TestRequestThatRanOutOfTime: whatever gave the request a deadline, the
+// client may still be there, and an empty 200 is not the app's answer.
+func TestRequestThatRanOutOfTime(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	r := g.request("GET", "/", append(script, "Cookie: "+sessionCookie+"="+g.session(""))...)
+	ctx, cancel := context.WithDeadline(r.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if a := g.do(r.WithContext(ctx)); a.passed != 0 || a.status < 500 {
+		t.Errorf("status %d with %q", a.status, a.body)
+	}
+}
+
+func TestUserOfARequest(t *testing.T) {
+	var user *session.Session
+	g := newRig(t, plainOAuth, func(s *setup) {
+		s.handler.SetUser = func(_ *http.Request, s *session.Session) { user = s }
+	})
+	g.app.answer = func(http.ResponseWriter, *http.Request) error {
+		if user == nil || user.Subject != "alice" {
+			t.Errorf("the user is %+v when the app is asked", user)
+		}
+		return nil
+	}
+	g.get("/", "Cookie: "+sessionCookie+"="+g.session(`{"email":"a@b"}`))
+	if user == nil {
+		t.Error("nobody was told")
+	}
+}

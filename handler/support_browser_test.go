@@ -1,0 +1,207 @@
+package handler
+
+import (
+	"html"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+const acceptHTML = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+// navigation are the headers of a window that somebody sent somewhere.
+var navigation = []string{"Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1", "Sec-Fetch-Dest: document", acceptHTML}
+
+// script are the headers of a fetch by a page of the site.
+var script = []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Accept: */*"}
+
+// formPost are the headers of a form sent by a page of the site.
+var formPost = []string{
+	"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1", "Sec-Fetch-Dest: document",
+	"Origin: " + appOrigin, "Content-Type: application/x-www-form-urlencoded", acceptHTML,
+}
+
+// browser walks through redirects with its jar, at the site of a rig and at
+// its authorization server.
+type browser struct {
+	*rig
+	jar jar
+	// hops are the URLs of the last walk, the first one included.
+	hops []string
+}
+
+func (g *rig) browser() *browser {
+	return &browser{rig: g}
+}
+
+// loggedIn is a browser with a session.
+func (g *rig) loggedIn() *browser {
+	g.t.Helper()
+	b := g.browser()
+	b.reaches("/")
+	return b
+}
+
+func (g *rig) origin() string {
+	origin, _ := g.handler.Config.Origin(nil)
+	return origin
+}
+
+// open types a path into the address bar and follows it to its end.
+func (b *browser) open(path string) *answer {
+	b.t.Helper()
+	return b.walk(b.origin()+path, "none", nil)
+}
+
+// follow clicks a link on a page of another site.
+func (b *browser) follow(path string) *answer {
+	b.t.Helper()
+	return b.walk(b.origin()+path, "cross-site", nil)
+}
+
+// start opens a path and stops before the authorization server, whose URL it
+// returns.
+func (b *browser) start(path string) string {
+	b.t.Helper()
+	a := b.walk(b.origin()+path, "none", func(next string) bool { return strings.HasPrefix(next, b.as.URL) })
+	if !strings.HasPrefix(a.location(), b.as.URL+"/authorize?") {
+		b.t.Fatalf("%s: status %d, Location %q: %.200s, want the authorization server", path, a.status, a.location(), a.body)
+	}
+	return a.location()
+}
+
+// approve visits the authorization server, which sends the browser to the
+// callback, and stops there. It returns the callback's path and query.
+func (b *browser) approve(authorizationURL string) string {
+	b.t.Helper()
+	a := b.walk(authorizationURL, "cross-site", func(next string) bool { return strings.HasPrefix(next, b.origin()) })
+	path, ok := strings.CutPrefix(a.location(), b.origin())
+	if !ok {
+		b.t.Fatalf("the authorization server answered %d, Location %q: %s", a.status, a.location(), a.body)
+	}
+	return path
+}
+
+// reaches opens a path and fails the test unless the app answers there.
+func (b *browser) reaches(path string) {
+	b.t.Helper()
+	b.landed(b.open(path), path)
+}
+
+// landed fails the test unless the app has answered at a path.
+func (b *browser) landed(a *answer, path string) {
+	b.t.Helper()
+	if a.status != http.StatusOK || a.body != "the app at "+path {
+		b.t.Errorf("after %d hops landed at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)
+	}
+}
+
+// title is what a page is headed with, or its whole body.
+func (a *answer) title() string {
+	if _, rest, ok := strings.Cut(a.body, "<h1>"); ok {
+		title, _, _ := strings.Cut(rest, "</h1>")
+		return title
+	}
+	return a.body
+}
+
+// fetch is a script of the site's page.
+func (b *browser) fetch(method, path string, header ...string) *answer {
+	b.t.Helper()
+	return b.send(b.request(method, path, append(header, script...)...), false)
+}
+
+// send adds the cookies to a request, and takes over the answer's.
+func (b *browser) send(r *http.Request, crossSite bool) *answer {
+	b.t.Helper()
+	if lines := b.jar.header(crossSite); lines != nil {
+		r.Header["Cookie"] = lines
+	}
+	a := b.do(r)
+	b.jar.set(a.header["Set-Cookie"])
+	return a
+}
+
+// refreshNow is a page that moves on by itself.
+var refreshNow = regexp.MustCompile(`<meta http-equiv="refresh" content="0;url=([^"]*)">`)
+
+// walk follows redirects until stop says so, or to the end.
+func (b *browser) walk(to, site string, stop func(next string) bool) *answer {
+	b.t.Helper()
+	crossSite := site == "cross-site"
+	b.hops = []string{to}
+	for len(b.hops) <= 20 {
+		a := b.visit(to, site, crossSite)
+		next := a.location()
+		if m := refreshNow.FindStringSubmatch(a.body); m != nil && next == "" {
+			// The page's own doing: same-origin, whatever came before.
+			next, site, crossSite = html.UnescapeString(m[1]), "same-origin", false
+		}
+		if next == "" || stop != nil && stop(next) {
+			return a
+		}
+		to = resolve(b.t.Fatalf, to, next)
+		crossSite = crossSite || !strings.HasPrefix(to, b.origin()+"/")
+		b.hops = append(b.hops, to)
+	}
+	b.t.Fatalf("too many redirects: %q", b.hops)
+	return nil
+}
+
+// visit asks one URL for a document.
+func (b *browser) visit(to, site string, crossSite bool) *answer {
+	b.t.Helper()
+	if target, ok := strings.CutPrefix(to, b.origin()); ok {
+		target, _, _ = strings.Cut(target, "#")
+		r := b.request(http.MethodGet, target, navigation...)
+		r.Header.Set("Sec-Fetch-Site", site)
+		return b.send(r, crossSite)
+	}
+	if !strings.HasPrefix(to, b.as.URL+"/") {
+		b.t.Fatalf("sent to a foreign site: %s", to)
+	}
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Get(to)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return &answer{uri: to, status: resp.StatusCode, header: resp.Header, body: string(body)}
+}
+
+// resolve reads a Location the way browsers do, which is not quite the way Go
+// does (URL Standard, basic URL parser): white space around it is dropped, tab
+// and line feed within it too, and a backslash is a slash.
+func resolve(fatalf func(string, ...any), base, location string) string {
+	location = strings.TrimFunc(location, func(c rune) bool { return c <= ' ' })
+	location = strings.NewReplacer("\t", "", "\n", "", "\r", "").Replace(location)
+	path, query, hasQuery := strings.Cut(location, "?")
+	path = strings.ReplaceAll(path, `\`, "/")
+	if hasQuery {
+		path += "?" + query
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		fatalf("%v", err)
+	}
+	switch {
+	case strings.HasPrefix(path, "https:") || strings.HasPrefix(path, "http:"):
+		scheme, rest, _ := strings.Cut(path, ":")
+		return scheme + "://" + strings.TrimLeft(rest, "/")
+	case strings.HasPrefix(path, "//"):
+		return u.Scheme + "://" + strings.TrimLeft(path, "/")
+	case strings.HasPrefix(path, "/"):
+		return u.Scheme + "://" + u.Host + path
+	}
+	fatalf("the Location %q is neither a URL nor a path", location)
+	return ""
+}

@@ -1,0 +1,406 @@
+package handler
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/memory"
+)
+
+const (
+	appOrigin     = "https://app.test"
+	loopback      = "http://localhost:8080"
+	sessionCookie = hostPrefix + defaultCookieName
+	clientSecret  = "CS_9c1f0f1b6a"
+)
+
+// authServer is a fake authorization server on a socket. Each connection
+// serves one request, so that a client in a bubble of its own time has none
+// left over to wait for.
+type authServer struct {
+	*fakeas.Server
+	revoked chan struct{} // one for each answer of the revocation endpoint
+}
+
+func startAuthServer(t testing.TB) *authServer {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := fakeas.Client{ID: "app", Secret: clientSecret}
+	for _, origin := range []string{appOrigin, loopback} {
+		client.RedirectURIs = append(client.RedirectURIs, origin+"/oauth2/callback")
+		client.PostLogoutRedirectURIs = append(client.PostLogoutRedirectURIs, origin+"/oauth2/logout/callback")
+	}
+	as := &authServer{
+		Server:  fakeas.New(fakeas.Options{URL: "http://" + listener.Addr().String(), Clients: []fakeas.Client{client}}),
+		revoked: make(chan struct{}, 100),
+	}
+	as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		as.ServeHTTP(w, r)
+		if r.URL.Path == "/revoke" {
+			as.revoked <- struct{}{}
+		}
+	})}
+	server.SetKeepAlivesEnabled(false)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener) // returns ErrServerClosed at the end
+	}()
+	t.Cleanup(func() {
+		as.Close()
+		_ = server.Close()
+		<-done
+	})
+	return as
+}
+
+// codesRedeemed counts the requests with a code at the token endpoint.
+func (as *authServer) codesRedeemed() int { return as.Stats().Grants[fakeas.GrantCode] }
+
+// rig is a site: a Handler on a real client, keeper and store, with an app
+// behind it and an authorization server beside it.
+type rig struct {
+	t       testing.TB
+	as      *authServer
+	store   *flakyStore
+	keeper  *session.Keeper
+	handler *Handler
+	app     *app
+	log     *logBuffer
+
+	mu      sync.Mutex
+	answers []*answer // everything that went to browsers
+	secrets []string  // besides those of the authorization server
+}
+
+// setup is what options of newRig change.
+type setup struct {
+	origin  string
+	oauth   oauth.Config
+	session session.Config
+	handler Config
+}
+
+// plainOAuth configures the two endpoints only: no metadata, no ID token.
+func plainOAuth(s *setup) {
+	base := s.oauth.Issuer
+	s.oauth.Issuer = ""
+	s.oauth.Endpoints = oauth.Endpoints{
+		Authorization: base + "/authorize", Token: base + "/token",
+		Revocation: base + "/revoke", UserInfo: base + "/userinfo",
+	}
+}
+
+func newRig(t testing.TB, options ...func(*setup)) *rig {
+	t.Helper()
+	return newRigAt(t, startAuthServer(t), options...)
+}
+
+// newRigAt makes a site at a server that has been started already. At its end
+// no secret may have reached a browser or the log.
+func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
+	t.Helper()
+	g := &rig{t: t, as: as, store: &flakyStore{Store: memory.New()}, app: &app{}, log: &logBuffer{}}
+	vault := session.NewVault(g.store)
+	t.Cleanup(func() {
+		g.store.down.Store(false)
+		if err := vault.Close(context.Background()); err != nil {
+			t.Errorf("closing the vault: %v", err)
+		}
+		_ = g.store.Close()
+		g.noSecretTold()
+	})
+	ring, err := session.NewKeyRing(session.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := setup{
+		origin: appOrigin,
+		oauth:  oauth.Config{Issuer: as.URL, ClientID: "app", ClientSecret: func() (string, error) { return clientSecret, nil }},
+		session: session.Config{
+			Vault: vault, Site: session.NewSite(ring, as.URL, "app", ""),
+			IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour,
+			RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 5 * time.Minute,
+		},
+	}
+	s.handler.Logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), g.log, zapcore.DebugLevel))
+	s.session.Observe = NewObserver(s.handler.Logger)
+	for _, option := range options {
+		option(&s)
+	}
+	client, err := oauth.New(s.oauth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.session.Refresher = Refresher{Client: client}
+	g.keeper = session.NewKeeper(s.session)
+	s.handler.Client, s.handler.Keeper, s.handler.Site = client, g.keeper, s.session.Site
+	if s.handler.Origin == nil {
+		s.handler.Origin = func(*http.Request) (string, error) { return s.origin, nil }
+	}
+	if g.handler, err = New(s.handler); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// session makes a session without a login. Its refresh token is one the
+// server does not know.
+func (g *rig) session(claims string) (cookie string) {
+	g.t.Helper()
+	return g.sessionOf(session.Identity{Subject: "alice", Claims: json.RawMessage(claims)}, session.Tokens{
+		AccessToken: "AT_made_by_hand", RefreshToken: "RT_made_by_hand", Expires: time.Now().Add(time.Hour),
+	})
+}
+
+func (g *rig) sessionOf(who session.Identity, tokens session.Tokens) (cookie string) {
+	g.t.Helper()
+	secret, _, err := g.keeper.Create(context.Background(), who, tokens)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.secrets = append(g.secrets, tokens.AccessToken, tokens.RefreshToken)
+	return secret.Cookie()
+}
+
+// answer is what a browser got.
+type answer struct {
+	uri    string
+	status int
+	header http.Header
+	body   string
+	err    error // what ServeHTTP returned
+	passed int   // how often the app was asked
+}
+
+func (a *answer) location() string { return a.header.Get("Location") }
+
+// problem is the answer's problem document.
+func (a *answer) problem(t testing.TB) problem {
+	t.Helper()
+	var p problem
+	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("%s: status %d, Content-Type %q: %.200q, want a problem document", a.uri, a.status, got, a.body)
+	}
+	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
+		t.Fatalf("%s: %v in %q", a.uri, err, a.body)
+	}
+	return p
+}
+
+// request is a request as a server reads it from the wire. The header's lines
+// are written as there, "Name: value", and keep their spelling.
+func (g *rig) request(method, target string, header ...string) *http.Request {
+	g.t.Helper()
+	r, err := readRequest(method, target)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		r.Header[name] = append(r.Header[name], value)
+	}
+	return r
+}
+
+func readRequest(method, target string) (*http.Request, error) {
+	return http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: app.test\r\n\r\n")))
+}
+
+// do lets the site answer. Whatever it answers, the request is left as it was
+// found.
+func (g *rig) do(r *http.Request) *answer {
+	g.t.Helper()
+	before, passed := r.Header.Clone(), g.app.count()
+	w := httptest.NewRecorder()
+	err := g.handler.ServeHTTP(w, r, g.app.serve)
+	if diff := cmp.Diff(before, r.Header); diff != "" {
+		g.t.Errorf("%s %s: the request was not left as it was found:\n%s", r.Method, r.RequestURI, diff)
+	}
+	a := &answer{
+		uri: r.Method + " " + r.RequestURI, status: w.Code, header: w.Result().Header, body: w.Body.String(),
+		err: err, passed: g.app.count() - passed,
+	}
+	if a.passed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
+		g.t.Errorf("%s: the answer to HEAD has a body", a.uri)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answers = append(g.answers, a)
+	return a
+}
+
+func (g *rig) get(target string, header ...string) *answer {
+	g.t.Helper()
+	return g.do(g.request(http.MethodGet, target, header...))
+}
+
+func (g *rig) post(target string, header ...string) *answer {
+	g.t.Helper()
+	return g.do(g.request(http.MethodPost, target, header...))
+}
+
+var idTokenHint = regexp.MustCompile(`id_token_hint=[^&"\\]*`)
+
+// noSecretTold looks for every secret in all that browsers and the log got.
+func (g *rig) noSecretTold() {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	secrets := append(append(g.as.Secrets(), g.secrets...), clientSecret)
+	told := map[string]string{"the log": g.log.text()}
+	for _, a := range g.answers {
+		var b bytes.Buffer
+		_ = a.header.Write(&b)
+		text := b.String() + a.body
+		if strings.HasPrefix(a.uri, "POST /oauth2/logout") {
+			// What becomes of the ID token there has tests of its own.
+			text = idTokenHint.ReplaceAllString(text, "")
+		}
+		told["the answer to "+a.uri] += text
+	}
+	for where, text := range told {
+		for _, secret := range secrets {
+			if secret != "" && strings.Contains(text, secret) {
+				g.t.Errorf("%s holds the secret %.12s…", where, secret)
+			}
+		}
+	}
+}
+
+// app is what the site protects. It notes what it is asked.
+type app struct {
+	answer func(http.ResponseWriter, *http.Request) error // nil: 200
+
+	mu   sync.Mutex
+	seen []*http.Request
+}
+
+func (a *app) serve(w http.ResponseWriter, r *http.Request) error {
+	seen := r.Clone(r.Context())
+	a.mu.Lock()
+	a.seen = append(a.seen, seen)
+	a.mu.Unlock()
+	if a.answer != nil {
+		return a.answer(w, r)
+	}
+	_, err := io.WriteString(w, "the app at "+r.RequestURI)
+	return err
+}
+
+func (a *app) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.seen)
+}
+
+// last is the header of the last request that the app saw.
+func (a *app) last() http.Header {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.seen) == 0 {
+		return nil
+	}
+	return a.seen[len(a.seen)-1].Header
+}
+
+// flakyStore answers nothing while it is down.
+type flakyStore struct {
+	*memory.Store
+	down atomic.Bool
+}
+
+var errStoreDown = errors.New("connection refused by the store")
+
+func (s *flakyStore) fail() error {
+	if s.down.Load() {
+		return errStoreDown
+	}
+	return nil
+}
+
+func (s *flakyStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.Store.View(ctx, id, f)
+}
+
+func (s *flakyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.Store.Create(ctx, id, item)
+}
+
+func (s *flakyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.Store.Replace(ctx, id, item)
+}
+
+func (s *flakyStore) Delete(ctx context.Context, id session.ID) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.Store.Delete(ctx, id)
+}
+
+// logBuffer keeps the log's lines.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// Sync makes it a zapcore.WriteSyncer.
+func (l *logBuffer) Sync() error { return nil }
+
+func (l *logBuffer) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// lines returns the log's lines with a word in them.
+func (l *logBuffer) lines(word string) []string {
+	var found []string
+	for line := range strings.Lines(l.text()) {
+		if strings.Contains(line, word) {
+			found = append(found, line)
+		}
+	}
+	return found
+}

@@ -1,0 +1,215 @@
+package handler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mostLogins is how many login cookies a browser may have.
+const mostLogins = 5
+
+// startTabs opens n tabs that all wait at the authorization server.
+func startTabs(b *browser, n int) (wanted, at []string) {
+	b.t.Helper()
+	for i := range n {
+		wanted = append(wanted, fmt.Sprintf("/page/%d?tab=%d", i, i))
+		at = append(at, b.start(wanted[i]))
+	}
+	return wanted, at
+}
+
+// TestTenTabs: whatever order they are finished in, each ends at its own page.
+func TestTenTabs(t *testing.T) {
+	const n = 10
+	orders := map[string]func([]int){
+		"in order": func([]int) {},
+		"reversed": slices.Reverse[[]int],
+	}
+	for seed := range uint64(5) {
+		orders[fmt.Sprintf("shuffled %d", seed)] = func(order []int) {
+			rand.New(rand.NewPCG(seed, 0)).Shuffle(n, func(i, j int) { order[i], order[j] = order[j], order[i] })
+		}
+	}
+	for name, arrange := range orders {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			wanted, at := startTabs(b, n)
+			if logins := b.jar.logins(); len(logins) > mostLogins {
+				t.Errorf("the browser has %d login cookies", len(logins))
+			}
+			order := make([]int, n)
+			for i := range order {
+				order[i] = i
+			}
+			arrange(order)
+			for _, i := range order {
+				b.landed(b.open(b.approve(at[i])), wanted[i])
+			}
+			// The page of a tab that was done first still works.
+			b.reaches(wanted[order[0]])
+			if len(b.hops) != 1 {
+				t.Errorf("there is no session in the end: %q", b.hops)
+			}
+		})
+	}
+}
+
+// TestTabsFinishedAtOnce: the browser has sent all callbacks before it has the
+// first answer.
+func TestTabsFinishedAtOnce(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	wanted, at := startTabs(b, maxAttempts)
+	cookies := b.jar.header(false)
+	answers := make([]*answer, len(at))
+	done := make(chan int)
+	for i := range at {
+		callback := b.approve(at[i])
+		go func() {
+			r := g.request(http.MethodGet, callback, navigation...)
+			r.Header["Cookie"] = cookies
+			answers[i] = g.do(r)
+			done <- i
+		}()
+	}
+	for range at {
+		<-done
+	}
+	for i, a := range answers {
+		b.jar.set(a.header["Set-Cookie"])
+		if a.status != http.StatusSeeOther || a.location() != appOrigin+wanted[i] {
+			t.Errorf("tab %d: status %d to %q", i, a.status, a.location())
+		}
+	}
+	b.reaches("/")
+	if len(b.hops) != 1 {
+		t.Errorf("there is no session in the end: %q", b.hops)
+	}
+}
+
+// TestSecondTabLeavesTheFirstAlone: two tabs were waiting for the same login,
+// as after a browser's restart. The page in the first one is loading when the
+// second tab comes back.
+func TestSecondTabLeavesTheFirstAlone(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	wanted, at := startTabs(b, 2)
+	b.landed(b.open(b.approve(at[0])), wanted[0])
+	old := b.jar.get(sessionCookie).Value
+	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+		g.app.answer = nil
+		b.landed(b.open(b.approve(at[1])), wanted[1])
+		if r.Context().Err() != nil {
+			t.Error("the first tab's request was cut off when the second tab's login was completed")
+		}
+		return nil
+	}
+	b.fetch("GET", "/data")
+	// Sent before the browser had the second tab's answer.
+	if a := g.get("/more", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusOK {
+		t.Errorf("the first tab's next request got %d", a.status)
+	}
+}
+
+func TestUnfinishedNavigationsLeaveFewCookies(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	for i := range 300 {
+		b.start(fmt.Sprintf("/page/%d", i))
+		if n := len(b.jar.logins()); n > mostLogins {
+			t.Fatalf("%d login cookies after %d navigations", n, i+1)
+		}
+	}
+	if b.jar.largest > 8<<10 {
+		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+	}
+	for range 50 {
+		if a := b.fetch("GET", "/api"); a.status != http.StatusUnauthorized || a.header["Set-Cookie"] != nil {
+			t.Fatalf("a script got %d and cookies %q", a.status, a.header["Set-Cookie"])
+		}
+	}
+	b.reaches("/page/301")
+}
+
+// TestLongURLsDoNotMakeACookieBomb: many servers in front take no more than
+// 8 KiB of Cookie header, and any site can send a browser to long URLs here.
+func TestLongURLsDoNotMakeACookieBomb(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	for range 20 {
+		b.start("/?" + strings.Repeat("x", maxReturnPath-2))
+	}
+	b.start("/")
+	if b.jar.largest > 8<<10 {
+		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+	}
+}
+
+// TestLongURLsSurviveTheLogin: as far as a URL is kept at all, whatever it is
+// made of, the browser takes the cookie and lands there.
+func TestLongURLsSurviveTheLogin(t *testing.T) {
+	g := newRig(t)
+	for name, wanted := range map[string]string{
+		"letters":         "/?" + strings.Repeat("x", maxReturnPath-2),
+		"path":            "/" + strings.Repeat("x", maxReturnPath-1),
+		"many parameters": "/?" + strings.Repeat("a=1&", 500),
+		"ampersands":      "/?" + strings.Repeat("&", maxReturnPath-2),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := g.browser()
+			b.landed(b.open(wanted), wanted)
+		})
+	}
+	tooLong := "/page?" + strings.Repeat("x", maxReturnPath)
+	b := g.browser()
+	b.landed(b.open(tooLong), "/page")
+	b = g.browser()
+	b.landed(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
+}
+
+// TestStateIsReadBack: every state that was handed out is recognised.
+func TestStateIsReadBack(t *testing.T) {
+	g := newRig(t)
+	for _, char := range []string{"x", "&", "%22", "'"} {
+		path := "/?" + strings.Repeat(char, (maxStateReturnPath-2)/len(char))
+		state, err := g.handler.sealState(loginState{Return: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := g.handler.openState(state); !ok || got.Return != path {
+			t.Errorf("a state of %d bytes for a path of %q is read as %v %.20q", len(state), char, ok, got.Return)
+		}
+	}
+}
+
+func TestEvictionSparesTheYoung(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	_, at := startTabs(b, mostLogins)
+	cookies := b.jar.logins()
+	expect := func(when string, there ...bool) {
+		t.Helper()
+		for i, want := range there {
+			if got := b.jar.get(cookies[i].Name) != nil; got != want {
+				t.Errorf("%s: the cookie of attempt %d is there: %v, want %v", when, i, got, want)
+			}
+		}
+	}
+	// What does not open goes first, then the oldest.
+	b.jar.set([]string{loginCookiePrefix + "garbage=x; Path=/; Secure"})
+	b.start("/one-more")
+	expect("one more", false, true, true, true, true)
+	if b.jar.get(loginCookiePrefix+"garbage") != nil {
+		t.Error("a cookie that does not open was kept")
+	}
+	// A finished attempt goes before older ones that somebody still waits for.
+	b.open(b.approve(at[4]))
+	expect("one finished", false, true, true, true, true)
+	b.start("/oauth2/login")
+	expect("another", false, true, true, true, false)
+}
