@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestConfine(t *testing.T) {
+	got, err := confine([]byte(adapted), "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"admin":{"disabled":true},"apps":{"http":{"servers":{"srv0":{"listen":["127.0.0.1:1"],"routes":[{"handle":[{"handler":"reverse_proxy",` +
+		`"upstreams":[{"dial":"127.0.0.1:8081"}]}]}]}}}}}`
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestConfineRefuses: what it does not understand could listen anywhere.
+func TestConfineRefuses(t *testing.T) {
+	for _, tc := range []struct{ name, config, want string }{
+		{"no JSON", `{`, "JSON"},
+		{"nothing", `null`, "0 HTTP servers"},
+		{"no server", `{}`, "0 HTTP servers"},
+		{"two servers", strings.Replace(adapted, `"srv0"`, `"srv1":{},"srv0"`, 1), "2 HTTP servers"},
+		{"server that is none", `{"apps":{"http":{"servers":{"srv0":null}}}}`, "no object"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := confine([]byte(tc.config), "127.0.0.1:1")
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %s, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestTail(t *testing.T) {
+	got := new(tail)
+	for range 100 {
+		got.Write(bytes.Repeat([]byte("x"), tailSize/10))
+	}
+	got.Write([]byte("the end"))
+	if len(got.kept) != tailSize || !strings.HasSuffix(got.String(), "x"+"the end") {
+		t.Errorf("kept %d bytes, %q at the end", len(got.kept), got.kept[len(got.kept)-10:])
+	}
+}

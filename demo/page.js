@@ -1,0 +1,93 @@
+'use strict';
+
+// Asks the app every second what it received, and shows when the token is another one. All texts are set as text.
+
+const at = (id) => document.getElementById(id);
+const seconds = (ms) => Math.round(ms / 1000) + ' s';
+
+let polls = 0;
+let redirects = 0;
+let shown = '';
+let shownSince = 0;
+
+function note(text) {
+  const line = document.createElement('li');
+  line.textContent = new Date().toLocaleTimeString() + '  ' + text;
+  at('changes').append(line);
+}
+
+function showToken(got) {
+  if (got.token !== shown) {
+    const end = '…' + got.token.slice(-8);
+    note(shown ? `new token ${end}, ${seconds(Date.now() - shownSince)} after the one before` : `token ${end}`);
+    shown = got.token;
+    shownSince = Date.now();
+    at('token').textContent = got.token;
+    at('jwt').hidden = !got.jwt;
+    at('header').textContent = got.jwt?.header ?? '';
+    at('payload').textContent = got.jwt?.payload ?? '';
+    at('token').classList.remove('fresh');
+    requestAnimationFrame(() => at('token').classList.add('fresh'));
+  }
+  const now = Date.parse(got.time);
+  if (!got.jwt?.issued_at || !got.jwt?.expires) {
+    at('left-line').hidden = true;
+    return;
+  }
+  const left = got.jwt.expires * 1000 - now;
+  const lifetime = (got.jwt.expires - got.jwt.issued_at) * 1000;
+  at('life').textContent = `${seconds(now - got.jwt.issued_at * 1000)} old, expires in ${seconds(left)}`;
+  at('left').value = left / lifetime;
+}
+
+function showSignedOut(problem) {
+  note('signed out');
+  const link = document.createElement('a');
+  link.href = problem.login_url;
+  link.textContent = 'Sign in again';
+  at('title').textContent = 'You are signed out';
+  at('life').replaceChildren(link);
+  at('left-line').hidden = true;
+}
+
+// poll returns whether to go on.
+async function poll() {
+  // A redirect would be a login that starts behind the user's back: it is counted and not followed.
+  const answer = await fetch('/received', { redirect: 'manual', cache: 'no-store', signal: AbortSignal.timeout(15000) });
+  at('polls').textContent = ++polls;
+  if (answer.type === 'opaqueredirect') {
+    at('redirects').textContent = ++redirects;
+  } else if (answer.status === 401) {
+    showSignedOut(await answer.json());
+    return false;
+  } else if (answer.ok) {
+    showToken(await answer.json());
+  } else {
+    at('life').textContent = `The answer was ${answer.status}; asking again.`;
+  }
+  return true;
+}
+
+async function watch() {
+  let goOn = true;
+  try {
+    goOn = await poll();
+  } catch {
+    at('life').textContent = 'No answer: has the demo ended?';
+  }
+  if (goOn) {
+    setTimeout(watch, 1000);
+  }
+}
+
+at('ask').addEventListener('click', async () => {
+  at('session').hidden = false;
+  try {
+    const answer = await fetch('/oauth2/session');
+    at('session').textContent = JSON.stringify(await answer.json(), null, 2);
+  } catch {
+    at('session').textContent = 'No answer.';
+  }
+});
+
+watch();
