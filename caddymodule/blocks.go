@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -51,10 +53,10 @@ func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]func(stri
 		name := d.Val()
 		set, ok := lines[name]
 		if !ok {
-			return d.Errf("unrecognized subdirective '%s' of %s", name, of)
+			return d.Errf("unrecognized subdirective '%s' of %s: %s", name, of, settings(lines))
 		}
 		if seen[name] {
-			return d.Errf("%s %s is already set", of, name)
+			return d.Errf("%s %s is already set in this block: write it once", of, name)
 		}
 		seen[name] = true
 		args, want := d.RemainingArgs(), 1
@@ -63,14 +65,25 @@ func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]func(stri
 				want = 0
 			}
 		}
-		if len(args) != want || want == 1 && args[0] == "" {
-			return d.Errf("%s %s takes %d value(s), not %d", of, name, want, len(args))
+		switch {
+		case want == 0 && len(args) != 0:
+			return d.Errf("%s %s takes no value: write %s alone", of, name, name)
+		case want == 1 && (len(args) != 1 || strings.TrimSpace(args[0]) == ""):
+			return d.Errf("%s %s takes one value that is not empty: write %s <value>", of, name, name)
 		}
 		if err := set(strings.Join(args, "")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// settings tells what a block may hold.
+func settings(lines map[string]func(string) error) string {
+	if len(lines) == 0 {
+		return "it has no settings, leave the line out"
+	}
+	return "write " + strings.Join(slices.Sorted(maps.Keys(lines)), ", ")
 }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:

@@ -209,14 +209,8 @@ func (h *Handler) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 // setUser offers who a request belongs to as placeholders. For nobody they are
 // empty, so that a header made of them is too.
 func setUser(r *http.Request, s *session.Session) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return
-	}
-	repl.Map(userPlaceholders(s))
-	if s != nil && s.Subject != "" {
-		// Set as well as mapped: the access log looks for it.
-		repl.Set(userPlaceholder+"id", s.Subject)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(userPlaceholders(s))
 	}
 }
 

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -51,9 +52,9 @@ func init() { // not a literal: the parsers refer to the table
 		"token_param":     paramOption("token_param <name> <value>", func(h *Handler) *[]Param { return &h.TokenParam }),
 		"refresh_param":   paramOption("refresh_param <name> <value>", func(h *Handler) *[]Param { return &h.RefreshParam }),
 
-		"idle_timeout":    durationOption("idle_timeout", func(h *Handler) *caddy.Duration { return &h.IdleTimeout }),
-		"max_lifetime":    durationOption("max_lifetime", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
-		"refresh_timeout": durationOption("refresh_timeout", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
+		"idle_timeout":    durationOption("idle_timeout", "30m", func(h *Handler) *caddy.Duration { return &h.IdleTimeout }),
+		"max_lifetime":    durationOption("max_lifetime", "12h", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
+		"refresh_timeout": durationOption("refresh_timeout", "10s", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
 
 		"userinfo": {usage: "userinfo", parse: func(p *parser, usage string) error {
 			p.handler.UserInfo = true
@@ -140,8 +141,8 @@ func wordOption(name string, field func(*Handler) *string, words ...string) opti
 	}}
 }
 
-func durationOption(name string, field func(*Handler) *caddy.Duration) option {
-	return option{usage: name + " <duration>, such as " + name + " 30m", parse: func(p *parser, usage string) error {
+func durationOption(name, example string, field func(*Handler) *caddy.Duration) option {
+	return option{usage: name + " <duration>, such as " + name + " " + example, parse: func(p *parser, usage string) error {
 		text, err := p.one(usage)
 		if err != nil {
 			return err
@@ -207,7 +208,7 @@ func parseHeader(p *parser, usage string) error {
 
 func parseRequire(p *parser, usage string) error {
 	args := p.RemainingArgs()
-	if len(args) < 2 {
+	if len(args) < 2 || slices.ContainsFunc(args, func(a string) bool { return strings.TrimSpace(a) == "" }) {
 		return p.Errf("require takes a claim and the values it may have: write %s", usage)
 	}
 	p.handler.Require = append(p.handler.Require, Requirement{Claim: args[0], Values: args[1:]})
@@ -220,7 +221,7 @@ func parseRefreshIfOlder(p *parser, usage string) error {
 	}
 	set, ok, err := p.matcher()
 	if err != nil {
-		return err
+		return p.WrapErr(err)
 	}
 	if !ok || !p.NextArg() {
 		return p.Errf("refresh_if_older takes a matcher and a duration: write %s", usage)
@@ -243,7 +244,7 @@ func parseOptional(p *parser, usage string) error {
 	}
 	set, ok, err := p.matcher()
 	if err != nil {
-		return err
+		return p.WrapErr(err)
 	}
 	if !ok && p.Val() != "optional" {
 		return p.Errf("'%s' is not a matcher: write optional, optional /path/* or optional @name", p.Val())

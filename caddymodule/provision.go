@@ -44,6 +44,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
 	}
 	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
+	if h.baseURL != "" {
+		if err := handler.CheckOrigin(h.baseURL); err != nil {
+			e.fail(fmt.Errorf("base_url: %w", err))
+		}
+	}
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
 	if err := e.err; err != nil {
@@ -211,7 +216,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		}
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
-	if h.OptionalRaw != nil {
+	if h.optional != nil { // OptionalRaw is empty once it is loaded
 		c.Optional = func(r *http.Request) bool {
 			match, err := h.optional.AnyMatchWithError(r)
 			return match && err == nil

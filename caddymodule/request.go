@@ -73,8 +73,17 @@ func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
 		e.Write(w, r)
 		return nil
 	}
-	return caddyhttp.Error(e.Status, e)
+	return caddyhttp.Error(e.Status, publicError{e})
 }
+
+// publicError is an error whose text error pages may show, as {err.message}.
+// Its cause is in the log already.
+type publicError struct{ cause *handler.Error }
+
+func (e publicError) Error() string { return e.cause.Detail }
+
+// Unwrap returns the whole error.
+func (e publicError) Unwrap() error { return e.cause }
 
 const userPlaceholder = "http.auth.user."
 

@@ -122,7 +122,7 @@ func New(c Config) (*Handler, error) {
 		return nil, err
 	}
 	for _, o := range c.TrustedOrigins {
-		if err := checkOrigin(o); err != nil {
+		if err := CheckOrigin(o); err != nil {
 			return nil, fmt.Errorf("trusted_origins: %w", err)
 		}
 	}
@@ -224,6 +224,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		e.Write(w, r)
 		return nil
 	}
+	stripCookies(r, h.readCookies(r))
 	return h.Fail(w, r, e)
 }
 

@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// checkOrigin refuses what is not exactly the scheme and host of a site that a
+// CheckOrigin refuses what is not exactly the scheme and host of a site that a
 // login can be kept for.
-func checkOrigin(origin string) error {
+func CheckOrigin(origin string) error {
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" || u.Scheme+"://"+u.Host != origin {
 		return fmt.Errorf("%q is not an origin: give scheme and host alone, such as https://app.example.com", origin)
@@ -49,7 +49,7 @@ func isLoopback(host string) bool {
 func (h *Handler) origin(r *http.Request) (string, *Error) {
 	origin, err := h.Origin(r)
 	if err == nil {
-		err = checkOrigin(origin)
+		err = CheckOrigin(origin)
 	}
 	if err == nil {
 		return origin, nil

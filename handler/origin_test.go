@@ -170,7 +170,7 @@ func TestOrigins(t *testing.T) {
 		"https://app.test\r\nX:": false,
 		"HTTPS://app.test":       false,
 	} {
-		if err := checkOrigin(origin); (err == nil) != ok {
+		if err := CheckOrigin(origin); (err == nil) != ok {
 			t.Errorf("%q: %v", origin, err)
 		}
 		if _, err := New(Config{TrustedOrigins: []string{origin}}); (err == nil) != ok {

@@ -102,8 +102,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 }
 
 // prepared remembers the headers that were changed, so that the request is
-// left as it was found: error routes and log fields that look at it
-// afterwards must not see the token.
+// left as it was found, but for our cookies: error routes and log fields that
+// look at it afterwards must not see the token.
 type prepared struct {
 	header http.Header
 	saved  []savedHeader
@@ -139,9 +139,7 @@ func (p *prepared) set(name string, values []string) {
 // token is empty for a request of nobody.
 func (h *Handler) prepare(r *http.Request, c cookies, token string) *prepared {
 	p := &prepared{header: r.Header, saved: make([]savedHeader, 0, 5)}
-	if c.present || c.logins != nil {
-		p.set("Cookie", c.others)
-	}
+	stripCookies(r, c)
 	h.cleanHopByHop(r, p)
 	keep := h.Authorization == KeepAuthorization
 	if r.Header["Authorization"] != nil && !keep {
@@ -158,6 +156,18 @@ func (h *Handler) prepare(r *http.Request, c cookies, token string) *prepared {
 		p.set(h.HeaderName, []string{h.HeaderValue(r, token)})
 	}
 	return p
+}
+
+// stripCookies takes our cookies off a request for good: error routes, which
+// get the request back, may lead to another upstream.
+func stripCookies(r *http.Request, c cookies) {
+	switch {
+	case !c.present && c.logins == nil:
+	case len(c.others) == 0:
+		delete(r.Header, "Cookie")
+	default:
+		r.Header["Cookie"] = c.others
+	}
 }
 
 // cleanHopByHop leaves the client no say in what a proxy behind us removes or

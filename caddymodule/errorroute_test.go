@@ -1,0 +1,89 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+)
+
+// An error page comes from somewhere else, which has no business with the token.
+func TestErrorRoutesGetNoToken(t *testing.T) {
+	w := newWorld(t)
+	pages := echo.Start(t, echo.Options{})
+	t.Setenv("PAGES", pages.Addr())
+	t.Setenv("NOBODY", "127.0.0.1:"+freePort(t))
+	w.load(site("", "reverse_proxy /broken {$NOBODY}\nhandle_errors {\nreverse_proxy {$PAGES}\n}"))
+	b := newBrowser(t, w.origin)
+	if b.login("/").echo(t).Bearer() == "" {
+		t.Fatal("no token reached the app")
+	}
+	b.header.Set("Authorization", "Bearer of-the-client")
+	b.open("/broken")
+	requests := pages.Requests()
+	if len(requests) != 1 {
+		t.Fatalf("%d requests for error pages, want 1", len(requests))
+	}
+	if got := requests[0].Bearer(); got != "of-the-client" {
+		t.Errorf("the error page got Authorization %q, want the client's own", got)
+	}
+}
+
+// handle_errors themes the pages that people see; what scripts read stays ours.
+func TestErrorRoutesThemePages(t *testing.T) {
+	const theme = "handle_errors {\nrespond \"themed {err.status_code}\"\n}"
+
+	t.Run("no session", func(t *testing.T) {
+		w := newWorld(t)
+		w.load(site("", theme))
+		a := newBrowser(t, w.origin).fetch("/")
+		if a.status != http.StatusUnauthorized || a.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(a.body, `"login_url":"/oauth2/login"`) {
+			t.Errorf("a script got %d, %s:\n%s", a.status, a.header.Get("Content-Type"), a.body)
+		}
+	})
+	t.Run("no authorization server", func(t *testing.T) {
+		w := newWorld(t)
+		t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
+		w.load(site("", theme))
+		if a := newBrowser(t, w.origin).open("/"); a.status != http.StatusServiceUnavailable || a.body != "themed 503" {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+	})
+	t.Run("missing claim", func(t *testing.T) {
+		w := newWorld(t)
+		w.load(site("require groups admins", theme))
+		b := newBrowser(t, w.origin)
+		a := b.visit("/")
+		if a.status != http.StatusForbidden || a.body != "themed 403" {
+			t.Errorf("got %d %s", a.status, a.body)
+		}
+		for _, name := range []string{"Cache-Control", "X-Frame-Options", "X-Content-Type-Options"} {
+			if a.header.Get(name) == "" {
+				t.Errorf("the themed page has no %s", name)
+			}
+		}
+		if a := b.fetch("/"); a.status != http.StatusForbidden || a.header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("a script got %d %s", a.status, a.body)
+		}
+		if requests := w.app.Requests(); len(requests) > 0 {
+			t.Errorf("%d requests reached the app", len(requests))
+		}
+	})
+}
+
+// Error pages often show {err.message}, and anybody sees them: the cause of an
+// error, with its addresses and foreign text, is for the log alone.
+func TestErrorMessageIsPublic(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
+	w.load(site("", "handle_errors {\nrespond \"{err.message}\"\n}"))
+	a := newBrowser(t, w.origin).open("/")
+	if a.status != http.StatusServiceUnavailable || a.body == "" {
+		t.Fatalf("got %d %q", a.status, a.body)
+	}
+	if strings.Contains(a.body, "127.0.0.1") || strings.Contains(a.body, "metadata") {
+		t.Errorf("{err.message} tells the cause: %s", a.body)
+	}
+	captured.wait(t, `"level":"error"`, `"logger":"http.handlers.oauth_session"`, "127.0.0.1")
+}

@@ -1,0 +1,127 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// Each example is formatted, is a configuration that Caddy accepts with nothing
+// but a client secret in its environment, and says first what to register.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../examples/*.Caddyfile")
+	if err != nil || len(files) < 9 {
+		t.Fatalf("%d examples, %v", len(files), err)
+	}
+	for _, file := range append(files, "../Caddyfile.example") {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(string(text), "# ") {
+				t.Error("it does not begin with a comment")
+			}
+			intro, _, _ := strings.Cut(string(text), " {\n")
+			if !strings.Contains(intro, "https://app.example.com/oauth2/callback") {
+				t.Error("its first comment does not name the redirect URI")
+			}
+			if string(caddyfile.Format(text)) != string(text) {
+				t.Error("it is not formatted as `caddy fmt` does")
+			}
+			validateExample(t, text)
+		})
+	}
+}
+
+func validateExample(t *testing.T, text []byte) {
+	t.Helper()
+	data := isolate(t)
+	for _, name := range []string{"SITE", "ISSUER", "CLIENT_ID", "APP"} {
+		unsetenv(t, name)
+	}
+	t.Setenv("CLIENT_SECRET", testSecret)
+	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("adapting: %v, warnings %v", err, warnings)
+	}
+	if strings.Contains(string(out), testSecret) {
+		t.Error("the configuration holds the secret")
+	}
+	c := new(caddy.Config)
+	if err := json.Unmarshal(out, c); err != nil {
+		t.Fatal(err)
+	}
+	c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
+	if err := caddy.Validate(c); err != nil {
+		t.Errorf("validating: %v", err)
+	}
+	// The secret is needed: without it nothing starts.
+	if strings.Contains(string(text), "{env.CLIENT_SECRET}") {
+		unsetenv(t, "CLIENT_SECRET")
+		c := new(caddy.Config)
+		if err := json.Unmarshal(out, c); err != nil {
+			t.Fatal(err)
+		}
+		c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
+		if err := caddy.Validate(c); err == nil || !strings.Contains(err.Error(), "client_secret") {
+			t.Errorf("without the secret: %v", err)
+		}
+	}
+}
+
+// unsetenv unsets a variable until the test ends.
+func unsetenv(t *testing.T, name string) {
+	t.Helper()
+	t.Setenv(name, "")
+	if err := os.Unsetenv(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Caddyfile.example works as it stands, tells the app who the user is, and
+// keeps what belongs to a login out of the access log.
+func TestCaddyfileExampleWorks(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("SITE", w.origin)
+	t.Setenv("CLIENT_ID", "app")
+	t.Setenv("CLIENT_SECRET", testSecret)
+	content, err := os.ReadFile("../Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its log goes where the test can read it.
+	text := strings.Replace(string(content[strings.Index(string(content), "\n{\n")+1:]), "\tlog {\n", "\tlog {\n\toutput capture\n", 1)
+	w.load(text)
+	b := newBrowser(t, w.origin)
+	first := b.open("/page?code=CODE_IN_URL&x=1")
+	location := first.header.Get("Location")
+	b.cookies = map[string]string{}
+	r := b.login("/page").echo(t)
+	if r.Bearer() == "" || strings.Join(r.Values("X-User"), "|") != "alice" || strings.Join(r.Values("X-Email"), "|") != "alice@example.test" {
+		t.Errorf("the app got %v", r.Headers)
+	}
+	if a := b.open("/last"); a.status != http.StatusOK {
+		t.Fatalf("status %d", a.status)
+	}
+	captured.wait(t, "handled request", `"uri":"/last"`)
+	line := captured.wait(t, "handled request", `"uri":"/page?code=REDACTED&x=1"`)
+	if !strings.Contains(line, "state=REDACTED") || !strings.Contains(line, "nonce=REDACTED") {
+		t.Errorf("state or nonce show: %s", line)
+	}
+	_, state, _ := strings.Cut(location, "state=")
+	state, _, _ = strings.Cut(state, "&")
+	for _, text := range []string{"CODE_IN_URL", state} {
+		if found := captured.lines(text); text == "" || found != nil {
+			t.Errorf("%q is in the log: %v", text, found)
+		}
+	}
+	w.noSecrets("the log", captured.String())
+}

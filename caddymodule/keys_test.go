@@ -1,0 +1,70 @@
+package caddymodule
+
+import (
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// With nothing given, key and store are files in Caddy's data directory that
+// only Caddy's user can read, and a restart finds both again.
+func TestDefaultFiles(t *testing.T) {
+	w := newWorld(t)
+	text := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}"
+	w.load(text)
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	dir := filepath.Join(w.data, "oauth_session")
+	for name, want := range map[string]fs.FileMode{"": fs.ModeDir | 0o700, "key": 0o600, "sessions.db": 0o600} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode() != want {
+			t.Errorf("mode of oauth_session/%s is %v, want %v", name, info.Mode(), want)
+		}
+	}
+	before, err := os.ReadFile(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.load(text)
+	after, err := os.ReadFile(filepath.Join(dir, "key"))
+	if err != nil || string(before) != string(after) {
+		t.Errorf("the key changed with a restart (%v)", err)
+	}
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("after a restart: status %d, want the session to live on", a.status)
+	}
+}
+
+// Keys are replaced without logging anybody out, and dropped to log everybody
+// out.
+func TestGivenKeys(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"OLD_KEY", "NEW_KEY"} {
+		t.Setenv(name, session.NewKey().Encode())
+	}
+	w.load(site("key {env.OLD_KEY}", ""))
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	w.load(site("key {env.NEW_KEY} {env.OLD_KEY}", ""))
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("with the new key in front: status %d, want 200", a.status)
+	}
+	w.load(site("key {env.NEW_KEY}", ""))
+	if a := b.open("/"); a.status != http.StatusFound {
+		t.Errorf("without the old key: status %d, want a new login", a.status)
+	}
+	if _, err := os.Stat(filepath.Join(w.data, "oauth_session", "key")); !os.IsNotExist(err) {
+		t.Errorf("a key was made although one is given (%v)", err)
+	}
+}

@@ -1,0 +1,164 @@
+package caddymodule
+
+import (
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// poolReferences counts the users of everything that outlives a reload.
+func poolReferences() map[any]int {
+	references := map[any]int{}
+	var keys []any
+	pool.Range(func(key, _ any) bool {
+		keys = append(keys, key)
+		return true
+	})
+	for _, key := range keys {
+		if n, ok := pool.References(key); ok {
+			references[key] = n
+		}
+	}
+	return references
+}
+
+func poolSize() int { return len(poolReferences()) }
+
+// A reload keeps what is in memory: sessions, logins under way, and what was
+// learnt about the authorization server. Those that fail change nothing.
+func TestReloads(t *testing.T) {
+	w := newWorld(t)
+	text := func(options string) string { return site(options, "") }
+	w.load(text(""))
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	halfDone := newBrowser(t, w.origin)
+	callback := halfDone.callback("/wanted")
+	want := poolReferences()
+	if len(want) != 2 { // the store and the client
+		t.Fatalf("the pool holds %v", want)
+	}
+
+	for i := range 20 {
+		w.load(text([]string{"idle_timeout 1h", "idle_timeout 2h"}[i%2]))
+	}
+	if diff := cmp.Diff(want, poolReferences()); diff != "" {
+		t.Errorf("references after 20 reloads (-want +got):\n%s", diff)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
+	for name, bad := range map[string]string{
+		"in our provisioning":       text("trusted_ca /nonexistent/ca.pem"),
+		"in our provisioning, late": text("cookie {\nname wrong\n}"),
+		"in another handler":        site("", "@never path /never\noauth_session @never {\nissuer {$ISSUER}\nclient_id other\ntrusted_ca /nonexistent/ca.pem\n}"),
+		"in another app's start":    text("") + "http://localhost:" + takenPort + " {\nrespond no\n}\n",
+		"in our own start":          text("") + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\nstore bolt {\npath " + w.data + "\n}\n}\n}\n",
+	} {
+		for range 3 {
+			if err := w.tryLoad(bad); err == nil {
+				t.Fatalf("a configuration that fails %s was loaded", name)
+			}
+		}
+		if diff := cmp.Diff(want, poolReferences()); diff != "" {
+			t.Errorf("references after reloads that failed %s (-want +got):\n%s", name, diff)
+		}
+	}
+
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("the session is gone: status %d", a.status)
+	}
+	if a := halfDone.visit(callback); a.status != http.StatusOK || a.url != w.origin+"/wanted" {
+		t.Errorf("the login under way ended at %s with %d", a.url, a.status)
+	}
+	if n := w.as.Stats().Requests[fakeas.EndpointDiscovery]; n != 1 {
+		t.Errorf("metadata was fetched %d times, want once", n)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if left := poolReferences(); len(left) != 0 {
+		t.Errorf("after the end the pool holds %v", left)
+	}
+}
+
+// A file store is handed over from the old configuration to the new one, and is
+// free when neither uses it.
+func TestReloadHandsTheFileOver(t *testing.T) {
+	w := newWorld(t)
+	path := filepath.Join(t.TempDir(), "sessions.db")
+	bolted := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nstore bolt {\npath " + path + "\n}\n}\nreverse_proxy {$APP}\n}"
+	w.load(bolted)
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	for range 5 {
+		w.load(bolted)
+	}
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("after reloads: status %d, want 200", a.status)
+	}
+	w.load(site("", "")) // uses another store
+	if a := b.open("/"); a.status != http.StatusFound {
+		t.Errorf("with another store: status %d, want a login", a.status)
+	}
+	w.load(bolted)
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("back at the file: status %d, want 200", a.status)
+	}
+}
+
+// A refresh that is under way when its configuration goes is finished: its
+// answer is the only one there will be.
+func TestRefreshSurvivesReload(t *testing.T) {
+	w := newWorld(t)
+	w.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"expires_in": 1} })
+	w.load(site("", ""))
+	b := newBrowser(t, w.origin)
+	first := b.login("/").echo(t).Bearer()
+	w.as.Set(func(k *fakeas.Knobs) { k.LatencyBefore = 200 * time.Millisecond })
+	deadline := time.After(20 * time.Second)
+	poll := time.Tick(5 * time.Millisecond)
+	until := func(what string, done func() bool) {
+		for !done() {
+			if a := b.open("/"); a.status != http.StatusOK {
+				t.Fatalf("waiting for %s: status %d, want 200:\n%s", what, a.status, a.body)
+			}
+			select {
+			case <-poll:
+			case <-deadline:
+				t.Fatalf("no %s", what)
+			}
+		}
+	}
+	until("refresh", func() bool { return w.as.Stats().Grants[fakeas.GrantRefresh] > 0 })
+	w.load(site("idle_timeout 1h", ""))
+	until("new token", func() bool { return b.open("/").echo(t).Bearer() != first })
+	stats := w.as.Stats()
+	if n := stats.Presented; len(n) != 1 || stats.Reuses > 0 {
+		t.Errorf("refresh tokens were presented as %v, %d of them spent; want one, once", n, stats.Reuses)
+	}
+}
+
+// A client whose secret is another one is another client, also while the old
+// configuration is still there.
+func TestReloadTakesTheNewSecret(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("WRONG", "CS_wrong")
+	w.load(strings.Replace(site("", ""), "{env.SECRET}", "{env.WRONG}", 1))
+	if a := newBrowser(t, w.origin).visit("/"); a.status != http.StatusBadGateway {
+		t.Fatalf("with the wrong secret: status %d, want 502", a.status)
+	}
+	w.load(site("", ""))
+	newBrowser(t, w.origin).login("/")
+}

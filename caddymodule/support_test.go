@@ -1,0 +1,248 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/encode/gzip"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/logging"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// A process has one running configuration, so no test here may be parallel.
+func TestMain(m *testing.M) {
+	caddy.RegisterModule(captureWriter{})
+	os.Exit(m.Run())
+}
+
+const testSecret = "CS_3f0a9d5c1b7e4286"
+
+// world is an authorization server, an app, and a Caddy between them.
+type world struct {
+	t      *testing.T
+	as     *fakeas.Server
+	app    *echo.Server
+	port   string
+	origin string
+	data   string // Caddy's data directory
+}
+
+// newWorld starts the servers. Caddyfiles find them as {$ISSUER}, {$APP},
+// {$PORT} and {$DATA}, and the client secret as {env.SECRET}.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		t: t, as: fakeas.Start(t, fakeas.Options{}), app: echo.Start(t, echo.Options{}),
+		port: freePort(t), data: isolate(t),
+	}
+	w.origin = "http://localhost:" + w.port
+	w.register("app", w.origin)
+	for name, value := range map[string]string{
+		"ISSUER": w.as.URL, "APP": w.app.Addr(), "PORT": w.port, "DATA": w.data, "SECRET": testSecret,
+	} {
+		t.Setenv(name, value)
+	}
+	captured.reset()
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// register makes a client whose site has these origins.
+func (w *world) register(id string, origins ...string) {
+	c := fakeas.Client{ID: id, Secret: testSecret}
+	for _, o := range origins {
+		c.RedirectURIs = append(c.RedirectURIs, o+"/oauth2/callback")
+		c.PostLogoutRedirectURIs = append(c.PostLogoutRedirectURIs, o+"/oauth2/logout/callback")
+	}
+	w.as.AddClient(c)
+}
+
+// isolate gives Caddy directories of its own.
+func isolate(t *testing.T) (data string) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("XDG_DATA_HOME", dir)
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	return filepath.Join(dir, "caddy")
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// site is a Caddyfile with one site that has the usual options, further ones,
+// and other directives; reverse_proxy is always among these.
+func site(options, directives string) string {
+	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\n%s\nreverse_proxy {$APP}\n}\n", loginOptions, options, directives)
+}
+
+// loginOptions make a working login at the world's server.
+const loginOptions = "issuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nscope openid offline_access\nstore memory"
+
+// globals keep a configuration to itself. More may follow from a Caddyfile
+// that begins with a block of global options.
+const globals = "admin off\npersist_config off\ndefault_bind 127.0.0.1\nauto_https off\nstorage file_system {$DATA}\nlog {\noutput capture\nlevel DEBUG\n}\n"
+
+// config adapts a Caddyfile to an isolated configuration.
+func (w *world) config(text string) []byte {
+	w.t.Helper()
+	if rest, ok := strings.CutPrefix(text, "{\n"); ok {
+		text = "{\n" + globals + rest
+	} else {
+		text = "{\n" + globals + "}\n" + text
+	}
+	adapted, err := adapt(text)
+	if err != nil {
+		w.t.Fatalf("adapting: %v", err)
+	}
+	return adapted
+}
+
+// load runs a Caddyfile.
+func (w *world) load(text string) {
+	w.t.Helper()
+	if err := w.tryLoad(text); err != nil {
+		w.t.Fatalf("loading: %v", err)
+	}
+}
+
+func (w *world) tryLoad(text string) error {
+	w.t.Helper()
+	return caddy.Load(w.config(text), true)
+}
+
+// validate is what `caddy validate` does.
+func (w *world) validate(text string) error {
+	w.t.Helper()
+	var c *caddy.Config
+	if err := json.Unmarshal(w.config(text), &c); err != nil {
+		w.t.Fatal(err)
+	}
+	return caddy.Validate(c)
+}
+
+func adapt(text string) ([]byte, error) {
+	out, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	return out, err
+}
+
+// captureWriter is a log output that tests read.
+type captureWriter struct{}
+
+// captured is what Caddy has logged.
+var captured capture
+
+type capture struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	changed chan struct{}
+}
+
+func (captureWriter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.logging.writers.capture", New: func() caddy.Module { return new(captureWriter) }}
+}
+
+func (*captureWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	return nil
+}
+
+func (captureWriter) String() string                      { return "capture" }
+func (captureWriter) WriterKey() string                   { return "capture" }
+func (captureWriter) OpenWriter() (io.WriteCloser, error) { return &captured, nil }
+
+func (c *capture) Close() error { return nil }
+
+func (c *capture) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+	return c.text.Write(b)
+}
+
+func (c *capture) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text.Reset()
+}
+
+func (c *capture) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.text.String()
+}
+
+// lines returns the log lines in which all of the texts occur.
+func (c *capture) lines(texts ...string) []string {
+	var found []string
+next:
+	for line := range strings.Lines(c.String()) {
+		for _, text := range texts {
+			if !strings.Contains(line, text) {
+				continue next
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
+// wait returns the first line with all of the texts, once it is there.
+func (c *capture) wait(t *testing.T, texts ...string) string {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		c.mu.Lock()
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		if found := c.lines(texts...); len(found) > 0 {
+			return found[0]
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("no log line with %q in:\n%s", texts, c)
+		}
+	}
+}
