@@ -76,7 +76,7 @@ func viewCallbackError(p probe) error {
 	// The store's own errors too: f may have asked another store.
 	for _, want := range []error{errors.New("made by f"), session.ErrNotFound, session.ErrConflict} {
 		got := p.store.View(p.ctx, id, func(session.Item) error { return want })
-		if got != want { //nolint:errorlint // unchanged means the same error, not one that wraps it
+		if got != want {
 			return fmt.Errorf("View: got error %v, want the very error of f, %q", got, want)
 		}
 	}
