@@ -1,0 +1,133 @@
+// Package browser drives a real Chromium for the tests.
+package browser
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/storage"
+	"github.com/chromedp/chromedp"
+)
+
+// actionLimit bounds every single action, on a busy machine.
+const actionLimit = 60 * time.Second
+
+// Path returns the browser's executable.
+func Path() (string, error) {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("no Chromium found in PATH")
+}
+
+// A Browser is a running Chromium with an empty profile.
+type Browser struct {
+	ctx context.Context
+}
+
+// Start starts a browser and returns it with its first page. It ends with the test.
+//
+// The browser resolves no name but localhost, so that no page can reach out of the machine.
+func Start(t testing.TB) (*Browser, *Page) {
+	t.Helper()
+	path, err := Path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1"),
+	)
+	if os.Getuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with one
+	}
+	// The browser must outlive the test's own context for the screenshot of a failure.
+	allocator, cancelAllocator := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
+	t.Cleanup(cancelAllocator)
+	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(t.Logf))
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("starting the browser: %v", err)
+	}
+	return &Browser{ctx: ctx}, newPage(t, ctx)
+}
+
+// NewPage opens another tab of the same profile.
+func (b *Browser) NewPage(t testing.TB) *Page {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("opening a tab: %v", err)
+	}
+	return newPage(t, ctx)
+}
+
+// Cookies returns all cookies of the profile.
+func (b *Browser) Cookies(t testing.TB) []*network.Cookie {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, actionLimit)
+	defer cancel()
+	result, err := chromedp.CallBrowser(ctx, storage.GetCookies, storage.GetCookiesParams{})
+	if err != nil {
+		t.Fatalf("reading the cookies: %v", err)
+	}
+	return result.Cookies
+}
+
+// Cookie returns the profile's cookie of this name, or nil.
+func (b *Browser) Cookie(t testing.TB, name string) *network.Cookie {
+	t.Helper()
+	for _, c := range b.Cookies(t) {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// newPage arranges for a look at the page should the test fail. The screenshot is kept with `go test -artifacts`.
+func newPage(t testing.TB, ctx context.Context) *Page {
+	p := &Page{ctx: ctx}
+	dir := t.ArtifactDir()
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		limited, cancel := context.WithTimeout(ctx, actionLimit)
+		defer cancel()
+		view, err := chromedp.Run(limited, chromedp.Evaluate[string](`location.href + "\n" + document.documentElement.innerText`))
+		if err != nil {
+			t.Logf("looking at the page: %v", err)
+		}
+		t.Logf("the browser shows %s", view)
+		png, err := chromedp.Run(limited, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Logf("taking a screenshot: %v", err)
+			return
+		}
+		f, err := os.CreateTemp(dir, "page-*.png")
+		if err != nil {
+			t.Logf("keeping the screenshot: %v", err)
+			return
+		}
+		defer f.Close()
+		if _, err := f.Write(png); err != nil {
+			t.Logf("keeping the screenshot: %v", err)
+			return
+		}
+		t.Logf("screenshot: %s", filepath.Base(f.Name()))
+	})
+	return p
+}

@@ -1,0 +1,17 @@
+module github.com/oauth-session/caddy-oauth-session/e2e
+
+go 1.26.0
+
+require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+	github.com/oauth-session/caddy-oauth-session v0.0.0-00010101000000-000000000000
+	golang.org/x/net v0.60.0
+)
+
+require (
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+)
+
+replace github.com/oauth-session/caddy-oauth-session => ..

@@ -1,0 +1,91 @@
+// Authorization server for the end-to-end tests: node oidc-provider on 127.0.0.1.
+//
+// Usage: node op.mjs <settings as JSON>; ../op/oidcprovider.go writes them. It prints one line, `ready` and a JSON object
+// with the issuer and the address of the control interface (control.mjs), once it serves.
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { Provider } from 'oidc-provider';
+import { Control } from './control.mjs';
+import { automatic } from './interactions.mjs';
+
+const settings = JSON.parse(process.argv[2]);
+
+// The issuer contains the port, so the port must be known before there is anything to serve.
+const server = createServer();
+server.listen(0, '127.0.0.1');
+await once(server, 'listening');
+const { port } = server.address();
+const issuer = `http://127.0.0.1:${port}`;
+
+const control = new Control(server, port, settings);
+
+function signingKey(alg, type, options) {
+  return { ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: `${alg}-${randomBytes(4).toString('hex')}` };
+}
+
+const groups = { alice: ['staff', 'admins'], bob: ['staff'] };
+
+const provider = new Provider(issuer, {
+  clients: settings.clients,
+  jwks: {
+    keys: [
+      signingKey('RS256', 'rsa', { modulusLength: 2048 }),
+      signingKey('ES256', 'ec', { namedCurve: 'P-256' }),
+    ],
+  },
+  cookies: { keys: [randomBytes(32).toString('hex')] },
+  scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
+  claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'], groups: ['groups'], auth_time: null, sid: null },
+  conformIdTokenClaims: false, // claims of the scopes in the ID token too, as most servers do
+  pkce: { required: () => true },
+  async findAccount(ctx, id) {
+    if (control.disabledAccounts.has(id)) return undefined; // a refresh then answers invalid_grant
+    return {
+      accountId: id,
+      claims: async () => ({
+        sub: id, name: id, preferred_username: id, email: `${id}@example.test`, email_verified: true, groups: groups[id] ?? [],
+      }),
+    };
+  },
+  rotateRefreshToken: () => control.rotate,
+  issueRefreshToken: async (ctx, client, code) => client.grantTypeAllowed('refresh_token')
+    && (!settings.requireOfflineAccess || code.scopes.has('offline_access')),
+  // The package refuses to send back-channel logouts to loopback addresses; here nothing else exists.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+  features: {
+    devInteractions: { enabled: settings.forms },
+    introspection: { enabled: true },
+    revocation: { enabled: true },
+    backchannelLogout: { enabled: true },
+    rpInitiatedLogout: { enabled: true },
+    pushedAuthorizationRequests: { enabled: true },
+    dPoP: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      useGrantedResource: async () => true,
+      getResourceServerInfo: async (ctx, resource) => ({
+        scope: 'api:read api:write', audience: resource, accessTokenTTL: control.accessTokenTTL, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } },
+      }),
+    },
+  },
+  interactions: { url: (ctx, interaction) => `/automatic/${interaction.uid}` },
+  ttl: {
+    AccessToken: (ctx, token) => token.resourceServer?.accessTokenTTL ?? control.accessTokenTTL,
+    AuthorizationCode: 60,
+    IdToken: 300,
+    Interaction: 600,
+    Grant: 86400,
+    Session: 86400,
+    RefreshToken: 3600,
+  },
+});
+
+control.watch(provider);
+provider.use(control.middleware());
+if (!settings.forms) provider.use(automatic(provider));
+server.on('request', provider.callback());
+const controlURL = await control.listen();
+
+process.on('SIGTERM', () => process.exit(0));
+console.log(`ready ${JSON.stringify({ issuer, control: controlURL })}`);
