@@ -50,11 +50,18 @@ func missingPackages() []string {
 	if _, err := browser.Path(); err != nil {
 		missing = append(missing, "chromium")
 	}
-	if _, err := exec.LookPath("node"); err != nil {
-		missing = append(missing, "nodejs")
-	}
-	if _, err := exec.LookPath("npm"); err != nil {
-		missing = append(missing, "npm")
+	for _, program := range []struct {
+		name     string
+		packages []string
+	}{
+		{"node", []string{"nodejs"}},
+		{"npm", []string{"npm"}},
+		{"gcc", []string{"gcc", "libc6-dev"}}, // for the race detector, and the model
+		{"spin", []string{"spin"}},            // for the model
+	} {
+		if _, err := exec.LookPath(program.name); err != nil {
+			missing = append(missing, program.packages...)
+		}
 	}
 	return missing
 }
