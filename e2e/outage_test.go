@@ -75,13 +75,20 @@ func TestServerBehindSameCaddy(t *testing.T) {
 	config.Sites += block(issuer, "reverse_proxy "+server.Listener.Addr().String())
 	caddy := caddyserver.Start(t, config)
 	c := login(t, s, site+"/wanted")
+	c.Reconnect = true
 	token := bearer(fetch(t, c, site+"/"))
 	// Its metadata are known now; a reload must not begin by asking for them either.
 	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
 	renewed(t, c, site+"/", token)
-	login(t, s, site+"/again")
+	again := client.New("", "")
+	again.Reconnect = true
+	page, err := again.Login(t.Context(), site+"/again")
+	if err != nil {
+		t.Fatal(err)
+	}
+	landed(t, page, site+"/again")
 }
 
 // TestNoConnectionBeforeUse has an issuer that counts who comes: neither `caddy validate`, beside a Caddy that holds the

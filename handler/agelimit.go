@@ -34,10 +34,13 @@ func (h *Handler) fresh(r *http.Request, c cookies) (*session.Session, error) {
 	}
 	s, err = h.Keeper.Fresh(r.Context(), c.secret)
 	if err == nil && time.Since(s.TokenObtained) > max(age, reloginAge) {
-		return nil, session.ErrNoSession // only a new login helps
+		return nil, errTooOld
 	}
 	return s, err
 }
+
+// errTooOld: only a new login gets a token as young as the request wants it.
+var errTooOld = errors.New("the token is too old and cannot be refreshed")
 
 // ageLimit is the strictest limit for a request.
 func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {

@@ -45,6 +45,10 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)
+	case errors.Is(err, errTooOld) && isNavigation(r):
+		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), asked: true})
+	case errors.Is(err, errTooOld):
+		return h.unauthenticated(w, r)
 	case errors.Is(err, session.ErrNoSession):
 		var ended *session.EndedError
 		c.ended = errors.As(err, &ended)
@@ -93,10 +97,19 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	}
 	ctx, detach := h.Keeper.Attach(r.Context(), s)
 	defer detach()
-	r = withoutTrailers(ctx, r)
+	relay := h.relayOnce
 	if h.RetryUnauthorized {
-		return h.relayRetrying(w, r, c, s, next)
+		relay = h.relayRetrying
 	}
+	err := relay(w, withoutTrailers(ctx, r), c, s, next)
+	if err != nil && errors.Is(context.Cause(ctx), session.ErrNoSession) {
+		// It ended under way, and the app's answer did not come.
+		return h.unauthenticated(w, r)
+	}
+	return err
+}
+
+func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
 	defer h.prepare(r, c, s.AccessToken).restore()
 	return next(w, r)
 }

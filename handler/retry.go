@@ -23,9 +23,9 @@ const retryAge = 10 * time.Second
 // by the client. A request with a body cannot be repeated: its answer passes,
 // and the next request has the new token.
 func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	probe := &probeWriter{ResponseWriter: w, header: maps.Clone(w.Header())}
+	probe := &probeWriter{ResponseWriter: w, before: w.Header().Clone()}
 	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
-	err := h.relayOnce(probe, r, c, s.AccessToken, next)
+	err := h.relayOnce(probe, r, c, s, next)
 	if !probe.invalidToken || time.Since(s.TokenObtained) < retryAge {
 		return err
 	}
@@ -38,29 +38,26 @@ func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c cookie
 	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), c.secret, s.AccessToken)
 	if freshErr != nil {
 		// There is no better answer than the app's.
-		probe.pass()
+		_, _ = probe.pass()
 		return err
 	}
-	return h.relayOnce(w, r, c, fresh.AccessToken, next)
-}
-
-func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c cookies, token string, next func(http.ResponseWriter, *http.Request) error) error {
-	defer h.prepare(r, c, token).restore()
-	return next(w, r)
+	probe.forget()
+	return h.relayOnce(w, r, c, fresh, next)
 }
 
 func hasNoBody(r *http.Request) bool {
 	return (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && !isWebSocket(r)
 }
 
-// saysInvalidToken reads the challenge of RFC 6750, section 3.
+// saysInvalidToken reads the challenge of RFC 6750, section 3, wherever it
+// stands among others.
 func saysInvalidToken(status int, header http.Header) bool {
 	if status != http.StatusUnauthorized {
 		return false
 	}
-	for _, challenge := range header.Values("WWW-Authenticate") {
-		scheme, params, _ := strings.Cut(challenge, " ")
-		if strings.EqualFold(scheme, "Bearer") && strings.Contains(params, "invalid_token") {
+	for _, line := range header.Values("WWW-Authenticate") {
+		line = strings.ToLower(line)
+		if bearer := strings.Index(line, "bearer"); bearer >= 0 && strings.Contains(line[bearer:], "invalid_token") {
 			return true
 		}
 	}
@@ -68,14 +65,15 @@ func saysInvalidToken(status int, header http.Header) bool {
 }
 
 // maxRefusedBody bounds what is kept of an answer that may still have to be
-// shown.
+// shown. A longer one is not refused after all.
 const maxRefusedBody = 64 << 10
 
 // probeWriter looks at the status of an answer before it lets it pass. What it
-// refuses it keeps, up to a bound; everything else passes untouched.
+// refuses it keeps, up to a bound; everything else passes untouched. Handlers
+// get the client's own header map: they may hold on to it for trailers.
 type probeWriter struct {
 	http.ResponseWriter
-	header http.Header // until the answer passes
+	before http.Header // what was set before the answer
 	refuse func() bool
 
 	passed       bool
@@ -85,52 +83,36 @@ type probeWriter struct {
 	body         []byte
 }
 
-// Header is the client's as soon as the answer passes: trailers are set there.
-func (p *probeWriter) Header() http.Header {
-	if p.passed {
-		return p.ResponseWriter.Header()
-	}
-	return p.header
-}
-
 func (p *probeWriter) WriteHeader(status int) {
 	switch {
-	case p.passed:
-		p.ResponseWriter.WriteHeader(status)
-		return
 	case p.refused:
 		return
-	case status < http.StatusOK && status != http.StatusSwitchingProtocols:
-		p.copyHeader()
+	case p.passed || status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		p.ResponseWriter.WriteHeader(status)
 		return
 	}
 	p.status = status
-	p.invalidToken = saysInvalidToken(status, p.header)
+	p.invalidToken = saysInvalidToken(status, p.Header())
 	if p.invalidToken && p.refuse() {
 		p.refused = true
 		return
 	}
-	p.passHeader()
-}
-
-func (p *probeWriter) copyHeader() {
-	header := p.ResponseWriter.Header()
-	clear(header)
-	maps.Copy(header, p.header)
-}
-
-func (p *probeWriter) passHeader() {
-	p.copyHeader()
 	p.passed = true
-	p.ResponseWriter.WriteHeader(p.status)
+	p.ResponseWriter.WriteHeader(status)
 }
 
-// pass shows the client what was refused.
-func (p *probeWriter) pass() {
-	p.header.Del("Content-Length") // the body may have been cut
-	p.passHeader()
-	_, _ = p.ResponseWriter.Write(p.body)
+// forget takes back what a refused answer has set.
+func (p *probeWriter) forget() {
+	header := p.Header()
+	clear(header)
+	maps.Copy(header, p.before)
+}
+
+// pass lets a refused answer through after all.
+func (p *probeWriter) pass() (int, error) {
+	p.refused, p.passed = false, true
+	p.ResponseWriter.WriteHeader(p.status)
+	return p.ResponseWriter.Write(p.body)
 }
 
 func (p *probeWriter) Write(b []byte) (int, error) {
@@ -138,8 +120,13 @@ func (p *probeWriter) Write(b []byte) (int, error) {
 		p.WriteHeader(http.StatusOK)
 	}
 	if p.refused {
-		p.body = append(p.body, b[:min(len(b), maxRefusedBody-len(p.body))]...)
-		return len(b), nil
+		if len(p.body)+len(b) <= maxRefusedBody {
+			p.body = append(p.body, b...)
+			return len(b), nil
+		}
+		if _, err := p.pass(); err != nil {
+			return 0, err
+		}
 	}
 	return p.ResponseWriter.Write(b)
 }
@@ -165,15 +152,17 @@ func (p *probeWriter) FlushError() error {
 	if !p.passed {
 		p.WriteHeader(http.StatusOK)
 	}
+	if p.refused {
+		return nil
+	}
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 
 // Flush is FlushError for those who ask for an http.Flusher.
 func (p *probeWriter) Flush() { _ = p.FlushError() }
 
-// Hijack hands over the connection, with the headers set so far.
+// Hijack hands over the connection.
 func (p *probeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	p.copyHeader()
 	p.passed = true
 	return http.NewResponseController(p.ResponseWriter).Hijack()
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -20,6 +21,8 @@ import (
 const (
 	maxBody = 16 << 20 // bytes read of an answer
 	timeout = time.Minute
+	// maxTries bounds what Reconnect repeats.
+	maxTries = 5
 )
 
 // A Client is one browser profile. Its methods may be used by many goroutines at once.
@@ -28,6 +31,11 @@ type Client struct {
 	User     string // for login forms
 	Password string
 	Header   http.Header // added to every request, in place of the browser's own of that name
+
+	// Reconnect repeats a GET whose new connection broke before an answer came. Caddy opens a new socket for each
+	// configuration, and Linux resets the connections that nobody has taken from the old one yet, whatever Caddy serves.
+	// Depending on the moment that reads as a reset, a broken pipe or an end.
+	Reconnect bool
 
 	http *http.Client
 }
@@ -54,7 +62,7 @@ func (c *Client) Trust(authorities *x509.CertPool) {
 // Twin returns a client with the same cookies and user, and connections of its own.
 func (c *Client) Twin() *Client {
 	twin := New(c.User, c.Password)
-	twin.Jar = c.Jar
+	twin.Jar, twin.Reconnect = c.Jar, c.Reconnect
 	return twin
 }
 
@@ -97,13 +105,25 @@ func (c *Client) send(req *http.Request, from initiator) (*Response, error) {
 	for name, values := range c.Header {
 		req.Header[name] = values
 	}
-	answer, err := c.http.Do(req)
+	answer, err := c.do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
 	c.Jar.Update(req.URL, answer.Header.Values("Set-Cookie"))
 	return readResponse(req, answer)
+}
+
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	for try := 1; ; try++ {
+		fresh := false
+		trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { fresh = !conn.Reused }}
+		answer, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+		again := c.Reconnect && fresh && req.Method == http.MethodGet && req.Context().Err() == nil
+		if err == nil || !again || try == maxTries {
+			return answer, err
+		}
+	}
 }
 
 func readResponse(req *http.Request, answer *http.Response) (*Response, error) {

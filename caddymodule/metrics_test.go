@@ -1,0 +1,219 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// metrics reads our counters from the registry of the running configuration, as
+// "logins_total result=completed".
+func metrics(t *testing.T) map[string]float64 {
+	t.Helper()
+	ctx := caddy.ActiveContext()
+	families, err := ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]float64{}
+	for _, family := range families {
+		name, ours := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
+		if !ours {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			key := name
+			for _, label := range m.GetLabel() {
+				key += " " + label.GetName() + "=" + label.GetValue()
+			}
+			counts[key] = m.GetCounter().GetValue()
+		}
+	}
+	return counts
+}
+
+// moved is what has been counted since before.
+func moved(before, after map[string]float64) map[string]float64 {
+	diff := map[string]float64{}
+	for key, n := range after {
+		if n != before[key] {
+			diff[key] = n - before[key]
+		}
+	}
+	return diff
+}
+
+// TestMetrics does one thing after the other, and looks at what is counted.
+func TestMetrics(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	b := newBrowser(t, w.origin)
+	signedIn := func() *browser {
+		b := newBrowser(t, w.origin)
+		b.login("/")
+		return b
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		want map[string]float64
+	}{
+		{"script without a session", func() { b.fetch("/") }, map[string]float64{"refusals_total code=login_required": 1}},
+		{"endpoint that is none", func() { b.fetch("/oauth2/nothing") }, map[string]float64{"refusals_total code=not_found": 1}},
+		{"login", func() { b.login("/") }, map[string]float64{"logins_total result=completed": 1}},
+		{"request with a session", func() { b.open("/") }, map[string]float64{}},
+		{"login that takes two attempts", func() {
+			w.as.Fail(fakeas.OAuthError("temporarily_unavailable").At(fakeas.EndpointAuthorize))
+			signedIn()
+		}, map[string]float64{"logins_total result=restarted": 1, "logins_total result=completed": 1}},
+		{"login that is refused", func() {
+			w.as.Fail(fakeas.OAuthError("access_denied").At(fakeas.EndpointAuthorize))
+			newBrowser(t, w.origin).visit("/")
+		}, map[string]float64{"logins_total result=access_denied": 1, "refusals_total code=access_denied": 1}},
+		{"callback of no login", func() { newBrowser(t, w.origin).open("/oauth2/callback?code=x&state=x") },
+			map[string]float64{"logins_total result=login_expired": 1, "refusals_total code=login_expired": 1}},
+		{"unsafe request from another site", func() {
+			b.send(http.MethodPost, "/", http.Header{"Sec-Fetch-Site": {"cross-site"}})
+		}, map[string]float64{"refusals_total code=cross_origin": 1}},
+		{"logout", func() { b.send(http.MethodPost, "/oauth2/logout", b.sameOrigin()) }, map[string]float64{"sessions_ended_total reason=logout": 1}},
+		{"login in place of another", func() {
+			b := signedIn()
+			b.visit("/oauth2/login")
+		}, map[string]float64{"logins_total result=completed": 2, "sessions_ended_total reason=replaced_by_login": 1}},
+	} {
+		before := metrics(t)
+		step.do()
+		if diff := cmp.Diff(step.want, moved(before, metrics(t))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", step.name, diff)
+		}
+	}
+}
+
+// TestMetricsOfRefreshes: a request that finds its token expired waits for the
+// refresh, so all is counted when it is answered.
+func TestMetricsOfRefreshes(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	w.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"expires_in": 0.000001} })
+	for _, c := range []struct {
+		answer *fakeas.Fault
+		status int
+		want   map[string]float64
+	}{
+		{nil, 200, map[string]float64{"refreshes_total outcome=refreshed": 1}},
+		{errorAnswer("invalid_grant"), 401, map[string]float64{
+			"refreshes_total outcome=rejected": 1, "sessions_ended_total reason=refresh_rejected": 1, "refusals_total code=login_required": 1,
+		}},
+		{errorAnswer("invalid_request"), 401, map[string]float64{
+			"refreshes_total outcome=unclear": 1, "sessions_ended_total reason=refused_unclear": 1, "refusals_total code=login_required": 1,
+		}},
+		{errorAnswer("temporarily_unavailable"), 503, map[string]float64{"refreshes_total outcome=unavailable": 1, "refusals_total code=temporarily_unavailable": 1}},
+	} {
+		b := newBrowser(t, w.origin)
+		b.open(b.callback("/"))
+		if c.answer != nil {
+			w.as.Fail(*c.answer)
+		}
+		before := metrics(t)
+		if a := b.fetch("/"); a.status != c.status {
+			t.Errorf("status %d, want %d", a.status, c.status)
+		}
+		if diff := cmp.Diff(c.want, moved(before, metrics(t))); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
+
+func errorAnswer(code string) *fakeas.Fault {
+	f := fakeas.OAuthError(code).For(fakeas.GrantRefresh)
+	return &f
+}
+
+// TestMetricsOfEvents: every kind of event that is worth a counter has one.
+func TestMetricsOfEvents(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	for want, e := range map[string]session.Event{
+		"refreshes_total outcome=refreshed":             {Kind: session.EventRefreshed},
+		"refreshes_total outcome=rejected":              {Kind: session.EventRefreshFailed, Outcome: session.Rejected},
+		"refreshes_total outcome=reuse_suspected":       {Kind: session.EventRefreshFailed, Outcome: session.Rejected, ReuseSuspected: true},
+		"refreshes_total outcome=unclear":               {Kind: session.EventRefreshFailed, Outcome: session.Unclear},
+		"refreshes_total outcome=misconfigured":         {Kind: session.EventRefreshFailed, Outcome: session.Misconfigured},
+		"refreshes_total outcome=unavailable":           {Kind: session.EventRefreshFailed, Outcome: session.Unavailable},
+		"refreshes_total outcome=unanswered":            {Kind: session.EventRefreshFailed, Outcome: session.Unanswered},
+		"refreshes_total outcome=malformed":             {Kind: session.EventRefreshFailed, Outcome: session.Malformed},
+		"sessions_ended_total reason=idle_timeout":      {Kind: session.EventEnded, Reason: session.EndIdle},
+		"sessions_ended_total reason=max_lifetime":      {Kind: session.EventEnded, Reason: session.EndLifetime},
+		"sessions_ended_total reason=refused_unclear":   {Kind: session.EventEnded, Reason: session.EndRefusedUnclear},
+		"sessions_ended_total reason=no_refresh_token":  {Kind: session.EventEnded, Reason: session.EndNoRefreshToken},
+		"sessions_ended_total reason=identity_changed":  {Kind: session.EventEnded, Reason: session.EndIdentityChanged},
+		"sessions_ended_total reason=refresh_rejected":  {Kind: session.EventEnded, Reason: session.EndRejected},
+		"sessions_ended_total reason=logout":            {Kind: session.EventEnded, Reason: session.EndLogout},
+		"sessions_ended_total reason=replaced_by_login": {Kind: session.EventEnded, Reason: session.EndReplaced},
+		"unwritten_total":                               {Kind: session.EventUnwritten},
+		"discarded_total":                               {Kind: session.EventDiscarded},
+	} {
+		before := metrics(t)
+		countEvent(e)
+		if diff := cmp.Diff(map[string]float64{want: 1}, moved(before, metrics(t))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", want, diff)
+		}
+	}
+}
+
+// TestReloadResetsNoCounter: the new configuration's registry goes on where the
+// old one's stood, also with several sites, and after reloads that fail.
+func TestReloadResetsNoCounter(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	b.fetch("/oauth2/nothing")
+	want := metrics(t)
+	if want["logins_total result=completed"] == 0 || want["refusals_total code=not_found"] == 0 {
+		t.Fatalf("counted is %v", want)
+	}
+	two := site("idle_timeout 1h", "") + strings.Replace(site("", ""), "http://localhost", "http://b.localhost", 1)
+	for _, text := range []string{site("idle_timeout 1h", ""), two, site("", "")} {
+		w.load(text)
+		if diff := cmp.Diff(want, metrics(t)); diff != "" {
+			t.Errorf("after a reload (-before +after):\n%s", diff)
+		}
+	}
+	if err := w.tryLoad(site("trusted_ca /nonexistent/ca.pem", "")); err == nil {
+		t.Fatal("a configuration that cannot be was loaded")
+	}
+	b.fetch("/oauth2/nothing")
+	if diff := cmp.Diff(map[string]float64{"refusals_total code=not_found": 1}, moved(want, metrics(t))); diff != "" {
+		t.Errorf("after reloads and one refusal (-want +got):\n%s", diff)
+	}
+}
+
+// TestMetricsTellNoSecrets: labels are words of ours, whatever is sent.
+func TestMetricsTellNoSecrets(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	w.as.Fail(fakeas.OAuthError("an_error_of_their_own").At(fakeas.EndpointAuthorize))
+	newBrowser(t, w.origin).visit("/")
+	b.fetch("/oauth2/an_address_of_their_own")
+	for key := range metrics(t) {
+		for _, secret := range append(w.as.Secrets(), "of_their_own", "alice", testSecret) {
+			if strings.Contains(key, secret) {
+				t.Errorf("the counter %q holds %.12q", key, secret)
+			}
+		}
+	}
+}
+
+// sameOrigin are the headers of a script of the site.
+func (b *browser) sameOrigin() http.Header {
+	return http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}, "Origin": {b.site}}
+}

@@ -1,0 +1,304 @@
+package handler
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// refreshAnswer is an answer to a refresh and what has to become of the session
+// and of its requests.
+type refreshAnswer struct {
+	name string
+	// answer makes the server answer so, until ClearFaults.
+	answer func(as *authServer, g *gate)
+	// calls is how many requests one refresh takes.
+	calls int
+	// status is what a request gets that has no token any more: 200, 502 or 503
+	// with the session kept, or 401 for a session that has ended.
+	status int
+	// endsGood: the session ends even if the token is still good.
+	endsGood bool
+	// wait is the least Retry-After, in seconds.
+	wait int
+	// next is the refresh token of the next refresh: the login's first one or
+	// the second. Nothing is asked for 0.
+	next int
+	// late: the next refresh finds the session at its end.
+	late bool
+	// level is that of the one line in the log, and outcome its outcome.
+	level, outcome string
+}
+
+func always(faults ...fakeas.Fault) func(*authServer, *gate) {
+	return func(as *authServer, _ *gate) {
+		for _, f := range faults {
+			as.Fail(f.For(fakeas.GrantRefresh).Repeat(-1))
+		}
+	}
+}
+
+// edited changes members of the answer, after the server has rotated.
+func edited(members map[string]any, omit ...string) func(*authServer, *gate) {
+	return func(as *authServer, _ *gate) {
+		as.Set(func(k *fakeas.Knobs) { k.RefreshAnswer = fakeas.Edit{Set: members, Omit: omit} })
+	}
+}
+
+func refreshAnswers() []refreshAnswer {
+	json := func(status int, body string) fakeas.Fault { return fakeas.Answer(status, "application/json", body) }
+	status := func(status int) fakeas.Fault { return fakeas.Answer(status, "text/html", "<html>no</html>") }
+	misconfigured := func(name string, f fakeas.Fault) refreshAnswer {
+		return refreshAnswer{name: name, answer: always(f), calls: 1, status: 502, wait: 1, next: 1, level: "error", outcome: "misconfigured"}
+	}
+	unavailable := func(name string, f fakeas.Fault) refreshAnswer {
+		return refreshAnswer{name: name, answer: always(f), calls: 1, status: 503, wait: 1, next: 1, level: "warn", outcome: "unavailable"}
+	}
+	unclear := func(name string, f fakeas.Fault) refreshAnswer {
+		return refreshAnswer{name: name, answer: always(f), calls: 1, status: 401, level: "warn", outcome: "unclear"}
+	}
+	malformed := func(name string, next int, answer func(*authServer, *gate)) refreshAnswer {
+		return refreshAnswer{name: name, answer: answer, calls: 1, status: 503, wait: 1, next: next, level: "error", outcome: "malformed"}
+	}
+	asked := unavailable("429 that asks for 45 s", fakeas.TooManyRequests(45*time.Second))
+	asked.wait = 45
+	refused := unavailable("connection refused", fakeas.Fault{})
+	refused.calls, refused.next = 0, 0
+	refused.answer = func(_ *authServer, g *gate) { g.server.Listener.Close() }
+	swallowed := malformed("200 without tokens, after the rotation", 1, always(fakeas.Fault{AfterCommit: true, Body: new(string)}))
+	swallowed.late = true
+	return []refreshAnswer{
+		{name: "new refresh token", answer: always(), calls: 1, status: 200, next: 2},
+		{name: "no new refresh token", answer: func(as *authServer, _ *gate) {
+			as.Set(func(k *fakeas.Knobs) { k.Rotation = fakeas.RotateNever })
+		}, calls: 1, status: 200, next: 1},
+		{name: "invalid_grant", answer: func(as *authServer, _ *gate) {
+			as.SetUser(fakeas.User{Name: "alice", Disabled: true})
+		}, calls: 1, status: 401, endsGood: true, level: "info", outcome: "rejected"},
+		{name: "invalid_grant with 403", answer: always(json(403, `{"error":"invalid_grant"}`)), calls: 1, status: 401, endsGood: true, level: "info", outcome: "rejected"},
+		unclear("invalid_request", fakeas.OAuthError("invalid_request")),
+		unclear("400 without a known error", fakeas.OAuthError("token_is_gone")),
+		unclear("400 without an error", json(400, "{}")),
+		unclear("400 without a body", json(400, "")),
+		misconfigured("invalid_client", json(401, `{"error":"invalid_client"}`)),
+		misconfigured("unauthorized_client", fakeas.OAuthError("unauthorized_client")),
+		misconfigured("invalid_scope", fakeas.OAuthError("invalid_scope")),
+		misconfigured("404", status(404)),
+		misconfigured("403 of a firewall", status(403)),
+		asked,
+		unavailable("temporarily_unavailable", fakeas.OAuthError("temporarily_unavailable")),
+		unavailable("500", status(500)),
+		unavailable("503", fakeas.Unavailable()),
+		refused,
+		{name: "no answer, not processed", answer: always(fakeas.LoseRequest()), calls: 2, status: 503, wait: 1, next: 1, level: "warn", outcome: "unanswered"},
+		{name: "no answer, processed", answer: always(fakeas.LoseAnswer()), calls: 2, status: 503, wait: 1, next: 1, late: true, level: "warn", outcome: "unanswered"},
+		{name: "one answer lost, processed", answer: func(as *authServer, _ *gate) {
+			as.Fail(fakeas.LoseAnswer().For(fakeas.GrantRefresh))
+		}, calls: 2, status: 401, endsGood: true, level: "warn", outcome: "unanswered"},
+		malformed("200 with a page", 1, always(status(200))),
+		malformed("200 without tokens", 1, always(json(200, "{}"))),
+		malformed("redirect", 1, always(fakeas.Fault{Status: 302, Header: map[string]string{"Location": "/elsewhere"}})),
+		malformed("wrong token_type", 2, edited(map[string]any{"token_type": "mac"})),
+		malformed("control characters", 2, edited(map[string]any{"access_token": "AT_\r\nX-Admin: 1"})),
+		malformed("no access_token", 2, edited(nil, "access_token")),
+		swallowed,
+	}
+}
+
+// kinds of requests.
+var kinds = map[string][]string{"navigation": navigation, "script": script}
+
+// TestRefreshWhileTheTokenIsGood: no request waits, and none sees what the
+// server answers, unless that proves the end.
+func TestRefreshWhileTheTokenIsGood(t *testing.T) {
+	for _, tt := range refreshAnswers() {
+		for kind, header := range kinds {
+			t.Run(tt.name+"/"+kind, func(t *testing.T) {
+				inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
+					time.Sleep(260 * time.Second) // of 300, so the refresh is due
+					began := time.Now()
+					s.wantApp(t, s.get("/", header), s.first)
+					if took := time.Since(began); took != 0 {
+						t.Errorf("a request with a good token waited %v", took)
+					}
+					synctest.Wait()
+					s.wantCalls(t, tt.calls)
+					a := s.get("/wanted", header)
+					switch {
+					case tt.endsGood:
+						s.wantLogin(t, a, kind)
+						s.wantSession(t, false)
+						return
+					case tt.status == 200:
+						s.wantApp(t, a, s.as.newest(fakeas.KindAccess))
+					default:
+						s.wantApp(t, a, s.first)
+					}
+					s.wantCalls(t, tt.calls)
+					s.wantSession(t, true)
+					s.heal()
+					time.Sleep(25 * time.Second) // longer than a pause, and the first token is still good
+					if tt.status == 401 {
+						s.wantApp(t, s.get("/", header), s.first)
+						time.Sleep(5 * time.Minute)
+						s.wantLogin(t, s.get("/wanted", header), kind)
+						s.wantCalls(t, tt.calls) // it was not asked again
+						return
+					}
+					time.Sleep(2 * time.Hour)
+					s.wantNext(t, tt, kind)
+				})
+			})
+		}
+	}
+}
+
+// TestRefreshWhenTheTokenHasExpired: the request that waits learns what the
+// answer means for it.
+func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
+	for _, tt := range refreshAnswers() {
+		for kind, header := range kinds {
+			t.Run(tt.name+"/"+kind, func(t *testing.T) {
+				inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
+					time.Sleep(5 * time.Minute)
+					a := s.get("/wanted", header)
+					s.wantCalls(t, tt.calls)
+					switch tt.status {
+					case 200:
+						s.wantApp(t, a, s.as.newest(fakeas.KindAccess))
+					case 401:
+						s.wantLogin(t, a, kind)
+						if c, err := http.ParseSetCookie(sessionCookieLine(a)); err != nil || c.MaxAge >= 0 {
+							t.Errorf("whoever finds the end has the cookie cleared, but got %q", a.header["Set-Cookie"])
+						}
+						again := s.get("/wanted", header)
+						s.wantLogin(t, again, kind)
+						if sessionCookieLine(again) != "" {
+							t.Errorf("the next one sets %q", again.header["Set-Cookie"])
+						}
+						s.wantCalls(t, tt.calls)
+						s.wantSession(t, false)
+						return
+					default:
+						s.wantTrouble(t, a, tt, kind)
+						s.wantTrouble(t, s.get("/wanted", header), tt, kind)
+						s.wantCalls(t, tt.calls) // during the pause nobody asks
+					}
+					s.wantSession(t, true)
+					s.heal()
+					time.Sleep(2 * time.Hour)
+					s.wantNext(t, tt, kind)
+				})
+			})
+		}
+	}
+}
+
+// TestRefreshTroubleInTheLog: an operator's business once a minute, at a level
+// that fits, whatever the number of requests.
+func TestRefreshTroubleInTheLog(t *testing.T) {
+	for _, tt := range refreshAnswers() {
+		t.Run(tt.name, func(t *testing.T) {
+			inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
+				time.Sleep(5 * time.Minute)
+				for i := range 100 {
+					s.get("/", [][]string{navigation, script}[i%2])
+					time.Sleep(500 * time.Millisecond)
+				}
+				levels := map[string]int{}
+				for line := range strings.Lines(s.log.text()) {
+					for _, level := range []string{"info", "warn", "error"} {
+						if strings.Contains(line, `"level":"`+level+`"`) && !strings.Contains(line, `"msg":"login"`) {
+							levels[level]++
+						}
+					}
+				}
+				lines := s.log.lines(`"outcome":"` + tt.outcome + `"`)
+				switch {
+				case tt.level == "" && len(levels) != 0:
+					t.Errorf("a success is told at a level that operators read: %s", s.log.text())
+				case tt.level == "":
+					return
+				case len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+tt.level+`"`):
+					t.Errorf("outcome %s: %q, want one line at level %s", tt.outcome, lines, tt.level)
+				}
+				// Besides, one that says what the requests got, and one for the end.
+				if n := len(s.log.lines(`"msg":"request failed"`)); n > 1 {
+					t.Errorf("%d lines tell that requests failed", n)
+				}
+				if n := levels["info"] + levels["warn"] + levels["error"]; n > 3 && !tt.late {
+					t.Errorf("%d lines for one cause: %s", n, s.log.text())
+				}
+			})
+		})
+	}
+}
+
+// TestReuseIsToldApart: a token that is good for one use, was not sent before,
+// and is refused on its first: somebody else may have it.
+func TestReuseIsToldApart(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.loggedIn()
+		time.Sleep(5 * time.Minute)
+		b.reaches("/") // from here on it is known that the server rotates
+		as.Revoke(as.newest(fakeas.KindRefresh))
+		time.Sleep(5 * time.Minute)
+		if a := b.fetch("GET", "/"); a.status != 401 {
+			t.Errorf("status %d", a.status)
+		}
+		lines := g.log.lines("somebody else has used it")
+		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
+			t.Errorf("the log says %q", lines)
+		}
+	})
+}
+
+// TestRefusedButTheStoreHasANewerToken: another instance on the same store was
+// faster, so the refusal proves nothing, and its token is taken.
+func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
+	for kind, header := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			as := startAuthServer(t)
+			// A server that ends the login at the first reuse would end it here too:
+			// two instances that know nothing of each other cannot prevent that.
+			as.Set(func(k *fakeas.Knobs) { k.ReuseRevokes = false })
+			gate := startGate(t, as)
+			gate.stop()
+			synctest.Test(t, func(t *testing.T) {
+				fast := newRigAt(t, as, plainOAuth)
+				cookie := fast.loggedIn().jar.get(sessionCookie).Value
+				slow := newRigAt(t, as, gate.token, func(s *setup) {
+					s.session.Site, s.session.Vault = fast.handler.Site, session.NewVault(fast.store)
+				})
+				time.Sleep(5 * time.Minute)
+				done := make(chan *answer)
+				go func() { done <- slow.get("/", with(cookie, header)...) }()
+				gate.wait(t)
+				if a := fast.get("/", with(cookie, header)...); a.status != 200 {
+					t.Errorf("the faster instance answers %d", a.status)
+				}
+				gate.release()
+				gate.wait(t)
+				gate.release()
+				a := <-done
+				if a.status != 200 || a.header["Set-Cookie"] != nil || slow.app.last().Get("Authorization") != "Bearer "+as.newest(fakeas.KindAccess) {
+					t.Errorf("the slower instance answers %d, its app got %v", a.status, slow.app.last())
+				}
+				if n := as.refreshes(); n != 2 || as.Stats().Refused["invalid_grant"] != 1 {
+					t.Fatalf("%d refreshes, refused were %v", n, as.Stats().Refused)
+				}
+				time.Sleep(5 * time.Minute)
+				if a := slow.get("/", with(cookie, header)...); a.status != 200 {
+					t.Errorf("at the next expiry the slower instance answers %d", a.status)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,129 @@
+package handler
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// lifetimes watches how old the tokens are that reach the app.
+type lifetimes struct {
+	mu  sync.Mutex
+	now time.Time // of the bubble, as of the last token request
+	// last is the token issued last, and issued when each was.
+	last   string
+	issued map[string]time.Time
+	times  []time.Time
+}
+
+// client is an option of a rig: its token requests tell the time.
+func (l *lifetimes) client(s *setup) {
+	s.oauth.ClientSecret = func() (string, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.now = time.Now()
+		return clientSecret, nil
+	}
+}
+
+// issue notes each answer. A server of the kind that says no expires_in gives
+// JWTs, with the times that its clock shows.
+func (l *lifetimes) issue(jwt bool, lifetime, offset time.Duration) func(string, map[string]any) {
+	return func(_ string, answer map[string]any) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if jwt {
+			iat := l.now.Add(offset)
+			part := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+			answer["access_token"] = part(`{"alg":"ES256"}`) + "." +
+				part(fmt.Sprintf(`{"iat":%d,"exp":%d,"jti":"%d"}`, iat.Unix(), iat.Add(lifetime).Unix(), len(l.times))) + "." + part("signature")
+			delete(answer, "expires_in")
+		}
+		l.last = answer["access_token"].(string)
+		l.issued[l.last] = l.now
+		l.times = append(l.times, l.now)
+	}
+}
+
+func (l *lifetimes) age(token string) (age time.Duration, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, known := l.issued[token]
+	return time.Since(at), known
+}
+
+// TestExpiryEdges: whatever the lifetime, and whatever the server's clock shows,
+// no token older than its lifetime reaches the app, and refreshes are a second
+// apart.
+func TestExpiryEdges(t *testing.T) {
+	for _, lifetime := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second} {
+		for _, offset := range []time.Duration{-time.Minute, 0, time.Minute} {
+			for _, jwt := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v, clock %v, JWT %v", lifetime, offset, jwt), func(t *testing.T) {
+					as := startAuthServer(t)
+					l := &lifetimes{issued: map[string]time.Time{}}
+					as.Set(func(k *fakeas.Knobs) {
+						k.AccessTokenLifetime, k.ClockOffset, k.Mutate = lifetime, offset, l.issue(jwt, lifetime, offset)
+					})
+					synctest.Test(t, func(t *testing.T) {
+						testExpiryEdge(t, newRigAt(t, as, plainOAuth, l.client), l, lifetime)
+					})
+				})
+			}
+		}
+	}
+}
+
+func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) {
+	cookie := g.loggedIn().jar.get(sessionCookie).Value
+	began := time.Now()
+	var all sync.WaitGroup
+	var oldest time.Duration
+	var mu sync.Mutex
+	step := lifetime/10 + 3*time.Millisecond
+	for i := range 200 {
+		time.Sleep(step)
+		if i%20 == 0 {
+			time.Sleep(lifetime + lifetime/2) // nobody is there to have it refreshed ahead
+		}
+		for range 2 {
+			r := g.request("GET", "/", with(cookie, script)...)
+			all.Go(func() {
+				w := g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
+					age, known := l.age(bearer(r))
+					if !known {
+						t.Errorf("the app got the token %.10q", bearer(r))
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					oldest = max(oldest, age)
+					return nil
+				})
+				if w.Code != 200 {
+					t.Errorf("status %d", w.Code)
+				}
+			})
+		}
+	}
+	all.Wait()
+	synctest.Wait()
+	if oldest > lifetime {
+		t.Errorf("a token reached the app %v after it was issued for %v", oldest, lifetime)
+	}
+	// Refreshed in time, and not more often than that: after 70 % at the earliest.
+	seconds := time.Since(began).Seconds()
+	if n, most := float64(g.as.refreshes()), seconds/max(0.7*lifetime.Seconds(), 1)+1; n > most || n < seconds/lifetime.Seconds()/2 {
+		t.Errorf("%.0f refreshes in %.0f s, want %.0f at the most", n, seconds, most)
+	}
+	for i := 1; i < len(l.times); i++ {
+		if gap := l.times[i].Sub(l.times[i-1]); gap < time.Second {
+			t.Errorf("refresh %d came %v after the one before", i, gap)
+		}
+	}
+}

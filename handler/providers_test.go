@@ -1,0 +1,174 @@
+package handler
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+)
+
+// TestScopeOnRefresh: some servers want the scope again, others refuse it.
+// refresh_param decides.
+func TestScopeOnRefresh(t *testing.T) {
+	again := func(s *setup) { s.oauth.RefreshParams = []oauth.Param{{Name: "scope", Value: "api"}} }
+	without := func(*setup) {}
+	for name, tt := range map[string]struct {
+		rule   fakeas.Presence
+		option func(*setup)
+		status int
+	}{
+		"wanted and sent":     {fakeas.Required, again, 200},
+		"wanted, not sent":    {fakeas.Required, without, 401},
+		"refused, not sent":   {fakeas.Forbidden, without, 200},
+		"refused and sent":    {fakeas.Forbidden, again, 401},
+		"nobody minds, sent":  {fakeas.Optional, again, 200},
+		"nobody minds, if no": {fakeas.Optional, without, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			as := startAuthServer(t)
+			as.Set(func(k *fakeas.Knobs) { k.RefreshScope = tt.rule })
+			synctest.Test(t, func(t *testing.T) {
+				g := newRigAt(t, as, plainOAuth, tt.option, func(s *setup) { s.oauth.Scopes = []string{"api"} })
+				b := g.loggedIn()
+				time.Sleep(5 * time.Minute)
+				if a := b.fetch("GET", "/"); a.status != tt.status {
+					t.Errorf("status %d, want %d", a.status, tt.status)
+				}
+			})
+		})
+	}
+}
+
+// TestTooManyGroups: Entra ID leaves the groups out if there are many, and says
+// where they can be asked for. Not knowing them is not having them.
+func TestTooManyGroups(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{Claim: "groups", Values: []string{"users"}}} })
+	g.loggedIn()
+	g.as.Set(func(k *fakeas.Knobs) { k.GroupsOverage = true })
+	if a := g.browser().open("/"); a.status != 403 || a.passed != 0 {
+		t.Errorf("status %d", a.status)
+	}
+}
+
+// TestServerThatSaysNoLifetimeAndGivesNoRefreshToken: the session lasts as long
+// as a token is assumed to.
+func TestServerThatSaysNoLifetimeAndGivesNoRefreshToken(t *testing.T) {
+	as := startAuthServer(t)
+	as.Set(func(k *fakeas.Knobs) {
+		k.RefreshTokens, k.LoginAnswer = fakeas.RefreshNone, fakeas.Edit{Omit: []string{"expires_in"}}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.loggedIn()
+		time.Sleep(5*time.Minute - 10*time.Second - time.Millisecond)
+		if a := b.fetch("GET", "/"); a.status != 200 {
+			t.Errorf("status %d", a.status)
+		}
+		time.Sleep(time.Millisecond)
+		if a := b.fetch("GET", "/"); a.status != 401 {
+			t.Errorf("status %d", a.status)
+		}
+		b.reaches("/") // after a login
+		if as.codesRedeemed() != 2 {
+			t.Errorf("%d logins", as.codesRedeemed())
+		}
+	})
+}
+
+// TestOverlappingRotation: a server that still takes the token before the newest
+// forgives an answer that was lost.
+func TestOverlappingRotation(t *testing.T) {
+	as := startAuthServer(t)
+	as.Set(func(k *fakeas.Knobs) { k.Rotation, k.Overlap = fakeas.RotateOverlap, 1 })
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.loggedIn()
+		for range 3 {
+			as.Fail(fakeas.LoseAnswer().For(fakeas.GrantRefresh))
+			time.Sleep(5 * time.Minute)
+			if a := b.fetch("GET", "/"); a.status != 200 {
+				t.Errorf("status %d", a.status)
+			}
+		}
+		if st := as.Stats(); st.Reuses != 0 || as.refreshes() != 6 {
+			t.Errorf("%d refreshes, %d reuses", as.refreshes(), st.Reuses)
+		}
+	})
+}
+
+// TestLogoutOfAnotherKind: Cognito's logout is not in its metadata and takes
+// logout_uri. It is configured with its parameters.
+func TestLogoutOfAnotherKind(t *testing.T) {
+	g := newRig(t, func(s *setup) {
+		s.oauth.Endpoints.EndSession = s.oauth.Issuer + "/logout?client_id=app&logout_uri=" + appOrigin + "/oauth2/logout/callback"
+	})
+	b := g.loggedIn()
+	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
+	end := b.walk(a.location(), "same-origin", nil)
+	if end.status != 200 || end.uri != "GET /oauth2/logout/callback" {
+		t.Errorf("the browser ends at %s with %d", end.uri, end.status)
+	}
+	<-g.as.revoked
+}
+
+// TestCompressedAnswerIsRefused: it was not asked for, and is not unpacked. The
+// session stays.
+func TestCompressedAnswerIsRefused(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		b := g.loggedIn()
+		as.Fail(fakeas.Fault{Gzip: true, Grant: fakeas.GrantRefresh})
+		time.Sleep(5 * time.Minute)
+		if a := b.fetch("GET", "/"); a.status != 503 {
+			t.Errorf("status %d", a.status)
+		}
+		time.Sleep(2 * time.Second)
+		b.reaches("/")
+		if len(b.hops) != 1 {
+			t.Errorf("it took a login: %q", b.hops)
+		}
+	})
+}
+
+// TestIssuerWithATenantPlaceholder is nobody's issuer: no login begins, and
+// the log says why.
+func TestIssuerWithATenantPlaceholder(t *testing.T) {
+	g := newRig(t)
+	g.as.Set(func(k *fakeas.Knobs) { k.Issuer = "https://login.test/{tenantid}/v2.0" })
+	a := g.browser().open("/")
+	if a.status != 503 || a.passed != 0 || a.location() != "" {
+		t.Errorf("status %d to %q", a.status, a.location())
+	}
+	if lines := g.log.lines("{tenantid}"); len(lines) != 1 {
+		t.Errorf("the log says %q", g.log.text())
+	}
+}
+
+// TestPostedCallback is not supported, and says so.
+func TestPostedCallback(t *testing.T) {
+	g := newRig(t)
+	if a := g.post("/oauth2/callback", formPost...); a.status != 405 || a.header.Get("Allow") != "GET" || a.passed != 0 {
+		t.Errorf("status %d, %v", a.status, a.header)
+	}
+}
+
+// TestIDTokenIsNoClock: a session whose ID token has expired goes on, and still
+// logs out with it.
+func TestIDTokenIsNoClock(t *testing.T) {
+	g := newRig(t)
+	// Expired already, by less than what clocks may differ.
+	g.as.Set(func(k *fakeas.Knobs) { k.IDTokenLifetime = -30 * time.Second })
+	b := g.loggedIn()
+	b.reaches("/")
+	if len(b.hops) != 1 {
+		t.Errorf("it took a login: %q", b.hops)
+	}
+	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
+	if !idTokenHint.MatchString(a.location()) {
+		t.Errorf("the logout goes to %.80q, without the ID token", a.location())
+	}
+	<-g.as.revoked
+}

@@ -1,0 +1,312 @@
+package handler
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+func retrying(s *setup) { s.handler.RetryUnauthorized = true }
+
+// invalidToken is the challenge of RFC 6750, section 3.1.
+const invalidToken = `Bearer realm="api", error="invalid_token", error_description="expired"`
+
+// refuse is an app that calls tokens invalid, with a header and a body that can
+// be told from those of other answers.
+func refuse(w http.ResponseWriter) error {
+	w.Header().Set("WWW-Authenticate", invalidToken)
+	w.Header().Set("X-First", "1")
+	w.Header().Add("Set-Cookie", "first=1")
+	w.WriteHeader(http.StatusUnauthorized)
+	_, err := io.WriteString(w, "not with this token")
+	return err
+}
+
+// refusesOld is an app that accepts the newest token of the server only. It
+// notes the tokens it was asked with.
+func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request) error {
+	var mu sync.Mutex
+	return func(w http.ResponseWriter, r *http.Request) error {
+		token := bearer(r)
+		mu.Lock()
+		*asked = append(*asked, token)
+		mu.Unlock()
+		if _, ok := g.as.ValidAccessToken(token); !ok {
+			return refuse(w)
+		}
+		w.Header().Set("X-Second", "2")
+		_, err := io.WriteString(w, "welcome")
+		return err
+	}
+}
+
+// TestInvalidTokenIsReplacedUnseen: the client gets the second answer, and of
+// the first one nothing.
+func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
+		t.Run(method, func(t *testing.T) {
+			g := newRig(t, plainOAuth, retrying)
+			cookie := g.oldSession(time.Minute)
+			first := g.as.newest(fakeas.KindAccess)
+			g.as.Revoke(first)
+			var asked []string
+			g.app.answer = refusesOld(g, &asked)
+			a := g.do(g.request(method, "/api", with(cookie, script)...))
+			want := http.Header{"X-Second": {"2"}, "Content-Type": {"text/plain; charset=utf-8"}}
+			if diff := cmp.Diff(want, a.header); a.status != 200 || a.body != "welcome" || diff != "" {
+				t.Errorf("status %d: %q\n%s", a.status, a.body, diff)
+			}
+			second := g.as.newest(fakeas.KindAccess)
+			if diff := cmp.Diff([]string{first, second}, asked); diff != "" || g.as.refreshes() != 1 {
+				t.Errorf("%d refreshes, the app was asked with\n%s", g.as.refreshes(), diff)
+			}
+		})
+	}
+}
+
+// TestWhatIsNotCalledInvalidPasses untouched, and causes no refresh.
+func TestWhatIsNotCalledInvalidPasses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status    int
+		challenge []string
+	}{
+		"401 without a challenge": {401, nil},
+		"401 of another kind":     {401, []string{`Bearer realm="api"`}},
+		"401 wants more scope":    {401, []string{`Bearer error="insufficient_scope"`}},
+		"401 of another scheme":   {401, []string{`Basic realm="invalid_token"`, `Negotiate`}},
+		"403":                     {403, []string{invalidToken}},
+		"200":                     {200, []string{invalidToken}},
+		"500":                     {500, []string{invalidToken}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, plainOAuth, retrying)
+			cookie := g.oldSession(time.Minute)
+			g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+				for _, c := range tt.challenge {
+					w.Header().Add("WWW-Authenticate", c)
+				}
+				w.WriteHeader(tt.status)
+				_, err := io.WriteString(w, "as it is")
+				return err
+			}
+			a := g.get("/", with(cookie, script)...)
+			if a.status != tt.status || a.body != "as it is" || cmp.Diff(tt.challenge, a.header["Www-Authenticate"]) != "" || a.passed != 1 {
+				t.Errorf("status %d, asked %d times, %v: %q", a.status, a.passed, a.header, a.body)
+			}
+			if n := g.as.refreshes(); n != 0 {
+				t.Errorf("%d refreshes", n)
+			}
+		})
+	}
+}
+
+// TestChallengesThatSayInvalidToken: however they are spelled.
+func TestChallengesThatSayInvalidToken(t *testing.T) {
+	for _, challenges := range [][]string{
+		{invalidToken}, {`bearer error=invalid_token`}, {`Basic realm="x"`, `Bearer error="invalid_token"`},
+		{`BEARER  realm="a", error="invalid_token"`}, {`Basic realm="x", Bearer error="invalid_token"`},
+	} {
+		header := http.Header{"Www-Authenticate": challenges}
+		if !saysInvalidToken(401, header) {
+			t.Errorf("%q is not understood", challenges)
+		}
+		if saysInvalidToken(403, header) {
+			t.Errorf("%q with status 403 says nothing about the token", challenges)
+		}
+	}
+}
+
+// TestAppThatRefusesEveryToken: at most one refresh per interval, no loop, and
+// the 401 is the answer.
+func TestAppThatRefusesEveryToken(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			as := startAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				g := newRigAt(t, as, plainOAuth, retrying)
+				cookie := g.loggedIn().jar.get(sessionCookie).Value
+				g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+					_, _ = io.Copy(io.Discard, r.Body)
+					return refuse(w)
+				}
+				const minutes = 2
+				for range minutes * 60 * 2 {
+					r := g.request(method, "/", with(cookie, script)...)
+					if method == "POST" {
+						r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
+					}
+					a := g.do(r)
+					if a.status != 401 || a.body != "not with this token" || a.header.Get("X-First") != "1" || a.passed > 2 {
+						t.Fatalf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+					}
+					time.Sleep(500 * time.Millisecond)
+				}
+				synctest.Wait()
+				if n, most := as.refreshes(), int(minutes*time.Minute/retryAge); n < most-1 || n > most {
+					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, retryAge)
+				}
+				if as.Stats().Reuses != 0 {
+					t.Error("a spent refresh token came back")
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedRequestWithABody: it cannot be sent again, so its answer passes,
+// and whoever comes next has the new token.
+func TestRefusedRequestWithABody(t *testing.T) {
+	for name, length := range map[string]int64{"known length": 5, "chunked": -1} {
+		t.Run(name, func(t *testing.T) {
+			as := startAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				g := newRigAt(t, as, plainOAuth, retrying)
+				cookie := g.loggedIn().jar.get(sessionCookie).Value
+				time.Sleep(time.Minute)
+				as.Revoke(as.newest(fakeas.KindAccess))
+				var asked, bodies []string
+				answer := refusesOld(g, &asked)
+				g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+					body, err := io.ReadAll(r.Body)
+					if err != nil {
+						return err
+					}
+					bodies = append(bodies, string(body))
+					return answer(w, r)
+				}
+				r := g.request("POST", "/orders", with(cookie, script)...)
+				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("order")), length
+				a := g.do(r)
+				if a.status != 401 || a.body != "not with this token" || a.passed != 1 || a.header.Get("X-First") != "1" {
+					t.Errorf("status %d, the app was asked %d times: %q", a.status, a.passed, a.body)
+				}
+				synctest.Wait()
+				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.passed != 1 {
+					t.Errorf("the next request gets %d after %d attempts", a.status, a.passed)
+				}
+				if diff := cmp.Diff([]string{"order", ""}, bodies); diff != "" || as.refreshes() != 1 {
+					t.Errorf("%d refreshes, the app got\n%s", as.refreshes(), diff)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedAndNothingNewToBeHad: the app's own answer is the best there is,
+// and the session stays.
+func TestRefusedAndNothingNewToBeHad(t *testing.T) {
+	for name, fault := range map[string]fakeas.Fault{
+		"server down":   fakeas.Unavailable(),
+		"unclear":       fakeas.OAuthError("invalid_request"),
+		"misconfigured": fakeas.OAuthError("invalid_client"),
+		"refused":       fakeas.OAuthError("invalid_grant"),
+	} {
+		for _, method := range []string{"GET", "HEAD"} {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				g := newRig(t, plainOAuth, retrying)
+				cookie := g.oldSession(time.Minute)
+				g.as.Fail(fault.For(fakeas.GrantRefresh).Repeat(-1))
+				body := strings.Repeat("the reason. ", 1000)
+				g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+					w.Header().Set("WWW-Authenticate", invalidToken)
+					w.Header().Set("Content-Type", "text/reason")
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+					w.WriteHeader(401)
+					if r.Method == http.MethodHead {
+						return nil
+					}
+					if err := http.NewResponseController(w).Flush(); err != nil {
+						return err
+					}
+					_, err := io.Copy(w, strings.NewReader(body))
+					return err
+				}
+				r := g.request(method, "/", with(cookie, script)...)
+				a := g.do(r)
+				want := body
+				if method == "HEAD" {
+					want = ""
+				}
+				if a.status != 401 || a.body != want || a.passed != 1 || a.header.Get("Content-Type") != "text/reason" || a.header.Get("WWW-Authenticate") != invalidToken {
+					t.Errorf("status %d, asked %d times, %v: %d bytes", a.status, a.passed, a.header, len(a.body))
+				}
+				if a.header["Set-Cookie"] != nil || g.as.refreshes() != 1 {
+					t.Errorf("%d refreshes, cookies %q", g.as.refreshes(), a.header["Set-Cookie"])
+				}
+			})
+		}
+	}
+}
+
+// TestLongRefusalIsShownWhole: a part of an answer must not pass for all of it.
+func TestLongRefusalIsShownWhole(t *testing.T) {
+	g := newRig(t, plainOAuth, retrying)
+	cookie := g.oldSession(time.Minute)
+	g.as.Fail(fakeas.Unavailable().For(fakeas.GrantRefresh))
+	body := strings.Repeat("0123456789abcdef", 1<<16)
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("WWW-Authenticate", invalidToken)
+		w.WriteHeader(401)
+		_, err := io.Copy(w, strings.NewReader(body))
+		return err
+	}
+	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.body != body {
+		t.Errorf("status %d, %d of %d bytes", a.status, len(a.body), len(body))
+	}
+}
+
+// TestManyRefusalsOneRefresh: those who were refused with the same token share
+// the next one.
+func TestManyRefusalsOneRefresh(t *testing.T) {
+	g := newRig(t, plainOAuth, retrying)
+	cookie := g.oldSession(time.Minute)
+	g.as.Revoke(g.as.newest(fakeas.KindAccess))
+	const n = 50
+	var all, asked sync.WaitGroup
+	asked.Add(n) // all are refused before anybody is told
+	app := func(w http.ResponseWriter, r *http.Request) error {
+		if _, ok := g.as.ValidAccessToken(bearer(r)); ok {
+			_, err := io.WriteString(w, "welcome")
+			return err
+		}
+		asked.Done()
+		asked.Wait()
+		return refuse(w)
+	}
+	for range n {
+		r := g.request("GET", "/", with(cookie, script)...)
+		all.Go(func() {
+			if w := g.ask(r, app); w.Code != 200 || w.Body.String() != "welcome" || w.Header().Get("X-First") != "" {
+				t.Errorf("status %d: %q", w.Code, w.Body)
+			}
+		})
+	}
+	all.Wait()
+	if st := g.as.Stats(); g.as.refreshes() != 1 || st.Reuses != 0 {
+		t.Errorf("%d refreshes, %d reuses", g.as.refreshes(), st.Reuses)
+	}
+}
+
+// TestSessionWithoutRefreshTokenCannotRetry: its 401 passes, and it lives on.
+func TestSessionWithoutRefreshTokenCannotRetry(t *testing.T) {
+	g := newRig(t, plainOAuth, retrying)
+	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
+	cookie := g.oldSession(time.Minute)
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error { return refuse(w) }
+	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.passed != 1 || a.body != "not with this token" {
+		t.Errorf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+	}
+	g.app.answer = nil
+	if a := g.get("/", with(cookie, script)...); a.status != 200 || g.as.refreshes() != 0 {
+		t.Errorf("afterwards: status %d, %d refreshes", a.status, g.as.refreshes())
+	}
+}
