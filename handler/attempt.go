@@ -202,6 +202,16 @@ func (h *Handler) lastCompleted(c cookies) (completed int, since time.Time) {
 	return completed, since
 }
 
+// forgetCompleted starts that count anew, for a browser whose cookie has led to
+// a session that was alive until now.
+func (h *Handler) forgetCompleted(w http.ResponseWriter, c cookies) {
+	for _, login := range c.logins {
+		if a, ok := h.openAttempt(login); ok && a.Done {
+			h.clearAttempt(w, login.Name)
+		}
+	}
+}
+
 func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.loginCookie(name, "", -1))
 }

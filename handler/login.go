@@ -48,6 +48,7 @@ type login struct {
 	wanted   string // the return path
 	asked    bool   // at the login endpoint
 	restarts int    // automatic ones before
+	cameBack bool   // the cookie of the login before did come back
 	prompt   string
 	hint     string
 }
@@ -68,7 +69,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
-	if !h.hasSession(r, c) {
+	if !l.cameBack && !h.hasSession(r, c) {
 		// A cookie that came back ends the count of those that did not.
 		a.Completed, a.LoopSince = h.lastCompleted(c)
 	}

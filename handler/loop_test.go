@@ -108,3 +108,27 @@ func TestArrivingFromOtherSitesIsNoLoop(t *testing.T) {
 		b.landed(b.follow("/wanted"), "/wanted")
 	}
 }
+
+// TestSessionsThatEndAreNoLoop: the cookie came back each time, and the session
+// was alive until the server refused to refresh it.
+func TestSessionsThatEndAreNoLoop(t *testing.T) {
+	for name, end := range map[string]func(b *browser){
+		"found by a navigation": func(*browser) {},
+		"found by a script":     func(b *browser) { b.fetch("GET", "/api") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			as := startAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				g := newRigAt(t, as, plainOAuth)
+				as.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = 5 * time.Second })
+				b := g.browser()
+				for range 2 * loopLimit {
+					b.reaches("/")
+					time.Sleep(6 * time.Second)
+					as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
+					end(b)
+				}
+			})
+		})
+	}
+}

@@ -67,6 +67,10 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cooki
 			// one may arrive after a new login has set the next. And only on an
 			// answer of ours: the app's may be stored by a cache on the way.
 			h.clearSession(w)
+			h.forgetCompleted(w, c)
+			if isNavigation(r) {
+				return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), cameBack: true})
+			}
 		}
 		return h.unauthenticated(w, r)
 	}
