@@ -280,3 +280,21 @@ func TestWaitersShareNoMemory(t *testing.T) {
 		r.wantCalls(1)
 	})
 }
+
+// TestClockSetBack: a token that seems to come from the future is refreshed when
+// its user wants a new one, and not an hour later.
+func TestClockSetBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		_, who, tokens := r.server.login()
+		tokens.Obtained = time.Now().Add(time.Hour)
+		tokens.Expires = tokens.Obtained.Add(r.server.lifetime)
+		secret, first, err := r.keeper.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.keeper.FreshOtherThan(t.Context(), secret, first.AccessToken)
+		if err != nil || s.AccessToken == first.AccessToken {
+			t.Errorf("got %v, %v", s, err)
+		}
+	})
+}

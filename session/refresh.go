@@ -94,7 +94,8 @@ func (k *Keeper) fly(id ID, secret Secret, d demand) (hot, error) {
 		return k.notRefreshable(ctx, id, rec, now)
 	}
 	rec.seen = now // only requests cause refreshes
-	if !sleepUntil(ctx, rec.token.obtained.Add(refreshEvery)) {
+	// A clock that was set back must not hold a refresh up for longer.
+	if !sleep(ctx, min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)) {
 		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
 	}
 	answer := k.Refresher.Refresh(ctx, rec.refreshToken)
@@ -125,9 +126,8 @@ func (k *Keeper) notRefreshable(ctx context.Context, id ID, rec *record, now tim
 // or a clock gone wrong gives its tokens.
 const refreshEvery = time.Second
 
-// sleepUntil reports false if ctx ended first.
-func sleepUntil(ctx context.Context, t time.Time) bool {
-	wait := time.Until(t)
+// sleep reports false if ctx ended first.
+func sleep(ctx context.Context, wait time.Duration) bool {
 	if wait <= 0 {
 		return true
 	}
