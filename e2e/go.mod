@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
+	github.com/go-jose/go-jose/v4 v4.1.6
 	github.com/oauth-session/caddy-oauth-session v0.0.0-00010101000000-000000000000
 	golang.org/x/net v0.60.0
 )

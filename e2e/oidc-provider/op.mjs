@@ -4,7 +4,7 @@
 // with the issuer and the address of the control interface (control.mjs), once it serves.
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 import { Control } from './control.mjs';
 import { automatic } from './interactions.mjs';
@@ -20,20 +20,11 @@ const issuer = `http://127.0.0.1:${port}`;
 
 const control = new Control(server, port, settings);
 
-function signingKey(alg, type, options) {
-  return { ...generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: `${alg}-${randomBytes(4).toString('hex')}` };
-}
-
 const groups = { alice: ['staff', 'admins'], bob: ['staff'] };
 
 const provider = new Provider(issuer, {
   clients: settings.clients,
-  jwks: {
-    keys: [
-      signingKey('RS256', 'rsa', { modulusLength: 2048 }),
-      signingKey('ES256', 'ec', { namedCurve: 'P-256' }),
-    ],
-  },
+  jwks: settings.jwks,
   cookies: { keys: [randomBytes(32).toString('hex')] },
   scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
   claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'], groups: ['groups'], auth_time: null, sid: null },

@@ -2,7 +2,12 @@ package op
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -10,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/build"
 	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
@@ -90,12 +97,17 @@ func StartOIDCProvider(t testing.TB, o OIDCProviderOptions) *OIDCProvider {
 	if o.AccessTokenLifetime == 0 {
 		o.AccessTokenLifetime = 5 * time.Minute
 	}
+	keys, err := signingKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
 	settings, err := json.Marshal(map[string]any{
 		"forms":                o.Forms,
 		"accessTokenTTL":       int(o.AccessTokenLifetime.Seconds()),
 		"rotate":               !o.KeepRefreshTokens,
 		"requireOfflineAccess": o.RequireOfflineAccess,
 		"clients":              o.clients(p.ClientID, p.ClientSecret),
+		"jwks":                 keys,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -107,6 +119,24 @@ func StartOIDCProvider(t testing.TB, o OIDCProviderOptions) *OIDCProvider {
 	}
 	p.Issuer, p.control = ready.Issuer, ready.Control
 	return p
+}
+
+// signingKeys are made here: about one node process in a hundred never returns from making a key pair and exporting it.
+func signingKeys() (jose.JSONWebKeySet, error) {
+	var set jose.JSONWebKeySet
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return set, fmt.Errorf("making an RSA key: %w", err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return set, fmt.Errorf("making an EC key: %w", err)
+	}
+	set.Keys = []jose.JSONWebKey{
+		{Key: rsaKey, KeyID: "rsa-" + rand.Text(), Algorithm: "RS256", Use: "sig"},
+		{Key: ecKey, KeyID: "ec-" + rand.Text(), Algorithm: "ES256", Use: "sig"},
+	}
+	return set, nil
 }
 
 func (o OIDCProviderOptions) clients(id, secret string) []map[string]any {
