@@ -18,57 +18,6 @@ const (
 	expirySlack = time.Hour
 )
 
-// readHot reads what a request needs.
-func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (hot, error) {
-	if e := k.vault.overlay.get(id); e != nil {
-		if e.rec == nil {
-			return hot{}, ErrNoSession
-		}
-		return e.rec.hot, nil
-	}
-	var h hot
-	err := k.vault.store.View(ctx, id, func(item Item) (err error) {
-		h, err = k.site.openHot(secret, id, item)
-		return err
-	})
-	return h, readError(err)
-}
-
-// read reads a whole record.
-func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error) {
-	if e := k.vault.overlay.get(id); e != nil {
-		if e.rec == nil {
-			return nil, ErrNoSession
-		}
-		rec := *e.rec
-		return &rec, nil
-	}
-	rec, err := k.readStored(ctx, id, secret)
-	return rec, readError(err)
-}
-
-// readStored reads what the store has, and leaves its errors as they are.
-func (k *Keeper) readStored(ctx context.Context, id ID, secret Secret) (*record, error) {
-	var rec *record
-	err := k.vault.store.View(ctx, id, func(item Item) (err error) {
-		rec, err = k.site.openRecord(secret, id, item)
-		return err
-	})
-	return rec, err
-}
-
-// readError tells a session that is not there from a store that cannot say.
-func readError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrNotFound), errors.Is(err, errUnreadable):
-		return ErrNoSession
-	default:
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("reading session: %w", err)}
-	}
-}
-
 // item seals a record as the version after the one it was read from.
 func (k *Keeper) item(secret Secret, id ID, rec *record) (Item, error) {
 	version := rec.version + 1
@@ -92,7 +41,7 @@ var errOvertaken = errors.New("the session was refreshed elsewhere at the same t
 // the store can: that is no error. The error is ErrNoSession if the session has
 // ended meanwhile, or errOvertaken.
 func (k *Keeper) commit(ctx context.Context, id ID, secret Secret, next *record) error {
-	if e := k.vault.overlay.get(id); e != nil && e.rec == nil {
+	if k.vault.overlay.get(id).isEnd() {
 		return k.discarded(id)
 	}
 	// A store that hangs must not hold up tokens that are here already.
@@ -159,7 +108,7 @@ func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) 
 			// An earlier attempt has landed although it was reported to fail.
 			next.version = current.version
 			return nil
-		case current.rotation > next.rotation, current.rotation == next.rotation && current.refreshToken != next.refreshToken:
+		case current.rotation > next.rotation, current.rotation == next.rotation && !current.sameTokens(next):
 			return errOvertaken
 		}
 		next.version = current.version
@@ -172,6 +121,7 @@ func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) 
 // writeUntilLanded repeats a write that failed until it lands or the session
 // ends. When the vault closes it tries once more.
 func (k *Keeper) writeUntilLanded(id ID) {
+	defer k.vault.letGo(id)
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
 		closing := false
 		select {
@@ -205,7 +155,11 @@ func (k *Keeper) retry(id ID, entry *overlayEntry) bool {
 	if k.ended(id, &entry.rec.hot, time.Now()) == "" {
 		err = k.write(ctx, id, entry.secret, &next)
 	}
-	if err != nil && !errors.Is(err, ErrNoSession) && !errors.Is(err, errOvertaken) {
+	switch {
+	case errors.Is(err, ErrNoSession):
+		// It was ended elsewhere, by somebody who did not know these tokens.
+		k.discard(Tokens{RefreshToken: next.refreshToken, AccessToken: next.token.value})
+	case err != nil && !errors.Is(err, errOvertaken):
 		return false
 	}
 	// If a newer entry has come meanwhile, this goroutine goes on with it.
@@ -216,31 +170,4 @@ func (k *Keeper) retry(id ID, entry *overlayEntry) bool {
 		k.Observe(Event{Kind: EventWritten, ID: id})
 	}
 	return true
-}
-
-// finish ends a session in this process at once, and in the store as soon as
-// that can be. It returns the error for the request that found the end.
-func (k *Keeper) finish(ctx context.Context, id ID, reason EndReason) error {
-	entry := &overlayEntry{}
-	done, there := k.vault.overlay.put(id, entry)
-	if !done {
-		return ErrNoSession
-	}
-	k.vault.live.end(id)
-	k.vault.resume(id)
-	k.vault.uses.forget(id)
-	k.Observe(Event{Kind: EventEnded, ID: id, Reason: reason})
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	if err := k.vault.store.Delete(ctx, id); err == nil {
-		k.forgetEnd(id, entry)
-	} else if !there {
-		k.vault.background(func() { k.writeUntilLanded(id) })
-	}
-	return &EndedError{Reason: reason}
-}
-
-// forgetEnd forgets an ended session when nothing can bring it back any more.
-func (k *Keeper) forgetEnd(id ID, entry *overlayEntry) {
-	time.AfterFunc(endedKept, func() { k.vault.overlay.remove(id, entry) })
 }

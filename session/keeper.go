@@ -64,6 +64,8 @@ type Session struct {
 	IdleEnd time.Time
 	// End is when it ends in any case.
 	End time.Time
+
+	mark uint64 // see live
 }
 
 // Create keeps a new session and returns the secret for its cookie.
@@ -127,8 +129,10 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 		return nil, err
 	}
 	now := time.Now()
-	if reason := k.ended(id, &h, now); reason != "" {
-		return nil, k.finish(ctx, id, reason)
+	if k.ended(id, &h, now) != "" {
+		if h, err = k.endIfOver(ctx, id, secret); err != nil {
+			return nil, err
+		}
 	}
 	if now.Sub(h.seen) >= k.touchEvery {
 		k.touch(id, secret, now)
@@ -205,7 +209,7 @@ func (k *Keeper) session(id ID, h *hot) *Session {
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
 		AccessToken: h.token.value, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
-		Created: h.created, IdleEnd: idleEnd, End: end,
+		Created: h.created, IdleEnd: idleEnd, End: end, mark: h.mark,
 	}
 }
 

@@ -1,14 +1,17 @@
 package session
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // overlay lies over the store where this process knows better: records it
-// could not write yet, and sessions it has ended. While an entry is there it
-// is the truth of this process.
+// could not write yet, and sessions it has ended. An end is final, and where
+// only this process uses the store a record is the truth; where others use it
+// too, the session may have ended or been refreshed elsewhere, so that a record
+// counts only over an item that is there and older (docs/protocol).
 type overlay struct {
 	count   atomic.Int64 // so that the usual case, none, costs one load
 	mu      sync.RWMutex
@@ -20,6 +23,16 @@ type overlay struct {
 type overlayEntry struct {
 	rec    *record // never modified: a change makes a new entry
 	secret Secret  // needed to seal rec; the zero value with no rec
+}
+
+// isEnd reports whether the entry, which may be nil, is the end of a session.
+func (e *overlayEntry) isEnd() bool { return e != nil && e.rec == nil }
+
+// counts reports whether the record of the entry, which may be nil, counts and
+// not what the store has: a record with this rotation, or the error of reading
+// it. An item of which nobody has read anything has rotation 0.
+func (e *overlayEntry) counts(rotation uint64, err error) bool {
+	return e != nil && (err == nil && rotation < e.rec.rotation || errors.Is(err, errUnreadable))
 }
 
 // endedKept is how long an ended session is remembered after its record is

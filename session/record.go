@@ -26,6 +26,7 @@ type hot struct {
 	rotation uint64
 	token    accessToken
 	rest     []byte // fields of a later release
+	mark     uint64 // not kept: see live
 }
 
 // accessToken is one access token and its times. A record holds a set of them,
@@ -208,6 +209,11 @@ func (r *record) covers(other *record) bool {
 	mine.seen = other.seen
 	return !other.seen.Truncate(time.Millisecond).After(r.seen) &&
 		bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
+}
+
+// sameTokens tells a record that was merely used from another refresh.
+func (r *record) sameTokens(other *record) bool {
+	return r.refreshToken == other.refreshToken && r.token.value == other.token.value
 }
 
 // sealRecord seals a record as the given version.

@@ -77,13 +77,24 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 func (k *Keeper) fly(id ID, secret Secret, d demand) (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
 	defer cancel()
+	for {
+		h, err := k.attempt(ctx, id, secret, d)
+		if !errors.Is(err, errAgain) {
+			return h, err
+		}
+	}
+}
+
+// attempt is one try of a refresh. The error is errAgain if another process
+// was faster with anything.
+func (k *Keeper) attempt(ctx context.Context, id ID, secret Secret, d demand) (hot, error) {
 	rec, err := k.read(ctx, id, secret)
 	if err != nil {
 		return hot{}, err
 	}
 	now := time.Now()
 	if reason := k.ended(id, &rec.hot, now); reason != "" {
-		return hot{}, k.finish(ctx, id, reason)
+		return hot{}, k.finishAt(ctx, id, rec.version, Holder{}, reason)
 	}
 	// Whoever asked may have read an older record: the flight before this one,
 	// or another instance, has refreshed since.
@@ -93,21 +104,39 @@ func (k *Keeper) fly(id ID, secret Secret, d demand) (hot, error) {
 	if rec.token.refreshAt.IsZero() {
 		return k.notRefreshable(ctx, id, rec, now)
 	}
-	rec.seen = now // only requests cause refreshes
+	if k.vault.shared != nil && k.vault.unwritten(id) {
+		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errors.New("the tokens of the last refresh are not written yet")}
+	}
 	// A clock that was set back must not hold a refresh up for longer.
 	if !sleep(ctx, min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)) {
 		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
 	}
-	answer := k.Refresher.Refresh(ctx, rec.refreshToken)
-	unanswered := k.vault.lastUnanswered(id)
-	if answer.Outcome == Unanswered {
-		// It may have been processed. One more try finds out: if the server
-		// took the token, nothing is lost by asking.
-		unanswered = true
-		k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Unanswered, Err: answer.Err})
-		answer = k.Refresher.Refresh(ctx, rec.refreshToken)
+	lease, err := k.vault.acquire(ctx, id, rec.version)
+	if err != nil {
+		return hot{}, err
 	}
-	return k.settle(ctx, id, secret, rec, answer, unanswered)
+	defer lease.landed()
+	rec.seen = now // only requests cause refreshes
+	return k.redeem(ctx, id, secret, rec, lease)
+}
+
+// redeem sends the refresh token, and once more if there is no answer: if the
+// server took it, nothing is lost by asking.
+func (k *Keeper) redeem(ctx context.Context, id ID, secret Secret, rec *record, lease *hold) (hot, error) {
+	if lease.confirm(ctx) != nil {
+		return hot{}, errAgain
+	}
+	answer := k.Refresher.Refresh(ctx, rec.refreshToken)
+	// Whose lease was taken over may have sent it and died.
+	unanswered := k.vault.lastUnanswered(id) || lease != nil && lease.tookOver
+	if answer.Outcome == Unanswered {
+		unanswered = true
+		if lease.confirm(ctx) == nil {
+			k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Unanswered, Err: answer.Err})
+			answer = k.Refresher.Refresh(ctx, rec.refreshToken)
+		}
+	}
+	return k.settle(ctx, id, secret, rec, lease, answer, unanswered)
 }
 
 // notRefreshable is for a session without a refresh token, or with one that was
@@ -117,9 +146,9 @@ func (k *Keeper) notRefreshable(ctx context.Context, id ID, rec *record, now tim
 	case rec.token.usable(now):
 		return hot{}, ErrNotRefreshable
 	case rec.refreshToken != "":
-		return hot{}, k.finish(ctx, id, EndRefusedUnclear)
+		return hot{}, k.finishAt(ctx, id, rec.version, Holder{}, EndRefusedUnclear)
 	}
-	return hot{}, k.finish(ctx, id, EndNoRefreshToken)
+	return hot{}, k.finishAt(ctx, id, rec.version, Holder{}, EndNoRefreshToken)
 }
 
 // refreshEvery spaces the refreshes of one session, whatever lifetime a server
@@ -143,7 +172,7 @@ func sleep(ctx context.Context, wait time.Duration) bool {
 
 // settle does what the answer means for the session. unanswered says that this
 // refresh token was sent before without an answer.
-func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, answer Answer, unanswered bool) (hot, error) {
+func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, lease *hold, answer Answer, unanswered bool) (hot, error) {
 	if answer.Outcome == Refreshed {
 		return k.accept(ctx, id, secret, rec, answer.Tokens)
 	}
@@ -151,20 +180,15 @@ func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, 
 		Kind: EventRefreshFailed, ID: id, Outcome: answer.Outcome, Err: answer.Err,
 		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.refreshExpired(time.Now()),
 	})
+	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {
 	case Rejected, Unclear:
-		// Another instance may have been faster.
-		current, err := k.read(ctx, id, secret)
-		switch {
-		case err == nil && current.rotation > rec.rotation:
-			return current.hot, nil
-		case err != nil && !errors.Is(err, ErrNoSession):
-			answer.Err = err
-		case answer.Outcome == Unclear && err == nil:
-			return k.giveUpRefreshing(ctx, id, secret, rec)
-		default:
-			return hot{}, k.finish(ctx, id, EndRejected)
+		h, refusedErr := k.refused(ctx, id, secret, rec, lease, answer.Outcome)
+		var unavailable *UnavailableError
+		if !errors.As(refusedErr, &unavailable) {
+			return h, refusedErr
 		}
+		err = unavailable.Err
 	case Malformed:
 		if t := answer.Tokens.RefreshToken; t != "" {
 			next := *rec
@@ -175,20 +199,37 @@ func (k *Keeper) settle(ctx context.Context, id ID, secret Secret, rec *record, 
 			}
 		}
 	}
-	failure := &UnavailableError{
-		RetryAfter:    answer.RetryAfter,
-		Misconfigured: answer.Outcome == Misconfigured,
-		Err:           fmt.Errorf("refreshing: %w", answer.Err),
-	}
+	failure := &UnavailableError{RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err}
 	k.vault.pauseAfter(id, failure, answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	return hot{}, failure
 }
 
+// refused ends the session whose refresh token is dead, unless another process
+// has a newer one: only who still holds the lease may say that this was the
+// newest.
+func (k *Keeper) refused(ctx context.Context, id ID, secret Secret, rec *record, lease *hold, outcome Outcome) (hot, error) {
+	for {
+		current, err := k.read(ctx, id, secret)
+		switch {
+		case err != nil:
+			return hot{}, err
+		case current.rotation > rec.rotation:
+			return current.hot, nil
+		case outcome == Unclear:
+			return k.giveUpRefreshing(ctx, id, secret, current, lease)
+		}
+		err = k.finishAt(ctx, id, current.version, lease.name(), EndRejected)
+		if !errors.Is(err, errAgain) || lease.raise(ctx) != nil {
+			return hot{}, err
+		}
+	}
+}
+
 // giveUpRefreshing keeps a session whose refresh was refused without a clear
 // reason until its access token expires, and does not ask again.
-func (k *Keeper) giveUpRefreshing(ctx context.Context, id ID, secret Secret, rec *record) (hot, error) {
+func (k *Keeper) giveUpRefreshing(ctx context.Context, id ID, secret Secret, rec *record, lease *hold) (hot, error) {
 	if !rec.token.usable(time.Now()) {
-		return hot{}, k.finish(ctx, id, EndRefusedUnclear)
+		return hot{}, k.finishAt(ctx, id, rec.version, lease.name(), EndRefusedUnclear)
 	}
 	next := *rec
 	next.token.refreshAt = time.Time{}
@@ -207,7 +248,11 @@ func (k *Keeper) adopt(ctx context.Context, id ID, secret Secret, err error, t T
 		k.discard(t)
 		return hot{}, err
 	}
-	return k.readHot(ctx, id, secret)
+	current, err := k.read(ctx, id, secret)
+	if err != nil {
+		return hot{}, err
+	}
+	return current.hot, nil
 }
 
 // discard gives back tokens that no session has a use for.

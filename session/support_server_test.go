@@ -13,7 +13,12 @@ import (
 
 // process is one life of the program under test. After it has died nothing it
 // does reaches the world.
-type process struct{ dead atomic.Bool }
+type process struct {
+	dead atomic.Bool
+	// stalled: it stands still for longer than a lease lasts, so that others
+	// may do what it has begun.
+	stalled atomic.Bool
+}
 
 // behaviour is how the authorization server treats one refresh request. The
 // zero value is a success.
@@ -136,7 +141,7 @@ func (c client) Refresh(ctx context.Context, refreshToken string) Answer {
 		c.mu.Unlock()
 		return Answer{Outcome: Rejected, Err: errors.New("invalid_grant")}
 	}
-	if other := f.underWay[refreshToken]; other != nil && !other.dead.Load() {
+	if other := f.underWay[refreshToken]; other != nil && !other.dead.Load() && !other.stalled.Load() {
 		c.errorf("%s is being redeemed twice at the same time", refreshToken)
 	}
 	f.underWay[refreshToken] = c.process

@@ -12,17 +12,21 @@ import (
 // failures and the requests in progress. It outlives a reload of the
 // configuration, during which an old and a new keeper work side by side.
 type Vault struct {
-	store Store
+	store  Store
+	shared SharedStore // store, if other processes use it too; or nil
 
 	mu      sync.Mutex
 	flights map[ID]*flight
 	pauses  map[ID]pause
+	holds   map[ID]*hold // leases that this process has
 	closed  bool
-	running sync.WaitGroup // flights, touches and retries
+	running sync.WaitGroup // flights, touches, retries and checks
 
 	overlay overlay
 	live    live
 	uses    uses
+	ears    ears
+	checks  checks
 
 	// stop is cancelled by Close, to wake what waits for its next try.
 	stop   context.Context
@@ -32,8 +36,12 @@ type Vault struct {
 // NewVault returns a vault on a store. The caller closes the store after the
 // vault.
 func NewVault(store Store) *Vault {
-	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}}
+	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, holds: map[ID]*hold{}}
 	v.stop, v.cancel = context.WithCancel(context.Background())
+	if shared, ok := store.(SharedStore); ok {
+		v.shared = shared
+		shared.Watch(v.changed)
+	}
 	return v
 }
 
@@ -46,6 +54,7 @@ func (v *Vault) Close(ctx context.Context) error {
 	v.mu.Unlock()
 	v.cancel()
 	v.uses.flush(v)
+	defer v.abandon()
 	done := make(chan struct{})
 	go func() {
 		v.running.Wait()
