@@ -92,5 +92,6 @@ func (v *Vault) forget(id ID) {
 
 // forgetEnd forgets an ended session when nothing can bring it back any more.
 func (k *Keeper) forgetEnd(id ID, entry *overlayEntry) {
+	entry.landed.Store(true)
 	time.AfterFunc(endedKept, func() { k.vault.overlay.remove(id, entry) })
 }

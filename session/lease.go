@@ -107,7 +107,7 @@ func (w *watch) silent(now time.Time) Lease {
 
 // hold starts to hold a lease that was acquired by a request sent at a time.
 func (v *Vault) hold(id ID, holder Holder, confirmed time.Time, tookOver bool) *hold {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(v.over)
 	h := &hold{vault: v, id: id, holder: holder, tookOver: tookOver, stop: cancel, flying: true, confirmed: confirmed}
 	v.mu.Lock()
 	v.holds[id] = h
@@ -214,10 +214,11 @@ func (v *Vault) letGo(id ID) {
 	v.release(id, h.holder)
 }
 
-// unwritten reports whether there is a record that the store does not have yet.
+// unwritten reports whether there is a record, or an end, that the store does
+// not have yet.
 func (v *Vault) unwritten(id ID) bool {
 	e := v.overlay.get(id)
-	return e != nil && e.rec != nil
+	return e != nil && !e.landed.Load()
 }
 
 // release frees a lease. If that fails, others wait until it has been silent.
@@ -225,14 +226,4 @@ func (v *Vault) release(id ID, holder Holder) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseSilence)
 	defer cancel()
 	_ = v.shared.Release(ctx, id, holder)
-}
-
-// abandon stops beating for what could not be written before the vault closed.
-func (v *Vault) abandon() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for id, h := range v.holds {
-		h.stop()
-		delete(v.holds, id)
-	}
 }

@@ -23,6 +23,8 @@ type overlay struct {
 type overlayEntry struct {
 	rec    *record // never modified: a change makes a new entry
 	secret Secret  // needed to seal rec; the zero value with no rec
+	// landed: the store has deleted the session whose end this is.
+	landed atomic.Bool
 }
 
 // isEnd reports whether the entry, which may be nil, is the end of a session.

@@ -28,9 +28,10 @@ type Vault struct {
 	ears    ears
 	checks  checks
 
-	// stop is cancelled by Close, to wake what waits for its next try.
-	stop   context.Context
-	cancel context.CancelFunc
+	// stop is cancelled by Close, to wake what waits for its next try; over when
+	// Close returns, for what must not go on after that.
+	stop, over     context.Context
+	cancel, finish context.CancelFunc
 }
 
 // NewVault returns a vault on a store. The caller closes the store after the
@@ -38,6 +39,7 @@ type Vault struct {
 func NewVault(store Store) *Vault {
 	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, holds: map[ID]*hold{}}
 	v.stop, v.cancel = context.WithCancel(context.Background())
+	v.over, v.finish = context.WithCancel(context.Background())
 	if shared, ok := store.(SharedStore); ok {
 		v.shared = shared
 		shared.Watch(v.changed)
@@ -54,7 +56,7 @@ func (v *Vault) Close(ctx context.Context) error {
 	v.mu.Unlock()
 	v.cancel()
 	v.uses.flush(v)
-	defer v.abandon()
+	defer v.finish()
 	done := make(chan struct{})
 	go func() {
 		v.running.Wait()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,8 @@ var concurrencyChecks = []check{
 func concurrentCreate(p probe) error {
 	for range 20 {
 		id := newID()
-		winner, err := race(func(i int) error { return p.store.Create(p.ctx, id, racerItem(p, 1, i)) })
+		winner, err := race(racers, func(i int) error { return p.store.Create(p.ctx, id, racerItem(p, 1, i)) },
+			session.ErrConflict)
 		if err != nil {
 			return fmt.Errorf("Create: %w", err)
 		}
@@ -62,7 +64,8 @@ func concurrentReplace(p probe) error {
 		return err
 	}
 	for version := uint64(2); version < 30; version++ {
-		winner, err := race(func(i int) error { return p.store.Replace(p.ctx, id, racerItem(p, version, i)) })
+		winner, err := race(racers, func(i int) error { return p.store.Replace(p.ctx, id, racerItem(p, version, i)) },
+			session.ErrConflict)
 		if err != nil {
 			return fmt.Errorf("Replace with version %d: %w", version, err)
 		}
@@ -73,10 +76,10 @@ func concurrentReplace(p probe) error {
 	return nil
 }
 
-// race runs the racers' calls at the same time and returns which one won. The
-// others must have got ErrConflict.
-func race(call func(i int) error) (winner int, err error) {
-	errs := together(racers, call)
+// race makes n calls at the same time, of which one may win, and returns which
+// one did. The others must have got one of the errors lost.
+func race(n int, call func(i int) error, lost ...error) (winner int, err error) {
+	errs := together(n, call)
 	winner = -1
 	for i, err := range errs {
 		switch {
@@ -84,12 +87,12 @@ func race(call func(i int) error) (winner int, err error) {
 			return 0, errors.New("two calls that exclude each other both returned nil")
 		case err == nil:
 			winner = i
-		case !errors.Is(err, session.ErrConflict):
-			return 0, fmt.Errorf("got error %w, want nil or ErrConflict", err)
+		case !slices.ContainsFunc(lost, func(want error) bool { return errors.Is(err, want) }):
+			return 0, fmt.Errorf("got error %w, want nil or one of %q", err, lost)
 		}
 	}
 	if winner < 0 {
-		return 0, errors.New("every call returned ErrConflict, want one winner")
+		return 0, fmt.Errorf("every call failed with one of %q, want one winner", lost)
 	}
 	return winner, nil
 }

@@ -1,4 +1,5 @@
-// Package storetest tests implementations of [session.Store].
+// Package storetest tests implementations of [session.Store] and
+// [session.SharedStore].
 //
 // The author of a store calls [Run] from a test. Every sentence of the
 // store's contract is a subtest, and a failure quotes the sentence that was
@@ -12,6 +13,16 @@
 //			}
 //			t.Cleanup(func() { s.Close() })
 //			return s
+//		})
+//	}
+//
+// The author of a store that several processes share calls [RunShared] as well,
+// with two stores on the same data that have nothing else in common: no
+// connection, no copies.
+//
+//	func TestSharedStore(t *testing.T) {
+//		storetest.RunShared(t, func(t *testing.T) (a, b session.SharedStore) {
+//			return connect(t), connect(t)
 //		})
 //	}
 //

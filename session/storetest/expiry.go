@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 var expiryChecks = []check{
@@ -40,6 +42,25 @@ var agingChecks = []check{
 		"outlives a sweep",
 		"Collecting garbage takes no item before its time.",
 		outlivesSweep,
+	},
+}
+
+// sharedAgingChecks are what agingChecks are, for shared stores.
+var sharedAgingChecks = []check{
+	{
+		"lease lasts",
+		"A lease lasts until it is released or its item is gone, however long that is.",
+		leaseLasts,
+	},
+	{
+		"lease expires with its item",
+		"The lease is gone with an item that expired.",
+		leaseExpires,
+	},
+	{
+		"notes for a minute",
+		"Announce returns all notes that were announced within the last minute.",
+		notesForAMinute,
 	},
 }
 
@@ -124,4 +145,49 @@ func outlivesSweep(p probe) error {
 		}
 	}
 	return nil
+}
+
+// leaseLasts beats never: only another process, watching, can tell that a
+// holder is dead.
+func leaseLasts(p probe) error {
+	id, lease, err := p.held(1)
+	errs := []error{err}
+	for version := uint64(2); version < 50; version++ {
+		item := p.item(version, "next")
+		item.Expires = time.Now().Add(3 * time.Hour)
+		errs = append(errs, p.replaces(id, item))
+		time.Sleep(time.Hour)
+		errs = append(errs, p.leaseIs(id, version, lease))
+	}
+	return errors.Join(errs...)
+}
+
+func leaseExpires(p probe) error {
+	id, lease, err := p.held(1)
+	again := p.item(1, "again")
+	again.Expires = p.hours(9)
+	time.Sleep(2 * time.Hour)
+	return errors.Join(err,
+		p.a.beatConflicts(id, lease),
+		p.a.deleteAtConflicts(id, 1, lease.Holder),
+		p.a.acquireFails(id, 1, session.ErrNotFound),
+		p.creates(id, again),
+		p.leaseFree(id, 1),
+	)
+}
+
+func notesForAMinute(p probe) error {
+	topic, first, second := newTopic(), newHolder(), newHolder()
+	errs := []error{p.a.announces(topic, first, "first", "first")}
+	time.Sleep(40 * time.Second)
+	errs = append(errs, p.b.announces(topic, second, "second", "first", "second"))
+	time.Sleep(15 * time.Second)
+	errs = append(errs, p.b.announces(topic, second, "again", "first", "again"))
+	time.Sleep(10 * time.Second)
+	errs = append(errs, p.b.announces(topic, second, "again", "again"))
+	time.Sleep(50 * time.Second)
+	errs = append(errs, p.a.announces(topic, first, "back", "again", "back"))
+	time.Sleep(2 * time.Minute)
+	errs = append(errs, p.a.announces(topic, first, "alone", "alone"))
+	return errors.Join(errs...)
 }

@@ -18,9 +18,23 @@ type probe struct {
 	store session.Store
 	// start is a whole second: a store may keep Expires no finer.
 	start time.Time
+	// a and b are the same data as two processes use it. They are there in the
+	// checks of shared stores only; store then writes as a and reads as b.
+	a, b peer
 }
 
+// newProbe makes a probe of a store that one process uses. If it is a shared
+// one, its own copies are given the time to follow its writes.
 func newProbe(store session.Store) probe {
+	if shared, ok := store.(session.SharedStore); ok {
+		p := newSharedProbe(shared, shared)
+		p.store = settled{Store: shared, reader: p.b}
+		return p
+	}
+	return bareProbe(store)
+}
+
+func bareProbe(store session.Store) probe {
 	// Not the context of a testing.T: that ends before the cleanups run, and
 	// the store may still be busy with a call then.
 	return probe{ctx: context.Background(), store: store, start: time.Now().Truncate(time.Second)}

@@ -115,7 +115,7 @@ func TestEveryCheckRefusesABrokenStore(t *testing.T) {
 
 func TestCheckNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
-	for _, c := range slices.Concat(allChecks(), agingChecks) {
+	for _, c := range slices.Concat(allChecks(), agingChecks, allSharedChecks()) {
 		if seen[c.name] {
 			t.Errorf("two checks are named %q", c.name)
 		}

@@ -1,0 +1,142 @@
+// The smallest store that is complete: it keeps sessions in the memory of the
+// process, and forgets them with it.
+package storetest_test
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/oauth-session/caddy-oauth-session/caddymodule"
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/storetest"
+)
+
+func init() { caddy.RegisterModule(Module{}) }
+
+// Module is what a configuration says about the store.
+type Module struct {
+	// Name tells apart stores of this kind. Default: all sites share one.
+	Name string `json:"name,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Module) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.oauth_session.stores.example",
+		New: func() caddy.Module { return new(Module) },
+	}
+}
+
+// UnmarshalCaddyfile reads `store example [<name>]`.
+func (m *Module) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the name of the store
+	d.Args(&m.Name)
+	if d.NextArg() || d.NextBlock(0) {
+		return d.Errf("unexpected '%s': write store example [<name>]", d.Val())
+	}
+	return nil
+}
+
+// StoreID implements caddymodule.StoreModule.
+func (m *Module) StoreID() string { return "example:" + m.Name }
+
+// Shared implements caddymodule.StoreModule.
+func (*Module) Shared() bool { return false }
+
+// OpenStore implements caddymodule.StoreModule.
+func (*Module) OpenStore() (session.Store, error) {
+	return &Store{items: map[session.ID]session.Item{}}, nil
+}
+
+// Store is a session.Store. One lock makes each method one step.
+type Store struct {
+	mu    sync.RWMutex
+	items map[session.ID]session.Item
+}
+
+// View implements session.Store. Values are never changed in place, so f may
+// read one without the lock.
+func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	item, ok := s.items[id]
+	s.mu.RUnlock()
+	if !ok || !time.Now().Before(item.Expires) {
+		return session.ErrNotFound
+	}
+	return f(item)
+}
+
+// Create implements session.Store. It also collects what has expired.
+func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, old := range s.items {
+		if !time.Now().Before(old.Expires) {
+			delete(s.items, id)
+		}
+	}
+	if _, ok := s.items[id]; ok {
+		return session.ErrConflict
+	}
+	item.Value = bytes.Clone(item.Value)
+	s.items[id] = item
+	return nil
+}
+
+// Replace implements session.Store.
+func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := s.items[id]
+	if !ok || !time.Now().Before(old.Expires) || old.Version+1 != item.Version {
+		return session.ErrConflict
+	}
+	item.Value = bytes.Clone(item.Value)
+	s.items[id] = item
+	return nil
+}
+
+// Delete implements session.Store.
+func (s *Store) Delete(ctx context.Context, id session.ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.items, id)
+	return nil
+}
+
+// TestStore belongs into a file of its own, next to the store.
+func TestStore(t *testing.T) {
+	open := func(t *testing.T) session.Store {
+		s, err := new(Module).OpenStore()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	storetest.Run(t, open)
+	t.Run("over time", func(t *testing.T) { storetest.RunFakeTime(t, open) })
+}
+
+// Interface guards
+var (
+	_ caddymodule.StoreModule = (*Module)(nil)
+	_ caddyfile.Unmarshaler   = (*Module)(nil)
+)

@@ -1,0 +1,232 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/memory"
+)
+
+// data is what the processes of a shared store have in common. One lock makes
+// every method one step.
+type data struct {
+	mu     sync.Mutex
+	items  *memory.Store
+	leases map[session.ID]session.Lease
+	notes  map[session.Topic]map[session.Holder]note
+
+	processes []*process
+	telling   sync.WaitGroup
+
+	noteLife  time.Duration
+	dropLease func(session.ID) // with mu held
+}
+
+type note struct {
+	text []byte
+	made time.Time
+}
+
+func newData(t *testing.T) *data {
+	d := &data{
+		items:    memory.New(),
+		leases:   map[session.ID]session.Lease{},
+		notes:    map[session.Topic]map[session.Holder]note{},
+		noteLife: time.Minute,
+	}
+	d.dropLease = func(id session.ID) { delete(d.leases, id) }
+	t.Cleanup(func() {
+		d.telling.Wait()
+		_ = d.items.Close()
+	})
+	return d
+}
+
+// process is a shared store as one process sees it. It keeps copies of what it
+// has read, and learns later of their change.
+type process struct {
+	*data
+	changed func([]session.ID)
+	copies  map[session.ID]session.Item
+	tracked map[session.ID]bool // read since it was told last
+}
+
+func (d *data) newProcess() *process {
+	p := &process{data: d, changed: func([]session.ID) {},
+		copies: map[session.ID]session.Item{}, tracked: map[session.ID]bool{}}
+	d.processes = append(d.processes, p)
+	return p
+}
+
+// tell makes every process that has read the item drop its copy, some time.
+func (d *data) tell(id session.ID) {
+	for _, p := range d.processes {
+		if !p.tracked[id] {
+			continue
+		}
+		delete(p.tracked, id)
+		d.telling.Go(func() {
+			d.mu.Lock()
+			delete(p.copies, id)
+			d.mu.Unlock()
+			p.changed([]session.ID{id})
+		})
+	}
+}
+
+func (p *process) Watch(changed func([]session.ID)) { p.changed = changed }
+
+func (p *process) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	item, err := p.copyOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	return f(item)
+}
+
+func (p *process) copyOf(ctx context.Context, id session.ID) (session.Item, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if item, ok := p.copies[id]; ok && time.Now().Before(item.Expires) {
+		return item, nil
+	}
+	item, err := p.read(ctx, id)
+	if err == nil {
+		p.copies[id], p.tracked[id] = item, true
+	}
+	return item, err
+}
+
+func (d *data) read(ctx context.Context, id session.ID) (item session.Item, err error) {
+	err = d.items.View(ctx, id, func(i session.Item) error {
+		item = i
+		item.Value = bytes.Clone(i.Value)
+		return nil
+	})
+	return item, err
+}
+
+func (d *data) ViewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	return d.items.View(ctx, id, f)
+}
+
+// write makes one step that tells of the item if it succeeds.
+func (d *data) write(id session.ID, step func() error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := step(); err != nil {
+		return err
+	}
+	d.tell(id)
+	return nil
+}
+
+func (d *data) Create(ctx context.Context, id session.ID, item session.Item) error {
+	return d.write(id, func() error {
+		err := d.items.Create(ctx, id, item)
+		if err == nil {
+			d.dropLease(id) // of an item that has expired
+		}
+		return err
+	})
+}
+
+func (d *data) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	return d.write(id, func() error { return d.items.Replace(ctx, id, item) })
+}
+
+func (d *data) Delete(ctx context.Context, id session.ID) error {
+	return d.write(id, func() error {
+		d.dropLease(id)
+		return d.items.Delete(ctx, id)
+	})
+}
+
+func (d *data) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
+	return d.write(id, func() error {
+		item, err := d.read(ctx, id)
+		switch {
+		case errors.Is(err, session.ErrNotFound), err == nil && item.Version != version:
+			return session.ErrConflict
+		case err != nil:
+			return err
+		case holder != session.Holder{} && d.leases[id].Holder != holder:
+			return session.ErrConflict
+		}
+		d.dropLease(id)
+		return d.items.Delete(ctx, id)
+	})
+}
+
+func (d *data) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	item, err := d.read(ctx, id)
+	if err != nil {
+		return session.Lease{}, err
+	}
+	if item.Version != version {
+		return session.Lease{}, session.ErrConflict
+	}
+	if lease, held := d.leases[id]; held && lease != seen {
+		return lease, session.ErrLeased
+	}
+	d.leases[id] = session.Lease{Holder: holder}
+	return d.leases[id], nil
+}
+
+func (d *data) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, err := d.read(ctx, id)
+	switch old := d.leases[id]; {
+	case errors.Is(err, session.ErrNotFound), err == nil && old.Holder != lease.Holder:
+		return session.ErrConflict
+	case err != nil:
+		return err
+	case lease.Beat > old.Beat:
+		d.leases[id] = lease
+	}
+	return nil
+}
+
+func (d *data) Release(ctx context.Context, id session.ID, holder session.Holder) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.leases[id].Holder == holder {
+		delete(d.leases, id)
+	}
+	return nil
+}
+
+func (d *data) Announce(ctx context.Context, topic session.Topic, from session.Holder, text []byte) ([][]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if d.notes[topic] == nil {
+		d.notes[topic] = map[session.Holder]note{}
+	}
+	d.notes[topic][from] = note{text: bytes.Clone(text), made: time.Now()}
+	var all [][]byte
+	for _, n := range d.notes[topic] {
+		if time.Since(n.made) <= d.noteLife {
+			all = append(all, bytes.Clone(n.text))
+		}
+	}
+	return all, nil
+}
+
+var _ session.SharedStore = (*process)(nil)
