@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 )
 
 const appName = "oauth_session"
@@ -20,11 +21,19 @@ func init() {
 // validate` provisions too, and must not get in the way of a Caddy at work.
 type App struct {
 	stores map[string]*lazyStore
+	starts []func() // what handlers have to do once the configuration starts
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
 func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
+}
+
+// Provision sets up the app.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	return nil
 }
 
 // use notes a store of this configuration.
@@ -35,21 +44,41 @@ func (a *App) use(id string, s *lazyStore) {
 	a.stores[id] = s
 }
 
+// atStart has f called when the configuration starts. It does not block.
+func (a *App) atStart(f func()) { a.starts = append(a.starts, f) }
+
 // Start opens the stores. One that several processes share may be out of reach
-// for now, which must not keep other sites from starting; it is tried again
-// when it is needed.
+// for now, which must not keep other sites waiting: it is opened behind, and
+// tried again when it is needed.
 func (a *App) Start() error {
 	var err error
 	for _, s := range a.stores {
-		if _, e := s.get(); e != nil && !s.shared {
+		if s.shared {
+			go func() {
+				if _, err := s.get(); err != nil {
+					a.logger.Error("a store cannot be used yet: requests that need a session are answered with status 503 until it can", zap.Error(err))
+				}
+			}()
+			continue
+		}
+		if _, e := s.get(); e != nil {
 			err = errors.Join(err, e)
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for _, f := range a.starts {
+		f()
+	}
+	return nil
 }
 
 // Stop does nothing: a store is closed when no configuration uses it any more.
 func (*App) Stop() error { return nil }
 
 // Interface guards
-var _ caddy.App = (*App)(nil)
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+)

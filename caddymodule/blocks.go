@@ -32,26 +32,42 @@ func parseCookie(p *parser, usage string) error {
 	}
 	c := new(Cookie)
 	p.handler.Cookie = c
-	return parseSubBlock(p.Dispenser, "cookie", map[string]func(value string) error{
-		"name":   func(v string) error { c.Name = v; return nil },
-		"domain": func(v string) error { c.Domain = v; return nil },
-		"same_site": func(v string) error {
-			if c.SameSite = v; v != "lax" && v != "strict" && v != "none" {
-				return p.Errf("same_site '%s' is unknown: write same_site lax|strict|none", v)
+	return parseSubBlock(p.Dispenser, "cookie", map[string]setting{
+		"name":   word(&c.Name),
+		"domain": word(&c.Domain),
+		"same_site": {values: 1, set: func(v []string) error {
+			if c.SameSite = v[0]; c.SameSite != "lax" && c.SameSite != "strict" && c.SameSite != "none" {
+				return p.Errf("same_site '%s' is unknown: write same_site lax|strict|none", c.SameSite)
 			}
 			return nil
-		},
-		"partitioned": func(v string) error { c.Partitioned = true; return nil },
-	}, "partitioned")
+		}},
+		"partitioned": {set: func([]string) error { c.Partitioned = true; return nil }},
+	})
 }
 
-// parseSubBlock reads lines of a name and a value, or of a name alone for the
-// flags. Each line may occur once.
-func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]func(string) error, flags ...string) error {
+// setting is one line of a sub-block: a name and so many values.
+type setting struct {
+	values int // or several
+	set    func(values []string) error
+}
+
+// several: one value or more.
+const several = -1
+
+func word(to *string) setting {
+	return setting{values: 1, set: func(v []string) error { *to = v[0]; return nil }}
+}
+
+func list(to *[]string) setting {
+	return setting{values: several, set: func(v []string) error { *to = v; return nil }}
+}
+
+// parseSubBlock reads lines of a name and values. Each line may occur once.
+func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]setting) error {
 	seen := map[string]bool{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
-		set, ok := lines[name]
+		line, ok := lines[name]
 		if !ok {
 			return d.Errf("unrecognized subdirective '%s' of %s: %s", name, of, settings(lines))
 		}
@@ -59,19 +75,19 @@ func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]func(stri
 			return d.Errf("%s %s is already set in this block: write it once", of, name)
 		}
 		seen[name] = true
-		args, want := d.RemainingArgs(), 1
-		for _, f := range flags {
-			if f == name {
-				want = 0
-			}
-		}
+		values := d.RemainingArgs()
+		empty := slices.ContainsFunc(values, func(v string) bool { return strings.TrimSpace(v) == "" })
 		switch {
-		case want == 0 && len(args) != 0:
+		case line.values == 0 && len(values) != 0:
 			return d.Errf("%s %s takes no value: write %s alone", of, name, name)
-		case want == 1 && (len(args) != 1 || strings.TrimSpace(args[0]) == ""):
+		case line.values == 1 && (len(values) != 1 || empty):
 			return d.Errf("%s %s takes one value that is not empty: write %s <value>", of, name, name)
+		case line.values == several && (len(values) == 0 || empty):
+			return d.Errf("%s %s takes one value or more, none of them empty: write %s <value...>", of, name, name)
+		case line.values > 1 && (len(values) != line.values || empty):
+			return d.Errf("%s %s takes %d values, none of them empty: write %s%s", of, name, line.values, name, strings.Repeat(" <value>", line.values))
 		}
-		if err := set(strings.Join(args, "")); err != nil {
+		if err := line.set(values); err != nil {
 			return err
 		}
 	}
@@ -79,7 +95,7 @@ func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]func(stri
 }
 
 // settings tells what a block may hold.
-func settings(lines map[string]func(string) error) string {
+func settings(lines map[string]setting) string {
 	if len(lines) == 0 {
 		return "it has no settings, leave the line out"
 	}
@@ -92,9 +108,7 @@ func settings(lines map[string]func(string) error) string {
 //	    path <file>
 //	}
 func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	return unmarshalStore(d, map[string]func(string) error{
-		"path": func(v string) error { s.Path = v; return nil },
-	})
+	return unmarshalStore(d, map[string]setting{"path": word(&s.Path)})
 }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
@@ -104,7 +118,7 @@ func (*MemoryStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return unmarshalStore(d, nil)
 }
 
-func unmarshalStore(d *caddyfile.Dispenser, lines map[string]func(string) error) error {
+func unmarshalStore(d *caddyfile.Dispenser, lines map[string]setting) error {
 	d.Next()
 	name := d.Val()
 	if d.NextArg() {

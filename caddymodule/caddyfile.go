@@ -40,7 +40,7 @@ func init() {
 //	    token_param       <name> <value>
 //	    refresh_param     <name> <value>
 //	    userinfo
-//	    store             memory | bolt [{ path <file> }] | <module> ...
+//	    store             memory | bolt [{ path <file> }] | redis [<url...>] [{ ... }] | <module> ...
 //	    key               <key...>
 //	    idle_timeout      <duration>
 //	    max_lifetime      <duration>

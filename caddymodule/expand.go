@@ -79,6 +79,10 @@ func (e *expander) certificates(option string, files []string) (*x509.CertPool, 
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
+	return pool, e.addCertificates(pool, option, files)
+}
+
+func (e *expander) addCertificates(pool *x509.CertPool, option string, files []string) string {
 	var all strings.Builder
 	for _, file := range files {
 		pem, err := os.ReadFile(file)
@@ -90,5 +94,5 @@ func (e *expander) certificates(option string, files []string) (*x509.CertPool, 
 		}
 		all.Write(pem)
 	}
-	return pool, all.String()
+	return all.String()
 }

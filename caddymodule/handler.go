@@ -91,7 +91,10 @@ type Handler struct {
 	// directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=http.handlers.oauth_session.stores inline_key=store"`
 	// Keys that seal the sessions, each 32 bytes in base64url. The first seals,
-	// all open. Default: a key made in Caddy's data directory.
+	// all open. One placeholder may stand for several, separated by white space.
+	// Files are read again every few seconds. With a shared store, the first key
+	// that all instances have seals, and there is no default; otherwise it is a
+	// key made in Caddy's data directory.
 	Key []string `json:"key,omitempty"`
 	// A session ends when it has not been used for so long. Default: 8h.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
@@ -131,6 +134,7 @@ type Handler struct {
 	store    StoreModule
 	optional caddyhttp.MatcherSets
 	pooled   pooled
+	keyWork  *keyWork
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
@@ -195,7 +199,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // Cleanup releases what is shared with other configurations. It tolerates a
 // Provision that failed half-way.
-func (h *Handler) Cleanup() error { return h.pooled.release() }
+func (h *Handler) Cleanup() error {
+	if h.keyWork != nil {
+		h.keyWork.stop() // before the store may be closed
+	}
+	return h.pooled.release()
+}
 
 // MarshalLogObject keeps secrets out of `servers { trace }`, which logs whole
 // handlers.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
@@ -33,13 +34,21 @@ func (h *Handler) keyRing(texts []string) (*session.KeyRing, error) {
 		}
 		return session.NewKeyRing(key)
 	}
+	return parseKeys(texts)
+}
+
+// parseKeys reads a list of keys. Each text may hold several, separated by
+// white space: a file has one a line.
+func parseKeys(texts []string) (*session.KeyRing, error) {
 	var keys []session.Key
-	for i, text := range texts {
-		key, err := session.ParseKey(text)
-		if err != nil {
-			return nil, fmt.Errorf("key %d: %w", i+1, err)
+	for _, text := range texts {
+		for field := range strings.FieldsSeq(text) {
+			key, err := session.ParseKey(field)
+			if err != nil {
+				return nil, fmt.Errorf("key %d: %w", len(keys)+1, err)
+			}
+			keys = append(keys, key)
 		}
-		keys = append(keys, key)
 	}
 	ring, err := session.NewKeyRing(keys...)
 	if err != nil {

@@ -18,7 +18,9 @@ var (
 	refreshes   = counter("refreshes_total", "Refreshes by outcome.", "outcome")
 	endings     = counter("sessions_ended_total", "Sessions that ended, by reason.", "reason")
 	unwritten   = counter("unwritten_total", "Times that new tokens could not be written to the store and were kept in memory.")
+	takenOver   = counter("leases_taken_total", "Refreshes begun in place of another instance that had fallen silent in the midst of one.")
 	discarded   = counter("discarded_total", "Times that new tokens came for a session which had ended.")
+	foreignKeys = counter("foreign_keys_total", "Times, at most once a minute for each site, that other instances were found to have keys which this one lacks.")
 )
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -29,7 +31,7 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 
 // registerMetrics makes the collectors known to a configuration's registry.
 func registerMetrics(ctx caddy.Context) error {
-	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, discarded} {
+	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, takenOver, discarded, foreignKeys} {
 		err := ctx.GetMetricsRegistry().Register(c)
 		var already prometheus.AlreadyRegisteredError
 		if err != nil && !errors.As(err, &already) {
@@ -54,6 +56,8 @@ func countEvent(e session.Event) {
 		endings.WithLabelValues(string(e.Reason)).Inc()
 	case session.EventUnwritten:
 		unwritten.WithLabelValues().Inc()
+	case session.EventLeaseTaken:
+		takenOver.WithLabelValues().Inc()
 	case session.EventDiscarded:
 		discarded.WithLabelValues().Inc()
 	}

@@ -69,7 +69,7 @@ func init() { // not a literal: the parsers refer to the table
 			reset: func(h *Handler) { h.RefreshIfOlder = nil }, parse: parseRefreshIfOlder,
 		},
 		"header":   {usage: "header <name> <value>, such as header X-Access-Token {token}", parse: parseHeader},
-		"store":    {usage: "store memory, or store bolt { path <file> }", parse: parseStore},
+		"store":    {usage: "store memory, store bolt { path <file> }, or store redis { url <url> }", parse: parseStore},
 		"cookie":   {usage: "cookie { ... }", parse: parseCookie},
 		"optional": {usage: "optional [<matcher>]", parse: parseOptional},
 		"require": {

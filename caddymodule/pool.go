@@ -5,9 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -46,7 +43,10 @@ func (p *pooled) release() error {
 func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 	v, err := p.take("store "+module.StoreID(), func() (caddy.Destructor, error) {
 		s := &lazyStore{open: module.OpenStore, shared: module.Shared()}
-		return &pooledVault{Vault: session.NewVault(s), store: s}, nil
+		if s.shared {
+			return &pooledVault{Vault: session.NewVault(lazySharedStore{s}), store: s, name: module.StoreID()}, nil
+		}
+		return &pooledVault{Vault: session.NewVault(s), store: s, name: module.StoreID()}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -57,6 +57,7 @@ func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 type pooledVault struct {
 	*session.Vault
 	store *lazyStore
+	name  string // the store's ID
 }
 
 // destructTimeout is how long refreshes under way may take to finish when
@@ -69,89 +70,6 @@ func (v *pooledVault) Destruct() error {
 	defer cancel()
 	err := v.Close(ctx)
 	return errors.Join(err, v.store.close())
-}
-
-// lazyStore opens a store when it is first used, and again if that failed.
-type lazyStore struct {
-	open   func() (session.Store, error)
-	shared bool
-	opened atomic.Pointer[session.Store]
-	mu     sync.Mutex
-	closed bool
-	// retryAt keeps requests from trying to open all the time.
-	retryAt time.Time
-	err     error
-}
-
-// reopenEvery spaces the attempts to open a store that does not open.
-const reopenEvery = time.Second
-
-func (s *lazyStore) get() (session.Store, error) {
-	if store := s.opened.Load(); store != nil {
-		return *store, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if store := s.opened.Load(); store != nil {
-		return *store, nil
-	}
-	if s.closed {
-		return nil, session.ErrClosed
-	}
-	if now := time.Now(); now.Before(s.retryAt) {
-		return nil, s.err
-	}
-	store, err := s.open()
-	if err != nil {
-		s.err, s.retryAt = fmt.Errorf("opening store: %w", err), time.Now().Add(reopenEvery)
-		return nil, s.err
-	}
-	s.opened.Store(&store)
-	return store, nil
-}
-
-func (s *lazyStore) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if store := s.opened.Load(); store != nil {
-		if c, ok := (*store).(io.Closer); ok {
-			return c.Close()
-		}
-	}
-	return nil
-}
-
-func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	store, err := s.get()
-	if err != nil {
-		return err
-	}
-	return store.View(ctx, id, f)
-}
-
-func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
-	store, err := s.get()
-	if err != nil {
-		return err
-	}
-	return store.Create(ctx, id, item)
-}
-
-func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	store, err := s.get()
-	if err != nil {
-		return err
-	}
-	return store.Replace(ctx, id, item)
-}
-
-func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
-	store, err := s.get()
-	if err != nil {
-		return err
-	}
-	return store.Delete(ctx, id)
 }
 
 // client returns the client for a configuration: the same one for the same

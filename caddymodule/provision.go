@@ -75,6 +75,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		authority = clientConfig.Endpoints.Token
 	}
 	site := session.NewSite(ring, authority, clientConfig.ClientID, h.cookieName())
+	h.keyWork = &keyWork{}
+	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
+	if len(h.Key) > 0 {
+		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
+	}
+	app.(*App).atStart(h.keyWork.start)
 	handlerConfig.Client, handlerConfig.Site = client, site
 	handlerConfig.Keeper = session.NewKeeper(session.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client},

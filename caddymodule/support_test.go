@@ -33,6 +33,7 @@ import (
 // A process has one running configuration, so no test here may be parallel.
 func TestMain(m *testing.M) {
 	caddy.RegisterModule(captureWriter{})
+	caddy.RegisterModule(sharedModule{})
 	os.Exit(m.Run())
 }
 

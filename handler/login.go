@@ -62,7 +62,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	}
 	state, err := h.sealState(loginState{Return: l.wanted, Restarts: l.restarts})
 	if err != nil {
-		return h.fail(w, r, internal(err))
+		return h.fail(w, r, notSealed(err, l.wanted))
 	}
 	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Asked: l.asked, Begun: time.Now()}
 	if h.Client.OpenID() {
@@ -81,11 +81,20 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 		return h.fail(w, r, loginUnavailable(err, l.wanted))
 	}
 	if err := h.setAttempt(w, c, attemptCookieName(state), a); err != nil {
-		return h.fail(w, r, internal(err))
+		return h.fail(w, r, notSealed(err, l.wanted))
 	}
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusFound)
 	return nil
+}
+
+// notSealed: with a shared store it is for a moment not known which key may
+// seal, when an instance has just started.
+func notSealed(err error, wanted string) *Error {
+	if isUnavailable(err) {
+		return storeUnavailable(err, wanted)
+	}
+	return internal(err)
 }
 
 // hasSession reports whether the browser's session is alive, as far as anybody

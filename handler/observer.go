@@ -51,6 +51,10 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 			if limit.allow("id token") {
 				logger.Warn("the refreshed ID token could not be checked: the one before it is kept", id, zap.Error(e.Err))
 			}
+		case session.EventLeaseTaken:
+			if limit.allow("lease") {
+				logger.Warn("refreshing in place of another instance, which fell silent in the midst of it: it was ended, stood still or lost the store", id)
+			}
 		case session.EventDiscarded:
 			logger.Info("new tokens were dropped: the session had ended meanwhile", id)
 		}

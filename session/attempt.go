@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // saltSize: each login cookie has a key of its own, so the limit of 2^32
@@ -15,9 +16,13 @@ const saltSize = 32
 
 // SealAttempt seals what the browser carries through one login, for the cookie
 // of the given name. Nothing of it is kept on the server, so that anonymous
-// traffic costs no storage.
+// traffic costs no storage. The error is an *UnavailableError as long as it is
+// not known which key all instances can open.
 func (s *Site) SealAttempt(cookieName string, plaintext []byte) (string, error) {
-	root := s.keys.first
+	root, err := s.sealing()
+	if err != nil {
+		return "", &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("sealing login cookie: %w", err)}
+	}
 	out := make([]byte, 0, 1+keyIDSize+saltSize+len(plaintext)+gcmOverhead)
 	out = append(out, sealVersion)
 	out = append(out, root.id[:]...)
@@ -43,8 +48,8 @@ func (s *Site) OpenAttempt(cookieName, value string) ([]byte, bool) {
 	if err != nil || len(b) < 1+keyIDSize+saltSize+gcmOverhead || b[0] != sealVersion {
 		return nil, false
 	}
-	root, ok := s.keys.keys[keyID(b[1:1+keyIDSize])]
-	if !ok {
+	root, err := s.opening(keyID(b[1 : 1+keyIDSize]))
+	if err != nil {
 		return nil, false
 	}
 	head, body := b[:1+keyIDSize+saltSize], b[1+keyIDSize+saltSize:]
@@ -56,7 +61,7 @@ func (s *Site) OpenAttempt(cookieName, value string) ([]byte, bool) {
 	return plain, err == nil
 }
 
-func (s *Site) attemptKey(root rootKey, salt []byte) (cipher.AEAD, error) {
+func (s *Site) attemptKey(root *rootKey, salt []byte) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, root.Key[:], salt, "oauth_session attempt v1"+string(s.id[:]), 32)
 	if err != nil {
 		return nil, fmt.Errorf("deriving key of login cookie: %w", err)

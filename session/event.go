@@ -19,6 +19,9 @@ const (
 	// EventIDTokenKept: the refreshed ID token could not be judged, and the one
 	// before it is kept; Err says why.
 	EventIDTokenKept
+	// EventLeaseTaken: the right to refresh was taken over from an instance that
+	// had fallen silent while it had it.
+	EventLeaseTaken
 	// EventDiscarded: new tokens came for a session that had ended meanwhile.
 	EventDiscarded
 )

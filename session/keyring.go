@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -51,8 +52,15 @@ func ParseKey(text string) (Key, error) {
 	return k, nil
 }
 
+// ID is the key's name in hexadecimal, as it stands in logs and in the head of
+// what the key has sealed. It is a hash, and no secret.
+func (k Key) ID() string { return k.id().String() }
+
 // keyID names a root key in the head of what it sealed.
 type keyID [keyIDSize]byte
+
+// String is the form for logs.
+func (id keyID) String() string { return hex.EncodeToString(id[:]) }
 
 func (k Key) id() keyID {
 	h := sha256.New()
@@ -63,10 +71,14 @@ func (k Key) id() keyID {
 
 // KeyRing holds the server's root keys. The first seals, all of them open, so
 // that a key is replaced without logging anybody out: put the new key first,
-// and drop the old one when max_lifetime has passed.
+// and drop the old one when max_lifetime has passed. It does not change:
+// Site.SetKeys takes another one.
+//
+// Where several instances share a store, the key that seals is the first that
+// all of them have (Vault.ShareKeys).
 type KeyRing struct {
-	first rootKey
-	keys  map[keyID]rootKey
+	list []rootKey
+	byID map[keyID]*rootKey
 }
 
 // Format keeps keys out of logs, whatever the verb.
@@ -79,20 +91,33 @@ type rootKey struct {
 	id keyID
 }
 
-// NewKeyRing makes a ring of one key or more. It refuses an empty ring and a
-// key that occurs twice.
+// maxKeys bounds a ring, so that it can be announced in one note.
+const maxKeys = 32
+
+// NewKeyRing makes a ring of 1 to 32 keys. It refuses a key that occurs twice.
 func NewKeyRing(keys ...Key) (*KeyRing, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("no key given")
 	}
-	r := &KeyRing{keys: make(map[keyID]rootKey, len(keys))}
-	for _, k := range keys {
-		root := rootKey{k, k.id()}
-		if _, dup := r.keys[root.id]; dup {
+	if len(keys) > maxKeys {
+		return nil, fmt.Errorf("%d keys given, the limit is %d", len(keys), maxKeys)
+	}
+	r := &KeyRing{list: make([]rootKey, len(keys)), byID: make(map[keyID]*rootKey, len(keys))}
+	for i, k := range keys {
+		r.list[i] = rootKey{k, k.id()}
+		if r.byID[r.list[i].id] != nil {
 			return nil, errors.New("the same key is given twice")
 		}
-		r.keys[root.id] = root
+		r.byID[r.list[i].id] = &r.list[i]
 	}
-	r.first = r.keys[keys[0].id()]
 	return r, nil
+}
+
+// IDs returns the names of the keys, in their order.
+func (r *KeyRing) IDs() []string {
+	ids := make([]string, len(r.list))
+	for i := range r.list {
+		ids[i] = r.list[i].id.String()
+	}
+	return ids
 }

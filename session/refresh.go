@@ -116,6 +116,9 @@ func (k *Keeper) attempt(ctx context.Context, id ID, secret Secret, d demand) (h
 		return hot{}, err
 	}
 	defer lease.landed()
+	if lease != nil && lease.tookOver {
+		k.Observe(Event{Kind: EventLeaseTaken, ID: id})
+	}
 	rec.seen = now // only requests cause refreshes
 	return k.redeem(ctx, id, secret, rec, lease)
 }

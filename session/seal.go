@@ -38,8 +38,9 @@ const (
 )
 
 // errUnreadable is the one answer to everything that does not open: unknown
-// version or key, another site, an altered byte. A session in this state does
-// not exist.
+// version, dropped key, another site, an altered byte. A session in this state
+// does not exist. Only what another instance could open is something else: a
+// foreignKeyError.
 var errUnreadable = errors.New("record does not open")
 
 // sealed is a record whose head has been read and whose key is at hand.
@@ -50,9 +51,12 @@ type sealed struct {
 	hot, cold  []byte
 }
 
-// seal encrypts both parts under the ring's first key.
+// seal encrypts both parts under the key that seals now.
 func (s *Site) seal(secret Secret, id ID, generation uint64, hot, cold []byte) ([]byte, error) {
-	root := s.keys.first
+	root, err := s.sealing()
+	if err != nil {
+		return nil, err
+	}
 	aead, commitment, err := s.recordKey(root, secret, id)
 	if err != nil {
 		return nil, err
@@ -80,9 +84,9 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 		string(value[:2]) != sealMagic || value[2] != sealVersion || value[3] != sealAES256 {
 		return nil, errUnreadable
 	}
-	root, ok := s.keys.keys[keyID(value[4:4+keyIDSize])]
-	if !ok {
-		return nil, errUnreadable
+	root, err := s.opening(keyID(value[4 : 4+keyIDSize]))
+	if err != nil {
+		return nil, err
 	}
 	aead, commitment, err := s.recordKey(root, secret, id)
 	if err != nil {
@@ -117,7 +121,7 @@ func (v *sealed) openPart(part []byte, purpose byte) ([]byte, error) {
 }
 
 // recordKey derives the key of one session and the commitment to it.
-func (s *Site) recordKey(root rootKey, secret Secret, id ID) (cipher.AEAD, []byte, error) {
+func (s *Site) recordKey(root *rootKey, secret Secret, id ID) (cipher.AEAD, []byte, error) {
 	prk, err := hkdf.Extract(sha256.New, secret[:], root.Key[:])
 	if err != nil {
 		return nil, nil, fmt.Errorf("deriving record key: %w", err)

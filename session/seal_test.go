@@ -172,7 +172,7 @@ func TestKeyCommitmentIsChecked(t *testing.T) {
 	site, secret := testSite(t, testKey(1)), testSecret(1)
 	id, item := sealFull(t, site, secret)
 	forge := func(head []byte) Item {
-		aead, _, err := site.recordKey(site.keys.first, secret, id)
+		aead, _, err := site.recordKey(site.keys.Load().seals, secret, id)
 		if err != nil {
 			t.Fatal(err)
 		}

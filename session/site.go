@@ -3,19 +3,30 @@ package session
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"sync"
+	"sync/atomic"
 )
 
 // Site is one audience of sessions: what was sealed for one site opens for no
 // other, even with the same store and the same keys.
 type Site struct {
 	id   [sha256.Size]byte
-	keys *KeyRing
+	keys atomic.Pointer[siteKeys]
+	// changing serializes those who replace keys.
+	changing sync.Mutex
+	// rekeyed holds a value when the ring has changed.
+	rekeyed chan struct{}
 }
 
 // NewSite binds a site to its authorization server, the client there and a
 // name that tells apart what shares both (the cookie's name).
 func NewSite(keys *KeyRing, issuer, clientID, name string) *Site {
-	return &Site{id: digest("oauth_session site v1", []byte(issuer), []byte(clientID), []byte(name)), keys: keys}
+	s := &Site{
+		id:      digest("oauth_session site v1", []byte(issuer), []byte(clientID), []byte(name)),
+		rekeyed: make(chan struct{}, 1),
+	}
+	s.keys.Store(&siteKeys{ring: keys, seals: &keys.list[0]})
+	return s
 }
 
 // ID returns where the session of a secret is kept. It does not depend on the

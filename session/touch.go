@@ -12,8 +12,9 @@ import (
 // noted here counts, so that a store that takes no writes for a while ends no
 // session that was used meanwhile.
 type uses struct {
-	mu    sync.Mutex
-	noted map[ID]*use
+	mu       sync.Mutex
+	noted    map[ID]*use
+	retrying bool
 }
 
 // use is the last use of one session.
@@ -121,7 +122,65 @@ func (k *Keeper) writeUse(id ID, secret Secret, at time.Time) {
 			break
 		}
 	}
-	k.vault.uses.tried(id, at, err == nil || errors.Is(err, ErrNoSession))
+	written := err == nil || errors.Is(err, ErrNoSession)
+	k.vault.uses.tried(id, at, written)
+	if !written {
+		k.vault.retryUses()
+	}
+}
+
+// retryUses sees to it that what is noted gets written also if the session is
+// not used again: another instance judges by what is written.
+func (v *Vault) retryUses() {
+	v.uses.mu.Lock()
+	defer v.uses.mu.Unlock()
+	if v.uses.retrying {
+		return
+	}
+	v.uses.retrying = true
+	v.background(func() {
+		for pending := true; pending; {
+			select {
+			case <-time.After(touchRetry):
+			case <-v.stop.Done():
+				return
+			}
+			pending = v.uses.retry()
+		}
+	})
+}
+
+// retry tries to write all that is noted, one after the other, until one fails.
+// It reports whether anything is left.
+func (u *uses) retry() bool {
+	tried := map[ID]bool{}
+	for {
+		u.mu.Lock()
+		if len(u.noted) == 0 {
+			u.retrying = false
+			u.mu.Unlock()
+			return false
+		}
+		var id ID
+		var n *use
+		for id, n = range u.noted {
+			if !n.busy && !tried[id] {
+				break
+			}
+			n = nil
+		}
+		if n == nil {
+			u.mu.Unlock()
+			return true
+		}
+		tried[id], n.busy = true, true
+		k, secret, at := n.keeper, n.secret, n.at
+		u.mu.Unlock()
+		k.writeUse(id, secret, at)
+		if !u.last(id).IsZero() {
+			return true
+		}
+	}
 }
 
 func (k *Keeper) tryWriteUse(ctx context.Context, id ID, secret Secret, at time.Time) error {

@@ -1,0 +1,56 @@
+package caddymodule
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func runCommand(cmd *cobra.Command, input string) (string, error) {
+	var out bytes.Buffer
+	cmd.SetIn(strings.NewReader(input))
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(nil)
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+func TestKeygen(t *testing.T) {
+	first, err := runCommand(keygenCommand(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first) != 44 || !strings.HasSuffix(first, "\n") {
+		t.Errorf("printed %d bytes, want 43 characters and a line end", len(first))
+	}
+	if _, err := session.ParseKey(first); err != nil {
+		t.Error(err)
+	}
+	if second, _ := runCommand(keygenCommand(), ""); second == first {
+		t.Error("two keys are alike")
+	}
+}
+
+func TestKeyID(t *testing.T) {
+	out, err := runCommand(keyIDCommand(), lines(keyB, keyA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := keyB.ID() + "\n" + keyA.ID() + "\n"; out != want {
+		t.Errorf("printed %q, want %q", out, want)
+	}
+	for _, input := range []string{"", "\n", keyA.Encode()[:42], lines(keyA, keyA)} {
+		out, err := runCommand(keyIDCommand(), input)
+		if err == nil {
+			t.Errorf("%.10q… is accepted", input)
+		}
+		if strings.Contains(out, keyA.Encode()[:42]) {
+			t.Errorf("a key is printed: %s", out)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/redis"
+)
+
+func init() {
+	caddy.RegisterModule(RedisStore{})
+}
+
+// RedisStore keeps sessions in Redis or Valkey, where any number of Caddy
+// instances use them together. All instances need the same `key`.
+type RedisStore struct {
+	// Where the server is: `redis://host:port`, `rediss://host:port` for TLS, or
+	// `unix:///path`. Several URLs name nodes of a Redis Cluster, or, with
+	// `sentinel_master`, the Sentinels. Default: `redis://127.0.0.1:6379`.
+	URL []string `json:"url,omitempty"`
+	// The ACL user. Default: the server's default user.
+	Username string `json:"username,omitempty"`
+	// The password. Read anew for every connection if it is a placeholder, so
+	// that a rotated file counts.
+	Password string `json:"password,omitempty"`
+	// The name that the Sentinels have for the master.
+	SentinelMaster string `json:"sentinel_master,omitempty"`
+	// User and password for the Sentinels themselves.
+	SentinelUsername string `json:"sentinel_username,omitempty"`
+	SentinelPassword string `json:"sentinel_password,omitempty"`
+	// What all keys begin with. Default: `oauth_session`.
+	Prefix string `json:"prefix,omitempty"`
+	// How many replicas must have taken over a write before it counts. Default:
+	// 0. With Sentinel, or a cluster with replicas, 1 makes sure that a failover
+	// loses no login.
+	Replicas int `json:"replicas,omitempty"`
+	// How to connect with TLS, where a URL says so.
+	TLS *RedisTLS `json:"tls,omitempty"`
+
+	config redis.Config
+	id     string
+}
+
+// RedisTLS is how to connect to Redis with TLS.
+type RedisTLS struct {
+	// Files with CA certificates (PEM), in place of those of the system.
+	CA []string `json:"ca,omitempty"`
+	// The client's certificate and its key (PEM). Read anew for every
+	// connection.
+	Certificate string `json:"certificate,omitempty"`
+	Key         string `json:"key,omitempty"`
+	// The name in the server's certificate, if it is not that of the URL.
+	ServerName string `json:"server_name,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (RedisStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  storesNamespace + "redis",
+		New: func() caddy.Module { return new(RedisStore) },
+	}
+}
+
+// Provision reads the settings. It opens no connection.
+func (s *RedisStore) Provision(ctx caddy.Context) error {
+	e := newExpander()
+	logger := ctx.Logger()
+	s.config = redis.Config{
+		URLs:             e.texts("store redis url", s.URL),
+		Username:         e.text("store redis username", s.Username),
+		Password:         e.secret("store redis password", s.Password, logger),
+		SentinelMaster:   e.text("store redis sentinel_master", s.SentinelMaster),
+		SentinelUsername: e.text("store redis sentinel_username", s.SentinelUsername),
+		SentinelPassword: e.secret("store redis sentinel_password", s.SentinelPassword, logger),
+		Prefix:           e.text("store redis prefix", s.Prefix),
+		Replicas:         s.Replicas,
+	}
+	if len(s.config.URLs) == 0 {
+		s.config.URLs = []string{"redis://127.0.0.1:6379"}
+	}
+	if s.Replicas < 0 {
+		e.fail(errors.New("store redis replicas: must not be negative"))
+	}
+	for _, text := range s.config.URLs {
+		if u, err := url.Parse(text); err == nil && u.User != nil {
+			e.fail(errors.New("store redis url: leave user and password out of it: username <name> and password {file./path} keep them out of the configuration"))
+		}
+	}
+	if s.TLS != nil {
+		s.config.TLS = s.TLS.config(e)
+	}
+	s.id = s.name(e)
+	return e.err
+}
+
+// config makes the TLS configuration. Errors are collected by e.
+func (t *RedisTLS) config(e *expander) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.text("store redis tls server_name", t.ServerName)}
+	if len(t.CA) > 0 {
+		c.RootCAs = x509.NewCertPool()
+		e.addCertificates(c.RootCAs, "store redis tls ca", e.texts("store redis tls ca", t.CA))
+	}
+	certificate, key := e.text("store redis tls certificate", t.Certificate), e.text("store redis tls key", t.Key)
+	if (certificate == "") != (key == "") {
+		e.fail(errors.New("store redis tls: certificate and key go together"))
+	}
+	if certificate != "" {
+		load := func() (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certificate, key)
+			if err != nil {
+				return nil, fmt.Errorf("store redis tls certificate: %w", err)
+			}
+			return &pair, nil
+		}
+		if _, err := load(); err != nil {
+			e.fail(err)
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	}
+	return c
+}
+
+// name is the same for the same settings, and tells no secret: where a store is
+// named, so are its servers, and a hash stands for all else.
+func (s *RedisStore) name(e *expander) string {
+	settings, err := json.Marshal(s)
+	if err != nil {
+		e.fail(err)
+	}
+	var hosts []string
+	for _, text := range s.config.URLs {
+		if u, err := url.Parse(text); err == nil {
+			hosts = append(hosts, u.Host+u.Path)
+		}
+	}
+	digest := sha256.Sum256(fmt.Appendf(settings, "%q %q %q %q", s.config.URLs, s.config.Username, s.config.SentinelMaster, s.config.Prefix))
+	return fmt.Sprintf("redis:%s#%x", strings.Join(hosts, ","), digest[:6])
+}
+
+// StoreID implements StoreModule.
+func (s *RedisStore) StoreID() string { return s.id }
+
+// Shared implements StoreModule.
+func (*RedisStore) Shared() bool { return true }
+
+// OpenStore implements StoreModule.
+func (s *RedisStore) OpenStore() (session.Store, error) { return redis.Open(s.config) }
+
+// UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
+//
+//	store redis [<url...>] {
+//	    url               <url...>
+//	    username          <name>
+//	    password          <password>
+//	    sentinel_master   <name>
+//	    sentinel_username <name>
+//	    sentinel_password <password>
+//	    prefix            <prefix>
+//	    replicas          <n>
+//	    tls {
+//	        ca          <file...>
+//	        certificate <file> <key file>
+//	        server_name <name>
+//	    }
+//	}
+func (s *RedisStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	s.URL = d.RemainingArgs()
+	return parseSubBlock(d, "store redis", map[string]setting{
+		"url": {values: several, set: func(v []string) error {
+			if len(s.URL) > 0 {
+				return d.Errf("store redis url is given twice: write it behind store redis or into the block")
+			}
+			s.URL = v
+			return nil
+		}},
+		"username":          word(&s.Username),
+		"password":          word(&s.Password),
+		"sentinel_master":   word(&s.SentinelMaster),
+		"sentinel_username": word(&s.SentinelUsername),
+		"sentinel_password": word(&s.SentinelPassword),
+		"prefix":            word(&s.Prefix),
+		"replicas": {values: 1, set: func(v []string) (err error) {
+			if s.Replicas, err = strconv.Atoi(v[0]); err != nil || s.Replicas < 1 {
+				return d.Errf("store redis replicas '%s' is not a number of replicas: write replicas 1", v[0])
+			}
+			return nil
+		}},
+		"tls": {set: func([]string) error {
+			s.TLS = new(RedisTLS)
+			return s.TLS.unmarshalCaddyfile(d)
+		}},
+	})
+}
+
+func (t *RedisTLS) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return parseSubBlock(d, "store redis tls", map[string]setting{
+		"ca":          list(&t.CA),
+		"certificate": {values: 2, set: func(v []string) error { t.Certificate, t.Key = v[0], v[1]; return nil }},
+		"server_name": word(&t.ServerName),
+	})
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*RedisStore)(nil)
+	_ caddyfile.Unmarshaler = (*RedisStore)(nil)
+	_ StoreModule           = (*RedisStore)(nil)
+)

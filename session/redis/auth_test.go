@@ -1,0 +1,181 @@
+package redis
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// rights is the least that a user needs, as in docs/redis.md. Each is for one
+// kind of server or setting besides what its name says.
+var (
+	rights         = []string{"+client|tracking", "+client|caching", "+multi", "+exec", "+get", "+pttl", "+set", "+del", "+eval", "+evalsha", "+pexpire", "+time", "+hlen", "+hset", "+hgetall", "+hdel"}
+	sentinelRights = []string{"+role"}
+	clusterRights  = []string{"+cluster|slots", "+cluster|shards", "+asking"}
+	replicaRights  = []string{"+wait"}
+
+	// quietRights are for commands whose refusal does no harm.
+	quietRights        = []string{"+ping", "+cluster|slots"}
+	quietReplicaRights = []string{"+unsubscribe", "+punsubscribe", "+sunsubscribe", "+discard"}
+)
+
+func allow(s *server, rights ...string) {
+	s.tb.Helper()
+	s.do(setUser(rights...)...)
+}
+
+func setUser(rights ...string) []string {
+	return append([]string{"ACL", "SETUSER", "app", "reset", "on", ">secret", "~oauth_session:*", "-@all"}, rights...)
+}
+
+// TestManualNamesRights compares the manual with what the tests here use.
+func TestManualNamesRights(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range [][]string{rights, sentinelRights, clusterRights, replicaRights, quietRights, quietReplicaRights} {
+		if want := strings.Join(group, " "); !strings.Contains(string(manual), want) {
+			t.Errorf("docs/redis.md does not name %q", want)
+		}
+	}
+}
+
+func asApp(s *server) Config {
+	return Config{URLs: []string{s.url()}, Username: "app", Password: fixed("secret")}
+}
+
+// everything makes every kind of call, and returns what went wrong.
+func everything(t *testing.T, s *Store) error {
+	ctx := t.Context()
+	id, other, holder := newID(), newID(), newHolder()
+	look := func(session.Item) error { return nil }
+	lease, acquired := session.Lease{Holder: holder}, error(nil)
+	errs := []error{
+		s.Create(ctx, id, newItem(1, "1")),
+		s.View(ctx, id, look),
+		s.ViewCurrent(ctx, id, look),
+		s.Replace(ctx, id, newItem(2, "2")),
+		func() error { lease, acquired = s.Acquire(ctx, id, 2, holder, session.Lease{}); return acquired }(),
+		s.Beat(ctx, id, session.Lease{Holder: holder, Beat: lease.Beat + 1}),
+		s.DeleteAt(ctx, id, 2, holder),
+		s.Create(ctx, other, newItem(1, "1")),
+		s.Release(ctx, other, holder),
+		s.Delete(ctx, other),
+	}
+	for range 2 {
+		_, err := s.Announce(ctx, session.Topic{1}, holder, []byte("note"))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// TestLeastRights: everything works with the rights that the manual names, and
+// without any one of them something fails and says why.
+func TestLeastRights(t *testing.T) {
+	server := startServer(t)
+	admin := open(t, Config{URLs: []string{server.url()}})
+	allow(server, rights...)
+	s, err := Open(asApp(server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := everything(t, s); err != nil {
+		t.Fatalf("with all rights: %v", err)
+	}
+	s.Close()
+	for i, right := range rights {
+		if right == "+hdel" {
+			continue // below: it takes an old note
+		}
+		allow(server, slices.Concat(rights[:i], rights[i+1:])...)
+		server.do("SCRIPT", "FLUSH") // or EVAL is not needed
+		s, err := Open(asApp(server))
+		if err == nil {
+			err = everything(t, s)
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
+			t.Errorf("without %s: %v, want a hint", right, err)
+		}
+	}
+	// A note to drop.
+	putNotes(t, admin, admin.keys.note(session.Topic{1}), "short", "x")
+	allow(server, slices.DeleteFunc(slices.Clone(rights), func(r string) bool { return r == "+hdel" })...)
+	s = open(t, asApp(server))
+	if err := everything(t, s); err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
+		t.Errorf("without +hdel: %v, want a hint", err)
+	}
+	// Keys of others.
+	allow(server, rights...)
+	config := asApp(server)
+	config.Prefix = "other"
+	if s, err := Open(config); err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
+		t.Errorf("with another prefix: %v, want a hint", err)
+		if err == nil {
+			s.Close()
+		}
+	}
+}
+
+// TestQuietRights: with them nothing that we do is in the server's ACL LOG.
+func TestQuietRights(t *testing.T) {
+	server := startServer(t)
+	allow(server, slices.Concat(rights, quietRights, replicaRights, quietReplicaRights)...)
+	if err := everything(t, open(t, asApp(server))); err != nil {
+		t.Error(err)
+	}
+	config := asApp(server)
+	config.Replicas = 1
+	wantErr(t, "Delete", open(t, config).Delete(t.Context(), newID()), errReplicas)
+	await(t, "a ping", func() bool { return commandsOf(server, "ping") > 5 })
+	if log := server.do("ACL", "LOG"); log != "" {
+		t.Errorf("ACL LOG:\n%s", log)
+	}
+}
+
+func TestPasswordIsReadAgain(t *testing.T) {
+	server := startServer(t)
+	allow(server, rights...)
+	var password atomic.Value
+	password.Store("secret")
+	config := asApp(server)
+	config.Password = func() (string, error) { return password.Load().(string), nil }
+	s := open(t, config)
+	id := newID()
+	mustCreate(t, s, id, newItem(1, "value"))
+
+	server.do("ACL", "SETUSER", "app", "resetpass", ">changed")
+	password.Store("changed")
+	server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+	wantView(t, s, id, "value")
+
+	password.Store("wrong")
+	server.do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+	await(t, "the refusal", func() bool {
+		_, err := view(t, s, id)
+		wantRefusal := err != nil && strings.Contains(err.Error(), "WRONGPASS")
+		return wantRefusal && !errors.Is(err, session.ErrNotFound)
+	})
+	password.Store("changed")
+	wantView(t, s, id, "value")
+}
+
+func TestPasswordInURL(t *testing.T) {
+	server := startServer(t)
+	allow(server, rights...)
+	s := open(t, Config{URLs: []string{"redis://app:secret@" + server.addr()}})
+	if err := everything(t, s); err != nil {
+		t.Error(err)
+	}
+	server.do("CONFIG", "SET", "requirepass", "secret")
+	open(t, Config{URLs: []string{"redis://:secret@" + server.addr()}})
+	if _, err := Open(Config{URLs: []string{server.url()}}); err == nil || !strings.Contains(err.Error(), "NOAUTH") {
+		t.Errorf("without a password: %v, want NOAUTH", err)
+	}
+}

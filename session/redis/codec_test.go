@@ -1,0 +1,38 @@
+package redis
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+func TestOnlyItemKeysHaveIDs(t *testing.T) {
+	k := newKeyspace("p")
+	id := newID()
+	key := k.item(id)
+	if got, ok := k.id(key); !ok || got != id {
+		t.Errorf("%s: %v, %v; want %v", key, got, ok, id)
+	}
+	for _, other := range []string{
+		"", "p:{}", "p:{", key[:len(key)-1], key + "}", strings.ToUpper(key[:2]) + key[2:],
+		k.lease(id), k.landed(id), k.note(session.Topic(id)), newKeyspace("pp").item(id), newKeyspace("p:notes").item(id),
+		key[:len(key)-2] + "=}", key[:len(key)-2] + "_}", // not how 32 bytes are encoded
+	} {
+		if got, ok := k.id(other); ok {
+			t.Errorf("%q is taken for the key of %v", other, got)
+		}
+	}
+}
+
+// FuzzID: each ID has one key, whatever keys a server names.
+func FuzzID(f *testing.F) {
+	k := newKeyspace(DefaultPrefix)
+	f.Add(k.item(session.ID{}))
+	f.Add(k.lease(session.ID{1}))
+	f.Fuzz(func(t *testing.T, key string) {
+		if id, ok := k.id(key); ok && k.item(id) != key {
+			t.Errorf("%q is taken for %q", key, k.item(id))
+		}
+	})
+}

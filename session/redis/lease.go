@@ -1,0 +1,117 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/rueidis"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// maxNote is the largest note, in bytes.
+const maxNote = 4 << 10
+
+// plain sends a command that changes no item.
+func (s *Store) plain(ctx context.Context, command build) rueidis.RedisResult {
+	return s.client.Do(ctx, command(s.client.B()))
+}
+
+// Acquire implements [session.SharedStore].
+func (s *Store) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
+	if holder == (session.Holder{}) {
+		return session.Lease{}, errors.New("acquiring lease in redis: no holder")
+	}
+	was := ""
+	if seen != (session.Lease{}) {
+		was = encodeLease(seen)
+	}
+	var lease session.Lease
+	tries := 0
+	err := s.try(ctx, func(ctx context.Context) (err error) {
+		res := acquireScript.run(ctx, s.plain, []string{s.keys.item(id), s.keys.lease(id)},
+			encodeVersion(version), encodeLease(session.Lease{Holder: holder}), was)
+		lease, err = readLease(res)
+		if tries++; tries > 1 && err == session.ErrLeased && lease.Holder == holder {
+			err = nil // the first try did it, and its answer was lost
+		}
+		return err
+	})
+	if err != nil {
+		return lease, answer("acquiring lease in redis", err)
+	}
+	return lease, nil
+}
+
+// readLease reads the answer of acquireScript.
+func readLease(res rueidis.RedisResult) (session.Lease, error) {
+	parts, err := res.ToArray()
+	if err != nil {
+		return session.Lease{}, err
+	}
+	code, err := parts[0].AsInt64()
+	switch {
+	case err != nil:
+		return session.Lease{}, err
+	case code == acquireGone:
+		return session.Lease{}, session.ErrNotFound
+	case code == acquireMoved:
+		return session.Lease{}, session.ErrConflict
+	}
+	text, err := parts[1].ToString()
+	if err != nil {
+		return session.Lease{}, err
+	}
+	lease, err := decodeLease(text)
+	if err == nil && code == acquireBusy {
+		err = session.ErrLeased
+	}
+	return lease, err
+}
+
+// Beat implements [session.SharedStore].
+func (s *Store) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
+	err := s.try(ctx, func(ctx context.Context) error {
+		ours, err := beatScript.alone(ctx, s.plain, s.keys.lease(id), s.keys.item(id), encodeLease(lease)).AsBool()
+		if err == nil && !ours {
+			err = session.ErrConflict
+		}
+		return err
+	})
+	if err != nil {
+		return answer("renewing lease in redis", err)
+	}
+	return nil
+}
+
+// Release implements [session.SharedStore].
+func (s *Store) Release(ctx context.Context, id session.ID, holder session.Holder) error {
+	err := s.try(ctx, func(ctx context.Context) error {
+		return releaseScript.run(ctx, s.plain, []string{s.keys.lease(id)}, string(holder[:])).Error()
+	})
+	if err != nil {
+		return answer("releasing lease in redis", err)
+	}
+	return nil
+}
+
+// Announce implements [session.SharedStore].
+func (s *Store) Announce(ctx context.Context, topic session.Topic, from session.Holder, note []byte) ([][]byte, error) {
+	if len(note) > maxNote {
+		return nil, fmt.Errorf("announcing in redis: a note of %d bytes is too long", len(note))
+	}
+	var notes [][]byte
+	err := s.try(ctx, func(ctx context.Context) error {
+		texts, err := announceScript.run(ctx, s.plain, []string{s.keys.note(topic)}, string(from[:]), string(note)).AsStrSlice()
+		notes = make([][]byte, len(texts))
+		for i, text := range texts {
+			notes[i] = []byte(text)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, answer("announcing in redis", err)
+	}
+	return notes, nil
+}

@@ -1,0 +1,149 @@
+package redis
+
+import (
+	"context"
+
+	"github.com/redis/rueidis"
+)
+
+// script is one step of the protocol: the server runs it as a whole or not at
+// all. The hash is written down, and not taken when the program starts,
+// because SHA-1 ends a program that runs in FIPS-only mode. A test compares.
+type script struct{ sha, lua string }
+
+// readBoth begins the scripts that look at an item and its lease.
+const readBoth = `
+local item = redis.call('GET', KEYS[1])
+if item and #item < 16 then return redis.error_reply('MALFORMED item') end
+local lease = redis.call('GET', KEYS[2])
+if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
+`
+
+// replaceScript: version now, new item, its life in ms → 1 or 0. The lease
+// gets the life of the item, so that it cannot end before. An item that has
+// none left is deleted. Without the key of the lease it does the same without
+// the lease; see alone.
+var replaceScript = script{"aa54896fa25f7512ee26f4a65939ec639e7735b8", `
+local item = redis.call('GET', KEYS[1])
+if item and #item < 16 then return redis.error_reply('MALFORMED item') end
+if not item or item:sub(1, 8) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[3]) <= 0 then
+	redis.call('DEL', unpack(KEYS))
+else
+	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+	if KEYS[2] then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+end
+return 1
+`}
+
+// deleteAtScript: version, holder or nothing → 1 or 0.
+var deleteAtScript = script{"fdcbc7ad17010033a7e77d0d45aca1deb838efe4", readBoth + `
+if not item or item:sub(1, 8) ~= ARGV[1] then return 0 end
+if ARGV[2] ~= '' and (not lease or lease:sub(1, 16) ~= ARGV[2]) then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1
+`}
+
+// What acquireScript answers, followed by the lease as it is if there is one.
+const (
+	acquireGone = iota
+	acquireMoved
+	acquireBusy
+	acquireWon
+)
+
+// acquireScript: version, new lease, the lease as seen or nothing → answer,
+// lease.
+var acquireScript = script{"1dce0dbc3b9bd104be0875c265c19c40e1abccf1", readBoth + `
+if not item then return {0} end
+if item:sub(1, 8) ~= ARGV[1] then return {1} end
+if lease and lease ~= ARGV[3] then return {2, lease} end
+local life = redis.call('PTTL', KEYS[1])
+if life < 0 then return redis.error_reply('MALFORMED item, it does not expire') end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(1, life))
+return {3, ARGV[2]}
+`}
+
+// beatScript, on the lease's key and the item's: lease with the new beat → 1 or
+// 0. A beat that comes late does not lower the beat. Without the item's key it
+// leaves the lease the life it has; see alone.
+var beatScript = script{"dc76bac6c9bb166cb2e66cebcbc244ca1667bb65", `
+local lease = redis.call('GET', KEYS[1])
+if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
+if not lease or lease:sub(1, 16) ~= ARGV[1]:sub(1, 16) then return 0 end
+local life = redis.call('PTTL', KEYS[#KEYS])
+if life == -2 then return 0 end
+if life < 0 then return redis.error_reply('MALFORMED item, it does not expire') end
+if struct.unpack('>I8', lease, 17) < struct.unpack('>I8', ARGV[1], 17) then lease = ARGV[1] end
+redis.call('SET', KEYS[1], lease, 'PX', math.max(1, life))
+return 1
+`}
+
+// releaseScript, on the lease's key: holder.
+var releaseScript = script{"c749c4c33f1ab2d96acd99fed9522236b5c882f6", `
+local lease = redis.call('GET', KEYS[1])
+if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
+if lease and lease:sub(1, 16) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+`}
+
+// announceScript: holder, note → notes. Redis 6 must be told that what the
+// script does is to be replicated, and not the script, because of TIME. A hash
+// that is larger than any set of instances is not ours; it starts anew.
+var announceScript = script{"4b08268cc38037586ee96dc8047d10bc969c7bff", `
+if redis.replicate_commands then redis.replicate_commands() end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('HLEN', KEYS[1]) > 1000 then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], struct.pack('>I8', now) .. ARGV[2])
+redis.call('PEXPIRE', KEYS[1], 60000)
+local all = redis.call('HGETALL', KEYS[1])
+local notes = {}
+for i = 1, #all, 2 do
+	local note = all[i + 1]
+	local age = #note >= 8 and #note <= 8 + 4096 and now - struct.unpack('>I8', note)
+	if age and math.abs(age) <= 60000 then
+		notes[#notes + 1] = note:sub(9)
+	else
+		redis.call('HDEL', KEYS[1], all[i])
+	end
+end
+return notes
+`}
+
+// build makes a command with the given builder.
+type build func(rueidis.Builder) rueidis.Completed
+
+// send sends a command about the session that has the given keys.
+type send func(context.Context, build) rueidis.RedisResult
+
+// alone runs the script on both keys, or on the first alone while the slot is
+// moving between two nodes of a cluster: they refuse commands with two keys of
+// which one is missing, as most leases are. So what is under way can go on:
+// beats and commits. A new lease has to wait until the slot has moved.
+func (s script) alone(ctx context.Context, send send, first, second string, args ...string) rueidis.RedisResult {
+	res := s.run(ctx, send, []string{first, second}, args...)
+	if !isMoving(res) {
+		return res
+	}
+	return s.run(ctx, send, []string{first}, args...)
+}
+
+func isMoving(res rueidis.RedisResult) bool {
+	refusal, ok := rueidis.IsRedisErr(res.Error())
+	return ok && refusal.IsTryAgain()
+}
+
+// run runs the script by its hash, and by its text if the server does not know
+// it (any more).
+func (s script) run(ctx context.Context, send send, keys []string, args ...string) rueidis.RedisResult {
+	res := send(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	})
+	if answer, ok := rueidis.IsRedisErr(res.Error()); !ok || !answer.IsNoScript() {
+		return res
+	}
+	return send(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Eval().Script(s.lua).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()
+	})
+}

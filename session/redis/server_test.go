@@ -1,0 +1,195 @@
+package redis
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds the waiting for what has to happen, but has no fixed time.
+const patience = 20 * time.Second
+
+// server is a redis-server of the test's own.
+type server struct {
+	tb   testing.TB
+	dir  string
+	port int
+	args []string
+	log  *logBuffer
+
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// logBuffer is what a server says, for the log of a test that failed.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// startServer starts a server on a free port of the loopback interface, with
+// its files in a directory of the test. Further arguments are settings, as
+// "--maxmemory", "1mb".
+func startServer(tb testing.TB, args ...string) *server {
+	tb.Helper()
+	s := newServer(tb, args...)
+	s.start()
+	s.awaitAnswer()
+	return s
+}
+
+func newServer(tb testing.TB, args ...string) *server {
+	tb.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		tb.Fatal("no redis-server in PATH: install it with `make setup`")
+	}
+	s := &server{tb: tb, dir: shortDir(tb), port: freePort(tb), log: &logBuffer{}}
+	s.args = append([]string{
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir,
+		"--unixsocket", s.socket(), "--save", "", "--repl-diskless-sync-delay", "0",
+	}, args...)
+	tb.Cleanup(func() {
+		s.kill()
+		if tb.Failed() {
+			tb.Logf("server on port %d:\n%s", s.port, s.log)
+		}
+	})
+	return s
+}
+
+// shortDir is a directory whose sockets have names that are short enough.
+func shortDir(tb testing.TB) string {
+	dir, err := os.MkdirTemp("", "redis")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func (s *server) start() {
+	s.tb.Helper()
+	s.run("redis-server", s.args...)
+}
+
+func (s *server) run(name string, args ...string) {
+	s.tb.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	if err := cmd.Start(); err != nil {
+		s.tb.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	s.cmd, s.exited = cmd, exited
+}
+
+// kill ends the server as a crash does, and waits until it is gone.
+func (s *server) kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
+}
+
+// freeze stops the server in its tracks until the returned function is called.
+func (s *server) freeze() (thaw func()) {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		s.tb.Fatal(err)
+	}
+	return func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+}
+
+func (s *server) addr() string   { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+func (s *server) url() string    { return "redis://" + s.addr() }
+func (s *server) socket() string { return filepath.Join(s.dir, "redis.sock") }
+
+// do runs a command.
+func (s *server) do(args ...string) string {
+	s.tb.Helper()
+	out, err := s.try(args...)
+	if err != nil {
+		s.tb.Fatalf("redis-cli %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (s *server) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "redis-cli", append([]string{"-e", "-s", s.socket()}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+func (s *server) awaitAnswer() {
+	s.tb.Helper()
+	s.await("an answer", func() bool {
+		out, err := s.try("PING")
+		return err == nil && out == "PONG"
+	})
+}
+
+func (s *server) await(what string, ok func() bool) {
+	s.tb.Helper()
+	await(s.tb, fmt.Sprintf("%s of the server on port %d", what, s.port), ok)
+}
+
+// await waits until ok.
+func await(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			tb.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// freePort returns a port that is free, and whose number plus 10000 is too:
+// the nodes of a cluster talk to each other there.
+func freePort(tb testing.TB) int {
+	tb.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if port > 55000 {
+			continue
+		}
+		bus, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+10000)))
+		if err == nil {
+			bus.Close()
+			return port
+		}
+	}
+	tb.Fatal("no free port")
+	return 0
+}
