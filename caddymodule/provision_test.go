@@ -60,6 +60,12 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 		{"cookie without its prefix", "issuer {$ISSUER}\nclient_id app\ncookie {\nname session\n}", "cookie name", nil},
 		{"cookie of a domain with __Host-", "issuer {$ISSUER}\nclient_id app\ncookie {\nname __Host-s\ndomain example.test\n}", "cookie name", nil},
 		{"trusted origin with a path", "issuer {$ISSUER}\nclient_id app\ntrusted_origins https://a.example.test/x", "trusted_origins", nil},
+		{"shared store without keys", "issuer {$ISSUER}\nclient_id app\nstore redis", "keygen", nil},
+		{"password in a store's URL", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY}\nstore redis redis://user:hunter2@127.0.0.1", "store redis url", []string{"hunter2"}},
+		{"missing store password", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY}\nstore redis {\npassword {env.EMPTY}\n}", "store redis password", nil},
+		{"TLS without rediss", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY}\nstore redis redis://127.0.0.1 {\ntls {\nserver_name redis.example.test\n}\n}", "rediss", nil},
+		{"store certificate without file", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY}\nstore redis rediss://127.0.0.1 {\ntls {\ncertificate /nonexistent/c.pem /nonexistent/k.pem\n}\n}", "certificate", nil},
+		{"bad store prefix", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY}\nstore redis {\nprefix a{b\n}", "prefix", nil},
 		{"empty store path", "issuer {$ISSUER}\nclient_id app\nstore bolt {\npath {env.EMPTY}\n}", "store path", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -101,7 +101,13 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		s.config.TLS = s.TLS.config(e)
 	}
 	s.id = s.name(e)
-	return e.err
+	if e.err != nil {
+		return e.err
+	}
+	if err := s.config.Check(); err != nil {
+		return fmt.Errorf("store redis: %w", err)
+	}
+	return nil
 }
 
 // config makes the TLS configuration. Errors are collected by e.
@@ -134,7 +140,7 @@ func (t *RedisTLS) config(e *expander) *tls.Config {
 // name is the same for the same settings, and tells no secret: where a store is
 // named, so are its servers, and a hash stands for all else.
 func (s *RedisStore) name(e *expander) string {
-	settings, err := json.Marshal(s)
+	settings, err := json.Marshal(s) //nolint:gosec // it is hashed, and the password is a placeholder
 	if err != nil {
 		e.fail(err)
 	}

@@ -37,7 +37,7 @@ func passing(err error) bool {
 // answer returns what a caller can tell apart as it is, and everything else
 // with what was being done.
 func answer(doing string, err error) error {
-	if err == session.ErrNotFound || err == session.ErrConflict || err == session.ErrLeased {
+	if errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", doing, explain(err))

@@ -33,7 +33,7 @@ func (s *Store) Acquire(ctx context.Context, id session.ID, version uint64, hold
 		res := acquireScript.run(ctx, s.plain, []string{s.keys.item(id), s.keys.lease(id)},
 			encodeVersion(version), encodeLease(session.Lease{Holder: holder}), was)
 		lease, err = readLease(res)
-		if tries++; tries > 1 && err == session.ErrLeased && lease.Holder == holder {
+		if tries++; tries > 1 && errors.Is(err, session.ErrLeased) && lease.Holder == holder {
 			err = nil // the first try did it, and its answer was lost
 		}
 		return err

@@ -32,6 +32,19 @@ type Store struct {
 	closed   atomic.Bool
 }
 
+// Check returns what is wrong with the configuration, as far as that can be told
+// without the server.
+func (c Config) Check() error {
+	if _, err := c.options(); err != nil {
+		return err
+	}
+	if _, err := c.keyspace(); err != nil {
+		return err
+	}
+	_, err := c.replicas()
+	return err
+}
+
 // Open connects to the server. It fails, within some seconds, if the server
 // does not answer or refuses the user something that reading needs: a caller
 // that wants to start before its server opens again later. An open store
@@ -180,7 +193,7 @@ func (s *Store) repeat(ctx context.Context, err error, step func(context.Context
 			// Which is not what err says if it comes from a call of somebody
 			// else whose connection or answer was waited for.
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads load, guards nothing
 			err = step(ctx)
 		}
 	}
