@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -48,6 +50,8 @@ func validateExample(t *testing.T, text []byte) {
 		unsetenv(t, name)
 	}
 	t.Setenv("CLIENT_SECRET", testSecret)
+	t.Setenv("SESSION_KEY", session.NewKey().Encode())
+	t.Setenv("REDIS_PASSWORD", "of no use")
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("adapting: %v, warnings %v", err, warnings)
