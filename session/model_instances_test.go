@@ -160,10 +160,21 @@ func (m *instancesModel) freshAt(k *Keeper, p *process, s *modelSession) {
 	}
 }
 
-// outage takes the store away from all, and brings it back to all.
+// outage takes the store away from all, or lets it take no writes, and brings
+// it back to all.
 func (m *instancesModel) outage(t *rapid.T) {
+	full := rapid.Bool().Draw(t, "takes no writes")
 	for _, u := range m.users {
-		u.cut()
+		if !full {
+			u.cut()
+			continue
+		}
+		u.setFault(func(op sharedOp) (f storeFault) {
+			if op != sharedView && op != sharedCurrent {
+				f.err = errStoreDown
+			}
+			return f
+		})
 	}
 	m.during(t, 40*time.Second)
 	for _, u := range m.users {

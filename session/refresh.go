@@ -134,7 +134,11 @@ func (k *Keeper) redeem(ctx context.Context, id ID, secret Secret, rec *record, 
 	unanswered := k.vault.lastUnanswered(id) || lease != nil && lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
-		if lease.confirm(ctx) == nil {
+		err := lease.confirm(ctx)
+		if errors.Is(err, errAgain) {
+			return hot{}, errAgain // somebody else has taken over, and may be done
+		}
+		if err == nil {
 			k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Unanswered, Err: answer.Err})
 			answer = k.Refresher.Refresh(ctx, rec.refreshToken)
 		}

@@ -4,7 +4,10 @@ go 1.26.0
 
 require github.com/caddyserver/caddy/v2 v2.11.9
 
-require github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+require (
+	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+	github.com/redis/rueidis v1.0.79 // indirect
+)
 
 require (
 	cel.dev/cel-go v0.32.0 // indirect

@@ -53,15 +53,18 @@ const (
 )
 
 // acquireScript: version, new lease, the lease as seen or nothing → answer,
-// lease.
-var acquireScript = script{"1dce0dbc3b9bd104be0875c265c19c40e1abccf1", readBoth + `
+// lease. A lease that stays is written all the same: a server that takes no
+// writes, for lack of memory say, would otherwise show it as silent to those
+// who look while its holder cannot beat.
+var acquireScript = script{"71eae35b7720db90b9ebd3ac5431b55d22d83e91", readBoth + `
 if not item then return {0} end
 if item:sub(1, 8) ~= ARGV[1] then return {1} end
-if lease and lease ~= ARGV[3] then return {2, lease} end
 local life = redis.call('PTTL', KEYS[1])
 if life < 0 then return redis.error_reply('MALFORMED item, it does not expire') end
-redis.call('SET', KEYS[2], ARGV[2], 'PX', math.max(1, life))
-return {3, ARGV[2]}
+local busy = lease and lease ~= ARGV[3]
+if not busy then lease = ARGV[2] end
+redis.call('SET', KEYS[2], lease, 'PX', math.max(1, life))
+return {busy and 2 or 3, lease}
 `}
 
 // beatScript, on the lease's key and the item's: lease with the new beat → 1 or
@@ -109,6 +112,17 @@ for i = 1, #all, 2 do
 	end
 end
 return notes
+`}
+
+// indexScript, on the key of a tag: ID, until when it is listed, now, how long
+// that is, in ms, and how many IDs are kept. All times are those of the caller,
+// so that the server's clock does not matter.
+var indexScript = script{"73e353e48cd6667be3ff3dc56821beebdac9e35a", `
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[5])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+return 1
 `}
 
 // build makes a command with the given builder.

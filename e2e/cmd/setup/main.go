@@ -58,6 +58,8 @@ func missingPackages() []string {
 		{"npm", []string{"npm"}},
 		{"gcc", []string{"gcc", "libc6-dev"}}, // for the race detector, and the model
 		{"spin", []string{"spin"}},            // for the model
+		{"redis-server", []string{"redis-server"}},
+		{"ip", []string{"iproute2"}}, // for network namespaces
 	} {
 		if _, err := exec.LookPath(program.name); err != nil {
 			missing = append(missing, program.packages...)
