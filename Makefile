@@ -1,10 +1,10 @@
-.PHONY: demo test setup test-go test-model test-e2e lint clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
 	@cd demo && go run .
 
-test: setup test-go test-e2e test-model
+test: setup test-go test-fuzz test-e2e test-model
 
 # What the tests need and the machine lacks. Quiet when nothing is missing.
 setup:
@@ -19,6 +19,11 @@ test-e2e:
 	@cd e2e && go vet ./... && go test -race ./...
 	@cd demo && go vet ./... && go test -race ./...
 
+# A moment of fuzzing, so that no target is broken. go test has run the seeds.
+test-fuzz:
+	@FUZZTIME=1000x tools/fuzz handler oauth session session/bolt session/redis >/dev/null || \
+		{ echo 'make fuzz tells more; the input that failed is in testdata/fuzz'; exit 1; }
+
 # The protocol of refreshing, checked by exhaustive search.
 test-model:
 	@docs/protocol/check.sh
@@ -27,6 +32,14 @@ lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@go vet ./...
 	@go tool -modfile=tools/lint/go.mod golangci-lint run ./...
+
+# Every parser of foreign bytes, FUZZTIME each (10m), one line a target.
+fuzz:
+	@tools/fuzz
+
+# Known vulnerabilities of dependencies. Asks a database on the internet.
+vuln:
+	@tools/vuln/check.sh
 
 clean:
 	@rm -f caddy

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 
 	"github.com/caddyserver/caddy/v2"
@@ -55,13 +56,13 @@ func (a *App) Start() error {
 	for _, s := range a.stores {
 		if s.shared {
 			go func() {
-				if _, err := s.get(); err != nil {
+				if _, err := s.get(context.Background()); err != nil {
 					a.logger.Error("a store cannot be used yet: requests that need a session are answered with status 503 until it can", zap.Error(err))
 				}
 			}()
 			continue
 		}
-		if _, e := s.get(); e != nil {
+		if _, e := s.get(context.Background()); e != nil {
 			err = errors.Join(err, e)
 		}
 	}

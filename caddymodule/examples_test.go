@@ -11,8 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 // Each example is formatted, is a configuration that Caddy accepts with nothing

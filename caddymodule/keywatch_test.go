@@ -263,6 +263,10 @@ func (s *noteStore) Replace(ctx context.Context, id session.ID, item session.Ite
 
 func (s *noteStore) Delete(ctx context.Context, id session.ID) error { return s.Store.Delete(ctx, id) }
 
+func (s *noteStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	return s.Store.Tagged(ctx, tag)
+}
+
 // A running configuration announces its keys, watches their files, and takes
 // leave; one that is only validated does nothing of it.
 func TestKeysOfARunningConfiguration(t *testing.T) {

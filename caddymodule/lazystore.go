@@ -19,6 +19,8 @@ type lazyStore struct {
 	opened atomic.Pointer[session.Store]
 	mu     sync.Mutex
 	closed bool
+	// opening is closed when the attempt that is under way is over.
+	opening chan struct{}
 	// retryAt keeps requests from trying to open all the time.
 	retryAt time.Time
 	err     error
@@ -29,35 +31,81 @@ type lazyStore struct {
 // reopenEvery spaces the attempts to open a store that does not open.
 const reopenEvery = time.Second
 
-func (s *lazyStore) get() (session.Store, error) {
+// get returns the store, and opens it if need be. One attempt is made for all
+// who wait, and nobody waits for longer than the context.
+func (s *lazyStore) get(ctx context.Context) (session.Store, error) {
+	if store := s.opened.Load(); store != nil {
+		return *store, nil
+	}
+	opening, err := s.begin()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-opening:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("opening store: %w", ctx.Err())
+	}
 	if store := s.opened.Load(); store != nil {
 		return *store, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if store := s.opened.Load(); store != nil {
-		return *store, nil
-	}
-	if s.closed {
+	return nil, s.err
+}
+
+// begin returns the attempt that is under way, or begins one.
+func (s *lazyStore) begin() (<-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
 		return nil, session.ErrClosed
-	}
-	if now := time.Now(); now.Before(s.retryAt) {
+	case s.opening != nil:
+		return s.opening, nil
+	case time.Now().Before(s.retryAt):
 		return nil, s.err
 	}
-	store, err := s.open()
-	if shared, ok := store.(session.SharedStore); err == nil && s.shared {
-		if !ok {
-			err = fmt.Errorf("%T says that several processes share it, and is no session.SharedStore", store)
-		} else {
-			shared.Watch(s.changed)
-		}
-	}
-	if err != nil {
+	s.opening = make(chan struct{})
+	go s.attempt()
+	return s.opening, nil
+}
+
+func (s *lazyStore) attempt() {
+	store, err := s.openAndWatch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
 		s.err, s.retryAt = fmt.Errorf("opening store: %w", err), time.Now().Add(reopenEvery)
-		return nil, s.err
+	case s.closed:
+		s.err = session.ErrClosed
+		_ = closeStore(store)
+	default:
+		s.opened.Store(&store)
 	}
-	s.opened.Store(&store)
+	close(s.opening)
+	s.opening = nil
+}
+
+func (s *lazyStore) openAndWatch() (session.Store, error) {
+	store, err := s.open()
+	if err != nil || !s.shared {
+		return store, err
+	}
+	shared, ok := store.(session.SharedStore)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%T says that several processes share it, and is no session.SharedStore", store), closeStore(store))
+	}
+	shared.Watch(s.changed)
 	return store, nil
+}
+
+func closeStore(store session.Store) error {
+	if c, ok := store.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 func (s *lazyStore) close() error {
@@ -65,15 +113,13 @@ func (s *lazyStore) close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	if store := s.opened.Load(); store != nil {
-		if c, ok := (*store).(io.Closer); ok {
-			return c.Close()
-		}
+		return closeStore(*store)
 	}
 	return nil
 }
 
 func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	store, err := s.get()
+	store, err := s.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,7 +127,7 @@ func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item
 }
 
 func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
-	store, err := s.get()
+	store, err := s.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,7 +135,7 @@ func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item
 }
 
 func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	store, err := s.get()
+	store, err := s.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,16 +143,24 @@ func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Ite
 }
 
 func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
-	store, err := s.get()
+	store, err := s.get(ctx)
 	if err != nil {
 		return err
 	}
 	return store.Delete(ctx, id)
 }
 
+func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	store, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.Tagged(ctx, tag)
+}
+
 // ready returns why the store cannot be used now, or nil.
 func (s *lazyStore) ready(ctx context.Context) error {
-	store, err := s.get()
+	store, err := s.get(ctx)
 	if err != nil {
 		return err
 	}
@@ -125,8 +179,8 @@ func (s *lazyStore) ready(ctx context.Context) error {
 // lazySharedStore is a lazyStore that several processes use.
 type lazySharedStore struct{ *lazyStore }
 
-func (s lazySharedStore) shared() (session.SharedStore, error) {
-	store, err := s.get()
+func (s lazySharedStore) shared(ctx context.Context) (session.SharedStore, error) {
+	store, err := s.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +188,7 @@ func (s lazySharedStore) shared() (session.SharedStore, error) {
 }
 
 func (s lazySharedStore) ViewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return err
 	}
@@ -142,7 +196,7 @@ func (s lazySharedStore) ViewCurrent(ctx context.Context, id session.ID, f func(
 }
 
 func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return session.Lease{}, err
 	}
@@ -150,7 +204,7 @@ func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uin
 }
 
 func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return err
 	}
@@ -158,7 +212,7 @@ func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.
 }
 
 func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder session.Holder) error {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,7 +220,7 @@ func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder sess
 }
 
 func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return err
 	}
@@ -177,7 +231,7 @@ func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version ui
 func (s lazySharedStore) Watch(changed func([]session.ID)) { s.changed = changed }
 
 func (s lazySharedStore) Announce(ctx context.Context, topic session.Topic, from session.Holder, note []byte) ([][]byte, error) {
-	store, err := s.shared()
+	store, err := s.shared(ctx)
 	if err != nil {
 		return nil, err
 	}

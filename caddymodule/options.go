@@ -116,7 +116,9 @@ func textOption(usage string, field func(*Handler) *string) option {
 func urlOption(name string, field func(*Handler) *string) option {
 	return option{usage: name + " <url>", parse: func(p *parser, usage string) error {
 		text, err := p.one(usage)
-		if err == nil && !isURL(text) {
+		if err == nil && strings.Contains(text, "@") && !isURL(text) {
+			err = p.Errf("%s is not a URL without user and password: write it whole, such as %s https://login.example.com", name, name)
+		} else if err == nil && !isURL(text) {
 			err = p.Errf("%s '%s' is not a URL: write it whole, such as %s https://login.example.com", name, text, name)
 		}
 		*field(p.handler) = text

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -49,7 +50,9 @@ type RedisStore struct {
 	TLS *RedisTLS `json:"tls,omitempty"`
 
 	config redis.Config
-	id     string
+	// authorities are the certificates that were read.
+	authorities string
+	id          string
 }
 
 // RedisTLS is how to connect to Redis with TLS.
@@ -98,7 +101,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 		}
 	}
 	if s.TLS != nil {
-		s.config.TLS = s.TLS.config(e)
+		s.config.TLS, s.authorities = s.TLS.config(e)
 	}
 	s.id = s.name(e)
 	if e.err != nil {
@@ -110,12 +113,13 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// config makes the TLS configuration. Errors are collected by e.
-func (t *RedisTLS) config(e *expander) *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.text("store redis tls server_name", t.ServerName)}
+// config makes the TLS configuration, and returns the certificates that it
+// trusts. Errors are collected by e.
+func (t *RedisTLS) config(e *expander) (c *tls.Config, authorities string) {
+	c = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.text("store redis tls server_name", t.ServerName)}
 	if len(t.CA) > 0 {
 		c.RootCAs = x509.NewCertPool()
-		e.addCertificates(c.RootCAs, "store redis tls ca", e.texts("store redis tls ca", t.CA))
+		authorities = e.addCertificates(c.RootCAs, "store redis tls ca", e.texts("store redis tls ca", t.CA))
 	}
 	certificate, key := e.text("store redis tls certificate", t.Certificate), e.text("store redis tls key", t.Key)
 	if (certificate == "") != (key == "") {
@@ -134,13 +138,17 @@ func (t *RedisTLS) config(e *expander) *tls.Config {
 		}
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
 	}
-	return c
+	return c, authorities
 }
+
+// idSalt keeps a password that stands in the configuration from being guessed by
+// its hash.
+var idSalt = rand.Text()
 
 // name is the same for the same settings, and tells no secret: where a store is
 // named, so are its servers, and a hash stands for all else.
 func (s *RedisStore) name(e *expander) string {
-	settings, err := json.Marshal(s) //nolint:gosec // it is hashed, and the password is a placeholder
+	settings, err := json.Marshal(s) //nolint:gosec // see idSalt
 	if err != nil {
 		e.fail(err)
 	}
@@ -150,7 +158,7 @@ func (s *RedisStore) name(e *expander) string {
 			hosts = append(hosts, u.Host+u.Path)
 		}
 	}
-	digest := sha256.Sum256(fmt.Appendf(settings, "%q %q %q %q", s.config.URLs, s.config.Username, s.config.SentinelMaster, s.config.Prefix))
+	digest := sha256.Sum256(fmt.Appendf(settings, "%q %q %q %q %q %q", idSalt, s.config.URLs, s.config.Username, s.config.SentinelMaster, s.config.Prefix, s.authorities))
 	return fmt.Sprintf("redis:%s#%x", strings.Join(hosts, ","), digest[:6])
 }
 

@@ -28,6 +28,8 @@ type Error struct {
 	Retry string
 	// SwitchAccount offers to sign in as somebody else.
 	SwitchAccount bool
+	// SignOut offers to sign out.
+	SignOut bool
 	// Err is the cause, for the log.
 	Err error
 
@@ -98,6 +100,8 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.SwitchAccount {
 		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, "select_account"), "Use another account"
+	}
+	if e.SwitchAccount || e.SignOut {
 		p.Post, p.PostText = e.prefix+"/logout", "Sign out"
 	}
 	_ = writePage(w, r, e.Status, p)
@@ -105,6 +109,10 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 
 func badRequest(err error) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
+}
+
+func notFound() *Error {
+	return &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."}
 }
 
 func tooEarly() *Error {
@@ -132,6 +140,14 @@ func storeUnavailable(err error, wanted string) *Error {
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
 		Retry: wanted, Err: err, login: true,
+	}
+}
+
+func logoutUnavailable(err error) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "logout_unavailable", RetryAfter: 5 * time.Second,
+		Title: "You are not signed out yet", Detail: "Your session could not be ended everywhere. Please try again shortly.",
+		SignOut: true, Err: err,
 	}
 }
 

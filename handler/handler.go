@@ -157,6 +157,7 @@ func New(c Config) (*Handler, error) {
 		callbackPath:       {"GET", h.serveCallback},
 		"/logout":          {"GET, HEAD, POST", h.serveLogout},
 		"/logout/callback": {"GET, HEAD", h.serveLoggedOut},
+		backchannelPath:    {"POST", h.serveBackchannelLogout},
 		"/session":         {"GET, HEAD", h.serveSession},
 		"/session/refresh": {"POST", h.serveRefresh},
 	}
@@ -180,7 +181,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	ownAnswer(w)
 	e, ok := h.endpoints[path]
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
-		return h.fail(w, r, &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."})
+		return h.fail(w, r, notFound())
 	}
 	if !methodListed(e.methods, r.Method) {
 		w.Header().Set("Allow", e.methods)
@@ -188,7 +189,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	}
 	// What begins or ends a login must not be replayed from TLS early data
 	// (RFC 8470, section 5.2).
-	if r.TLS != nil && !r.TLS.HandshakeComplete {
+	if isEarly(r) {
 		return h.fail(w, r, tooEarly())
 	}
 	return e.serve(w, r)
@@ -225,6 +226,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		return nil
 	}
 	stripCookies(r, h.readCookies(r))
+	e.setRetryAfter(w)
 	return h.Fail(w, r, e)
 }
 

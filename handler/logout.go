@@ -23,10 +23,6 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, foreign())
 	}
 	c := h.readCookies(r)
-	h.clearAttempts(w, c)
-	if c.present {
-		h.clearSession(w)
-	}
 	var ended session.Ended
 	for _, secret := range c.secrets {
 		e, err := h.Keeper.End(r.Context(), secret, session.EndLogout)
@@ -34,11 +30,20 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		case err == nil:
 			ended = e
 			h.revoke(ended)
+		case errors.Is(err, session.ErrNotEnded):
+			// Whoever has the cookie would go on at another instance. Our user
+			// keeps it, to try again.
+			h.revoke(e)
+			return h.fail(w, r, logoutUnavailable(err))
 		case isUnavailable(err):
 			// It is over in this process, and the record is deleted as soon as the
 			// store can; only the authorization server's part is missing.
 			h.Logger.Warn("logged out, but the store did not answer: the tokens are not revoked", zap.Error(err))
 		}
+	}
+	h.clearAttempts(w, c)
+	if c.present {
+		h.clearSession(w)
 	}
 	return h.leave(w, r, ended)
 }

@@ -69,6 +69,26 @@ func isUnsafe(method string) bool {
 	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
 }
 
+// changesState reports whether a request may do more than read: that is what no
+// page of another site may send with somebody's session.
+func changesState(r *http.Request) bool {
+	// OPTIONS too: a browser's preflight carries no cookie, so this is none.
+	return isUnsafe(r.Method) || r.Method == http.MethodOptions || isWebSocket(r) || overridesMethod(r)
+}
+
+// overridesMethod: an app may take a safe request with such a header for an
+// unsafe one.
+func overridesMethod(r *http.Request) bool {
+	for name := range r.Header {
+		for _, override := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
+			if sameToUpstream(name, override) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // isForeign reports whether an unsafe request or a WebSocket was sent by a page
 // of another site. The session's cookie would go along with it, from sibling
 // subdomains whatever its SameSite attribute. Clients that send neither

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,6 +58,12 @@ func TestUnsafeRequestsFromOtherSites(t *testing.T) {
 			}
 			if !tt.ok && (a.status != 403 || a.problem(t).Code != "cross_origin" || a.header["Set-Cookie"] != nil) {
 				t.Errorf("%s with %q: status %d: %s", method, tt.header, a.status, a.body)
+			}
+		}
+		for _, override := range []string{"X-Http-Method-Override: DELETE", "X-HTTP-METHOD: put", "X_Method_Override: PATCH"} {
+			a := g.get("/api", append(slices.Clone(header), override)...)
+			if tt.ok != (a.passed == 1) || !tt.ok && a.status != 403 {
+				t.Errorf("GET with %s and %q: status %d, the app was asked %d times", override, tt.header, a.status, a.passed)
 			}
 		}
 		for _, method := range []string{"GET", "HEAD"} {

@@ -27,11 +27,10 @@ const (
 
 // relay passes a request on with its session's token, or answers for it.
 func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
-	if r.Method == http.MethodTrace || r.Method == http.MethodConnect && !isExtendedConnect(r) {
+	if isEchoOrTunnel(r) {
 		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This method is not relayed."})
 	}
-	// A request in TLS early data may be a replay (RFC 8470, section 5.2).
-	if isUnsafe(r.Method) && r.TLS != nil && !r.TLS.HandshakeComplete {
+	if isEarly(r) && (isUnsafe(r.Method) || isWebSocket(r)) {
 		return h.fail(w, r, tooEarly())
 	}
 	if h.Authorization == RejectAuthorization && r.Header["Authorization"] != nil {
@@ -41,10 +40,12 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	if !c.valid {
 		return h.relayAnonymous(w, r, c, next)
 	}
-	s, err := h.fresh(r, c)
+	s, err := h.sessionOf(r, c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)
+	case errors.Is(err, errTooEarly):
+		return h.fail(w, r, tooEarly())
 	case errors.Is(err, errTooOld) && isNavigation(r):
 		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), asked: true})
 	case errors.Is(err, errTooOld):
@@ -59,9 +60,21 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	}
 }
 
+// isEchoOrTunnel is for requests that nobody passes on: what echoes our header,
+// and what leads past us. Some servers do not mind the case of a method.
+func isEchoOrTunnel(r *http.Request) bool {
+	if r.Method == http.MethodConnect {
+		return !isExtendedConnect(r)
+	}
+	return strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect)
+}
+
 // relayAnonymous is for a request without a session.
 func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cookies, next func(http.ResponseWriter, *http.Request) error) error {
-	if !h.Optional(r) && !h.isPreflight(r) {
+	if !h.isPreflight(r) && (!h.Optional(r) || hidesDots(r.URL)) {
+		if isEarly(r) {
+			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
+		}
 		if c.ended {
 			// Only whoever finds the end clears the cookie: the answer to an old
 			// one may arrive after a new login has set the next. And only on an
@@ -76,7 +89,10 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cooki
 	}
 	h.SetUser(r, nil)
 	defer h.prepare(r, c, "").restore()
-	return next(w, withoutTrailers(r.Context(), r))
+	guard := h.guardCookies(w, r)
+	err := next(guard, withoutTrailers(r.Context(), r))
+	guard.finish()
+	return err
 }
 
 // withoutTrailers is the request as the next handler gets it. Trailers are left
@@ -91,8 +107,7 @@ func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
 
 // relaySession is for a request with a session.
 func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	// OPTIONS too: a browser's preflight carries no cookie, so this is none.
-	if (isUnsafe(r.Method) || r.Method == http.MethodOptions || isWebSocket(r)) && h.isForeign(r) {
+	if h.isForeign(r) && changesState(r) {
 		return h.fail(w, r, foreign())
 	}
 	h.SetUser(r, s)
@@ -102,11 +117,13 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	ctx, detach := h.Keeper.Attach(r.Context(), s)
 	defer detach()
 	relay := h.relayOnce
-	if h.RetryUnauthorized {
+	if h.RetryUnauthorized && !isEarly(r) {
 		relay = h.relayRetrying
 	}
-	err := relay(w, withoutTrailers(ctx, r), c, s, next)
-	if err != nil && errors.Is(context.Cause(ctx), session.ErrNoSession) {
+	guard := h.guardCookies(w, r)
+	err := relay(guard, withoutTrailers(ctx, r), c, s, next)
+	guard.finish()
+	if err != nil && !guard.wrote && errors.Is(context.Cause(ctx), session.ErrNoSession) {
 		// It ended under way, and the app's answer did not come.
 		return h.unauthenticated(w, r)
 	}
@@ -192,12 +209,11 @@ func stripCookies(r *http.Request, c cookies) {
 // 7.6.1), our header too, and any Upgrade but WebSocket would let the client
 // talk to the app past us.
 func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
-	upgrade := r.Header["Upgrade"]
-	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket")
+	upgrade, connection := r.Header["Upgrade"], r.Header["Connection"]
+	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && namesUpgrade(connection)
 	if upgrade != nil && !webSocket {
 		p.set("Upgrade", nil)
 	}
-	connection := r.Header["Connection"]
 	switch {
 	case webSocket:
 		if len(connection) != 1 || !strings.EqualFold(connection[0], "upgrade") {
@@ -206,6 +222,19 @@ func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
 	case connection != nil:
 		p.set("Connection", nil)
 	}
+}
+
+// namesUpgrade: without that, an Upgrade header means nothing (RFC 9110, section
+// 7.8), and must not come to mean something behind us.
+func namesUpgrade(connection []string) bool {
+	for _, line := range connection {
+		for option := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(option, " \t"), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkHeaderName refuses names for the token's header that mean something else
@@ -222,7 +251,8 @@ func checkHeaderName(name string) error {
 }
 
 // sameToUpstream reports whether an app may take one header name for another:
-// CGI and its heirs know neither case nor the difference of -, _ and dot.
+// CGI and its heirs know neither case nor the difference between -, _ and, some
+// of them, anything else that is neither letter nor digit.
 func sameToUpstream(name, ours string) bool {
 	if len(name) != len(ours) {
 		return false
@@ -240,8 +270,8 @@ func foldHeaderByte(c byte) byte {
 	switch {
 	case 'A' <= c && c <= 'Z':
 		return c + 'a' - 'A'
-	case c == '_' || c == '.':
-		return '-'
+	case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+		return c
 	}
-	return c
+	return '-'
 }

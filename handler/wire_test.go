@@ -17,6 +17,23 @@ import (
 // upstream in place of the app, and returns its address.
 func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address string) {
 	t.Helper()
+	front := httptest.NewServer(proxied(t, g, upstream))
+	t.Cleanup(front.Close)
+	return front.Listener.Addr().String()
+}
+
+// overHTTP2 is overTheWire for HTTP/2 alone. It returns the site's origin.
+func overHTTP2(t *testing.T, g *rig, upstream http.HandlerFunc) (origin string, client http.RoundTripper) {
+	t.Helper()
+	front := httptest.NewUnstartedServer(proxied(t, g, upstream))
+	front.EnableHTTP2 = true
+	front.StartTLS()
+	t.Cleanup(front.Close)
+	return front.URL, front.Client().Transport
+}
+
+func proxied(t *testing.T, g *rig, upstream http.HandlerFunc) http.Handler {
+	t.Helper()
 	back := httptest.NewServer(upstream)
 	t.Cleanup(back.Close)
 	u, err := url.Parse(back.URL)
@@ -24,14 +41,12 @@ func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address strin
 		t.Fatal(err)
 	}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }}
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = g.handler.ServeHTTP(w, r, func(w http.ResponseWriter, r *http.Request) error {
 			proxy.ServeHTTP(w, r)
 			return nil
 		})
-	}))
-	t.Cleanup(front.Close)
-	return front.Listener.Addr().String()
+	})
 }
 
 // send writes a raw request and returns the connection and the answer.
@@ -127,5 +142,29 @@ func TestTrailersCarryNoHeadersOfOurs(t *testing.T) {
 				t.Errorf("%s, announced %q: the app got the trailers %v", name, announced, trailer)
 			}
 		}
+	}
+}
+
+// TestExpectContinue: nobody is asked for a body that will not be looked at.
+func TestExpectContinue(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	got := make(chan string, 1)
+	address := overTheWire(t, g, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got <- string(body)
+	})
+	const head = "POST / HTTP/1.1\nHost: app.test\nContent-Length: 4\nExpect: 100-continue\nCookie: "
+	if _, resp := send(t, address, head+"a=1\n\n"); resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a session: status %d", resp.StatusCode)
+	}
+	conn, resp := send(t, address, head+sessionCookie+"="+g.session("")+"\n\n")
+	if resp.StatusCode != http.StatusContinue {
+		t.Fatalf("with a session: status %d", resp.StatusCode)
+	}
+	if _, err := io.WriteString(conn, "body"); err != nil {
+		t.Fatal(err)
+	}
+	if body := <-got; body != "body" {
+		t.Errorf("the upstream got %q", body)
 	}
 }

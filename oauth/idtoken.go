@@ -17,6 +17,9 @@ import (
 // maxSubject is the longest sub, in bytes (OpenID Connect Core section 2).
 const maxSubject = 255
 
+// idTokenTypes are what an ID token's header may say it is, if anything.
+var idTokenTypes = []string{"JWT"}
+
 // IDToken is a verified ID token.
 type IDToken struct {
 	Issuer, Subject string
@@ -102,7 +105,7 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	header, payload, err := c.verifyJWS(ctx, raw)
+	header, payload, err := c.verifyJWS(ctx, raw, idTokenTypes)
 	if err != nil {
 		return nil, err
 	}

@@ -37,11 +37,11 @@ type claims map[string]json.RawMessage
 // key set only.
 type jwsHeader struct{ alg, kid string }
 
-// verifyJWS checks signature, issuer, audience and times of a token, with the
-// server's keys fetched again if they do not fit.
-func (c *Client) verifyJWS(ctx context.Context, raw string) (jwsHeader, claims, error) {
+// verifyJWS checks type, signature, issuer, audience and times of a token, with
+// the server's keys fetched again if they do not fit.
+func (c *Client) verifyJWS(ctx context.Context, raw string, types []string) (jwsHeader, claims, error) {
 	allowed := c.allowedAlgorithms()
-	header, err := parseHeader(raw, allowed)
+	header, err := parseHeader(raw, allowed, types)
 	if err != nil {
 		return header, nil, err
 	}
@@ -80,8 +80,9 @@ func (c *Client) allowedAlgorithms() []string {
 }
 
 // parseHeader refuses, before any key is looked for, what is not a signed JWT
-// of the expected type.
-func parseHeader(raw string, allowed []string) (jwsHeader, error) {
+// of an expected type, or of none. Access tokens and logout tokens of the same
+// server say what they are: at+jwt, logout+jwt.
+func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 	switch dots := strings.Count(raw, "."); {
 	case len(raw) > maxJWT:
 		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", maxJWT)
@@ -110,10 +111,8 @@ func parseHeader(raw string, allowed []string) (jwsHeader, error) {
 		// RFC 7515 section 4.1.11: extensions that are not understood make
 		// the token invalid, and none is understood here.
 		return h, errors.New("the token's header has crit")
-	case typ != "" && !strings.EqualFold(typ, "JWT"):
-		// Access tokens and logout tokens of the same server say what they
-		// are: at+jwt, logout+jwt.
-		return h, fmt.Errorf("the token's type is %s, not JWT", quote(typ))
+	case typ != "" && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }):
+		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), types[0])
 	}
 	return h, nil
 }

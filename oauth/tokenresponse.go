@@ -177,7 +177,11 @@ func jwtExpiry(token string, sent time.Time) time.Time {
 	}
 	if iat, err := numericDate(members["iat"]); err == nil && iat.Before(exp) {
 		// An exp that is over already is that of a slow clock.
-		if byLifetime := sent.Add(exp.Sub(iat)); byLifetime.Before(exp) || !exp.After(sent) {
+		byLifetime := sent.Add(exp.Sub(iat))
+		if byLifetime.After(sent.Add(maxLifetime)) && !exp.After(sent) {
+			return time.Time{}
+		}
+		if byLifetime.Before(exp) || !exp.After(sent) {
 			return byLifetime
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 const (
 	retryFirst = 100 * time.Millisecond
-	retryMax   = 5 * time.Second
+	retryMax   = 2 * time.Second
 	// storeTimeout bounds one attempt to write outside of a request.
 	storeTimeout = 5 * time.Second
 	// expirySlack keeps an item longer than its session, for uses that a store
@@ -29,7 +29,11 @@ func (k *Keeper) item(secret Secret, id ID, rec *record) (Item, error) {
 	if end := k.absoluteEnd(&rec.hot); end.Before(expires) {
 		expires = end
 	}
-	return Item{Version: version, Expires: expires.Add(expirySlack), Value: value}, nil
+	tags, err := k.site.tags(rec)
+	if err != nil {
+		return Item{}, err
+	}
+	return Item{Version: version, Expires: expires.Add(expirySlack), Value: value, Tags: tags}, nil
 }
 
 // errOvertaken: somebody else has refreshed this session. What they wrote is
@@ -79,7 +83,7 @@ func (k *Keeper) discarded(id ID) error {
 // write seals and writes a record. Where only the last use was written
 // meanwhile, it is merged. On success next carries its new version.
 func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) error {
-	for {
+	for range 16 {
 		item, err := k.item(secret, id, next)
 		if err != nil {
 			return err
@@ -102,7 +106,7 @@ func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) 
 			return readError(err)
 		}
 		switch {
-		case current.version < item.Version:
+		case current.version == item.Version-1:
 			return fmt.Errorf("writing session: %w", ErrConflict)
 		case current.covers(next):
 			// An earlier attempt has landed although it was reported to fail.
@@ -116,6 +120,7 @@ func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) 
 			next.seen = current.seen
 		}
 	}
+	return fmt.Errorf("writing session: %w", ErrConflict) // it changes all the time
 }
 
 // writeUntilLanded repeats a write that failed until it lands or the session
@@ -139,6 +144,13 @@ func (k *Keeper) writeUntilLanded(id ID) {
 	}
 }
 
+// overWhileHeld reports whether a session is over that nobody could write for
+// long. Where others use it too, its last use may be one that only they know.
+func (k *Keeper) overWhileHeld(id ID, h *hot) bool {
+	reason := k.ended(id, h, time.Now())
+	return reason == EndLifetime || reason != "" && k.vault.shared == nil
+}
+
 // retry reports whether there is nothing left to do for this goroutine.
 func (k *Keeper) retry(id ID, entry *overlayEntry) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
@@ -152,7 +164,7 @@ func (k *Keeper) retry(id ID, entry *overlayEntry) bool {
 	}
 	next := *entry.rec
 	err := errOvertaken // so to say: the time has
-	if k.ended(id, &entry.rec.hot, time.Now()) == "" {
+	if !k.overWhileHeld(id, &entry.rec.hot) {
 		err = k.write(ctx, id, entry.secret, &next)
 	}
 	switch {

@@ -16,6 +16,11 @@ var (
 	// ErrNotRefreshable: the session is alive and has no refresh token, so a
 	// newer access token cannot be had.
 	ErrNotRefreshable = errors.New("the session has no refresh token")
+	// ErrNotEnded: a session that was to end is over in this process, and other
+	// processes that use the store do not know it yet.
+	ErrNotEnded = errors.New("the store did not take the end of the session")
+	// ErrReplayed: this logout has been carried out before.
+	ErrReplayed = errors.New("this logout has been carried out before")
 	// ErrClosed: the vault has been closed.
 	ErrClosed = errors.New("closed")
 )
@@ -33,6 +38,7 @@ const (
 	EndNoRefreshToken  EndReason = "no_refresh_token"
 	EndIdentityChanged EndReason = "identity_changed"
 	EndReplaced        EndReason = "replaced_by_login"
+	EndBackchannel     EndReason = "backchannel_logout"
 )
 
 // EndedError reports a session that this very request found at its end. Later

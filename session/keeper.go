@@ -68,7 +68,9 @@ type Session struct {
 	mark uint64 // see live
 }
 
-// Create keeps a new session and returns the secret for its cookie.
+// Create keeps a new session and returns the secret for its cookie. The error is
+// an *UnavailableError: the store failed, or the authorization server has logged
+// the user out since it issued the tokens (EndLoggedOut).
 func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *Session, error) {
 	secret := NewSecret()
 	id := k.site.ID(secret)
@@ -88,7 +90,12 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 	if err == nil {
 		err = k.vault.store.Create(ctx, id, item)
 	}
+	if err == nil {
+		err = k.endIfLoggedOut(ctx, id, who, item.Tags)
+	}
 	if err != nil {
+		// It may be there all the same.
+		k.vault.background(func() { k.dropCreated(id) })
 		return Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
 	}
 	return secret, k.session(id, &rec.hot), nil
@@ -130,9 +137,11 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 	}
 	now := time.Now()
 	if k.ended(id, &h, now) != "" {
+		mark := h.mark
 		if h, err = k.endIfOver(ctx, id, secret); err != nil {
 			return nil, err
 		}
+		h.mark = mark
 	}
 	if now.Sub(h.seen) >= k.touchEvery {
 		k.touch(id, secret, now)
@@ -173,26 +182,67 @@ type Ended struct {
 
 // End ends a session, whatever is in flight. If the store cannot delete the
 // record now, the session is over in this process all the same, and the
-// deletion is repeated until it succeeds. The error is ErrNoSession, or an
-// *UnavailableError when the record could not be read: then its tokens are
-// not known.
+// deletion is repeated until it succeeds.
+//
+// The error is ErrNoSession; or an *UnavailableError when the record could not
+// be read, so that its tokens are not known, or when other processes use the
+// store and it did not take the deletion: for them the session goes on, and
+// ending it has to be repeated. It is ErrNotEnded too, then, and what is known
+// of the session is returned as well.
 func (k *Keeper) End(ctx context.Context, secret Secret, reason EndReason) (Ended, error) {
 	id := k.site.ID(secret)
-	rec, err := k.read(ctx, id, secret)
-	if errors.Is(err, ErrNoSession) {
-		return Ended{}, err
+	if k.endIsOnlyHere(id) {
+		return Ended{}, k.endAgain(ctx, id)
 	}
-	if err != nil && k.vault.overlay.count.Load() >= maxUnsureEnds {
-		return Ended{}, err
+	for tries := 1; ; tries++ {
+		rec, err := k.read(ctx, id, secret)
+		if errors.Is(err, ErrNoSession) {
+			return Ended{}, err
+		}
+		if err != nil && k.vault.overlay.count.Load() >= maxUnsureEnds {
+			return Ended{}, err
+		}
+		if err != nil {
+			_ = k.finish(ctx, id, reason)
+			if k.endIsOnlyHere(id) {
+				err = errEndUnwritten
+			}
+			return Ended{}, err
+		}
+		// Where somebody refreshes at the same time, it is the newest token that
+		// has to be given back.
+		if k.vault.shared != nil && tries < 3 && errors.Is(k.finishAt(ctx, id, rec.version, Holder{}, reason), errAgain) {
+			continue
+		}
+		_ = k.finish(ctx, id, reason) // nothing, if it is ended by now
+		ended := Ended{
+			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
+			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
+		}
+		if k.endIsOnlyHere(id) {
+			return ended, errEndUnwritten
+		}
+		return ended, nil
 	}
-	_ = k.finish(ctx, id, reason)
-	if err != nil {
-		return Ended{}, err
+}
+
+var errEndUnwritten = &UnavailableError{RetryAfter: time.Second, Err: ErrNotEnded}
+
+// endIsOnlyHere reports whether other processes do not know yet that a session
+// has ended.
+func (k *Keeper) endIsOnlyHere(id ID) bool {
+	return k.vault.shared != nil && k.vault.overlay.get(id).isEnd() && k.vault.unwritten(id)
+}
+
+// endAgain repeats an end that the store did not take.
+func (k *Keeper) endAgain(ctx context.Context, id ID) error {
+	if err := k.vault.store.Delete(ctx, id); err != nil {
+		return errEndUnwritten
 	}
-	return Ended{
-		Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
-		RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
-	}, nil
+	if e := k.vault.overlay.get(id); e.isEnd() {
+		k.forgetEnd(id, e)
+	}
+	return ErrNoSession
 }
 
 // maxUnsureEnds bounds how many sessions of which nobody can tell whether they

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -84,11 +85,20 @@ type KeyRing struct {
 // Format keeps keys out of logs, whatever the verb.
 func (*KeyRing) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[key ring]") }
 
-// rootKey is a key and its name, which would otherwise be hashed anew for
-// every record.
+// rootKey is a key with what would otherwise be derived from it anew for every
+// record: its name, and the key of the tags.
 type rootKey struct {
 	Key
-	id keyID
+	id   keyID
+	tags Key
+}
+
+func newRootKey(k Key) (rootKey, error) {
+	tags, err := hkdf.Key(sha256.New, k[:], nil, "oauth_session tags v1", keySize)
+	if err != nil {
+		return rootKey{}, fmt.Errorf("deriving the key of tags: %w", err)
+	}
+	return rootKey{Key: k, id: k.id(), tags: Key(tags)}, nil
 }
 
 // maxKeys bounds a ring, so that it can be announced in one note.
@@ -104,7 +114,11 @@ func NewKeyRing(keys ...Key) (*KeyRing, error) {
 	}
 	r := &KeyRing{list: make([]rootKey, len(keys)), byID: make(map[keyID]*rootKey, len(keys))}
 	for i, k := range keys {
-		r.list[i] = rootKey{k, k.id()}
+		root, err := newRootKey(k)
+		if err != nil {
+			return nil, err
+		}
+		r.list[i] = root
 		if r.byID[r.list[i].id] != nil {
 			return nil, errors.New("the same key is given twice")
 		}

@@ -64,13 +64,30 @@ func (v *Vault) acquire(ctx context.Context, id ID, version uint64) (*hold, erro
 			return nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("taking the lease: %w", err)}
 		}
 		w.saw(lease, began, time.Now())
+		if v.moved(ctx, id, version) {
+			return nil, errAgain
+		}
 		select {
 		case <-ear:
 		case <-time.After(leaseBeat):
+		case <-v.stop.Done():
+			return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
 		case <-ctx.Done():
 			return nil, &UnavailableError{RetryAfter: time.Second, Err: errors.New("another instance takes long to refresh")}
 		}
 	}
+}
+
+// moved reports whether the item has a later version by now. It also sees to it
+// that the next one is pushed: a store may push once for each View.
+func (v *Vault) moved(ctx context.Context, id ID, version uint64) (moved bool) {
+	ctx, cancel := context.WithTimeout(ctx, leaseBeat)
+	defer cancel()
+	_ = v.store.View(ctx, id, func(item Item) error {
+		moved = item.Version > version // less is a copy whose push is on its way
+		return nil
+	})
+	return moved
 }
 
 func (v *Vault) tryAcquire(ctx context.Context, id ID, version uint64, holder Holder, seen Lease) (Lease, error) {
@@ -211,7 +228,8 @@ func (v *Vault) letGo(id ID) {
 	delete(v.holds, id)
 	v.mu.Unlock()
 	h.stop()
-	v.release(id, h.holder)
+	// Behind those who wait for the refresh.
+	v.running.Go(func() { v.release(id, h.holder) })
 }
 
 // unwritten reports whether there is a record, or an end, that the store does

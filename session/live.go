@@ -27,6 +27,14 @@ func (l *live) shard(id ID) *liveShard { return &l.shards[id[0]%64] }
 // been registered.
 func (l *live) mark(id ID) uint64 { return l.shard(id).changes.Load() }
 
+// inUse reports whether a session has requests in progress.
+func (l *live) inUse(id ID) bool {
+	shard := l.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return len(shard.requests[id]) > 0
+}
+
 // changed notes that sessions were changed, or with nil that any may have been,
 // and returns those with requests in progress.
 func (l *live) changed(ids []ID) (inUse []ID) {

@@ -28,9 +28,9 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 	return h, readError(err)
 }
 
-// read reads the whole record as it is now.
+// read reads the whole record as it is now. The result has no mark: what is
+// read past the copies is not pushed, so a request keeps that of its View.
 func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error) {
-	mark := k.vault.live.mark(id)
 	held := k.vault.overlay.get(id)
 	if held.isEnd() {
 		return nil, ErrNoSession
@@ -43,9 +43,13 @@ func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error
 		rec = &record{}
 	}
 	if held.counts(rec.rotation, err) {
-		*rec, err = *held.rec, nil
+		version := rec.version
+		*rec = *held.rec
+		if err == nil && k.vault.shared != nil {
+			rec.version = version // what a step of the store is compared with
+		}
+		err = nil
 	}
-	rec.mark = mark
 	return rec, readError(err)
 }
 

@@ -67,6 +67,7 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 		// flight begun by somebody less demanding. Those who wait share the
 		// result, hence the copy.
 		fresh := f.hot
+		fresh.mark = h.mark
 		h = &fresh
 	}
 }
@@ -77,13 +78,20 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 func (k *Keeper) fly(id ID, secret Secret, d demand) (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
 	defer cancel()
-	for {
+	for tries := 1; ; tries++ {
 		h, err := k.attempt(ctx, id, secret, d)
 		if !errors.Is(err, errAgain) {
 			return h, err
 		}
+		if tries > againAtOnce && !sleep(ctx, leaseBeat) {
+			return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errAgain}
+		}
 	}
 }
+
+// againAtOnce is how often a refresh begins anew without a pause. More is no
+// race any more.
+const againAtOnce = 3
 
 // attempt is one try of a refresh. The error is errAgain if another process
 // was faster with anything.

@@ -27,7 +27,9 @@ type SharedStore interface {
 	// has the given version and the lease is free, or is still exactly what was
 	// seen. The zero Lease is never there to be seen. Otherwise the error is
 	// ErrNotFound if there is no item, ErrConflict if it has another version, or
-	// ErrLeased, and then the lease as it is.
+	// ErrLeased, and then the lease as it is. ErrLeased says that a beat would
+	// have succeeded too: a store that takes no writes now returns another
+	// error, or a holder that cannot beat would look dead.
 	//
 	// A lease lasts until it is released or its item is gone, however long that
 	// is: only another process, watching, can tell that a holder is dead.
@@ -47,7 +49,7 @@ type SharedStore interface {
 
 	// Watch makes the store call changed soon after an item that this process
 	// has read with View was written or removed by anybody, this process
-	// included; nil IDs mean that any may have been. No copy from before the
+	// included; once is enough for each View. Nil IDs mean that any may have been. No copy from before the
 	// change is handed out once changed was called. Changed does not block.
 	// Watch is called once, before the store is used.
 	Watch(changed func(ids []ID))

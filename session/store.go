@@ -17,7 +17,7 @@ var (
 )
 
 // Item is what a store keeps for one session: sealed bytes it cannot read,
-// and the two facts it needs in the clear.
+// and the facts it needs in the clear.
 type Item struct {
 	// Version is 1 for a new item and rises by one with every write.
 	Version uint64
@@ -27,7 +27,22 @@ type Item struct {
 	Expires time.Time
 	// Value is the sealed record.
 	Value []byte
+	// Tags are what Tagged finds the item by: MaxTags at most, none of them
+	// twice. Each write sets them anew. View need not tell them.
+	Tags []Tag
 }
+
+// Tag is what items of one user, or of one login at the authorization server,
+// have in common: a keyed hash, which tells the store nothing and is told by
+// it to nobody.
+type Tag [32]byte
+
+const (
+	// MaxTags is how many tags an item has at most.
+	MaxTags = 2
+	// MaxTagged is how many IDs Tagged returns at most.
+	MaxTagged = 1 << 16
+)
 
 // Store keeps sealed session records. Package storetest holds the tests that
 // every implementation passes.
@@ -54,4 +69,11 @@ type Store interface {
 	// Delete removes the item, whatever its version. Deleting what is not
 	// there is no error.
 	Delete(ctx context.Context, id ID) error
+
+	// Tagged returns the IDs of the items that carry a tag, in any order, each
+	// once. An item whose write has returned nil is among them. An ID may be
+	// listed whose item had the tag and is gone, or has other tags by now, or was
+	// to get it by a write that failed, but no other. Of more than MaxTagged it
+	// returns that many, those that expire last if it can tell.
+	Tagged(ctx context.Context, tag Tag) ([]ID, error)
 }

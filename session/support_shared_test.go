@@ -54,6 +54,7 @@ const (
 	sharedBeat
 	sharedRelease
 	sharedAnnounce
+	sharedTagged
 )
 
 func (op sharedOp) writesItem() bool { return op >= sharedCreate && op <= sharedDeleteAt }
@@ -147,6 +148,9 @@ func (s *sharedState) push(id ID) {
 	for _, u := range s.users {
 		u.mu.Lock()
 		deaf, changed := u.deaf, u.changed
+		if _, tracked := u.copies[id]; !tracked {
+			changed = nil // as Redis: one push for each View
+		}
 		if !deaf {
 			delete(u.copies, id)
 		}
@@ -238,6 +242,14 @@ func (u *sharedUser) Delete(ctx context.Context, id ID) error {
 		u.state.remove(id)
 		return nil
 	})
+}
+
+func (u *sharedUser) Tagged(ctx context.Context, tag Tag) (ids []ID, err error) {
+	err = u.do(ctx, sharedTagged, func() error {
+		ids = u.state.tagged(tag)
+		return nil
+	})
+	return ids, err
 }
 
 func (s *sharedState) remove(id ID) {

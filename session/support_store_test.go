@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,9 +18,10 @@ const (
 	opCreate
 	opReplace
 	opDelete
+	opTagged
 )
 
-func (op storeOp) writes() bool { return op != opView }
+func (op storeOp) writes() bool { return op != opView && op != opTagged }
 
 // storeFault is what goes wrong with one operation. The zero value is nothing.
 type storeFault struct {
@@ -36,7 +38,8 @@ type fakeStore struct {
 	mu     sync.Mutex
 	items  map[ID]Item
 	fault  func(op storeOp) storeFault
-	counts [4]int // operations that were done
+	counts [5]int // operations that were done
+	stale  []ID   // what Tagged lists besides
 }
 
 func newFakeStore() *fakeStore { return &fakeStore{items: map[ID]Item{}} }
@@ -178,8 +181,27 @@ func (s *fakeStore) Delete(ctx context.Context, id ID) error {
 	})
 }
 
+func (s *fakeStore) Tagged(ctx context.Context, tag Tag) (ids []ID, err error) {
+	err = s.do(ctx, opTagged, func() error {
+		ids = s.tagged(tag)
+		return nil
+	})
+	return ids, err
+}
+
+// tagged lists also what has expired. The lock is held.
+func (s *fakeStore) tagged(tag Tag) (ids []ID) {
+	ids = slices.Clone(s.stale)
+	for id, item := range s.items {
+		if slices.Contains(item.Tags, tag) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 func cloneItem(item Item) Item {
-	item.Value = bytes.Clone(item.Value)
+	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
 	return item
 }
 

@@ -22,6 +22,8 @@ type rig struct {
 	vault   *Vault
 	keeper  *Keeper
 	events  *eventLog
+	// messages counts the logouts of the server.
+	messages int
 }
 
 // inBubble runs a test on a rig. When it is over the vault is closed, and a

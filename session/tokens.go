@@ -27,6 +27,9 @@ type Tokens struct {
 type Identity struct {
 	Subject string // `sub`; empty where the server tells nobody's name
 	SID     string // `sid`, the server's name of its own session
+	// IssuedAt is when the server said so at login, by its own clock (`iat` of
+	// the ID token); zero: it did not tell. It is not kept.
+	IssuedAt time.Time
 	// Claims is a JSON object, or empty.
 	Claims json.RawMessage
 }

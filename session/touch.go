@@ -150,11 +150,11 @@ func (v *Vault) retryUses() {
 	})
 }
 
-// retry tries to write all that is noted, one after the other, until one fails.
-// It reports whether anything is left.
+// retry tries to write all that is noted, one after the other, until several
+// fail. It reports whether anything is left.
 func (u *uses) retry() bool {
 	tried := map[ID]bool{}
-	for {
+	for failed := 0; failed < 3; {
 		u.mu.Lock()
 		if len(u.noted) == 0 {
 			u.retrying = false
@@ -178,9 +178,10 @@ func (u *uses) retry() bool {
 		u.mu.Unlock()
 		k.writeUse(id, secret, at)
 		if !u.last(id).IsZero() {
-			return true
+			failed++
 		}
 	}
+	return true
 }
 
 func (k *Keeper) tryWriteUse(ctx context.Context, id ID, secret Secret, at time.Time) error {

@@ -37,7 +37,7 @@ type Vault struct {
 // NewVault returns a vault on a store. The caller closes the store after the
 // vault.
 func NewVault(store Store) *Vault {
-	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, holds: map[ID]*hold{}}
+	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, holds: map[ID]*hold{}, checks: newChecks()}
 	v.stop, v.cancel = context.WithCancel(context.Background())
 	v.over, v.finish = context.WithCancel(context.Background())
 	if shared, ok := store.(SharedStore); ok {

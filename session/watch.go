@@ -66,82 +66,73 @@ func (v *Vault) changed(ids []ID) {
 
 // checks are the sessions with requests in progress that may be over.
 type checks struct {
-	mu      sync.Mutex
-	pending map[ID]struct{}
-	busy    bool
+	mu sync.Mutex
+	// pending holds true for those of which something new was heard while they
+	// were being checked.
+	pending map[ID]bool
+	// Those that could not be checked must not hold up the others.
+	first, again chan struct{}
 }
 
 const (
-	checksAtOnce = 16
-	checkRetry   = time.Second
+	checksAtOnce      = 512
+	checksAgainAtOnce = 64
+	checkRetry        = time.Second
 )
+
+func newChecks() checks {
+	return checks{pending: map[ID]bool{}, first: make(chan struct{}, checksAtOnce), again: make(chan struct{}, checksAgainAtOnce)}
+}
 
 // check finds out, behind the caller, whether sessions are over.
 func (v *Vault) check(ids ...ID) {
 	v.checks.mu.Lock()
 	defer v.checks.mu.Unlock()
-	if v.checks.pending == nil {
-		v.checks.pending = map[ID]struct{}{}
-	}
 	for _, id := range ids {
-		v.checks.pending[id] = struct{}{}
-	}
-	if !v.checks.busy {
-		v.checks.busy = true
-		v.background(v.checkUntilDone)
+		_, busy := v.checks.pending[id]
+		v.checks.pending[id] = busy
+		if !busy {
+			v.background(func() { v.checkUntilKnown(id) })
+		}
 	}
 }
 
-// take returns all that is pending.
-func (c *checks) take() map[ID]struct{} {
+// done reports whether nothing new was heard of a session.
+func (c *checks) done(id ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	pending := c.pending
-	c.pending = nil
-	c.busy = len(pending) > 0
-	return pending
+	if c.pending[id] {
+		c.pending[id] = false
+		return false
+	}
+	delete(c.pending, id)
+	return true
 }
 
-func (v *Vault) checkUntilDone() {
-	for {
-		pending := v.checks.take()
-		if len(pending) == 0 {
-			return
-		}
-		failed := v.checkAll(pending)
-		if len(failed) == 0 {
+// checkUntilKnown ends the requests of a session if that is over. While the
+// store is away they go on: nobody is logged out for that. When it is back, all
+// will be known.
+func (v *Vault) checkUntilKnown(id ID) {
+	slots := v.checks.first
+	for v.live.inUse(id) {
+		slots <- struct{}{}
+		err := v.checkOne(id)
+		<-slots
+		if err == nil {
+			if v.checks.done(id) {
+				return
+			}
 			continue
 		}
-		// The store is away, and the requests go on: nobody is logged out for
-		// that. When it is back, all will be known.
 		select {
 		case <-time.After(checkRetry):
-			v.check(failed...)
 		case <-v.stop.Done():
 			return
 		}
+		slots = v.checks.again
 	}
-}
-
-// checkAll ends the requests of those sessions that are over, and returns those
-// of which the store could not tell.
-func (v *Vault) checkAll(ids map[ID]struct{}) (failed []ID) {
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	slots := make(chan struct{}, checksAtOnce)
-	for id := range ids {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			if v.checkOne(id) != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed = append(failed, id)
-			}
-		})
+	for !v.checks.done(id) {
 	}
-	all.Wait()
-	return failed
 }
 
 func (v *Vault) checkOne(id ID) error {

@@ -37,6 +37,8 @@ func (x *exchange) answer(rejected bool) (keep bool) {
 			lines = append(lines, "Set-Cookie: "+strings.NewReplacer("\r", "", "\n", "").Replace(name)+"=planted; Path=/; Secure")
 		}
 		return x.write(http.StatusOK, lines...)
+	case path == "/u/redirect":
+		return x.write(http.StatusFound, "Location: "+strings.NewReplacer("\r", "", "\n", "").Replace(params.Get("to")))
 	case path == "/u/public-cache":
 		return x.write(http.StatusOK, "Cache-Control: public, max-age=3600", `ETag: "1"`)
 	case path == "/u/slow":
@@ -63,7 +65,11 @@ func (x *exchange) slow(after string) bool {
 
 // write answers with the request as JSON.
 func (x *exchange) write(status int, lines ...string) bool {
-	body, err := json.Marshal(x.req)
+	shown := x.req
+	if x.server.hide {
+		shown = shown.withoutAuthorization()
+	}
+	body, err := json.Marshal(shown)
 	if err != nil {
 		return false
 	}
@@ -71,7 +77,7 @@ func (x *exchange) write(status int, lines ...string) bool {
 		body, _ = json.Marshal(struct { // it could be encoded just before
 			Request
 			Page string `json:"page"`
-		}{x.req, "SECRET-PAGE"})
+		}{shown, "SECRET-PAGE"})
 	}
 	lines = append(lines, "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)))
 	if x.req.Malformed != "" || x.req.closes() {

@@ -13,6 +13,7 @@
 //	/u/sse           an event every 100 ms until the client leaves
 //	/u/401           401 with WWW-Authenticate: Bearer error="invalid_token"
 //	/u/setcookie     sets a cookie of its own and one for each ?name=
+//	/u/redirect      302 to ?to=
 //	/u/public-cache  an answer that any cache may keep
 //	/u/slow?d=2s     answers after d
 //	/admin…          the body also holds SECRET-PAGE

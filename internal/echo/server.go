@@ -24,6 +24,9 @@ type Options struct {
 	// Check, if set, judges the bearer token of each request, "" if there is
 	// not exactly one. False gives 401 and counts in Rejected.
 	Check func(token string) bool
+	// HideAuthorization keeps the values of Authorization out of the answers,
+	// for tests that look for tokens in what a browser gets. The log is whole.
+	HideAuthorization bool
 }
 
 // Server is a running echo app.
@@ -32,6 +35,7 @@ type Server struct {
 	URL string
 
 	check    func(string) bool
+	hide     bool
 	listener net.Listener
 	closing  chan struct{}
 	running  sync.WaitGroup
@@ -54,7 +58,7 @@ func Start(t testing.TB, opts Options) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{
-		URL: "http://" + listener.Addr().String(), check: opts.Check, listener: listener,
+		URL: "http://" + listener.Addr().String(), check: opts.Check, hide: opts.HideAuthorization, listener: listener,
 		closing: make(chan struct{}), conns: map[net.Conn]struct{}{}, changed: make(chan struct{}),
 	}
 	s.running.Go(s.accept)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -52,6 +53,18 @@ func (r Request) Bearer() string {
 		return ""
 	}
 	return token
+}
+
+// withoutAuthorization returns the request with the value of each Authorization
+// line replaced.
+func (r Request) withoutAuthorization() Request {
+	r.Headers = slices.Clone(r.Headers)
+	for i, h := range r.Headers {
+		if strings.EqualFold(h[0], "Authorization") {
+			r.Headers[i][1] = "(hidden)"
+		}
+	}
+	return r
 }
 
 // target returns the path and the query of the request line.

@@ -76,7 +76,9 @@ type ledger struct {
 	families map[string]*family
 	// verifiers are the PKCE verifiers that clients sent.
 	verifiers []string
-	counts    Stats
+	// logoutTokens are those that were made, good or not.
+	logoutTokens []string
+	counts       Stats
 }
 
 func newLedger() ledger {
@@ -130,11 +132,12 @@ func (s *Server) Tokens() []Issued {
 }
 
 // Secrets lists every value that must not show up in logs, answers to
-// browsers or stores: codes, tokens, and the PKCE verifiers that clients sent.
+// browsers or stores: codes, tokens, logout tokens, and the PKCE verifiers that
+// clients sent.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Clone(s.ledger.verifiers)
+	all := slices.Concat(s.ledger.verifiers, s.ledger.logoutTokens)
 	for _, t := range s.ledger.order {
 		all = append(all, t.Value)
 	}

@@ -74,6 +74,9 @@ func (s *Server) cognitoLogout(c *call) answer {
 	return redirect(uri)
 }
 
+// logoutEvent is the member of events that makes a JWT a logout token.
+const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
+
 // Logout says what a logout token is about. Either Subject or SessionID may
 // be empty.
 type Logout struct {
@@ -92,7 +95,7 @@ func (s *Server) LogoutToken(l Logout) (string, error) {
 	claims := map[string]any{
 		"iss": s.issuer(s.knobs), "aud": l.ClientID, "jti": canary("jti_"),
 		"iat": s.knobs.stamp(now), "exp": s.knobs.stamp(now.Add(2 * time.Minute)),
-		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}},
+		"events": map[string]any{logoutEvent: map[string]any{}},
 	}
 	if l.Subject != "" {
 		claims["sub"] = l.Subject
@@ -100,7 +103,11 @@ func (s *Server) LogoutToken(l Logout) (string, error) {
 	if l.SessionID != "" {
 		claims["sid"] = l.SessionID
 	}
-	return s.sign(s.knobs, "logout+jwt", claims, &family{client: s.clients[l.ClientID]}, "", l.Edit)
+	token, err := s.sign(s.knobs, "logout+jwt", claims, &family{client: s.clients[l.ClientID]}, "", l.Edit)
+	if err == nil {
+		s.ledger.logoutTokens = append(s.ledger.logoutTokens, token)
+	}
+	return token, err
 }
 
 // SendLogout posts a logout token to the client's BackchannelLogoutURI and

@@ -5,8 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -89,5 +91,37 @@ func TestBackchannelLogout(t *testing.T) {
 	}
 	if _, err := g.as.SendLogout(t.Context(), app.Client(), "nobody", token); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("unknown client: %v", err)
+	}
+}
+
+// TestLogoutDefects: each spoils the token, and leaves a trace among the secrets.
+func TestLogoutDefects(t *testing.T) {
+	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	seen := map[string]string{}
+	for _, d := range LogoutDefects() {
+		token, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", Edit: d.Edit})
+		if err != nil {
+			t.Errorf("%s: %v", d.Name, err)
+		}
+		if seen[d.Name] != "" || !slices.Contains(g.as.Secrets(), token) {
+			t.Errorf("%s is there twice, or its token is no secret", d.Name)
+		}
+		seen[d.Name] = token
+		keys, claims := g.published(), jwt.MapClaims{}
+		_, err = jwt.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
+			key, ok := keys[t.Header["kid"].(string)]
+			if !ok || t.Header["crit"] != nil || t.Header["typ"] != "logout+jwt" {
+				return nil, jwt.ErrTokenUnverifiable
+			}
+			return key, nil
+		}, jwt.WithValidMethods([]string{"ES256"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithIssuer(g.as.URL), jwt.WithAudience("app"))
+		events, _ := claims["events"].(map[string]any)
+		_, event := events[logoutEvent].(map[string]any)
+		aud, _ := claims.GetAudience()
+		iat, _ := claims.GetIssuedAt()
+		if err == nil && event && claims["nonce"] == nil && claims["jti"] != nil && claims["sub"] != nil && claims["azp"] == nil &&
+			len(aud) == 1 && iat != nil && time.Since(iat.Time) < time.Minute {
+			t.Errorf("%s leaves the token good", d.Name)
+		}
 	}
 }

@@ -120,7 +120,7 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 // Create implements [session.Store]. If ctx ends first, the write may still
 // happen.
 func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
-	encoded := encodeItem(item)
+	encoded, tags := encodeItem(item), encodeTags(item.Tags)
 	return s.write(ctx, func(tx *bbolt.Tx) error {
 		_, found, err := lookup(tx, id, time.Now())
 		if err != nil {
@@ -132,6 +132,9 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if err := putIndex(tx, id, item.Expires); err != nil {
 			return err
 		}
+		if err := setTags(tx, id, tags); err != nil {
+			return err
+		}
 		return putItem(tx, id, encoded)
 	})
 }
@@ -139,7 +142,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 // Replace implements [session.Store]. If ctx ends first, the write may still
 // happen.
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	encoded := encodeItem(item)
+	encoded, tags := encodeItem(item), encodeTags(item.Tags)
 	return s.write(ctx, func(tx *bbolt.Tx) error {
 		old, found, err := lookup(tx, id, time.Now())
 		if err != nil {
@@ -149,6 +152,9 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 			return session.ErrConflict
 		}
 		// The index is not touched: the sweep moves the old entry.
+		if err := setTags(tx, id, tags); err != nil {
+			return err
+		}
 		return putItem(tx, id, encoded)
 	})
 }
@@ -160,7 +166,7 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 		if _, _, err := lookup(tx, id, time.Now()); err != nil {
 			return err
 		}
-		// Its entry in the index stays until the sweep comes by.
+		// Its entry in the index of the sweep stays until that comes by.
 		return deleteItem(tx, id)
 	})
 }
@@ -188,7 +194,7 @@ func deleteItem(tx *bbolt.Tx, id session.ID) error {
 	if err := tx.Bucket(itemsBucket).Delete(id[:]); err != nil {
 		return fmt.Errorf("deleting session: %w", err)
 	}
-	return nil
+	return setTags(tx, id, nil)
 }
 
 // Interface guard

@@ -13,6 +13,11 @@ import (
 //	store     "format" → version of the layout, 8 bytes
 //	sessions  ID → version (8) ‖ expiry (8) ‖ value
 //	sweep     hour (8) ‖ ID → nothing
+//	tagged    tag ‖ ID → nothing
+//	tags      ID → its tags, one after the other
+//
+// The last two are missing from files of the first release, and made by Open.
+// Its items have no tags until they are written again.
 //
 // All numbers are big-endian. An item's expiry is in milliseconds since 1970,
 // signed; an hour is counted from 1970 too.
@@ -24,6 +29,9 @@ var (
 	itemsBucket = []byte("sessions")
 	indexBucket = []byte("sweep")
 	metaBucket  = []byte("store")
+
+	taggedBucket = []byte("tagged")
+	tagsBucket   = []byte("tags")
 
 	formatKey = []byte("format")
 )

@@ -61,22 +61,26 @@ func closeFile(db *bbolt.DB) error {
 	return nil
 }
 
-// prepareFormat fills an empty file. It writes nothing to a file that is
-// already in our format.
+// prepareFormat fills an empty file, and adds what one of the first release
+// lacks. It writes nothing to a file that is complete.
 func prepareFormat(db *bbolt.DB) error {
-	var empty bool
+	var empty, complete bool
 	err := db.View(func(tx *bbolt.Tx) (err error) {
 		empty, err = checkFormat(tx)
+		complete = tx.Bucket(taggedBucket) != nil && tx.Bucket(tagsBucket) != nil
 		return err
 	})
-	if err != nil || !empty {
+	if err != nil || complete {
 		return err
 	}
 	return db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{itemsBucket, indexBucket, metaBucket} {
-			if _, err := tx.CreateBucket(name); err != nil {
+		for _, name := range [][]byte{itemsBucket, indexBucket, metaBucket, taggedBucket, tagsBucket} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return fmt.Errorf("creating bucket: %w", err)
 			}
+		}
+		if !empty {
+			return nil
 		}
 		return tx.Bucket(metaBucket).Put(formatKey, binary.BigEndian.AppendUint64(nil, formatVersion))
 	})

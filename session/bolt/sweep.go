@@ -92,6 +92,9 @@ func dueEntries(tx *bbolt.Tx, now time.Time) []indexKey {
 	var due []indexKey
 	c := tx.Bucket(indexBucket).Cursor()
 	for k, _ := c.First(); k != nil && len(due) < sweepLimit; k, _ = c.Next() {
+		if len(k) != len(indexKey{}) {
+			continue // not ours
+		}
 		entry := indexKey(k)
 		if entry.hour() > hourOf(now) {
 			break

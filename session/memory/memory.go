@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,9 +26,12 @@ const sweepInterval = 5 * time.Minute
 // is held.
 type Store struct {
 	// items maps session.ID to *session.Item. What an entry points to never
-	// changes: a write swaps the pointer, so readers need no lock, and an
-	// unchanged pointer proves an unchanged item.
+	// changes: a write swaps the pointer, so readers need no lock.
 	items sync.Map
+
+	mu sync.Mutex // of those who write
+	// tagged has the items of each tag, expired ones too until they are swept.
+	tagged map[session.Tag]map[session.ID]struct{}
 
 	stop    func()
 	stopped chan struct{}
@@ -36,7 +40,7 @@ type Store struct {
 // New returns an empty store. Close stops its sweep.
 func New() *Store {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Store{stop: cancel, stopped: make(chan struct{})}
+	s := &Store{tagged: map[session.Tag]map[session.ID]struct{}{}, stop: cancel, stopped: make(chan struct{})}
 	go s.sweepUntil(ctx.Done())
 	return s
 }
@@ -63,37 +67,27 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 
 // Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("writing session to memory: %w", err)
-	}
-	item.Value = bytes.Clone(item.Value)
-	for {
-		old, exists := s.items.LoadOrStore(id, &item)
-		switch {
-		case !exists:
-			return nil
-		case !expired(old.(*session.Item)):
-			return session.ErrConflict
-		case s.items.CompareAndSwap(id, old, &item):
-			return nil
-		}
-		// The expired item was swept or overwritten this very moment.
-	}
+	return s.write(ctx, id, item, func(old *session.Item) bool { return old == nil })
 }
 
 // Replace implements [session.Store].
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	return s.write(ctx, id, item, func(old *session.Item) bool { return old != nil && old.Version+1 == item.Version })
+}
+
+// write keeps a copy of the item if the one that lives, or nil, is right.
+func (s *Store) write(ctx context.Context, id session.ID, item session.Item, right func(old *session.Item) bool) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing session to memory: %w", err)
 	}
-	old := s.live(id)
-	if old == nil || old.Version+1 != item.Version {
+	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !right(s.live(id)) {
 		return session.ErrConflict
 	}
-	item.Value = bytes.Clone(item.Value)
-	if !s.items.CompareAndSwap(id, old, &item) {
-		return session.ErrConflict
-	}
+	old, _ := s.items.Swap(id, &item)
+	s.tag(id, old, item.Tags)
 	return nil
 }
 
@@ -102,8 +96,47 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("deleting session from memory: %w", err)
 	}
-	s.items.Delete(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, _ := s.items.LoadAndDelete(id)
+	s.tag(id, old, nil)
 	return nil
+}
+
+// Tagged implements [session.Store].
+func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("looking up a tag in memory: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]session.ID, 0, min(len(s.tagged[tag]), session.MaxTagged))
+	for id := range s.tagged[tag] {
+		if len(ids) == session.MaxTagged {
+			break
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// tag makes an item found by these tags, and not any more by those that the old
+// one had, which is nil or a *session.Item. The lock is held.
+func (s *Store) tag(id session.ID, old any, tags []session.Tag) {
+	if old != nil {
+		for _, tag := range old.(*session.Item).Tags {
+			delete(s.tagged[tag], id)
+			if len(s.tagged[tag]) == 0 {
+				delete(s.tagged, tag)
+			}
+		}
+	}
+	for _, tag := range tags {
+		if s.tagged[tag] == nil {
+			s.tagged[tag] = map[session.ID]struct{}{}
+		}
+		s.tagged[tag][id] = struct{}{}
+	}
 }
 
 // live returns the item under id, or nil if there is none or its time is over.
@@ -136,8 +169,13 @@ func (s *Store) sweep() { s.items.Range(s.collect) }
 // collect drops an entry of the map if it has expired, unless it was replaced
 // since the walk came by.
 func (s *Store) collect(id, item any) bool {
-	if expired(item.(*session.Item)) {
-		s.items.CompareAndDelete(id, item)
+	if !expired(item.(*session.Item)) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.items.CompareAndDelete(id, item) {
+		s.tag(id.(session.ID), item, nil)
 	}
 	return true
 }

@@ -94,3 +94,39 @@ func (s *Store) len() int {
 	s.items.Range(func(any, any) bool { n++; return true })
 	return n
 }
+
+// TestTagsGoWithTheirItem: the index keeps nothing of what is gone.
+func TestTagsGoWithTheirItem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t)
+		item := session.Item{Version: 1, Expires: time.Now().Add(time.Hour), Tags: []session.Tag{{1}, {2}}}
+		for i := range 3 {
+			if err := s.Create(t.Context(), session.ID{byte(i)}, item); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := item
+		next.Version, next.Tags = 2, []session.Tag{{1}}
+		if err := s.Replace(t.Context(), session.ID{0}, next); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(t.Context(), session.ID{1}); err != nil {
+			t.Fatal(err)
+		}
+		tagged := func(tag byte) int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.tagged[session.Tag{tag}])
+		}
+		if a, b := tagged(1), tagged(2); a != 2 || b != 1 {
+			t.Errorf("%d and %d items have the tags, want 2 and 1", a, b)
+		}
+		time.Sleep(time.Hour + sweepInterval)
+		synctest.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.tagged) != 0 {
+			t.Errorf("after everything expired the index has %d tags", len(s.tagged))
+		}
+	})
+}

@@ -14,7 +14,7 @@ import (
 // rights is the least that a user needs, as in docs/redis.md. Each is for one
 // kind of server or setting besides what its name says.
 var (
-	rights         = []string{"+client|tracking", "+client|caching", "+multi", "+exec", "+get", "+pttl", "+set", "+del", "+eval", "+evalsha", "+pexpire", "+time", "+hlen", "+hset", "+hgetall", "+hdel"}
+	rights         = []string{"+client|tracking", "+client|caching", "+multi", "+exec", "+get", "+pttl", "+set", "+del", "+eval", "+evalsha", "+pexpire", "+time", "+hlen", "+hset", "+hgetall", "+hdel", "+zadd", "+zrange", "+zremrangebyscore", "+zremrangebyrank"}
 	sentinelRights = []string{"+role"}
 	clusterRights  = []string{"+cluster|slots", "+cluster|shards", "+asking"}
 	replicaRights  = []string{"+wait"}
@@ -56,8 +56,10 @@ func everything(t *testing.T, s *Store) error {
 	id, other, holder := newID(), newID(), newHolder()
 	look := func(session.Item) error { return nil }
 	lease, acquired := session.Lease{Holder: holder}, error(nil)
+	tagged, tag := newItem(1, "1"), session.Tag(newID())
+	tagged.Tags = []session.Tag{tag}
 	errs := []error{
-		s.Create(ctx, id, newItem(1, "1")),
+		s.Create(ctx, id, tagged),
 		s.View(ctx, id, look),
 		s.ViewCurrent(ctx, id, look),
 		s.Replace(ctx, id, newItem(2, "2")),
@@ -67,6 +69,7 @@ func everything(t *testing.T, s *Store) error {
 		s.Create(ctx, other, newItem(1, "1")),
 		s.Release(ctx, other, holder),
 		s.Delete(ctx, other),
+		func() error { _, err := s.Tagged(ctx, tag); return err }(),
 	}
 	for range 2 {
 		_, err := s.Announce(ctx, session.Topic{1}, holder, []byte("note"))

@@ -18,11 +18,16 @@ import (
 //	<prefix>:{<id>}:lease     holder (16 bytes) ‖ beat
 //	<prefix>:{<id>}:landed    nothing; see Store.replicated
 //	<prefix>:notes:{<topic>}  hash: holder → time ‖ note
+//	<prefix>:tag:{<tag>}      sorted set: ID, by when it is no longer listed
+//	<prefix>:tag:{<tag>}:landed  as above
 //
-// IDs and topics are in base64url. An expiry is in milliseconds since 1970,
-// signed; the time of a note is too, by the clock of the server. The braces
+// IDs, topics and tags are in base64url, but for the IDs in a set, which are
+// bytes. An expiry is in milliseconds since 1970,
+// signed, and so is the score in a set; the time of a note is too, by the clock
+// of the server. The braces
 // make the keys of a session live in the same slot of a cluster. Every key has
-// a time to live: items and leases that of the item, notes a minute.
+// a time to live: items and leases that of the item, notes a minute, sets that of
+// the last in them.
 const (
 	itemHeaderSize = 8 + 8
 	leaseSize      = len(session.Holder{}) + 8
@@ -36,11 +41,11 @@ var keyEncoding = base64.RawURLEncoding.Strict()
 
 // keyspace makes and reads the names of keys.
 type keyspace struct {
-	items, notes string // up to and with the opening brace
+	items, notes, tags string // up to and with the opening brace
 }
 
 func newKeyspace(prefix string) keyspace {
-	return keyspace{items: prefix + ":{", notes: prefix + ":notes:{"}
+	return keyspace{items: prefix + ":{", notes: prefix + ":notes:{", tags: prefix + ":tag:{"}
 }
 
 func (k keyspace) item(id session.ID) string { return wrap(k.items, id, "}") }
@@ -50,6 +55,10 @@ func (k keyspace) lease(id session.ID) string { return wrap(k.items, id, "}:leas
 func (k keyspace) landed(id session.ID) string { return wrap(k.items, id, "}:landed") }
 
 func (k keyspace) note(topic session.Topic) string { return wrap(k.notes, topic, "}") }
+
+func (k keyspace) tag(tag session.Tag) string { return wrap(k.tags, tag, "}") }
+
+func (k keyspace) tagLanded(tag session.Tag) string { return wrap(k.tags, tag, "}:landed") }
 
 // wrap makes a key with one allocation: it is part of every cached read.
 func wrap(before string, name [32]byte, after string) string {
@@ -69,8 +78,8 @@ func (k keyspace) id(key string) (id session.ID, ok bool) {
 	if !ok || len(name) != keyEncoding.EncodedLen(len(id)) {
 		return id, false
 	}
-	_, err := keyEncoding.Decode(id[:], []byte(name))
-	return id, err == nil
+	n, err := keyEncoding.Decode(id[:], []byte(name))
+	return id, err == nil && n == len(id) // the decoder passes over line ends
 }
 
 func encodeItem(item session.Item) string {

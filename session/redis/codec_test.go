@@ -16,7 +16,7 @@ func TestOnlyItemKeysHaveIDs(t *testing.T) {
 	}
 	for _, other := range []string{
 		"", "p:{}", "p:{", key[:len(key)-1], key + "}", strings.ToUpper(key[:2]) + key[2:],
-		k.lease(id), k.landed(id), k.note(session.Topic(id)), newKeyspace("pp").item(id), newKeyspace("p:notes").item(id),
+		k.lease(id), k.landed(id), k.note(session.Topic(id)), k.tag(session.Tag(id)), k.tagLanded(session.Tag(id)), newKeyspace("pp").item(id), newKeyspace("p:notes").item(id), newKeyspace("p:tag").item(id),
 		key[:len(key)-2] + "=}", key[:len(key)-2] + "_}", // not how 32 bytes are encoded
 	} {
 		if got, ok := k.id(other); ok {

@@ -32,11 +32,12 @@ const (
 	topologyInterval = 5 * time.Second
 )
 
-// Sizes for each connection: there is one to each server, and a few more if
-// Config.Replicas is set.
+// Sizes for each connection: there is one to each server, and up to
+// replicatedAtOnce more if Config.Replicas is set.
 const (
-	cacheSize  = 32 << 20
-	bufferSize = 64 << 10
+	cacheSize        = 32 << 20
+	bufferSize       = 64 << 10
+	replicatedAtOnce = 32
 )
 
 // Config says where the server is and who we are there.
@@ -111,6 +112,7 @@ func (c Config) options() (rueidis.ClientOption, error) {
 	// One connection to a server, so that pushes and answers come in the order
 	// of what happened.
 	opt.PipelineMultiplex = -1
+	opt.BlockingPoolSize = replicatedAtOnce
 	opt.ShuffleInit = true
 	opt.DisableRetry = true // [Store.try] does it: bounded, and writes too
 	if c.SentinelMaster != "" {

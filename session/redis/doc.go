@@ -18,7 +18,9 @@
 //
 // # Time limits
 //
-// Every call ends within 2 seconds, or earlier if its context does. Within
+// Every call of an open store ends within 2 seconds, or earlier if its context
+// does; with Config.Replicas and more writes at a time than connections for
+// them, within 2 seconds of its turn. Within
 // them it is repeated over lost connections, a failover and a moving slot. It
 // may end up to 2 seconds later where it waits for a connection that another
 // call is making: 1 if the server is frozen, where only the greeting takes

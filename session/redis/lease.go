@@ -38,6 +38,9 @@ func (s *Store) Acquire(ctx context.Context, id session.ID, version uint64, hold
 		}
 		return err
 	})
+	if tries > 1 && errors.Is(err, session.ErrConflict) {
+		_ = s.Release(ctx, id, holder) // perhaps the first try won, and the item was written since
+	}
 	if err != nil {
 		return lease, answer("acquiring lease in redis", err)
 	}
@@ -50,6 +53,9 @@ func readLease(res rueidis.RedisResult) (session.Lease, error) {
 	if err != nil {
 		return session.Lease{}, err
 	}
+	if len(parts) == 0 {
+		return session.Lease{}, errMalformed
+	}
 	code, err := parts[0].AsInt64()
 	switch {
 	case err != nil:
@@ -58,6 +64,8 @@ func readLease(res rueidis.RedisResult) (session.Lease, error) {
 		return session.Lease{}, session.ErrNotFound
 	case code == acquireMoved:
 		return session.Lease{}, session.ErrConflict
+	case code != acquireBusy && code != acquireWon, len(parts) < 2:
+		return session.Lease{}, errMalformed
 	}
 	text, err := parts[1].ToString()
 	if err != nil {

@@ -28,8 +28,12 @@ type Store struct {
 	client   rueidis.Client
 	keys     keyspace
 	replicas int64
+	indexed  indexed
 	changed  atomic.Pointer[func([]session.ID)]
 	closed   atomic.Bool
+	// waiting bounds the writes that wait for replicas, each on a connection of
+	// its own.
+	waiting chan struct{}
 }
 
 // Check returns what is wrong with the configuration, as far as that can be told
@@ -54,7 +58,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	s := &Store{waiting: make(chan struct{}, replicatedAtOnce)}
 	if s.keys, err = c.keyspace(); err != nil {
 		return nil, err
 	}
@@ -166,8 +170,8 @@ func readItem(res rueidis.RedisResult, now time.Time) (session.Item, error) {
 		return session.Item{}, err
 	}
 	item, err := decodeItem(b)
-	if err == nil && !now.Before(item.Expires) {
-		err = session.ErrNotFound
+	if err != nil || !now.Before(item.Expires) {
+		err = session.ErrNotFound // what nobody wrote here is no session either
 	}
 	return item, err
 }

@@ -10,6 +10,7 @@ func TestScriptHashes(t *testing.T) {
 	for name, s := range map[string]script{
 		"replace": replaceScript, "deleteAt": deleteAtScript, "acquire": acquireScript,
 		"beat": beatScript, "release": releaseScript, "announce": announceScript,
+		"index": indexScript,
 	} {
 		sum := sha1.Sum([]byte(s.lua))
 		if want := hex.EncodeToString(sum[:]); s.sha != want {

@@ -22,6 +22,9 @@ func (s *Store) Watch(changed func(ids []session.ID)) { s.changed.Store(&changed
 // switched from is closed, so that every way to lose track of copies ends
 // here.
 func (s *Store) invalidated(keys []rueidis.RedisMessage) {
+	if keys == nil {
+		s.indexed.forgetAll()
+	}
 	changed := s.changed.Load()
 	if changed == nil {
 		return

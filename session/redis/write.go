@@ -23,6 +23,9 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if life <= 0 {
 			return s.createExpired(ctx, id)
 		}
+		if err := s.index(ctx, id, item); err != nil {
+			return err
+		}
 		err := s.durable(id)(ctx, func(b rueidis.Builder) rueidis.Completed {
 			return b.Set().Key(s.keys.item(id)).Value(encodeItem(item)).Nx().PxMilliseconds(life).Build()
 		}).Error()
@@ -62,6 +65,9 @@ func (s *Store) holds(ctx context.Context, id session.ID, item session.Item) boo
 // write and return ErrConflict.
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	return s.change(ctx, "writing session to redis", func(ctx context.Context) rueidis.RedisResult {
+		if err := s.index(ctx, id, item); err != nil {
+			return rueidis.NewErrorResult(err)
+		}
 		return replaceScript.alone(ctx, s.durable(id), s.keys.item(id), s.keys.lease(id),
 			encodeVersion(item.Version-1), encodeItem(item), strconv.FormatInt(lifetime(item.Expires), 10))
 	})
@@ -113,6 +119,7 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	if err != nil {
 		return answer("deleting session from redis", err)
 	}
+	s.indexed.forget(id)
 	return nil
 }
 
@@ -125,7 +132,7 @@ func (s *Store) durable(id session.ID) send {
 	key := s.keys.item(id)
 	return func(ctx context.Context, command build) rueidis.RedisResult {
 		if s.replicas > 0 {
-			res := s.replicated(ctx, id, command)
+			res := s.replicated(ctx, s.keys.landed(id), command)
 			_ = s.client.Do(ctx, s.client.B().Pttl().Key(key).Build()) // a failure closes the connection, and the copies with it
 			return res
 		}
@@ -139,12 +146,18 @@ func (s *Store) durable(id session.ID) send {
 // for itself; and a write that certainly happens, because the command may have
 // found that an earlier try, whose answer was lost or bad, had done it all:
 // then it is that try which the replicas must have.
-func (s *Store) replicated(ctx context.Context, id session.ID, command build) rueidis.RedisResult {
+func (s *Store) replicated(ctx context.Context, landed string, command build) rueidis.RedisResult {
+	select {
+	case s.waiting <- struct{}{}:
+		defer func() { <-s.waiting }()
+	case <-ctx.Done():
+		return rueidis.NewErrorResult(ctx.Err())
+	}
 	conn, release := s.client.Dedicate()
 	defer release()
 	b := conn.B()
 	res := conn.DoMulti(ctx, command(b),
-		b.Set().Key(s.keys.landed(id)).Value("").PxMilliseconds(replicaTimeout).Build(),
+		b.Set().Key(landed).Value("").PxMilliseconds(replicaTimeout).Build(),
 		b.Wait().Numreplicas(s.replicas).Timeout(replicaTimeout).Build())
 	if err := res[0].Error(); err != nil && !rueidis.IsRedisNil(err) {
 		return res[0]

@@ -5,6 +5,7 @@ package storetest_test
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 	if _, ok := s.items[id]; ok {
 		return session.ErrConflict
 	}
-	item.Value = bytes.Clone(item.Value)
+	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
 	s.items[id] = item
 	return nil
 }
@@ -106,7 +107,7 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 	if !ok || !time.Now().Before(old.Expires) || old.Version+1 != item.Version {
 		return session.ErrConflict
 	}
-	item.Value = bytes.Clone(item.Value)
+	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
 	s.items[id] = item
 	return nil
 }
@@ -120,6 +121,23 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	defer s.mu.Unlock()
 	delete(s.items, id)
 	return nil
+}
+
+// Tagged implements session.Store. It looks at every item, which is only good
+// for few.
+func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var ids []session.ID
+	for id, item := range s.items {
+		if slices.Contains(item.Tags, tag) && len(ids) < session.MaxTagged {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // TestStore belongs into a file of its own, next to the store.

@@ -43,6 +43,11 @@ var agingChecks = []check{
 		"Collecting garbage takes no item before its time.",
 		outlivesSweep,
 	},
+	{
+		"tagged for its life",
+		"An item is found by its tags as long as it is there, however often Replace moves its end.",
+		taggedForLife,
+	},
 }
 
 // sharedAgingChecks are what agingChecks are, for shared stores.

@@ -208,6 +208,10 @@ func (c crossed) View(ctx context.Context, id session.ID, f func(session.Item) e
 	return c.reader.ViewCurrent(ctx, id, f)
 }
 
+func (c crossed) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	return c.reader.Tagged(ctx, tag)
+}
+
 // settled writes to one store and reads from another, maybe from its copies. A
 // write returns when the reader's View has caught up.
 type settled struct {
@@ -217,6 +221,10 @@ type settled struct {
 
 func (s settled) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	return s.reader.View(ctx, id, f)
+}
+
+func (s settled) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	return s.reader.Tagged(ctx, tag)
 }
 
 func (s settled) Create(ctx context.Context, id session.ID, item session.Item) error {

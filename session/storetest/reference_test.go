@@ -166,6 +166,10 @@ func (d *data) DeleteAt(ctx context.Context, id session.ID, version uint64, hold
 	})
 }
 
+func (d *data) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	return d.items.Tagged(ctx, tag)
+}
+
 func (d *data) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

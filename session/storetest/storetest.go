@@ -100,7 +100,7 @@ func alone(open func(t *testing.T) session.Store) func(t *testing.T) (a, b sessi
 
 // allChecks returns the checks of every store that need no fake time.
 func allChecks() []check {
-	return slices.Concat(viewChecks, writeChecks, expiryChecks, concurrencyChecks)
+	return slices.Concat(viewChecks, writeChecks, tagChecks, expiryChecks, concurrencyChecks)
 }
 
 // sharedChecks returns the checks of shared stores that need no fake time.

@@ -22,7 +22,10 @@ type broken struct {
 	create  func(ctx context.Context, id session.ID, item session.Item) error
 	replace func(ctx context.Context, id session.ID, item session.Item) error
 	delete  func(ctx context.Context, id session.ID) error
+	tagged  taggedFunc
 }
+
+type taggedFunc = func(ctx context.Context, tag session.Tag) ([]session.ID, error)
 
 func (b *broken) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	if b.view != nil {
@@ -52,6 +55,13 @@ func (b *broken) Delete(ctx context.Context, id session.ID) error {
 	return b.Store.Delete(ctx, id)
 }
 
+func (b *broken) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+	if b.tagged != nil {
+		return b.tagged(ctx, tag)
+	}
+	return b.Store.Tagged(ctx, tag)
+}
+
 // saboteurs breaks one rule each: the check under the same name must notice.
 var saboteurs = map[string]func(b *broken){
 	"View/missing":          missingIsNil,
@@ -70,6 +80,19 @@ var saboteurs = map[string]func(b *broken){
 	"Replace/copy":          replaceKeepsSlice,
 	"Delete/any version":    deleteFirstVersionOnly,
 	"Delete/missing":        deleteMissingFails,
+	"Tagged/Create":         createDropsTags,
+	"Tagged/none":           taggedListsAll,
+	"Tagged/tags":           shortTags,
+	"Tagged/both":           keepsOneTag,
+	"Tagged/many":           listsTheFirst,
+	"Tagged/once":           listsTwice,
+	"Tagged/Replace":        replaceKeepsTags,
+	"Tagged/late":           replaceDropsTags,
+	"Tagged/again":          deletedStaysHidden,
+	"Tagged/copy":           tagsKeepSlice,
+	"Tagged/context":        taggedIgnoresContext,
+	"concurrent/Tagged":     tagsInTwoSteps,
+	"tagged for its life":   tagsOfFirstWrite,
 	"expired/View":          showsExpired,
 	"expired/Create":        expiredBlocksCreate,
 	"expired/Replace":       showsExpired,

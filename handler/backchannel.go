@@ -1,0 +1,104 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+const (
+	backchannelPath = "/backchannel_logout"
+	// maxLogoutBody bounds what is read of a logout request; a logout token has
+	// 16 KiB at most.
+	maxLogoutBody = 64 << 10
+	// logoutBodyTime is how long that may take to arrive.
+	logoutBodyTime = 10 * time.Second
+)
+
+// serveBackchannelLogout ends the sessions that the authorization server says
+// are over (OpenID Connect Back-Channel Logout, section 2.5). It is the server
+// that calls, not a browser: there is no cookie and no Origin, and all that
+// counts is the signature on the token.
+func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request) error {
+	if !h.Client.OpenID() {
+		return h.fail(w, r, notFound()) // without ID tokens no server knows our sessions
+	}
+	raw, err := readLogoutToken(w, r)
+	if err != nil {
+		return h.refuseLogout(w, r, err)
+	}
+	token, err := h.Client.VerifyLogoutToken(r.Context(), raw)
+	switch {
+	case errors.Is(err, oauth.ErrKeysUnavailable), errors.Is(err, oauth.ErrMetadataUnavailable):
+		return h.logoutFailed(w, r, err)
+	case err != nil:
+		return h.refuseLogout(w, r, err)
+	}
+	n, err := h.Keeper.EndLoggedOut(r.Context(), session.Logout{
+		SID: token.SessionID, Subject: token.Subject, IssuedAt: token.IssuedAt, Token: token.ID, Until: token.Until,
+	})
+	switch {
+	case errors.Is(err, session.ErrReplayed):
+		return h.refuseLogout(w, r, err)
+	case err != nil:
+		return h.logoutFailed(w, r, err)
+	}
+	h.Logger.Info("logged out by the authorization server", zap.Int("sessions", n))
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// readLogoutToken reads the one parameter that counts. Others are ignored.
+func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+		return "", errors.New("the logout request is not a form (application/x-www-form-urlencoded)")
+	}
+	// Where there is no deadline to set, that of the server counts.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(logoutBodyTime))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogoutBody))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return "", fmt.Errorf("the logout request is larger than %d bytes", maxLogoutBody)
+		}
+		return "", errors.New("the logout request did not arrive as a whole")
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	form, err := singleParams(string(body), "logout_token")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading the logout request: %w", err)
+	case form["logout_token"] == "":
+		return "", errors.New("the logout request has no logout_token")
+	}
+	return form["logout_token"], nil
+}
+
+// refuseLogout answers as section 2.8 wants it, and tells the cause to the log
+// only. Anybody can cause it, so it is no more than a warning a minute.
+func (h *Handler) refuseLogout(w http.ResponseWriter, r *http.Request, err error) error {
+	h.Meter.Refusal("invalid_logout")
+	if h.errorLog.allow("invalid_logout") {
+		h.Logger.Warn("logout request refused", zap.Error(err))
+	}
+	return writeJSON(w, r, http.StatusBadRequest, map[string]string{"error": "invalid_request"})
+}
+
+// logoutFailed asks the server to try again. What could be ended is over.
+func (h *Handler) logoutFailed(w http.ResponseWriter, r *http.Request, err error) error {
+	e := &Error{Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second, Err: err}
+	h.Meter.Refusal(e.Code)
+	h.logFailure(e)
+	e.setRetryAfter(w)
+	return writeJSON(w, r, e.Status, map[string]string{"error": e.Code})
+}

@@ -1,0 +1,46 @@
+package handler
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// FuzzLogoutRequest: whatever is posted as a logout by somebody who cannot sign
+// one, it is refused, ends nothing, and is no trouble of ours.
+func FuzzLogoutRequest(f *testing.F) {
+	const form = "application/x-www-form-urlencoded"
+	for _, body := range []string{
+		"", "logout_token=", "logout_token=a.b.c", "logout_token=x&logout_token=y", "logout_token=%zz", "a=b", "logout_token=" + strings.Repeat(".", 20<<10),
+		"logout_token=eyJhbGciOiJub25lIn0.e30.", "logout_token=eyJhbGciOiJFUzI1NiIsInR5cCI6ImxvZ291dCtqd3QifQ.e30.AAAA", "LOGOUT_TOKEN=x", "logout_token[]=x;logout_token=y",
+	} {
+		f.Add(form, []byte(body))
+	}
+	f.Add("application/json", []byte(`{"logout_token":"x"}`))
+	f.Add("multipart/form-data; boundary=x", []byte("--x--"))
+	f.Add(form+"; charset=\"", []byte("logout_token=x"))
+	f.Add("", []byte("logout_token=x"))
+	g := newRig(f, quiet)
+	cookie := sessionCookie + "=" + g.session("")
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		r := httptest.NewRequest(http.MethodPost, "/oauth2"+backchannelPath, strings.NewReader(string(body)))
+		r.Header["Content-Type"] = []string{contentType}
+		w := httptest.NewRecorder()
+		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != http.StatusBadRequest || w.Header().Get("Cache-Control") != "no-store" || w.Header()["Set-Cookie"] != nil {
+			t.Errorf("%q, %.100q: status %d, header %v", contentType, body, w.Code, w.Header())
+		}
+		r, err := readRequest(http.MethodGet, "/oauth2/session")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header["Cookie"] = []string{cookie}
+		w = httptest.NewRecorder()
+		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil || !strings.Contains(w.Body.String(), `"authenticated":true`) {
+			t.Fatalf("%q, %.100q: the session is over: %s, %v", contentType, body, w.Body, err)
+		}
+	})
+}

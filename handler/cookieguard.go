@@ -1,0 +1,136 @@
+package handler
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// cookieGuard passes everything on that an app answers but cookies of ours: an
+// app that can be brought to set a cookie would let others end a session, or
+// put theirs in its place. It looks at the header alone, before it is written
+// and, for trailers, at the end. Decision 0012 says why it is worth its cost.
+type cookieGuard struct {
+	http.ResponseWriter
+	handler *Handler
+	request *http.Request
+	// header is that of the writer below. Asking for it later would make net/http
+	// copy it.
+	header http.Header
+	wrote  bool // the header is out
+}
+
+const (
+	setCookie        = "Set-Cookie"
+	setCookieTrailer = http.TrailerPrefix + setCookie
+)
+
+func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) *cookieGuard {
+	return &cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header()}
+}
+
+// finish looks at what is written after the handler: trailers, and the header
+// of an answer without a body.
+func (g *cookieGuard) finish() {
+	g.clean(setCookie)
+	g.clean(setCookieTrailer)
+}
+
+// clean costs a look-up where an app sets no cookie.
+func (g *cookieGuard) clean(field string) {
+	for _, line := range g.header[field] {
+		if g.handler.isOwnCookie(line) {
+			g.remove(field)
+			return
+		}
+	}
+}
+
+func (g *cookieGuard) remove(field string) {
+	// A copy: the slice may be the app's, and the same for all answers.
+	kept := slices.DeleteFunc(slices.Clone(g.header[field]), g.handler.isOwnCookie)
+	if len(kept) == 0 {
+		delete(g.header, field)
+	} else {
+		g.header[field] = kept
+	}
+	if g.handler.errorLog.allow("app sets our cookie") {
+		g.handler.Logger.Warn("the app set a cookie of the name of a session's or a login's: it was taken off the answer",
+			zap.String("path", printable(g.handler.OriginalURL(g.request).Path)))
+	}
+}
+
+// cookieBlanks are what net/http and browsers make white space of, or ignore.
+const cookieBlanks = " \t\r\n\v\f\x00"
+
+// isOwnCookie reads the name in a Set-Cookie line as browsers do (RFC 6265bis,
+// section 5.6): up to the first =, without the white space around it. A cookie
+// without a name comes back as its bare value, so that counts as a name too.
+func (h *Handler) isOwnCookie(line string) bool {
+	pair, _, _ := strings.Cut(line, ";")
+	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieBlanks+"="), "=")
+	name = strings.TrimRight(name, cookieBlanks)
+	return name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix)
+}
+
+// WriteHeader implements http.ResponseWriter. Any number of informational
+// answers may come before the last one.
+func (g *cookieGuard) WriteHeader(status int) {
+	if !g.wrote {
+		g.clean(setCookie)
+		g.wrote = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+	}
+	g.ResponseWriter.WriteHeader(status)
+}
+
+// begin is for what writes a header that was not written yet.
+func (g *cookieGuard) begin() {
+	if !g.wrote {
+		g.clean(setCookie)
+		g.wrote = true
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (g *cookieGuard) Write(b []byte) (int, error) {
+	g.begin()
+	return g.ResponseWriter.Write(b)
+}
+
+// ReadFrom keeps the fast path of the writer below: a file goes from the kernel
+// to the socket.
+func (g *cookieGuard) ReadFrom(r io.Reader) (int64, error) {
+	g.begin()
+	return io.Copy(g.ResponseWriter, r)
+}
+
+// FlushError is what an http.ResponseController looks for.
+func (g *cookieGuard) FlushError() error {
+	g.begin()
+	return http.NewResponseController(g.ResponseWriter).Flush()
+}
+
+// Flush is FlushError for those who ask for an http.Flusher.
+func (g *cookieGuard) Flush() { _ = g.FlushError() }
+
+// Hijack hands over the connection to those who ask for an http.Hijacker.
+func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	g.wrote = true
+	return http.NewResponseController(g.ResponseWriter).Hijack()
+}
+
+// Push implements http.Pusher.
+func (g *cookieGuard) Push(target string, options *http.PushOptions) error {
+	if pusher, ok := g.ResponseWriter.(http.Pusher); ok {
+		return pusher.Push(target, options)
+	}
+	return http.ErrNotSupported
+}
+
+// Unwrap lets an http.ResponseController set deadlines.
+func (g *cookieGuard) Unwrap() http.ResponseWriter { return g.ResponseWriter }

@@ -1,0 +1,354 @@
+package handler
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// planted are Set-Cookie lines of an app, and whether browsers get them.
+var planted = []struct {
+	line   string
+	passes bool
+}{
+	{"a=1; Path=/", true},
+	{sessionCookie + "=x", false},
+	{sessionCookie + "=x; Path=/; Secure; HttpOnly; SameSite=Lax", false},
+	{sessionCookie + "=; Max-Age=0; path=/; SECURE", false},
+	{sessionCookie, false},
+	{sessionCookie + ";", false},
+	{"  " + sessionCookie + " \t= x", false},
+	{"=" + sessionCookie + "=x; Secure", false}, // browsers send it back without the first =
+	{" = " + sessionCookie + "=x", false},
+	{"\x00" + sessionCookie + "=x", false},
+	{loginCookiePrefix + "abc=x; Path=/; Secure", false},
+	{loginCookiePrefix + "=x", false},
+	{"=" + loginCookiePrefix + "abc=x", false},
+	{"x" + sessionCookie + "=1", true},
+	{sessionCookie + "2=1", true},
+	{"__Host-other=" + sessionCookie + "=x", true},
+	{"b=2; " + sessionCookie + "=x", true}, // no attribute that browsers know
+	{`c="` + sessionCookie + `=x"`, true},
+	{"", true},
+}
+
+func TestAppsCookies(t *testing.T) {
+	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
+		g := newRig(t, options...)
+		cookie := g.session("")
+		for _, tt := range planted {
+			for _, others := range [][]string{nil, {"first=1"}, {"first=1", loginCookiePrefix + "x=y"}} {
+				lines, want := append(slices.Clone(others), tt.line, "last=1"), []string{"last=1"}
+				if tt.passes {
+					want = []string{tt.line, "last=1"}
+				}
+				if others != nil {
+					want = append([]string{"first=1"}, want...)
+				}
+				given := slices.Clone(lines)
+				for how, answer := range map[string]func(http.ResponseWriter) error{
+					"nothing":     func(http.ResponseWriter) error { return nil },
+					"WriteHeader": func(w http.ResponseWriter) error { w.WriteHeader(http.StatusNotModified); return nil },
+					"Write":       func(w http.ResponseWriter) error { _, err := io.WriteString(w, "x"); return err },
+					"ReadFrom": func(w http.ResponseWriter) error {
+						_, err := io.Copy(w, struct{ io.Reader }{strings.NewReader("x")})
+						return err
+					},
+					"Flush": func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+				} {
+					g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+						w.Header()["Set-Cookie"] = lines
+						return answer(w)
+					}
+					for _, header := range [][]string{script, with(cookie, script)} {
+						if a := g.get("/", header...); a.passed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
+							t.Errorf("%s %s: of %q the browser gets %q", name, how, lines, a.header["Set-Cookie"])
+						}
+					}
+				}
+				if !slices.Equal(lines, given) {
+					t.Errorf("the app's own slice %q was changed to %q", given, lines)
+				}
+			}
+		}
+	}
+}
+
+// TestAppsCookiesOnAnError: the error page that comes after would bring them.
+func TestAppsCookiesOnAnError(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	failure := errors.New("half an answer")
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Set-Cookie"] = []string{sessionCookie + "=x", "a=1"}
+		return failure
+	}
+	if a := g.get("/", with(g.session(""), script)...); !errors.Is(a.err, failure) || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
+		t.Errorf("%v, cookies %q", a.err, a.header["Set-Cookie"])
+	}
+}
+
+// TestOwnCookieOfAnotherName: the configured name counts.
+func TestOwnCookieOfAnotherName(t *testing.T) {
+	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.Cookie = Cookie{Name: "__Secure-sid", Domain: "app.test"} })
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Set-Cookie"] = []string{"__Secure-sid=x; Domain=app.test", sessionCookie + "=x", loginCookiePrefix + "a=x"}
+		return nil
+	}
+	if a := g.get("/", script...); !slices.Equal(a.header["Set-Cookie"], []string{sessionCookie + "=x"}) {
+		t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+	}
+}
+
+// TestOurOwnCookiesPass: what an app sets is looked at, and nothing else.
+func TestOurOwnCookiesPass(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	ended := make(chan string, 1)
+	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Add("Set-Cookie", sessionCookie+"=x")
+		g.post("/oauth2/logout", "Cookie: "+sessionCookie+"="+<-ended)
+		<-r.Context().Done()
+		return r.Context().Err()
+	}
+	cookie := g.session("")
+	ended <- cookie
+	a := g.get("/", with(cookie, navigation)...)
+	if a.status != 302 || len(a.header["Set-Cookie"]) != 1 || !strings.HasPrefix(a.header["Set-Cookie"][0], loginCookiePrefix) {
+		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+	}
+	if lines := g.log.lines("it was taken off"); len(lines) != 1 {
+		t.Errorf("the log tells %q", lines)
+	}
+	<-g.as.revoked
+}
+
+// TestAppsCookiesAreTold once a minute, without what the app has written.
+func TestAppsCookiesAreTold(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, optional)
+		g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Add("Set-Cookie", loginCookiePrefix+"FOREIGN=FOREIGN")
+			return nil
+		}
+		for want := 1; want <= 2; want++ {
+			for range 3 {
+				g.get("/which\u200e%0a"+strings.Repeat("x", 500), script...)
+			}
+			lines := g.log.lines("it was taken off")
+			if len(lines) != want || !strings.Contains(lines[0], `"path":"/which`) || strings.Contains(lines[0], "FOREIGN") || len(lines[0]) > 500 {
+				t.Errorf("the log tells %d times: %q", len(lines), lines)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// TestAppsCookiesOnTheWire: in early hints, in the answer to an upgrade, and in
+// trailers, announced or not, over HTTP/1.1 and HTTP/2.
+func TestAppsCookiesOnTheWire(t *testing.T) {
+	ours, theirs := sessionCookie+"=x; Path=/; Secure", "a=1"
+	both := []string{ours, theirs}
+	upstream := func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Set-Cookie"] = both
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Trailer", "X-Sum, Set-Cookie")
+		if r.URL.Path == "/unannounced" {
+			w.Header().Del("Trailer")
+		}
+		_, _ = io.WriteString(w, "page")
+		_ = http.NewResponseController(w).Flush()
+		if r.URL.Path == "/unannounced" {
+			w.Header()[http.TrailerPrefix+"Set-Cookie"] = both
+		} else {
+			w.Header()["X-Sum"] = []string{"1"}
+		}
+	}
+	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
+		g := newRig(t, options...)
+		plain := "http://" + overTheWire(t, g, upstream)
+		secure, client := overHTTP2(t, g, upstream)
+		for address, transport := range map[string]http.RoundTripper{plain: http.DefaultTransport, secure: client} {
+			for _, path := range []string{"/announced", "/unannounced"} {
+				hinted, resp := exchange(t, transport, address+path, g.session(""))
+				// What is announced as a trailer, this proxy adds to the header's.
+				resp.Trailer["Set-Cookie"] = slices.Compact(resp.Trailer["Set-Cookie"])
+				for where, lines := range map[string][]string{"early hints": hinted, "header": resp.Header["Set-Cookie"], "trailer": resp.Trailer["Set-Cookie"]} {
+					if !slices.Equal(lines, []string{theirs}) {
+						t.Errorf("%s %s: the %s have %q", resp.Proto, path, where, lines)
+					}
+				}
+			}
+		}
+	}
+}
+
+// exchange returns the cookies in early hints, and the answer at its end.
+func exchange(t *testing.T, transport http.RoundTripper, target, cookie string) (hinted []string, resp *http.Response) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Cookie", sessionCookie+"="+cookie)
+	resp, err = transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+			hinted = header["Set-Cookie"]
+			return nil
+		},
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); string(body) != "page" {
+		t.Fatalf("the body is %q, %v", body, err)
+	}
+	return hinted, resp
+}
+
+// TestAppsCookiesOnAnUpgrade: the answer to a handshake is one like others, if
+// it is written before the connection is taken over, as Caddy's proxy does.
+func TestAppsCookiesOnAnUpgrade(t *testing.T) {
+	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
+		g := newRig(t, options...)
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = g.handler.ServeHTTP(w, r, func(w http.ResponseWriter, _ *http.Request) error {
+				w.Header()["Set-Cookie"] = []string{sessionCookie + "=x", "a=1"}
+				w.Header()["Upgrade"], w.Header()["Connection"] = []string{"websocket"}, []string{"Upgrade"}
+				w.WriteHeader(http.StatusSwitchingProtocols)
+				conn, buf, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return nil
+				}
+				defer conn.Close()
+				_, _ = buf.WriteString("hello\n")
+				return buf.Flush()
+			})
+		}))
+		t.Cleanup(front.Close)
+		conn, resp := send(t, front.Listener.Addr().String(), "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
+		if resp.StatusCode != 101 || !slices.Equal(resp.Header["Set-Cookie"], []string{"a=1"}) {
+			t.Errorf("status %d with %q", resp.StatusCode, resp.Header["Set-Cookie"])
+		}
+		_ = conn.Close()
+	}
+}
+
+// everyWriter can do all that a server's writer can, and notes it.
+type everyWriter struct {
+	*httptest.ResponseRecorder
+	done []string
+}
+
+func (w *everyWriter) note(what string) { w.done = append(w.done, what) }
+
+func (w *everyWriter) FlushError() error { w.note("flush"); return nil }
+func (w *everyWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.note("read from")
+	return io.Copy(w.Body, r)
+}
+func (w *everyWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.note("hijack")
+	return nil, nil, nil
+}
+func (w *everyWriter) Push(string, *http.PushOptions) error { w.note("push"); return nil }
+func (w *everyWriter) SetReadDeadline(time.Time) error      { w.note("read deadline"); return nil }
+func (w *everyWriter) SetWriteDeadline(time.Time) error     { w.note("write deadline"); return nil }
+func (w *everyWriter) EnableFullDuplex() error              { w.note("full duplex"); return nil }
+
+// TestWriterCanDoAllItCould, whichever way a handler asks.
+func TestWriterCanDoAllItCould(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	w := &everyWriter{ResponseRecorder: httptest.NewRecorder()}
+	var want []string
+	try := func(what string, err error) {
+		t.Helper()
+		if want = append(want, what); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+		c := http.NewResponseController(w)
+		try("read deadline", c.SetReadDeadline(time.Time{}))
+		try("write deadline", c.SetWriteDeadline(time.Time{}))
+		try("full duplex", c.EnableFullDuplex())
+		try("push", w.(http.Pusher).Push("/x", nil))
+		_, err := io.Copy(w, struct{ io.Reader }{bytes.NewReader([]byte("file"))})
+		try("read from", err)
+		try("flush", c.Flush())
+		w.(http.Flusher).Flush()
+		try("flush", nil)
+		_, _, err = c.Hijack()
+		try("hijack", err)
+		_, _, err = w.(http.Hijacker).Hijack()
+		try("hijack", err)
+		return nil
+	})
+	if err != nil || !slices.Equal(w.done, want) {
+		t.Errorf("%v: done was %q, want %q", err, w.done, want)
+	}
+}
+
+// TestWriterCannotDoMore: what the writer below cannot do is an error.
+func TestWriterCannotDoMore(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	plain := struct{ http.ResponseWriter }{httptest.NewRecorder()}
+	err := g.handler.ServeHTTP(plain, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+		c := http.NewResponseController(w)
+		_, _, hijack := c.Hijack()
+		for what, err := range map[string]error{
+			"push": w.(http.Pusher).Push("/x", nil), "hijack": hijack, "flush": c.Flush(), "deadline": c.SetReadDeadline(time.Time{}),
+		} {
+			if !errors.Is(err, http.ErrNotSupported) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzOwnCookie: a line that makes a browser send a cookie of our names is ours.
+func FuzzOwnCookie(f *testing.F) {
+	for _, tt := range planted {
+		f.Add(tt.line)
+	}
+	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}}}
+	f.Fuzz(func(t *testing.T, line string) {
+		sent := browserCookie(line)
+		var c cookies
+		h.readCookieLine(sent, &c)
+		if (c.present || len(c.logins) > 0) && !h.isOwnCookie(line) {
+			t.Errorf("%q passes, and the browser sends %q", line, sent)
+		}
+	})
+}
+
+// browserCookie is what a browser sends after a Set-Cookie line (RFC 6265bis,
+// sections 5.6 and 5.8.3), leniently.
+func browserCookie(line string) string {
+	pair, _, _ := strings.Cut(strings.NewReplacer("\r", " ", "\n", " ").Replace(line), ";")
+	name, value, ok := strings.Cut(pair, "=")
+	if !ok {
+		name, value = "", pair
+	}
+	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
+	if name == "" {
+		return value
+	}
+	return name + "=" + value
+}

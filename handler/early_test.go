@@ -1,0 +1,117 @@
+package handler
+
+import (
+	"crypto/tls"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// early are the ways in which a request says that it came in early data.
+var early = map[string]func(*http.Request){
+	"handshake not complete":       func(r *http.Request) { r.TLS = &tls.ConnectionState{} },
+	"a proxy's word":               func(r *http.Request) { r.Header["Early-Data"] = []string{"1"} },
+	"a proxy's word over TLS":      func(r *http.Request) { r.TLS = done(); r.Header["Early-Data"] = []string{"1"} },
+	"what is not valid counts too": func(r *http.Request) { r.Header["Early-Data"] = []string{"0", "x"} },
+	"even nothing":                 func(r *http.Request) { r.Header["Early-Data"] = []string{""} },
+}
+
+func done() *tls.ConnectionState { return &tls.ConnectionState{HandshakeComplete: true} }
+
+// TestEndpointsInEarlyData: a network attacker may replay it (RFC 8470).
+func TestEndpointsInEarlyData(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for _, request := range []string{"GET /oauth2/login", "GET /oauth2/callback?code=x&state=y", "GET /oauth2/logout", "POST /oauth2/logout", "GET /oauth2/session", "POST /oauth2/session/refresh"} {
+		method, target, _ := strings.Cut(request, " ")
+		for name, arrive := range early {
+			r := g.request(method, target, with(g.session(""), navigation)...)
+			arrive(r)
+			if a := g.do(r); a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s, %s: status %d, cookies %q", request, name, a.status, a.header["Set-Cookie"])
+			}
+		}
+		r := g.request(method, target, navigation...)
+		if r.TLS = done(); g.do(r).status == http.StatusTooEarly {
+			t.Errorf("%s: too early after the handshake", request)
+		}
+	}
+}
+
+// TestRelayInEarlyData: what changes nothing passes, and nothing else.
+func TestRelayInEarlyData(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) {
+		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/static/x" }
+		s.handler.RefreshIfOlder = []AgeLimit{{Match: func(r *http.Request) bool { return r.URL.Path == "/sensitive" }, Age: time.Hour}}
+	})
+	good := g.session("")
+	expiring := g.sessionOf(session.Identity{}, session.Tokens{AccessToken: "AT_expiring", RefreshToken: "RT_expiring", Expires: time.Now().Add(5 * time.Second)})
+	for name, arrive := range early {
+		for _, tt := range []struct {
+			method, path, cookie string
+			passes               bool
+		}{
+			{"GET", "/", good, true},
+			{"HEAD", "/", good, true},
+			{"OPTIONS", "/", good, true},
+			{"GET", "/static/x", "", true},
+			{"GET", "/static/x", session.NewSecret().Cookie(), true},
+			{"GET", "/", "", false},
+			{"GET", "/", session.NewSecret().Cookie(), false},
+			{"GET", "/", expiring, false},
+			{"GET", "/sensitive", good, false},
+			{"POST", "/", good, false},
+			{"get", "/", good, false},
+			{"POST", "/static/x", "", false},
+		} {
+			for _, header := range [][]string{navigation, script} {
+				if tt.cookie != "" {
+					header = with(tt.cookie, header)
+				}
+				r := g.request(tt.method, tt.path, header...)
+				arrive(r)
+				a := g.do(r)
+				if tt.passes != (a.passed == 1) || !tt.passes && (a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil) {
+					t.Errorf("%s: %s %s: status %d, the app was asked %d times", name, tt.method, tt.path, a.status, a.passed)
+				}
+			}
+		}
+		for shape, upgrade := range webSocketHandshakes {
+			r := g.request(upgrade.method, "/", with(good, upgrade.header)...)
+			if upgrade.proto != "" {
+				r.Proto = upgrade.proto
+			}
+			arrive(r)
+			if a := g.do(r); a.passed != 0 || a.status != http.StatusTooEarly {
+				t.Errorf("%s: WebSocket over %s: status %d", name, shape, a.status)
+			}
+		}
+	}
+}
+
+// TestEarlyDataIsNoUse: a replay neither keeps a session alive nor refreshes it.
+func TestEarlyDataIsNoUse(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, retrying)
+		cookie := g.oldSession(time.Minute)
+		g.app.answer = func(w http.ResponseWriter, _ *http.Request) error { return refuse(w) }
+		for range 9 {
+			r := g.request("GET", "/", with(cookie, script)...)
+			if r.TLS = (&tls.ConnectionState{}); g.do(r).status == http.StatusOK {
+				t.Error("the app did not refuse")
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := as.refreshes(); n != 0 {
+			t.Errorf("%d refreshes", n)
+		}
+		time.Sleep(8*time.Hour - 8*time.Minute)
+		if a := g.get("/", with(cookie, script)...); a.status != 401 || a.passed != 0 {
+			t.Errorf("idle for its time, the session answers %d", a.status)
+		}
+	})
+}

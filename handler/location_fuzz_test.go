@@ -1,0 +1,142 @@
+package handler
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+)
+
+// quiet takes the log away from a fuzz target, which would keep it in memory.
+func quiet(s *setup) { s.handler.Logger = zap.NewNop() }
+
+// FuzzLocation: what a login remembers of a wished-for page leads back to the
+// site as a browser reads it: as the Location after the login, as the link of a
+// page that offers to sign in again, and when it comes back from that link.
+func FuzzLocation(f *testing.F) {
+	for _, target := range hostileTargets {
+		f.Add(target)
+	}
+	for _, target := range []string{
+		"/%2e%2e//evil.test", "/.%2F/evil.test", "/a/../..//evil.test", "/?//evil.test", "/;@evil.test", "/:80", "/\u2028/evil.test", "/\u00a0/evil.test",
+		"https:/\\evil.test", "https:\\\\evil.test", "https://app.test/%0d%0ax", "https://app.test?x", "https://app.test#//evil.test", "/a?b=\"><script>", "/a'b",
+	} {
+		f.Add(target)
+	}
+	g := newRig(f, plainOAuth, quiet)
+	f.Fuzz(func(t *testing.T, target string) {
+		paths := []string{g.handler.wantedPath(target, appOrigin)}
+		if r, err := readRequest("GET", target); err == nil {
+			paths = append(paths, returnPath(r.URL))
+		}
+		for _, path := range paths {
+			if got, ok := browserOrigin(appOrigin+path, appOrigin); !ok || got != appOrigin {
+				t.Errorf("%q is kept as %q, which leads to %q", target, path, got)
+			}
+			link := loginLink("/oauth2", path, "")
+			if got, ok := browserOrigin(link, appOrigin); !ok || got != appOrigin {
+				t.Errorf("%q becomes the link %q, which leads to %q", target, link, got)
+			}
+			u, err := url.Parse(link)
+			if err != nil || len(u.Query()["return_to"]) != 1 {
+				t.Fatalf("%q becomes the link %q", target, link)
+			}
+			again := g.handler.wantedPath(u.Query().Get("return_to"), appOrigin)
+			if got, ok := browserOrigin(again, appOrigin); !ok || got != appOrigin {
+				t.Errorf("%q comes back as %q, which leads to %q", target, again, got)
+			}
+		}
+		// A wished-for page is also safe by itself, without the origin before it.
+		if got, ok := browserOrigin(paths[0], appOrigin); !ok || got != appOrigin {
+			t.Errorf("return_to %q is kept as %q, which alone leads to %q", target, paths[0], got)
+		}
+	})
+}
+
+// FuzzOrigin: an origin that we take for our own is the one a browser goes to
+// when it is followed by a path.
+func FuzzOrigin(f *testing.F) {
+	for _, o := range []string{
+		appOrigin, "http://localhost:8080", "http://127.0.0.1", "https://APP.test", "https://app.test:443", "https://a@app.test", `https://app.test\evil.test`, "https://app.test/", "https://app.test?x",
+		"https://", "https://[::1]:8443", "https://[::1%25eth0]", "http://localhost.evil.test", "http://a.localhost", "https://app.test:", "https://app.test:0443", "https://a%41", "https://a b", "ftp://app.test", "https://a,b.test", "https://a<b",
+	} {
+		f.Add(o)
+	}
+	f.Fuzz(func(t *testing.T, origin string) {
+		if CheckOrigin(origin) != nil {
+			return
+		}
+		u, err := url.Parse(origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Where a browser finds no host, nobody is led anywhere.
+		got, ok := browserOrigin(origin+"/x", "https://page.test")
+		if !ok {
+			return
+		}
+		b, err := url.Parse(got)
+		if err != nil || b.Scheme != u.Scheme || b.Hostname() != strings.ToLower(u.Hostname()) {
+			t.Errorf("%q is our own, and a browser goes to %q", origin, got)
+		}
+	})
+}
+
+// FuzzLoginQuery: whatever a link to the login says, the browser is sent to the
+// authorization server with our own request, or nowhere.
+func FuzzLoginQuery(f *testing.F) {
+	for _, q := range []string{
+		"return_to=%2Fwanted", "prompt=login&login_hint=a%26redirect_uri%3Dx", "iss=https://evil.test&target_link_uri=//evil.test", "scope=admin&redirect_uri=https://evil.test&client_id=x",
+		"prompt=none&prompt=login", "prompt=evil", "state=x&code_challenge_method=plain", "login_hint=%0d%0aX:%20y", "return_to=//evil.test", "a=%zz", ";=;", "response_mode=fragment&request=x",
+	} {
+		f.Add(q)
+	}
+	g := newRig(f, plainOAuth, quiet)
+	f.Fuzz(func(t *testing.T, query string) {
+		r, err := readRequest("GET", "/oauth2/login?"+query)
+		if err != nil {
+			return
+		}
+		for _, line := range navigation {
+			name, value, _ := strings.Cut(line, ": ")
+			r.Header.Set(name, value)
+		}
+		w := httptest.NewRecorder()
+		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+			t.Fatal(err)
+		}
+		location, given := w.Header().Get("Location"), r.URL.Query()
+		if w.Code == http.StatusBadRequest && location == "" {
+			return
+		}
+		rest, ok := strings.CutPrefix(location, g.as.URL+"/authorize?")
+		if w.Code != http.StatusFound || !ok {
+			t.Fatalf("%q: status %d to %q", query, w.Code, location)
+		}
+		q, err := url.ParseQuery(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours := map[string]string{
+			"response_type": "code", "client_id": "app", "redirect_uri": appOrigin + "/oauth2/callback", "code_challenge_method": "S256",
+			"prompt": given.Get("prompt"), "login_hint": given.Get("login_hint"),
+		}
+		for name, values := range q {
+			want, known := ours[name]
+			switch {
+			case len(values) != 1:
+				t.Errorf("%q: %s is %q", query, name, values)
+			case name == "state" || name == "code_challenge":
+				if len(values[0]) < 43 {
+					t.Errorf("%q: %s is %q", query, name, values)
+				}
+			case !known || values[0] != want || name == "prompt" && !slices.Contains([]string{"none", "login", "consent", "select_account"}, want):
+				t.Errorf("%q: %s is %q, want %q", query, name, values, want)
+			}
+		}
+	})
+}

@@ -1,0 +1,221 @@
+package oauth
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/go-cmp/cmp"
+)
+
+// logoutClaims are the claims of a good logout token, with what is changed.
+func (s *server) logoutClaims(change ...any) map[string]any {
+	now := time.Now()
+	return edit(map[string]any{
+		"iss": s.issuer, "aud": testClient, "sub": "alice", "sid": "sid-1", "jti": "token-1",
+		"iat": now.Unix(), "exp": now.Add(2 * time.Minute).Unix(),
+		"events": map[string]any{backchannelEvent: map[string]any{}},
+	}, change...)
+}
+
+// logoutToken is signed with key A.
+func (s *server) logoutToken(change ...any) string {
+	return sign(jwt.SigningMethodES256, keyA(), s.logoutClaims(change...), "kid", "a", "typ", "logout+jwt")
+}
+
+// TestLogoutTokenMatrix: a good token with one defect each. Where any key would
+// refuse it, none is asked for.
+func TestLogoutTokenMatrix(t *testing.T) {
+	s := startServer(t)
+	s.setKeys(publicJWK(keyA(), "a"), publicJWK(rsaKey(), "r"))
+	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+	header := func(h ...any) string {
+		return sign(jwt.SigningMethodES256, keyA(), s.logoutClaims(), append([]any{"kid", "a"}, h...)...)
+	}
+	hs256 := func(key []byte) string { return sign(jwt.SigningMethodHS256, key, s.logoutClaims(), "kid", "r") }
+	spki := must(x509.MarshalPKIXPublicKey(rsaKey().Public()))
+	events := func(v any) string { return s.logoutToken("events", v) }
+	tests := []struct {
+		name    string
+		raw     string
+		want    string // in the error; "" = accepted
+		fetches bool   // a key is needed to see it
+	}{
+		{"good", s.logoutToken(), "", true},
+		{"sid alone", s.logoutToken("sub", nil), "", true},
+		{"sub alone", s.logoutToken("sid", nil), "", true},
+		{"typ JWT", header("typ", "JWT"), "", true},
+		{"no typ", header("typ", nil), "", true},
+		{"typ in another case", header("typ", "Logout+JWT"), "", true},
+		{"list of one audience", s.logoutToken("aud", []string{testClient}), "", true},
+		{"event with members", events(map[string]any{backchannelEvent: map[string]any{"x": 1}, "other": 1}), "", true},
+		{"clock 45 s ahead", s.logoutToken("iat", in(45*time.Second), "exp", in(2*time.Minute)), "", true},
+		{"clock 45 s behind", s.logoutToken("exp", in(-45*time.Second)), "", true},
+		{"almost too old", s.logoutToken("iat", in(-maxLogoutAge-leeway+5*time.Second)), "", true},
+
+		{"other key", sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a"), "signature", true},
+		{"unknown kid", sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "x"), "no key", true},
+		{"flipped", flipLast(s.logoutToken()), "signature", true},
+		{"payload of another", swapPayload(s.logoutToken(), s.logoutClaims("sub", "bob")), "signature", true},
+		{"not valid yet", s.logoutToken("nbf", in(time.Hour)), "is valid in", true},
+
+		{"nothing", "", "not a signed JWT", false},
+		{"dots", "..", "base64url|JSON object", false},
+		{"many dots", strings.Repeat(".", 1000), "not a signed JWT", false},
+		{"large", strings.Repeat("a", maxJWT) + ".b.c", "larger", false},
+		{"no payload", strings.Split(s.logoutToken(), ".")[0] + "..", "payload", false},
+		{"payload is no JSON", strings.Split(s.logoutToken(), ".")[0] + ".YWJj.", "payload", false},
+		{"none", forge(`{"alg":"none"}`, s.logoutClaims(), ""), "not allowed", false},
+		{"nOnE", forge(`{"alg":"nOnE"}`, s.logoutClaims(), ""), "not allowed", false},
+		{"HMAC with the client secret", hs256([]byte(testSecret)), "not allowed", false},
+		{"HMAC with the public key", hs256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki})), "not allowed", false},
+		{"crit", header("crit", []string{"x"}), "crit", false},
+		{"typ of an access token", header("typ", "at+jwt"), `type is "at+jwt", not logout+jwt`, false},
+		{"wrong iss", s.logoutToken("iss", "https://evil.test"), `issuer is "https://evil.test"`, false},
+		{"iss with slash", s.logoutToken("iss", s.issuer+"/"), "issuer", false},
+		{"no iss", s.logoutToken("iss", nil), "issuer", false},
+		{"wrong aud", s.logoutToken("aud", "other"), "audience", false},
+		{"no aud", s.logoutToken("aud", nil), "audience", false},
+		{"further audience", s.logoutToken("aud", []string{testClient, "other"}), "no azp", false},
+		{"ID token", s.idToken("jti", "1"), "nonce", false},
+		{"refreshed ID token", s.idToken("jti", "1", "nonce", nil), "events", false},
+		{"nonce", s.logoutToken("nonce", "n"), "nonce", false},
+		{"null as nonce", swapPayload(s.logoutToken(), map[string]any{"iss": s.issuer, "aud": testClient, "nonce": nil}), "nonce", false},
+		{"no events", events(nil), "events", false},
+		{"events as list", events([]string{backchannelEvent}), "events", false},
+		{"events as string", events(backchannelEvent), "events", false},
+		{"other event", events(map[string]any{"http://schemas.openid.net/event/other": map[string]any{}}), "does not name", false},
+		{"event in upper case", events(map[string]any{strings.ToUpper(backchannelEvent): map[string]any{}}), "does not name", false},
+		{"event as string", events(map[string]any{backchannelEvent: "{}"}), "does not name", false},
+		{"event as null", events(map[string]any{backchannelEvent: json.RawMessage("null")}), "does not name", false},
+		{"event as list", events(map[string]any{backchannelEvent: []any{}}), "does not name", false},
+		{"neither sub nor sid", s.logoutToken("sub", nil, "sid", nil), "neither sub nor sid", false},
+		{"empty sub and sid", s.logoutToken("sub", "", "sid", ""), "neither sub nor sid", false},
+		{"sub of odd type", s.logoutToken("sub", 7), "sub is not a string", false},
+		{"sid of odd type", s.logoutToken("sid", []string{"sid-1"}), "sid is not a string", false},
+		{"long sub", s.logoutToken("sub", strings.Repeat("a", maxSubject+1)), "sub has more", false},
+		{"names in another case", s.logoutToken("sub", nil, "sid", nil, "SUB", "alice", "Sid", "sid-1"), "neither", false},
+		{"no jti", s.logoutToken("jti", nil), "jti must have", false},
+		{"long jti", s.logoutToken("jti", strings.Repeat("a", maxTokenID+1)), "jti must have", false},
+		{"no iat", s.logoutToken("iat", nil), "iat is missing", false},
+		{"no exp", s.logoutToken("exp", nil), "exp is missing", false},
+		{"exp overflows", s.logoutToken("exp", 1e300), "exp is not a number", false},
+		{"expired", s.logoutToken("iat", in(-4*time.Minute), "exp", in(-2*time.Minute)), "expired", false},
+		{"issued an hour ago", s.logoutToken("iat", in(-time.Hour), "exp", in(time.Hour)), "3600 seconds old", false},
+		{"issued in the future", s.logoutToken("iat", in(time.Hour), "exp", in(2*time.Hour)), "in the future", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, before := s.client(), s.count("/jwks")
+			got, err := c.VerifyLogoutToken(within(t), tt.raw)
+			noCanary(t, err)
+			switch {
+			case tt.want == "" && (err != nil || got.ID != "token-1"):
+				t.Errorf("got %+v, error %v", got, err)
+			case tt.want != "" && (err == nil || got != nil || !containsOne(err.Error(), tt.want)):
+				t.Errorf("got %+v, error %v; want one with %q", got, err, tt.want)
+			case errors.Is(err, ErrKeysUnavailable):
+				t.Errorf("%v says nothing about the token", err)
+			}
+			if fetched := s.count("/jwks") > before; fetched != tt.fetches {
+				t.Errorf("keys were fetched: %v, want %v", fetched, tt.fetches)
+			}
+		})
+	}
+}
+
+func containsOne(s, of string) bool {
+	for part := range strings.SplitSeq(of, "|") {
+		if strings.Contains(s, part) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestLogoutTokenSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		now := time.Unix(time.Now().Unix(), 0)
+		got, err := c.VerifyLogoutToken(within(t), s.logoutToken())
+		want := &LogoutToken{ID: "token-1", Subject: "alice", SessionID: "sid-1", IssuedAt: now, Until: now.Add(3 * time.Minute)}
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("error %v, %s", err, cmp.Diff(want, got))
+		}
+		// Until says when it is over, also for one that expires late.
+		raw := s.logoutToken("exp", now.Add(24*time.Hour).Unix())
+		if got, err = c.VerifyLogoutToken(within(t), raw); err != nil || !got.Until.Equal(now.Add(6*time.Minute)) {
+			t.Fatalf("got %+v, error %v", got, err)
+		}
+		time.Sleep(time.Until(got.Until) - time.Second)
+		if _, err := c.VerifyLogoutToken(within(t), raw); err != nil {
+			t.Errorf("before Until: %v", err)
+		}
+		time.Sleep(time.Second)
+		if _, err := c.VerifyLogoutToken(within(t), raw); err == nil {
+			t.Error("at Until the token is accepted")
+		}
+	})
+}
+
+// TestLogoutTokenWithoutKeys: it is not known whether the token is good.
+func TestLogoutTokenWithoutKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		s.answer("/jwks", 503, "")
+		if _, err := c.VerifyLogoutToken(within(t), s.logoutToken()); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestLogoutTokenNeedsIssuer(t *testing.T) {
+	s := newServer(t, "https://idp.test")
+	c := s.client(func(cfg *Config) {
+		cfg.Issuer, cfg.Scopes = "", nil
+		cfg.Endpoints = Endpoints{Authorization: s.issuer + "/authorize", Token: s.issuer + "/token"}
+	})
+	if _, err := c.VerifyLogoutToken(within(t), s.logoutToken()); err == nil || !strings.Contains(err.Error(), "issuer") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// FuzzLogoutToken signs whatever payload it is given: what is accepted is a
+// logout of now for this client, and no ID token.
+func FuzzLogoutToken(f *testing.F) {
+	s := newServer(f, "https://idp.test")
+	c := s.client()
+	c.http.Transport = inProcess{s}
+	far := time.Now().Add(24 * time.Hour).Unix()
+	for _, claims := range []map[string]any{
+		s.logoutClaims("exp", far), s.logoutClaims("exp", far, "sub", nil), s.idClaims("exp", far, "jti", "1"), s.logoutClaims("nonce", "x"),
+		s.logoutClaims("events", []any{backchannelEvent}), s.logoutClaims("aud", []any{testClient, "b"}, "azp", testClient),
+	} {
+		f.Add(must(json.Marshal(claims)))
+	}
+	f.Add([]byte(`{"iss":"https://idp.test","aud":[null],"exp":1e400,"iat":-0.0,"sub":null,"events":{"` + backchannelEvent + `":{}}}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		got, err := c.VerifyLogoutToken(t.Context(), sign2(string(payload)))
+		if err != nil {
+			if !printable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("bad error %q", err)
+			}
+			return
+		}
+		var m map[string]json.RawMessage
+		if err := json.Unmarshal(payload, &m); err != nil {
+			t.Fatalf("%q is accepted, which is no JSON: %v", payload, err)
+		}
+		_, nonce := m["nonce"]
+		if nonce || got.ID == "" || got.Subject == "" && got.SessionID == "" || !strings.Contains(string(m["events"]), "{") ||
+			!got.Until.After(time.Now()) || got.Until.After(got.IssuedAt.Add(maxLogoutAge+leeway)) {
+			t.Errorf("%q is accepted as %+v", payload, got)
+		}
+	})
+}

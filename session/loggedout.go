@@ -1,0 +1,224 @@
+package session
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Logout is what an authorization server says is over.
+type Logout struct {
+	// SID names its session with the user; empty: all that it has with Subject.
+	// A session here of which it never told the sid ends by its subject.
+	SID, Subject string
+	// IssuedAt is when the server said so, by its own clock.
+	IssuedAt time.Time
+	// Token tells this message from every other one of the server.
+	Token string
+	// Until is when the message would not be accepted any more: so long it is
+	// remembered.
+	Until time.Time
+}
+
+const (
+	// logoutTimeout bounds a logout by the server, however many sessions it ends.
+	// What is left then ends when the server tries again.
+	logoutTimeout = 20 * time.Second
+	// loggedOutKept is how long logins that were under way are kept from becoming
+	// sessions: longer than one takes from its code to its session, which is the
+	// time limits of three requests to the server, and one to the store.
+	loggedOutKept = 2 * time.Minute
+	endsAtOnce    = 16
+)
+
+// EndLoggedOut ends the sessions that the authorization server says are over, at
+// all instances, and returns how many there were.
+//
+// The error is ErrReplayed, or an *UnavailableError if the store did not take
+// everything: then sessions that were found are over in this process, and it has
+// to be tried again.
+//
+// A login under way counts as well: if the server issued its tokens before the
+// logout, it ends in Create, at any instance. What the server issued in the same
+// second counts as before. Sessions that were written by an earlier release are
+// found after their next write.
+func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) {
+	if l.SID == "" && l.Subject == "" {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
+	defer cancel()
+	token := ID(digest("oauth_session logout token v1", k.site.id[:], []byte(l.Token)))
+	switch _, err := k.note(ctx, token); {
+	case err == nil:
+		return 0, ErrReplayed
+	case !errors.Is(err, ErrNotFound):
+		return 0, logoutError(err)
+	}
+	// Marks come before the search, and in Create the item before the look at the
+	// marks: one of the two finds the other.
+	tags := l.tags(k.site)
+	for _, tag := range tags {
+		if err := k.markLoggedOut(ctx, tag, l.IssuedAt); err != nil {
+			return 0, logoutError(err)
+		}
+	}
+	for _, tag := range tags {
+		ended, err := k.endTagged(ctx, tag)
+		if n += ended; err != nil {
+			return n, logoutError(err)
+		}
+	}
+	// Remembered only now: whoever tries again after a failure must be heard.
+	err = k.vault.store.Create(ctx, token, Item{Version: 1, Expires: l.Until})
+	if err != nil && !errors.Is(err, ErrConflict) {
+		return n, logoutError(err)
+	}
+	return n, nil
+}
+
+func logoutError(err error) error {
+	return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending the sessions of a logout: %w", err)}
+}
+
+// endTagged ends all sessions that carry a tag.
+func (k *Keeper) endTagged(ctx context.Context, tag Tag) (n int, err error) {
+	for {
+		ids, err := k.vault.store.Tagged(ctx, tag)
+		if err != nil {
+			return n, err
+		}
+		ended, err := k.endEach(ctx, ids)
+		// Of a full list there may be more behind it.
+		if n += ended; err != nil || ended == 0 || len(ids) < MaxTagged {
+			return n, err
+		}
+	}
+}
+
+func (k *Keeper) endEach(ctx context.Context, ids []ID) (int, error) {
+	var (
+		ended atomic.Int64
+		all   sync.WaitGroup
+		once  sync.Once
+		first error
+	)
+	slots := make(chan struct{}, endsAtOnce)
+	for _, id := range ids {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			found, err := k.endListed(ctx, id)
+			if err != nil {
+				once.Do(func() { first = err })
+			}
+			if found {
+				ended.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return int(ended.Load()), first
+}
+
+// endListed ends one session, and reports whether there was one: a list may be
+// out of date.
+func (k *Keeper) endListed(ctx context.Context, id ID) (found bool, err error) {
+	if _, err := k.note(ctx, id); errors.Is(err, ErrNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	_ = k.finish(ctx, id, EndBackchannel)
+	if k.vault.unwritten(id) {
+		// It is over in this process, and the others must learn of it.
+		return true, k.vault.store.Delete(ctx, id)
+	}
+	return true, nil
+}
+
+// noted is what an item says that is not the record of a session.
+type noted struct {
+	version uint64
+	at      time.Time
+}
+
+// note reads an item as it is now, past all copies, and returns the time that
+// stands in it if it is a mark.
+func (k *Keeper) note(ctx context.Context, id ID) (n noted, err error) {
+	view := k.vault.store.View
+	if k.vault.shared != nil {
+		view = k.vault.shared.ViewCurrent
+	}
+	err = view(ctx, id, func(item Item) error {
+		n.version = item.Version
+		if len(item.Value) == 8 {
+			n.at = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
+		}
+		return nil
+	})
+	return n, err
+}
+
+// markID is where the store keeps the last logout of what has a tag. No session
+// is under it, as no secret leads there.
+func markID(tag Tag) ID { return digest("oauth_session logged out v1", tag[:]) }
+
+// markLoggedOut notes a logout for the logins that are under way.
+func (k *Keeper) markLoggedOut(ctx context.Context, tag Tag, at time.Time) error {
+	id := markID(tag)
+	for {
+		last, err := k.note(ctx, id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		latest := at
+		if last.at.After(at) {
+			latest = last.at
+		}
+		item := Item{
+			Version: last.version + 1, Expires: time.Now().Add(loggedOutKept),
+			Value: binary.BigEndian.AppendUint64(nil, uint64(latest.Unix())),
+		}
+		write := k.vault.store.Create
+		if err == nil {
+			write = k.vault.store.Replace
+		}
+		// A conflict is somebody who marks the same.
+		if err := write(ctx, id, item); !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
+// endIfLoggedOut ends a session that was just created if a logout was faster.
+// If that cannot be told, nobody gets its secret.
+func (k *Keeper) endIfLoggedOut(ctx context.Context, id ID, who Identity, tags []Tag) error {
+	for _, tag := range tags {
+		last, err := k.note(ctx, markID(tag))
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case !who.IssuedAt.After(last.at):
+			_ = k.finish(ctx, id, EndBackchannel)
+			return errLoggedOut
+		}
+	}
+	return nil
+}
+
+// dropCreated deletes what no cookie leads to. If that fails it stays until it
+// expires.
+func (k *Keeper) dropCreated(id ID) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	_ = k.vault.store.Delete(ctx, id)
+}
+
+// errLoggedOut: the tokens of a login were issued before the server's logout.
+var errLoggedOut = errors.New("the authorization server has ended this login meanwhile")
