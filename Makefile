@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -40,6 +40,10 @@ fuzz:
 # Known vulnerabilities of dependencies. Asks a database on the internet.
 vuln:
 	@tools/vuln/check.sh
+
+# What one instance does with a file and with a Redis of its own, as ratios.
+bench-stores:
+	@cd bench && go run ./capacity
 
 clean:
 	@rm -f caddy
