@@ -95,7 +95,9 @@ func newSubject(o opened) *subject {
 // atOnce is an authorization server that takes no time.
 type atOnce struct{}
 
-func (atOnce) Refresh(context.Context, string) session.Answer { return session.Answer{Tokens: tokens()} }
+func (atOnce) Refresh(context.Context, string) session.Answer {
+	return session.Answer{Tokens: tokens()}
+}
 
 func (atOnce) Identify(_ context.Context, who session.Identity, _ session.Tokens) (session.Identity, error) {
 	return who, nil

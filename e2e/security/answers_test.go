@@ -1,0 +1,188 @@
+package security
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+)
+
+// TestS77UpstreamRedirects: where the app sends a browser is the browser's to
+// follow. Whether an upstream in plain http is a danger only the operator knows:
+// it may be a container's own network, and there is no warning.
+func TestS77UpstreamRedirects(t *testing.T) {
+	w := shared(t)
+	b := w.loggedIn(t)
+	for _, to := range []string{"https://evil.test/x", "//evil.test/", "/admin", w.evil.URL} {
+		reached := w.during(func() {
+			resp := b.send(t, http.MethodGet, "/u/redirect?"+url.Values{"to": {to}}.Encode(), "", navigation...)
+			if resp.Status != http.StatusFound || resp.Header.Get("Location") != to {
+				t.Errorf("%s: %v to %q", to, resp, resp.Header.Get("Location"))
+			}
+		})
+		if len(reached) != 1 {
+			t.Errorf("%s: the app got %d requests", to, len(reached))
+		}
+	}
+	if contacts, _ := w.evil.seen(); contacts != 0 {
+		t.Errorf("the site followed %d redirects", contacts)
+	}
+}
+
+// TestS78UpstreamRefuses: an app that calls every token invalid causes neither a
+// flood of refreshes nor a loop, and nobody's form is sent twice. That an old
+// token is refreshed once is TestRefusedTokenIsRefreshed's.
+func TestS78UpstreamRefuses(t *testing.T) {
+	w := newWorld(t, plan{options: "retry_unauthorized"})
+	b := w.loggedIn(t)
+	before := w.refreshes()
+	const each = 10
+	reached := w.during(func() {
+		for range each {
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				resp := b.send(t, method, "/u/401", strings.Repeat("x", map[string]int{http.MethodPost: 100}[method]), script...)
+				if resp.Status != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
+					t.Errorf("%s: %v with %q", method, resp, resp.Header.Get("WWW-Authenticate"))
+				}
+			}
+		}
+	})
+	if refreshes := w.refreshes() - before; len(reached) > 2*each+1 || refreshes > 1 {
+		t.Errorf("%d requests became %d, and %d refreshes", 2*each, len(reached), refreshes)
+	}
+	posts := slices.DeleteFunc(reached, func(r echo.Request) bool { return !strings.HasPrefix(r.Line, "POST ") })
+	if len(posts) != each {
+		t.Errorf("of %d forms the app got %d", each, len(posts))
+	}
+}
+
+var foreignResource = regexp.MustCompile(`(?i)(src|href|action|url)\s*[=(]\s*["']?\s*(https?:)?//`)
+
+// TestS80OwnAnswers: no answer of ours is kept by a cache, names the page it is
+// on to others, or takes anything from elsewhere.
+func TestS80OwnAnswers(t *testing.T) {
+	w := newWorld(t, plan{ownErrors: true})
+	b := w.browser()
+	start := b.nav(t, "/x")
+	done := b.nav(t, b.approve(t, start.Location()).String())
+	if done.Status != http.StatusSeeOther || done.Header.Get("Location") != w.site+"/x" || len(done.Body) != 0 {
+		t.Errorf("the callback answers %v to %q with %q", done, done.Header.Get("Location"), done.Body)
+	}
+	type own struct {
+		name   string
+		header http.Header
+		body   []byte
+	}
+	answers := []own{{"start of a login", start.Header, start.Body}, {"callback", done.Header, done.Body}}
+	for _, request := range []string{
+		"GET " + callback, "GET " + callback + "?state=x&code=y", "GET " + logout, "GET " + info, "HEAD " + info, "GET " + loggedOut, "GET " + prefix + "/unknown",
+		"POST " + backchan, "POST " + info, "GET " + refresh, "POST " + refresh, "GET /x", "POST /x", "TRACE /x", "GET " + login + "?prompt=x", "GET " + login,
+	} {
+		for _, lines := range [][]string{navigation, script} {
+			method, target, _ := strings.Cut(request, " ")
+			resp := w.browser().send(t, method, target, "", lines...)
+			answers = append(answers, own{request, resp.Header, resp.Body})
+		}
+	}
+	resp := b.send(t, http.MethodPost, "/x", "", append(slices.Clone(navigation[:2]), "Accept: text/html", "Origin: https://evil.test")...)
+	answers = append(answers, own{"cross-site form", resp.Header, resp.Body})
+	resp = b.xhr(t, http.MethodPost, logout)
+	answers = append(answers, own{"logout", resp.Header, resp.Body})
+	for _, a := range answers {
+		referrer := "no-referrer"
+		if a.name == "GET "+logout {
+			// Its button has to tell the site where it comes from.
+			referrer = "same-origin"
+		}
+		for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": referrer, "X-Content-Type-Options": "nosniff"} {
+			if got := a.header.Values(name); !slices.Equal(got, []string{want}) {
+				t.Errorf("%s: %s is %q", a.name, name, got)
+			}
+		}
+		if !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+			t.Errorf("%s: Content-Security-Policy is %q", a.name, a.header.Get("Content-Security-Policy"))
+		}
+		if strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+			if found := foreignResource.Find(a.body); found != nil {
+				t.Errorf("%s: the page has %q", a.name, found)
+			}
+		}
+	}
+}
+
+// TestCookiesAndCaches: an answer that sets a cookie of ours is kept by no cache,
+// not even if the error page comes from an app that says it may be.
+func TestCookiesAndCaches(t *testing.T) {
+	w := shared(t)
+	w.tell(1)
+	for _, request := range []string{"GET /u/public-cache", "POST /u/public-cache"} {
+		method, target, _ := strings.Cut(request, " ")
+		b := w.browser()
+		b.login(t, "/")
+		for _, issued := range w.idp.Tokens() {
+			w.idp.Revoke(issued.Value)
+		}
+		var resp *client.Response
+		eventually(t, "end of the session", func() bool {
+			resp = b.send(t, method, target, "", navigation...)
+			return resp.Status != http.StatusOK
+		})
+		cookies := resp.Header.Values("Set-Cookie")
+		if !slices.ContainsFunc(cookies, func(line string) bool { return strings.HasPrefix(line, sessionCookie+"=;") }) {
+			t.Errorf("%s: the end of the session sets the cookies %q", request, cookies)
+		}
+		if caching := strings.Join(resp.Header.Values("Cache-Control"), ", "); !strings.Contains(caching, "no-store") {
+			t.Errorf("%s: %v with cookies %q has Cache-Control %q", request, resp, cookies, caching)
+		}
+	}
+	if !slices.ContainsFunc(w.errorApp.Requests(), func(r echo.Request) bool { return strings.Contains(r.Line, "/u/public-cache") }) {
+		t.Error("no error page was asked for")
+	}
+}
+
+// TestS81NothingBeforeLogin: no byte of a protected page, nor its size, is told
+// before the login.
+func TestS81NothingBeforeLogin(t *testing.T) {
+	w := newWorld(t, plan{ownErrors: true}) // the other app's error page looks like the app's
+	reached := w.during(func() {
+		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
+			for _, lines := range [][]string{navigation, script, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {
+				resp := w.raw(t, w.request(method+" /admin", lines...))
+				if resp.Status != http.StatusFound && resp.Status != http.StatusUnauthorized {
+					t.Errorf("%s with %q: status %d", method, lines, resp.Status)
+				}
+				if bytes.Contains(resp.Body, []byte("SECRET-PAGE")) || bytes.Contains(resp.Bytes, []byte("100 Continue")) {
+					t.Errorf("%s with %q: got %q", method, lines, resp.Body)
+				}
+			}
+		}
+	})
+	if len(reached) != 0 {
+		t.Errorf("the app got %v", reached)
+	}
+}
+
+// TestS82Methods: nothing echoes our header, and nothing leads past us.
+func TestS82Methods(t *testing.T) {
+	w := shared(t)
+	b := w.loggedIn(t)
+	for _, request := range []string{"TRACE /x", "trace /x", "Trace /static/x", "CONNECT " + w.host, "connect /x", "TRACE " + info, "CONNECT " + w.app.Addr(), "CONNECT evil.test:443", "CONNECT *"} {
+		for _, lines := range [][]string{nil, {b.cookieLine()}, {b.cookieLine(), "Upgrade: websocket", "Connection: Upgrade"}, {b.cookieLine(), "Max-Forwards: 0"}} {
+			var resp *rawAnswer
+			reached := w.during(func() { resp = w.raw(t, w.request(request, lines...)) })
+			// What CONNECT names is the site's name, and Caddy has none of that: its
+			// answer is empty, and the connection ends with it.
+			elsewhere := strings.HasPrefix(request, "CONNECT ") && !strings.HasSuffix(request, w.host)
+			refused := resp.Status == http.StatusMethodNotAllowed || resp.Status == http.StatusBadRequest
+			if len(reached) != 0 || !refused && (!elsewhere || len(resp.Body) != 0) || bytes.Contains(resp.Body, []byte("AT_")) {
+				t.Errorf("%s with %d lines: status %d, the app got %v", request, len(lines), resp.Status, reached)
+			}
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package security
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+const isForm = "Content-Type: application/x-www-form-urlencoded"
+
+// logOut posts a logout token, as the authorization server does.
+func (w *world) logOut(t testing.TB, token string, lines ...string) *client.Response {
+	t.Helper()
+	resp := w.browser().send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), append(lines, isForm)...)
+	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("the answer has Cache-Control %q", got)
+	}
+	return resp
+}
+
+// logoutToken makes one.
+func (w *world) logoutToken(t testing.TB, l fakeas.Logout) string {
+	t.Helper()
+	l.ClientID = clientID
+	token, err := w.idp.LogoutToken(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// sid is the name that the authorization server has for the newest login of a
+// user.
+func (w *world) sid(t testing.TB, user string) string {
+	t.Helper()
+	for _, issued := range slices.Backward(w.idp.Tokens()) {
+		if issued.User == user {
+			return issued.Family
+		}
+	}
+	t.Fatalf("%s has never logged in", user)
+	return ""
+}
+
+// TestS109LogoutTokens: a good logout token ends what it names, on all
+// instances; one with any defect ends nothing. That a token may call itself JWT
+// is as documented: servers do that are older than the type.
+func TestS109LogoutTokens(t *testing.T) {
+	w := sharedRedis(t)
+	member := w.browser()
+	member.loginAs(t, "s109", "/")
+	bad := func(t *testing.T, resp *client.Response) {
+		t.Helper()
+		if resp.Status != http.StatusBadRequest {
+			t.Errorf("got %v", resp)
+		}
+		w.generic(t, resp.Body)
+		member.works(t)
+		member.at(1).works(t)
+		if t.Failed() {
+			member.loginAs(t, "s109", "/") // for those who come after
+		}
+	}
+	about := func(edit fakeas.TokenEdit) string {
+		return w.logoutToken(t, fakeas.Logout{Subject: "s109", SessionID: w.sid(t, "s109"), Edit: edit})
+	}
+	for _, defect := range fakeas.LogoutDefects() {
+		t.Run(defect.Name, func(t *testing.T) { bad(t, w.logOut(t, about(defect.Edit))) })
+	}
+	t.Run("ID token", func(t *testing.T) {
+		issued := tokens(w.idp, fakeas.KindID, "s109")
+		bad(t, w.logOut(t, issued[len(issued)-1]))
+	})
+	t.Run("access token", func(t *testing.T) { bad(t, w.logOut(t, tokens(w.idp, fakeas.KindAccess, "s109")[0])) })
+	good := about(fakeas.TokenEdit{})
+	form := url.Values{"logout_token": {good}}.Encode()
+	for name, request := range map[string]struct{ contentType, body string }{
+		"JSON":           {"application/json", fmt.Sprintf(`{"logout_token":%q}`, good)},
+		"multipart":      {"multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + good + "\r\n--x--\r\n"},
+		"plain text":     {"text/plain", form},
+		"no type":        {"", form},
+		"no body":        {"application/x-www-form-urlencoded", ""},
+		"empty":          {"application/x-www-form-urlencoded", "logout_token="},
+		"twice":          {"application/x-www-form-urlencoded", form + "&" + form},
+		"other name":     {"application/x-www-form-urlencoded", strings.Replace(form, "logout", "LOGOUT", 1)},
+		"1 MiB":          {"application/x-www-form-urlencoded", "x=" + strings.Repeat("x", 1<<20) + "&" + form},
+		"1 MiB of token": {"application/x-www-form-urlencoded", form + strings.Repeat("A", 1<<20)},
+		"broken":         {"application/x-www-form-urlencoded", form + "%zz"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad(t, w.browser().send(t, http.MethodPost, backchan, request.body, "Content-Type: "+request.contentType))
+		})
+	}
+}
+
+// TestS109LogoutInURL: a token in the URL counts nowhere, whatever the method.
+// The site has no access log, where URLs are for everybody to see.
+func TestS109LogoutInURL(t *testing.T) {
+	w := shared(t)
+	v := &variant{name: "in-url", quiet: true}
+	w.serve(t, v)
+	b := w.browser()
+	v.login(t, b, "u")
+	token, err := v.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "u"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := url.Values{"logout_token": {token}}.Encode()
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodOptions, "post", http.MethodPost} {
+		body := form
+		if method == http.MethodPost {
+			body = ""
+		}
+		resp := w.browser().send(t, method, v.url+backchan+"?"+form, body, isForm)
+		if resp.Status < 400 || resp.Status >= 500 {
+			t.Errorf("%s: got %v", method, resp)
+		}
+		if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
+			t.Errorf("after %s the session is over", method)
+		}
+	}
+	// The control: it is a good one.
+	if resp := w.browser().send(t, http.MethodPost, v.url+backchan, form, isForm); resp.Status != http.StatusOK {
+		t.Errorf("in the body: got %v", resp)
+	}
+	eventually(t, "end of the session", func() bool { return v.get(t, b, "/x").Status == http.StatusUnauthorized })
+}
+
+// TestS109LogoutEnds is about the good ones.
+func TestS109LogoutEnds(t *testing.T) {
+	w := sharedRedis(t)
+	ended := func(t *testing.T, browsers ...*browser) {
+		t.Helper()
+		for _, b := range browsers {
+			cookie := "Cookie: " + sessionCookie + "=" + b.session()
+			for i := range w.p {
+				eventually(t, "end of the session", func() bool {
+					return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...).Status == http.StatusUnauthorized
+				})
+			}
+		}
+	}
+	twoSessions := func(t *testing.T, user string) (first, second *browser, sid string) {
+		t.Helper()
+		first, second = w.browser(), w.browserAt(1)
+		first.loginAs(t, user, "/")
+		sid = w.sid(t, user)
+		second.loginAs(t, user, "/")
+		return first, second, sid
+	}
+	ok := func(t *testing.T, resp *client.Response) {
+		t.Helper()
+		if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("got %v", resp)
+		}
+	}
+	t.Run("sid", func(t *testing.T) {
+		first, second, sid := twoSessions(t, "s109-sid")
+		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
+		ended(t, first)
+		second.works(t)
+	})
+	t.Run("sub", func(t *testing.T) {
+		first, second, _ := twoSessions(t, "s109-sub")
+		other := w.browser()
+		other.loginAs(t, "s109-other", "/")
+		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
+		ended(t, first, second)
+		other.works(t)
+	})
+	t.Run("unknown", func(t *testing.T) {
+		first, _, _ := twoSessions(t, "s109-unknown")
+		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: "nobody's"})))
+		first.works(t)
+	})
+	t.Run("typ JWT", func(t *testing.T) {
+		first, _, sid := twoSessions(t, "s109-typ")
+		edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
+		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
+		ended(t, first)
+	})
+	t.Run("cookie of another session", func(t *testing.T) {
+		first, second, sid := twoSessions(t, "s109-cookie")
+		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
+		ended(t, first)
+		second.works(t)
+	})
+	t.Run("again", func(t *testing.T) {
+		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
+		ok(t, w.logOut(t, token))
+		// Later than the token by the server's own clock, which counts seconds.
+		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
+		b := w.browser()
+		b.loginAs(t, "s109-again", "/")
+		for i := range w.p {
+			resp := w.browserAt(i).send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), isForm)
+			if resp.Status != http.StatusBadRequest {
+				t.Errorf("at instance %d the second time: %v", i+1, resp)
+			}
+		}
+		b.works(t)
+	})
+}
+
+// TestS111LogoutFlood: garbage costs the site little, and the authorization
+// server nothing.
+func TestS111LogoutFlood(t *testing.T) {
+	w := shared(t)
+	v := &variant{name: "flood"}
+	w.serve(t, v)
+	b64 := func(s string) string { return encodeSegment([]byte(s)) }
+	signature := "." + b64(strings.Repeat("s", 64))
+	garbage := []string{
+		strings.Repeat("x", 10<<10), strings.Repeat("A", 1<<20), strings.Repeat(".", 10<<10), strings.Repeat(".", 1<<20), "..", "a.b.c",
+		b64(`{"alg":"none"}`) + "." + b64(`{}`) + ".",
+		b64(`{"alg":"HS256"}`) + "." + b64(`{}`) + signature,
+		b64(`{"alg":"ES256","typ":"at+jwt","kid":"x"}`) + "." + b64(`{}`) + signature,
+		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(`{"iss":"https://evil.test","aud":"app"}`) + signature,
+		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(strings.Repeat("[", 9000)) + signature,
+	}
+	memory := w.p[0].metric(t, "process_resident_memory_bytes")
+	n := long(300, 2000)
+	var running sync.WaitGroup
+	for side := range 8 {
+		running.Go(func() {
+			b := w.newBrowser(w.p[0], true)
+			for i := side; i < n; i += 8 {
+				form := url.Values{"logout_token": {garbage[i%len(garbage)]}}.Encode()
+				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchan, form, isForm)
+				if err != nil || resp.Status != http.StatusBadRequest && resp.Status != http.StatusRequestEntityTooLarge {
+					t.Errorf("post %d: %v, %v", i, resp, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointJWKS] > 0 {
+		t.Errorf("garbage made the keys be fetched: %v", stats.Requests)
+	}
+	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+	}
+}

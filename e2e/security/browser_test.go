@@ -1,0 +1,274 @@
+package security
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+)
+
+// isSite reports whether a host is served by the Caddy under test.
+func isSite(host string) bool {
+	return host == siteName || strings.HasSuffix(host, "."+siteName) || host == "other.test"
+}
+
+// transport reaches one instance of the site by its name. evil.test is the
+// recorder's, on every port.
+func (w *world) transport(in *instance, http2 bool) http.RoundTripper {
+	var dialer net.Dialer
+	tr := &http.Transport{
+		MaxIdleConnsPerHost: 64, DisableCompression: true, ForceAttemptHTTP2: http2,
+		TLSClientConfig: &tls.Config{RootCAs: w.authority, MinVersion: tls.VersionTLS12},
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			host, port, err := net.SplitHostPort(addr)
+			switch {
+			case err != nil:
+				return nil, err
+			case host == "evil.test" || strings.HasSuffix(host, ".evil.test"):
+				addr = w.evil.addr
+			case addr == w.host:
+				addr = in.addr
+			case isSite(host):
+				addr = net.JoinHostPort("127.0.0.1", port)
+			}
+			return dialer.DialContext(ctx, network, addr)
+		},
+	}
+	w.mu.Lock()
+	w.transports = append(w.transports, tr)
+	w.mu.Unlock()
+	return &watched{w, tr}
+}
+
+// A browser is one profile of a user's browser.
+type browser struct {
+	*client.Client
+	w *world
+}
+
+// browser returns one with no cookies, at the first instance.
+func (w *world) browser() *browser { return w.browserAt(0) }
+
+// browserAt is browser at another instance.
+func (w *world) browserAt(i int) *browser { return w.newBrowser(w.p[i], false) }
+
+// browser2 is browser over HTTP/2.
+func (w *world) browser2() *browser { return w.newBrowser(w.p[0], true) }
+
+func (w *world) newBrowser(in *instance, http2 bool) *browser {
+	b := &browser{Client: client.New("", ""), w: w}
+	b.use(in, http2)
+	return b
+}
+
+func (b *browser) use(in *instance, http2 bool) {
+	host := b.w.host
+	b.Through(b.w.transport(in, http2), host, func() string { return host })
+}
+
+// at returns the same browser, cookies and all, at another instance.
+func (b *browser) at(i int) *browser {
+	twin := &browser{Client: b.Twin(), w: b.w}
+	twin.use(b.w.p[i], false)
+	return twin
+}
+
+// nav opens a path, or a whole URL, in the browser's window. It follows no
+// redirect.
+func (b *browser) nav(t testing.TB, path string) *client.Response {
+	t.Helper()
+	resp, err := b.Navigate(t.Context(), b.absolute(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// xhr sends what a script of the site sends.
+func (b *browser) xhr(t testing.TB, method, path string) *client.Response {
+	t.Helper()
+	resp, err := b.Fetch(t.Context(), method, b.absolute(path), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// send sends a request with the browser's cookies and, besides those, with
+// nothing but the given header lines, "Name: value". Host is not among them:
+// see raw.
+func (b *browser) send(t testing.TB, method, path, body string, lines ...string) *client.Response {
+	t.Helper()
+	resp, err := b.trySend(t.Context(), method, path, body, lines...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+func (b *browser) trySend(ctx context.Context, method, path, body string, lines ...string) (*client.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, b.absolute(path), strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range lines {
+		name, value, _ := strings.Cut(line, ": ")
+		req.Header.Add(name, value)
+	}
+	return b.Do(req)
+}
+
+// navigation are the lines of a window's own request, for send and raw.
+var navigation = []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Accept: text/html"}
+
+// script are those of a script's request.
+var script = []string{"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: application/json"}
+
+func (b *browser) absolute(path string) string {
+	if strings.HasPrefix(path, "/") {
+		return b.w.site + path
+	}
+	return path
+}
+
+// login goes through a whole login for a path and demands to end there, with
+// the app having got a good token.
+func (b *browser) login(t testing.TB, path string) *client.Response {
+	t.Helper()
+	page, err := b.tryLogin(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+// loginAs is login as a certain user.
+func (b *browser) loginAs(t testing.TB, user, path string) *client.Response {
+	t.Helper()
+	q := url.Values{"login_hint": {user}, "return_to": {path}}
+	page, err := b.Visit(t.Context(), b.w.site+login+"?"+q.Encode())
+	if err == nil {
+		err = b.landed(page, path)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+func (b *browser) tryLogin(ctx context.Context, path string) (*client.Response, error) {
+	page, err := b.Visit(ctx, b.w.site+path)
+	if err != nil {
+		return nil, fmt.Errorf("logging in: %w", err)
+	}
+	return page, b.landed(page, path)
+}
+
+func (b *browser) landed(page *client.Response, path string) error {
+	if page.Status != http.StatusOK || page.URL.String() != b.w.site+path {
+		return fmt.Errorf("the login for %s ended with %v", path, page)
+	}
+	seen, ok := appAnswer(page)
+	if !ok || len(seen.Values("Authorization")) != 1 {
+		return fmt.Errorf("after the login for %s the app got no token: %v", path, page)
+	}
+	return nil
+}
+
+// start begins a login and returns where the authorization server is asked.
+func (b *browser) start(t testing.TB, path string) *url.URL {
+	t.Helper()
+	resp := b.nav(t, path)
+	to := resp.Location()
+	if resp.Status != http.StatusFound || !b.w.isAuthorization(to) {
+		t.Fatalf("%s began no login: %v to %v", path, resp, to)
+	}
+	return to
+}
+
+// approve signs in at the authorization server and returns the URL it sends
+// the browser back to, code and all.
+func (b *browser) approve(t testing.TB, authorization *url.URL) *url.URL {
+	t.Helper()
+	resp := b.nav(t, authorization.String())
+	to := resp.Location()
+	if to == nil {
+		t.Fatalf("the authorization server did not send the browser back: %v", resp)
+	}
+	return to
+}
+
+// session is the value of the session's cookie, or "".
+func (b *browser) session() string {
+	u, _ := url.Parse(b.w.site) // was made here
+	if c := b.Jar.Cookie(u, sessionCookie); c != nil {
+		return c.Value
+	}
+	return ""
+}
+
+// logins are the login cookies, name=value.
+func (b *browser) logins() []string {
+	u, _ := url.Parse(b.w.site)
+	var pairs []string
+	for _, c := range b.Jar.Cookies(u) {
+		if strings.HasPrefix(c.Name, loginCookie) {
+			pairs = append(pairs, c.Name+"="+c.Value)
+		}
+	}
+	return pairs
+}
+
+// appAnswer is what the app saw, if it was the app that answered.
+func appAnswer(resp *client.Response) (echo.Request, bool) {
+	var seen echo.Request
+	err := json.Unmarshal(resp.Body, &seen)
+	return seen, err == nil && seen.Line != ""
+}
+
+// works demands that the browser has a session that works, everything else
+// being as it should.
+func (b *browser) works(t testing.TB) {
+	t.Helper()
+	resp := b.xhr(t, http.MethodGet, "/works")
+	seen, ok := appAnswer(resp)
+	if !ok || resp.Status != http.StatusOK || len(seen.Values("Authorization")) != 1 {
+		t.Errorf("the session does not work: %v", resp)
+	}
+}
+
+// refused demands the answer to somebody without a session: a login for a
+// navigation, 401 for everything else, and the app not reached.
+func (w *world) refused(t testing.TB, resp *client.Response) {
+	t.Helper()
+	if _, ok := appAnswer(resp); ok {
+		t.Errorf("the app was reached: %v", resp)
+	}
+	switch {
+	case resp.Status == http.StatusFound && w.isAuthorization(resp.Location()):
+	case resp.Status == http.StatusUnauthorized && resp.Header.Get("Location") == "":
+	default:
+		t.Errorf("not the answer to somebody without a session: %v", resp)
+	}
+}
+
+// during returns the requests that reached the app meanwhile.
+func (w *world) during(f func()) []echo.Request {
+	before := len(w.app.Requests())
+	f()
+	return w.app.Requests()[before:]
+}
+
+// quickly bounds a request that might hang.
+func quickly(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), 10*time.Second)
+}

@@ -1,0 +1,128 @@
+package security
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// TestScanFindsPlantedSecrets is the positive control of every other test: a
+// secret is found in each place, and none where there is none.
+func TestScanFindsPlantedSecrets(t *testing.T) {
+	const inMetrics = "PLANTED_0123456789abcdef0123456789abcdef"
+	w := startWorld(t, plan{
+		redis: true, global: "\tservers {ADDR} {\n\t\tname {$IN_METRICS}\n\t}\n",
+		env:    []string{"IN_METRICS=" + inMetrics},
+		before: "header /static/head X-Leak {http.request.uri.query.leak}",
+	})
+	b := w.browser()
+	b.login(t, "/")
+	b.at(1).works(t)
+	if found := w.leaks(t); len(found) > 0 {
+		t.Fatalf("before anything was planted: %v", found)
+	}
+	for _, s := range w.plantable(t) {
+		t.Run(s.kind, func(t *testing.T) {
+			w.plant(t, s.value)
+			places := map[string]bool{}
+			for _, f := range w.leaks(t) {
+				places[f.place] = places[f.place] || f.kind == s.kind
+			}
+			for _, place := range []string{
+				"an answer to a browser", "instance 1: caddy.log", "instance 2: planted.db", "Redis",
+				"the recorder", "the app of the error pages", "the app",
+			} {
+				// The app is where access tokens belong.
+				want := place != "the app" || s.kind != string(fakeas.KindAccess)
+				if places[place] != want {
+					t.Errorf("%s: found %v, want %v", place, places[place], want)
+				}
+			}
+		})
+	}
+	w.keepSecret(inMetrics)
+	if found := w.leaks(t); !slices.ContainsFunc(found, func(f finding) bool { return f.place == "instance 1: /metrics" }) {
+		t.Errorf("nothing was found in the metrics, only %v", found)
+	}
+}
+
+type plantable struct{ kind, value string }
+
+// plantable is one secret of each kind.
+func (w *world) plantable(t *testing.T) []plantable {
+	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.keys[0]}}
+	kinds := map[fakeas.Kind]bool{}
+	known := map[string]bool{}
+	for _, issued := range w.idp.Tokens() {
+		known[issued.Value] = true
+		if !kinds[issued.Kind] {
+			kinds[issued.Kind] = true
+			all = append(all, plantable{string(issued.Kind), issued.Value})
+		}
+	}
+	for _, value := range w.idp.Secrets() {
+		if !known[value] {
+			all = append(all, plantable{kindVerifier, value})
+			break
+		}
+	}
+	for value := range w.cookies {
+		all = append(all, plantable{kindCookie, value})
+		break
+	}
+	if len(all) != 8 {
+		t.Fatalf("only %d kinds of secrets", len(all))
+	}
+	return all
+}
+
+// plant puts a value into every place that is looked through, but for the
+// metrics.
+func (w *world) plant(t *testing.T, value string) {
+	t.Helper()
+	w.app.Reset()
+	w.errorApp.Reset()
+	w.evil.reset()
+	for _, to := range []string{w.app.URL, w.errorApp.URL, w.evil.URL} {
+		resp, err := http.Post(to+"/planted?leak="+value, "text/plain", strings.NewReader(""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	w.browser().send(t, http.MethodGet, "/static/head?leak="+strings.ReplaceAll(value, "%", "%25"), "")
+	w.redis.Do(t, "HSET", "planted", "field", value)
+	if err := os.WriteFile(filepath.Join(w.p[1].DataDir, "planted.db"), []byte(value), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestScanFindsPieces: what is cut short, decoded or in one of many bytes is
+// found all the same.
+func TestScanFindsPieces(t *testing.T) {
+	w := &world{
+		idp: fakeas.New(fakeas.Options{}), other: fakeas.New(fakeas.Options{}),
+		keys: []string{newKey()}, clientSecret: canary("CS_", 32), cookies: map[string]bool{},
+	}
+	cookie := strings.Repeat("A", 20) + "BCDEFGHIJKLMNOPQRSTUVWX"
+	w.cookies[cookie] = true
+	n := newNeedles(w.secrets())
+	noise := strings.Repeat("0123456789abcdef", 1000)
+	for name, text := range map[string]string{
+		"first bytes of a key": w.keys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
+	} {
+		if got := n.find("here", []byte(noise+text+noise)); len(got) != 1 {
+			t.Errorf("%s: found %v, want one", name, got)
+		}
+	}
+	if got := n.find("here", []byte(noise+w.keys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
+		t.Errorf("found what is not there: %v", got)
+	}
+}

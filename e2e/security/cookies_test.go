@@ -1,0 +1,347 @@
+package security
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// TestS40CookieAttributes: the cookies are as they should be, and no two of
+// many have anything in common.
+func TestS40CookieAttributes(t *testing.T) {
+	w := shared(t)
+	b := w.browser()
+	start := b.nav(t, "/x")
+	done := b.nav(t, b.approve(t, start.Location()).String())
+	lines := append(start.Header.Values("Set-Cookie"), done.Header.Values("Set-Cookie")...)
+	if len(lines) < 2 {
+		t.Fatalf("only %d cookies", len(lines))
+	}
+	for _, line := range lines {
+		c, err := http.ParseSetCookie(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || len(c.Value) > 4096 ||
+			c.SameSite != http.SameSiteLaxMode && c.SameSite != http.SameSiteStrictMode {
+			t.Errorf("%s has the attributes %s", c.Name, line[len(c.Name)+1+len(c.Value):])
+		}
+		raw, _ := base64.RawURLEncoding.DecodeString(c.Value)
+		for _, personal := range []string{fakeas.DefaultUser, "example.test", "sid_", "AT_", "RT_"} {
+			if strings.Contains(c.Value, personal) || strings.Contains(string(raw), personal) {
+				t.Errorf("%s holds %s", c.Name, personal)
+			}
+		}
+	}
+	t.Run("entropy", func(t *testing.T) {
+		values := w.manySessions(t, flood(t, 200))
+		const window = 8
+		seen := map[string]bool{}
+		for _, v := range values {
+			for at := 0; at+window <= len(v); at++ {
+				if piece := fmt.Sprintf("%d %s", at, v[at:at+window]); seen[piece] {
+					t.Fatalf("two cookies agree in %d bytes at %d", window, at)
+				} else {
+					seen[piece] = true
+				}
+			}
+		}
+	})
+}
+
+// manySessions logs in as often as given, up to 2,000 times, and returns the
+// values of the session cookies.
+func (w *world) manySessions(t *testing.T, n int) []string {
+	n = min(n, 2000)
+	var workers sync.WaitGroup
+	var mu sync.Mutex
+	var values []string
+	const side = 4
+	for range side {
+		workers.Go(func() {
+			b := w.browser()
+			for range n / side {
+				b.Jar = new(client.Jar)
+				if _, err := b.tryLogin(t.Context(), "/"); err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				values = append(values, b.session())
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	if len(values) != n/side*side {
+		t.Fatalf("only %d logins", len(values))
+	}
+	return values
+}
+
+// TestS41Deletion: a browser really drops the cookie at a logout, and when its
+// session has turned out to be over. Unlike the list, a cookie without any
+// session is left alone: docs/decisions/0005.
+func TestS41Deletion(t *testing.T) {
+	w := shared(t)
+	deleted := func(t *testing.T, b *browser, resp *client.Response) {
+		t.Helper()
+		n := 0
+		for _, line := range resp.Header.Values("Set-Cookie") {
+			c, err := http.ParseSetCookie(line)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Name != sessionCookie {
+				continue
+			}
+			n++
+			if c.Value != "" || c.MaxAge >= 0 || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" {
+				t.Errorf("the cookie is deleted by %q", line)
+			}
+		}
+		if n != 1 || b.session() != "" {
+			t.Errorf("%d deletions in %v; the browser still has the cookie: %v", n, resp, b.session() != "")
+		}
+	}
+	t.Run("logout", func(t *testing.T) {
+		b := w.browser()
+		b.login(t, "/")
+		deleted(t, b, b.xhr(t, http.MethodPost, logout))
+	})
+	for name, request := range map[string]func(*browser, *testing.T) *client.Response{
+		"script":     func(b *browser, t *testing.T) *client.Response { return b.xhr(t, http.MethodGet, "/x") },
+		"navigation": func(b *browser, t *testing.T) *client.Response { return b.nav(t, "/x") },
+	} {
+		t.Run("end of the session, "+name, func(t *testing.T) {
+			b := w.browser()
+			w.tell(1) // a token that is due at once
+			b.login(t, "/")
+			for _, issued := range w.idp.Tokens() {
+				if issued.Kind == fakeas.KindRefresh {
+					w.idp.Revoke(issued.Value)
+				}
+			}
+			var resp *client.Response
+			eventually(t, "end of the session", func() bool {
+				resp = request(b, t)
+				return resp.Status == http.StatusUnauthorized || w.isAuthorization(resp.Location())
+			})
+			deleted(t, b, resp)
+		})
+	}
+	t.Run("no session", func(t *testing.T) {
+		resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + strings.Repeat("A", 43)}, script...)...)
+		if resp.Status != http.StatusUnauthorized || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("got %d %v", resp.Status, resp.Header)
+		}
+	})
+}
+
+// alike is an answer without what may differ from one to the next.
+func alike(resp *rawAnswer) string {
+	header := resp.Header.Clone()
+	header.Del("Date")
+	text := fmt.Sprint(resp.Status, slices.Sorted(maps.Keys(header)))
+	if resp.Status == http.StatusFound { // to the authorization server, with values of its own
+		return text + fmt.Sprint(len(resp.Header.Get("Location")))
+	}
+	return text + fmt.Sprint(header) + string(resp.Body)
+}
+
+// flipped is the value with one character changed into another of base64url.
+func flipped(value string, at int) string {
+	other := byte('A')
+	if value[at] == other {
+		other = 'B'
+	}
+	return value[:at] + string(other) + value[at+1:]
+}
+
+// TestS42Tampering: an altered cookie is answered exactly like none that ever
+// was, wherever it was altered.
+func TestS42Tampering(t *testing.T) {
+	w := shared(t)
+	b := w.browser()
+	to := b.start(t, "/x")
+	answer := b.approve(t, to)
+	pair := b.logins()[0]
+	name, attempt, _ := strings.Cut(pair, "=")
+	// Before it is used, lest the login be done.
+	calls := w.tokenCalls()
+	t.Run("login cookie", func(t *testing.T) {
+		ask := func(value string) *rawAnswer {
+			return w.rawGet(t, answer.RequestURI(), append([]string{"Cookie: " + name + "=" + value}, navigation...)...)
+		}
+		want := alike(ask(strings.Repeat("A", len(attempt))))
+		for at := range attempt {
+			if got := alike(ask(flipped(attempt, at))); got != want {
+				t.Fatalf("altered at %d: %s, want %s", at, got, want)
+			}
+		}
+		if n := w.tokenCalls(); n != calls {
+			t.Errorf("%d codes were redeemed", n-calls)
+		}
+	})
+	b.nav(t, answer.String())
+	value := b.session()
+	if value == "" {
+		t.Fatal("the unaltered cookie brought no session")
+	}
+	for kind, lines := range map[string][]string{"script": script, "navigation": navigation} {
+		t.Run("session cookie, "+kind, func(t *testing.T) {
+			ask := func(value string) *rawAnswer {
+				return w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + value}, lines...)...)
+			}
+			want := ask(strings.Repeat("A", len(value)))
+			if want.Status != http.StatusUnauthorized && want.Status != http.StatusFound {
+				t.Fatalf("got %d", want.Status)
+			}
+			for at := range value {
+				if got := alike(ask(flipped(value, at))); got != alike(want) {
+					t.Errorf("altered at %d: %s, want %s", at, got, alike(want))
+				}
+			}
+			if len(want.Body) > 0 && strings.Contains(strings.ToLower(string(want.Body)), "key") {
+				t.Errorf("the answer tells of keys: %s", want.Body)
+			}
+		})
+	}
+	b.works(t)
+}
+
+// TestS43MalformedCookies: what is no cookie of ours is none at all.
+func TestS43MalformedCookies(t *testing.T) {
+	w := shared(t)
+	own := sessionCookie + "="
+	for name, line := range map[string]string{
+		"empty": own, "percent": own + "%", "quoted": own + `"quoted"`, "two equal signs": own + "a=b",
+		"4 KiB": own + strings.Repeat("A", 4<<10), "15 KiB": own + strings.Repeat("A", 15<<10), "60 KiB": own + strings.Repeat("A", 60<<10),
+		"no UTF-8": own + "\xff\xfe\x80", "5,000 cookies": strings.Repeat("a=b; ", 5000) + own + "x",
+		"5,000 of ours": strings.Repeat(own+"x; ", 2000), "5,000 logins": strings.Repeat(loginCookie+"x=y; ", 1000),
+		"chunks": sessionCookie + "_chunks=99999999; " + sessionCookie + "_0=a", "separators": "; ; ;=", "no equal sign": sessionCookie,
+		"padding": own + strings.Repeat("A", 43) + "=", "other alphabet": own + strings.Repeat("+", 43), "43 of them": own + strings.Repeat("A", 43),
+		"tab": own + "\t", "control character": own + "\x01", "comma": own + "a,b", "brace": own + "{env.HOME}", "only equal signs": strings.Repeat("=", 100),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, path := range []string{"/x", info} {
+				var resp *rawAnswer
+				reached := w.during(func() { resp = w.rawGet(t, path, append([]string{"Cookie: " + line}, script...)...) })
+				switch {
+				case len(reached) != 0:
+					t.Errorf("%s: the app was reached", path)
+				case resp.Status == http.StatusBadRequest, resp.Status == http.StatusRequestHeaderFieldsTooLarge:
+				case path == info && resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"authenticated":false`):
+				case path == "/x" && resp.Status == http.StatusUnauthorized && resp.Header.Get("Set-Cookie") == "":
+				default:
+					t.Errorf("%s: got %d %v %s", path, resp.Status, resp.Header, resp.Body)
+				}
+			}
+		})
+	}
+}
+
+// TestS45LookAlikes: only the very name is ours.
+func TestS45LookAlikes(t *testing.T) {
+	w := shared(t)
+	b := w.browser()
+	b.login(t, "/")
+	value := b.session()
+	for name, line := range map[string]string{
+		"lower case": strings.ToLower(sessionCookie) + "=" + value, "upper case": "__HOST-oauth_session=" + value,
+		"en quad": "\u2000" + sessionCookie + "=" + value, "next line": "\u0085" + sessionCookie + "=" + value,
+		"no-break space": "\u00a0" + sessionCookie + "=" + value, "nameless": "=" + sessionCookie + "=" + value,
+		"space after the name": sessionCookie + " =" + value, "tab after the name": sessionCookie + "\t=" + value,
+		"space before the value": sessionCookie + "= " + value, "quoted": sessionCookie + `="` + value + `"`,
+		"percent-encoded name": "__Host%2Doauth_session=" + value, "without the prefix": "oauth_session=" + value,
+		"other prefix": "__Secure-oauth_session=" + value, "longer": sessionCookie + "2=" + value, "in a value": "a=" + sessionCookie + "=" + value,
+		"comma for semicolon": "a=b, " + sessionCookie + "=" + value, "NUL for space": "a=b;\x00" + sessionCookie + "=" + value,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var resp *rawAnswer
+			reached := w.during(func() { resp = w.rawGet(t, "/x", append([]string{"Cookie: " + line}, script...)...) })
+			if len(reached) != 0 || resp.Status != http.StatusUnauthorized && resp.Status != http.StatusBadRequest {
+				t.Errorf("got %d, and %d requests reached the app", resp.Status, len(reached))
+			}
+		})
+	}
+	// Unlike the list: for RFC 6265 $Version is a cookie like any other, and the
+	// one behind it is the browser's own.
+	t.Run("$Version", func(t *testing.T) {
+		reached := w.during(func() {
+			w.rawGet(t, "/x", append([]string{"Cookie: $Version=1; " + sessionCookie + "=" + value}, script...)...)
+		})
+		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"$Version=1"}) {
+			t.Errorf("the app got %v", reached)
+		}
+	})
+}
+
+// TestS46CookiesForTheApp: the app's cookies reach it byte for byte, and ours
+// do not.
+func TestS46CookiesForTheApp(t *testing.T) {
+	w := shared(t)
+	b := w.browser()
+	b.login(t, "/")
+	own, attempt := sessionCookie+"="+b.session(), b.logins()[0]
+	for _, tc := range []struct {
+		name  string
+		lines []string
+		want  []string
+	}{
+		{"among others", []string{"a=1; " + own + `; b="x y"; ` + attempt + "; c=%3D"}, []string{`a=1; b="x y"; c=%3D`}},
+		{"first", []string{own + "; a=1"}, []string{"a=1"}},
+		{"last", []string{"a=1; " + own}, []string{"a=1"}},
+		{"alone", []string{own}, nil},
+		{"only ours", []string{own + "; " + attempt}, nil},
+		{"two lines", []string{"a=1; " + own, attempt + "; b=2"}, []string{"a=1", "b=2"}},
+		{"two lines, one only ours", []string{"a=1", own + "; " + attempt}, []string{"a=1"}},
+		{"twice", []string{sessionCookie + "=garbage; a=1; " + own}, []string{"a=1"}},
+		{"twice the same", []string{own + "; a=1; " + own}, []string{"a=1"}},
+		{"odd spacing", []string{"a=1;b=2;  c = 3 ;" + own + ";d"}, []string{"a=1;b=2;  c = 3 ;d"}},
+		{"without a value", []string{own + "; " + sessionCookie + "; a=1"}, []string{"a=1"}},
+		{"no space", []string{own + ";" + attempt + ";a=1"}, []string{"a=1"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, path := range []string{"/x", "/static/x"} {
+				var lines []string
+				for _, line := range tc.lines {
+					lines = append(lines, "Cookie: "+line)
+				}
+				reached := w.during(func() { w.rawGet(t, path, append(lines, script...)...) })
+				if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), tc.want) {
+					t.Errorf("%s: the app got %v, want cookies %q", path, reached, tc.want)
+				}
+			}
+		})
+	}
+	t.Run("nobody, on a public page", func(t *testing.T) {
+		reached := w.during(func() {
+			w.rawGet(t, "/static/x", append([]string{"Cookie: a=1; " + sessionCookie + "=" + strings.Repeat("A", 43) + "; " + attempt}, script...)...)
+		})
+		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
+			t.Errorf("the app got %v", reached)
+		}
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		b2 := w.browser2()
+		u, err := url.Parse(w.site)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b2.Jar.Update(u, []string{own + "; Secure; Path=/", attempt + "; Secure; Path=/", "a=1; Path=/"})
+		reached := w.during(func() { b2.xhr(t, http.MethodGet, "/x") })
+		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
+			t.Errorf("the app got %v", reached)
+		}
+	})
+}

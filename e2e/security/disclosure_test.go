@@ -1,0 +1,176 @@
+package security
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// TestS118ErrorPages: error pages and documents say what people and programs
+// need, in fixed words, and nothing of the inside. Instead of a request id they
+// have a word for the kind of error, by which the log is found.
+func TestS118ErrorPages(t *testing.T) {
+	w := sharedBare(t)
+	v := &variant{name: "pages", options: "require email nobody@example.test"}
+	broken := &variant{name: "pages-broken", issuer: "http://127.0.0.1:1"}
+	w.serve(t, v, broken)
+	member := w.browser()
+	member.login(t, "/")
+	foreign := []string{"Sec-Fetch-Site: cross-site", "Origin: https://evil.test"}
+	badLogin := func(edit func(*fakeas.Knobs)) func(b *browser, lines []string) (int, http.Header, []byte) {
+		return func(b *browser, _ []string) (int, http.Header, []byte) {
+			w.idp.Set(edit)
+			defer w.calm()
+			page, err := b.Visit(t.Context(), w.site+"/x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return page.Status, page.Header, page.Body
+		}
+	}
+	send := func(method, path string, more ...string) func(b *browser, lines []string) (int, http.Header, []byte) {
+		return func(b *browser, lines []string) (int, http.Header, []byte) {
+			resp := b.send(t, method, path, "", append(slices.Clone(lines), more...)...)
+			return resp.Status, resp.Header, resp.Body
+		}
+	}
+	for name, tc := range map[string]struct {
+		status int
+		member bool
+		ask    func(b *browser, lines []string) (int, http.Header, []byte)
+		only   []string // navigation or script; both if nil
+	}{
+		"no session":         {401, false, send(http.MethodPost, "/x"), nil},
+		"foreign":            {403, true, send(http.MethodPost, "/x", foreign...), script[3:]},
+		"unknown endpoint":   {404, false, send(http.MethodGet, prefix+"/nothing"), nil},
+		"wrong method":       {405, false, send(http.MethodDelete, prefix+"/login"), nil},
+		"TRACE":              {405, false, send(http.MethodTrace, "/x"), nil},
+		"stale callback":     {400, false, send(http.MethodGet, callback), nil},
+		"repeated parameter": {400, false, send(http.MethodGet, callback+"?code=a&code=b&state=x"), nil},
+		"foreign iss":        {400, false, send(http.MethodGet, login+"?iss=https://evil.test"), navigation},
+		"no access": {403, false, func(b *browser, _ []string) (int, http.Header, []byte) {
+			page := v.signIn(t, b, "u")
+			return page.Status, page.Header, page.Body
+		}, navigation},
+		"server out of reach": {503, false, func(b *browser, _ []string) (int, http.Header, []byte) {
+			page := b.nav(t, broken.url+"/x")
+			return page.Status, page.Header, page.Body
+		}, navigation},
+		"bad ID token": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectFlipped }), navigation},
+		"other issuer": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectIssuer }), navigation},
+		"mac token":    {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"token_type": "mac"} }), navigation},
+		"login refused": {403, false, badLogin(func(k *fakeas.Knobs) {
+			k.Callback = fakeas.Edit{Set: map[string]any{"error": "access_denied", "error_description": "/etc/passwd: goroutine 1"}, Omit: []string{"code"}}
+		}), navigation},
+	} {
+		for kind, lines := range map[string][]string{"page": navigation, "document": script} {
+			if tc.only != nil && &tc.only[0] != &lines[0] && !(kind == "document" && &tc.only[0] == &script[3]) {
+				continue
+			}
+			t.Run(name+", "+kind, func(t *testing.T) {
+				b := w.browser()
+				if tc.member {
+					b, lines = member, tc.only
+				}
+				status, header, body := tc.ask(b, lines)
+				if status != tc.status {
+					t.Errorf("got %d %s", status, body)
+				}
+				w.generic(t, body)
+				for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+					if got := header.Get(name); got != want {
+						t.Errorf("%s: %q", name, got)
+					}
+				}
+				if kind == "page" {
+					return
+				}
+				var problem struct{ Title, Code string }
+				if err := json.Unmarshal(body, &problem); err != nil || problem.Title == "" || problem.Code == "" {
+					t.Errorf("no problem document: %s", body)
+				}
+			})
+		}
+	}
+}
+
+// TestS120SessionEndpoint: the session endpoint tells pages of the site about
+// the session, without tokens, and asking is not using.
+func TestS120SessionEndpoint(t *testing.T) {
+	w := shared(t)
+	headers := func(t *testing.T, h http.Header) {
+		t.Helper()
+		for name, want := range map[string]string{
+			"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
+			"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": "", "Access-Control-Allow-Credentials": "", "Set-Cookie": "",
+		} {
+			if got := h.Get(name); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+	}
+	t.Run("nobody", func(t *testing.T) {
+		b := w.browser()
+		resp := b.xhr(t, http.MethodGet, info)
+		headers(t, resp.Header)
+		var got map[string]any
+		if err := json.Unmarshal(resp.Body, &got); err != nil || resp.Status != http.StatusOK || got["authenticated"] != false || len(got) != 2 || got["login_url"] != login {
+			t.Errorf("got %v", resp)
+		}
+		if len(b.logins()) > 0 {
+			t.Error("a login has begun")
+		}
+	})
+	t.Run("member", func(t *testing.T) {
+		b := w.browser()
+		b.loginAs(t, "s120", "/")
+		for _, lines := range [][]string{script, append(slices.Clone(script), "Origin: "+w.site), {"Sec-Fetch-Site: cross-site", "Origin: https://evil.test"}} {
+			resp := b.send(t, http.MethodGet, info, "", lines...)
+			headers(t, resp.Header)
+			var got map[string]any
+			if err := json.Unmarshal(resp.Body, &got); err != nil || got["authenticated"] != true || got["user"] != "s120" {
+				t.Errorf("got %v", resp)
+			}
+			for name := range got {
+				if !slices.Contains([]string{
+					"authenticated", "user", "claims", "created_at", "idle_expires_in", "max_expires_in", "token_expires_in", "login_url", "logout_url",
+				}, name) {
+					t.Errorf("an unexpected member: %s", name)
+				}
+			}
+			claims, _ := got["claims"].(map[string]any)
+			for _, name := range []string{"nonce", "at_hash", "sid", "jti", "aud"} {
+				if _, ok := claims[name]; ok {
+					t.Errorf("the claim %s is shown", name)
+				}
+			}
+			for _, prefix := range []string{"AT_", "RT_", "eyJ"} {
+				if strings.Contains(string(resp.Body), prefix) {
+					t.Errorf("it holds something that begins with %s", prefix)
+				}
+			}
+		}
+		preflight := b.send(t, http.MethodOptions, info, "", "Origin: https://evil.test", "Access-Control-Request-Method: GET", "Sec-Fetch-Site: cross-site")
+		if preflight.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Error("another site may read it")
+		}
+	})
+	t.Run("polling is not use", func(t *testing.T) {
+		v := &variant{name: "polled", options: "idle_timeout 2s"}
+		w.serve(t, v)
+		b := w.browser()
+		v.login(t, b, "u")
+		eventually(t, "end of a session that is only asked about", func() bool {
+			u, err := url.Parse(v.url + info)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(string(b.xhr(t, http.MethodGet, u.String()).Body), `"authenticated":false`)
+		})
+	})
+}

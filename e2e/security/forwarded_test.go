@@ -1,0 +1,82 @@
+package security
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+)
+
+// clientIPs are those of the access log's lines for a path.
+func (w *world) clientIPs(t *testing.T, uri string) []string {
+	t.Helper()
+	var ips []string
+	for _, entry := range w.p[0].Entries(t, "http.log.access") {
+		request, _ := entry["request"].(map[string]any)
+		if request["uri"] == uri {
+			ip, _ := request["client_ip"].(string)
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
+// TestS06Forwarded: what a client says about proxies on the way counts only
+// where Caddy is told to trust it.
+func TestS06Forwarded(t *testing.T) {
+	// Everybody from this network may pass without a session.
+	inside := plan{
+		base: "-", public: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
+	}
+	forged := []string{
+		"X-Forwarded-Proto: http", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.99.0.1", "X-Forwarded-For: a", "X-Real-IP: 203.0.113.9",
+		"X-Forwarded-Port: 80", "X-Forwarded-Host: evil.test", "Forwarded: for=203.0.113.9;proto=http;host=evil.test",
+	}
+	t.Run("untrusted", func(t *testing.T) {
+		w := newWorld(t, inside)
+		for _, lines := range append([][]string{forged}, slices.Collect(slices.Chunk(forged, 1))...) {
+			if got := w.redirectURI(t, lines...); got != w.site+callback {
+				t.Errorf("%q: redirect_uri is %q", lines, got)
+			}
+			reached := w.during(func() { w.refused(t, w.browser().send(t, http.MethodGet, "/forged", "", append(lines, script...)...)) })
+			if len(reached) != 0 {
+				t.Errorf("%q: a rule about addresses was met: %v", lines, reached)
+			}
+		}
+		// A session is what it is, too.
+		b := w.browser()
+		b.login(t, "/")
+		if got := b.send(t, http.MethodGet, "/with-session", "", append(forged, script...)...); got.Status != http.StatusOK {
+			t.Errorf("with a session: %v", got)
+		}
+		for _, ip := range append(w.clientIPs(t, "/forged"), w.clientIPs(t, "/with-session")...) {
+			if ip != "127.0.0.1" {
+				t.Errorf("the log has client %s", ip)
+			}
+		}
+	})
+	t.Run("trusted", func(t *testing.T) {
+		trusting := inside
+		trusting.global = "\tservers {ADDR} {\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}\n"
+		w := newWorld(t, trusting)
+		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: public.app.test"); got != "https://public.app.test"+callback {
+			t.Errorf("redirect_uri is %q", got)
+		}
+		// A chain: what the proxy next to us has written counts.
+		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test, public.app.test"); got != "https://public.app.test"+callback {
+			t.Errorf("redirect_uri is %q", got)
+		}
+		// Browsers keep no session on plain http: no login begins there.
+		if got := w.redirectURI(t, "X-Forwarded-Proto: http", "X-Forwarded-Host: public.app.test"); got != "" {
+			t.Errorf("redirect_uri is %q", got)
+		}
+		reached := w.during(func() {
+			w.browser().send(t, http.MethodGet, "/trusted", "", append([]string{"X-Forwarded-For: 203.0.113.9"}, script...)...)
+		})
+		if len(reached) != 1 || reached[0].Values("Authorization") != nil {
+			t.Errorf("the app got %v", reached)
+		}
+		if got := w.clientIPs(t, "/trusted"); !slices.Equal(got, []string{"203.0.113.9"}) {
+			t.Errorf("the log has clients %v", got)
+		}
+	})
+}

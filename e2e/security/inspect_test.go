@@ -1,0 +1,83 @@
+package security
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// inspect is the end of every test: nobody has talked to the attacker, no
+// secret is where it does not belong, and the site works as before.
+func (w *world) inspect(t testing.TB) {
+	w.calm()
+	if !w.down {
+		w.browser().login(t, "/alive")
+		w.fewGoroutines(t)
+	}
+	if contacts, got := w.evil.seen(); contacts > 0 {
+		t.Errorf("somebody talked to the attacker, %d times: %q", contacts, got)
+	}
+	for _, f := range w.leaks(t) {
+		t.Errorf("leak: %v", f)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, tr := range w.transports {
+		tr.CloseIdleConnections()
+	}
+	w.transports = nil
+}
+
+// expectDown is for a test that leaves its own world out of order.
+func (w *world) expectDown() { w.down = true }
+
+// maxGoroutines is how many more there may be than at the start.
+const maxGoroutines = 50
+
+// fewGoroutines waits for what a test has left behind to end.
+func (w *world) fewGoroutines(t testing.TB) {
+	t.Helper()
+	w.mu.Lock()
+	for _, tr := range w.transports {
+		tr.CloseIdleConnections()
+	}
+	w.mu.Unlock()
+	deadline := time.Now().Add(patience)
+	for w.countGoroutines(t) > w.goroutines+maxGoroutines {
+		if time.Now().After(deadline) {
+			_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+			t.Fatalf("at the start there were %d goroutines, now: %.4000s", w.goroutines, profile)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks
+	}
+}
+
+func (w *world) countGoroutines(t testing.TB) int {
+	t.Helper()
+	_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+	line, _, _ := strings.Cut(profile, "\n")
+	n, err := strconv.Atoi(strings.TrimPrefix(line, "goroutine profile: total "))
+	if err != nil {
+		t.Fatalf("the goroutine profile begins with %q", line)
+	}
+	return n
+}
+
+// metric is the value of a metric without labels.
+func (in *instance) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
+	for line := range strings.Lines(metrics) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			f, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}

@@ -1,0 +1,307 @@
+package security
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// A secret is a value that must stay where it belongs.
+type secret struct {
+	kind string // of fakeas, or one of those below
+	// part is what is looked for: enough of the value to be sure, so that one
+	// that was cut short is found, too.
+	part string
+}
+
+const (
+	kindVerifier = "PKCE verifier"
+	kindCookie   = "cookie"
+	kindKey      = "server key"
+	kindClient   = "client secret"
+	kindFixed    = "planted secret"
+)
+
+// partSize is how much of a secret is looked for, unless it is shorter.
+const partSize = 24
+
+func head(s string) string { return s[:min(len(s), partSize)] }
+func tail(s string) string { return s[max(0, len(s)-partSize):] }
+
+// secrets are all secrets there are by now.
+func (w *world) secrets() []secret {
+	var all []secret
+	for _, as := range []*fakeas.Server{w.idp, w.other} {
+		known := map[string]bool{}
+		for _, issued := range as.Tokens() {
+			known[issued.Value] = true
+			all = append(all, tokenParts(string(issued.Kind), issued.Value)...)
+		}
+		for _, value := range as.Secrets() {
+			if !known[value] {
+				all = append(all, secret{kindVerifier, head(value)})
+			}
+		}
+	}
+	for _, key := range w.keys {
+		all = append(all, secret{kindKey, head(key)})
+		if raw, err := base64.RawURLEncoding.DecodeString(key); err == nil {
+			all = append(all, secret{kindKey, head(string(raw))}, secret{kindKey, head(hex.EncodeToString(raw))})
+		}
+	}
+	basic := base64.StdEncoding.EncodeToString([]byte(clientID + ":" + url.QueryEscape(w.clientSecret)))
+	all = append(all, secret{kindClient, head(w.clientSecret)}, secret{kindClient, basic[8 : 8+partSize]})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for value := range w.cookies {
+		// The first bytes of sealed cookies are alike.
+		all = append(all, secret{kindCookie, tail(value)})
+		if raw, err := base64.RawURLEncoding.DecodeString(value); err == nil {
+			all = append(all, secret{kindCookie, tail(string(raw))}, secret{kindCookie, tail(hex.EncodeToString(raw))})
+		}
+	}
+	for _, value := range w.fixed {
+		all = append(all, secret{kindFixed, head(value)})
+	}
+	return all
+}
+
+// tokenParts are what is looked for of a token. A JWT begins and ends like
+// others: what tells it apart is in the middle, and its signature.
+func tokenParts(kind, value string) []secret {
+	jwt := strings.Split(value, ".")
+	if len(jwt) != 3 {
+		return []secret{{kind, head(value)}}
+	}
+	parts := []secret{{kind, head(jwt[2])}}
+	if len(jwt[1]) > 2*partSize {
+		parts = append(parts, secret{kind, jwt[1][partSize : 2*partSize]})
+	}
+	return parts
+}
+
+// keepSecret adds a value that a test has made up to the secrets.
+func (w *world) keepSecret(value string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fixed = append(w.fixed, value)
+}
+
+// A finding is a secret where it does not belong.
+type finding struct {
+	place, kind, context string
+}
+
+func (f finding) String() string {
+	return fmt.Sprintf("%s holds a %s: …%s", f.place, f.kind, f.context)
+}
+
+// needles finds many secrets in one pass: by a hash of eight bytes first, and
+// few places pass that.
+type needles struct {
+	bloom  []uint64
+	starts map[uint64][]secret
+}
+
+const (
+	windowSize = 8
+	bloomBits  = 20
+)
+
+func bloomIndex(window uint64) uint64 { return window * 0x9e3779b97f4a7c15 >> (64 - bloomBits) }
+
+func newNeedles(all []secret, but ...string) *needles {
+	n := &needles{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
+next:
+	for _, s := range all {
+		for _, kind := range but {
+			if s.kind == kind {
+				continue next
+			}
+		}
+		if len(s.part) < windowSize {
+			continue // too short to mean anything
+		}
+		window := binary.LittleEndian.Uint64([]byte(s.part))
+		i := bloomIndex(window)
+		n.bloom[i/64] |= 1 << (i % 64)
+		n.starts[window] = append(n.starts[window], s)
+	}
+	return n
+}
+
+// maxFindings is how many are told of one place.
+const maxFindings = 5
+
+func (n *needles) find(place string, text []byte) []finding {
+	var found []finding
+	for at := 0; at+windowSize <= len(text) && len(found) < maxFindings; at++ {
+		window := binary.LittleEndian.Uint64(text[at:])
+		if i := bloomIndex(window); n.bloom[i/64]&(1<<(i%64)) == 0 {
+			continue
+		}
+		for _, s := range n.starts[window] {
+			if bytes.HasPrefix(text[at:], []byte(s.part)) {
+				before := text[max(0, at-200):at]
+				found = append(found, finding{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})
+				break
+			}
+		}
+	}
+	return found
+}
+
+// leaks looks through everything that is no place for a secret. The app may
+// have access tokens, and nothing else.
+func (w *world) leaks(t testing.TB) []finding {
+	t.Helper()
+	all := w.secrets()
+	n := newNeedles(all)
+	w.mu.Lock()
+	found := append(w.leaked, n.find("an answer to a browser", w.browsers)...)
+	w.leaked, w.browsers = nil, nil
+	w.mu.Unlock()
+	for i, in := range w.p {
+		name := fmt.Sprintf("instance %d: ", i+1)
+		found = append(found, w.leaksOnDisk(t, n, name, in.dir())...)
+		if in.Process != nil {
+			found = append(found, n.find(name+"the output", []byte(in.Process.Log(t)))...)
+			_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
+			found = append(found, n.find(name+"/metrics", []byte(metrics))...)
+		}
+	}
+	if w.redis != nil && w.redis.Process != nil {
+		found = append(found, n.find("Redis", w.redisBytes(t))...)
+	}
+	_, evil := w.evil.seen()
+	found = append(found, n.find("the recorder", evil)...)
+	found = append(found, n.find("the app of the error pages", requestBytes(w.errorApp))...)
+	toApp := newNeedles(all, string(fakeas.KindAccess))
+	return append(found, toApp.find("the app", requestBytes(w.app))...)
+}
+
+// leaksOnDisk looks through all files below a directory: configuration, logs,
+// sessions. Logs grow; what is new of them is enough.
+func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []finding {
+	t.Helper()
+	var found []finding
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return ignoreGone(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return ignoreGone(err)
+		}
+		if filepath.Ext(path) == ".log" {
+			from := max(0, w.scanned[path]-4*partSize)
+			w.scanned[path] = int64(len(text))
+			text = text[min(from, int64(len(text))):]
+			if i := bytes.Index(text, []byte("panic")); i >= 0 {
+				t.Errorf("%s tells of a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
+			}
+		}
+		found = append(found, n.find(name+filepath.Base(path), text)...)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return found
+}
+
+// ignoreGone: files come and go while Caddy runs.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// redisBytes is every key and value in Redis. DUMP would compress them.
+func (w *world) redisBytes(t testing.TB) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	for _, key := range w.redis.Keys(t, "*") {
+		fmt.Fprintln(&all, key)
+		switch w.redis.Do(t, "TYPE", key) {
+		case "string":
+			fmt.Fprintln(&all, w.redis.Do(t, "GET", key))
+		case "hash":
+			fmt.Fprintln(&all, w.redis.Do(t, "HGETALL", key))
+		case "zset":
+			fmt.Fprintln(&all, w.redis.Do(t, "ZRANGE", key, "0", "-1"))
+		case "none": // it has ended just now
+		default:
+			t.Errorf("Redis has a key of a type that is not looked into: %s", key)
+		}
+	}
+	return all.Bytes()
+}
+
+func requestBytes(app *echo.Server) []byte {
+	text, _ := json.Marshal(app.Requests()) // strings and numbers always marshal
+	return text
+}
+
+// maxBrowsers is how much of what browsers got waits for the end of a test.
+const maxBrowsers = 32 << 20
+
+// sawBytes notes what a browser got.
+func (w *world) sawBytes(b []byte) {
+	w.mu.Lock()
+	w.browsers = append(append(w.browsers, b...), '\n')
+	full := len(w.browsers) > maxBrowsers
+	w.mu.Unlock()
+	if !full {
+		return
+	}
+	n := newNeedles(w.secrets())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leaked = append(w.leaked, n.find("an answer to a browser", w.browsers)...)
+	w.browsers = nil
+}
+
+// sawHead notes the head of an answer, but for the two places where a browser
+// has to see a secret: our own cookies, which are secrets from here on, and
+// the ID token that takes a logout to the authorization server.
+func (w *world) sawHead(resp *http.Response) {
+	header := resp.Header.Clone()
+	for i, line := range header["Set-Cookie"] {
+		pair, attributes, _ := strings.Cut(line, ";")
+		name, value, _ := strings.Cut(pair, "=")
+		if name != sessionCookie && !strings.HasPrefix(name, loginCookie) {
+			continue
+		}
+		header["Set-Cookie"][i] = name + ";" + attributes
+		if value != "" {
+			w.mu.Lock()
+			w.cookies[value] = true
+			w.mu.Unlock()
+		}
+	}
+	if to, query, ok := strings.Cut(header.Get("Location"), "?"); ok && to == w.idp.URL+"/end_session" {
+		if q, err := url.ParseQuery(query); err == nil {
+			q.Del("id_token_hint")
+			header.Set("Location", to+"?"+q.Encode())
+		}
+	}
+	var text bytes.Buffer
+	_ = header.Write(&text) // a bytes.Buffer takes everything
+	w.sawBytes(text.Bytes())
+}

@@ -1,0 +1,149 @@
+package security
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// TestS97Revocation: logging out ends the session here, and tells the
+// authorization server that the refresh token is not needed any more. Nobody
+// waits for its answer.
+func TestS97Revocation(t *testing.T) {
+	w := shared(t)
+	for name, fault := range map[string]*fakeas.Fault{
+		"200": nil,
+		"400": new(fakeas.OAuthError("unsupported_token_type")),
+		"503": new(fakeas.Unavailable()),
+		// Longer than anybody waits, shorter than the test.
+		"slow": {Delay: 2 * time.Second, AfterCommit: true},
+		"lost": new(fakeas.LoseRequest()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.idp.ClearLog()
+			b := w.browser()
+			b.login(t, "/")
+			cookie := "Cookie: " + sessionCookie + "=" + b.session()
+			issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
+			if fault != nil {
+				w.idp.Fail(fault.At(fakeas.EndpointRevoke))
+			}
+			resp, err := signOut(t.Context(), b, w.site)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answered := len(w.idp.Log(fakeas.EndpointRevoke))
+			if resp.Status != http.StatusSeeOther || b.session() != "" {
+				t.Errorf("the logout: %d", resp.Status)
+			}
+			w.refused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
+			if name == "slow" && answered > 0 {
+				t.Error("the logout has waited for the revocation")
+			}
+			var calls []fakeas.Entry
+			eventually(t, "revocation", func() bool {
+				calls = w.idp.Log(fakeas.EndpointRevoke)
+				return len(calls) > 0
+			})
+			call := calls[0]
+			if call.Method != http.MethodPost || call.Form.Get("token") != issued[len(issued)-1] || call.Form.Get("token_type_hint") != "refresh_token" || len(calls) > 1 {
+				t.Errorf("%d calls; the first: %s for %q", len(calls), call.Method, call.Form["token_type_hint"])
+			}
+			user, _, ok := (&http.Request{Header: call.Header}).BasicAuth()
+			if !ok || user != clientID || call.Query.Has("token") || call.Query.Has("client_secret") {
+				t.Error("the client does not authenticate as it should")
+			}
+		})
+	}
+}
+
+// TestS114Logout: a page of the site logs out, by POST and at once; nothing
+// else does. Clear-Site-Data is not documented and not sent. The state that
+// comes back is not checked: the page says the same to everybody.
+func TestS114Logout(t *testing.T) {
+	w := shared(t)
+	t.Run("POST", func(t *testing.T) {
+		b := w.browser()
+		b.login(t, "/")
+		cookie := "Cookie: " + sessionCookie + "=" + b.session()
+		resp, err := signOut(t.Context(), b, w.site)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.refused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
+		to, err := url.Parse(resp.Header.Get("Location"))
+		if err != nil || resp.Status != http.StatusSeeOther || to.Host+to.Path != strings.TrimPrefix(w.idp.URL, "http://")+"/end_session" {
+			t.Fatalf("got %d", resp.Status)
+		}
+		q := to.Query()
+		if !slices.Contains(tokens(w.idp, fakeas.KindID, fakeas.DefaultUser), q.Get("id_token_hint")) ||
+			len(q.Get("state")) < 16 || q.Get("post_logout_redirect_uri") != w.site+loggedOut {
+			t.Error("the parameters for the authorization server are not complete")
+		}
+		if resp.Header.Get("Cache-Control") != "no-store" || b.session() != "" {
+			t.Errorf("the logout answers with %q, the cookie is kept: %v", resp.Header.Get("Cache-Control"), b.session() != "")
+		}
+	})
+	t.Run("not by others", func(t *testing.T) {
+		b := w.browser()
+		b.login(t, "/")
+		for name, lines := range map[string][]string{
+			"image of another site": {"GET", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"},
+			"link of another site":  {"GET", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"},
+			"link of this site":     {"GET", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"},
+			"form of another site":  {"POST", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Origin: https://evil.test"},
+			"form of a sibling":     {"POST", "Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Origin: https://x.app.test"},
+			"sandboxed form":        {"POST", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Origin: null"},
+			"old browser":           {"POST", "Origin: https://evil.test", "Accept: text/html"},
+			"HEAD":                  {"HEAD", "Sec-Fetch-Site: cross-site"},
+			"PUT":                   {"PUT", "Sec-Fetch-Site: same-origin"},
+			"lower case":            {"post", "Sec-Fetch-Site: same-origin"},
+		} {
+			resp := b.send(t, lines[0], logout, "", lines[1:]...)
+			if resp.Status == http.StatusSeeOther || strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
+				t.Errorf("%s: got %d", name, resp.Status)
+			}
+			b.works(t)
+		}
+	})
+	t.Run("back from the authorization server", func(t *testing.T) {
+		stranger, member := w.browser(), w.browser()
+		member.login(t, "/")
+		page := stranger.nav(t, loggedOut+"?state=wrong")
+		if page.Status != http.StatusOK || page.Header.Get("Set-Cookie") != "" || strings.Contains(string(page.Body), "wrong") {
+			t.Errorf("got %v", page)
+		}
+		if other := member.nav(t, loggedOut+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
+			t.Errorf("somebody with a session sees another page: %v", other)
+		}
+		member.works(t)
+	})
+	t.Run("server down", func(t *testing.T) {
+		v := &variant{name: "down"}
+		w.serve(t, v)
+		b := w.browser()
+		v.login(t, b, "u")
+		value := v.session(b)
+		for _, e := range []fakeas.Endpoint{fakeas.EndpointDiscovery, fakeas.EndpointRevoke, fakeas.EndpointToken} {
+			v.idp.Fail(fakeas.LoseRequest().At(e).Repeat(-1))
+		}
+		v.options = "audience other" // a change, after which the metadata has to be fetched
+		w.serveAnew(t, v)
+		resp, err := signOut(t.Context(), b, v.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Status != http.StatusSeeOther || resp.Header.Get("Location") != loggedOut {
+			t.Errorf("got %d, to the page of the site itself: %v", resp.Status, resp.Header.Get("Location") == loggedOut)
+		}
+		old := w.browser().send(t, http.MethodGet, v.url+"/x", "", append([]string{"Cookie: " + sessionCookie + "=" + value}, script...)...)
+		if old.Status != http.StatusUnauthorized {
+			t.Errorf("the session lives on: %v", old)
+		}
+	})
+}

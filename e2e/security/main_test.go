@@ -1,0 +1,141 @@
+package security
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "security-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	s := &suite{dir: dir}
+	lasting = s
+	code := m.Run()
+	s.end()
+	os.RemoveAll(dir)
+	if s.Failed() && code == 0 {
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// lasting is the owner of what all tests share.
+var lasting *suite
+
+// A suite stands in for a test where something lives as long as all of them.
+type suite struct {
+	testing.TB        // nil: what is not defined here is not used
+	dir        string // for files
+
+	mu       sync.Mutex
+	cleanups []func()
+	failed   bool
+}
+
+func (s *suite) Helper()                  {}
+func (s *suite) Name() string             { return "suite" }
+func (s *suite) Output() io.Writer        { return os.Stderr }
+func (s *suite) Context() context.Context { return context.Background() }
+func (s *suite) Log(args ...any)          { fmt.Fprintln(os.Stderr, args...) }
+func (s *suite) Logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+func (s *suite) Errorf(format string, args ...any) { s.Logf(format, args...); s.Fail() }
+func (s *suite) Error(args ...any)                 { s.Log(args...); s.Fail() }
+func (s *suite) Fatalf(format string, args ...any) { s.Errorf(format, args...); s.FailNow() }
+func (s *suite) Fatal(args ...any)                 { s.Error(args...); s.FailNow() }
+func (s *suite) FailNow()                          { s.Fail(); runtime.Goexit() }
+
+func (s *suite) Fail() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = true
+}
+
+func (s *suite) Failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+func (s *suite) Cleanup(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cleanups = append(s.cleanups, f)
+}
+
+func (s *suite) TempDir() string {
+	dir, err := os.MkdirTemp(s.dir, "")
+	if err != nil {
+		s.Fatal(err)
+	}
+	return dir
+}
+
+func (s *suite) ArtifactDir() string { return s.dir }
+
+// end runs the cleanups, the last one first. One of them may give up.
+func (s *suite) end() {
+	for _, f := range slices.Backward(s.cleanups) {
+		s.run(f)
+	}
+}
+
+// run calls a function that may give up: that ends a goroutine.
+func (s *suite) run(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// late is a test at its cleanup, when its own context is over.
+type late struct {
+	testing.TB
+	ctx context.Context
+}
+
+// cleanupLimit bounds all that is done at the end of a test.
+const cleanupLimit = time.Minute
+
+func atCleanup(t testing.TB, f func(testing.TB)) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
+		defer cancel()
+		f(late{t, ctx})
+	})
+}
+
+func (l late) Context() context.Context { return l.ctx }
+
+// patience bounds every wait for something that comes by itself.
+const patience = 30 * time.Second
+
+// eventually asks ok again and again until it says yes.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("no %s within %v", what, patience)
+		}
+	}
+}

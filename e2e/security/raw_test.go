@@ -1,0 +1,87 @@
+package security
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rawLimit bounds one raw exchange.
+const rawLimit = 20 * time.Second
+
+// A rawAnswer is an answer to exact bytes. Status is 0 when the connection was
+// closed without one.
+type rawAnswer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	// Bytes is the head as it came.
+	Bytes []byte
+}
+
+// dialRaw opens a connection to an instance that speaks HTTP/1.1.
+func (w *world) dialRaw(t testing.TB, in *instance) *tls.Conn {
+	t.Helper()
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: w.authority, ServerName: siteName, NextProtos: []string{"http/1.1"}}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", in.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(rawLimit)) // fails only on a closed connection
+	return conn.(*tls.Conn)
+}
+
+// raw sends bytes as they are over HTTP/1.1 in TLS and reads one answer.
+func (w *world) raw(t testing.TB, request string) *rawAnswer {
+	t.Helper()
+	conn := w.dialRaw(t, w.p[0])
+	defer conn.Close()
+	return w.exchange(t, conn, request)
+}
+
+// rawGet sends a request line and header lines, with Host and an end.
+func (w *world) rawGet(t testing.TB, target string, lines ...string) *rawAnswer {
+	t.Helper()
+	return w.raw(t, w.request("GET "+target, lines...))
+}
+
+// request is a raw request for the site without a body.
+func (w *world) request(methodAndTarget string, lines ...string) string {
+	text := methodAndTarget + " HTTP/1.1\r\nHost: " + w.host + "\r\n"
+	for _, line := range lines {
+		text += line + "\r\n"
+	}
+	return text + "Connection: close\r\n\r\n"
+}
+
+// exchange sends bytes over a connection and reads one answer.
+func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer {
+	t.Helper()
+	// A server that has seen enough answers and closes while it is still sent to.
+	go func() { _, _ = io.WriteString(conn, request) }()
+	var got bytes.Buffer
+	in := bufio.NewReader(io.TeeReader(conn, &got))
+	method, _, _ := strings.Cut(request, " ")
+	resp, err := http.ReadResponse(in, &http.Request{Method: method})
+	if err != nil {
+		if got.Len() > 0 {
+			t.Errorf("the answer is no HTTP: %q", got.Bytes())
+		}
+		return &rawAnswer{}
+	}
+	defer resp.Body.Close()
+	head := bytes.Clone(got.Bytes())
+	if i := bytes.Index(head, []byte("\r\n\r\n")); i >= 0 {
+		head = head[:i+4]
+	}
+	w.sawHead(resp)
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 16<<20)) // cut off is an answer, too
+	w.sawBytes(body)
+	return &rawAnswer{Status: resp.StatusCode, Header: resp.Header, Body: body, Bytes: head}
+}

@@ -1,0 +1,120 @@
+package security
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A recorder is the attacker's own server. The site has no reason to talk to
+// it, and no browser one to be sent there: the test fails if anybody connects.
+type recorder struct {
+	// URL is its address. Browsers also reach it as evil.test, on every port.
+	URL  string
+	addr string
+
+	mu       sync.Mutex
+	got      []byte // all requests, byte for byte
+	contacts int
+}
+
+func startRecorder(t testing.TB) *recorder {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{addr: listener.Addr().String(), URL: "http://" + listener.Addr().String()}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // closed
+			}
+			running.Go(func() { r.take(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		running.Wait()
+	})
+	return r
+}
+
+// take notes one request and answers it.
+func (r *recorder) take(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	r.mu.Lock()
+	r.contacts++
+	r.mu.Unlock()
+	first := make([]byte, 16<<10)
+	n, _ := conn.Read(first) // silence is a contact, too
+	r.mu.Lock()
+	r.got = append(r.got, first[:n]...)
+	r.mu.Unlock()
+	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nevil")
+}
+
+// seen returns how many connections there were, and what came.
+func (r *recorder) seen() (contacts int, got []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.contacts, append([]byte(nil), r.got...)
+}
+
+func (r *recorder) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.contacts, r.got = 0, nil
+}
+
+// watched lets the world look through everything that the site sends to
+// browsers.
+type watched struct {
+	w    *world
+	next http.RoundTripper
+}
+
+func (v *watched) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := v.next.RoundTrip(r)
+	if err != nil || !isSite(r.URL.Hostname()) {
+		return resp, err
+	}
+	v.w.sawHead(resp)
+	if resp.StatusCode != http.StatusSwitchingProtocols { // then the body is the connection
+		resp.Body = &watchedBody{ReadCloser: resp.Body, w: v.w}
+	}
+	return resp, nil
+}
+
+// watchedBody hands on what it has read when the answer is complete: answers
+// come at the same time, and their pieces must not mix.
+type watchedBody struct {
+	io.ReadCloser
+	w   *world
+	got []byte
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.got = append(b.got, p[:n]...)
+	if err != nil {
+		b.flush()
+	}
+	return n, err
+}
+
+func (b *watchedBody) Close() error {
+	b.flush()
+	return b.ReadCloser.Close()
+}
+
+func (b *watchedBody) flush() {
+	b.w.sawBytes(b.got)
+	b.got = nil
+}

@@ -1,0 +1,358 @@
+package security
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// TestS01ReturnTo: whatever is asked for as the page after the login, a browser
+// ends on the site itself, also when the login fails.
+func TestS01ReturnTo(t *testing.T) {
+	w := shared(t)
+	for _, tc := range []struct {
+		name, value string
+		// want is the path that the login leads to.
+		want string
+	}{
+		{"two slashes", "//evil.test", "/"},
+		{"three slashes", "///evil.test", "/"},
+		{"slash and back slash", `/\evil.test`, "/"},
+		{"back slashes", `\\evil.test`, "/"},
+		{"another origin", "https://evil.test/", "/"},
+		{"upper case", "HTTPS://evil.test", "/"},
+		{"no slashes", "https:evil.test", "/"},
+		{"javascript", "javascript:alert(1)", "/"},
+		{"data", "data:text/html,x", "/"},
+		{"user info", "//app.test@evil.test", "/"},
+		{"site as user info", w.site + "@evil.test/", "/"},
+		{"subdomain of another", "https://app.test.evil.test/", "/"},
+		{"longer port", w.site + "0/", "/"},
+		{"similar name", "https://evil-app.test/", "/"},
+		{"name that ends alike", "https://evilapp.test/", "/"},
+		{"plain http", strings.Replace(w.site, "https", "http", 1) + "/x", "/"},
+		// A path of this site, as strange as it looks: the host stands before it.
+		{"dot segments", "/..//evil.test", "/..//evil.test"},
+		{"tab", "/\t/evil.test", "/"},
+		{"line feed", "/\n/evil.test", "/"},
+		{"encoded slashes", "/%2f%2fevil.test", "/%2f%2fevil.test"},
+		{"space first", " //evil.test", "/"},
+		{"empty", "", "/"},
+		{"10 KiB", strings.Repeat("a", 10<<10), "/"},
+		{"10 KiB path", "/" + strings.Repeat("a", 10<<10), "/"},
+		{"own endpoint", logout, "/"},
+		{"own page", "/x/y?z=1", "/x/y?z=1"},
+		{"own page, whole", w.site + "/x/y?z=1", "/x/y?z=1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := w.browser()
+			path := login + "?return_to=" + url.QueryEscape(tc.value)
+			resp := b.nav(t, b.approve(t, b.start(t, path)).String())
+			if got := resp.Header.Get("Location"); resp.Status != http.StatusSeeOther || got != w.site+tc.want {
+				t.Errorf("the login leads to %d %.200q, want %s", resp.Status, got, tc.want)
+			}
+			w.ownPage(t, resp.Header.Get("Location"))
+
+			w.idp.Fail(fakeas.OAuthError("invalid_scope").At(fakeas.EndpointAuthorize))
+			b = w.browser()
+			resp = b.nav(t, b.approve(t, b.start(t, path)).String())
+			if resp.Status != http.StatusBadGateway {
+				t.Errorf("a failed login answered %v", resp)
+			}
+			w.ownLinks(t, resp.Body)
+		})
+	}
+	t.Run("100 KiB", func(t *testing.T) {
+		resp := w.browser().nav(t, login+"?return_to=/"+strings.Repeat("a", 100<<10))
+		if to := resp.Location(); resp.Status != http.StatusRequestHeaderFieldsTooLarge && !w.isAuthorization(to) {
+			t.Errorf("got %d", resp.Status)
+		}
+	})
+}
+
+var links = regexp.MustCompile(`(?:href|action|src)="([^"]*)"|url=([^"]*)"`)
+
+// ownLinks demands that all links of a page lead to the site, and so do the
+// pages that they ask to return to.
+func (w *world) ownLinks(t *testing.T, page []byte) {
+	t.Helper()
+	for _, match := range links.FindAllStringSubmatch(string(page), -1) {
+		link := strings.ReplaceAll(match[1]+match[2], "&amp;", "&")
+		w.ownPage(t, link)
+		if u, err := url.Parse(link); err != nil {
+			t.Errorf("link %q: %v", link, err)
+		} else {
+			w.ownPage(t, u.Query().Get("return_to"))
+		}
+	}
+}
+
+// TestS04AbsoluteTarget: a whole URL in the request line moves nothing.
+func TestS04AbsoluteTarget(t *testing.T) {
+	w := shared(t)
+	t.Run("another host", func(t *testing.T) {
+		var resp *rawAnswer
+		reached := w.during(func() {
+			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		})
+		// Caddy serves no such host: it answers with nothing at all.
+		if len(reached) != 0 || len(resp.Body) != 0 || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("got %d %v %q", resp.Status, resp.Header, resp.Body)
+		}
+	})
+	t.Run("own host, other scheme", func(t *testing.T) {
+		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		to, err := url.Parse(resp.Header.Get("Location"))
+		if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
+			t.Fatalf("got %d %v", resp.Status, resp.Header)
+		}
+		if got := to.Query().Get("redirect_uri"); got != w.site+callback {
+			t.Errorf("redirect_uri is %q", got)
+		}
+		b := w.browser()
+		b.keep(t, resp)
+		done := b.nav(t, b.approve(t, to).String())
+		if got := done.Header.Get("Location"); got != w.site+"/p?q=1" {
+			t.Errorf("the login leads to %q", got)
+		}
+	})
+}
+
+// keep takes the cookies that a raw answer sets.
+func (b *browser) keep(t *testing.T, resp *rawAnswer) {
+	t.Helper()
+	u, err := url.Parse(b.w.site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Jar.Update(u, resp.Header.Values("Set-Cookie"))
+}
+
+// redirectURI asks for a login with the given header lines, and returns the
+// redirect URI of the authorization request, or "" if none began.
+func (w *world) redirectURI(t *testing.T, lines ...string) string {
+	t.Helper()
+	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigation...)...)
+	to := resp.Location()
+	if resp.Status != http.StatusFound || !w.isAuthorization(to) {
+		return ""
+	}
+	for _, c := range resp.Header.Values("Set-Cookie") {
+		if !strings.HasPrefix(c, loginCookie) || !strings.Contains(c, "; Secure") {
+			t.Errorf("with %q the login cookie is %q", lines, strings.SplitN(c, "=", 2)[0])
+		}
+	}
+	return to.Query().Get("redirect_uri")
+}
+
+// TestS05HostHeader: no header moves the redirect URI, wherever the public
+// origin comes from.
+func TestS05HostHeader(t *testing.T) {
+	for name, w := range map[string]*world{"base_url": shared(t), "origin of the request": sharedBare(t)} {
+		t.Run(name, func(t *testing.T) {
+			for _, line := range []string{
+				"X-Forwarded-Host: evil.test", "Forwarded: host=evil.test", "X-Host: evil.test", "X-Original-Host: evil.test",
+				"X-Forwarded-Server: evil.test", "X-HTTP-Host-Override: evil.test", "X-Forwarded-Port: 80", "X-Forwarded-Prefix: //evil.test",
+			} {
+				if got := w.redirectURI(t, line); got != w.site+callback {
+					t.Errorf("%s: redirect_uri is %q", line, got)
+				}
+			}
+			// The site is not served under other names.
+			for _, host := range []string{"evil.test", "app.test.evil.test", "evil.test:443@" + w.host} {
+				var resp *rawAnswer
+				reached := w.during(func() {
+					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+				})
+				if resp.Header.Get("Location") != "" || len(resp.Body) != 0 && resp.Status < 400 || len(reached) != 0 {
+					t.Errorf("Host %s: got %d %v %q, and %d requests reached the app", host, resp.Status, resp.Header, resp.Body, len(reached))
+				}
+			}
+		})
+	}
+}
+
+// TestS07PostLogoutRedirect: no parameter moves where a logout ends.
+func TestS07PostLogoutRedirect(t *testing.T) {
+	w := shared(t)
+	for _, query := range []string{
+		"return_to=//evil.test", "post_logout_redirect_uri=https://evil.test", "post_logout_redirect=https://evil.test/",
+		"rd=https://evil.test&redirect=https://evil.test&state=x&id_token_hint=x",
+	} {
+		t.Run(query, func(t *testing.T) {
+			b := w.browser()
+			b.login(t, "/")
+			page := b.nav(t, logout+"?"+query)
+			if page.Status != http.StatusOK || strings.Contains(string(page.Body), "evil") {
+				t.Errorf("GET: %v", page)
+			}
+			w.ownLinks(t, page.Body)
+			resp := b.send(t, http.MethodPost, logout+"?"+query, query,
+				"Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
+			to := resp.Location()
+			if to == nil || !strings.HasPrefix(to.String(), w.idp.URL+"/end_session?") || strings.Contains(to.String(), "evil") ||
+				to.Query().Get("post_logout_redirect_uri") != w.site+loggedOut {
+				t.Fatalf("POST: %d, Location is not as configured", resp.Status)
+			}
+			back := b.nav(t, to.String()).Location()
+			if back == nil || back.Path != loggedOut {
+				t.Fatalf("the authorization server sends the browser to %v", back)
+			}
+			last := b.nav(t, back.String()+"&"+query)
+			if last.Status != http.StatusOK || strings.Contains(string(last.Body), "evil") {
+				t.Errorf("afterwards: %v", last)
+			}
+			w.ownLinks(t, last.Body)
+		})
+	}
+}
+
+// TestS08NoBodyReplay: what was posted without a session goes nowhere.
+func TestS08NoBodyReplay(t *testing.T) {
+	w := shared(t)
+	marker := canary("BODY_", 32)
+	w.keepSecret(marker)
+	body := marker + strings.Repeat("x", 1<<20)
+	before := len(w.idp.Log())
+	for _, tc := range []struct {
+		name  string
+		lines []string
+	}{
+		{"text", []string{"Content-Type: text/plain"}},
+		{"no type", nil},
+		{"form of a person", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigation...)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			reached := w.during(func() {
+				resp := w.browser().send(t, http.MethodPost, "/form", body, tc.lines...)
+				if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" {
+					t.Errorf("got %d to %q", resp.Status, resp.Header.Get("Location"))
+				}
+			})
+			if len(reached) != 0 {
+				t.Errorf("the app was reached: %v", reached)
+			}
+		})
+	}
+	if got := w.idp.Log(); len(got) != before {
+		t.Errorf("the authorization server got %v", got[before:])
+	}
+}
+
+// injections are values that end a header line, name what Caddy would fill in,
+// or are no text at all, percent-encoded.
+var injections = []string{
+	"%0d%0aSet-Cookie:%20x=1", "%0aX-Injected:%20y", "%0d%0a%0d%0a<script>", "{env.CLIENT_SECRET}", "{env.HOME}",
+	"{http.request.host}", "{file./etc/passwd}", "{http.vars.client_ip}", "%7Benv.HOME%7D", "%00", "%ff%fe", "%c0%af", "%e2%80%a8",
+}
+
+// intact demands that an answer holds nothing injected and nothing filled in.
+// It was asked for with a query of ours.
+func (w *world) intact(t *testing.T, resp *rawAnswer) {
+	t.Helper()
+	head := string(resp.Bytes)
+	for _, bad := range []string{"\nSet-Cookie: x=1", "\nX-Injected:", "\nx-injected:"} {
+		if strings.Contains(head, bad) {
+			t.Errorf("a line was injected: %q", head)
+		}
+	}
+	for _, bad := range []string{w.p[0].dir(), "root:", "127.0.0.1/", "<script"} {
+		if strings.Contains(strings.ReplaceAll(head, w.idp.URL+"/", "")+string(resp.Body), bad) {
+			t.Errorf("%q stands in %q %q", bad, head, resp.Body)
+		}
+	}
+	if resp.Status == 0 || resp.Status == http.StatusInternalServerError || resp.Status == http.StatusOK {
+		t.Errorf("got %d", resp.Status)
+	}
+}
+
+// TestS09Injection: line ends, placeholders and broken text do nothing in any
+// parameter, nor in the claims that go into headers of the app.
+func TestS09Injection(t *testing.T) {
+	w := shared(t)
+	nav := append([]string{}, navigation...)
+	for _, value := range injections {
+		t.Run(value, func(t *testing.T) {
+			w.intact(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+			w.intact(t, w.rawGet(t, login+"?login_hint="+value, nav...))
+			w.intact(t, w.rawGet(t, login+"?iss="+value, nav...))
+			w.intact(t, w.rawGet(t, callback+"?code=x&state="+value, nav...))
+			for _, query := range []string{"error=" + value, "error=access_denied&error_description=" + value, "code=x&iss=" + value} {
+				b := w.browser()
+				state := b.start(t, "/x").Query().Get("state")
+				lines := append([]string{"Cookie: " + strings.Join(b.logins(), "; ")}, nav...)
+				w.intact(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
+			}
+			// The whole way, to where the login leads.
+			b := w.browser()
+			b.keep(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+		})
+	}
+	for i, value := range []string{
+		"x\r\nX-Injected: y", "x\nX-Injected: y", "{env.CLIENT_SECRET}", "{env.HOME}", "{http.request.host}", "{file./etc/passwd}",
+		"\x00", "\x7f", "\u2028", "a,b", "",
+	} {
+		t.Run(fmt.Sprintf("claim %q", value), func(t *testing.T) {
+			user := fmt.Sprintf("mallory%d", i)
+			w.idp.SetUser(fakeas.User{Name: user, Subject: "s" + value, Claims: map[string]any{"email": value}})
+			page := w.browser().loginAs(t, user, "/claims")
+			seen, _ := appAnswer(page)
+			for name, want := range map[string]string{"X-User": "s" + value, "X-Email": value} {
+				if strings.ContainsAny(want, "\r\n\x00\x7f") {
+					want = ""
+				}
+				got := seen.Values(name)
+				if len(got) > 1 || strings.Join(got, "") != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			if seen.Values("X-Injected") != nil || seen.Malformed != "" {
+				t.Errorf("the app got %v", seen)
+			}
+		})
+	}
+}
+
+// TestS10ErrorPage: nothing of a request becomes markup.
+func TestS10ErrorPage(t *testing.T) {
+	w := shared(t)
+	const attack = `error=<script>alert(1)</script>&error_description="><img%20src=x%20onerror=alert(1)>`
+	ours := func(t *testing.T, resp *rawAnswer) {
+		t.Helper()
+		if resp.Status < 400 {
+			t.Errorf("got %d", resp.Status)
+		}
+		for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
+			if strings.Contains(string(resp.Body), bad) {
+				t.Errorf("%q stands in %q", bad, resp.Body)
+			}
+		}
+		policy := resp.Header.Get("Content-Security-Policy")
+		if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
+			t.Errorf("Content-Security-Policy is %q", policy)
+		}
+		if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
+			t.Errorf("X-Content-Type-Options is %q", got)
+		}
+	}
+	lines := append([]string{"Referer: javascript:alert(1)"}, navigation...)
+	t.Run("no login", func(t *testing.T) {
+		ours(t, w.rawGet(t, callback+"?"+attack+"&state=x", lines...))
+	})
+	t.Run("own login", func(t *testing.T) {
+		b := w.browser()
+		state := b.start(t, "/x").Query().Get("state")
+		ours(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(lines, "Cookie: "+strings.Join(b.logins(), "; "))...))
+	})
+	t.Run("form without a session", func(t *testing.T) {
+		w := sharedBare(t) // with error pages of its own
+		resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(lines, "Content-Length: 0")...))
+		ours(t, resp)
+		w.ownLinks(t, resp.Body)
+	})
+}

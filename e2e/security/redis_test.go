@@ -1,0 +1,242 @@
+package security
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// redisUser is a plan with a Redis that knows the site as a user of its own,
+// with the given rights.
+func redisUser(password string, rights ...string) plan {
+	return plan{
+		redis:      true,
+		redisArgs:  append([]string{"--appendonly", "yes", "--appendfsync", "always", "--user", "caddy", "on", ">" + password}, rights...),
+		redisStore: "{\n\turl {REDIS}\n\tusername caddy\n\tpassword {env.REDIS_PASSWORD}\n}",
+		env:        []string{"REDIS_PASSWORD=" + password},
+	}
+}
+
+// statuses sends requests of one browser side by side and returns what they
+// got, 0 for no answer.
+func (b *browser) statuses(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	got := map[string]int{}
+	for name, request := range requests {
+		wg.Go(func() {
+			resp, err := b.trySend(t.Context(), request[0], request[1], "", lines[name]...)
+			mu.Lock()
+			defer mu.Unlock()
+			if got[name] = 0; err == nil {
+				got[name] = resp.Status
+				if resp.Status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" || resp.Header.Get("Set-Cookie") != "") {
+					t.Errorf("%s: the 503 has Retry-After %q, and %d cookies", name, resp.Header.Get("Retry-After"), len(resp.Header.Values("Set-Cookie")))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return got
+}
+
+// TestS53StoreDown: without its store the site lets nobody in and logs nobody
+// out. A full disk under the file store is in package session/bolt: it cannot
+// be made for a whole process.
+func TestS53StoreDown(t *testing.T) {
+	t.Parallel()
+	password := canary("PASSWORD_", 32)
+	rights := []string{"~oauth_session:*", "+@all", "&*"}
+	w := newWorld(t, redisUser(password, rights...))
+	w.keepSecret(password)
+	requests := map[string][2]string{
+		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, info},
+		// Whoever has a session is not turned into nobody (promise 4 of design.md).
+		"public page": {http.MethodGet, "/static/x"},
+	}
+	lines := map[string][]string{"script": script, "navigation": navigation, "unsafe": script, "endpoint": script, "public page": navigation}
+	for _, tc := range []struct {
+		name         string
+		break_, mend func()
+	}{
+		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectFirst(t) }},
+		{"frozen", func() { w.redis.Pause(t) }, func() { w.redis.Resume(t) }},
+		{"user is gone", func() { w.redis.Do(t, "ACL", "DELUSER", "caddy") }, func() {
+			w.redis.Do(t, append([]string{"ACL", "SETUSER", "caddy", "on", ">" + password}, rights...)...)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := w.browser()
+			b.login(t, "/")
+			cookie := b.session()
+			tc.break_()
+			defer func() {
+				tc.mend()
+				for i := range w.p {
+					eventually(t, "session after the trouble", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+				}
+				if b.session() != cookie {
+					t.Error("the session is another one")
+				}
+			}()
+			for i := range w.p {
+				// What an instance has read lately it may serve for a moment.
+				eventually(t, "trouble of the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
+				reached := w.during(func() {
+					for kind, status := range b.at(i).statuses(t, requests, lines) {
+						if status != http.StatusServiceUnavailable {
+							t.Errorf("instance %d, %s: got %d", i+1, kind, status)
+						}
+					}
+				})
+				if len(reached) != 0 {
+					t.Errorf("the app was reached: %v", reached)
+				}
+			}
+			if resp := w.browser().xhr(t, http.MethodGet, "/static/x"); resp.Status != http.StatusOK {
+				t.Errorf("somebody without a cookie, on a public page: got %v", resp)
+			}
+		})
+	}
+	// A store that can be read but not written serves who is there, and lets
+	// nobody new in.
+	t.Run("read-only replica", func(t *testing.T) {
+		b := w.browser()
+		b.login(t, "/")
+		newcomer := w.browser()
+		answer := newcomer.approve(t, newcomer.start(t, "/x"))
+		w.redis.Do(t, "REPLICAOF", "127.0.0.1", "1")
+		defer w.redis.Do(t, "REPLICAOF", "NO", "ONE")
+		if resp := newcomer.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newcomer.session() != "" {
+			t.Errorf("a login: got %d, a session: %v", resp.Status, newcomer.session() != "")
+		}
+		for _, status := range b.statuses(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": script}) {
+			if status != http.StatusOK && status != http.StatusServiceUnavailable {
+				t.Errorf("a session: got %d", status)
+			}
+		}
+	})
+}
+
+// TestS55RedisKeys: nothing of a request or of the authorization server's
+// answers becomes a part of a command, and a user limited to the prefix is
+// enough.
+func TestS55RedisKeys(t *testing.T) {
+	t.Parallel()
+	password := canary("PASSWORD_", 32)
+	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
+	w.keepSecret(password)
+	w.redis.Do(t, "SET", "somebody-else", "untouched")
+	w.redis.Do(t, "ACL", "LOG", "RESET")
+	commands := w.monitor(t)
+	hostile := []string{
+		"*", "\r\nFLUSHALL\r\n", "x FLUSHALL", "{tag}", "oauth_session:*", strings.Repeat("A", 43), strings.Repeat("A", 42) + "*",
+		strings.Repeat("{", 43), strings.Repeat("A", 60<<10), "$6\r\nFLUSHALL\r\n", "\x00", "'; return redis.call('flushall') --",
+	}
+	for _, value := range hostile {
+		w.idp.Set(func(k *fakeas.Knobs) {
+			k.LoginIDToken.Claims = fakeas.Edit{Set: map[string]any{"sid": value, "sub": "sub" + value}}
+		})
+		header := strings.NewReplacer("\r", "%0d", "\n", "%0a", "\x00", "%00").Replace(value)
+		w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + header}, script...)...)
+		w.rawGet(t, callback+"?code=x&state="+url.QueryEscape(value[:min(len(value), 30<<10)]), navigation...)
+		w.browser().send(t, http.MethodPost, backchan, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
+		if len(value) < 1<<10 {
+			b := w.browser()
+			// Whether the server's sid is taken or refused, it stays harmless.
+			if _, err := b.tryLogin(t.Context(), "/"); err == nil {
+				b.xhr(t, http.MethodPost, logout)
+			}
+		}
+	}
+	got := commands()
+	if len(got) < len(hostile) {
+		t.Fatalf("only %d commands were seen", len(got))
+	}
+	// Prefix, kind, and hashes of fixed length.
+	key := regexp.MustCompile(`^oauth_session:(?:\{[A-Za-z0-9_-]{43}\}(?::lease|:landed)?|[a-z]+:\{[A-Za-z0-9_-]{43}\})$`)
+	for _, command := range got {
+		for _, word := range command {
+			if strings.HasPrefix(word, "oauth_session:") && !key.MatchString(word) {
+				t.Errorf("%s has the key %q", command[0], word)
+			}
+			if strings.EqualFold(word, "FLUSHALL") {
+				t.Errorf("FLUSHALL was sent: %q", command)
+			}
+		}
+	}
+	if w.redis.Do(t, "GET", "somebody-else") != "untouched" {
+		t.Error("somebody else's key is gone")
+	}
+	for _, k := range w.redis.Keys(t, "*") {
+		if k != "somebody-else" && !key.MatchString(k) {
+			t.Errorf("there is a key %q", k)
+		}
+	}
+}
+
+// monitor notes every command that Redis gets from now on. The function it
+// returns ends that, and returns the words of each.
+func (w *world) monitor(t *testing.T) func() [][]string {
+	t.Helper()
+	conn, err := net.Dial("tcp", w.redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	in := bufio.NewReaderSize(conn, 1<<20)
+	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // fails only on a closed connection
+	if _, err := io.WriteString(conn, "MONITOR\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := in.ReadString('\n'); err != nil || line != "+OK\r\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	const end = "end-of-the-monitor"
+	return func() [][]string {
+		w.redis.Do(t, "ECHO", end)
+		var commands [][]string
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			words := quotedWords(line)
+			if len(words) == 2 && words[1] == end {
+				return commands
+			}
+			if len(words) > 0 {
+				commands = append(commands, words)
+			}
+		}
+	}
+}
+
+// quotedWords are the words in quotation marks of a line of MONITOR.
+func quotedWords(line string) []string {
+	var words []string
+	for {
+		at := strings.IndexByte(line, '"')
+		if at < 0 {
+			return words
+		}
+		quoted, err := strconv.QuotedPrefix(line[at:])
+		if err != nil {
+			return words
+		}
+		word, _ := strconv.Unquote(quoted)
+		words = append(words, word)
+		line = line[at+len(quoted):]
+	}
+}

@@ -1,0 +1,391 @@
+package security
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// long is how much a test does: few in every run, all with SECURITY_LONG=1.
+func long[T any](few, all T) T {
+	if os.Getenv("SECURITY_LONG") == "1" {
+		return all
+	}
+	return few
+}
+
+// shortLived logs in with a token of two seconds, one that has not been
+// refreshed yet. Refreshes bring tokens that last.
+func (w *world) shortLived(t testing.TB) *browser {
+	t.Helper()
+	told(w.idp, 2, 300)
+	for {
+		before := w.refreshes()
+		b := w.newBrowser(w.p[0], true)
+		b.login(t, "/short-lived")
+		if w.refreshes() == before {
+			return b
+		}
+	}
+}
+
+// expired is more than the life of such a token.
+const expired = 2100 * time.Millisecond
+
+// TestS89SingleFlight: whoever asks, and wherever, at the end of a token's life:
+// there is one refresh.
+func TestS89SingleFlight(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) *world{"one instance": shared, "two instances": sharedRedis} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t)
+			// Caddy's idle connections to the app go with its configuration.
+			atCleanup(t, func(t testing.TB) { w.serveAnew(t) })
+			b := w.shortLived(t)
+			w.idp.Set(func(k *fakeas.Knobs) { k.LatencyBefore = 500 * time.Millisecond })
+			sides := []*browser{b}
+			for _, in := range w.p[1:] {
+				side := &browser{Client: b.Twin(), w: w}
+				side.use(in, true)
+				sides = append(sides, side)
+			}
+			before := w.idp.Stats()
+			outlive(t, expired)
+			seen := w.during(func() { burst(t, 200, sides) })
+			after := w.idp.Stats()
+			if n := after.Grants[fakeas.GrantRefresh] - before.Grants[fakeas.GrantRefresh]; n != 1 {
+				t.Errorf("%d refreshes", n)
+			}
+			if after.Reuses != before.Reuses || len(after.RedeemedTwice) > 0 {
+				t.Errorf("a refresh token was used again: %d times, twice redeemed %d", after.Reuses-before.Reuses, len(after.RedeemedTwice))
+			}
+			issued := tokens(w.idp, fakeas.KindAccess, fakeas.DefaultUser)
+			for _, r := range seen {
+				if r.Bearer() != issued[len(issued)-1] {
+					t.Errorf("%s came with another token than the new one", r.Line)
+				}
+			}
+			if len(seen) != 200 {
+				t.Errorf("the app got %d requests", len(seen))
+			}
+		})
+	}
+}
+
+// burst sends n requests at once, by all browsers alike, and demands that all
+// are answered by the app.
+func burst(t *testing.T, n int, sides []*browser) {
+	t.Helper()
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() {
+			resp, err := sides[i%len(sides)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", script...)
+			if err != nil || resp.Status != http.StatusOK {
+				t.Errorf("request %d: %v, %v", i, resp, err)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// TestS91RefreshShapes: what the answer to a refresh may look like, and what
+// becomes of the session then.
+func TestS91RefreshShapes(t *testing.T) {
+	w := shared(t)
+	drop := func(name string) func(map[string]any) { return func(m map[string]any) { delete(m, name) } }
+	set := func(name string, value any) func(map[string]any) { return func(m map[string]any) { m[name] = value } }
+	shapes := map[string]struct {
+		change func(map[string]any)
+		kept   bool // not usable: the session is kept, and waits
+	}{
+		"new refresh token":      {change: func(map[string]any) {}},
+		"narrower scope":         {change: set("scope", "openid")},
+		"no expires_in":          {change: drop("expires_in")},
+		"expires_in text":        {change: set("expires_in", "300")},
+		"expires_in negative":    {change: set("expires_in", -5)},
+		"expires_in zero":        {change: set("expires_in", 0)},
+		"expires_in huge":        {change: set("expires_in", json.RawMessage("1e300"))},
+		"expires_in null":        {change: set("expires_in", nil)},
+		"no token_type":          {change: drop("token_type")},
+		"token_type bearer":      {change: set("token_type", "bearer")},
+		"no id_token":            {change: drop("id_token")},
+		"unknown member":         {change: set("x", map[string]any{"access_token": "nested"})},
+		"token_type mac":         {change: set("token_type", "mac"), kept: true},
+		"token_type DPoP":        {change: set("token_type", "DPoP"), kept: true},
+		"token_type no text":     {change: set("token_type", 7), kept: true},
+		"no access_token":        {change: drop("access_token"), kept: true},
+		"access_token empty":     {change: set("access_token", ""), kept: true},
+		"access_token null":      {change: set("access_token", nil), kept: true},
+		"access_token space":     {change: set("access_token", "AT_a b"), kept: true},
+		"access_token line":      {change: set("access_token", "AT_a\r\nX-Evil: 1"), kept: true},
+		"access_token not ASCII": {change: set("access_token", "AT_ä"), kept: true},
+	}
+	v := &variant{name: "shapes"}
+	w.serve(t, v)
+	var mu sync.Mutex
+	spoiled := true
+	told(v.idp, 2, 300)
+	v.idp.Set(func(k *fakeas.Knobs) {
+		k.Mutate = func(grant string, answer map[string]any) {
+			mu.Lock()
+			defer mu.Unlock()
+			if grant == fakeas.GrantRefresh && spoiled {
+				shapes[subjectOf(answer)].change(answer)
+			}
+		}
+	})
+	browsers := map[string]*browser{}
+	for name := range shapes {
+		browsers[name] = w.newBrowser(w.p[0], true)
+		v.login(t, browsers[name], name)
+	}
+	outlive(t, expired)
+	for name, shape := range shapes {
+		t.Run(name, func(t *testing.T) {
+			b := browsers[name]
+			resp := v.get(t, b, "/x")
+			issued := tokens(v.idp, fakeas.KindAccess, name)
+			switch {
+			case !shape.kept && (resp.Status != http.StatusOK || !sent(v.app, issued[len(issued)-1])):
+				t.Errorf("got %v", resp)
+			case shape.kept && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == ""):
+				t.Errorf("got %v", resp)
+			}
+			for range 5 {
+				v.get(t, b, "/again")
+			}
+			if n := len(tokens(v.idp, fakeas.KindAccess, name)); n != len(issued) {
+				t.Errorf("%d more refreshes at once", n-len(issued))
+			}
+		})
+	}
+	mu.Lock()
+	spoiled = false
+	mu.Unlock()
+	for name := range shapes {
+		eventually(t, "good token for "+name, func() bool { return v.get(t, browsers[name], "/good").Status == http.StatusOK })
+	}
+	if stats := v.idp.Stats(); stats.Reuses > 0 || len(stats.RedeemedTwice) > 0 {
+		t.Errorf("refresh tokens were used again: %d, redeemed twice %d", stats.Reuses, len(stats.RedeemedTwice))
+	}
+	for _, r := range v.app.Requests() {
+		if token := r.Bearer(); !strings.HasPrefix(token, "AT_") || len(r.Values("X-Evil")) > 0 {
+			t.Errorf("%s came with the headers %q", r.Line, r.Headers)
+		}
+	}
+}
+
+// TestS91KeptRefreshToken: an answer without a refresh token, or with the same
+// one, leaves it good.
+func TestS91KeptRefreshToken(t *testing.T) {
+	w := shared(t)
+	var all []*variant
+	for name, rotation := range map[string]fakeas.Rotation{"no-refresh-token": fakeas.RotateNever, "same-refresh-token": fakeas.RotateSame} {
+		v := &variant{name: name, idp: fakeas.Start(t, fakeas.Options{})}
+		v.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.Rotation = "ES256", rotation })
+		told(v.idp, 1, 1)
+		all = append(all, v)
+	}
+	// Of members that are there twice one counts, whole.
+	twice := &variant{name: "twice"}
+	w.serve(t, append(all, twice)...)
+	for _, v := range all {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			b := w.browser()
+			v.login(t, b, "u")
+			issued := tokens(v.idp, fakeas.KindRefresh, "u")
+			eventually(t, "second refresh with the same token", func() bool {
+				if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
+					t.Fatalf("got %v", resp)
+				}
+				return v.idp.Stats().Redeemed[issued[0]] >= 2
+			})
+		})
+	}
+	told(twice.idp, 2, 300)
+	b := w.browser()
+	twice.login(t, b, "u")
+	first, second := canary("AT_", 64), canary("AT_", 64)
+	w.keepSecret(first)
+	w.keepSecret(second)
+	body := fmt.Sprintf(`{"access_token":%q,"token_type":"mac","access_token":%q,"token_type":"Bearer","expires_in":300}`, first, second)
+	twice.idp.Fail(fakeas.Answer(http.StatusOK, "application/json", body).For(fakeas.GrantRefresh))
+	outlive(t, expired)
+	if resp := twice.get(t, b, "/x"); resp.Status != http.StatusOK || sent(twice.app, first) || !sent(twice.app, second) {
+		t.Errorf("repeated members: got %v", resp)
+	}
+}
+
+// TestS92InvalidGrant: a refresh token that is dead ends the session, on all
+// instances, at the price of one request.
+func TestS92InvalidGrant(t *testing.T) {
+	w := sharedRedis(t)
+	for _, kind := range []string{"script", "navigation"} {
+		t.Run(kind, func(t *testing.T) {
+			b := w.shortLived(t)
+			cookie := "Cookie: " + sessionCookie + "=" + b.session()
+			issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
+			w.idp.Revoke(issued[len(issued)-1])
+			outlive(t, expired)
+			before := w.refreshes()
+			var resp *client.Response
+			if kind == "script" {
+				resp = b.xhr(t, http.MethodGet, "/x")
+			} else {
+				resp = b.nav(t, "/x")
+			}
+			w.refused(t, resp)
+			if b.session() != "" {
+				t.Error("the browser keeps the cookie")
+			}
+			for i := range w.p {
+				w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
+				w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, navigation...)...))
+			}
+			if n := w.refreshes() - before; n != 1 {
+				t.Errorf("%d requests to the token endpoint", n)
+			}
+		})
+	}
+	t.Run("no loop", func(t *testing.T) {
+		b := w.shortLived(t)
+		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
+		outlive(t, expired)
+		before := w.idp.Stats()
+		told(w.idp, 300, 300)
+		b.login(t, "/again")
+		after := w.idp.Stats()
+		for grant, n := range after.Grants {
+			if n -= before.Grants[grant]; n != 1 {
+				t.Errorf("%d requests with %s", n, grant)
+			}
+		}
+	})
+}
+
+// maxAge is how long after its lifetime a token may still arrive at the app of
+// TestS98Expiry, on a machine that is busy with other things.
+const maxAge = 2 * time.Second
+
+// TestS98Expiry: the shortest lives, and clocks that are a minute off, neither
+// let an old token through nor cause a storm.
+func TestS98Expiry(t *testing.T) {
+	w := shared(t)
+	var all []*variant
+	for _, format := range []fakeas.TokenFormat{fakeas.FormatOpaque, fakeas.FormatJWT} {
+		for name, offset := range map[string]time.Duration{"behind": -time.Minute, "right": 0, "ahead": time.Minute} {
+			v := &variant{name: fmt.Sprintf("clock-%s-%s", name, format), idp: fakeas.Start(t, fakeas.Options{})}
+			v.check = func(token string) bool { return isYoung(v.idp, token) }
+			v.idp.Set(func(k *fakeas.Knobs) {
+				k.SigningAlg, k.ClockOffset, k.AccessTokenFormat, k.AccessTokenLifetime = "ES256", offset, format, 2*time.Second
+				if format == fakeas.FormatJWT {
+					// exp is all there is then, by the server's clock.
+					k.LoginAnswer.Omit = []string{"expires_in"}
+					k.RefreshAnswer.Omit = []string{"expires_in"}
+				}
+			})
+			all = append(all, v)
+		}
+	}
+	tiny := &variant{name: "tiny"}
+	tiny.idp = fakeas.Start(t, fakeas.Options{})
+	tiny.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.AccessTokenLifetime = "ES256", time.Second })
+	tiny.check = func(token string) bool { return isYoung(tiny.idp, token) }
+	all = append(all, tiny)
+	w.serve(t, all...)
+	var running sync.WaitGroup
+	for _, v := range all {
+		running.Go(func() {
+			b := w.browser()
+			began := time.Now()
+			if page, err := b.Visit(t.Context(), v.url+"/first"); err != nil || page.Status != http.StatusOK {
+				t.Errorf("%s: the login ended with %v, %v", v.name, page, err)
+				return
+			}
+			answered := 0
+			for time.Since(began) < long(6*time.Second, time.Minute) {
+				resp, err := b.Fetch(t.Context(), http.MethodGet, v.url+"/x", "")
+				if err != nil || resp.Status != http.StatusOK {
+					t.Errorf("%s: %v, %v", v.name, resp, err)
+					return
+				}
+				answered++
+			}
+			if n, most := v.refreshes(), int(time.Since(began)/time.Second)+1; n < 2 || n > most {
+				t.Errorf("%s: %d refreshes, want 2 to %d", v.name, n, most)
+			}
+			if n := v.app.Rejected(); n > 0 {
+				t.Errorf("%s: of %d tokens %d were too old", v.name, answered, n)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// isYoung judges an access token by when it was issued.
+func isYoung(idp *fakeas.Server, token string) bool {
+	for _, issued := range idp.Tokens() {
+		if issued.Kind == fakeas.KindAccess && issued.Value == token {
+			return time.Now().Before(issued.Expires.Add(maxAge))
+		}
+	}
+	return false
+}
+
+// TestS99IdleUser: only requests cause refreshes. A session that nobody uses is
+// not refreshed, ends, and leaves nothing behind: Redis lets go of it by itself,
+// an hour later for uses and clocks that differ, and whoever asks for it at once.
+func TestS99IdleUser(t *testing.T) {
+	w := sharedRedis(t)
+	v := &variant{name: "idle", options: "idle_timeout 2s"}
+	w.serve(t, v)
+	told(v.idp, 1, 1)
+	before := w.sessionKeys(t)
+	b := w.browser()
+	v.login(t, b, "u")
+	made := slices.DeleteFunc(w.sessionKeys(t), func(key string) bool { return slices.Contains(before, key) })
+	if len(made) == 0 {
+		t.Fatal("the login left no key in Redis")
+	}
+	for _, key := range made {
+		if left, _ := w.redis.Do(t, "PTTL", key).(int64); left <= 0 || left > (time.Hour+time.Minute).Milliseconds() {
+			t.Errorf("a key of the session stays for %d ms", left)
+		}
+	}
+	refreshes := v.refreshes()
+	outlive(t, 3*time.Second)
+	if n := v.refreshes() - refreshes; n > 1 { // one may have been under way since the login
+		t.Errorf("%d refreshes of a session that nobody used", n)
+	}
+	refreshes = v.refreshes()
+	if resp := v.get(t, b, "/x"); resp.Status != http.StatusUnauthorized {
+		t.Errorf("afterwards: got %v", resp)
+	}
+	if v.refreshes() != refreshes {
+		t.Error("the session was refreshed after its end")
+	}
+	eventually(t, "end of the session's record", func() bool {
+		return !slices.ContainsFunc(w.sessionKeys(t), func(key string) bool { return slices.Contains(made, key) })
+	})
+}
+
+// signOut logs out as the page of the site does, and returns the answer.
+func signOut(ctx context.Context, b *browser, site string) (*client.Response, error) {
+	u, err := url.Parse(site)
+	if err != nil {
+		return nil, err
+	}
+	return b.trySend(ctx, http.MethodPost, site+logout, "", "Content-Type: application/x-www-form-urlencoded",
+		"Origin: "+u.Scheme+"://"+u.Host, "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
+}

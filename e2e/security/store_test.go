@@ -1,0 +1,225 @@
+package security
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// personal are users whose names and claims can be found wherever they got to.
+func (w *world) personal(t *testing.T, n int) (sessions []string, words []string) {
+	t.Helper()
+	for i := range n {
+		user := fakeas.User{Name: canary("USER_", 16), Subject: canary("SUB_", 16)}
+		email := canary("MAIL_", 16) + "@example.test"
+		user.Claims = map[string]any{"email": email, "name": canary("NAME_", 16)}
+		w.idp.SetUser(user)
+		if i%2 == 1 { // a second login that is in nothing different
+			w.browser().loginAs(t, user.Name, "/")
+		}
+		b := w.browser()
+		b.loginAs(t, user.Name, "/")
+		sessions = append(sessions, b.session())
+		words = append(words, user.Name, user.Subject, email, user.Claims["name"].(string))
+	}
+	for _, issued := range w.idp.Tokens() {
+		words = append(words, issued.Family) // the sid
+	}
+	return sessions, words
+}
+
+// tellsNothing demands that the bytes of a store hold none of the words, and no
+// eight bytes of a cookie.
+func tellsNothing(t *testing.T, store []byte, sessions, words []string) {
+	t.Helper()
+	for _, word := range words {
+		if bytes.Contains(store, []byte(word)) {
+			t.Errorf("the store holds %.8s…", word)
+		}
+	}
+	const window = 8
+	pieces := map[string]bool{}
+	for _, cookie := range sessions {
+		raw, err := base64.RawURLEncoding.DecodeString(cookie)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{cookie, string(raw), hex.EncodeToString(raw)} {
+			for at := 0; at+window <= len(text); at++ {
+				pieces[text[at:at+window]] = true
+			}
+		}
+	}
+	for at := 0; at+window <= len(store); at++ {
+		if pieces[string(store[at:at+window])] {
+			t.Fatalf("the store holds a piece of a cookie at byte %d", at)
+		}
+	}
+}
+
+// TestS48StoreTellsNothing: what is stored is sealed, under names that lead
+// nowhere, and nobody else can read it anyway.
+func TestS48StoreTellsNothing(t *testing.T) {
+	t.Run("file", func(t *testing.T) {
+		w := shared(t)
+		sessions, words := w.personal(t, 50)
+		file := w.p[0].sessionsFile()
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(content, []byte("\xa5s\x01\x01")); n < 50 {
+			t.Fatalf("only %d records: the file is not looked at right", n)
+		}
+		tellsNothing(t, content, sessions, words)
+		for path, want := range map[string]fs.FileMode{file: 0o600, filepath.Dir(file): 0o700} {
+			stat, err := os.Stat(path)
+			if err != nil || stat.Mode().Perm() != want {
+				t.Errorf("%s has mode %v, want %v; %v", filepath.Base(path), stat.Mode().Perm(), want, err)
+			}
+		}
+	})
+	t.Run("Redis", func(t *testing.T) {
+		w := sharedRedis(t)
+		before := w.sessionKeys(t) // other tests put things there
+		sessions, words := w.personal(t, 20)
+		tellsNothing(t, w.redisBytes(t), sessions, words)
+		name := regexp.MustCompile(`^oauth_session:\{[A-Za-z0-9_-]{43}\}$`)
+		seen := map[string]bool{}
+		for _, key := range w.sessionKeys(t) {
+			if slices.Contains(before, key) {
+				continue
+			}
+			value, _ := w.redis.Do(t, "GET", key).(string)
+			if !name.MatchString(key) || value == "" || seen[value] {
+				t.Errorf("key %q holds nothing, the same as another, or is not a hash", key)
+			}
+			seen[value] = true
+			if pttl, _ := w.redis.Do(t, "PTTL", key).(int64); pttl <= 0 {
+				t.Errorf("key %q does not end", key)
+			}
+		}
+		if len(seen) < 20 {
+			t.Errorf("only %d sessions", len(seen))
+		}
+	})
+}
+
+// TestS49StolenStore: whoever has the store and the server's keys has nothing
+// without a cookie.
+func TestS49StolenStore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	option := func(name string) string { return "store bolt {\n\tpath " + filepath.Join(dir, name) + "\n}" }
+	w := newWorld(t, plan{options: option("sessions.db")})
+	w.tell(1)
+	b := w.browser()
+	b.login(t, "/")
+	w.p[0].Stop(t)
+	content, err := os.ReadFile(filepath.Join(dir, "sessions.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "stolen.db"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.plan.options = option("stolen.db")
+	w.start(t, proc.FreePort(t))
+	w.inspectFirst(t)
+	w.p[0], w.p[1] = w.p[1], w.p[0]
+	calls := w.tokenCalls()
+	for range 10 { // whatever is asked without the cookie
+		w.refused(t, w.browser().xhr(t, http.MethodGet, "/x"))
+	}
+	// That nothing happens by itself can only be seen by waiting: two lives of
+	// the token.
+	time.Sleep(2 * time.Second)
+	if n := w.tokenCalls(); n != calls {
+		t.Errorf("the copy has sent %d token requests", n-calls)
+	}
+	b = b.at(0)
+	b.works(t)
+	if n := w.tokenCalls(); n != calls+1 {
+		t.Errorf("with the cookie there were %d token requests, want a refresh", n-calls)
+	}
+}
+
+// TestS57LogoutEverywhere: after a logout at one instance the cookie is worth
+// nothing at any other.
+func TestS57LogoutEverywhere(t *testing.T) {
+	w := sharedRedis(t)
+	for i := range 10 {
+		b := w.browser()
+		key := w.keyOf(t, func() { b.login(t, "/") })
+		b.at(1).works(t) // both have read it
+		line := "Cookie: " + sessionCookie + "=" + b.session()
+		at := i % 2
+		if resp := b.at(at).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
+			t.Fatalf("the logout: %v", resp)
+		}
+		replay := w.browserAt(at).send(t, http.MethodGet, "/replay", "", append([]string{line}, script...)...)
+		w.refused(t, replay)
+		// The news reaches the other one by itself, and long before its copy of
+		// the record would end.
+		other := w.browserAt(1 - at)
+		deadline := time.Now().Add(10 * time.Second)
+		for other.send(t, http.MethodGet, "/replay", "", append([]string{line}, script...)...).Status != http.StatusUnauthorized {
+			if time.Now().After(deadline) {
+				t.Fatal("the other instance still serves the session")
+			}
+		}
+		if got := w.redis.Do(t, "EXISTS", key); got != int64(0) {
+			t.Error("the record is still there")
+		}
+	}
+}
+
+// TestS60Files: nothing that Caddy writes down holds a secret, and what holds
+// sessions is nobody else's to read.
+func TestS60Files(t *testing.T) {
+	w := shared(t)
+	w.browser().login(t, "/")
+	in := w.p[0]
+	adapted, err := in.Command(t, "adapt", "--config", filepath.Join(in.dir(), "Caddyfile"))
+	if err != nil || !strings.Contains(adapted, "oauth_session") {
+		t.Fatalf("%v, %s", err, adapted)
+	}
+	_, config := in.Admin(t, http.MethodGet, "/config/", "")
+	autosave, err := os.ReadFile(filepath.Join(in.dir(), "config", "caddy", "autosave.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"caddy adapt": adapted, "/config/": config, "autosave.json": string(autosave)} {
+		if !strings.Contains(text, "{env.CLIENT_SECRET}") {
+			t.Errorf("%s does not show the configuration: %.200s", what, text)
+		}
+		for _, f := range newNeedles(w.secrets()).find(what, []byte(text)) {
+			t.Errorf("leak: %v", f)
+		}
+	}
+	err = filepath.WalkDir(filepath.Join(in.DataDir, "oauth_session"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		stat, err := entry.Info()
+		if err == nil && stat.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", entry.Name(), stat.Mode().Perm())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,333 @@
+package security
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// extendedConnect lets the HTTP/2 of Go's net/http, which is Caddy's, accept
+// WebSockets (RFC 8441). Without it servers do not offer them over HTTP/2, and
+// browsers open them over HTTP/1.1. Over HTTP/3 (RFC 9220) they are always on.
+const extendedConnect = "GODEBUG=http2xconnect=1"
+
+// A socket is an open WebSocket, after its handshake.
+type socket struct {
+	io.Reader
+	io.Writer
+}
+
+// echoes sends a text, and demands it back.
+func (s socket) echoes(text string) error {
+	// FIN and text, masked with nothing (RFC 6455, section 5.2).
+	frame := append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
+	if _, err := s.Write(frame); err != nil {
+		return err
+	}
+	back := make([]byte, 2+len(text))
+	if _, err := io.ReadFull(s, back); err != nil {
+		return err
+	}
+	if string(back[2:]) != text {
+		return fmt.Errorf("got %q back for %q", back, text)
+	}
+	return nil
+}
+
+// ends waits for the end of a stream, however it comes.
+func ends(stream io.Reader) { _, _ = io.Copy(io.Discard, stream) }
+
+// streamRequest is one that lasts until ctx ends.
+func (w *world) streamRequest(ctx context.Context, t testing.TB, method, path, cookie string, body io.Reader) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, w.site+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Origin", w.site)
+	if cookie != "" {
+		req.Header.Set("Cookie", sessionCookie+"="+cookie)
+	}
+	return req
+}
+
+// openSocket asks for a WebSocket as the protocol does. The socket is nil if
+// that is refused.
+func (w *world) openSocket(ctx context.Context, t testing.TB, protocol string, tr http.RoundTripper, cookie, origin string) (*socket, int) {
+	t.Helper()
+	var req *http.Request
+	var up io.Writer
+	if protocol == "HTTP/1.1" {
+		req = w.streamRequest(ctx, t, http.MethodGet, "/u/ws", cookie, nil)
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+		req.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	} else {
+		in, out := io.Pipe()
+		req, up = w.streamRequest(ctx, t, http.MethodConnect, "/u/ws", cookie, in), out
+		if protocol == "HTTP/2" {
+			req.Header[":protocol"] = []string{"websocket"}
+		} else {
+			req.Proto = "websocket"
+		}
+	}
+	req.Header.Set("Origin", origin)
+	req.Header.Set("Sec-WebSocket-Version", "13")
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatalf("opening a WebSocket over %s: %v", protocol, err)
+	}
+	context.AfterFunc(ctx, func() { resp.Body.Close() })
+	want := http.StatusOK
+	if protocol == "HTTP/1.1" {
+		want = http.StatusSwitchingProtocols
+		up, _ = resp.Body.(io.Writer)
+	}
+	if resp.StatusCode != want {
+		return nil, resp.StatusCode
+	}
+	return &socket{resp.Body, up}, resp.StatusCode
+}
+
+// openEvents opens an event stream and waits for its first event.
+func (w *world) openEvents(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) *bufio.Reader {
+	t.Helper()
+	resp, err := tr.RoundTrip(w.streamRequest(ctx, t, http.MethodGet, "/u/sse", cookie, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	context.AfterFunc(ctx, func() { resp.Body.Close() })
+	events := bufio.NewReader(resp.Body)
+	if err := nextEvent(events); err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("opening an event stream: status %d, %v", resp.StatusCode, err)
+	}
+	return events
+}
+
+func nextEvent(events *bufio.Reader) error {
+	for {
+		line, err := events.ReadString('\n')
+		if err != nil || strings.HasPrefix(line, "data: tick") {
+			return err
+		}
+	}
+}
+
+// upload is a request whose body takes its time.
+type upload struct {
+	io.Writer
+	close  func() error
+	answer chan uploaded
+}
+
+type uploaded struct {
+	status int
+	seen   echo.Request
+	err    error
+}
+
+func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) *upload {
+	in, out := io.Pipe()
+	req := w.streamRequest(ctx, t, http.MethodPost, "/upload", cookie, in)
+	u := &upload{out, out.Close, make(chan uploaded, 1)}
+	go func() {
+		var a uploaded
+		var resp *http.Response
+		if resp, a.err = tr.RoundTrip(req); a.err == nil {
+			defer resp.Body.Close()
+			a.status, a.err = resp.StatusCode, json.NewDecoder(resp.Body).Decode(&a.seen)
+		}
+		u.answer <- a
+	}()
+	return u
+}
+
+// TestS71StreamsEndWithTheirSession: over every protocol WebSockets, event
+// streams and long requests pass untouched, survive a refresh of their session's
+// token, and end with it: by a logout at another instance, or by one at the
+// authorization server. Nobody else's do.
+func TestS71StreamsEndWithTheirSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{redis: true, env: []string{extendedConnect}})
+	w.tell(2) // seconds
+	endings := map[string]func(t *testing.T, b *browser, user string){
+		"logout": func(t *testing.T, b *browser, _ string) {
+			if resp := b.at(1).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
+				t.Errorf("the logout answers %v", resp)
+			}
+		},
+		"back-channel": func(t *testing.T, _ *browser, user string) {
+			token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: user})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp := w.browserAt(1).send(t, http.MethodPost, backchan, "logout_token="+token, "Content-Type: application/x-www-form-urlencoded")
+			if resp.Status != http.StatusOK {
+				t.Errorf("the back-channel logout answers %v", resp)
+			}
+		},
+	}
+	for _, protocol := range protocols {
+		for ending, end := range endings {
+			user := strings.NewReplacer("/", "", ".", "").Replace(protocol + ending)
+			t.Run(protocol+", "+ending, func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+				defer cancel()
+				tr := w.over(t, protocol)
+				mine, other := w.browser(), w.browser()
+				mine.loginAs(t, user, "/")
+				other.loginAs(t, user+"-other", "/")
+				ws, events, upload := w.openAll(ctx, t, protocol, tr, mine.session())
+				theirs, theirEvents, _ := w.openAll(ctx, t, protocol, tr, other.session())
+
+				before := w.accessTokens(user)
+				eventually(t, "refresh", func() bool {
+					mine.works(t)
+					return w.accessTokens(user) > before
+				})
+				w.allOpen(t, ws, events, upload)
+				if err := upload.close(); err != nil {
+					t.Fatal(err)
+				}
+				if a := <-upload.answer; a.err != nil || a.status != http.StatusOK || a.seen.BodyLength != 2*int64(len("part")) {
+					t.Errorf("the upload ended with %+v", a)
+				}
+
+				waiting := make(chan int, 1)
+				go func() { waiting <- w.slowStatus(ctx, t, tr, mine.session()) }()
+				eventually(t, "long request", func() bool { return w.hasBegun("/u/slow", user) })
+				end(t, mine, user)
+				ends(ws)
+				ends(events)
+				if status := <-waiting; status != http.StatusUnauthorized {
+					t.Errorf("a request that waited for its answer ends with status %d", status)
+				}
+				if ctx.Err() != nil {
+					t.Fatal("the streams outlived their session")
+				}
+				if err := theirs.echoes("still here"); err != nil {
+					t.Errorf("somebody else's WebSocket: %v", err)
+				}
+				if err := nextEvent(theirEvents); err != nil {
+					t.Errorf("somebody else's event stream: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestS71AbsoluteLimit: streams end when their session does by itself, too.
+func TestS71AbsoluteLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{env: []string{extendedConnect}, options: "max_lifetime 10s"})
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			b := w.loggedIn(t)
+			ws, events, _ := w.openAll(ctx, t, protocol, w.over(t, protocol), b.session())
+			ends(ws)
+			ends(events)
+			if ctx.Err() != nil {
+				t.Fatal("the streams outlived their session")
+			}
+		})
+	}
+}
+
+// accessTokens is how many a user has been issued.
+func (w *world) accessTokens(user string) int {
+	n := 0
+	for _, issued := range w.idp.Tokens() {
+		if issued.Kind == fakeas.KindAccess && issued.User == user {
+			n++
+		}
+	}
+	return n
+}
+
+// hasBegun reports whether a user's request has reached the app.
+func (w *world) hasBegun(path, user string) bool {
+	return slices.ContainsFunc(w.app.Requests(), func(r echo.Request) bool {
+		return strings.Contains(r.Line, path) && slices.Equal(r.Values("X-User"), []string{user})
+	})
+}
+
+// openAll opens one of each kind.
+func (w *world) openAll(ctx context.Context, t *testing.T, protocol string, tr http.RoundTripper, cookie string) (*socket, *bufio.Reader, *upload) {
+	t.Helper()
+	ws, status := w.openSocket(ctx, t, protocol, tr, cookie, w.site)
+	if ws == nil {
+		t.Fatalf("the WebSocket was refused with %d", status)
+	}
+	events, upload := w.openEvents(ctx, t, tr, cookie), w.startUpload(ctx, t, tr, cookie)
+	w.allOpen(t, ws, events, upload)
+	return ws, events, upload
+}
+
+// allOpen demands that all three still carry.
+func (w *world) allOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *upload) {
+	t.Helper()
+	if err := ws.echoes("hello"); err != nil {
+		t.Errorf("the WebSocket: %v", err)
+	}
+	if err := nextEvent(events); err != nil {
+		t.Errorf("the event stream: %v", err)
+	}
+	if _, err := io.WriteString(upload, "part"); err != nil {
+		t.Errorf("the upload: %v", err)
+	}
+}
+
+// slowStatus is the status of a request that takes longer than its session.
+func (w *world) slowStatus(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) int {
+	resp, err := tr.RoundTrip(w.streamRequest(ctx, t, http.MethodGet, "/u/slow?d=45s", cookie, nil))
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// TestWebSocketsFromElsewhere: no page of another site opens one with somebody's
+// session, over no protocol.
+func TestWebSocketsFromElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, plan{env: []string{extendedConnect}})
+	b := w.loggedIn(t)
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			tr := w.over(t, protocol)
+			ctx, cancel := quickly(t)
+			defer cancel()
+			for origin, want := range map[string]int{"https://evil.test": http.StatusForbidden, "null": http.StatusForbidden, "https://x." + w.host: http.StatusForbidden} {
+				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), origin); ws != nil || status != want {
+					t.Errorf("Origin %s: status %d", origin, status)
+				}
+			}
+			if ws, status := w.openSocket(ctx, t, protocol, tr, "", w.site); ws != nil || status != http.StatusUnauthorized {
+				t.Errorf("without a session: status %d", status)
+			}
+			reached := w.during(func() {
+				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), w.site); ws == nil || ws.echoes("hello") != nil {
+					t.Errorf("from the site: status %d", status)
+				}
+			})
+			if len(reached) != 1 || reached[0].Values("Cookie") != nil {
+				t.Fatalf("the app got %v", reached)
+			}
+			w.ownToken(t, reached[0])
+		})
+	}
+}

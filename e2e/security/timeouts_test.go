@@ -1,0 +1,65 @@
+package security
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+// authenticated asks without using the session.
+func (b *browser) authenticated(t testing.TB) bool {
+	t.Helper()
+	resp := b.xhr(t, http.MethodGet, info)
+	var answer struct{ Authenticated bool }
+	if err := json.Unmarshal(resp.Body, &answer); resp.Status != http.StatusOK || err != nil {
+		t.Fatalf("got %v, %v", resp, err)
+	}
+	return answer.Authenticated
+}
+
+// TestS56Lifetimes: sessions end by the server's clock, whatever the browser
+// keeps and however much they are used or refreshed.
+func TestS56Lifetimes(t *testing.T) {
+	t.Parallel()
+	const idle, longest = 3 * time.Second, 6 * time.Second
+	w := newWorld(t, plan{redis: true, options: "idle_timeout " + idle.String() + "\nmax_lifetime " + longest.String()})
+	// A browser that keeps its cookies for ever has the same ones.
+	over := func(t *testing.T, cookie string) {
+		t.Helper()
+		for i := range w.p {
+			w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/replay", "", append([]string{"Cookie: " + sessionCookie + "=" + cookie}, script...)...))
+		}
+	}
+	t.Run("idle", func(t *testing.T) {
+		begun := time.Now()
+		b := w.browser()
+		b.login(t, "/")
+		cookie := b.session()
+		eventually(t, "end of an idle session", func() bool { return !b.at(1).authenticated(t) })
+		if lived := time.Since(begun); lived < idle {
+			t.Errorf("it ended after %v", lived)
+		}
+		over(t, cookie)
+	})
+	t.Run("absolute", func(t *testing.T) {
+		w.idp.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = time.Second })
+		refreshes := w.refreshes()
+		b := w.browser()
+		b.login(t, "/")
+		begun, cookie, used := time.Now(), b.session(), 0
+		eventually(t, "end of a busy session", func() bool {
+			ok := b.at(used%2).xhr(t, http.MethodGet, "/busy").Status == http.StatusOK
+			if ok {
+				used++
+			}
+			return !ok
+		})
+		if lived := time.Since(begun); lived < longest-time.Second || used < 3 || w.refreshes() == refreshes {
+			t.Errorf("it lived %v, over %d uses and %d refreshes", lived, used, w.refreshes()-refreshes)
+		}
+		over(t, cookie)
+	})
+}
