@@ -52,15 +52,16 @@ func originalURL(r *http.Request) *url.URL {
 	return r.URL
 }
 
-// keepOutOfAccessLog hides the two requests whose lines would hold secrets:
-// the callback has the code in its URL, and the answer to a logout the ID
-// token in its Location. The handler logs both logins and logouts itself.
+// keepOutOfAccessLog hides the requests whose lines would hold secrets: the
+// callback has the code in its URL, the answer to a logout the ID token in its
+// Location, and a server that is wrong may put its logout token into a URL. The
+// handler logs logins and logouts itself.
 func (h *Handler) keepOutOfAccessLog(r *http.Request) {
 	prefix := h.PathPrefix
 	if prefix == "" {
 		prefix = "/oauth2"
 	}
-	if path, ok := strings.CutPrefix(originalURL(r).Path, prefix); ok && (path == "/callback" || path == "/logout") {
+	if path, ok := strings.CutPrefix(originalURL(r).Path, prefix); ok && (path == "/callback" || path == "/logout" || path == "/backchannel_logout") {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	}
 }

@@ -30,7 +30,7 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 		if err != nil {
 			return who, fmt.Errorf("checking ID token: %w", err)
 		}
-		who.Subject, who.SID, who.IssuedAt = idToken.Subject, idToken.SessionID, idToken.IssuedAt
+		who.Subject, who.SID, who.Nonce, who.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
 		maps.Copy(claims, idToken.Claims)
 	}
 	if h.UserInfo {

@@ -58,7 +58,7 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 		}
 	}
 	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenWant{
-		Subject: current.Subject, AuthTime: authTime(claims), AccessToken: t.AccessToken,
+		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(claims), AccessToken: t.AccessToken,
 	})
 	if errors.Is(err, oauth.ErrKeysUnavailable) || errors.Is(err, oauth.ErrMetadataUnavailable) {
 		return current, err
@@ -67,7 +67,7 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 		return current, fmt.Errorf("%w: %w", session.ErrIdentityChanged, err)
 	}
 	maps.Copy(claims, idToken.Claims)
-	who := session.Identity{Subject: current.Subject, SID: current.SID}
+	who := session.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce}
 	if idToken.SessionID != "" {
 		who.SID = idToken.SessionID
 	}

@@ -68,7 +68,7 @@ func (c *Client) fetchMetadata(ctx context.Context) (metadata, time.Duration, er
 		}
 		var m metadata
 		if err == nil {
-			m, err = parseMetadata(body, c.issuer)
+			m, err = parseMetadata(body, c.issuer, u)
 		}
 		if err == nil {
 			return m, fresh, nil
@@ -86,7 +86,7 @@ func (c *Client) fetchMetadata(ctx context.Context) (metadata, time.Duration, er
 
 // parseMetadata reads a metadata document. Members of another type than
 // expected count as missing. A document of another issuer is refused whole.
-func parseMetadata(body []byte, issuer string) (metadata, error) {
+func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 	members, err := parseObject(body)
 	if err != nil {
 		return metadata{}, fmt.Errorf("%w: %w", errNotMetadata, err)
@@ -109,7 +109,13 @@ func parseMetadata(body []byte, issuer string) (metadata, error) {
 		if !ok || u == "" {
 			continue
 		}
-		if err := checkURL(u); err != nil {
+		err := checkURL(u)
+		if err == nil && strings.HasPrefix(from, "https:") && !strings.HasPrefix(strings.ToLower(u), "https:") {
+			// Plain http leads to this machine, where others listen than the
+			// authorization server: Caddy's admin endpoint, for one.
+			err = errors.New("must be https, as the metadata itself is")
+		}
+		if err != nil {
 			m.refused[name] = err
 			continue
 		}

@@ -118,6 +118,20 @@ func TestOAuthMetadata(t *testing.T) {
 	}
 }
 
+// TestMetadataLeadsNotHere: a server elsewhere cannot send us to what listens on
+// this machine; one that is here itself can.
+func TestMetadataLeadsNotHere(t *testing.T) {
+	body := []byte(`{"issuer":"https://idp.test","token_endpoint":"http://127.0.0.1:2019/stop","jwks_uri":"HTTP://localhost/k"}`)
+	m, err := parseMetadata(body, "https://idp.test", "https://idp.test/.well-known/openid-configuration")
+	if err != nil || len(m.endpoints) != 0 || m.refused["token_endpoint"] == nil || m.refused["jwks_uri"] == nil {
+		t.Errorf("from elsewhere: %+v, %v", m, err)
+	}
+	m, err = parseMetadata(body, "https://idp.test", "http://127.0.0.1:8080/metadata")
+	if err != nil || len(m.endpoints) != 2 {
+		t.Errorf("from here: %+v, %v", m, err)
+	}
+}
+
 func TestEndpointsInMetadata(t *testing.T) {
 	for name, bad := range map[string]any{
 		"http":       "http://idp.test/token",
@@ -339,7 +353,7 @@ func FuzzMetadata(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		m, err := parseMetadata(body, issuer)
+		m, err := parseMetadata(body, issuer, issuer)
 		if err != nil {
 			if !printable(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("bad error %q", err)

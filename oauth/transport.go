@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +35,7 @@ func newHTTPClient(roots *x509.CertPool) *http.Client {
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: refuseWeakKeys},
 			TLSHandshakeTimeout:    5 * time.Second,
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true,
@@ -47,6 +49,23 @@ func newHTTPClient(roots *x509.CertPool) *http.Client {
 		// A redirect of a request that carries credentials is an attack or a
 		// mistake, and RFC 6749 knows none: it is returned as it is.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls
+// takes all from 1024 bits on. The root is the operator's choice.
+func refuseWeakKeys(s tls.ConnectionState) error {
+	for _, chain := range s.VerifiedChains {
+		weak := slices.ContainsFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
+			key, ok := c.PublicKey.(*rsa.PublicKey)
+			return ok && key.N.BitLen() < minRSABits
+		})
+		if !weak {
+			return nil
+		}
+	}
+	return &tls.CertificateVerificationError{
+		UnverifiedCertificates: s.PeerCertificates, Err: fmt.Errorf("an RSA key of the certificate has less than %d bits", minRSABits),
 	}
 }
 

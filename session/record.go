@@ -52,6 +52,7 @@ type cold struct {
 	rotates  bool
 	idToken  string
 	sid      string // the authorization server's name of its own session
+	nonce    string // of the login
 	restCold []byte
 }
 
@@ -83,6 +84,7 @@ const (
 	fieldIDToken
 	fieldSID
 	fieldRotates
+	fieldNonce
 )
 
 func (h *hot) encode() []byte {
@@ -169,6 +171,7 @@ func (c *cold) encode() []byte {
 	w.time(fieldRefreshExpires, c.refreshExpires)
 	w.string(fieldIDToken, c.idToken)
 	w.string(fieldSID, c.sid)
+	w.string(fieldNonce, c.nonce)
 	if c.rotates {
 		w.uint(fieldRotates, 1)
 	}
@@ -192,6 +195,8 @@ func decodeCold(part []byte) (c cold, ok bool) {
 			c.idToken = string(v)
 		case fieldSID:
 			c.sid = string(v)
+		case fieldNonce:
+			c.nonce = string(v)
 		case fieldRotates:
 			c.rotates = decodeUint(v) != 0
 		default:

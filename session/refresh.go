@@ -322,7 +322,7 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 // identify takes over a refreshed ID token. One that is wrong ends the session:
 // the access token beside it may be somebody else's.
 func (k *Keeper) identify(ctx context.Context, id ID, next *record, t Tokens) error {
-	who, err := k.Refresher.Identify(ctx, Identity{Subject: next.subject, SID: next.sid, Claims: next.claims}, t)
+	who, err := k.Refresher.Identify(ctx, Identity{Subject: next.subject, SID: next.sid, Nonce: next.nonce, Claims: next.claims}, t)
 	switch {
 	case err == nil:
 		next.idToken, next.sid, next.claims = t.IDToken, who.SID, who.Claims

@@ -27,6 +27,8 @@ type Tokens struct {
 type Identity struct {
 	Subject string // `sub`; empty where the server tells nobody's name
 	SID     string // `sid`, the server's name of its own session
+	// Nonce of the login, which a refreshed ID token must repeat if it has one.
+	Nonce string
 	// IssuedAt is when the server said so at login, by its own clock (`iat` of
 	// the ID token); zero: it did not tell. It is not kept.
 	IssuedAt time.Time

@@ -29,7 +29,6 @@ func FuzzEntries(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = s.Close() })
-	s.db.NoSync = true // nobody pulls the plug here
 	f.Fuzz(func(t *testing.T, value, index []byte) {
 		if len(value) > 4096 || len(index) == 0 || len(index) > 4096 {
 			return
