@@ -1,12 +1,18 @@
 package security
 
 import (
-	"crypto/tls"
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
-
-	"github.com/quic-go/quic-go/http3"
 )
 
 // TestS83EarlyData: what came in TLS early data may be sent again by anybody on
@@ -64,16 +70,28 @@ func TestS83EarlyData(t *testing.T) {
 	})
 }
 
+// buildEarlyClient builds the client without the race detector.
+var buildEarlyClient = sync.OnceValues(func() (string, error) {
+	program := filepath.Join(lasting.dir, "earlyclient")
+	out, err := exec.Command("go", "build", "-o", program, "./earlyclient").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("building earlyclient: %w\n%s", err, out)
+	}
+	return program, err
+})
+
 // sendEarly sends a request in early data until that was early enough: the
 // handshake may be complete when the server gets to it.
 func (w *world) sendEarly(t *testing.T, path, cookies string, passes bool) {
 	t.Helper()
-	tickets := tls.NewLRUClientSessionCache(1)
+	program, err := buildEarlyClient()
+	if err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "early data for "+path, func() bool {
-		// A connection without early data, for a ticket.
-		w.overHTTP3(t, tickets, http.MethodGet, "/static/ticket", "")
+		send := w.prepareEarly(t, program, path, cookies)
 		calls, status := w.tokenCalls(), 0
-		reached := w.during(func() { status = w.overHTTP3(t, tickets, http3.MethodGet0RTT, path, cookies) })
+		reached := w.during(func() { status = send() })
 		if passes {
 			// Caddy tells the app.
 			if len(reached) != 1 || status != http.StatusOK {
@@ -88,25 +106,39 @@ func (w *world) sendEarly(t *testing.T, path, cookies string, passes bool) {
 	})
 }
 
-// overHTTP3 sends a request over a connection of its own.
-func (w *world) overHTTP3(t *testing.T, tickets tls.ClientSessionCache, method, path, cookies string) int {
+// prepareEarly starts the client and waits until it has its ticket. What it
+// returns sends the request and gives the status of the answer.
+func (w *world) prepareEarly(t *testing.T, program, path, cookies string) (send func() int) {
 	t.Helper()
-	tr := w.transport3(t, tickets)
-	defer tr.Close()
 	ctx, cancel := quickly(t)
-	defer cancel()
-	req := w.streamRequest(ctx, t, method, path, "", nil)
-	req.Header.Del("Origin")
-	for i, value := range []string{"navigate", "document", "none"} {
-		req.Header.Set([]string{"Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Fetch-Site"}[i], value)
-	}
-	if cookies != "" {
-		req.Header.Set("Cookie", cookies)
-	}
-	resp, err := (&watched{w, tr}).RoundTrip(req)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, program, w.p[0].addr, w.site, path, cookies)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatalf("%s over HTTP/3: %v", path, err)
+		t.Fatal(err)
 	}
-	resp.Body.Close()
-	return resp.StatusCode
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "ticket" {
+		t.Fatalf("no ticket: %q, %v", lines.Text(), cmd.Wait())
+	}
+	return func() int {
+		t.Helper()
+		if _, err := io.WriteString(in, "\n"); err != nil {
+			t.Fatal(err)
+		}
+		lines.Scan()
+		status, err := strconv.Atoi(lines.Text())
+		if err := errors.Join(err, cmd.Wait()); err != nil {
+			t.Fatalf("%s over HTTP/3: %v", path, err)
+		}
+		return status
+	}
 }

@@ -14,11 +14,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 )
 
-// transport3 speaks HTTP/3 to the first instance. tickets, if any, let a second
-// connection begin with early data.
-func (w *world) transport3(t testing.TB, tickets tls.ClientSessionCache) *http3.Transport {
+// transport3 speaks HTTP/3 to the first instance.
+func (w *world) transport3(t testing.TB) *http3.Transport {
 	tr := &http3.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: w.authority, ServerName: siteName, ClientSessionCache: tickets},
+		TLSClientConfig: &tls.Config{RootCAs: w.authority, ServerName: siteName},
 		Dial: func(ctx context.Context, _ string, c *tls.Config, config *quic.Config) (*quic.Conn, error) {
 			return quic.DialAddrEarly(ctx, w.p[0].addr, c, config)
 		},
@@ -30,7 +29,7 @@ func (w *world) transport3(t testing.TB, tickets tls.ClientSessionCache) *http3.
 // browser3 is a browser that knows HTTP/3 alone, and so only the site.
 func (w *world) browser3(t testing.TB) *browser {
 	b := &browser{Client: client.New("", ""), w: w}
-	b.Through(&watched{w, w.transport3(t, nil)}, w.host, func() string { return w.host })
+	b.Through(&watched{w, w.transport3(t)}, w.host, func() string { return w.host })
 	return b
 }
 
@@ -55,5 +54,5 @@ func (w *world) over(t testing.TB, protocol string) http.RoundTripper {
 		t.Cleanup(tr.CloseIdleConnections)
 		return tr
 	}
-	return w.transport3(t, nil)
+	return w.transport3(t)
 }
