@@ -1,10 +1,12 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
 	@cd demo && go run .
 
-test: setup test-go test-fuzz test-e2e test-model
+# The tests of whole processes mostly wait; what only computes runs beside them.
+test: setup test-go
+	@$(MAKE) --no-print-directory -j4 test-e2e test-demo test-fuzz test-model
 
 # What the tests need and the machine lacks. Quiet when nothing is missing.
 setup:
@@ -18,16 +20,18 @@ test-go:
 
 test-e2e:
 	@cd e2e && go vet ./... && go test -race ./...
+
+test-demo:
 	@cd demo && go vet ./... && go test -race ./...
 
 # A moment of fuzzing, so that no target is broken. go test has run the seeds.
 test-fuzz:
-	@FUZZTIME=1000x tools/fuzz handler oauth session session/bolt session/redis >/dev/null || \
+	@FUZZTIME=1000x nice tools/fuzz handler oauth session session/bolt session/redis >/dev/null || \
 		{ echo 'make fuzz tells more; the input that failed is in testdata/fuzz'; exit 1; }
 
 # The protocol of refreshing, checked by exhaustive search.
 test-model:
-	@docs/protocol/check.sh
+	@nice docs/protocol/check.sh
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
