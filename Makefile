@@ -4,9 +4,10 @@
 demo:
 	@cd demo && go run .
 
-# The tests of whole processes mostly wait; what only computes runs beside them.
+# The tests of whole processes mostly wait; a little fuzzing runs beside them.
 test: setup test-go
-	@$(MAKE) --no-print-directory -j4 test-e2e test-demo test-fuzz test-model
+	@$(MAKE) --no-print-directory -j3 test-e2e test-demo test-fuzz
+	@$(MAKE) --no-print-directory test-model
 
 # What the tests need and the machine lacks. Quiet when nothing is missing.
 setup:
@@ -31,7 +32,7 @@ test-fuzz:
 
 # The protocol of refreshing, checked by exhaustive search.
 test-model:
-	@nice docs/protocol/check.sh
+	@docs/protocol/check.sh
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

@@ -87,7 +87,7 @@ one() {
 	fi
 	# Not optimized: compiling would take longer than it saves.
 	gcc -w -DMEMLIM=1000 "${cc[@]}" -o pan pan.c
-	out=$(timeout 100 nice ./pan "${run[@]}" 2>&1) || true
+	out=$(timeout 300 nice ./pan "${run[@]}" 2>&1) || true
 	states=$(awk '/states, stored/ {print $1; exit}' <<<"$out")
 	case $want in
 	holds | live) [[ $out == *"errors: 0"* && $out != *"max search depth too small"* && $out != *"out of memory"* && $out != *"not completed"* ]] ;;
