@@ -4,9 +4,8 @@
 demo:
 	@cd demo && go run .
 
-# The tests of whole processes mostly wait; a little fuzzing runs beside them.
 test: setup test-go
-	@$(MAKE) --no-print-directory -j3 test-e2e test-demo test-fuzz
+	@$(MAKE) --no-print-directory -j2 test-e2e test-demo
 	@$(MAKE) --no-print-directory test-model
 
 # What the tests need and the machine lacks. Quiet when nothing is missing.

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -170,7 +171,10 @@ func FuzzPushedRequest(f *testing.F) {
 			if !errors.As(err, &tokenErr) {
 				t.Errorf("error %T", err)
 			}
-			noCanary(t, err)
+			// A part of a secret, which the search makes of a seed, is none.
+			if bytes.Count(body, []byte(canary)) == bytes.Count(body, []byte(testSecret)) {
+				noCanary(t, err)
+			}
 			return
 		}
 		u, err := url.Parse(got)
