@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +22,6 @@ import (
 )
 
 const (
-	loadVisitors = 12
 	// loadPause is the most time that a visitor takes between two requests.
 	loadPause = 80 * time.Millisecond
 	// loadSlack is for the way of a token from the server, where a test may hold it up: the proxy counts its life from when
@@ -29,6 +30,21 @@ const (
 	// maxComplaints bounds what one defect fills the output with.
 	maxComplaints = 20
 )
+
+// loadVisitors is how many visitors a load has: few in every run, LOAD_VISITORS
+// where it is set.
+func loadVisitors(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("LOAD_VISITORS")
+	if text == "" {
+		return 12
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("LOAD_VISITORS: %v", err)
+	}
+	return n
+}
 
 // A load is visitors who ask instances of a fleet at random, one request after the other, whatever happens to the store.
 // Their tokens live shortly and are good for one use. What an outage of the store may do to them is fixed here: an answer is
@@ -125,7 +141,7 @@ func (l *load) begin(t *testing.T) {
 			return status == http.StatusOK
 		})
 	}
-	for i := range loadVisitors {
+	for i := range loadVisitors(t) {
 		l.visitors = append(l.visitors, l.welcome(t, fmt.Sprintf("visitor-%d", i), i))
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,20 @@ func TestRedisRefusesWrites(t *testing.T) {
 	}
 }
 
+// faultsFor is how long faults go on: shortly in every run, FAULTS_FOR where it is set.
+func faultsFor(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("FAULTS_FOR")
+	if text == "" {
+		return 15 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("FAULTS_FOR: %v", err)
+	}
+	return d
+}
+
 // TestRedisConnectionFaults plays with the connections between each instance and Redis, one fault after the other. None is
 // as long as the silence after which a lease is taken over.
 func TestRedisConnectionFaults(t *testing.T) {
@@ -120,7 +135,7 @@ func TestRedisConnectionFaults(t *testing.T) {
 		{"answers frozen", func(p *faultproxy.Proxy) { p.Freeze(faultproxy.ToClient) }},
 		{"slow", func(p *faultproxy.Proxy) { p.Delay(faultproxy.Both, 100*time.Millisecond) }},
 	}
-	for begun := time.Now(); time.Since(begun) < 15*time.Second; {
+	for end := time.Now().Add(faultsFor(t)); time.Now().Before(end); {
 		p, fault := proxies[rand.IntN(len(proxies))], faults[rand.IntN(len(faults))]
 		taken := p.Taken()
 		fault.begin(p)

@@ -23,7 +23,7 @@ const reloginAge = 30 * time.Second
 
 // fresh returns the session behind a request, with a token as young as the
 // request wants it.
-func (h *Handler) fresh(r *http.Request, c cookies) (*session.Session, error) {
+func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 	age, limited := h.ageLimit(r)
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)

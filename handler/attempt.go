@@ -105,7 +105,7 @@ func hashState(state string) []byte {
 
 // setAttempt keeps an attempt in the browser, and lets the oldest ones go if
 // there are too many.
-func (h *Handler) setAttempt(w http.ResponseWriter, c cookies, name string, a attempt) error {
+func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a attempt) error {
 	plain, err := marshal(a)
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c cookies, name string, a at
 
 // evictAttempts makes room for one more. Cookies that do not open go first,
 // then finished attempts, then the oldest.
-func (h *Handler) evictAttempts(w http.ResponseWriter, c cookies, but string) {
+func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 	type candidate struct {
 		name string
 		size int
@@ -171,7 +171,7 @@ func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
 
 // findAttempt returns the attempt that was begun with a state. A name that
 // occurs twice is no answer.
-func (h *Handler) findAttempt(c cookies, state string) (a attempt, ok bool) {
+func (h *Handler) findAttempt(c *cookies, state string) (a attempt, ok bool) {
 	name := attemptCookieName(state)
 	for _, login := range c.logins {
 		if login.Name != name {
@@ -192,7 +192,7 @@ func (h *Handler) findAttempt(c cookies, state string) (a attempt, ok bool) {
 
 // lastCompleted returns how many logins this browser has completed in a row
 // without bringing back the session's cookie, and since when.
-func (h *Handler) lastCompleted(c cookies) (completed int, since time.Time) {
+func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
 	for _, login := range c.logins {
 		a, ok := h.openAttempt(login)
 		if ok && a.Done && a.Completed > completed && time.Since(a.LoopSince) < loopWindow {
@@ -204,7 +204,7 @@ func (h *Handler) lastCompleted(c cookies) (completed int, since time.Time) {
 
 // forgetCompleted starts that count anew, for a browser whose cookie has led to
 // a session that was alive until now.
-func (h *Handler) forgetCompleted(w http.ResponseWriter, c cookies) {
+func (h *Handler) forgetCompleted(w http.ResponseWriter, c *cookies) {
 	for _, login := range c.logins {
 		if a, ok := h.openAttempt(login); ok && a.Done {
 			h.clearAttempt(w, login.Name)
@@ -217,7 +217,7 @@ func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {
 }
 
 // clearAttempts forgets all logins of a browser.
-func (h *Handler) clearAttempts(w http.ResponseWriter, c cookies) {
+func (h *Handler) clearAttempts(w http.ResponseWriter, c *cookies) {
 	for _, login := range c.logins {
 		h.clearAttempt(w, login.Name)
 	}

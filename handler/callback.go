@@ -35,7 +35,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := h.readCookies(r)
 	name := attemptCookieName(q["state"])
-	a, ok := h.findAttempt(c, q["state"])
+	a, ok := h.findAttempt(&c, q["state"])
 	if !ok || a.Done {
 		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
 	}
@@ -49,13 +49,13 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if q["code"] == "" {
 		return h.fail(w, r, badRequest(errors.New("neither code nor error")))
 	}
-	if !a.Asked && h.hasSession(r, c) {
+	if !a.Asked && h.hasSession(r, &c) {
 		// Another tab was faster, and this one has what it waited for. A second
 		// session would end the first, and the requests under way in it.
 		h.clearAttempt(w, name)
 		return h.landHere(w, r, a.Return)
 	}
-	return h.redeem(w, r, c, name, state, a, q["code"])
+	return h.redeem(w, r, &c, name, state, a, q["code"])
 }
 
 // landHere is land for those who have not asked for the origin yet.
@@ -69,7 +69,7 @@ func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) 
 
 // redeem exchanges the code and keeps the session. It does not depend on the
 // request: a code is good for one try, whether or not the browser still waits.
-func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c cookies, name string, state loginState, a attempt, code string) error {
+func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, name string, state loginState, a attempt, code string) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)

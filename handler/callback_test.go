@@ -313,7 +313,7 @@ func TestStoreDownDuringAStaleCallback(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	callback := b.approve(b.start("/wanted"))
-	b.landed(b.open(callback), "/wanted")
+	b.send(g.request("GET", callback, navigation...), true) // and nobody has asked for anything yet
 	g.store.down.Store(true)
 	if a := b.send(g.request("GET", callback, navigation...), true); a.status != 503 || a.header["Set-Cookie"] != nil {
 		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])

@@ -109,8 +109,9 @@ type cookies struct {
 	// secret is the session's, if valid.
 	secret session.Secret
 	valid  bool
-	// secrets are all that were sent, few and without repetition.
-	secrets []session.Secret
+	// sent are all that were sent, few and without repetition.
+	sent  [maxSessionCookies]session.Secret
+	count int
 	// present: there was a session cookie of whatever kind.
 	present bool
 	// ended: its session has turned out to be at its end.
@@ -130,14 +131,21 @@ func (h *Handler) readCookies(r *http.Request) cookies {
 			c.others = append(c.others, rest)
 		}
 	}
-	switch len(c.secrets) {
+	switch c.count {
 	case 0:
 	case 1:
-		c.secret, c.valid = c.secrets[0], true
+		c.secret, c.valid = c.sent[0], true
 	default:
-		c.secret, c.valid = h.pickSession(r.Context(), c.secrets)
+		c.secret, c.valid = h.pickSession(r.Context(), c.sent[:c.count])
 	}
 	return c
+}
+
+func (c *cookies) add(secret session.Secret) {
+	if c.count < maxSessionCookies && !slices.Contains(c.sent[:c.count], secret) {
+		c.sent[c.count] = secret
+		c.count++
+	}
 }
 
 // pickSession finds the one of several session cookies that has a session: the
@@ -162,27 +170,28 @@ func (h *Handler) readCookieLine(line string, c *cookies) string {
 	if !strings.Contains(line, h.Cookie.Name) && !strings.Contains(line, loginCookiePrefix) {
 		return line
 	}
-	kept := make([]byte, 0, len(line))
+	var kept strings.Builder
 	for len(line) > 0 {
 		pair, rest, _ := strings.Cut(line, ";")
 		name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
 		switch {
 		case name == h.Cookie.Name:
 			c.present = true
-			secret, ok := session.ParseSecret(value)
-			if ok && len(c.secrets) < maxSessionCookies && !slices.Contains(c.secrets, secret) {
-				c.secrets = append(c.secrets, secret)
+			if secret, ok := session.ParseSecret(value); ok {
+				c.add(secret)
 			}
 		case strings.HasPrefix(name, loginCookiePrefix):
 			if len(c.logins) < maxLoginCookies {
 				c.logins = append(c.logins, &http.Cookie{Name: name, Value: value})
 			}
-		case len(kept) == 0:
-			kept = append(kept, strings.TrimLeft(pair, " \t")...)
+		case kept.Len() == 0:
+			kept.Grow(len(pair) + len(rest) + 1)
+			kept.WriteString(strings.TrimLeft(pair, " \t"))
 		default:
-			kept = append(append(kept, ';'), pair...)
+			kept.WriteByte(';')
+			kept.WriteString(pair)
 		}
 		line = rest
 	}
-	return string(kept)
+	return kept.String()
 }

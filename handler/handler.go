@@ -136,9 +136,6 @@ func New(c Config) (*Handler, error) {
 		c.HeaderName = "Authorization"
 	}
 	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
-	if c.HeaderValue == nil {
-		c.HeaderValue = func(_ *http.Request, token string) string { return "Bearer " + token }
-	}
 	if c.SetUser == nil {
 		c.SetUser = func(*http.Request, *session.Session) {}
 	}
@@ -225,7 +222,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		e.Write(w, r)
 		return nil
 	}
-	stripCookies(r, h.readCookies(r))
+	c := h.readCookies(r)
+	stripCookies(r, &c)
 	e.setRetryAfter(w)
 	return h.Fail(w, r, e)
 }

@@ -69,9 +69,9 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
-	if !l.cameBack && !h.hasSession(r, c) {
+	if !l.cameBack && !h.hasSession(r, &c) {
 		// A cookie that came back ends the count of those that did not.
-		a.Completed, a.LoopSince = h.lastCompleted(c)
+		a.Completed, a.LoopSince = h.lastCompleted(&c)
 	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
 		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
@@ -80,7 +80,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	if err != nil {
 		return h.fail(w, r, loginUnavailable(err, l.wanted))
 	}
-	if err := h.setAttempt(w, c, attemptCookieName(state), a); err != nil {
+	if err := h.setAttempt(w, &c, attemptCookieName(state), a); err != nil {
 		return h.fail(w, r, notSealed(err, l.wanted))
 	}
 	w.Header().Set("Location", target)
@@ -99,7 +99,7 @@ func notSealed(err error, wanted string) *Error {
 
 // hasSession reports whether the browser's session is alive, as far as anybody
 // can tell now.
-func (h *Handler) hasSession(r *http.Request, c cookies) bool {
+func (h *Handler) hasSession(r *http.Request, c *cookies) bool {
 	if !c.valid {
 		return false
 	}
@@ -146,7 +146,7 @@ func (h *Handler) comeAgain(w http.ResponseWriter, r *http.Request) error {
 
 // completeLogin keeps a session for tokens that were issued just now, and takes
 // the browser to the page it wanted.
-func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c cookies, name string, a attempt, who session.Identity, t session.Tokens) error {
+func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c *cookies, name string, a attempt, who session.Identity, t session.Tokens) error {
 	if a.Completed+1 >= loopLimit {
 		h.clearAttempts(w, c)
 		return h.fail(w, r, loginLoop(a))

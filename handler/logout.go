@@ -24,7 +24,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := h.readCookies(r)
 	var ended session.Ended
-	for _, secret := range c.secrets {
+	for _, secret := range c.sent[:c.count] {
 		e, err := h.Keeper.End(r.Context(), secret, session.EndLogout)
 		switch {
 		case err == nil:
@@ -41,7 +41,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 			h.Logger.Warn("logged out, but the store did not answer: the tokens are not revoked", zap.Error(err))
 		}
 	}
-	h.clearAttempts(w, c)
+	h.clearAttempts(w, &c)
 	if c.present {
 		h.clearSession(w)
 	}

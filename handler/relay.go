@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -38,12 +39,12 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	}
 	c := h.readCookies(r)
 	if !c.valid {
-		return h.relayAnonymous(w, r, c, next)
+		return h.relayAnonymous(w, r, &c, next)
 	}
-	s, err := h.sessionOf(r, c)
+	s, err := h.sessionOf(r, &c)
 	switch {
 	case err == nil:
-		return h.relaySession(w, r, c, s, next)
+		return h.relaySession(w, r, &c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
 	case errors.Is(err, errTooOld) && isNavigation(r):
@@ -53,7 +54,7 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 	case errors.Is(err, session.ErrNoSession):
 		var ended *session.EndedError
 		c.ended = errors.As(err, &ended)
-		return h.relayAnonymous(w, r, c, next)
+		return h.relayAnonymous(w, r, &c, next)
 	default:
 		// Neither the store's nor the server's trouble makes anybody anonymous.
 		return h.fail(w, r, unavailable(err))
@@ -70,7 +71,7 @@ func isEchoOrTunnel(r *http.Request) bool {
 }
 
 // relayAnonymous is for a request without a session.
-func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cookies, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next func(http.ResponseWriter, *http.Request) error) error {
 	if !h.isPreflight(r) && (!h.Optional(r) || hidesDots(r.URL)) {
 		if isEarly(r) {
 			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
@@ -88,7 +89,9 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c cooki
 		return h.unauthenticated(w, r)
 	}
 	h.SetUser(r, nil)
-	defer h.prepare(r, c, "").restore()
+	var p prepared
+	h.prepare(&p, r, c, nil)
+	defer p.restore()
 	guard := h.guardCookies(w, r)
 	err := next(guard, withoutTrailers(r.Context(), r))
 	guard.finish()
@@ -106,7 +109,7 @@ func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
 }
 
 // relaySession is for a request with a session.
-func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
 	if h.isForeign(r) && changesState(r) {
 		return h.fail(w, r, foreign())
 	}
@@ -114,8 +117,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
 		return h.fail(w, r, h.forbidden(r))
 	}
-	ctx, detach := h.Keeper.Attach(r.Context(), s)
-	defer detach()
+	ctx, attached := h.Keeper.Attach(r.Context(), s)
+	defer attached.Detach()
 	relay := h.relayOnce
 	if h.RetryUnauthorized && !isEarly(r) {
 		relay = h.relayRetrying
@@ -130,8 +133,10 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c cookies
 	return err
 }
 
-func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	defer h.prepare(r, c, s.AccessToken).restore()
+func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
+	var p prepared
+	h.prepare(&p, r, c, s)
+	defer p.restore()
 	return next(w, r)
 }
 
@@ -140,7 +145,10 @@ func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c cookies, s
 // look at it afterwards must not see the token.
 type prepared struct {
 	header http.Header
-	saved  []savedHeader
+	// As a rule they are few, and cost nothing then.
+	first [3]savedHeader
+	count int
+	more  []savedHeader
 }
 
 type savedHeader struct {
@@ -148,19 +156,14 @@ type savedHeader struct {
 	values []string
 }
 
-func (p *prepared) restore() {
-	// Backwards: the first saved value of a name is the client's.
-	for i := len(p.saved) - 1; i >= 0; i-- {
-		if s := p.saved[i]; s.values == nil {
-			delete(p.header, s.name)
-		} else {
-			p.header[s.name] = s.values
-		}
-	}
-}
-
 func (p *prepared) set(name string, values []string) {
-	p.saved = append(p.saved, savedHeader{name, p.header[name]})
+	saved := savedHeader{name, p.header[name]}
+	if p.count < len(p.first) {
+		p.first[p.count] = saved
+		p.count++
+	} else {
+		p.more = append(p.more, saved)
+	}
 	if values == nil {
 		delete(p.header, name)
 	} else {
@@ -168,11 +171,29 @@ func (p *prepared) set(name string, values []string) {
 	}
 }
 
+// restore goes backwards: the first saved value of a name is the client's.
+func (p *prepared) restore() {
+	for _, s := range slices.Backward(p.more) {
+		s.restore(p.header)
+	}
+	for _, s := range slices.Backward(p.first[:p.count]) {
+		s.restore(p.header)
+	}
+}
+
+func (s savedHeader) restore(header http.Header) {
+	if s.values == nil {
+		delete(header, s.name)
+	} else {
+		header[s.name] = s.values
+	}
+}
+
 // prepare changes the headers of a request to what the app may see. The
-// request itself stays the same one: Caddy's placeholders are bound to it.
-// token is empty for a request of nobody.
-func (h *Handler) prepare(r *http.Request, c cookies, token string) *prepared {
-	p := &prepared{header: r.Header, saved: make([]savedHeader, 0, 5)}
+// request itself stays the same one: Caddy's placeholders are bound to it. For
+// a request of nobody s is nil.
+func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *session.Session) {
+	p.header = r.Header
 	stripCookies(r, c)
 	h.cleanHopByHop(r, p)
 	keep := h.Authorization == KeepAuthorization
@@ -186,15 +207,21 @@ func (h *Handler) prepare(r *http.Request, c cookies, token string) *prepared {
 			}
 		}
 	}
-	if token != "" && (h.HeaderName != "Authorization" || r.Header["Authorization"] == nil) {
-		p.set(h.HeaderName, []string{h.HeaderValue(r, token)})
+	if s != nil && (h.HeaderName != "Authorization" || r.Header["Authorization"] == nil) {
+		p.set(h.HeaderName, []string{h.headerValue(r, s)})
 	}
-	return p
+}
+
+func (h *Handler) headerValue(r *http.Request, s *session.Session) string {
+	if h.HeaderValue == nil {
+		return s.Bearer
+	}
+	return h.HeaderValue(r, s.AccessToken)
 }
 
 // stripCookies takes our cookies off a request for good: error routes, which
 // get the request back, may lead to another upstream.
-func stripCookies(r *http.Request, c cookies) {
+func stripCookies(r *http.Request, c *cookies) {
 	switch {
 	case !c.present && c.logins == nil:
 	case len(c.others) == 0:

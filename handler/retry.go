@@ -22,9 +22,10 @@ const retryAge = 10 * time.Second
 // invalid, does so once more with a new one. The first answer is then not seen
 // by the client. A request with a body cannot be repeated: its answer passes,
 // and the next request has the new token.
-func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
 	probe := &probeWriter{ResponseWriter: w, before: w.Header().Clone()}
 	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
+	secret := c.secret
 	err := h.relayOnce(probe, r, c, s, next)
 	if !probe.invalidToken || time.Since(s.TokenObtained) < retryAge {
 		return err
@@ -32,10 +33,10 @@ func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c cookie
 	if !probe.refused {
 		// The answer is out; whoever comes next has the new token.
 		ctx := context.WithoutCancel(r.Context())
-		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, c.secret, s.AccessToken) }()
+		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, secret, s.AccessToken) }()
 		return err
 	}
-	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), c.secret, s.AccessToken)
+	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), secret, s.AccessToken)
 	if freshErr != nil {
 		// There is no better answer than the app's.
 		_, _ = probe.pass()

@@ -83,6 +83,8 @@ func (k *Keeper) discarded(id ID) error {
 // write seals and writes a record. Where only the last use was written
 // meanwhile, it is merged. On success next carries its new version.
 func (k *Keeper) write(ctx context.Context, id ID, secret Secret, next *record) error {
+	// Whatever comes of it: what was reported to fail may have been done.
+	defer k.vault.opened.forget(id)
 	for range 16 {
 		item, err := k.item(secret, id, next)
 		if err != nil {

@@ -85,6 +85,7 @@ func (k *Keeper) over(id ID, reason EndReason) {
 // forget ends the requests of a session that is over and drops what was noted
 // of it.
 func (v *Vault) forget(id ID) {
+	v.opened.forget(id)
 	v.live.end(id)
 	v.resume(id)
 	v.uses.forget(id)

@@ -9,8 +9,12 @@ import (
 	"io"
 )
 
-// secretSize is the length of the cookie's secret in bytes.
-const secretSize = 32
+const (
+	// secretSize is the length of the cookie's secret in bytes.
+	secretSize = 32
+	// cookieSize is the length of its spelling.
+	cookieSize = (secretSize*8 + 5) / 6
+)
 
 // cookieEncoding is strict: each secret has exactly one spelling, so no
 // altered cookie opens the same session.
@@ -31,10 +35,12 @@ func NewSecret() Secret {
 // Secret.Cookie cannot have written.
 func ParseSecret(cookie string) (Secret, bool) {
 	var s Secret
-	if len(cookie) != cookieEncoding.EncodedLen(secretSize) {
+	var text [cookieSize]byte // a conversion would allocate, in every request
+	if len(cookie) != cookieSize {
 		return s, false
 	}
-	n, err := cookieEncoding.Decode(s[:], []byte(cookie))
+	copy(text[:], cookie)
+	n, err := cookieEncoding.Decode(s[:], text[:])
 	return s, err == nil && n == secretSize
 }
 

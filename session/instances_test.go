@@ -30,8 +30,8 @@ func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
 		r.expired()
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
-		request, detach := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
-		defer detach()
+		request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+		defer attached.Detach()
 		synctest.Wait()
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
@@ -177,13 +177,13 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		request, detach := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
-		defer detach()
+		request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+		defer attached.Detach()
 		frozen := map[ID]bool{}
 		for range 200 {
 			other, _ := r.login()
-			_, detach := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
-			defer detach()
+			_, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
+			defer attached.Detach()
 			frozen[r.id(other)] = true
 		}
 		vault := r.keepers[1].vault

@@ -56,7 +56,10 @@ type Session struct {
 	// Claims is a JSON object, or empty. It must not be modified.
 	Claims json.RawMessage
 	// AccessToken is valid unless the session comes from Peek.
-	AccessToken   string
+	AccessToken string
+	// Bearer is the access token as a value of the Authorization header (RFC
+	// 6750, section 2.1).
+	Bearer        string
 	TokenObtained time.Time
 	TokenExpires  time.Time
 	Created       time.Time
@@ -256,12 +259,20 @@ func (k *Keeper) session(id ID, h *hot) *Session {
 	if idleEnd.After(end) {
 		idleEnd = end
 	}
+	credentials := h.token.bearer
+	if credentials == "" {
+		credentials = bearer(h.token.value)
+	}
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
-		AccessToken: h.token.value, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
+		AccessToken: h.token.value, Bearer: credentials, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
 		Created: h.created, IdleEnd: idleEnd, End: end, mark: h.mark,
 	}
 }
+
+const bearerScheme = "Bearer "
+
+func bearer(accessToken string) string { return bearerScheme + accessToken }
 
 // absoluteEnd lets a shortened max_lifetime count for sessions that exist.
 func (k *Keeper) absoluteEnd(h *hot) time.Time {

@@ -42,8 +42,8 @@ func TestLogoutWins(t *testing.T) {
 					r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = latency, judging, true })
 					secret, f := r.login()
 					s := r.fresh(secret)
-					live, detach := r.keeper.Attach(t.Context(), s)
-					defer detach()
+					live, attached := r.keeper.Attach(t.Context(), s)
+					defer attached.Detach()
 					r.due()
 					r.store.setFault(func(op storeOp) storeFault {
 						got := storeFault{}
@@ -72,10 +72,10 @@ func TestLogoutWins(t *testing.T) {
 						if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
 							t.Errorf("Fresh: %v", err)
 						}
-						if late, detach := r.keeper.Attach(t.Context(), s); late.Err() == nil {
+						if late, attached := r.keeper.Attach(t.Context(), s); late.Err() == nil {
 							t.Error("a late request of the session lives")
 						} else {
-							detach()
+							attached.Detach()
 						}
 					}
 					over()
@@ -163,8 +163,8 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		s := r.fresh(secret)
-		live, detach := r.keeper.Attach(t.Context(), s)
-		defer detach()
+		live, attached := r.keeper.Attach(t.Context(), s)
+		defer attached.Detach()
 		r.store.failing()
 		_, err := r.keeper.End(t.Context(), secret, EndLogout)
 		if !errors.As(err, new(*UnavailableError)) {
@@ -238,11 +238,11 @@ func TestAttach(t *testing.T) {
 		a, detachA := r.keeper.Attach(parent, s)
 		b, detachB := r.keeper.Attach(parent, s)
 		c, detachC := r.keeper.Attach(parent, r.fresh(other))
-		defer detachC()
+		defer detachC.Detach()
 		if a.Value(key{}) != "value" {
 			t.Error("the request's own context is lost")
 		}
-		detachB()
+		detachB.Detach()
 		if b.Err() == nil {
 			t.Error("a detached request holds its context")
 		}
@@ -259,13 +259,13 @@ func TestAttach(t *testing.T) {
 		if c.Err() != nil {
 			t.Error("the end of a session ends requests of another")
 		}
-		detachA()
-		detachA() // as a deferred call may
+		detachA.Detach()
+		detachA.Detach() // as a deferred call may
 		time.Sleep(24 * time.Hour)
 		if !errors.Is(context.Cause(c), ErrNoSession) {
 			t.Errorf("a request at the absolute limit: %v", context.Cause(c))
 		}
-		detachC()
+		detachC.Detach()
 		for i := range r.vault.live.shards {
 			if n := len(r.vault.live.shards[i].requests); n != 0 {
 				t.Errorf("%d sessions are kept after their last request", n)
@@ -283,8 +283,8 @@ func TestAttachRacesLogout(t *testing.T) {
 			var all sync.WaitGroup
 			for range 4 {
 				all.Go(func() {
-					ctx, detach := r.keeper.Attach(context.Background(), s)
-					defer detach()
+					ctx, attached := r.keeper.Attach(context.Background(), s)
+					defer attached.Detach()
 					synctestDone(t, ctx)
 				})
 			}

@@ -334,10 +334,10 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 				secret, _ := r.login()
 				other, _ := r.login()
-				request, detach := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
-				defer detach()
-				stays, detachOther := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
-				defer detachOther()
+				request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+				defer attached.Detach()
+				stays, attachedOther := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
+				defer attachedOther.Detach()
 				r.expired()
 				r.freshAt(0, secret) // a refresh ends nothing
 				synctest.Wait()
@@ -379,8 +379,8 @@ func TestEndWhileARequestBegins(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		request, detach := r.keepers[1].Attach(t.Context(), s)
-		defer detach()
+		request, attached := r.keepers[1].Attach(t.Context(), s)
+		defer attached.Detach()
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {
 			t.Errorf("the request goes on: %v", context.Cause(request))

@@ -14,8 +14,13 @@ import (
 type live struct{ shards [64]liveShard }
 
 type liveShard struct {
-	mu       sync.Mutex
-	requests map[ID]map[*liveRequest]struct{}
+	mu sync.Mutex
+	// requests are the first of each session's, which are linked.
+	requests map[ID]*Attachment
+	// limit fires when the first of the requests reaches its session's absolute
+	// limit, or earlier; at is when, and zero if it does not run.
+	limit *time.Timer
+	at    time.Time
 	// changes counts what other processes may have done to sessions of this
 	// shard, so that a request which begins meanwhile notices.
 	changes atomic.Uint64
@@ -32,7 +37,7 @@ func (l *live) inUse(id ID) bool {
 	shard := l.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	return len(shard.requests[id]) > 0
+	return shard.requests[id] != nil
 }
 
 // changed notes that sessions were changed, or with nil that any may have been,
@@ -47,7 +52,7 @@ func (l *live) changed(ids []ID) (inUse []ID) {
 		shard := l.shard(id)
 		shard.changes.Add(1)
 		shard.mu.Lock()
-		if len(shard.requests[id]) > 0 {
+		if shard.requests[id] != nil {
 			inUse = append(inUse, id)
 		}
 		shard.mu.Unlock()
@@ -62,27 +67,24 @@ func (s *liveShard) changed() []ID {
 	return slices.Collect(maps.Keys(s.requests))
 }
 
-type liveRequest struct{ cancel context.CancelCauseFunc }
+// Attachment binds a request in progress to its session.
+type Attachment struct {
+	shard  *liveShard
+	id     ID
+	end    time.Time // absolute limit
+	cancel context.CancelCauseFunc
+
+	before, after *Attachment
+}
 
 // Attach returns a context that is cancelled when the session ends, by logout,
 // by a refused refresh or at its absolute limit. The context's cause is then
-// ErrNoSession. The caller calls detach when the request is over.
-func (k *Keeper) Attach(ctx context.Context, s *Session) (attached context.Context, detach func()) {
-	attached, cancel := context.WithCancelCause(ctx)
-	r := &liveRequest{cancel: cancel}
-	limit := time.AfterFunc(time.Until(s.End), func() { cancel(ErrNoSession) })
+// ErrNoSession. The caller calls Detach when the request is over.
+func (k *Keeper) Attach(ctx context.Context, s *Session) (context.Context, *Attachment) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	shard := k.vault.live.shard(s.ID)
-	shard.mu.Lock()
-	if shard.requests == nil {
-		shard.requests = map[ID]map[*liveRequest]struct{}{}
-	}
-	set := shard.requests[s.ID]
-	if set == nil {
-		set = map[*liveRequest]struct{}{}
-		shard.requests[s.ID] = set
-	}
-	set[r] = struct{}{}
-	shard.mu.Unlock()
+	a := &Attachment{shard: shard, id: s.ID, end: s.End, cancel: cancel}
+	shard.add(a)
 	// It may have ended since it was looked up, here or elsewhere.
 	if k.vault.overlay.get(s.ID).isEnd() {
 		cancel(ErrNoSession)
@@ -90,15 +92,74 @@ func (k *Keeper) Attach(ctx context.Context, s *Session) (attached context.Conte
 	if shard.changes.Load() != s.mark {
 		k.vault.check(s.ID)
 	}
-	return attached, func() {
-		limit.Stop()
-		shard.mu.Lock()
-		delete(set, r)
-		if len(set) == 0 && len(shard.requests[s.ID]) == 0 {
-			delete(shard.requests, s.ID)
+	return ctx, a
+}
+
+// Detach ends what Attach began, and cancels its context.
+func (a *Attachment) Detach() {
+	a.shard.remove(a)
+	a.cancel(nil)
+}
+
+func (s *liveShard) add(a *Attachment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.requests == nil {
+		s.requests = map[ID]*Attachment{}
+	}
+	if a.after = s.requests[a.id]; a.after != nil {
+		a.after.before = a
+	}
+	s.requests[a.id] = a
+	if s.at.IsZero() || a.end.Before(s.at) {
+		s.limitAt(a.end)
+	}
+}
+
+func (s *liveShard) remove(a *Attachment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.after != nil {
+		a.after.before = a.before
+	}
+	switch {
+	case a.before != nil:
+		a.before.after = a.after
+	case a.after != nil:
+		s.requests[a.id] = a.after
+	default:
+		delete(s.requests, a.id)
+	}
+}
+
+func (s *liveShard) limitAt(at time.Time) {
+	s.at = at
+	if s.limit == nil {
+		s.limit = time.AfterFunc(time.Until(at), s.endOverdue)
+	} else {
+		s.limit.Reset(time.Until(at))
+	}
+}
+
+// endOverdue cancels the requests whose sessions have reached their limit.
+func (s *liveShard) endOverdue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var next time.Time
+	for _, first := range s.requests {
+		for a := first; a != nil; a = a.after {
+			switch {
+			case !now.Before(a.end):
+				a.cancel(ErrNoSession) // once more does nothing
+			case next.IsZero() || a.end.Before(next):
+				next = a.end
+			}
 		}
-		shard.mu.Unlock()
-		cancel(nil)
+	}
+	s.at = time.Time{}
+	if !next.IsZero() {
+		s.limitAt(next)
 	}
 }
 
@@ -107,7 +168,7 @@ func (l *live) end(id ID) {
 	shard := l.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	for r := range shard.requests[id] {
-		r.cancel(ErrNoSession)
+	for a := shard.requests[id]; a != nil; a = a.after {
+		a.cancel(ErrNoSession)
 	}
 }

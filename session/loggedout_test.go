@@ -60,8 +60,8 @@ func TestServerLogsOut(t *testing.T) {
 				secrets, live := map[member]Secret{}, map[member]context.Context{}
 				for _, m := range all {
 					secrets[m] = r.member(r.keeper, m.sub, m.sid)
-					ctx, detach := r.keeper.Attach(t.Context(), r.fresh(secrets[m]))
-					defer detach()
+					ctx, attached := r.keeper.Attach(t.Context(), r.fresh(secrets[m]))
+					defer attached.Detach()
 					live[m] = ctx
 				}
 				r.logOut(r.keeper, r.logoutOf(tt.sub, tt.sid), len(tt.ends))
@@ -134,11 +134,11 @@ func TestServerLogsOutOfAllInstances(t *testing.T) {
 		secret, other := r.member(r.keepers[0], "alice", "1"), r.member(r.keepers[0], "bob", "2")
 		var live []context.Context
 		for i, k := range r.keepers {
-			ctx, detach := k.Attach(t.Context(), r.freshAt(i, secret))
-			defer detach()
+			ctx, attached := k.Attach(t.Context(), r.freshAt(i, secret))
+			defer attached.Detach()
 			live = append(live, ctx)
-			ctx, detach = k.Attach(t.Context(), r.freshAt(i, other))
-			defer detach()
+			ctx, attached = k.Attach(t.Context(), r.freshAt(i, other))
+			defer attached.Detach()
 			live = append(live, ctx)
 		}
 		r.logOut(r.keepers[2], r.logoutOf("", "1"), 1)

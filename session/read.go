@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -16,16 +17,74 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 		return hot{}, ErrNoSession
 	}
 	if held == nil || k.vault.shared != nil {
-		err = k.vault.store.View(ctx, id, func(item Item) (err error) {
-			h, err = k.site.openHot(secret, id, item)
-			return err
-		})
+		h, err = k.readOpened(ctx, id, secret)
 	}
 	if held.counts(h.rotation, err) {
 		h, err = held.rec.hot, nil
 	}
 	h.mark = mark
 	return h, readError(err)
+}
+
+// readOpened reads the hot part that the store has, and decrypts it if that was
+// not done lately. Where only this process writes, the store need not be asked
+// for what was.
+func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret) (hot, error) {
+	known, writes := k.vault.opened.get(id)
+	if known != nil {
+		// Its key may have been dropped since.
+		if _, err := k.site.opening(known.sealer); err != nil {
+			return hot{}, err
+		}
+		if k.vault.shared == nil {
+			return known.hot, nil
+		}
+	}
+	r := hotReads.Get().(*hotRead)
+	defer r.release()
+	r.site, r.secret, r.id, r.known = k.site, secret, id, known
+	if err := k.vault.store.View(ctx, id, r.view); err != nil {
+		return hot{}, err
+	}
+	if r.read != known {
+		k.vault.opened.put(id, r.read, writes)
+	}
+	return r.read.hot, nil
+}
+
+// hotRead is one look at an item. They are used again, as a request would
+// otherwise pay for what a store gets to call.
+type hotRead struct {
+	view   func(Item) error
+	site   *Site
+	secret Secret
+	id     ID
+	known  *opened
+	read   *opened
+}
+
+var hotReads = sync.Pool{New: func() any {
+	r := new(hotRead)
+	r.view = r.look
+	return r
+}}
+
+func (r *hotRead) look(item Item) error {
+	if r.known != nil && r.known.isOf(item) {
+		r.read = r.known
+		return nil
+	}
+	h, err := r.site.openHot(r.secret, r.id, item)
+	if err != nil {
+		return err
+	}
+	r.read = newOpened(item, h)
+	return nil
+}
+
+func (r *hotRead) release() {
+	*r = hotRead{view: r.view}
+	hotReads.Put(r)
 }
 
 // read reads the whole record as it is now. The result has no mark: what is

@@ -42,6 +42,7 @@ type accessToken struct {
 	// there is no refresh token or it was refused.
 	refreshAt time.Time
 	rest      []byte
+	bearer    string // not kept: see opened
 }
 
 // cold is what refreshing and logging out need.

@@ -33,6 +33,8 @@ const (
 	commitmentSize = 32
 	headSize       = 2 + 1 + 1 + keyIDSize + 8 + commitmentSize
 	gcmOverhead    = 12 + 16
+	// sealedHeadSize is up to and with the nonce of the hot part.
+	sealedHeadSize = headSize + 4 + 12
 	// maxSealed bounds what is read back: two parts of at most 256 KiB.
 	maxSealed = 1 << 19
 )
@@ -84,7 +86,7 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 		string(value[:2]) != sealMagic || value[2] != sealVersion || value[3] != sealAES256 {
 		return nil, errUnreadable
 	}
-	root, err := s.opening(keyID(value[4 : 4+keyIDSize]))
+	root, err := s.opening(sealerOf(value))
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +110,9 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 		cold:       body[hotLen:],
 	}, nil
 }
+
+// sealerOf returns the name of the key that a record was sealed with.
+func sealerOf(value []byte) keyID { return keyID(value[4 : 4+keyIDSize]) }
 
 func (v *sealed) openHot() ([]byte, error)  { return v.openPart(v.hot, 'h') }
 func (v *sealed) openCold() ([]byte, error) { return v.openPart(v.cold, 'c') }

@@ -23,6 +23,7 @@ type Vault struct {
 	running sync.WaitGroup // flights, touches, retries and checks
 
 	overlay overlay
+	opened  openedRecords
 	live    live
 	uses    uses
 	ears    ears

@@ -1,0 +1,72 @@
+package security
+
+import (
+	"encoding/base64"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// garbagePost is a body that no client of ours sends, and what it pretends to
+// be.
+func garbagePost(r *rand.Rand) (contentType, body string) {
+	noise := make([]byte, r.IntN(2000))
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	text := base64.RawURLEncoding.EncodeToString(noise)
+	switch r.IntN(8) {
+	case 0:
+		return "application/x-www-form-urlencoded", string(noise)
+	case 1:
+		return "application/x-www-form-urlencoded", "logout_token=" + text + "." + text + "." + text + "&code=" + text + "&state=" + text
+	case 2:
+		return "application/x-www-form-urlencoded", strings.Repeat("%", 1+r.IntN(2000)) + "&" + strings.Repeat("a=b&", r.IntN(2000))
+	case 3:
+		return "application/json", strings.Repeat(`{"a":[`, 1+r.IntN(2000))
+	case 4:
+		return "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + string(noise)
+	case 5:
+		return "multipart/form-data; boundary=" + text, text
+	case 6:
+		return ";;;=", strings.Repeat(text, 1+r.IntN(20)) // up to 50 KB
+	}
+	return "text/plain", "\x00\xff" + string(noise)
+}
+
+// TestS125GarbagePosts: whatever is posted to whichever endpoint, by nobody or
+// with cookies nobody has given, is answered, without trouble of ours, without
+// growth and at no cost of anybody's session.
+func TestS125GarbagePosts(t *testing.T) {
+	w := shared(t)
+	member := w.browser()
+	member.login(t, "/")
+	memory := w.p[0].metric(t, "process_resident_memory_bytes")
+	n := long(200, 10_000)
+	var running sync.WaitGroup
+	for side, path := range []string{login, callback, logout, loggedOut, info, refresh, backchan, prefix + "/none", "/app"} {
+		running.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(side), 0))
+			b := w.newBrowser(w.p[0], true)
+			for i := range n {
+				contentType, body := garbagePost(r)
+				lines := []string{"Content-Type: " + contentType}
+				if r.IntN(2) == 0 {
+					lines = append(lines, "Cookie: "+sessionCookie+"="+base64.RawURLEncoding.EncodeToString([]byte(body[:min(len(body), 33)]))+"; "+loginCookie+"x="+contentType)
+				}
+				resp, err := b.trySend(t.Context(), http.MethodPost, path, body, lines...)
+				if err != nil || resp.Status == http.StatusOK && path != logout || resp.Status >= http.StatusInternalServerError {
+					t.Errorf("post %d to %s: %v, %v", i, path, resp, err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+	}
+	member.works(t)
+}

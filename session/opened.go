@@ -1,0 +1,160 @@
+package session
+
+import (
+	"sync"
+	"time"
+)
+
+// openedRecords are hot parts that were opened lately, so that the requests of
+// a page do not each derive a key and decrypt the same bytes. It holds access
+// tokens and claims in the clear, as the requests in progress do anyway, and
+// never a refresh token; decision 0013 weighs that.
+//
+// Nothing is served from here that the store would not say: where only this
+// process writes, each write takes its entry away; where others write too, an
+// entry counts only for the very item that the store has.
+type openedRecords struct {
+	shards [openedShards]openedShard
+	mu     sync.Mutex
+	aging  *time.Timer // runs while there are entries
+}
+
+// openedShard keeps its entries in two generations. What is used moves to the
+// young one; when that is full, or openedAge has passed, the old one is dropped.
+type openedShard struct {
+	mu         sync.Mutex
+	young, old map[ID]*opened
+	size       int // of the young ones, in bytes
+	// writes counts what was taken away, so that nobody puts back what was read
+	// before.
+	writes uint64
+}
+
+const (
+	openedShards = 64
+	// openedMax bounds the entries of both generations, in bytes.
+	openedMax = 32 << 20
+	// openedAge is how long an entry stays that nobody uses, and twice that at
+	// most.
+	openedAge = time.Minute
+	// openedOverhead is what an entry takes besides its texts.
+	openedOverhead = 512
+)
+
+// opened is a hot part and the item it was read from. It is never modified.
+type opened struct {
+	hot     hot
+	sealer  keyID
+	version uint64
+	head    [sealedHeadSize]byte
+}
+
+func newOpened(item Item, h hot) *opened {
+	h.token.bearer = bearer(h.token.value)
+	h.token.value = h.token.bearer[len(bearerScheme):] // one copy for both
+	o := &opened{hot: h, sealer: sealerOf(item.Value), version: item.Version}
+	copy(o.head[:], item.Value)
+	return o
+}
+
+// isOf reports whether an entry was read from this item: each seal draws a
+// nonce of its own.
+func (o *opened) isOf(item Item) bool {
+	return o.version == item.Version && len(item.Value) > sealedHeadSize && string(item.Value[:sealedHeadSize]) == string(o.head[:])
+}
+
+func (o *opened) size() int {
+	return openedOverhead + len(o.hot.token.bearer) + len(o.hot.claims) + len(o.hot.subject) + len(o.hot.rest)
+}
+
+func (r *openedRecords) shard(id ID) *openedShard { return &r.shards[id[0]%openedShards] }
+
+// get returns the entry of a session, or nil, and what put wants to know.
+func (r *openedRecords) get(id ID) (o *opened, writes uint64) {
+	s := r.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o = s.young[id]; o == nil {
+		if o = s.old[id]; o != nil {
+			delete(s.old, id)
+			s.keep(id, o)
+		}
+	}
+	return o, s.writes
+}
+
+// put keeps what was read since get, unless anything was written meanwhile.
+func (r *openedRecords) put(id ID, o *opened, writes uint64) {
+	s := r.shard(id)
+	s.mu.Lock()
+	kept := s.writes == writes
+	if kept {
+		s.keep(id, o)
+	}
+	s.mu.Unlock()
+	if kept {
+		r.age()
+	}
+}
+
+// keep adds an entry to the young ones, which makes room by itself.
+func (s *openedShard) keep(id ID, o *opened) {
+	size := o.size()
+	if s.size+size > openedMax/2/openedShards {
+		s.turn()
+	}
+	if s.young == nil {
+		s.young = map[ID]*opened{}
+	}
+	if before := s.young[id]; before != nil {
+		s.size -= before.size()
+	}
+	s.young[id] = o
+	s.size += size
+}
+
+// turn drops the old generation, and reports whether anything is left.
+func (s *openedShard) turn() bool {
+	s.old, s.young, s.size = s.young, nil, 0
+	return len(s.old) > 0
+}
+
+// forget takes the entry of a session away: it was written, or has ended.
+func (r *openedRecords) forget(id ID) {
+	s := r.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes++
+	delete(s.old, id)
+	if o := s.young[id]; o != nil {
+		s.size -= o.size()
+		delete(s.young, id)
+	}
+}
+
+// age turns the generations as long as there are entries.
+func (r *openedRecords) age() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.aging == nil {
+		r.aging = time.AfterFunc(openedAge, r.turn)
+	}
+}
+
+func (r *openedRecords) turn() {
+	// Locked throughout, so that an entry put meanwhile is seen, or starts the
+	// timer again.
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := false
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		left = s.turn() || left
+		s.mu.Unlock()
+	}
+	r.aging = nil
+	if left {
+		r.aging = time.AfterFunc(openedAge, r.turn)
+	}
+}
