@@ -95,7 +95,10 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, nam
 // second tab, a bookmark. With a session the wanted page is at hand; else one
 // more login usually passes unseen.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
-	if c := h.readCookies(r); c.valid {
+	switch c := h.readCookies(r); {
+	case c.unknown != nil:
+		return h.fail(w, r, unavailable(c.unknown))
+	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
 			return h.landHere(w, r, state.Return)

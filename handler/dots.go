@@ -29,7 +29,12 @@ func hidesDots(u *url.URL) bool {
 	return true // nobody encodes that often without a reason
 }
 
+var tabsAndNewlines = strings.NewReplacer("\t", "", "\r", "", "\n", "")
+
 func leadsUp(path string) bool {
+	// Not part of any URL to those who read it as browsers do (URL Standard,
+	// basic URL parser).
+	path = tabsAndNewlines.Replace(path)
 	if !strings.Contains(path, "..") {
 		return false
 	}

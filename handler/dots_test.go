@@ -13,6 +13,7 @@ var misread = []string{
 	"/static/%252e%252e/admin", "/static/%252e%252e%252fadmin", "/static/..%252fadmin", "/static/%25252e%25252e/admin", "/static/%2525252525252e",
 	"/static/..;/admin", "/static/..;x=1/admin", "/static/..%3b/admin", "/static/%2e%2e%3bx/admin", `/static/..\admin`, "/static/..%5cadmin", "/static/x%5c..%5c..%5cadmin", "/static/..%255cadmin",
 	"/static/..%00/admin", "/static/..%20/admin", "/static/..%09/admin", "/static/x/../../admin", "/static/..", "/static/..%23", "/static/..%3fx", "/static/%25/%252e%252e/admin",
+	"/static/.%09./admin", "/static/.%0a./admin", "/static/.%250d./admin",
 }
 
 // plain are paths that everybody reads alike.
@@ -41,6 +42,16 @@ func TestOpenByItsPath(t *testing.T) {
 	for _, target := range plain {
 		if a := g.get(target, script...); a.passed != 1 {
 			t.Errorf("%s: status %d", target, a.status)
+		}
+	}
+}
+
+// TestPathInAHeader: apps that take one for the path get none from nobody.
+func TestPathInAHeader(t *testing.T) {
+	g := newRig(t, plainOAuth, optional)
+	for _, name := range []string{"X-Original-Url", "X-Rewrite-Url"} {
+		if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
+			t.Errorf("%s: the app was asked %d times, with %q", name, a.passed, g.app.last()[name])
 		}
 	}
 }

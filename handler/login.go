@@ -38,15 +38,22 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, badRequest(errors.New("iss names another authorization server")))
 	}
 	return h.startLogin(w, r, login{
-		wanted: h.wantedPath(q["return_to"], origin), asked: true,
+		wanted: h.wantedPath(q["return_to"], origin), asked: !fromElsewhere(r),
 		prompt: q["prompt"], hint: q["login_hint"],
 	})
+}
+
+// fromElsewhere reports whether a page of another site led here. That begins a
+// login for whoever has no session; where there is one, it stays.
+func fromElsewhere(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site == "cross-site" || site == "same-site"
 }
 
 // login is what one attempt begins with.
 type login struct {
 	wanted   string // the return path
-	asked    bool   // at the login endpoint
+	asked    bool   // at the login endpoint, by the user or the app
 	restarts int    // automatic ones before
 	cameBack bool   // the cookie of the login before did come back
 	prompt   string

@@ -149,6 +149,19 @@ func TestBeginningALoginEndsNothing(t *testing.T) {
 	}
 }
 
+// TestForeignLinkReplacesNoSession: the server may sign in without asking, and
+// the requests of the session that is there would end with it.
+func TestForeignLinkReplacesNoSession(t *testing.T) {
+	g := newRig(t)
+	b := g.loggedIn()
+	cookie := b.jar.get(sessionCookie).Value
+	b.landed(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	if b.jar.get(sessionCookie).Value != cookie {
+		t.Error("a link of another site has replaced the session")
+	}
+	b.landed(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
+}
+
 func TestLoginEndpointParameters(t *testing.T) {
 	g := newRig(t)
 	for _, tt := range []struct {

@@ -56,6 +56,30 @@ func TestOptionalIsNotOptionalWhenTheStoreIsDown(t *testing.T) {
 	}
 }
 
+// TestSeveralCookiesWhenTheStoreIsDown: which of them counts cannot be told, and
+// nobody becomes nobody for that.
+func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
+	for name, option := range map[string]func(*setup){"optional": optional, "required": func(*setup) {}} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, plainOAuth, option)
+			cookies := "Cookie: " + sessionCookie + "=" + session.NewSecret().Cookie() + "; " + sessionCookie + "=" + g.session("")
+			g.store.down.Store(true)
+			for _, path := range []string{"/", "/oauth2/session"} {
+				for _, header := range [][]string{navigation, script} {
+					a := g.get(path, append(slices.Clone(header), cookies)...)
+					if a.status != 503 || a.passed != 0 || a.header["Set-Cookie"] != nil {
+						t.Errorf("%s: status %d, location %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
+					}
+				}
+			}
+			g.store.down.Store(false)
+			if a := g.get("/", append(slices.Clone(script), cookies)...); a.status != 200 || g.app.last()["Authorization"] == nil {
+				t.Errorf("afterwards: status %d", a.status)
+			}
+		})
+	}
+}
+
 // TestAnonymousRequestsHaveNoUser: what is made of the user, such as a header
 // for the app, must be made of nobody, and so must be told.
 func TestAnonymousRequestsHaveNoUser(t *testing.T) {

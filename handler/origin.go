@@ -115,10 +115,14 @@ func (h *Handler) isForeign(r *http.Request) bool {
 	return err != nil || origins[0] != own
 }
 
-// isPreflight reports whether a request asks on behalf of a trusted page what
-// it may send (Fetch, CORS-preflight request). It carries no cookie by
-// definition, and the app has to answer it.
+// isPreflight reports whether a browser asks on behalf of a trusted page of
+// another site what that may send (Fetch, CORS-preflight request). It carries no
+// cookie by definition, and the app has to answer it. It is passed on for
+// nobody, so it is nothing more: pages of this site send none, and none has a
+// body, asks for another protocol or means another method.
 func (h *Handler) isPreflight(r *http.Request) bool {
+	origins := r.Header["Origin"]
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" &&
-		r.Header.Get("Origin") != "" && !h.isForeign(r)
+		len(origins) == 1 && slices.Contains(h.TrustedOrigins, origins[0]) &&
+		r.ContentLength == 0 && r.Header["Upgrade"] == nil && !overridesMethod(r)
 }

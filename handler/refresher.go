@@ -67,7 +67,7 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 		return current, fmt.Errorf("%w: %w", session.ErrIdentityChanged, err)
 	}
 	maps.Copy(claims, idToken.Claims)
-	who := session.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce}
+	who := session.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
 	if idToken.SessionID != "" {
 		who.SID = idToken.SessionID
 	}

@@ -38,7 +38,10 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.R
 		return h.fail(w, r, &Error{Status: http.StatusBadRequest, Code: "authorization_not_accepted", Title: "Authorization is not accepted", Detail: "Send this request without an Authorization header: the session provides it."})
 	}
 	c := h.readCookies(r)
-	if !c.valid {
+	switch {
+	case c.unknown != nil:
+		return h.fail(w, r, unavailable(c.unknown))
+	case !c.valid:
 		return h.relayAnonymous(w, r, &c, next)
 	}
 	s, err := h.sessionOf(r, &c)
@@ -92,6 +95,12 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 	var p prepared
 	h.prepare(&p, r, c, nil)
 	defer p.restore()
+	// Some apps take these for the path, which was judged as it stands.
+	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
+		if r.Header[name] != nil {
+			p.set(name, nil)
+		}
+	}
 	guard := h.guardCookies(w, r)
 	err := next(guard, withoutTrailers(r.Context(), r))
 	guard.finish()

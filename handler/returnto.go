@@ -45,13 +45,13 @@ func cleanPath(escaped string) string {
 	return escapeUnsafe(escaped)
 }
 
-// escapeUnsafe percent-encodes what could end a header or an attribute, and
-// what browsers read as a slash. What a browser asks for comes out as it went
+// escapeUnsafe percent-encodes what could end a header, an attribute or the path,
+// and what browsers read as a slash. What a browser asks for comes out as it went
 // in.
 func escapeUnsafe(s string) string {
 	const hex = "0123456789ABCDEF"
 	unsafe := func(c byte) bool {
-		return c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\", c) >= 0
+		return c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\#", c) >= 0
 	}
 	n := 0
 	for i := range len(s) {
@@ -88,7 +88,8 @@ func (h *Handler) wantedPath(returnTo, origin string) string {
 		return "/"
 	}
 	u.Fragment = ""
-	if u.Path == h.PathPrefix || strings.HasPrefix(u.Path, h.PathPrefix+"/") {
+	// As the browser will ask for it, which resolves dots first.
+	if resolved := path.Clean(u.Path); resolved == h.PathPrefix || strings.HasPrefix(resolved, h.PathPrefix+"/") {
 		return "/"
 	}
 	return returnPath(u)

@@ -14,7 +14,7 @@ import (
 
 // hostileTargets are values of return_to that must not lead to another site.
 var hostileTargets = []string{
-	"//evil.test", "///evil.test", `/\evil.test`, `\\evil.test`, `\/evil.test`, "https://evil.test/", "HTTPS://evil.test", "https:evil.test",
+	"/#?%", "//evil.test", "///evil.test", `/\evil.test`, `\\evil.test`, `\/evil.test`, "https://evil.test/", "HTTPS://evil.test", "https:evil.test",
 	"https:/evil.test", "javascript:alert(1)", "data:text/html,x", "//app.test@evil.test", "https://app.test.evil.test/",
 	"https://app.test@evil.test/", "https://app.test:8443/", "https://evil-app.test/", "https://app.test\\@evil.test", "http://app.test/",
 	"/\t/evil.test", "/\r\n/evil.test", "\t//evil.test", " //evil.test", "/%09/evil.test", "/\x00/evil.test", "./", "x", "@evil.test", ".evil.test",
@@ -78,6 +78,9 @@ func TestReturnTo(t *testing.T) {
 		appOrigin:                "/",
 		appOrigin + "/x?y":       "/x?y",
 		"/oauth2/login":          "/",
+		"/x/../oauth2/login":     "/",
+		"/%2e/oauth2/logout":     "/",
+		"/x/%2e%2e/oauth2":       "/",
 	} {
 		if got := g.handler.wantedPath(target, appOrigin); got != want {
 			t.Errorf("%q becomes %q, want %q", target, got, want)

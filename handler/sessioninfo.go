@@ -28,7 +28,10 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	c := h.readCookies(r)
-	if !c.valid {
+	switch {
+	case c.unknown != nil:
+		return h.fail(w, r, unavailable(c.unknown))
+	case !c.valid:
 		return writeJSON(w, r, http.StatusOK, info)
 	}
 	s, err := h.Keeper.Peek(r.Context(), c.secret)
@@ -53,7 +56,10 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, foreign())
 	}
 	c := h.readCookies(r)
-	if !c.valid {
+	switch {
+	case c.unknown != nil:
+		return h.fail(w, r, unavailable(c.unknown))
+	case !c.valid:
 		return h.unauthenticated(w, r)
 	}
 	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-refreshNowAge))

@@ -307,3 +307,49 @@ func synctestDone(t *testing.T, ctx context.Context) {
 		t.Error("a request outlives the logout")
 	}
 }
+
+// TestAttachedWhileIdle: a stream is no use of its session and ends with its
+// idle time, unless something else uses the session meanwhile.
+func TestAttachedWhileIdle(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		begun := time.Now()
+		stream, attached := r.keeper.Attach(t.Context(), r.fresh(secret))
+		defer attached.Detach()
+		idle, used := r.keeper.IdleTimeout, begun
+		for range 2 {
+			time.Sleep(idle - time.Hour)
+			used = time.Now()
+			r.fresh(secret)
+		}
+		time.Sleep(time.Until(used.Add(idle - time.Minute)))
+		if stream.Err() != nil {
+			t.Fatalf("ended %v after the last use", time.Since(used))
+		}
+		time.Sleep(3 * time.Minute)
+		if !errors.Is(context.Cause(stream), ErrNoSession) {
+			t.Errorf("%v after the last use it goes on", time.Since(used))
+		}
+		r.gone(secret)
+	})
+}
+
+// TestAttachedWhileNobodyKnows: while the store does not say whether a session
+// was used elsewhere, its streams go on.
+func TestAttachedWhileNobodyKnows(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		stream, attached := r.keeper.Attach(t.Context(), r.fresh(secret))
+		defer attached.Detach()
+		r.store.failing()
+		time.Sleep(r.keeper.IdleTimeout + time.Hour)
+		if stream.Err() != nil {
+			t.Fatal("an outage of the store ends streams")
+		}
+		r.store.healthy()
+		time.Sleep(2 * idleCheckAgain)
+		if stream.Err() == nil {
+			t.Error("the stream goes on")
+		}
+	})
+}

@@ -11,14 +11,19 @@ import (
 
 // live knows the requests in progress of every session, so that the end of a
 // session ends them too: a WebSocket or an event stream must not outlive it.
-type live struct{ shards [64]liveShard }
+type live struct {
+	shards [64]liveShard
+	// idle is told of sessions with requests in progress that have reached the
+	// end of their idle time, unless they were used since.
+	idle func([]ID)
+}
 
 type liveShard struct {
 	mu sync.Mutex
 	// requests are the first of each session's, which are linked.
 	requests map[ID]*Attachment
-	// limit fires when the first of the requests reaches its session's absolute
-	// limit, or earlier; at is when, and zero if it does not run.
+	// limit fires when the first of the requests reaches a limit of its session,
+	// or earlier; at is when, and zero if it does not run.
 	limit *time.Timer
 	at    time.Time
 	// changes counts what other processes may have done to sessions of this
@@ -69,27 +74,29 @@ func (s *liveShard) changed() []ID {
 
 // Attachment binds a request in progress to its session.
 type Attachment struct {
-	shard  *liveShard
+	live   *live
 	id     ID
 	end    time.Time // absolute limit
+	idle   time.Time // when its use is to be looked at
 	cancel context.CancelCauseFunc
 
 	before, after *Attachment
 }
 
 // Attach returns a context that is cancelled when the session ends, by logout,
-// by a refused refresh or at its absolute limit. The context's cause is then
+// by a refused refresh, at its absolute limit or because nothing but this
+// request has used it for its idle time. The context's cause is then
 // ErrNoSession. The caller calls Detach when the request is over.
 func (k *Keeper) Attach(ctx context.Context, s *Session) (context.Context, *Attachment) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	shard := k.vault.live.shard(s.ID)
-	a := &Attachment{shard: shard, id: s.ID, end: s.End, cancel: cancel}
-	shard.add(a)
+	l := &k.vault.live
+	a := &Attachment{live: l, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
+	l.add(a)
 	// It may have ended since it was looked up, here or elsewhere.
 	if k.vault.overlay.get(s.ID).isEnd() {
 		cancel(ErrNoSession)
 	}
-	if shard.changes.Load() != s.mark {
+	if l.mark(s.ID) != s.mark {
 		k.vault.check(s.ID)
 	}
 	return ctx, a
@@ -97,11 +104,12 @@ func (k *Keeper) Attach(ctx context.Context, s *Session) (context.Context, *Atta
 
 // Detach ends what Attach began, and cancels its context.
 func (a *Attachment) Detach() {
-	a.shard.remove(a)
+	a.live.remove(a)
 	a.cancel(nil)
 }
 
-func (s *liveShard) add(a *Attachment) {
+func (l *live) add(a *Attachment) {
+	s := l.shard(a.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.requests == nil {
@@ -111,12 +119,13 @@ func (s *liveShard) add(a *Attachment) {
 		a.after.before = a
 	}
 	s.requests[a.id] = a
-	if s.at.IsZero() || a.end.Before(s.at) {
-		s.limitAt(a.end)
+	if limit := a.limit(); s.at.IsZero() || limit.Before(s.at) {
+		l.fireAt(s, limit)
 	}
 }
 
-func (s *liveShard) remove(a *Attachment) {
+func (l *live) remove(a *Attachment) {
+	s := l.shard(a.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a.after != nil {
@@ -132,34 +141,72 @@ func (s *liveShard) remove(a *Attachment) {
 	}
 }
 
-func (s *liveShard) limitAt(at time.Time) {
+// limit is when something is to be done about a request.
+func (a *Attachment) limit() time.Time {
+	if a.idle.Before(a.end) {
+		return a.idle
+	}
+	return a.end
+}
+
+func (l *live) fireAt(s *liveShard, at time.Time) {
 	s.at = at
 	if s.limit == nil {
-		s.limit = time.AfterFunc(time.Until(at), s.endOverdue)
+		s.limit = time.AfterFunc(time.Until(at), func() { l.fire(s) })
 	} else {
 		s.limit.Reset(time.Until(at))
 	}
 }
 
-// endOverdue cancels the requests whose sessions have reached their limit.
-func (s *liveShard) endOverdue() {
+// idleCheckAgain is when a session is looked at again of which it could not be
+// told whether it is idle.
+const idleCheckAgain = time.Minute
+
+// fire cancels the requests whose sessions have reached their absolute limit,
+// and has those looked at that may be idle.
+func (l *live) fire(s *liveShard) {
+	if idle := l.overdue(s); idle != nil {
+		l.idle(idle)
+	}
+}
+
+func (l *live) overdue(s *liveShard) (idle []ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	var next time.Time
-	for _, first := range s.requests {
+	for id, first := range s.requests {
+		look := false
 		for a := first; a != nil; a = a.after {
-			switch {
-			case !now.Before(a.end):
+			if !now.Before(a.end) {
 				a.cancel(ErrNoSession) // once more does nothing
-			case next.IsZero() || a.end.Before(next):
-				next = a.end
+				continue
 			}
+			if !now.Before(a.idle) {
+				look, a.idle = true, now.Add(idleCheckAgain)
+			}
+			if limit := a.limit(); next.IsZero() || limit.Before(next) {
+				next = limit
+			}
+		}
+		if look {
+			idle = append(idle, id)
 		}
 	}
 	s.at = time.Time{}
 	if !next.IsZero() {
-		s.limitAt(next)
+		l.fireAt(s, next)
+	}
+	return idle
+}
+
+// used tells the requests of a session when its idle time ends now.
+func (l *live) used(id ID, idleEnd time.Time) {
+	s := l.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := s.requests[id]; a != nil; a = a.after {
+		a.idle = idleEnd // what fires too early finds out
 	}
 }
 

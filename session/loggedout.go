@@ -133,12 +133,13 @@ func (k *Keeper) endListed(ctx context.Context, id ID) (found bool, err error) {
 	} else if err != nil {
 		return false, err
 	}
-	_ = k.finish(ctx, id, EndBackchannel)
-	if k.vault.unwritten(id) {
-		// It is over in this process, and the others must learn of it.
-		return true, k.vault.store.Delete(ctx, id)
+	var ended *EndedError
+	if errors.As(k.finish(ctx, id, EndBackchannel), &ended) && !k.vault.unwritten(id) {
+		return true, nil
 	}
-	return true, nil
+	// It is over in this process, or was before although the store still has it,
+	// and the others must learn of it.
+	return true, k.vault.store.Delete(ctx, id)
 }
 
 // noted is what an item says that is not the record of a session.
@@ -168,10 +169,13 @@ func (k *Keeper) note(ctx context.Context, id ID) (n noted, err error) {
 // is under it, as no secret leads there.
 func markID(tag Tag) ID { return digest("oauth_session logged out v1", tag[:]) }
 
+// markAgain is the pause between tries to write a mark.
+const markAgain = 100 * time.Millisecond
+
 // markLoggedOut notes a logout for the logins that are under way.
 func (k *Keeper) markLoggedOut(ctx context.Context, tag Tag, at time.Time) error {
 	id := markID(tag)
-	for {
+	for tries := 1; ; tries++ {
 		last, err := k.note(ctx, id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -188,9 +192,18 @@ func (k *Keeper) markLoggedOut(ctx context.Context, tag Tag, at time.Time) error
 		if err == nil {
 			write = k.vault.store.Replace
 		}
-		// A conflict is somebody who marks the same.
+		// A conflict is somebody who marks the same, or, time after time, a mark
+		// that is over by the clock here and not yet by the store's.
 		if err := write(ctx, id, item); !errors.Is(err, ErrConflict) {
 			return err
+		}
+		if tries > againAtOnce && !sleep(ctx, markAgain) {
+			return ctx.Err()
+		}
+		if tries > 2*againAtOnce && errors.Is(err, ErrNotFound) {
+			if err := k.vault.store.Delete(ctx, id); err != nil {
+				return err
+			}
 		}
 	}
 }

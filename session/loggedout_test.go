@@ -358,3 +358,62 @@ func TestServerLogsOutOfManySessions(t *testing.T) {
 		r.logOut(r.keeper, r.logoutOf("robot", ""), many)
 	})
 }
+
+// TestLogoutOfARenamedSession: a refresh gives the session another `sid`, and
+// the server logs that out before the refresh is done.
+func TestLogoutOfARenamedSession(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.idTokens = true
+		r.server.judging = 2 * time.Second
+		secret := r.member(r.keeper, "alice", "old")
+		r.due()
+		issued := time.Now()
+		r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+			current.SID, current.IssuedAt = "new", issued
+			return current, nil
+		}
+		r.fresh(secret) // begins the refresh
+		time.Sleep(time.Second)
+		r.logOut(r.keeper, r.logoutOf("", "new"), 0)
+		time.Sleep(5 * time.Second)
+		r.gone(secret)
+	})
+}
+
+// TestLogoutAfterALostDeletion: a store that fails over can lose a deletion it
+// has acknowledged. Whoever logs out once more must not be told that all is done.
+func TestLogoutAfterALostDeletion(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret := r.member(r.keeper, "alice", "1")
+		item, _ := r.store.item(r.id(secret))
+		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+		r.store.mu.Lock()
+		r.store.items[r.id(secret)] = item
+		r.store.mu.Unlock()
+		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+		time.Sleep(2 * endedKept) // as long as this process knows better
+		r.gone(secret)
+	})
+}
+
+// TestMarkThatIsOverHere: the mark of an earlier logout may be over by this
+// instance's clock and not yet by the store's.
+func TestMarkThatIsOverHere(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
+		tries := 0
+		r.store.setFault(func(op storeOp) (f storeFault) {
+			switch op {
+			case opView:
+				f.err = ErrNotFound
+			case opCreate:
+				tries++
+			}
+			return f
+		})
+		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
+		if tries > 10 {
+			t.Errorf("%d tries to write a mark", tries)
+		}
+	})
+}

@@ -291,6 +291,7 @@ const discardTimeout = 10 * time.Second
 func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, t Tokens) (hot, error) {
 	next := *rec
 	next.rotation++
+	var issued time.Time
 	rotated := t.RefreshToken != "" && t.RefreshToken != rec.refreshToken
 	next.rotates = rotated
 	if t.RefreshToken != "" {
@@ -305,7 +306,8 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 			// one that is still on its way.
 			next.rotation++
 		}
-		if err := k.identify(ctx, id, &next, t); err != nil {
+		var err error
+		if issued, err = k.identify(ctx, id, &next, t); err != nil {
 			return hot{}, err
 		}
 	}
@@ -314,25 +316,47 @@ func (k *Keeper) accept(ctx context.Context, id ID, secret Secret, rec *record, 
 	if err := k.commit(ctx, id, secret, &next); err != nil {
 		return k.adopt(ctx, id, secret, err, t)
 	}
+	if next.sid != rec.sid {
+		if err := k.endIfRenamed(ctx, id, &next, issued); err != nil {
+			return hot{}, err
+		}
+	}
 	k.vault.resume(id)
 	k.Observe(Event{Kind: EventRefreshed, ID: id})
 	return next.hot, nil
 }
 
-// identify takes over a refreshed ID token. One that is wrong ends the session:
-// the access token beside it may be somebody else's.
-func (k *Keeper) identify(ctx context.Context, id ID, next *record, t Tokens) error {
+// identify takes over a refreshed ID token and returns when it was issued. One
+// that is wrong ends the session: the access token beside it may be somebody
+// else's.
+func (k *Keeper) identify(ctx context.Context, id ID, next *record, t Tokens) (issued time.Time, err error) {
 	who, err := k.Refresher.Identify(ctx, Identity{Subject: next.subject, SID: next.sid, Nonce: next.nonce, Claims: next.claims}, t)
 	switch {
 	case err == nil:
 		next.idToken, next.sid, next.claims = t.IDToken, who.SID, who.Claims
-		return nil
+		return who.IssuedAt, nil
 	case errors.Is(err, ErrIdentityChanged):
 		k.Observe(Event{Kind: EventRefreshFailed, ID: id, Outcome: Malformed, Err: err})
 		k.discard(t)
-		return k.finish(ctx, id, EndIdentityChanged)
+		return time.Time{}, k.finish(ctx, id, EndIdentityChanged)
 	default:
 		k.Observe(Event{Kind: EventIDTokenKept, ID: id, Err: err})
-		return nil
+		return time.Time{}, nil
 	}
+}
+
+// endIfRenamed ends a session that got another `sid` with a refresh if the
+// server has logged that out meanwhile: the logout did not find it.
+func (k *Keeper) endIfRenamed(ctx context.Context, id ID, next *record, issued time.Time) error {
+	tags, err := k.site.tags(next)
+	if err == nil {
+		err = k.endIfLoggedOut(ctx, id, Identity{IssuedAt: issued}, tags)
+	}
+	switch {
+	case errors.Is(err, errLoggedOut):
+		return &EndedError{Reason: EndBackchannel}
+	case err != nil:
+		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("looking for a logout: %w", err)}
+	}
+	return nil
 }

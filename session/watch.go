@@ -146,3 +146,31 @@ func (v *Vault) checkOne(id ID) error {
 	}
 	return err
 }
+
+// checkIdle ends the requests of sessions that nothing else has used for their
+// idle time. Only the store knows: other instances may have been asked.
+func (v *Vault) checkIdle(ids []ID) {
+	v.background(func() {
+		for _, id := range ids {
+			if v.overlay.get(id) != nil || !v.uses.last(id).IsZero() {
+				continue // what is not written yet is recent
+			}
+			if end, err := v.idleEnd(id); err == nil && time.Now().Before(end) {
+				v.live.used(id, end)
+			} else if err == nil || errors.Is(err, ErrNotFound) {
+				v.live.end(id)
+			}
+		}
+	})
+}
+
+// idleEnd is when a session ends if it is not used again, as it was written.
+func (v *Vault) idleEnd(id ID) (end time.Time, err error) {
+	ctx, cancel := context.WithTimeout(v.stop, storeTimeout)
+	defer cancel()
+	err = v.store.View(ctx, id, func(item Item) error {
+		end = item.Expires.Add(-expirySlack)
+		return nil
+	})
+	return end, err
+}
