@@ -105,7 +105,8 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 }
 
 // Fresh returns the session of a secret with a usable access token. It counts
-// as use of the session.
+// as use of the session, which IdleEnd need not show yet: other requests may get
+// the same Session, which must not be modified.
 //
 // While the token is good Fresh never waits for the authorization server. Once
 // it has expired, Fresh waits for a refresh, RefreshTimeout at most.
@@ -117,7 +118,7 @@ func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
 }
 
 // FreshSince is Fresh with a token that was obtained at the given time or
-// later, or while the call waited. It waits for that even if the token at hand
+// later, or while the call waited, and with an IdleEnd that counts from now. It waits for that even if the token at hand
 // is good. The error can also be ErrNotRefreshable.
 func (k *Keeper) FreshSince(ctx context.Context, secret Secret, since time.Time) (*Session, error) {
 	return k.fresh(ctx, secret, demand{since: since})
@@ -148,6 +149,9 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 	}
 	if now.Sub(h.seen) >= k.touchEvery {
 		k.touch(id, secret, now)
+	}
+	if d == (demand{}) && h.opened != nil && h.token.usable(now) && !h.token.due(now) {
+		return h.opened.session(k, id, h.mark), nil // of every proxied request
 	}
 	h.seen = now
 	if d.other == "" {

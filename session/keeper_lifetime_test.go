@@ -241,13 +241,17 @@ func TestUseJustBeforeTheIdleEnd(t *testing.T) {
 	})
 }
 
-// TestFreshTellsTheIdleEnd from this use on, not from the one noted before.
-func TestFreshTellsTheIdleEnd(t *testing.T) {
+// TestFreshSinceTellsTheIdleEnd from this use on, not from the one noted before.
+func TestFreshSinceTellsTheIdleEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.longTokens()
 		secret, _ := r.login()
 		time.Sleep(8*time.Hour + 30*time.Second)
-		if s, want := r.fresh(secret), time.Now().Add(8*time.Hour); !s.IdleEnd.Equal(want) {
+		s, err := r.keeper.FreshSince(t.Context(), secret, time.Now().Add(-9*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := time.Now().Add(8 * time.Hour); !s.IdleEnd.Equal(want) {
 			t.Errorf("at %v: idle end %v, want %v", time.Now(), s.IdleEnd, want)
 		}
 		synctest.Wait()

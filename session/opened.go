@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,6 +48,28 @@ type opened struct {
 	sealer  keyID
 	version uint64
 	head    [sealedHeadSize]byte
+	// view is what the last request got to see of it, for the next one.
+	view atomic.Pointer[view]
+}
+
+// view is a Session as one keeper sees it. Keepers on one vault may differ in
+// the lifetimes they allow.
+type view struct {
+	Session
+	by *Keeper
+}
+
+// session returns the public view of an entry, as of when it was read: its idle
+// time counts from the last use that was written down.
+func (o *opened) session(k *Keeper, id ID, mark uint64) *Session {
+	v := o.view.Load()
+	if v == nil || v.by != k || v.mark != mark {
+		h := o.hot
+		h.mark = mark
+		v = &view{Session: *k.session(id, &h), by: k}
+		o.view.Store(v)
+	}
+	return &v.Session
 }
 
 func newOpened(item Item, h hot) *opened {

@@ -17,7 +17,11 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 		return hot{}, ErrNoSession
 	}
 	if held == nil || k.vault.shared != nil {
-		h, err = k.readOpened(ctx, id, secret)
+		var o *opened
+		if o, err = k.readOpened(ctx, id, secret); err == nil {
+			h = o.hot
+			h.opened = o
+		}
 	}
 	if held.counts(h.rotation, err) {
 		h, err = held.rec.hot, nil
@@ -29,27 +33,27 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 // readOpened reads the hot part that the store has, and decrypts it if that was
 // not done lately. Where only this process writes, the store need not be asked
 // for what was.
-func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret) (hot, error) {
+func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret) (*opened, error) {
 	known, writes := k.vault.opened.get(id)
 	if known != nil {
 		// Its key may have been dropped since.
 		if _, err := k.site.opening(known.sealer); err != nil {
-			return hot{}, err
+			return nil, err
 		}
 		if k.vault.shared == nil {
-			return known.hot, nil
+			return known, nil
 		}
 	}
 	r := hotReads.Get().(*hotRead)
 	defer r.release()
 	r.site, r.secret, r.id, r.known = k.site, secret, id, known
 	if err := k.vault.store.View(ctx, id, r.view); err != nil {
-		return hot{}, err
+		return nil, err
 	}
 	if r.read != known {
 		k.vault.opened.put(id, r.read, writes)
 	}
-	return r.read.hot, nil
+	return r.read, nil
 }
 
 // hotRead is one look at an item. They are used again, as a request would

@@ -26,7 +26,9 @@ type hot struct {
 	rotation uint64
 	token    accessToken
 	rest     []byte // fields of a later release
-	mark     uint64 // not kept: see live
+	// Not kept: see live, and what it was copied from.
+	mark   uint64
+	opened *opened
 }
 
 // accessToken is one access token and its times. A record holds a set of them,

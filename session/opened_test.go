@@ -1,0 +1,184 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestOpenedOnce: requests that follow each other ask neither the store nor the
+// ciphers, until something is written.
+func TestOpenedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		views := func() int {
+			r.store.mu.Lock()
+			defer r.store.mu.Unlock()
+			return r.store.counts[opView]
+		}
+		for range 3 {
+			r.fresh(secret)
+		}
+		if n := views(); n != 1 {
+			t.Errorf("three requests have asked the store %d times", n)
+		}
+		before := r.fresh(secret).AccessToken
+		r.due()
+		r.fresh(secret) // begins a refresh
+		time.Sleep(time.Second)
+		if after := r.fresh(secret).AccessToken; after == before {
+			t.Error("the old token is served after the refresh")
+		}
+		n := views()
+		for range 3 {
+			r.fresh(secret)
+		}
+		if views() != n {
+			t.Error("what was read after the refresh is not kept")
+		}
+	})
+}
+
+// TestOpenedIsForgotten when nobody has used it for a while, and at once when
+// the session ends or its key is dropped.
+func TestOpenedIsForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		unused, _ := r.login()
+		used, _ := r.login()
+		ended, _ := r.login()
+		for _, secret := range []Secret{unused, used, ended} {
+			r.fresh(secret)
+		}
+		if _, err := r.keeper.End(t.Context(), ended, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		if o, _ := r.vault.opened.get(r.id(ended)); o != nil {
+			t.Error("what has ended is still in the clear")
+		}
+		for range 4 {
+			time.Sleep(openedAge / 2)
+			r.fresh(used)
+		}
+		time.Sleep(time.Second)
+		r.fresh(used) // its use has just been written
+		for secret, want := range map[Secret]bool{unused: false, used: true, ended: false} {
+			if o, _ := r.vault.opened.get(r.id(secret)); (o != nil) != want {
+				t.Errorf("in the clear: %v, want %v", o != nil, want)
+			}
+		}
+		other, err := NewKeyRing(NewKey())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.keeper.site.SetKeys(other)
+		if _, err := r.keeper.Fresh(t.Context(), used); !errors.Is(err, ErrNoSession) {
+			t.Errorf("without its key: %v", err)
+		}
+	})
+}
+
+// TestOpenedByOneInstance is not served when another has written since.
+func TestOpenedByOneInstance(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.freshAt(0, secret)
+		time.Sleep(time.Second)
+		s, err := r.keepers[1].FreshSince(t.Context(), secret, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := r.freshAt(0, secret).AccessToken; got != s.AccessToken {
+			t.Errorf("the first instance serves %q, the other has got %q", got, s.AccessToken)
+		}
+	})
+}
+
+// TestOpenedBounds: however many sessions and however large, what is kept of
+// them stays within the bound, and the newest is there.
+func TestOpenedBounds(t *testing.T) {
+	var r openedRecords
+	claims := json.RawMessage(strings.Repeat("x", 10_000))
+	for n := range 20_000 {
+		id := ID{byte(n), byte(n >> 8), byte(n >> 16)}
+		_, writes := r.get(id)
+		r.put(id, &opened{hot: hot{claims: claims[:n%len(claims)]}}, writes)
+		if o, _ := r.get(id); o == nil {
+			t.Fatalf("entry %d is not there", n)
+		}
+	}
+	size := 0
+	for i := range r.shards {
+		young := 0
+		for _, o := range r.shards[i].young {
+			young += o.size()
+		}
+		if young != r.shards[i].size {
+			t.Errorf("shard %d counts %d bytes, and has %d", i, r.shards[i].size, young)
+		}
+		for _, o := range r.shards[i].old {
+			size += o.size()
+		}
+		size += young
+	}
+	if size > openedMax || size < openedMax/4 {
+		t.Errorf("%d bytes are kept, the bound is %d", size, openedMax)
+	}
+	r.aging.Stop()
+}
+
+// TestOpenedBeforeAWrite: what was read before a write is not put back after it.
+func TestOpenedBeforeAWrite(t *testing.T) {
+	var r openedRecords
+	id := ID{1}
+	_, writes := r.get(id)
+	r.forget(id)
+	r.put(id, &opened{version: 1}, writes)
+	if o, _ := r.get(id); o != nil {
+		t.Errorf("version %d is served after the write of the next", o.version)
+	}
+}
+
+// TestNoOldTokenUnderLoad: once a refresh or a logout has returned, nobody is
+// served what was before, however many read at the same time.
+func TestNoOldTokenUnderLoad(t *testing.T) {
+	r := newRig(t)
+	secret, _ := r.login()
+	ctx, stop := context.WithCancel(t.Context())
+	var reading sync.WaitGroup
+	for range 4 {
+		reading.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = r.keeper.Peek(ctx, secret)
+			}
+		})
+	}
+	for i := range 300 {
+		rec, err := r.keeper.read(ctx, r.id(secret), secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.rotation++
+		rec.token.value = fmt.Sprint("token ", i)
+		if err := r.keeper.commit(ctx, r.id(secret), secret, rec); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := r.keeper.Peek(ctx, secret); err != nil || s.AccessToken != rec.token.value {
+			t.Fatalf("after the commit of %q: %v, %v", rec.token.value, s, err)
+		}
+	}
+	if _, err := r.keeper.End(ctx, secret, EndLogout); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.keeper.Peek(ctx, secret); !errors.Is(err, ErrNoSession) {
+		t.Errorf("after the logout: %v", err)
+	}
+	stop()
+	reading.Wait()
+}
