@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -62,8 +61,8 @@ func init() {
 //	    post_logout_redirect <url>
 //	}
 //
-// The endpoints are always reached: the route matches them too, whatever the
-// matcher.
+// The matcher says which requests need a session. It goes to the handler, and
+// its route matches all requests: the others must not take our cookies to an app.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -84,32 +83,15 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	return route(h, matcher, handler), nil
-}
-
-// route makes the handler's route. With a matcher there is a second set beside
-// it, for the endpoints as the browser asks for them: a callback that never
-// reached the handler would leave every login half done.
-func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handler *Handler) []httpcaddyfile.ConfigValue {
-	var sets []caddy.ModuleMap
 	if matcher != nil {
-		prefix := handler.PathPrefix
-		if prefix == "" {
-			prefix = "/oauth2"
-		}
-		sets = []caddy.ModuleMap{matcher, {
-			"vars_regexp": h.JSON(caddyhttp.MatchVarsRE{
-				"{http.request.orig_uri.path}": {Pattern: "^" + regexp.QuoteMeta(prefix) + "/"},
-			}),
-		}}
+		handler.MatchRaw = caddyhttp.RawMatcherSets{matcher}
 	}
 	return []httpcaddyfile.ConfigValue{{
 		Class: "route",
 		Value: caddyhttp.Route{
-			MatcherSetsRaw: sets,
-			HandlersRaw:    []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", directive, nil)},
+			HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", directive, nil)},
 		},
-	}}
+	}}, nil
 }
 
 // parseGlobalOption reads defaults for all oauth_session directives. They are

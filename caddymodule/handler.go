@@ -113,6 +113,10 @@ type Handler struct {
 	// had no body.
 	RetryUnauthorized bool `json:"retry_unauthorized,omitempty"`
 
+	// Requests that need a session. None means all. Others pass as they are, but
+	// for our cookies, which reach no app. Matchers of the route keep requests
+	// from the handler altogether, and so their cookies from being taken off.
+	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 	// Requests that pass without a session, as nobody.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`
 	// Claims that a user must have; all of them.
@@ -132,12 +136,15 @@ type Handler struct {
 
 	logger   *zap.Logger
 	store    StoreModule
+	match    caddyhttp.MatcherSets
 	optional caddyhttp.MatcherSets
 	pooled   pooled
 	keyWork  *keyWork
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
+	// cookieInUse is the name that cookieNames has of this handler.
+	cookieInUse string
 }
 
 // Param is a name and a value.
@@ -193,7 +200,6 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	h.keepOutOfAccessLog(r)
 	return h.handler.ServeHTTP(w, r, next.ServeHTTP)
 }
 
@@ -202,6 +208,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (h *Handler) Cleanup() error {
 	if h.keyWork != nil {
 		h.keyWork.stop() // before the store may be closed
+	}
+	if h.cookieInUse != "" {
+		cookieNames.remove(h.cookieInUse)
+		h.cookieInUse = ""
 	}
 	return h.pooled.release()
 }

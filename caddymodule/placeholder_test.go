@@ -16,7 +16,7 @@ func TestClaimsArePlaceholders(t *testing.T) {
 	w := newWorld(t)
 	w.as.SetUser(fakeas.User{Name: "alice", Subject: "user-1", Claims: map[string]any{
 		"email": "alice@example.test", "groups": []string{"a", "b"}, "level": 3, "address": map[string]any{"country": "NO"},
-		"split": "x\r\nX-Admin: yes",
+		"split": "x\r\nX-Admin: yes", "forged": []string{"x,admins", "b", ",", "c"},
 	}})
 	w.load(`http://localhost:{$PORT} {
 		log
@@ -28,13 +28,14 @@ func TestClaimsArePlaceholders(t *testing.T) {
 			header_up X-User {http.auth.user.id}
 			header_up X-Email {http.auth.user.email}
 			header_up X-Groups {http.auth.user.groups}
+			header_up X-Forged {http.auth.user.forged}
 			header_up X-Level {http.auth.user.level}
 			header_up X-Country {http.auth.user.address.country}
 			header_up X-Split {http.auth.user.split}
 			header_up X-Missing {http.auth.user.nothing}
 		}
 	}`)
-	names := []string{"X-User", "X-Email", "X-Groups", "X-Level", "X-Country", "X-Split", "X-Missing", "X-Admin"}
+	names := []string{"X-User", "X-Email", "X-Groups", "X-Forged", "X-Level", "X-Country", "X-Split", "X-Missing", "X-Admin"}
 	seen := func(a answer) map[string]string {
 		r := a.echo(t)
 		got := map[string]string{}
@@ -44,7 +45,7 @@ func TestClaimsArePlaceholders(t *testing.T) {
 		return got
 	}
 	want := map[string]string{
-		"X-User": "user-1", "X-Email": "alice@example.test", "X-Groups": "a,b", "X-Level": "3", "X-Country": "NO",
+		"X-User": "user-1", "X-Email": "alice@example.test", "X-Groups": "a,b", "X-Forged": "b,c", "X-Level": "3", "X-Country": "NO",
 		"X-Split": "", "X-Missing": "", "X-Admin": "",
 	}
 	empty := map[string]string{}

@@ -91,6 +91,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
+	h.cookieInUse = h.handler.Cookie.Name
+	cookieNames.add(h.cookieInUse)
 	return registerMetrics(ctx)
 }
 
@@ -137,6 +139,15 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("refresh_if_older: %w", err)
+		}
+	}
+	if h.MatchRaw != nil {
+		mods, err := ctx.LoadModule(h, "MatchRaw")
+		if err != nil {
+			return fmt.Errorf("match: %w", err)
+		}
+		if err := h.match.FromInterface(mods); err != nil {
+			return fmt.Errorf("match: %w", err)
 		}
 	}
 	if h.OptionalRaw != nil {
@@ -210,6 +221,8 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,
+		KeepOutOfLog:       keepOutOfAccessLog,
+		OtherCookies:       cookieNames.all,
 		Fail:               fail,
 		Meter:              meter{},
 	}
@@ -221,6 +234,13 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 			e.fail(errors.New("require: give a claim and the values it may have"))
 		}
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
+	}
+	if h.match != nil {
+		// Who cannot be told apart needs a session.
+		c.Protects = func(r *http.Request) bool {
+			match, err := h.match.AnyMatchWithError(r)
+			return match || err != nil
+		}
 	}
 	if h.optional != nil { // OptionalRaw is empty once it is loaded
 		c.Optional = func(r *http.Request) bool {

@@ -52,18 +52,9 @@ func originalURL(r *http.Request) *url.URL {
 	return r.URL
 }
 
-// keepOutOfAccessLog hides the requests whose lines would hold secrets: the
-// callback has the code in its URL, the answer to a logout the ID token in its
-// Location, and a server that is wrong may put its logout token into a URL. The
-// handler logs logins and logouts itself.
-func (h *Handler) keepOutOfAccessLog(r *http.Request) {
-	prefix := h.PathPrefix
-	if prefix == "" {
-		prefix = "/oauth2"
-	}
-	if path, ok := strings.CutPrefix(originalURL(r).Path, prefix); ok && (path == "/callback" || path == "/logout" || path == "/backchannel_logout") {
-		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
-	}
+// keepOutOfAccessLog leaves a request out of Caddy's log.
+func keepOutOfAccessLog(r *http.Request) {
+	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 }
 
 // fail hands an error to the site's handle_errors routes, if the server has
@@ -109,7 +100,9 @@ func userPlaceholders(s *session.Session) caddy.ReplacerFunc {
 	}
 }
 
-// claimText joins a list with commas, which is how lists go into a header.
+// claimText joins a list with commas, which is how lists go into a header. An
+// element that contains one is left out: it would be read as several, and who
+// may choose the name of one group would choose groups.
 func claimText(value json.RawMessage) string {
 	var list []json.RawMessage
 	if json.Unmarshal(value, &list) != nil {
@@ -118,7 +111,7 @@ func claimText(value json.RawMessage) string {
 	}
 	var texts []string
 	for _, v := range list {
-		if text, ok := handler.ClaimText(v); ok {
+		if text, ok := handler.ClaimText(v); ok && !strings.Contains(text, ",") {
 			texts = append(texts, text)
 		}
 	}

@@ -109,10 +109,13 @@ type cookies struct {
 	// secret is the session's, if valid.
 	secret session.Secret
 	valid  bool
+	// unknown says why it could not be found out which of several counts: nobody
+	// is nobody for that.
+	unknown error
 	// sent are all that were sent, few and without repetition.
 	sent  [maxSessionCookies]session.Secret
 	count int
-	// present: there was a session cookie of whatever kind.
+	// present: there was a session cookie of whatever kind, or a neighbour's.
 	present bool
 	// ended: its session has turned out to be at its end.
 	ended bool
@@ -125,18 +128,23 @@ type cookies struct {
 // readCookies takes our cookies out of the request's. What is left keeps its
 // bytes and its order: the app's cookies are none of our business.
 func (h *Handler) readCookies(r *http.Request) cookies {
-	var c cookies
-	for _, line := range r.Header["Cookie"] {
-		if rest := h.readCookieLine(line, &c); rest != "" {
-			c.others = append(c.others, rest)
-		}
-	}
+	c := h.sortCookies(r)
 	switch c.count {
 	case 0:
 	case 1:
 		c.secret, c.valid = c.sent[0], true
 	default:
-		c.secret, c.valid = h.pickSession(r.Context(), c.sent[:c.count])
+		c.secret, c.valid, c.unknown = h.pickSession(r.Context(), c.sent[:c.count])
+	}
+	return c
+}
+
+// sortCookies does not look which session cookie counts.
+func (h *Handler) sortCookies(r *http.Request) (c cookies) {
+	for _, line := range r.Header["Cookie"] {
+		if rest := h.readCookieLine(line, &c); rest != "" {
+			c.others = append(c.others, rest)
+		}
 	}
 	return c
 }
@@ -151,23 +159,30 @@ func (c *cookies) add(secret session.Secret) {
 // pickSession finds the one of several session cookies that has a session: the
 // others were set under other attributes, or by a neighbour on a shared domain.
 // If two have one, somebody may be trying to slip in theirs, and none counts.
-func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (picked session.Secret, ok bool) {
+// The error is that of a store that cannot tell.
+func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (picked session.Secret, ok bool, err error) {
 	for _, s := range secrets {
-		// A store that does not answer is found out again when the session is
-		// used.
-		if _, err := h.Keeper.Peek(ctx, s); errors.Is(err, session.ErrNoSession) {
+		_, err := h.Keeper.Peek(ctx, s)
+		switch {
+		case errors.Is(err, session.ErrNoSession):
 			continue
-		}
-		if ok {
-			return session.Secret{}, false
+		case err != nil:
+			return session.Secret{}, false, err
+		case ok:
+			return session.Secret{}, false, nil
 		}
 		picked, ok = s, true
 	}
-	return picked, ok
+	return picked, ok, nil
 }
 
 func (h *Handler) readCookieLine(line string, c *cookies) string {
-	if !strings.Contains(line, h.Cookie.Name) && !strings.Contains(line, loginCookiePrefix) {
+	var neighbours []string
+	if h.OtherCookies != nil {
+		neighbours = h.OtherCookies()
+	}
+	inLine := func(name string) bool { return strings.Contains(line, name) }
+	if !inLine(h.Cookie.Name) && !inLine(loginCookiePrefix) && !slices.ContainsFunc(neighbours, inLine) {
 		return line
 	}
 	var kept strings.Builder
@@ -184,6 +199,8 @@ func (h *Handler) readCookieLine(line string, c *cookies) string {
 			if len(c.logins) < maxLoginCookies {
 				c.logins = append(c.logins, &http.Cookie{Name: name, Value: value})
 			}
+		case slices.Contains(neighbours, name):
+			c.present = true
 		case kept.Len() == 0:
 			kept.Grow(len(pair) + len(rest) + 1)
 			kept.WriteString(strings.TrimLeft(pair, " \t"))

@@ -23,6 +23,7 @@ type cookieGuard struct {
 	// copy it.
 	header http.Header
 	wrote  bool // the header is out
+	off    bool // a Handler behind has taken over
 }
 
 const (
@@ -43,6 +44,9 @@ func (g *cookieGuard) finish() {
 
 // clean costs a look-up where an app sets no cookie.
 func (g *cookieGuard) clean(field string) {
+	if g.off {
+		return
+	}
 	for _, line := range g.header[field] {
 		if g.handler.isOwnCookie(line) {
 			g.remove(field)
@@ -75,7 +79,8 @@ func (h *Handler) isOwnCookie(line string) bool {
 	pair, _, _ := strings.Cut(line, ";")
 	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieBlanks+"="), "=")
 	name = strings.TrimRight(name, cookieBlanks)
-	return name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix)
+	return name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) ||
+		h.OtherCookies != nil && slices.Contains(h.OtherCookies(), name)
 }
 
 // WriteHeader implements http.ResponseWriter. Any number of informational

@@ -327,7 +327,7 @@ func FuzzOwnCookie(f *testing.F) {
 	for _, tt := range planted {
 		f.Add(tt.line)
 	}
-	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}}}
+	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}, OtherCookies: func() []string { return []string{"__Host-other"} }}}
 	f.Fuzz(func(t *testing.T, line string) {
 		sent := browserCookie(line)
 		var c cookies

@@ -44,6 +44,15 @@ type Config struct {
 	// the request if it had no body.
 	RetryUnauthorized bool
 
+	// Protects reports whether a request needs a session. Every other one passes
+	// as it is, but for our cookies. Nil: all do. So do the endpoints, and paths
+	// that somebody behind may read as others.
+	Protects func(*http.Request) bool
+	// OtherCookies returns the names of the session cookies of all Handlers whose
+	// browsers may be the same; this one's may be among them. They reach no app,
+	// and no app sets them. It is called for every request. Nil: there are none.
+	OtherCookies func() []string
+
 	// Optional reports whether a request may pass without a session, as nobody.
 	// Nil: none may.
 	Optional func(*http.Request) bool
@@ -61,6 +70,10 @@ type Config struct {
 	HeaderValue func(r *http.Request, accessToken string) string
 	// SetUser is told who a request belongs to before it is relayed.
 	SetUser func(r *http.Request, s *session.Session)
+	// KeepOutOfLog is told of requests whose URL or answer holds a secret, before
+	// anything else is done. The Handler logs logins and logouts itself. Nil:
+	// nobody is.
+	KeepOutOfLog func(*http.Request)
 
 	// TrustedOrigins may send unsafe requests and open WebSockets from other
 	// sites. Each is compared whole, such as "https://admin.example.com".
@@ -105,6 +118,10 @@ const callbackPath = "/callback"
 type endpoint struct {
 	methods string // separated by ", ", as in Allow
 	serve   func(w http.ResponseWriter, r *http.Request) error
+	// secret: the callback has the code in its URL, the answer to a logout the ID
+	// token in its Location, and a server that is wrong may put its logout token
+	// into a URL.
+	secret bool
 }
 
 // New returns a Handler. Its errors name the option in question.
@@ -129,6 +146,12 @@ func New(c Config) (*Handler, error) {
 	if c.OriginalURL == nil {
 		c.OriginalURL = func(r *http.Request) *url.URL { return r.URL }
 	}
+	if c.Protects == nil {
+		c.Protects = func(*http.Request) bool { return true }
+	}
+	if c.KeepOutOfLog == nil {
+		c.KeepOutOfLog = func(*http.Request) {}
+	}
 	if c.Optional == nil {
 		c.Optional = func(*http.Request) bool { return false }
 	}
@@ -150,23 +173,30 @@ func New(c Config) (*Handler, error) {
 	}
 	h := &Handler{Config: c}
 	h.endpoints = map[string]endpoint{
-		"/login":           {"GET, HEAD", h.serveLogin},
-		callbackPath:       {"GET", h.serveCallback},
-		"/logout":          {"GET, HEAD, POST", h.serveLogout},
-		"/logout/callback": {"GET, HEAD", h.serveLoggedOut},
-		backchannelPath:    {"POST", h.serveBackchannelLogout},
-		"/session":         {"GET, HEAD", h.serveSession},
-		"/session/refresh": {"POST", h.serveRefresh},
+		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
+		callbackPath:       {methods: "GET", serve: h.serveCallback, secret: true},
+		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, secret: true},
+		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
+		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, secret: true},
+		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
+		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
 	}
 	return h, nil
 }
 
 // ServeHTTP answers a request to one of the endpoints, and relays every other
-// one to next with the token of its session. Without a session a navigation is
-// sent to the login and anything else gets 401. It returns what next or
-// Config.Fail return, and otherwise nil: the response has been written.
+// one that needs a session to next, with the token of its session. Without a
+// session a navigation is sent to the login and anything else gets 401. It
+// returns what next or Config.Fail return, and otherwise nil: the response has
+// been written.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
-	if path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix); ok && strings.HasPrefix(path, "/") {
+	path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix)
+	isEndpoint := ok && strings.HasPrefix(path, "/")
+	if !isEndpoint && !h.Protects(r) && !hidesDots(r.URL) {
+		return h.relayBeside(w, r, next)
+	}
+	h.takeOver(w, r)
+	if isEndpoint {
 		return h.serveEndpoint(w, r, path)
 	}
 	return h.relay(w, r, next)
@@ -175,8 +205,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(ht
 // serveEndpoint matches exactly: another spelling of an endpoint is none, and
 // nothing below the prefix ever reaches the app.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path string) error {
-	ownAnswer(w)
 	e, ok := h.endpoints[path]
+	if e.secret { // in this spelling or another
+		h.KeepOutOfLog(r)
+	}
+	ownAnswer(w)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
 		return h.fail(w, r, notFound())
 	}

@@ -128,12 +128,14 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	}
 	ctx, attached := h.Keeper.Attach(r.Context(), s)
 	defer attached.Detach()
-	relay := h.relayOnce
-	if h.RetryUnauthorized && !isEarly(r) {
-		relay = h.relayRetrying
-	}
 	guard := h.guardCookies(w, r)
-	err := relay(guard, withoutTrailers(ctx, r), c, s, next)
+	relayed := withoutTrailers(ctx, r)
+	var err error
+	if h.RetryUnauthorized && !isEarly(r) {
+		err = h.relayRetrying(guard, relayed, c, s, next)
+	} else {
+		err = h.relayOnce(guard, relayed, c, s, next)
+	}
 	guard.finish()
 	if err != nil && !guard.wrote && errors.Is(context.Cause(ctx), session.ErrNoSession) {
 		// It ended under way, and the app's answer did not come.

@@ -346,12 +346,14 @@ func (a *app) last() http.Header {
 // flakyStore answers nothing while it is down.
 type flakyStore struct {
 	*memory.Store
-	down atomic.Bool
+	down  atomic.Bool
+	asked atomic.Int64 // how often
 }
 
 var errStoreDown = errors.New("connection refused by the store")
 
 func (s *flakyStore) fail() error {
+	s.asked.Add(1)
 	if s.down.Load() {
 		return errStoreDown
 	}

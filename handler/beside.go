@@ -1,0 +1,65 @@
+package handler
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// relayBeside passes on a request that needs no session: as it is, but for our
+// cookies. Browsers send those to the whole site, and an app that had one could
+// act as its user where a session is needed. No session is looked up.
+func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
+	guard := &besideGuard{cookieGuard: *h.guardCookies(w, r), cookies: r.Header["Cookie"]}
+	c := h.sortCookies(r)
+	stripCookies(r, &c)
+	err := next(guard, r)
+	guard.finish()
+	return err
+}
+
+// besideGuard guards the answer to a request that needs no session of ours, but
+// may need one of a Handler behind this one: of several with matchers, each gets
+// the requests of all that stand after it.
+type besideGuard struct {
+	cookieGuard
+	// cookies are the header's lines as they came.
+	cookies []string
+}
+
+// takeOver makes a request ours that Handlers before us have let pass: our
+// cookies are put back, those that we set pass, and what the app sets is for us
+// to guard. It does not reach past a Handler that the request belongs to.
+func (h *Handler) takeOver(w http.ResponseWriter, r *http.Request) {
+	for {
+		switch g := w.(type) {
+		case *cookieGuard:
+			return
+		case *besideGuard:
+			g.off = true
+			h.putBack(r, g.cookies)
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
+// putBack adds our cookies in these lines to a request's.
+func (h *Handler) putBack(r *http.Request, lines []string) {
+	var ours []string
+	for _, line := range lines {
+		for pair := range strings.SplitSeq(line, ";") {
+			pair = strings.Trim(pair, " \t")
+			name, _, _ := strings.Cut(pair, "=")
+			if name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) {
+				ours = append(ours, pair)
+			}
+		}
+	}
+	if ours != nil {
+		r.Header["Cookie"] = append(slices.Clip(r.Header["Cookie"]), strings.Join(ours, "; "))
+	}
+}

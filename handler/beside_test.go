@@ -1,0 +1,209 @@
+package handler
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// protecting wants a session for the paths below one.
+func protecting(prefix string) func(*setup) {
+	return func(s *setup) { s.handler.Protects = below(prefix) }
+}
+
+// TestBeside: what needs no session passes as it is, but for our cookies, and
+// costs no look into the store.
+func TestBeside(t *testing.T) {
+	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
+		s.handler.Authorization = RejectAuthorization
+		s.handler.SetUser = func(*http.Request, *session.Session) { t.Error("SetUser was called") }
+	})
+	ours := sessionCookie + "=" + g.session("")
+	asked := g.store.asked.Load()
+	for name, tt := range map[string]struct{ sent, want []string }{
+		"none":          {nil, nil},
+		"the app's":     {[]string{"app=1;  b=2", "c=3"}, []string{"app=1;  b=2", "c=3"}},
+		"ours":          {[]string{ours}, nil},
+		"two sessions":  {[]string{ours + "; " + sessionCookie + "=" + session.NewSecret().Cookie()}, nil},
+		"broken":        {[]string{sessionCookie + "=x; app=1"}, []string{"app=1"}},
+		"a login's":     {[]string{"app=1; " + loginCookiePrefix + "x=y", "c=3"}, []string{"app=1", "c=3"}},
+		"between other": {[]string{"app=1; " + ours + "; b=2"}, []string{"app=1; b=2"}},
+	} {
+		for _, method := range []string{"GET", "POST", "OPTIONS", "TRACE"} {
+			header := append(slices.Clone(script),
+				"Authorization: Bearer THEIRS", "Connection: Upgrade, X-App", "Upgrade: websocket", "Origin: https://other.test",
+				"Sec-Fetch-Site: cross-site", "Early-Data: 1", "X-App: 1")
+			for _, line := range tt.sent {
+				header = append(header, "Cookie: "+line)
+			}
+			r := g.request(method, "/public", header...)
+			want := r.Header.Clone()
+			want["Cookie"] = tt.want
+			if tt.want == nil {
+				delete(want, "Cookie")
+			}
+			a := g.do(r)
+			if a.passed != 1 || a.status != 200 || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s %s: status %d, cookies %q", method, name, a.status, a.header["Set-Cookie"])
+			} else if diff := cmp.Diff(want, g.app.last()); diff != "" {
+				t.Errorf("%s %s: the app got (-want +got):\n%s", method, name, diff)
+			}
+			if diff := cmp.Diff(want["Cookie"], r.Header["Cookie"]); diff != "" {
+				t.Errorf("%s %s: the request was left with (-want +got):\n%s", method, name, diff)
+			}
+		}
+	}
+	if n := g.store.asked.Load() - asked; n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+}
+
+// TestNotBeside: what is protected by its path, is one of our endpoints, or can
+// be read as another path than it seems.
+func TestNotBeside(t *testing.T) {
+	g := newRig(t, plainOAuth, protecting("/private/"))
+	cookie := g.session("")
+	for _, path := range []string{"/private/x", "/public/..;/private/x", "/public/..%5cprivate/x", "/public/%252e%252e/private/x"} {
+		if a := g.get(path, append(script, "Authorization: Bearer EVIL")...); a.status != 401 || a.passed != 0 {
+			t.Errorf("%s: status %d for nobody, the app was asked %d times", path, a.status, a.passed)
+		}
+		if a := g.get(path, with(cookie, script)...); a.passed != 1 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
+			t.Errorf("%s: status %d with a session, the app got %q", path, a.status, g.app.last()["Authorization"])
+		}
+	}
+	for path, want := range map[string]int{"/oauth2/login": 302, "/oauth2/session": 200, "/oauth2/callback": 400, "/oauth2/nothing": 404} {
+		if a := g.get(path, navigation...); a.status != want || a.passed != 0 {
+			t.Errorf("%s: status %d, want %d; the app was asked %d times", path, a.status, want, a.passed)
+		}
+	}
+}
+
+// TestAppsCookiesBeside: nor does an app set our cookies from there.
+func TestAppsCookiesBeside(t *testing.T) {
+	g := newRig(t, plainOAuth, protecting("/private/"))
+	failure := errors.New("no answer")
+	for name, answer := range map[string]func(http.ResponseWriter) error{
+		"a page":   func(w http.ResponseWriter) error { _, err := io.WriteString(w, "x"); return err },
+		"no body":  func(w http.ResponseWriter) error { return nil },
+		"an error": func(w http.ResponseWriter) error { return failure },
+	} {
+		g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header()["Set-Cookie"] = []string{sessionCookie + "=x", "a=1", loginCookiePrefix + "x=y"}
+			return answer(w)
+		}
+		a := g.get("/public", script...)
+		if (a.err == failure) != (name == "an error") || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
+			t.Errorf("%s: error %v, cookies %q", name, a.err, a.header["Set-Cookie"])
+		}
+	}
+}
+
+// wrapped is a writer of somebody between two Handlers.
+type wrapped struct{ http.ResponseWriter }
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// row are sites behind one another, each with a part of the paths.
+type row []*rig
+
+// serve passes a request through all Handlers to the app of the last one.
+func (sites row) serve(t *testing.T, path string, header ...string) *http.Response {
+	t.Helper()
+	next := sites[len(sites)-1].app.serve
+	for _, g := range slices.Backward(sites) {
+		behind := next
+		next = func(w http.ResponseWriter, r *http.Request) error {
+			return g.handler.ServeHTTP(wrapped{w}, r, behind)
+		}
+	}
+	w := httptest.NewRecorder()
+	if err := next(w, sites[0].request(http.MethodGet, path, header...)); err != nil {
+		t.Fatal(err)
+	}
+	return w.Result()
+}
+
+// TestSeveralInARow: each request is for one of several Handlers, which gets
+// cookies and sets them as if it were alone. The app gets and sets none of any.
+func TestSeveralInARow(t *testing.T) {
+	as := startAuthServer(t)
+	names := []string{"__Host-a", "__Host-b", "__Host-c"}
+	var sites row
+	all := "app=1"
+	for _, name := range names {
+		prefix := "/" + name[len(hostPrefix):]
+		g := newRigAt(t, as, plainOAuth, protecting(prefix+"/"), func(s *setup) {
+			s.handler.Cookie.Name, s.handler.PathPrefix = name, prefix+"/oauth2"
+			s.handler.OtherCookies = func() []string { return names }
+		})
+		all += "; " + name + "=" + g.sessionOf(session.Identity{Subject: name}, session.Tokens{AccessToken: "AT_of_" + name, Expires: time.Now().Add(time.Hour)})
+		sites = append(sites, g)
+	}
+	app := sites[len(sites)-1].app
+	app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		for _, name := range append(names, loginCookiePrefix) {
+			w.Header().Add("Set-Cookie", name+"=evil")
+		}
+		return nil
+	}
+	for path, want := range map[string]string{"/a/x": "Bearer AT_of___Host-a", "/b/x": "Bearer AT_of___Host-b", "/c/x": "Bearer AT_of___Host-c", "/x": ""} {
+		resp := sites.serve(t, path, append(script, "Cookie: "+all)...)
+		if got := app.last().Get("Authorization"); resp.StatusCode != 200 || got != want {
+			t.Errorf("%s: status %d, the app got %q, want %q", path, resp.StatusCode, got, want)
+		}
+		if got := app.last()["Cookie"]; !slices.Equal(got, []string{"app=1"}) {
+			t.Errorf("%s: the app got the cookies %q", path, got)
+		}
+		if got := resp.Header["Set-Cookie"]; got != nil {
+			t.Errorf("%s: the app has set %q", path, got)
+		}
+	}
+	for _, path := range []string{"/a/x", "/b/x", "/c/x", "/a/oauth2/login", "/b/oauth2/login", "/c/oauth2/login"} {
+		resp := sites.serve(t, path, navigation...)
+		if cookies := resp.Cookies(); resp.StatusCode != 302 || len(cookies) != 1 || !strings.HasPrefix(cookies[0].Name, loginCookiePrefix) {
+			t.Errorf("%s: status %d, cookies %q: not the beginning of a login", path, resp.StatusCode, resp.Header["Set-Cookie"])
+		}
+	}
+}
+
+// TestOneBehindAnother: who stands behind a Handler that a request belongs to is
+// as far from its cookies as any app.
+func TestOneBehindAnother(t *testing.T) {
+	as := startAuthServer(t)
+	beside, between, last := newRigAt(t, as, plainOAuth, protecting("/nothing/")), newRigAt(t, as, plainOAuth, optional), newRigAt(t, as, plainOAuth)
+	header := with(last.session(""), script)
+	if resp := (row{beside, last}).serve(t, "/", header...); resp.StatusCode != 200 {
+		t.Fatalf("status %d where nothing is between", resp.StatusCode)
+	}
+	if resp := (row{beside, between, last}).serve(t, "/", header...); resp.StatusCode != 401 {
+		t.Errorf("status %d, want 401", resp.StatusCode)
+	}
+}
+
+// BenchmarkBeside is what the module adds to a request that needs no session.
+func BenchmarkBeside(b *testing.B) {
+	g := newRig(b, plainOAuth, protecting("/private/"))
+	r := g.request("GET", "/style.css", append(script, "Cookie: a=1; "+sessionCookie+"="+g.session(""))...)
+	cookie := r.Header["Cookie"]
+	w := httptest.NewRecorder()
+	next := func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Header["Cookie"] = cookie
+		if err := g.handler.ServeHTTP(w, r, next); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package handler
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// neighbours are other sites on the host. Their cookies are told with ours.
+func neighbours(s *setup) {
+	s.handler.OtherCookies = func() []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
+}
+
+// TestNeighboursCookies: the app gets the cookie of no other site on the host,
+// and it counts as none of this one.
+func TestNeighboursCookies(t *testing.T) {
+	g := newRig(t, plainOAuth, optional, neighbours)
+	ours := sessionCookie + "=" + g.session("")
+	other := session.NewSecret().Cookie()
+	for sent, want := range map[string]string{
+		"":                                      "",
+		"app=1":                                 "app=1",
+		"__Host-a=" + other:                     "",
+		"app=1; __Host-a=" + other + "; x=2":    "app=1; x=2",
+		"__Host-b=" + other + "; __Host-a=;y=3": "y=3",
+		"__Host-aa=1; x=__Host-a=2":             "__Host-aa=1; x=__Host-a=2",
+		"app=__Host-b":                          "app=__Host-b",
+	} {
+		for _, own := range []string{"", ours} {
+			var header, wanted []string
+			if line := join(sent, own); line != "" {
+				header = append(header, "Cookie: "+line)
+			}
+			if want != "" {
+				wanted = []string{want}
+			}
+			a := g.get("/", append(header, script...)...)
+			if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, wanted) {
+				t.Errorf("of %q the app got %q, want %q", header, got, wanted)
+			}
+			if got := g.app.last()["Authorization"] != nil; got != (own != "") {
+				t.Errorf("%q: relayed with a session is %v", header, got)
+			}
+		}
+	}
+}
+
+func join(a, b string) string {
+	if a != "" && b != "" {
+		return a + "; " + b
+	}
+	return a + b
+}
+
+// TestAppsSetNoNeighboursCookie: what an app may not do to us it may not do to
+// other sites on the host.
+func TestAppsSetNoNeighboursCookie(t *testing.T) {
+	g := newRig(t, plainOAuth, optional, neighbours)
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Set-Cookie"] = []string{"__Host-a=evil; Path=/; Secure", "a=1", "__Host-b", "__Host-aa=1", sessionCookie + "=x"}
+		return nil
+	}
+	for _, header := range [][]string{script, with(g.session(""), script)} {
+		if a := g.get("/", header...); !slices.Equal(a.header["Set-Cookie"], []string{"a=1", "__Host-aa=1"}) {
+			t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+		}
+	}
+}
