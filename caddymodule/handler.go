@@ -200,7 +200,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	return h.handler.ServeHTTP(w, r, next.ServeHTTP)
+	return h.handler.ServeHTTP(w, r, next)
 }
 
 // Cleanup releases what is shared with other configurations. It tolerates a

@@ -27,7 +27,7 @@ func FuzzLogoutRequest(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, "/oauth2"+backchannelPath, strings.NewReader(string(body)))
 		r.Header["Content-Type"] = []string{contentType}
 		w := httptest.NewRecorder()
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 			t.Fatal(err)
 		}
 		if w.Code != http.StatusBadRequest || w.Header().Get("Cache-Control") != "no-store" || w.Header()["Set-Cookie"] != nil {
@@ -39,7 +39,7 @@ func FuzzLogoutRequest(f *testing.F) {
 		}
 		r.Header["Cookie"] = []string{cookie}
 		w = httptest.NewRecorder()
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil || !strings.Contains(w.Body.String(), `"authenticated":true`) {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil || !strings.Contains(w.Body.String(), `"authenticated":true`) {
 			t.Fatalf("%q, %.100q: the session is over: %s, %v", contentType, body, w.Body, err)
 		}
 	})

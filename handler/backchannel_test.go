@@ -261,7 +261,7 @@ func TestBackchannelLogoutNeedsOpenID(t *testing.T) {
 func TestBackchannelLogoutOverHTTP(t *testing.T) {
 	g := newRig(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 			t.Error(err)
 		}
 	}))
@@ -314,7 +314,7 @@ func TestBackchannelLogoutBodyTime(t *testing.T) {
 	r.Header.Set("Content-Type", urlencoded)
 	r.Body = io.NopCloser(strings.NewReader("logout_token=x"))
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-	if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+	if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 		t.Fatal(err)
 	}
 	if len(w.read) != 2 || w.read[0].IsZero() || time.Until(w.read[0]) > logoutBodyTime || !w.read[1].IsZero() {

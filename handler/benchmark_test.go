@@ -22,7 +22,7 @@ func BenchmarkRelay(b *testing.B) {
 	for b.Loop() {
 		r.Header["Cookie"] = cookie // ours are taken off for good
 		w.Body.Reset()
-		if err := g.handler.ServeHTTP(w, r, next); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(next)); err != nil {
 			b.Fatal(err)
 		}
 	}

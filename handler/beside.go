@@ -9,11 +9,12 @@ import (
 // relayBeside passes on a request that needs no session: as it is, but for our
 // cookies. Browsers send those to the whole site, and an app that had one could
 // act as its user where a session is needed. No session is looked up.
-func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
-	guard := &besideGuard{cookieGuard: *h.guardCookies(w, r), cookies: r.Header["Cookie"]}
+func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next) error {
+	guard := &besideGuard{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
 	c := h.sortCookies(r)
 	stripCookies(r, &c)
-	err := next(guard, r)
+	stripPaths(r.Header.Del)
+	err := next.ServeHTTP(guard, r)
 	guard.finish()
 	return err
 }

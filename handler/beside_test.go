@@ -122,7 +122,7 @@ func (sites row) serve(t *testing.T, path string, header ...string) *http.Respon
 	for _, g := range slices.Backward(sites) {
 		behind := next
 		next = func(w http.ResponseWriter, r *http.Request) error {
-			return g.handler.ServeHTTP(wrapped{w}, r, behind)
+			return g.handler.ServeHTTP(wrapped{w}, r, NextFunc(behind))
 		}
 	}
 	w := httptest.NewRecorder()
@@ -202,7 +202,7 @@ func BenchmarkBeside(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Header["Cookie"] = cookie
-		if err := g.handler.ServeHTTP(w, r, next); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(next)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -36,7 +36,7 @@ func FuzzCallbackQuery(f *testing.F) {
 		}
 		r.Header["Cookie"] = cookies
 		w := httptest.NewRecorder()
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 			t.Fatal(err)
 		}
 		location := w.Header().Get("Location")

@@ -31,8 +31,8 @@ const (
 	setCookieTrailer = http.TrailerPrefix + setCookie
 )
 
-func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) *cookieGuard {
-	return &cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header()}
+func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGuard {
+	return cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header()}
 }
 
 // finish looks at what is written after the handler: trailers, and the header

@@ -223,7 +223,7 @@ func TestAppsCookiesOnAnUpgrade(t *testing.T) {
 	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
 		g := newRig(t, options...)
 		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_ = g.handler.ServeHTTP(w, r, func(w http.ResponseWriter, _ *http.Request) error {
+			_ = g.handler.ServeHTTP(w, r, NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
 				w.Header()["Set-Cookie"] = []string{sessionCookie + "=x", "a=1"}
 				w.Header()["Upgrade"], w.Header()["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 				w.WriteHeader(http.StatusSwitchingProtocols)
@@ -235,7 +235,8 @@ func TestAppsCookiesOnAnUpgrade(t *testing.T) {
 				defer conn.Close()
 				_, _ = buf.WriteString("hello\n")
 				return buf.Flush()
-			})
+			}))
+
 		}))
 		t.Cleanup(front.Close)
 		conn, resp := send(t, front.Listener.Addr().String(), "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
@@ -279,7 +280,7 @@ func TestWriterCanDoAllItCould(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		c := http.NewResponseController(w)
 		try("read deadline", c.SetReadDeadline(time.Time{}))
 		try("write deadline", c.SetWriteDeadline(time.Time{}))
@@ -295,7 +296,8 @@ func TestWriterCanDoAllItCould(t *testing.T) {
 		_, _, err = w.(http.Hijacker).Hijack()
 		try("hijack", err)
 		return nil
-	})
+	}))
+
 	if err != nil || !slices.Equal(w.done, want) {
 		t.Errorf("%v: done was %q, want %q", err, w.done, want)
 	}
@@ -305,7 +307,7 @@ func TestWriterCanDoAllItCould(t *testing.T) {
 func TestWriterCannotDoMore(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	plain := struct{ http.ResponseWriter }{httptest.NewRecorder()}
-	err := g.handler.ServeHTTP(plain, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+	err := g.handler.ServeHTTP(plain, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		c := http.NewResponseController(w)
 		_, _, hijack := c.Hijack()
 		for what, err := range map[string]error{
@@ -316,7 +318,8 @@ func TestWriterCannotDoMore(t *testing.T) {
 			}
 		}
 		return nil
-	})
+	}))
+
 	if err != nil {
 		t.Error(err)
 	}

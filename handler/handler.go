@@ -184,12 +184,24 @@ func New(c Config) (*Handler, error) {
 	return h, nil
 }
 
+// Next is what requests are relayed to: an http.Handler that also returns an
+// error, as those of Caddy do. The error is handed up as it is.
+type Next interface {
+	ServeHTTP(w http.ResponseWriter, r *http.Request) error
+}
+
+// NextFunc is a function as Next.
+type NextFunc func(w http.ResponseWriter, r *http.Request) error
+
+// ServeHTTP calls f.
+func (f NextFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) error { return f(w, r) }
+
 // ServeHTTP answers a request to one of the endpoints, and relays every other
 // one that needs a session to next, with the token of its session. Without a
 // session a navigation is sent to the login and anything else gets 401. It
 // returns what next or Config.Fail return, and otherwise nil: the response has
 // been written.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) error {
 	path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix)
 	isEndpoint := ok && strings.HasPrefix(path, "/")
 	if !isEndpoint && !h.Protects(r) && !hidesDots(r.URL) {

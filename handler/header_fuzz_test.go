@@ -51,7 +51,7 @@ func FuzzLoginCookie(f *testing.F) {
 		}
 		r.Header["Cookie"] = []string{line}
 		redeemed, w := g.as.codesRedeemed(), httptest.NewRecorder()
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 			t.Fatal(err)
 		}
 		if g.as.codesRedeemed() != redeemed {
@@ -90,7 +90,7 @@ func FuzzRelayedHeader(f *testing.F) {
 		r.Header[name] = append(r.Header[name], value)
 		before := r.Header.Clone()
 		asked := false
-		err = g.handler.ServeHTTP(httptest.NewRecorder(), r, func(_ http.ResponseWriter, r *http.Request) error {
+		err = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			asked = true
 			var tokens []string
 			for sent, values := range r.Header {
@@ -114,7 +114,8 @@ func FuzzRelayedHeader(f *testing.F) {
 				t.Errorf("%q: %q: Upgrade is %q", name, value, upgrade)
 			}
 			return nil
-		})
+		}))
+
 		if err != nil || !asked {
 			t.Errorf("%q: %q: asked %v, %v", name, value, asked, err)
 		}

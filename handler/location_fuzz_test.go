@@ -106,7 +106,7 @@ func FuzzLoginQuery(f *testing.F) {
 			r.Header.Set(name, value)
 		}
 		w := httptest.NewRecorder()
-		if err := g.handler.ServeHTTP(w, r, g.app.serve); err != nil {
+		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 			t.Fatal(err)
 		}
 		location, given := w.Header().Get("Location"), r.URL.Query()

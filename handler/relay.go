@@ -27,7 +27,7 @@ const (
 )
 
 // relay passes a request on with its session's token, or answers for it.
-func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error {
 	if isEchoOrTunnel(r) {
 		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This method is not relayed."})
 	}
@@ -74,7 +74,7 @@ func isEchoOrTunnel(r *http.Request) bool {
 }
 
 // relayAnonymous is for a request without a session.
-func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next Next) error {
 	if !h.isPreflight(r) && (!h.Optional(r) || hidesDots(r.URL)) {
 		if isEarly(r) {
 			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
@@ -92,19 +92,30 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 		return h.unauthenticated(w, r)
 	}
 	h.SetUser(r, nil)
-	var p prepared
-	h.prepare(&p, r, c, nil)
+	p := &passage{guard: h.guardCookies(w, r)}
+	h.prepare(&p.prepared, r, c, nil)
 	defer p.restore()
-	// Some apps take these for the path, which was judged as it stands.
-	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
+	stripPaths(func(name string) {
 		if r.Header[name] != nil {
 			p.set(name, nil)
 		}
-	}
-	guard := h.guardCookies(w, r)
-	err := next(guard, withoutTrailers(r.Context(), r))
-	guard.finish()
+	})
+	err := next.ServeHTTP(&p.guard, withoutTrailers(r.Context(), r))
+	p.guard.finish()
 	return err
+}
+
+// passage is what relaying a request takes, in one allocation.
+type passage struct {
+	guard cookieGuard
+	prepared
+}
+
+// stripPaths names the headers that some apps take for the path, which was
+// judged as it stands.
+func stripPaths(strip func(name string)) {
+	strip("X-Original-Url")
+	strip("X-Rewrite-Url")
 }
 
 // withoutTrailers is the request as the next handler gets it. Trailers are left
@@ -118,7 +129,7 @@ func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
 }
 
 // relaySession is for a request with a session.
-func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
+func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next Next) error {
 	if h.isForeign(r) && changesState(r) {
 		return h.fail(w, r, foreign())
 	}
@@ -128,27 +139,26 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	}
 	ctx, attached := h.Keeper.Attach(r.Context(), s)
 	defer attached.Detach()
-	guard := h.guardCookies(w, r)
+	p := &passage{guard: h.guardCookies(w, r)}
 	relayed := withoutTrailers(ctx, r)
 	var err error
 	if h.RetryUnauthorized && !isEarly(r) {
-		err = h.relayRetrying(guard, relayed, c, s, next)
+		err = h.relayRetrying(p, relayed, c, s, next)
 	} else {
-		err = h.relayOnce(guard, relayed, c, s, next)
+		err = h.relayOnce(&p.guard, &p.prepared, relayed, c, s, next)
 	}
-	guard.finish()
-	if err != nil && !guard.wrote && errors.Is(context.Cause(ctx), session.ErrNoSession) {
+	p.guard.finish()
+	if err != nil && !p.guard.wrote && errors.Is(context.Cause(ctx), session.ErrNoSession) {
 		// It ended under way, and the app's answer did not come.
 		return h.unauthenticated(w, r)
 	}
 	return err
 }
 
-func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	var p prepared
-	h.prepare(&p, r, c, s)
+func (h *Handler) relayOnce(w http.ResponseWriter, p *prepared, r *http.Request, c *cookies, s *session.Session, next Next) error {
+	h.prepare(p, r, c, s)
 	defer p.restore()
-	return next(w, r)
+	return next.ServeHTTP(w, r)
 }
 
 // prepared remembers the headers that were changed, so that the request is
@@ -160,6 +170,9 @@ type prepared struct {
 	first [3]savedHeader
 	count int
 	more  []savedHeader
+	// credentials is the value of the token's header. Whoever has kept the header
+	// keeps this, so it is not used again.
+	credentials [1]string
 }
 
 type savedHeader struct {
@@ -219,7 +232,8 @@ func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *session.S
 		}
 	}
 	if s != nil && (h.HeaderName != "Authorization" || r.Header["Authorization"] == nil) {
-		p.set(h.HeaderName, []string{h.headerValue(r, s)})
+		p.credentials[0] = h.headerValue(r, s)
+		p.set(h.HeaderName, p.credentials[:])
 	}
 }
 

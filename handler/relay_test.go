@@ -155,7 +155,7 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 				t.Errorf("the app's panic becomes %v", p)
 			}
 		}()
-		_ = g.handler.ServeHTTP(httptest.NewRecorder(), r, g.app.serve)
+		_ = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(g.app.serve))
 	}()
 	before.Set("Cookie", "a=1") // ours stay away from error routes too
 	if diff := cmp.Diff(before, r.Header); diff != "" {

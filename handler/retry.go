@@ -22,11 +22,11 @@ const retryAge = 10 * time.Second
 // invalid, does so once more with a new one. The first answer is then not seen
 // by the client. A request with a body cannot be repeated: its answer passes,
 // and the next request has the new token.
-func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next func(http.ResponseWriter, *http.Request) error) error {
-	probe := &probeWriter{ResponseWriter: w, before: w.Header().Clone()}
+func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *session.Session, next Next) error {
+	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
 	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
 	secret := c.secret
-	err := h.relayOnce(probe, r, c, s, next)
+	err := h.relayOnce(probe, &p.prepared, r, c, s, next)
 	if !probe.invalidToken || time.Since(s.TokenObtained) < retryAge {
 		return err
 	}
@@ -43,7 +43,7 @@ func (h *Handler) relayRetrying(w http.ResponseWriter, r *http.Request, c *cooki
 		return err
 	}
 	probe.forget()
-	return h.relayOnce(w, r, c, fresh, next)
+	return h.relayOnce(&p.guard, new(prepared), r, c, fresh, next)
 }
 
 func hasNoBody(r *http.Request) bool {

@@ -170,12 +170,13 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := &readerFromRecorder{ResponseRecorder: httptest.NewRecorder()}
 	body := bytes.Repeat([]byte("x"), 1<<20)
-	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("X-File", "1")
-		// Without WriterTo, as a file.
+
 		_, err := io.Copy(w, struct{ io.Reader }{bytes.NewReader(body)})
 		return err
-	})
+	}))
+
 	if err != nil || w.readFrom != 1 || !bytes.Equal(w.Body.Bytes(), body) || w.Header().Get("X-File") != "1" {
 		t.Errorf("%v: ReadFrom was called %d times, %d bytes, %v", err, w.readFrom, w.Body.Len(), w.Header())
 	}
@@ -186,13 +187,14 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 func TestHeaderMapOfTheAppStaysTheSame(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := httptest.NewRecorder()
-	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), func(w http.ResponseWriter, _ *http.Request) error {
+	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		header := w.Header()
 		header.Set("Trailer", "X-Sum")
 		_, err := io.WriteString(w, "body")
 		header.Set("X-Sum", "1")
 		return err
-	})
+	}))
+
 	if got := w.Result().Trailer.Get("X-Sum"); err != nil || got != "1" {
 		t.Errorf("%v: the trailer is %q", err, got)
 	}

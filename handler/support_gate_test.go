@@ -160,7 +160,7 @@ func bearer(r *http.Request) string {
 // ask serves a request without the bookkeeping of do, for tests with very many.
 func (g *rig) ask(r *http.Request, app func(http.ResponseWriter, *http.Request) error) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	if err := g.handler.ServeHTTP(w, r, app); err != nil {
+	if err := g.handler.ServeHTTP(w, r, NextFunc(app)); err != nil {
 		g.t.Errorf("%s %s: %v", r.Method, r.URL, err)
 	}
 	return w

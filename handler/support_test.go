@@ -240,7 +240,7 @@ func (g *rig) do(r *http.Request) *answer {
 	g.t.Helper()
 	before, passed := r.Header.Clone(), g.app.count()
 	w := httptest.NewRecorder()
-	err := g.handler.ServeHTTP(w, r, g.app.serve)
+	err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve))
 	if r.Header["Cookie"] == nil || !slices.Equal(r.Header["Cookie"], before["Cookie"]) {
 		for _, line := range r.Header["Cookie"] {
 			if strings.Contains(line, sessionCookie+"=") || strings.Contains(line, loginCookiePrefix) {

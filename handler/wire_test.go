@@ -42,10 +42,11 @@ func proxied(t *testing.T, g *rig, upstream http.HandlerFunc) http.Handler {
 	}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = g.handler.ServeHTTP(w, r, func(w http.ResponseWriter, r *http.Request) error {
+		_ = g.handler.ServeHTTP(w, r, NextFunc(func(w http.ResponseWriter, r *http.Request) error {
 			proxy.ServeHTTP(w, r)
 			return nil
-		})
+		}))
+
 	})
 }
 
@@ -124,11 +125,12 @@ func TestTrailersCarryNoHeadersOfOurs(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.HeaderName = "X-Access-Token" })
 	got := make(chan http.Header, 1)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = g.handler.ServeHTTP(w, r, func(_ http.ResponseWriter, r *http.Request) error {
+		_ = g.handler.ServeHTTP(w, r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			_, err := io.Copy(io.Discard, r.Body)
 			got <- r.Trailer
 			return err
-		})
+		}))
+
 	}))
 	t.Cleanup(front.Close)
 	for name, cookie := range map[string]string{"session": sessionCookie + "=" + g.session(""), "anonymous": "a=1"} {
