@@ -107,7 +107,8 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 
 // passage is what relaying a request takes, in one allocation.
 type passage struct {
-	guard cookieGuard
+	guard      cookieGuard
+	attachment session.Attachment
 	prepared
 }
 
@@ -137,9 +138,9 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
 		return h.fail(w, r, h.forbidden(r))
 	}
-	ctx, attached := h.Keeper.Attach(r.Context(), s)
-	defer attached.Detach()
 	p := &passage{guard: h.guardCookies(w, r)}
+	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
+	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
 	if h.RetryUnauthorized && !isEarly(r) {

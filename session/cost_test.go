@@ -47,8 +47,9 @@ func hotPath(tb testing.TB) []step {
 			_, err := k.Fresh(ctx, secret)
 			return err == nil
 		}},
-		{"attach and detach", 6, func() bool {
-			attached, a := k.Attach(ctx, s)
+		{"attach and detach", 5, func() bool {
+			var a Attachment
+			attached := k.Attach(ctx, s, &a)
 			a.Detach()
 			return attached.Err() != nil
 		}},

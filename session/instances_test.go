@@ -30,7 +30,7 @@ func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
 		r.expired()
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
-		request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
 		defer attached.Detach()
 		synctest.Wait()
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
@@ -177,12 +177,12 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
 		defer attached.Detach()
 		frozen := map[ID]bool{}
 		for range 200 {
 			other, _ := r.login()
-			_, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
+			_, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
 			defer attached.Detach()
 			frozen[r.id(other)] = true
 		}

@@ -42,7 +42,7 @@ func TestLogoutWins(t *testing.T) {
 					r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = latency, judging, true })
 					secret, f := r.login()
 					s := r.fresh(secret)
-					live, attached := r.keeper.Attach(t.Context(), s)
+					live, attached := attach(r.keeper, t.Context(), s)
 					defer attached.Detach()
 					r.due()
 					r.store.setFault(func(op storeOp) storeFault {
@@ -72,7 +72,7 @@ func TestLogoutWins(t *testing.T) {
 						if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
 							t.Errorf("Fresh: %v", err)
 						}
-						if late, attached := r.keeper.Attach(t.Context(), s); late.Err() == nil {
+						if late, attached := attach(r.keeper, t.Context(), s); late.Err() == nil {
 							t.Error("a late request of the session lives")
 						} else {
 							attached.Detach()
@@ -163,7 +163,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		s := r.fresh(secret)
-		live, attached := r.keeper.Attach(t.Context(), s)
+		live, attached := attach(r.keeper, t.Context(), s)
 		defer attached.Detach()
 		r.store.failing()
 		_, err := r.keeper.End(t.Context(), secret, EndLogout)
@@ -235,9 +235,9 @@ func TestAttach(t *testing.T) {
 		other, _ := r.login()
 		s := r.fresh(secret)
 		parent := context.WithValue(t.Context(), key{}, "value")
-		a, detachA := r.keeper.Attach(parent, s)
-		b, detachB := r.keeper.Attach(parent, s)
-		c, detachC := r.keeper.Attach(parent, r.fresh(other))
+		a, detachA := attach(r.keeper, parent, s)
+		b, detachB := attach(r.keeper, parent, s)
+		c, detachC := attach(r.keeper, parent, r.fresh(other))
 		defer detachC.Detach()
 		if a.Value(key{}) != "value" {
 			t.Error("the request's own context is lost")
@@ -283,7 +283,7 @@ func TestAttachRacesLogout(t *testing.T) {
 			var all sync.WaitGroup
 			for range 4 {
 				all.Go(func() {
-					ctx, attached := r.keeper.Attach(context.Background(), s)
+					ctx, attached := attach(r.keeper, context.Background(), s)
 					defer attached.Detach()
 					synctestDone(t, ctx)
 				})
@@ -314,7 +314,7 @@ func TestAttachedWhileIdle(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		begun := time.Now()
-		stream, attached := r.keeper.Attach(t.Context(), r.fresh(secret))
+		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
 		defer attached.Detach()
 		idle, used := r.keeper.IdleTimeout, begun
 		for range 2 {
@@ -339,7 +339,7 @@ func TestAttachedWhileIdle(t *testing.T) {
 func TestAttachedWhileNobodyKnows(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		stream, attached := r.keeper.Attach(t.Context(), r.fresh(secret))
+		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
 		defer attached.Detach()
 		r.store.failing()
 		time.Sleep(r.keeper.IdleTimeout + time.Hour)

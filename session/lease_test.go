@@ -334,9 +334,9 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 				secret, _ := r.login()
 				other, _ := r.login()
-				request, attached := r.keepers[1].Attach(t.Context(), r.freshAt(1, secret))
+				request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
 				defer attached.Detach()
-				stays, attachedOther := r.keepers[1].Attach(t.Context(), r.freshAt(1, other))
+				stays, attachedOther := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
 				defer attachedOther.Detach()
 				r.expired()
 				r.freshAt(0, secret) // a refresh ends nothing
@@ -379,7 +379,7 @@ func TestEndWhileARequestBegins(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		request, attached := r.keepers[1].Attach(t.Context(), s)
+		request, attached := attach(r.keepers[1], t.Context(), s)
 		defer attached.Detach()
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {

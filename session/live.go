@@ -87,10 +87,13 @@ type Attachment struct {
 // by a refused refresh, at its absolute limit or because nothing but this
 // request has used it for its idle time. The context's cause is then
 // ErrNoSession. The caller calls Detach when the request is over.
-func (k *Keeper) Attach(ctx context.Context, s *Session) (context.Context, *Attachment) {
+//
+// The Attachment is new; it is the caller's so that it can be a part of what
+// that keeps for a request anyway.
+func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &k.vault.live
-	a := &Attachment{live: l, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
+	*a = Attachment{live: l, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
 	l.add(a)
 	// It may have ended since it was looked up, here or elsewhere.
 	if k.vault.overlay.get(s.ID).isEnd() {
@@ -99,7 +102,7 @@ func (k *Keeper) Attach(ctx context.Context, s *Session) (context.Context, *Atta
 	if l.mark(s.ID) != s.mark {
 		k.vault.check(s.ID)
 	}
-	return ctx, a
+	return ctx
 }
 
 // Detach ends what Attach began, and cancels its context.

@@ -60,7 +60,7 @@ func TestServerLogsOut(t *testing.T) {
 				secrets, live := map[member]Secret{}, map[member]context.Context{}
 				for _, m := range all {
 					secrets[m] = r.member(r.keeper, m.sub, m.sid)
-					ctx, attached := r.keeper.Attach(t.Context(), r.fresh(secrets[m]))
+					ctx, attached := attach(r.keeper, t.Context(), r.fresh(secrets[m]))
 					defer attached.Detach()
 					live[m] = ctx
 				}
@@ -134,10 +134,10 @@ func TestServerLogsOutOfAllInstances(t *testing.T) {
 		secret, other := r.member(r.keepers[0], "alice", "1"), r.member(r.keepers[0], "bob", "2")
 		var live []context.Context
 		for i, k := range r.keepers {
-			ctx, attached := k.Attach(t.Context(), r.freshAt(i, secret))
+			ctx, attached := attach(k, t.Context(), r.freshAt(i, secret))
 			defer attached.Detach()
 			live = append(live, ctx)
-			ctx, attached = k.Attach(t.Context(), r.freshAt(i, other))
+			ctx, attached = attach(k, t.Context(), r.freshAt(i, other))
 			defer attached.Detach()
 			live = append(live, ctx)
 		}

@@ -26,6 +26,8 @@ func openFile(path string, open opener) (db *bbolt.DB, err error) {
 		return nil, err
 	}
 	defer recoverDamage(&err)
+	open, stop := ahead(open)
+	defer stop()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:  lockTimeout,
 		OpenFile: open,

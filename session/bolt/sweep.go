@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -16,8 +17,8 @@ const (
 	sweepInterval = time.Hour
 
 	// sweepLimit bounds the entries that one transaction handles, and so the
-	// time that writers wait for it.
-	sweepLimit = 100
+	// time that writers wait for it: some 0.2 ms for each.
+	sweepLimit = 20
 )
 
 func (s *Store) sweepLoop() {
@@ -39,6 +40,9 @@ func (s *Store) sweepLoop() {
 // with the writes of others.
 func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	for handled := sweepLimit; handled == sweepLimit; {
+		if err := s.fetchDue(now); err != nil {
+			return fmt.Errorf("removing expired sessions: %w", err)
+		}
 		err := s.write(ctx, func(tx *bbolt.Tx) (err error) {
 			handled, err = sweepStep(tx, now)
 			return err
@@ -48,6 +52,40 @@ func (s *Store) sweep(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// fetchDue reads what the next step will look at. Items that expire were not
+// used for hours, so that it may have to come from the disk, one page after the
+// other: inside a transaction everybody who writes would wait for that.
+func (s *Store) fetchDue(now time.Time) error {
+	var due []indexKey
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		due = dueEntries(tx, now)
+		return nil
+	})
+	// A view for each, as a view holds up the growth of the file.
+	for _, entry := range due {
+		if err == nil {
+			err = s.db.View(func(tx *bbolt.Tx) error {
+				fetch(tx, entry.id())
+				return nil
+			})
+		}
+	}
+	return err
+}
+
+// fetch reads the pages that deleteItem changes, as far as they are easily
+// found. What it meets of damage is for settle to judge.
+func fetch(tx *bbolt.Tx, id session.ID) {
+	var damage error
+	defer recoverDamage(&damage)
+	_ = bytes.Clone(tx.Bucket(itemsBucket).Get(id[:]))
+	tags, _ := tagsOf(tx, id)
+	_ = eachTagged(id, tags, func(key []byte) error {
+		tx.Bucket(taggedBucket).Get(key)
+		return nil
+	})
 }
 
 // sweepStep handles the first entries of the index that are due, and returns

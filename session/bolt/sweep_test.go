@@ -71,7 +71,7 @@ func TestSweepIsBounded(t *testing.T) {
 	for _, tt := range []struct{ items, wantTransactions int }{
 		{sweepLimit - 1, 1},
 		{sweepLimit, 2}, // the second finds nothing
-		{2*sweepLimit + 50, 3},
+		{2*sweepLimit + sweepLimit/2, 3},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := open(t, newPath(t))
