@@ -1,0 +1,139 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Build makes the Caddy that all subjects run, with the module in it: plain Caddy
+// is the same program with another configuration.
+func Build(ctx context.Context, dir string) (string, error) {
+	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for the module's directory: %w", err)
+	}
+	source := filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), "..", "e2e", "caddy")
+	exe := filepath.Join(dir, "caddy")
+	// As xcaddy builds it.
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nobadger,nomysql,nopgx", "-o", exe, ".")
+	cmd.Dir = source
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building Caddy: %w\n%s", err, out)
+	}
+	return exe, nil
+}
+
+// A Subject is a running Caddy under measurement.
+type Subject struct {
+	Name string
+	Host string // of the site that speaks HTTP/1.1, with its port on the loopback interface
+	// HostH2C is that of the same site over HTTP/2.
+	HostH2C string
+	// Cookies are the Cookie headers of its sessions, or of the app's in front of the
+	// app alone.
+	Cookies []string
+	// Started is how long it took until it served.
+	Started time.Duration
+
+	process *process
+	admin   string // socket
+	store   string // the store's line in the Caddyfile; "" without a login
+}
+
+// PID is the subject's process.
+func (s *Subject) PID() int { return s.process.pid() }
+
+// LogsIn reports whether the subject has sessions.
+func (s *Subject) LogsIn() bool { return s.store != "" }
+
+// caddyfile is the configuration of a subject. Connections to the app are all
+// kept: Caddy keeps 32 unless told otherwise, and what is measured with more
+// requests at a time would be the opening of new ones.
+func (f *Fleet) caddyfile(s *Subject) string {
+	login := ""
+	if s.LogsIn() {
+		login = fmt.Sprintf(`
+		issuer %s
+		client_id %s
+		client_secret {env.CLIENT_SECRET}
+		key {env.SESSION_KEY}
+		%s`, f.issuer.URL, clientID, s.store)
+		login = "oauth_session {" + login + "\n\t}"
+	}
+	return fmt.Sprintf(`{
+	admin unix/%s
+	skip_install_trust
+	auto_https off
+	log {
+		level WARN
+	}
+	servers 127.0.0.1:%s {
+		protocols h1 h2c
+	}
+}
+(site) {
+	bind 127.0.0.1
+	%s
+	reverse_proxy %s {
+		transport http {
+			keepalive_idle_conns_per_host 1024
+		}
+	}
+}
+http://%s {
+	import site
+}
+http://%s {
+	import site
+}
+`, s.admin, port(s.HostH2C), login, f.app.Addr(), s.Host, s.HostH2C)
+}
+
+// run starts the subject's Caddy.
+func (f *Fleet) run(ctx context.Context, s *Subject) error {
+	dir := filepath.Join(f.dir, strings.ReplaceAll(s.Name, " ", "-"))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("starting %s: %w", s.Name, err)
+	}
+	s.admin = filepath.Join(dir, "admin.sock")
+	file := filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(f.caddyfile(s)), 0o600); err != nil {
+		return fmt.Errorf("starting %s: %w", s.Name, err)
+	}
+	notify := filepath.Join(dir, "notify.sock")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", s.Name, err)
+	}
+	defer socket.Close()
+	cmd := exec.CommandContext(ctx, f.exe, "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(),
+		"NOTIFY_SOCKET="+notify, "CLIENT_SECRET="+clientSecret, "SESSION_KEY="+f.key.Encode(),
+		"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir, "GOMAXPROCS=1")
+	begun := time.Now()
+	s.process, err = start(ctx, dir, "caddy", cmd, func() bool { return ready(socket) })
+	s.Started = time.Since(begun)
+	return err
+}
+
+// ready reads one notification, if there is any (sd_notify(3)).
+func ready(socket *net.UnixConn) bool {
+	var buf [4096]byte
+	if err := socket.SetReadDeadline(time.Now().Add(5 * time.Millisecond)); err != nil {
+		return false
+	}
+	n, err := socket.Read(buf[:])
+	return err == nil && string(buf[:n]) == "READY=1"
+}
+
+func port(host string) string {
+	_, p, _ := strings.Cut(host, ":")
+	return p
+}

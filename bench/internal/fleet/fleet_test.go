@@ -1,0 +1,104 @@
+package fleet
+
+import (
+	"errors"
+	"net"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+func TestParseHeap(t *testing.T) {
+	const text = "# HELP go_memstats_mallocs_total x\n# TYPE go_memstats_mallocs_total counter\ngo_memstats_mallocs_total 1.5e+06\n" +
+		"go_memstats_alloc_bytes_total 2048\ngo_memstats_alloc_bytes 9\ngo_memstats_heap_alloc_bytes 77\n"
+	got, err := parseHeap(strings.NewReader(text))
+	if want := (Heap{Objects: 1.5e6, Bytes: 2048, Live: 77}); err != nil || got != want {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	for _, bad := range []string{"", strings.Replace(text, "1.5e+06", "many", 1), strings.Replace(text, "alloc_bytes_total 2", "x 2", 1)} {
+		if _, err := parseHeap(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	if got := (Heap{5, 7, 9}).Minus(Heap{1, 2, 3}); got != (Heap{4, 5, 6}) {
+		t.Errorf("the difference is %v", got)
+	}
+}
+
+func TestEach(t *testing.T) {
+	var seen [1000]atomic.Int64
+	if err := each(len(seen), func(i int) error { seen[i].Add(1); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for i := range seen {
+		if n := seen[i].Load(); n != 1 {
+			t.Errorf("%d was done %d times", i, n)
+		}
+	}
+	broken := errors.New("broken")
+	if err := each(10, func(i int) error {
+		if i == 3 {
+			return broken
+		}
+		return nil
+	}); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, n := range []int{0, 1, 16, 67, 1100} {
+		if got := text(n); len(got) != n {
+			t.Errorf("%d characters are %d", n, len(got))
+		}
+	}
+	if text(32) == text(32) {
+		t.Error("two texts are the same")
+	}
+}
+
+func TestFreeHost(t *testing.T) {
+	host, err := freeHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", strings.Replace(host, "localhost", "127.0.0.1", 1))
+	if err != nil {
+		t.Skip(err) // somebody was faster
+	}
+	listener.Close()
+}
+
+// TestCaddyfile has a login where there is one, and no secret in it.
+func TestCaddyfile(t *testing.T) {
+	app, err := upstream.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	f := &Fleet{app: app, issuer: fakeas.New(fakeas.Options{URL: "http://127.0.0.1:1"})}
+	plain := f.caddyfile(&Subject{Name: Plain, Host: "localhost:2", HostH2C: "localhost:3"})
+	bolt := f.caddyfile(&Subject{Name: Bolt, Host: "localhost:2", HostH2C: "localhost:3", store: "store bolt"})
+	if strings.Contains(plain, "oauth_session") || !strings.Contains(bolt, "oauth_session {") || !strings.Contains(bolt, "store bolt") {
+		t.Errorf("plain:\n%s\nbolt:\n%s", plain, bolt)
+	}
+	if strings.Contains(bolt, clientSecret) {
+		t.Errorf("the client secret is in\n%s", bolt)
+	}
+	for _, c := range []string{plain, bolt} {
+		if !strings.Contains(c, "servers 127.0.0.1:3 {") || !strings.Contains(c, "reverse_proxy "+app.Addr()) {
+			t.Errorf("got\n%s", c)
+		}
+	}
+}
+
+func TestProcessThatEnds(t *testing.T) {
+	_, err := start(t.Context(), t.TempDir(), "short", exec.Command("sh", "-c", "echo why; exit 3"), func() bool { return false })
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "why") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,103 @@
+// Command proxy measures what a login costs: Caddy with the module, its sessions
+// in a file (bolt) and in Redis, against plain Caddy with reverse_proxy alone,
+// in turns in one run.
+//
+//	go run ./proxy [-quick] [-gate] [-sessions 1,10000] [-out results]
+//
+// It writes a table (table.md), a plot (plot.svg) and all figures (raw.json),
+// and prints the table. What counts are the ratios, as the absolute figures are
+// those of the machine. If that was busy with something else, the command says
+// so and prints no table, unless -force is given.
+//
+// The subjects run on one CPU, and what asks and answers them on another, if
+// there are two: the load, the app, the authorization server, and Redis, to which
+// a socket leads. Plain Caddy runs twice, which tells how far apart two runs of
+// the same are. It works on Linux only.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	sessions []int
+	active   int
+	rounds   int
+	gateOnly bool
+	quick    bool
+	force    bool
+	out      string
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		os.Exit(2) // the flag package has said why
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
+	flags.Func("sessions", "numbers of sessions to measure with, separated by commas (default 1,10000)", func(text string) error {
+		for field := range strings.SplitSeq(text, ",") {
+			n, err := strconv.Atoi(field)
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q is not a number of sessions", field)
+			}
+			o.sessions = append(o.sessions, n)
+		}
+		return nil
+	})
+	flags.IntVar(&o.active, "active", 1000, "of the sessions, how many are in use")
+	flags.IntVar(&o.rounds, "rounds", 9, "rounds of the gate; the other loads have fewer")
+	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only, with 1 session: 16 requests at a time, and 1")
+	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
+	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
+	flags.StringVar(&o.out, "out", "results", "directory for the table, the plot and the figures")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.sessions == nil {
+		o.sessions = []int{1, 10_000}
+	}
+	if o.gateOnly {
+		o.sessions = []int{1}
+	}
+	if o.quick {
+		o.rounds = min(o.rounds, 2)
+	}
+	return o, nil
+}
+
+// slot is how long a measurement takes.
+func (o options) slot() time.Duration {
+	if o.quick {
+		return 300 * time.Millisecond
+	}
+	return 1500 * time.Millisecond
+}
+
+// patience is how long the run may wait for a quiet machine and repeat slots,
+// all in all.
+func (o options) patience() time.Duration {
+	if o.quick {
+		return 5 * time.Second
+	}
+	return 3 * time.Minute
+}

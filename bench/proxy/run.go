@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/fleet"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
+)
+
+func run(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "bench-caddy-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	exe, err := fleet.Build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	report := figures.Report{
+		Run: figures.Run{Anchor: fleet.Plain}, Twin: fleet.PlainAgain,
+		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds,
+		Machine: machine.Describe(),
+	}
+	if !fleet.HasRedis() {
+		report.Notes = append(report.Notes, "Redis was not measured: redis-server is not installed.")
+	}
+	if runtime.NumCPU() < 2 {
+		report.Notes = append(report.Notes, "Everything shared one CPU: throughput and latency are those of load and proxy together.")
+	}
+	patience := o.patience()
+	for _, sessions := range o.sessions {
+		if err := stage(ctx, o, exe, sessions, &patience, &report); err != nil {
+			return fmt.Errorf("with %d sessions: %w", sessions, err)
+		}
+	}
+	return report.Write(o.out, o.force)
+}
+
+// stage measures with a number of sessions.
+func stage(ctx context.Context, o options, exe string, sessions int, patience *time.Duration, report *figures.Report) error {
+	f, err := fleet.Start(ctx, fleet.Options{Exe: exe, Sessions: sessions, Redis: fleet.HasRedis(), Progress: progress})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	watch, unpin, err := settle(f)
+	if err != nil {
+		return err
+	}
+	defer unpin()
+	b := &bench{Fleet: f, watch: watch, slot: o.slot(), patience: patience}
+	if !o.gateOnly {
+		sizes, err := b.sizes(ctx)
+		if err != nil {
+			return err
+		}
+		report.Sizes = append(report.Sizes, sizes...)
+	}
+	for _, s := range f.Subjects {
+		rand.Shuffle(len(s.Cookies), func(i, j int) { s.Cookies[i], s.Cookies[j] = s.Cookies[j], s.Cookies[i] })
+		s.Cookies = s.Cookies[:min(len(s.Cookies), o.active)]
+	}
+	for _, p := range plan(sessions, o.rounds, o.gateOnly) {
+		slots, err := b.cell(ctx, p)
+		if err != nil {
+			return err
+		}
+		report.Slots = append(report.Slots, slots...)
+	}
+	if o.gateOnly || sessions != o.sessions[0] {
+		return nil
+	}
+	return b.refreshes(ctx, o, report)
+}
+
+// progress goes where the table does not.
+func progress(what string) { fmt.Fprintln(os.Stderr, what) }
+
+// cell measures all subjects in turns. Each round begins with another one.
+func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
+	var slots []figures.Slot
+	for round := range p.rounds {
+		for i := range b.Subjects {
+			s := b.Subjects[(round+i)%len(b.Subjects)]
+			slot, err := b.measure(ctx, p.Cell, s, round, nil)
+			if err != nil {
+				return nil, err
+			}
+			slots = append(slots, slot)
+		}
+		progress(fmt.Sprintf("%s: round %d of %d", p.Cell, round+1, p.rounds))
+	}
+	return slots, nil
+}
+
+// refreshes measures what becomes of requests while tokens are refreshed.
+func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report) error {
+	rounds, storms, crowd := max(o.rounds*5/7, 1), 3, 1000
+	if o.quick {
+		rounds, storms, crowd = 1, 1, 200
+	}
+	for _, s := range b.Subjects {
+		if !s.LogsIn() {
+			continue
+		}
+		run, err := b.refreshing(ctx, s, rounds)
+		if err != nil {
+			return err
+		}
+		report.Refreshing = append(report.Refreshing, run)
+		hit, err := b.storm(ctx, s, crowd, storms)
+		if err != nil {
+			return err
+		}
+		report.Storms = append(report.Storms, hit...)
+	}
+	return nil
+}
+
+// settle binds the subjects to one CPU and everything else to another, if there
+// are two. The function that it returns lets this process go again.
+func settle(f *fleet.Fleet) (machine.Watch, func(), error) {
+	none := func() {}
+	cpus, err := machine.CPUs()
+	if err != nil {
+		return machine.Watch{}, none, err
+	}
+	first, second := cpus[0], cpus[0]
+	if len(cpus) > 1 {
+		second = cpus[1]
+	}
+	for _, s := range f.Subjects {
+		if err := machine.Pin(s.PID(), machine.Favoured, first); err != nil {
+			return machine.Watch{}, none, err
+		}
+	}
+	if pid := f.RedisPID(); pid != 0 {
+		if err := machine.Pin(pid, machine.Favoured, second); err != nil {
+			return machine.Watch{}, none, err
+		}
+	}
+	if err := machine.Pin(os.Getpid(), machine.Favoured, second); err != nil {
+		return machine.Watch{}, none, err
+	}
+	threads := runtime.GOMAXPROCS(1)
+	return newWatch(f, first, second), func() {
+		runtime.GOMAXPROCS(threads)
+		_ = machine.Pin(os.Getpid(), machine.Normal, cpus...) // what follows is slower, if that fails
+	}, nil
+}

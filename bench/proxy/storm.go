@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/fleet"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
+)
+
+// shortLife is the life of tokens that have expired when the storm begins. Those
+// that it brings live long: a token that is old when it comes, for the machine is
+// slow, must not be refreshed once more.
+const shortLife = 2 * time.Second
+
+// storm asks for many sessions at once whose tokens have all expired. Every
+// answer has to be the app's.
+func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions, rounds int) ([]figures.Storm, error) {
+	defer b.SetIssuer(longLife, 0)
+	var storms []figures.Storm
+	for round := range rounds {
+		b.SetIssuer(shortLife, 0)
+		crowd := *s
+		var err error
+		if crowd.Cookies, err = b.Login(ctx, s, sessions); err != nil {
+			return nil, err
+		}
+		rest(ctx, shortLife)
+		if _, err := b.watch.AwaitQuiet(ctx, figures.RepeatAbove, time.Second); err != nil {
+			return nil, err
+		}
+		b.SetIssuer(longLife, issuerLatency)
+		storm, err := b.strike(ctx, s, target(figures.Cell{Size: 200}, &crowd))
+		if err != nil {
+			return nil, fmt.Errorf("%s, storm of refreshes: %w", s.Name, err)
+		}
+		storms = append(storms, storm)
+		progress(fmt.Sprintf("%s, storm of refreshes: round %d of %d", s.Name, round+1, rounds))
+	}
+	return storms, nil
+}
+
+// strike asks for all sessions, whose tokens have expired, and then again while
+// all tokens are good, to tell what of it the crowd alone is.
+func (b *bench) strike(ctx context.Context, s *fleet.Subject, t load.Target) (figures.Storm, error) {
+	storm := figures.Storm{Subject: s.Name, Sessions: len(t.Cookies), Latency: issuerLatency}
+	requests, bearers := b.Counts()
+	b.IssuerTook() // forgets what was before
+	var result load.Result
+	var err error
+	storm.Strangers, err = b.watch.Strangers(func() (err error) {
+		result, err = load.Once(ctx, t, len(t.Cookies), 0)
+		return err
+	})
+	if err != nil {
+		return storm, err
+	}
+	if err := b.complete(s, result.All, requests, bearers); err != nil {
+		return storm, err
+	}
+	issuer := load.Result{Took: b.IssuerTook()}
+	if len(issuer.Took) != len(t.Cookies) {
+		return storm, fmt.Errorf("%d tokens were refreshed for %d sessions", len(issuer.Took), len(t.Cookies))
+	}
+	storm.P50, storm.P99, storm.Max = result.Quantile(0.50), result.Quantile(0.99), result.Quantile(1)
+	storm.IssuerP99 = issuer.Quantile(0.99)
+	if result, err = load.Once(ctx, t, len(t.Cookies), 0); err != nil {
+		return storm, err
+	}
+	storm.CrowdP99 = result.Quantile(0.99)
+	return storm, nil
+}
