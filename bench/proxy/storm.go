@@ -15,7 +15,10 @@ import (
 // slow, must not be refreshed once more.
 const shortLife = 2 * time.Second
 
-// storm asks for many sessions at once whose tokens have all expired. Every
+// stormTime is the time within which the requests of a storm come.
+const stormTime = time.Second
+
+// storm asks, within a second, for many sessions whose tokens have all expired. Every
 // answer has to be the app's.
 func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions, rounds int) ([]figures.Storm, error) {
 	defer b.SetIssuer(longLife, 0)
@@ -51,7 +54,7 @@ func (b *bench) strike(ctx context.Context, s *fleet.Subject, t load.Target) (fi
 	var result load.Result
 	var err error
 	storm.Strangers, err = b.watch.Strangers(func() (err error) {
-		result, err = load.Once(ctx, t, len(t.Cookies), 0)
+		result, err = load.Once(ctx, t, len(t.Cookies), stormTime)
 		return err
 	})
 	if err != nil {
@@ -66,7 +69,7 @@ func (b *bench) strike(ctx context.Context, s *fleet.Subject, t load.Target) (fi
 	}
 	storm.P50, storm.P99, storm.Max = result.Quantile(0.50), result.Quantile(0.99), result.Quantile(1)
 	storm.IssuerP99 = issuer.Quantile(0.99)
-	if result, err = load.Once(ctx, t, len(t.Cookies), 0); err != nil {
+	if result, err = load.Once(ctx, t, len(t.Cookies), stormTime); err != nil {
 		return storm, err
 	}
 	storm.CrowdP99 = result.Quantile(0.99)

@@ -314,6 +314,13 @@ func TestDamagedPage(t *testing.T) {
 			continue
 		}
 		damaged++
+		fetched := s.db.View(func(tx *bbolt.Tx) error {
+			fetch(tx, session.ID{byte(i)}) // looks past it
+			return nil
+		})
+		if fetched != nil {
+			t.Error(fetched)
+		}
 		for call, err := range map[string]error{
 			"View":    err,
 			"Create":  s.Create(t.Context(), session.ID{byte(i)}, newItem(1, time.Hour)),

@@ -68,7 +68,7 @@ var budget = []promise{
 		},
 	},
 	{
-		what: "p99 of many sessions at once whose tokens have expired, × of the authorization server's latency", format: "%.1f", limit: always(2),
+		what: "p99 of many sessions whose tokens expire in one second, × of the authorization server's latency", format: "%.1f", limit: always(2),
 		figure: func(r Report, s string) Spread {
 			var ratios []float64
 			for _, storm := range r.Storms {

@@ -6,8 +6,8 @@ import "time"
 // refreshed all the time.
 const Refreshing = ", tokens become due"
 
-// A Storm is what requests met that asked all at once for sessions whose tokens
-// had all expired.
+// A Storm is what requests met that asked within one second for sessions whose
+// tokens had all expired.
 type Storm struct {
 	Subject  string
 	Sessions int
@@ -15,7 +15,7 @@ type Storm struct {
 
 	P50, P99, Max time.Duration // of the requests
 	IssuerP99     time.Duration // of the authorization server's answers, under this load
-	CrowdP99      time.Duration // of as many requests at once with good tokens
+	CrowdP99      time.Duration // of as many requests in a second with good tokens
 
 	Strangers float64
 }

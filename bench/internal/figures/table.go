@@ -116,7 +116,7 @@ func (r Report) storms(b *strings.Builder) {
 	if len(r.Storms) == 0 {
 		return
 	}
-	b.WriteString("### All tokens have expired\n\nEvery session is asked for at the same moment; all requests were answered. The last column has as many requests with good tokens.\n\n")
+	b.WriteString("### All tokens expire in one second\n\nEvery session is asked for once, within a second, when its token has expired; all requests were answered. As many requests with good tokens stand beside them.\n\n")
 	b.WriteString("| | sessions | server's latency ms | its p99 ms | p50 ms | p99 ms | slowest ms | p99 ms, good tokens | other processes |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, s := range r.Storms {
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f %% |\n", s.Subject, thousands(s.Sessions), milliseconds(s.Latency), milliseconds(s.IssuerP99),
