@@ -58,10 +58,6 @@ func (c *Client) verifyJWS(ctx context.Context, raw string, types []string) (jws
 	switch {
 	case renewErr != nil:
 		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
-	case newer == set && errors.Is(err, errNoKey):
-		// It was asked for lately because of some other token, which anybody may
-		// have made up; the key of this one may have come since.
-		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	case newer == set:
 		return header, nil, err
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,6 +97,29 @@ func TestOpenedByOneInstance(t *testing.T) {
 		synctest.Wait()
 		if got := r.freshAt(0, secret).AccessToken; got != s.AccessToken {
 			t.Errorf("the first instance serves %q, the other has got %q", got, s.AccessToken)
+		}
+	})
+}
+
+// TestOpenedAndAltered: what another hand has written into a shared store does
+// not open, also for who has opened what was there before.
+func TestOpenedAndAltered(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.freshAt(0, secret)
+		id := r.id(secret)
+		r.state.mu.Lock()
+		item := r.state.items[id]
+		item.Value = bytes.Clone(item.Value)
+		item.Value[len(item.Value)-1]++
+		r.state.items[id] = item
+		r.state.mu.Unlock()
+		r.users[0].drop()
+		// The hot part is as it was, so it may open; it must be opened again.
+		known, _ := r.keepers[0].vault.opened.get(id)
+		r.freshAt(0, secret)
+		if now, _ := r.keepers[0].vault.opened.get(id); now == known {
+			t.Error("the item is not the one that was opened")
 		}
 	})
 }

@@ -33,8 +33,6 @@ const (
 	commitmentSize = 32
 	headSize       = 2 + 1 + 1 + keyIDSize + 8 + commitmentSize
 	gcmOverhead    = 12 + 16
-	// sealedHeadSize is up to and with the nonce of the hot part.
-	sealedHeadSize = headSize + 4 + 12
 	// maxSealed bounds what is read back: two parts of at most 256 KiB.
 	maxSealed = 1 << 19
 )
