@@ -1,10 +1,10 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
 	@cd demo && go run .
 
-test: setup test-go
+test: setup test-go test-fuzz
 	@$(MAKE) --no-print-directory -j2 test-e2e test-demo
 	@$(MAKE) --no-print-directory test-model
 
@@ -25,7 +25,7 @@ test-e2e:
 test-demo:
 	@cd demo && go vet ./... && go test -race ./...
 
-# A moment of fuzzing, so that no target is broken. go test has run the seeds.
+# A moment of fuzzing after all that was ever found to be interesting.
 test-fuzz:
 	@FUZZTIME=1000x nice tools/fuzz handler oauth session session/bolt session/redis >/dev/null || \
 		{ echo 'make fuzz tells more; the input that failed is in testdata/fuzz'; exit 1; }
@@ -39,7 +39,8 @@ lint:
 	@go vet ./...
 	@go tool -modfile=tools/lint/go.mod golangci-lint run ./...
 
-# Every parser of foreign bytes, FUZZTIME each (10m), one line a target.
+# Every parser of foreign bytes, FUZZTIME each (10m), one line a target. What it
+# finds is kept by tools/fuzz -keep.
 fuzz:
 	@tools/fuzz
 
@@ -51,6 +52,10 @@ vuln:
 # are the numbers of sessions, BENCHFLAGS=-gate the flags; -h lists them.
 bench:
 	@cd bench && go run ./proxy $(if $(SESSIONS),-sessions $(SESSIONS)) $(BENCHFLAGS)
+
+# What a million sessions take, in a file and in Redis. Half an hour, 13 GB of disk.
+bench-scale:
+	@cd bench && go run ./scale
 
 # What one instance does with a file and with a Redis of its own, as ratios.
 bench-stores:

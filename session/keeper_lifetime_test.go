@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -276,6 +277,35 @@ func TestStoreMayDropOnlyWhatIsOver(t *testing.T) {
 				t.Errorf("the store keeps it until %v, it ends at %v", item.Expires, s.End)
 			}
 			time.Sleep(time.Hour)
+		}
+	})
+}
+
+// TestManyComeBackAtOnce: their uses are written by a few, and all of them.
+func TestManyComeBackAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.longTokens()
+		var secrets []Secret
+		for range 3 * useWriters {
+			secret, _ := r.login()
+			secrets = append(secrets, secret)
+		}
+		time.Sleep(2 * touchMax)
+		r.store.setFault(func(op storeOp) storeFault { return storeFault{freeze: op == opReplace} })
+		before := runtime.NumGoroutine()
+		for _, secret := range secrets {
+			r.fresh(secret)
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > useWriters || n < useWriters/2 {
+			t.Errorf("%d goroutines wait for the store, want %d", n, useWriters)
+		}
+		r.store.healthy()
+		time.Sleep(5 * touchRetry)
+		for _, secret := range secrets {
+			if since := time.Since(r.stored(secret).seen); since > touchMax {
+				t.Fatalf("the use of %v ago is not written", since)
+			}
 		}
 	})
 }

@@ -15,6 +15,11 @@ type uses struct {
 	mu       sync.Mutex
 	noted    map[ID]*use
 	retrying bool
+	// due are those to be written now, by a few writers: many sessions may come
+	// back at once, and each writer waits for the store.
+	due     []ID
+	writers int
+	cleaned time.Time // when what is of no use any more was looked for
 }
 
 // use is the last use of one session.
@@ -22,7 +27,7 @@ type use struct {
 	at      time.Time
 	keeper  *Keeper
 	secret  Secret
-	busy    bool      // it is being written
+	busy    bool      // it is due, or being written
 	retryAt time.Time // not before, after a failure
 }
 
@@ -31,15 +36,18 @@ const (
 	// usesNoted bounds what a long outage of the store takes in memory. Beyond
 	// it, uses are not noted.
 	usesNoted = 1 << 18
+	// useWriters is as many writes as a store takes well at a time.
+	useWriters = 256
 )
 
-// note keeps a use until it is written, and reports whether it is time to try.
+// note keeps a use until it is written, and reports whether a writer is wanted.
 func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n := u.noted[id]
 	if n == nil {
-		if len(u.noted) >= usesNoted {
+		if len(u.noted) >= usesNoted && now.Sub(u.cleaned) > touchRetry {
+			u.cleaned = now
 			maps.DeleteFunc(u.noted, func(_ ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
 		}
 		if len(u.noted) >= usesNoted {
@@ -56,7 +64,38 @@ func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
 		return false
 	}
 	n.busy = true
+	u.due = append(u.due, id)
+	if u.writers == useWriters {
+		return false
+	}
+	u.writers++ // those there are are at work
 	return true
+}
+
+// next returns a use that is due. Without one the writer is done.
+func (u *uses) next() (id ID, n use, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for len(u.due) > 0 {
+		id, u.due = u.due[0], u.due[1:]
+		if found := u.noted[id]; found != nil {
+			return id, *found, true
+		}
+	}
+	u.due = nil
+	u.writers--
+	return ID{}, use{}, false
+}
+
+// write writes what is due.
+func (u *uses) write() {
+	for {
+		id, n, ok := u.next()
+		if !ok {
+			return
+		}
+		n.keeper.writeUse(id, n.secret, n.at)
+	}
 }
 
 // tried takes a use away that has been written, unless a later one came
@@ -99,16 +138,22 @@ func (u *uses) flush(v *Vault) {
 	for id, n := range u.noted {
 		if !n.busy {
 			n.busy = true
-			k, secret, at := n.keeper, n.secret, n.at
-			v.running.Go(func() { k.writeUse(id, secret, at) })
+			u.due = append(u.due, id)
 		}
+	}
+	for range min(len(u.due), useWriters-u.writers) {
+		u.writers++
+		v.running.Go(u.write)
 	}
 }
 
 // touch writes down that a session is used.
 func (k *Keeper) touch(id ID, secret Secret, now time.Time) {
-	if k.vault.uses.note(id, k, secret, now) {
-		k.vault.background(func() { k.writeUse(id, secret, now) })
+	u := &k.vault.uses
+	if u.note(id, k, secret, now) && !k.vault.background(u.write) {
+		u.mu.Lock()
+		u.writers-- // the vault is closed: what is due stays so
+		u.mu.Unlock()
 	}
 }
 

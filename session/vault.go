@@ -118,13 +118,15 @@ func (v *Vault) join(id ID, run func() (hot, error)) (*flight, *UnavailableError
 	return f, nil
 }
 
-// background runs f unless the vault is closed, and lets Close wait for it.
-func (v *Vault) background(f func()) {
+// background runs f unless the vault is closed, and lets Close wait for it. It
+// reports whether it does.
+func (v *Vault) background(f func()) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.closed {
 		v.running.Go(f)
 	}
+	return !v.closed
 }
 
 const (

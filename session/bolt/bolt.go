@@ -54,8 +54,9 @@ type Store struct {
 // that group or others can write is an error, except on Windows, and so is a
 // file that another process keeps open for longer than five seconds.
 //
-// After a crash of the process, opening reads the whole file to find its free
-// pages: seconds for a million sessions.
+// After a crash, opening reads the whole file to find its free pages: seconds for
+// a million sessions, and as long as the disk takes for that if the computer was
+// restarted too.
 func Open(path string) (*Store, error) {
 	db, err := openFile(path, openPrivate)
 	if err != nil {

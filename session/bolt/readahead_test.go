@@ -63,12 +63,16 @@ func TestReadAhead(t *testing.T) {
 
 func TestReadAheadStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &chunks{size: 1 << 40, slow: time.Second}
+		c := &chunks{size: 1 << 30, slow: time.Second}
 		stop := readAhead(c, c.size)
 		time.Sleep(10 * time.Second)
+		asked := time.Now()
 		stop()
 		if len(c.read()) == 0 {
 			t.Error("nothing was read")
+		}
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("it took %v to stop, want the time of one read at most", took)
 		}
 		stop = readAhead(c, c.size)
 		before := len(c.read())

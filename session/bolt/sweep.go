@@ -40,9 +40,7 @@ func (s *Store) sweepLoop() {
 // with the writes of others.
 func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	for handled := sweepLimit; handled == sweepLimit; {
-		if err := s.fetchDue(now); err != nil {
-			return fmt.Errorf("removing expired sessions: %w", err)
-		}
+		s.fetchDue(now)
 		err := s.write(ctx, func(tx *bbolt.Tx) (err error) {
 			handled, err = sweepStep(tx, now)
 			return err
@@ -56,23 +54,21 @@ func (s *Store) sweep(ctx context.Context, now time.Time) error {
 
 // fetchDue reads what the next step will look at. Items that expire were not
 // used for hours, so that it may have to come from the disk, one page after the
-// other: inside a transaction everybody who writes would wait for that.
-func (s *Store) fetchDue(now time.Time) error {
+// other: inside a transaction everybody who writes would wait for that. An error
+// meets the step itself.
+func (s *Store) fetchDue(now time.Time) {
 	var due []indexKey
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	_ = s.db.View(func(tx *bbolt.Tx) error {
 		due = dueEntries(tx, now)
 		return nil
 	})
-	// A view for each, as a view holds up the growth of the file.
 	for _, entry := range due {
-		if err == nil {
-			err = s.db.View(func(tx *bbolt.Tx) error {
-				fetch(tx, entry.id())
-				return nil
-			})
-		}
+		// A view for each, as a view holds up the growth of the file.
+		_ = s.db.View(func(tx *bbolt.Tx) error {
+			fetch(tx, entry.id())
+			return nil
+		})
 	}
-	return err
 }
 
 // fetch reads the pages that deleteItem changes, as far as they are easily
