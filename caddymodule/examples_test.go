@@ -10,8 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 

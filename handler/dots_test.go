@@ -48,10 +48,15 @@ func TestOpenByItsPath(t *testing.T) {
 
 // TestPathInAHeader: apps that take one for the path get none from nobody.
 func TestPathInAHeader(t *testing.T) {
-	g := newRig(t, plainOAuth, optional)
-	for _, name := range []string{"X-Original-Url", "X-Rewrite-Url"} {
-		if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
-			t.Errorf("%s: the app was asked %d times, with %q", name, a.passed, g.app.last()[name])
+	for how, option := range map[string]func(*setup){
+		"optional": optional,
+		"beside":   func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } },
+	} {
+		g := newRig(t, plainOAuth, option)
+		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url"} {
+			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
+				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.passed, g.app.last()[name])
+			}
 		}
 	}
 }

@@ -100,7 +100,7 @@ func (r *rig) login() (Secret, *family) {
 func (r *rig) id(secret Secret) ID { return r.config.Site.ID(secret) }
 
 // attach is Attach with an Attachment of its own.
-func attach(k *Keeper, ctx context.Context, s *Session) (context.Context, *Attachment) { //nolint:revive // reads like the method
+func attach(k *Keeper, ctx context.Context, s *Session) (context.Context, *Attachment) {
 	a := new(Attachment)
 	return k.Attach(ctx, s, a), a
 }

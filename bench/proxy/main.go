@@ -65,7 +65,7 @@ func parse(args []string) (options, error) {
 		return nil
 	})
 	flags.IntVar(&o.active, "active", 1000, "of the sessions, how many are in use")
-	flags.IntVar(&o.rounds, "rounds", 9, "rounds of the gate; the other loads have fewer")
+	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; the other loads have fewer")
 	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only, with 1 session: 16 requests at a time, and 1")
 	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
 	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
@@ -85,12 +85,13 @@ func parse(args []string) (options, error) {
 	return o, nil
 }
 
-// slot is how long a measurement takes.
+// slot is how long a measurement takes. Many short ones tell more than a few long
+// ones: what slows a machine down comes and goes by the second.
 func (o options) slot() time.Duration {
 	if o.quick {
 		return 300 * time.Millisecond
 	}
-	return 1500 * time.Millisecond
+	return 500 * time.Millisecond
 }
 
 // patience is how long the run may wait for a quiet machine and repeat slots,

@@ -102,7 +102,7 @@ func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
 
 // refreshes measures what becomes of requests while tokens are refreshed.
 func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report) error {
-	rounds, storms, crowd := max(o.rounds*5/7, 1), 3, 1000
+	rounds, storms, crowd := max(o.rounds/4, 1), 3, 1000
 	if o.quick {
 		rounds, storms, crowd = 1, 1, 200
 	}

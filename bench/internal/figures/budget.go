@@ -91,7 +91,7 @@ func (p promise) kept(median, limit float64) bool {
 
 // promises compares the run with the budget.
 func (r Report) promises(b *strings.Builder) {
-	b.WriteString("### Budget\n\n| | subject | limit | median (smallest–largest) | |\n|---|---|---:|---:|---|\n")
+	b.WriteString("### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
 	for _, p := range budget {
 		for _, subject := range r.Subjects(r.Gate) {
 			if subject == r.Anchor || subject == r.Twin {
@@ -105,7 +105,7 @@ func (r Report) promises(b *strings.Builder) {
 			if !p.kept(s.Median, limit) {
 				verdict = "**not kept**"
 			}
-			fmt.Fprintf(b, "| %s | %s | %g | "+p.format+" ("+p.format+"–"+p.format+") | %s |\n", p.what, subject, limit, s.Median, s.Min, s.Max, verdict)
+			fmt.Fprintf(b, "| %s | %s | %g | "+p.format+" ("+p.format+"–"+p.format+") | %s |\n", p.what, subject, limit, s.Median, s.Low, s.High, verdict)
 		}
 	}
 	b.WriteString("\n")

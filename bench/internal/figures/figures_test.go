@@ -36,7 +36,7 @@ func TestSpreadOf(t *testing.T) {
 		{[]float64{4, 1, 3, 2}, Spread{2.5, 1, 4, 4}},
 	} {
 		got := spreadOf(tc.values)
-		if !near(got.Median, tc.want.Median) || !near(got.Min, tc.want.Min) || !near(got.Max, tc.want.Max) || got.Rounds != tc.want.Rounds {
+		if !near(got.Median, tc.want.Median) || !near(got.Low, tc.want.Low) || !near(got.High, tc.want.High) || got.Rounds != tc.want.Rounds {
 			t.Errorf("%v: got %v, want %v", tc.values, got, tc.want)
 		}
 	}
@@ -55,14 +55,14 @@ func TestRatio(t *testing.T) {
 		slot("bolt", 4, 500, 0), // without an anchor
 	}}
 	got := r.Ratio(gate, "bolt", Slot.CPUPerRequest)
-	if !near(got.Median, 1.15) || !near(got.Min, 1.1) || !near(got.Max, 1.2) || got.Rounds != 2 {
+	if !near(got.Median, 1.15) || !near(got.Low, 1.1) || !near(got.High, 1.2) || got.Rounds != 2 {
 		t.Errorf("got %v", got)
 	}
 	if got := r.Difference(gate, "bolt", p50); !near(got.Median, 25) || got.Rounds != 2 {
 		t.Errorf("the difference is %v", got)
 	}
 	r.Noisy = true
-	if got := r.Ratio(gate, "bolt", Slot.CPUPerRequest); got.Rounds != 4 || !near(got.Max, 5) {
+	if got := r.Ratio(gate, "bolt", Slot.CPUPerRequest); got.Rounds != 4 || !near(got.High, 5) {
 		t.Errorf("with disturbed ones: %v", got)
 	}
 	if all, out := r.Left(); all != 10 || out != 2 {

@@ -6,7 +6,7 @@ const (
 	// nullCentre is how far from 1 the median of the anchor against itself may
 	// be.
 	nullCentre = 0.03
-	// nullWidth is how far apart the largest and the smallest may be.
+	// nullWidth is how far apart the quartiles may be.
 	nullWidth = 0.25
 )
 
@@ -29,8 +29,8 @@ func (r Report) Doubts() []string {
 	if null.Rounds > 0 && (null.Median < 1-nullCentre || null.Median > 1+nullCentre) {
 		doubts = append(doubts, fmt.Sprintf("the same program against itself takes %.3f times the CPU in the median; %.2f to %.2f would do", null.Median, 1-nullCentre, 1+nullCentre))
 	}
-	if null.Rounds > 0 && null.Max-null.Min > nullWidth {
-		doubts = append(doubts, fmt.Sprintf("the same program against itself takes %.2f to %.2f times the CPU; a range of %.2f would do", null.Min, null.Max, nullWidth))
+	if null.Rounds > 0 && null.High-null.Low > nullWidth {
+		doubts = append(doubts, fmt.Sprintf("the same program against itself takes %.2f to %.2f times the CPU in half of the rounds; a range of %.2f would do", null.Low, null.High, nullWidth))
 	}
 	return doubts
 }

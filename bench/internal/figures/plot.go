@@ -32,7 +32,7 @@ type bar struct {
 }
 
 // plot is an SVG with the CPU of each subject for a request, as a ratio to the
-// anchor's: the median as a bar, the smallest and the largest as whiskers.
+// anchor's: the median as a bar, the quartiles as whiskers.
 func (r Report) plot() string {
 	var groups []string
 	var bars [][]bar
@@ -44,7 +44,7 @@ func (r Report) plot() string {
 			if s.Rounds == 0 {
 				continue
 			}
-			most = max(most, s.Max)
+			most = max(most, s.High)
 			group = append(group, bar{label: subject, Spread: s, class: i % 3})
 		}
 		if len(group) > 0 {
@@ -67,7 +67,7 @@ func (r Report) plot() string {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-labelledby="title desc">`+"\n", plotWidth, height)
 	fmt.Fprintf(&b, "<title id=\"title\">%s</title>\n<desc id=\"desc\">%s</desc>\n<style>%s</style>\n", escape(title), escape(describe(groups, bars)), plotStyle)
 	fmt.Fprintf(&b, `<text class="title" x="10" y="24">%s</text>`+"\n", escape(title))
-	fmt.Fprintf(&b, `<text x="10" y="42">Bars: median of the rounds. Whiskers: smallest and largest. Shorter is better; 1 is plain Caddy.</text>`+"\n")
+	fmt.Fprintf(&b, `<text x="10" y="42">Bars: median of the rounds. Whiskers: quartiles. Shorter is better; 1 is plain Caddy.</text>`+"\n")
 	at := func(v float64) float64 { return plotLeft + v/most*(plotRight-plotLeft) }
 	axis(&b, most, step, height-28, at)
 	y := plotTop
@@ -109,8 +109,8 @@ func (one bar) draw(b *strings.Builder, y int, at func(float64) float64) {
 	middle := y + barHeight/2
 	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotLeft-8, y+10, escape(one.label))
 	fmt.Fprintf(b, `<rect class="s%d" x="%d" y="%d" width="%.1f" height="%d"/>`, one.class, plotLeft, y, at(one.Median)-plotLeft, barHeight)
-	fmt.Fprintf(b, `<path class="whisker" fill="none" d="M%.1f %dH%.1fM%.1f %dv6M%.1f %dv6"/>`, at(one.Min), middle, at(one.Max), at(one.Min), middle-3, at(one.Max), middle-3)
-	fmt.Fprintf(b, `<text x="%d" y="%d">%.3f (%.2f–%.2f)</text>`+"\n", plotRight+8, y+10, one.Median, one.Min, one.Max)
+	fmt.Fprintf(b, `<path class="whisker" fill="none" d="M%.1f %dH%.1fM%.1f %dv6M%.1f %dv6"/>`, at(one.Low), middle, at(one.High), at(one.Low), middle-3, at(one.High), middle-3)
+	fmt.Fprintf(b, `<text x="%d" y="%d">%.3f (%.2f–%.2f)</text>`+"\n", plotRight+8, y+10, one.Median, one.Low, one.High)
 }
 
 // describe says in words what the plot shows.
@@ -123,7 +123,7 @@ func describe(groups []string, bars [][]bar) string {
 			if j > 0 {
 				b.WriteString(",")
 			}
-			fmt.Fprintf(&b, " %s %.3f (%.2f to %.2f)", one.label, one.Median, one.Min, one.Max)
+			fmt.Fprintf(&b, " %s %.3f (%.2f to %.2f)", one.label, one.Median, one.Low, one.High)
 		}
 		b.WriteString(".")
 	}

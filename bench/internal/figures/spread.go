@@ -5,16 +5,17 @@ import (
 	"slices"
 )
 
-// A Spread sums up a figure of several rounds.
+// A Spread sums up a figure of several rounds: the median, and between which
+// values the middle half of the rounds is, or all of four and fewer.
 type Spread struct {
-	Median, Min, Max float64
-	Rounds           int
+	Median, Low, High float64
+	Rounds            int
 }
 
 // spreadOf sums up values; of none, all is NaN.
 func spreadOf(values []float64) Spread {
 	if len(values) == 0 {
-		return Spread{Median: math.NaN(), Min: math.NaN(), Max: math.NaN()}
+		return Spread{Median: math.NaN(), Low: math.NaN(), High: math.NaN()}
 	}
 	v := slices.Sorted(slices.Values(values))
 	half := len(v) / 2
@@ -22,7 +23,8 @@ func spreadOf(values []float64) Spread {
 	if len(v)%2 == 0 {
 		median = (v[half-1] + v[half]) / 2
 	}
-	return Spread{Median: median, Min: v[0], Max: v[len(v)-1], Rounds: len(v)}
+	outside := (len(v) - 1) / 4
+	return Spread{Median: median, Low: v[outside], High: v[len(v)-1-outside], Rounds: len(v)}
 }
 
 // Run is all that was measured.

@@ -16,7 +16,7 @@ func (r Report) table(doubts []string) string {
 		b.WriteString("\n")
 	}
 	fmt.Fprintf(&b, "%s\n\n", r.Machine)
-	fmt.Fprintf(&b, "× is the ratio to *%s* and + the difference to it, in the same round: median (smallest–largest). *%s* is the same program with the same configuration once more, "+
+	fmt.Fprintf(&b, "× is the ratio to *%s* and + the difference to it, in the same round: median (quartiles). *%s* is the same program with the same configuration once more, "+
 		"so how far it is from 1 is what the machine adds by itself. All subjects are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours. Other login proxies are not in this run.\n\n", r.Anchor, r.Twin, r.Anchor)
 	r.promises(&b)
 	for _, c := range r.Cells() {
@@ -79,17 +79,17 @@ func ratio(s Spread) string {
 	if s.Rounds == 0 {
 		return notMeasured
 	}
-	if s.Min == s.Max {
+	if s.Low == s.High {
 		return fmt.Sprintf("%.2f", s.Median)
 	}
-	return fmt.Sprintf("%.3f (%.2f–%.2f)", s.Median, s.Min, s.Max)
+	return fmt.Sprintf("%.3f (%.2f–%.2f)", s.Median, s.Low, s.High)
 }
 
 func difference(s Spread) string {
 	if s.Rounds == 0 {
 		return notMeasured
 	}
-	return fmt.Sprintf("%+.0f (%+.0f to %+.0f)", s.Median, s.Min, s.Max)
+	return fmt.Sprintf("%+.0f (%+.0f to %+.0f)", s.Median, s.Low, s.High)
 }
 
 func (r Report) refreshes(b *strings.Builder) {
