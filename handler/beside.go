@@ -13,7 +13,8 @@ func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next)
 	guard := &besideGuard{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
 	c := h.sortCookies(r)
 	stripCookies(r, &c)
-	stripPaths(r.Header.Del)
+	guard.stripPaths(r)
+	defer guard.restore()
 	err := next.ServeHTTP(guard, r)
 	guard.finish()
 	return err
@@ -24,6 +25,7 @@ func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next)
 // the requests of all that stand after it.
 type besideGuard struct {
 	cookieGuard
+	prepared
 	// cookies are the header's lines as they came.
 	cookies []string
 }

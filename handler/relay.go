@@ -95,11 +95,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 	p := &passage{guard: h.guardCookies(w, r)}
 	h.prepare(&p.prepared, r, c, nil)
 	defer p.restore()
-	stripPaths(func(name string) {
-		if r.Header[name] != nil {
-			p.set(name, nil)
-		}
-	})
+	p.stripPaths(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(r.Context(), r))
 	p.guard.finish()
 	return err
@@ -112,11 +108,15 @@ type passage struct {
 	prepared
 }
 
-// stripPaths names the headers that some apps take for the path, which was
+// stripPaths takes off the headers that some apps take for the path, which was
 // judged as it stands.
-func stripPaths(strip func(name string)) {
-	strip("X-Original-Url")
-	strip("X-Rewrite-Url")
+func (p *prepared) stripPaths(r *http.Request) {
+	p.header = r.Header
+	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
+		if r.Header[name] != nil {
+			p.set(name, nil)
+		}
+	}
 }
 
 // withoutTrailers is the request as the next handler gets it. Trailers are left
