@@ -93,6 +93,9 @@ func (v *Vault) forget(id ID) {
 
 // forgetEnd forgets an ended session when nothing can bring it back any more.
 func (k *Keeper) forgetEnd(id ID, entry *overlayEntry) {
+	// Once more: a request that began before the end may have read the record
+	// after it, while the deletion was under way.
+	k.vault.opened.forget(id)
 	entry.landed.Store(true)
 	time.AfterFunc(endedKept, func() { k.vault.overlay.remove(id, entry) })
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,7 @@ func (o *opened) session(k *Keeper, id ID, mark uint64) *Session {
 func newOpened(item Item, h hot) *opened {
 	h.token.bearer = bearer(h.token.value)
 	h.token.value = h.token.bearer[len(bearerScheme):] // one copy for both
+	h.claims = bytes.Clone(h.claims)                   // and not the whole plaintext that they are a part of
 	return &opened{hot: h, sealer: sealerOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
 }
 

@@ -101,6 +101,53 @@ func TestOpenedByOneInstance(t *testing.T) {
 	})
 }
 
+// TestOpenedWhileItEnds: a request that began before a logout reads the record
+// while its deletion is under way. Nobody is served that later, when this process
+// no longer remembers the end.
+func TestOpenedWhileItEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.store.faultOnce(opDelete, 1, storeFault{before: time.Second})
+		go func() {
+			time.Sleep(time.Second / 2)
+			_, _ = r.keeper.readOpened(t.Context(), r.id(secret), secret) // it has looked for an end before
+		}()
+		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(endedKept + time.Second)
+		r.gone(secret)
+	})
+}
+
+// TestOpenedBehindAUse: the writing of a use is reported to fail and lands all
+// the same. What is kept opened must not make each request write it again.
+func TestOpenedBehindAUse(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.longTokens()
+		secret, _ := r.login()
+		time.Sleep(2 * touchMax)
+		r.fresh(secret)
+		synctest.Wait()
+		id := r.id(secret)
+		stale, writes := r.vault.opened.get(id)
+		if stale == nil {
+			r.fresh(secret)
+			stale, writes = r.vault.opened.get(id)
+		}
+		// As it was before the use.
+		behind := &opened{hot: stale.hot, sealer: stale.sealer, version: stale.version - 1}
+		behind.hot.seen = behind.hot.seen.Add(-2 * touchMax)
+		r.vault.opened.put(id, behind, writes)
+		r.fresh(secret)
+		synctest.Wait()
+		r.fresh(secret)
+		if now, _ := r.vault.opened.get(id); now == nil || now == behind {
+			t.Error("what is behind the store is served for ever")
+		}
+	})
+}
+
 // TestOpenedAndAltered: what another hand has written into a shared store does
 // not open, also for who has opened what was there before.
 func TestOpenedAndAltered(t *testing.T) {

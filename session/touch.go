@@ -238,6 +238,9 @@ func (k *Keeper) tryWriteUse(ctx context.Context, id ID, secret Secret, at time.
 		}
 		return nil
 	}
+	// What made the request note its use may be behind what the store has, after a
+	// write that was reported to fail.
+	defer k.vault.opened.forget(id)
 	rec, err := k.readStored(ctx, id, secret)
 	if err != nil {
 		return readError(err)

@@ -155,10 +155,13 @@ func (v *Vault) checkIdle(ids []ID) {
 			if v.overlay.get(id) != nil || !v.uses.last(id).IsZero() {
 				continue // what is not written yet is recent
 			}
-			if end, err := v.idleEnd(id); err == nil && time.Now().Before(end) {
+			switch end, err := v.idleEnd(id); {
+			case err == nil && time.Now().Before(end):
 				v.live.used(id, end)
-			} else if err == nil || errors.Is(err, ErrNotFound) {
+			case err == nil, errors.Is(err, ErrNotFound):
 				v.live.end(id)
+			default:
+				return // all of them are looked at again
 			}
 		}
 	})
