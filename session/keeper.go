@@ -147,20 +147,25 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 		}
 		h.mark = mark
 	}
+	var use time.Time
 	if now.Sub(h.seen) >= k.touchEvery {
-		k.touch(id, secret, now)
+		use = now
 	}
-	if d == (demand{}) && h.opened != nil && h.token.usable(now) && !h.token.due(now) {
+	if d.other == "" && d != (demand{}) {
+		d.other = h.token.value
+	}
+	if h.token.due(now) || !d.met(&h.token, now) {
+		h.seen = now
+		return k.refreshed(ctx, id, secret, &h, d, use)
+	}
+	if !use.IsZero() {
+		k.touch(id, secret, use)
+	}
+	if d == (demand{}) && h.opened != nil {
 		return h.opened.session(k, id, h.mark), nil // of every proxied request
 	}
 	h.seen = now
-	if d.other == "" {
-		d.other = h.token.value
-	}
-	if d.met(&h.token, now) && !h.token.due(now) {
-		return k.session(id, &h), nil
-	}
-	return k.refreshed(ctx, id, secret, &h, d)
+	return k.session(id, &h), nil
 }
 
 // Peek returns the session of a secret without using it: its idle time runs

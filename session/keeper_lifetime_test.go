@@ -160,8 +160,8 @@ func TestUsesAreNotedOnceInAWhile(t *testing.T) {
 	})
 }
 
-// TestUseMeetsRefresh: a request notes its use and causes a refresh. Whichever
-// write is first, neither is lost.
+// TestUseMeetsRefresh: a use is being written while a request causes a refresh.
+// Whichever write is first, neither is lost.
 func TestUseMeetsRefresh(t *testing.T) {
 	for name, delay := range map[string]time.Duration{
 		"use first": 0, "refresh first": time.Second,
@@ -181,6 +181,7 @@ func TestUseMeetsRefresh(t *testing.T) {
 					}
 					return storeFault{}
 				})
+				r.keeper.touch(r.id(secret), secret, used)
 				r.fresh(secret)
 				time.Sleep(2 * time.Second)
 				r.wantStored(secret, f)

@@ -129,6 +129,7 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 				r.store.failing(opReplace)
 			}
 			access := r.fresh(secret).AccessToken
+			synctest.Wait() // until then they are the flight's, which gives them back
 			ended, err := r.keeper.End(t.Context(), secret, EndLogout)
 			if err != nil {
 				t.Fatal(err)
@@ -202,9 +203,9 @@ func TestLogoutsOfNobodyAreBounded(t *testing.T) {
 // refreshes.
 func TestLogoutElsewhere(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
-		inBubble(t, func(t *testing.T, r *rig) {
+		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = time.Second, time.Second, idTokens })
-			elsewhere := r.secondInstance()
+			elsewhere := r.keepers[1]
 			secret, _ := r.login()
 			r.due()
 			r.fresh(secret)

@@ -215,7 +215,7 @@ func TestWriteLandedThoughReportedFailed(t *testing.T) {
 // older and must not win, or a token is lost and refreshed once more.
 func TestRetryDoesNotUndoTheCommit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, 150*time.Millisecond })
+		r.server.set(func() { r.server.idTokens, r.server.judging = true, 200*time.Millisecond })
 		secret, f := r.login()
 		r.fresh(secret)
 		r.expired()
@@ -353,6 +353,7 @@ func TestRollbackEndsWithOneQuestion(t *testing.T) {
 		older, _ := r.store.item(id)
 		r.expired()
 		r.fresh(secret)
+		synctest.Wait()
 		r.store.put(id, older)
 		r.expired()
 		r.ended(secret, EndRejected)

@@ -325,6 +325,9 @@ func (m *instancesModel) recoverAll(t *rapid.T) {
 		for i, k := range m.each {
 			known, start := m.known(s), time.Now()
 			over := m.mayEnd(known, start)
+			m.mu.Lock()
+			s.asked = start
+			m.mu.Unlock()
 			got, err := k.Fresh(context.Background(), s.secret)
 			switch {
 			case err == nil:

@@ -40,10 +40,15 @@ const (
 	useWriters = 256
 )
 
-// note keeps a use until it is written, and reports whether a writer is wanted.
-func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
+// keep notes a use, which is written with something else.
+func (u *uses) keep(id ID, k *Keeper, secret Secret, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.noteLocked(id, k, secret, now)
+}
+
+// noteLocked notes a use and returns it, or nil if there are too many.
+func (u *uses) noteLocked(id ID, k *Keeper, secret Secret, now time.Time) *use {
 	n := u.noted[id]
 	if n == nil {
 		if len(u.noted) >= usesNoted && now.Sub(u.cleaned) > touchRetry {
@@ -51,7 +56,7 @@ func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
 			maps.DeleteFunc(u.noted, func(_ ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
 		}
 		if len(u.noted) >= usesNoted {
-			return false
+			return nil
 		}
 		if u.noted == nil {
 			u.noted = map[ID]*use{}
@@ -60,7 +65,15 @@ func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
 		u.noted[id] = n
 	}
 	n.at, n.keeper, n.secret = now, k, secret
-	if n.busy || now.Before(n.retryAt) {
+	return n
+}
+
+// note keeps a use until it is written, and reports whether a writer is wanted.
+func (u *uses) note(id ID, k *Keeper, secret Secret, now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.noteLocked(id, k, secret, now)
+	if n == nil || n.busy || now.Before(n.retryAt) {
 		return false
 	}
 	n.busy = true
@@ -157,6 +170,30 @@ func (k *Keeper) touch(id ID, secret Secret, now time.Time) {
 	}
 }
 
+// touchAfter follows a refresh, which has written down a use at a time, or none
+// if that is zero: what was noted meanwhile and is later is still to be written.
+func (k *Keeper) touchAfter(id ID, written time.Time) {
+	if at, secret, wanted := k.vault.uses.after(id, written, k.touchEvery); wanted {
+		k.touch(id, secret, at)
+	}
+}
+
+// after returns a noted use that nobody writes, if it is that much later than
+// the one which was written; if not, it is forgotten.
+func (u *uses) after(id ID, written time.Time, every time.Duration) (at time.Time, secret Secret, wanted bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.noted[id]
+	if n == nil || n.busy {
+		return at, secret, false
+	}
+	if n.at.Sub(written) < every {
+		delete(u.noted, id)
+		return at, secret, false
+	}
+	return n.at, n.secret, true
+}
+
 func (k *Keeper) writeUse(id ID, secret Secret, at time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
@@ -178,11 +215,12 @@ func (k *Keeper) writeUse(id ID, secret Secret, at time.Time) {
 // not used again: another instance judges by what is written.
 func (v *Vault) retryUses() {
 	v.uses.mu.Lock()
-	defer v.uses.mu.Unlock()
-	if v.uses.retrying {
+	retrying := v.uses.retrying
+	v.uses.retrying = true
+	v.uses.mu.Unlock() // before the vault's, which a flight that begins has
+	if retrying {
 		return
 	}
-	v.uses.retrying = true
 	v.background(func() {
 		for pending := true; pending; {
 			select {

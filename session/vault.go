@@ -72,14 +72,6 @@ func (v *Vault) Close(ctx context.Context) error {
 	}
 }
 
-// flight is one refresh under way. Its results are written before done is
-// closed.
-type flight struct {
-	done chan struct{}
-	hot  hot
-	err  error
-}
-
 // pause keeps refreshes of one session back after a failure.
 type pause struct {
 	until    time.Time
@@ -87,35 +79,6 @@ type pause struct {
 	err      *UnavailableError
 	// unanswered: a refresh token was sent, and nobody knows what became of it.
 	unanswered bool
-}
-
-// join returns the session's flight, and starts one with run if there is none.
-// During a pause, or when the vault is closed, it starts none and returns the
-// reason instead.
-func (v *Vault) join(id ID, run func() (hot, error)) (*flight, *UnavailableError) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if f := v.flights[id]; f != nil {
-		return f, nil
-	}
-	if v.closed {
-		return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
-	}
-	if p, ok := v.pauses[id]; ok {
-		if left := time.Until(p.until); left > 0 {
-			return nil, &UnavailableError{RetryAfter: left, Misconfigured: p.err.Misconfigured, Err: p.err.Err}
-		}
-	}
-	f := &flight{done: make(chan struct{})}
-	v.flights[id] = f
-	v.running.Go(func() {
-		f.hot, f.err = run()
-		v.mu.Lock()
-		delete(v.flights, id)
-		v.mu.Unlock()
-		close(f.done)
-	})
-	return f, nil
 }
 
 // background runs f unless the vault is closed, and lets Close wait for it. It

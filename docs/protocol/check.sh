@@ -49,6 +49,7 @@ runs() {
 	row pause-relogin     witness -DN=2 -DPAUSE=1 "-DWITNESS='(gone&&anyStall)'"
 	row lost-relogin      witness -DN=2 -DLOST=1 "-DWITNESS='(gone&&anyLost)'"
 	row lost-survived     witness -DN=2 -DLOST=1 "-DWITNESS='(at==1&&anyLost)'"
+	row crash-unwritten   witness -DN=2 -DCRASH=1 "-DWITNESS='(gone&&anyCrash&&judged[1]&&at==0)'"
 	row late-merged       witness -DN=2 -DLATE=1 -DTOUCH=1 "-DWITNESS='(lates==0&&touches==0&&at==1&&lease==0)'"
 	row logout-in-flight  witness -DN=2 -DLOGOUT=1 "-DWITNESS='(loggedOut&&net[0]==Granted)'"
 
@@ -63,6 +64,8 @@ runs() {
 	row show-unjudged     'judged[hat[i]]' -DN=2 -DSHOW_UNJUDGED
 	row no-memory         'anyCrash'       -DN=2 -DNO_MEMORY -DOUTAGE=1
 	row memory-blind      '!(loggedOut)'   -DN=2 -DMEMORY_BLIND -DOUTAGE=1 -DLOGOUT=1
+	row early-unjudged    'judged[hrot[i]]' -DN=2 -DEARLY_UNJUDGED
+	row early-blind       '!(loggedOut)'   -DN=2 -DEARLY_BLIND -DLOGOUT=1
 	row release-early     'anyCrash'       -DN=2 -DRELEASE_EARLY -DOUTAGE=1
 	row lease-ttl         'net[k]!='       -DN=2 -DLEASE_TTL -DOUTAGE=1
 	row end-any           'stalled[i]'     -DN=2 -DEND_ANY -DPAUSE=1

@@ -198,7 +198,7 @@ inline commit(i, a, then, otherwise) {
 }
 
 /* A refresh token is sent and the next is not committed. */
-#define atRisk(i) (net[i] == Sent || net[i] == Granted || pc[i] == Commit1 || (unlanded[i] && rot < hrot[i]))
+#define atRisk(i) (net[i] == Sent || net[i] == Granted || pc[i] == Commit1 || ((unlanded[i] || pc[i] == Commit2) && rot < hrot[i]))
 
 /* An owner in Send has just seen its beat arrive, and sends before the lease can
    be taken, unless it stands still there. */
@@ -312,6 +312,10 @@ end:	do
 		commit(i, hat[i], Judge, Judge)
 #endif
 		}
+	/* If it is judged at once, one commit is enough. */
+	:: atomic { runs(i) && pc[i] == Commit1 -> judged[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
+	:: atomic { runs(i) && pc[i] == Commit1 && foreigns > 0 && reach(i) ->
+		foreigns--; foreign = true; gone = true; rot = 0; at = 0; changed(); forget(i); pc[i] = Release }
 	:: atomic { runs(i) && pc[i] == Judge -> judged[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
 	:: atomic { runs(i) && pc[i] == Judge && foreigns > 0 && reach(i) ->
 		foreigns--; foreign = true; gone = true; rot = 0; at = 0; changed(); forget(i); pc[i] = Release }
@@ -322,6 +326,16 @@ end:	do
 		commit(i, hat[i], Release, Idle)
 #endif
 		}
+	/* Requests that wait need not wait for the commit, if the session is there.
+	   They could come for ever, which is no progress. */
+#ifdef EARLY_UNJUDGED
+	:: atomic { runs(i) && pc[i] == Judge && reach(i) && !gone -> assert(judged[hrot[i]]) }
+#endif
+#ifdef EARLY_BLIND
+	:: atomic { runs(i) && pc[i] == Commit2 -> serve(i); assert(!loggedOut) }
+#elif !defined(LIVE)
+	:: atomic { runs(i) && pc[i] == Commit2 && reach(i) && !gone -> serve(i); assert(!loggedOut) }
+#endif
 	:: atomic { runs(i) && pc[i] == Land -> commit(i, hat[i], Release, Idle) }
 
 	:: atomic { runs(i) && pc[i] == Release ->

@@ -1,0 +1,119 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// judgeAtOnce is how long a rotated refresh token may stay unwritten while the
+// ID token beside it is judged. That takes a millisecond where the server's keys
+// are at hand, and one write is then enough for both.
+const judgeAtOnce = 50 * time.Millisecond
+
+// accept commits new tokens. Those who wait are told of them as soon as they are
+// judged: what a crash loses before they are written is lost either way.
+func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error) {
+	obtained := time.Now()
+	next := *rec
+	next.rotation++
+	next.rotates = t.RefreshToken != "" && t.RefreshToken != rec.refreshToken
+	if t.RefreshToken != "" {
+		next.refreshToken, next.refreshExpires = t.RefreshToken, t.RefreshExpires
+	}
+	var issued time.Time
+	if t.IDToken != "" {
+		v, err := r.judge(ctx, &next, t)
+		if err == nil {
+			issued, err = r.identify(ctx, &next, t, v)
+		}
+		if err != nil {
+			return r.adopt(ctx, err, t)
+		}
+	}
+	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
+	next.token.rest = rec.token.rest
+	if next.sid == rec.sid {
+		r.flight.tell(next.hot)
+	}
+	if err := r.commit(ctx, r.id, r.secret, &next); err != nil {
+		return r.adopt(ctx, err, t)
+	}
+	if next.sid != rec.sid {
+		if err := r.endIfRenamed(ctx, &next, issued); err != nil {
+			return hot{}, err
+		}
+	}
+	r.vault.resume(r.id)
+	r.Observe(Event{Kind: EventRefreshed, ID: r.id})
+	return next.hot, nil
+}
+
+// verdict is what became of an ID token.
+type verdict struct {
+	who Identity
+	err error
+}
+
+// judge has the ID token judged. That may need the network: a rotated refresh
+// token does not wait for it, but is committed beside the old access token, so
+// that the session can refresh again whatever happens then. The error is that
+// of this commit.
+func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (verdict, error) {
+	known := Identity{Subject: next.subject, SID: next.sid, Nonce: next.nonce, Claims: next.claims}
+	judged := make(chan verdict, 1)
+	go func() {
+		who, err := r.Refresher.Identify(ctx, known, t)
+		judged <- verdict{who: who, err: err}
+	}()
+	if next.rotates {
+		timer := time.NewTimer(judgeAtOnce)
+		defer timer.Stop()
+		select {
+		case v := <-judged:
+			return v, nil
+		case <-timer.C:
+		}
+		if err := r.commit(ctx, r.id, r.secret, next); err != nil {
+			return verdict{}, err
+		}
+		// The next commit is newer than this one, also for a retry of this one
+		// that is still on its way.
+		next.rotation++
+	}
+	return <-judged, nil
+}
+
+// identify takes over a refreshed ID token and returns when it was issued. One
+// that is wrong ends the session: the access token beside it may be somebody
+// else's.
+func (r *refresh) identify(ctx context.Context, next *record, t Tokens, v verdict) (issued time.Time, err error) {
+	switch {
+	case v.err == nil:
+		next.idToken, next.sid, next.claims = t.IDToken, v.who.SID, v.who.Claims
+		return v.who.IssuedAt, nil
+	case errors.Is(v.err, ErrIdentityChanged):
+		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Malformed, Err: v.err})
+		return time.Time{}, r.finish(ctx, r.id, EndIdentityChanged)
+	default:
+		r.Observe(Event{Kind: EventIDTokenKept, ID: r.id, Err: v.err})
+		return time.Time{}, nil
+	}
+}
+
+// endIfRenamed ends a session that got another `sid` with a refresh if the
+// server has logged that out meanwhile: the logout did not find it.
+func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Time) error {
+	tags, err := r.site.tags(next)
+	if err == nil {
+		err = r.endIfLoggedOut(ctx, r.id, Identity{IssuedAt: issued}, tags)
+	}
+	switch {
+	case errors.Is(err, errLoggedOut):
+		return &EndedError{Reason: EndBackchannel}
+	case err != nil:
+		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("looking for a logout: %w", err)}
+	}
+	return nil
+}

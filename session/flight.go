@@ -1,0 +1,97 @@
+package session
+
+import (
+	"errors"
+	"time"
+)
+
+// flight is one refresh under way, for all who want it.
+type flight struct {
+	// told is closed when there is something to know: new tokens that have been
+	// judged and are being written (early), or the result.
+	told  chan struct{}
+	early *hot
+	// done is closed when nothing is left to do, and another flight can begin.
+	// Then hot and err are set.
+	done chan struct{}
+	hot  hot
+	err  error
+}
+
+// tell lets those go on who wait, while the tokens are being written.
+func (f *flight) tell(h hot) {
+	f.early = &h
+	close(f.told)
+}
+
+func (f *flight) land(h hot, err error) {
+	f.hot, f.err = h, err
+	if f.early == nil {
+		close(f.told)
+	}
+	close(f.done)
+}
+
+// hasTold reports whether who wants to know something need not wait.
+func (f *flight) hasTold() bool {
+	select {
+	case <-f.told:
+		return true
+	default:
+		return false
+	}
+}
+
+// join returns the session's flight, and starts one if there is none. During a
+// pause, or when the vault is closed, it starts none and returns the reason
+// instead. The use of the session, if there is one to be written down, is
+// noted, and written with the new tokens; without a flight, at once.
+func (k *Keeper) join(id ID, secret Secret, d demand, use time.Time) (*flight, *UnavailableError) {
+	f, paused := k.joinOrStart(id, secret, d, use)
+	if paused != nil && !use.IsZero() {
+		k.touch(id, secret, use)
+	}
+	return f, paused
+}
+
+func (k *Keeper) joinOrStart(id ID, secret Secret, d demand, use time.Time) (*flight, *UnavailableError) {
+	v := k.vault
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f := v.flights[id]
+	if f == nil {
+		if v.closed {
+			return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
+		}
+		if p, ok := v.pauses[id]; ok {
+			if left := time.Until(p.until); left > 0 {
+				return nil, &UnavailableError{RetryAfter: left, Misconfigured: p.err.Misconfigured, Err: p.err.Err}
+			}
+		}
+		f = &flight{told: make(chan struct{}), done: make(chan struct{})}
+		v.flights[id] = f
+		r := refresh{Keeper: k, flight: f, id: id, secret: secret, demand: d, asked: time.Now()}
+		v.running.Go(r.fly)
+	}
+	if !use.IsZero() {
+		v.uses.keep(id, k, secret, use)
+	}
+	return f, nil
+}
+
+// fly is the whole of a flight.
+func (r *refresh) fly() {
+	h, err := r.run()
+	r.vault.mu.Lock()
+	delete(r.vault.flights, r.id)
+	r.vault.mu.Unlock()
+	r.flight.land(h, err)
+	switch {
+	case err == nil:
+		r.touchAfter(r.id, h.seen)
+	case errors.Is(err, ErrNoSession):
+		r.vault.uses.forget(r.id)
+	default:
+		r.touchAfter(r.id, time.Time{})
+	}
+}
