@@ -40,8 +40,10 @@ func newHTTPClient(roots *x509.CertPool) *http.Client {
 			ForceAttemptHTTP2:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConns:           32,
-			MaxIdleConnsPerHost:    16,
+			// As many as are in use when many sessions come back at once: a
+			// connection for each refresh costs more than the refresh.
+			MaxIdleConns:        256,
+			MaxIdleConnsPerHost: 256,
 			// Shorter than the keep-alive of common servers and firewalls: a
 			// grant sent into a dead connection is a grant without an answer.
 			IdleConnTimeout: 30 * time.Second,

@@ -2,7 +2,7 @@
 // in a file (bolt) and in Redis, against plain Caddy with reverse_proxy alone,
 // in turns in one run.
 //
-//	go run ./proxy [-quick] [-gate] [-sessions 1,10000] [-out results]
+//	go run ./proxy [-quick] [-gate] [-storms 5] [-sessions 1,10000] [-out results]
 //
 // It writes a table (table.md), a plot (plot.svg) and all figures (raw.json),
 // and prints the table. What counts are the ratios, as the absolute figures are
@@ -33,6 +33,7 @@ type options struct {
 	active   int
 	rounds   int
 	gateOnly bool
+	storms   int
 	quick    bool
 	force    bool
 	out      string
@@ -67,6 +68,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.active, "active", 1000, "of the sessions, how many are in use")
 	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; the other loads have fewer")
 	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only, with 1 session: 16 requests at a time, and 1")
+	flags.IntVar(&o.storms, "storms", 0, "measure only that many storms of refreshes with each store, and print them")
 	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
 	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
 	flags.StringVar(&o.out, "out", "results", "directory for the table, the plot and the figures")
@@ -76,7 +78,7 @@ func parse(args []string) (options, error) {
 	if o.sessions == nil {
 		o.sessions = []int{1, 10_000}
 	}
-	if o.gateOnly {
+	if o.gateOnly || o.storms > 0 {
 		o.sessions = []int{1}
 	}
 	if o.quick {

@@ -40,6 +40,10 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("with %d sessions: %w", sessions, err)
 		}
 	}
+	if o.storms > 0 {
+		fmt.Print(report.StormTable())
+		return nil
+	}
 	return report.Write(o.out, o.force)
 }
 
@@ -56,6 +60,9 @@ func stage(ctx context.Context, o options, exe string, sessions int, patience *t
 	}
 	defer unpin()
 	b := &bench{Fleet: f, watch: watch, slot: o.slot(), patience: patience}
+	if o.storms > 0 {
+		return b.stormsOf(ctx, o.storms, stormSessions, report)
+	}
 	if !o.gateOnly {
 		sizes, err := b.sizes(ctx)
 		if err != nil {
@@ -102,7 +109,7 @@ func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
 
 // refreshes measures what becomes of requests while tokens are refreshed.
 func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report) error {
-	rounds, storms, crowd := max(o.rounds/4, 1), 3, 1000
+	rounds, storms, crowd := max(o.rounds/4, 1), 3, stormSessions
 	if o.quick {
 		rounds, storms, crowd = 1, 1, 200
 	}
@@ -115,11 +122,24 @@ func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report
 			return err
 		}
 		report.Refreshing = append(report.Refreshing, run)
-		hit, err := b.storm(ctx, s, crowd, storms)
-		if err != nil {
-			return err
+	}
+	return b.stormsOf(ctx, storms, crowd, report)
+}
+
+// stormsOf brings storms over each store, in turns.
+func (b *bench) stormsOf(ctx context.Context, storms, sessions int, report *figures.Report) error {
+	for round := range storms {
+		for _, s := range b.Subjects {
+			if !s.LogsIn() {
+				continue
+			}
+			hit, err := b.storm(ctx, s, sessions)
+			if err != nil {
+				return err
+			}
+			report.Storms = append(report.Storms, hit)
+			progress(fmt.Sprintf("%s, storm of refreshes: round %d of %d", s.Name, round+1, storms))
 		}
-		report.Storms = append(report.Storms, hit...)
 	}
 	return nil
 }

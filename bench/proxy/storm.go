@@ -18,31 +18,29 @@ const shortLife = 2 * time.Second
 // stormTime is the time within which the requests of a storm come.
 const stormTime = time.Second
 
+// stormSessions is how many sessions expire at once.
+const stormSessions = 1000
+
 // storm asks, within a second, for many sessions whose tokens have all expired. Every
 // answer has to be the app's.
-func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions, rounds int) ([]figures.Storm, error) {
+func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions int) (figures.Storm, error) {
 	defer b.SetIssuer(longLife, 0)
-	var storms []figures.Storm
-	for round := range rounds {
-		b.SetIssuer(shortLife, 0)
-		crowd := *s
-		var err error
-		if crowd.Cookies, err = b.Login(ctx, s, sessions); err != nil {
-			return nil, err
-		}
-		rest(ctx, shortLife)
-		if _, err := b.watch.AwaitQuiet(ctx, figures.RepeatAbove, time.Second); err != nil {
-			return nil, err
-		}
-		b.SetIssuer(longLife, issuerLatency)
-		storm, err := b.strike(ctx, s, target(figures.Cell{Size: 200}, &crowd))
-		if err != nil {
-			return nil, fmt.Errorf("%s, storm of refreshes: %w", s.Name, err)
-		}
-		storms = append(storms, storm)
-		progress(fmt.Sprintf("%s, storm of refreshes: round %d of %d", s.Name, round+1, rounds))
+	b.SetIssuer(shortLife, 0)
+	crowd := *s
+	var err error
+	if crowd.Cookies, err = b.Login(ctx, s, sessions); err != nil {
+		return figures.Storm{}, err
 	}
-	return storms, nil
+	rest(ctx, shortLife)
+	if _, err := b.watch.AwaitQuiet(ctx, figures.RepeatAbove, time.Second); err != nil {
+		return figures.Storm{}, err
+	}
+	b.SetIssuer(longLife, issuerLatency)
+	storm, err := b.strike(ctx, s, target(figures.Cell{Size: 200}, &crowd))
+	if err != nil {
+		return storm, fmt.Errorf("%s, storm of refreshes: %w", s.Name, err)
+	}
+	return storm, nil
 }
 
 // strike asks for all sessions, whose tokens have expired, and then again while

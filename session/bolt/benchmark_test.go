@@ -26,7 +26,7 @@ func BenchmarkView(b *testing.B) {
 	}
 	item := session.Item{Version: 1, Expires: time.Now().Add(24 * time.Hour), Value: make([]byte, 3000)}
 	for n := 0; n < items; n += 1000 {
-		err := s.write(b.Context(), func(tx *bbolt.Tx) error {
+		err := s.write(b.Context(), s.writes, func(tx *bbolt.Tx) error {
 			for i := n; i < n+1000; i++ {
 				if err := putItem(tx, id(i), encodeItem(item)); err != nil {
 					return err

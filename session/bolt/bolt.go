@@ -41,8 +41,9 @@ var errClosed = errors.New("session store is closed")
 
 // Store is a [session.Store] in a bbolt file.
 type Store struct {
-	db     *bbolt.DB
-	writes chan *write
+	db       *bbolt.DB
+	writes   chan *write
+	replaces chan *write // for which nobody waits
 
 	quit       chan struct{}  // closed when Close begins
 	background sync.WaitGroup // the goroutines that write
@@ -67,9 +68,10 @@ func Open(path string) (*Store, error) {
 
 func newStore(db *bbolt.DB) *Store {
 	s := &Store{
-		db:     db,
-		writes: make(chan *write),
-		quit:   make(chan struct{}),
+		db:       db,
+		writes:   make(chan *write),
+		replaces: make(chan *write),
+		quit:     make(chan struct{}),
 	}
 	s.close = sync.OnceValue(s.shutDown)
 	s.background.Go(s.commitLoop)
@@ -122,7 +124,7 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 // happen.
 func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
 	encoded, tags := encodeItem(item), encodeTags(item.Tags)
-	return s.write(ctx, func(tx *bbolt.Tx) error {
+	return s.write(ctx, s.writes, func(tx *bbolt.Tx) error {
 		_, found, err := lookup(tx, id, time.Now())
 		if err != nil {
 			return err
@@ -144,7 +146,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 // happen.
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	encoded, tags := encodeItem(item), encodeTags(item.Tags)
-	return s.write(ctx, func(tx *bbolt.Tx) error {
+	return s.write(ctx, s.replaces, func(tx *bbolt.Tx) error {
 		old, found, err := lookup(tx, id, time.Now())
 		if err != nil {
 			return err
@@ -163,7 +165,7 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 // Delete implements [session.Store]. If ctx ends first, the item may still be
 // deleted.
 func (s *Store) Delete(ctx context.Context, id session.ID) error {
-	return s.write(ctx, func(tx *bbolt.Tx) error {
+	return s.write(ctx, s.writes, func(tx *bbolt.Tx) error {
 		if _, _, err := lookup(tx, id, time.Now()); err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func TestDamagedItemIsMissing(t *testing.T) {
 		id := session.ID{1}
 		mustCreate(t, s, id, newItem(1, time.Hour))
 		damage := func() {
-			err := s.write(t.Context(), func(tx *bbolt.Tx) error { return putItem(tx, id, make([]byte, size)) })
+			err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error { return putItem(tx, id, make([]byte, size)) })
 			if err != nil {
 				t.Fatal(err)
 			}

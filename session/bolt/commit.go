@@ -3,12 +3,22 @@ package bolt
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-// maxBatch bounds how many writes share one transaction.
-const maxBatch = 256
+const (
+	// maxBatch bounds how many writes share one transaction.
+	maxBatch = 256
+	// replaceEvery spaces transactions in which only items are replaced, when
+	// several come at a time. Nobody waits for those: the process has the new
+	// tokens in memory. A flush costs more than what is flushed, and on a
+	// machine with one CPU Go runs little else while it waits for the disk: when
+	// a thousand sessions were refreshed in a second, requests waited for that
+	// second.
+	replaceEvery = 50 * time.Millisecond
+)
 
 // write is a change that waits for its turn.
 type write struct {
@@ -16,20 +26,21 @@ type write struct {
 	done  chan error // buffered: the committer never waits for a caller
 }
 
-// write lets the committer apply a change and returns when it is on disk.
+// write lets the committer apply a change, which it takes from one of the
+// channels, and returns when it is on disk.
 // Callers that come while a transaction is being written share the next one:
 // the disk's flush is the cost of a write, and one flush serves them all.
 //
 // An error of apply is the answer to this caller alone. The transaction goes
 // on, for the sake of the others, so apply must not fail after it changed an
 // item.
-func (s *Store) write(ctx context.Context, apply func(*bbolt.Tx) error) error {
+func (s *Store) write(ctx context.Context, turn chan<- *write, apply func(*bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing session: %w", err)
 	}
 	w := &write{apply: apply, done: make(chan error, 1)}
 	select {
-	case s.writes <- w:
+	case turn <- w:
 	case <-s.quit:
 		return errClosed
 	case <-ctx.Done():
@@ -46,12 +57,22 @@ func (s *Store) write(ctx context.Context, apply func(*bbolt.Tx) error) error {
 // commitLoop is the only writer of the file. It answers every write that it
 // received, also after quit.
 func (s *Store) commitLoop() {
+	replaces, spaced := s.replaces, (<-chan time.Time)(nil)
 	for {
+		var first *write
 		select {
-		case first := <-s.writes:
-			s.commit(s.gather(first))
+		case first = <-s.writes:
+		case first = <-replaces:
+		case <-spaced:
+			replaces, spaced = s.replaces, nil
+			continue
 		case <-s.quit:
 			return
+		}
+		batch := s.gather(first)
+		s.commit(batch)
+		if len(batch) > 1 {
+			replaces, spaced = nil, time.After(replaceEvery)
 		}
 	}
 }
@@ -62,6 +83,8 @@ func (s *Store) gather(first *write) []*write {
 	for len(batch) < maxBatch {
 		select {
 		case w := <-s.writes:
+			batch = append(batch, w)
+		case w := <-s.replaces:
 			batch = append(batch, w)
 		default:
 			return batch

@@ -19,7 +19,7 @@ func holdCommitter(t *testing.T, s *Store) (release func()) {
 	synctest.Wait() // for the sweep at Open
 	held := make(chan struct{})
 	go func() {
-		if err := s.write(context.Background(), func(*bbolt.Tx) error { <-held; return nil }); err != nil {
+		if err := s.write(context.Background(), s.writes, func(*bbolt.Tx) error { <-held; return nil }); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -111,7 +111,7 @@ func TestWriterStopsWaiting(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		leave := make(chan struct{})
-		err = s.write(ctx, func(tx *bbolt.Tx) error {
+		err = s.write(ctx, s.writes, func(tx *bbolt.Tx) error {
 			<-leave
 			return putItem(tx, session.ID{2}, encodeItem(newItem(1, time.Hour)))
 		})
@@ -134,7 +134,7 @@ func TestCloseWaitsForTakenWrite(t *testing.T) {
 		leave := make(chan struct{})
 		written, closed := make(chan error, 1), make(chan error, 1)
 		go func() {
-			written <- s.write(t.Context(), func(tx *bbolt.Tx) error {
+			written <- s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 				<-leave
 				return putItem(tx, session.ID{1}, encodeItem(newItem(1, time.Hour)))
 			})

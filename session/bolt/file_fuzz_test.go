@@ -33,7 +33,7 @@ func FuzzEntries(f *testing.F) {
 		if len(value) > 4096 || len(index) == 0 || len(index) > 4096 {
 			return
 		}
-		err := s.write(t.Context(), func(tx *bbolt.Tx) error {
+		err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 			return errors.Join(tx.Bucket(itemsBucket).Put(id[:], value), tx.Bucket(indexBucket).Put(index, nil))
 		})
 		if err != nil {

@@ -268,7 +268,7 @@ func TestDamagedPage(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	var leaf int
-	err := s.write(t.Context(), func(tx *bbolt.Tx) error {
+	err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 		for i := range 200 {
 			id, item := session.ID{byte(i)}, newItem(1, time.Hour)
 			item.Value = make([]byte, 200)

@@ -41,7 +41,7 @@ func (s *Store) sweepLoop() {
 func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	for handled := sweepLimit; handled == sweepLimit; {
 		s.fetchDue(now)
-		err := s.write(ctx, func(tx *bbolt.Tx) (err error) {
+		err := s.write(ctx, s.writes, func(tx *bbolt.Tx) (err error) {
 			handled, err = sweepStep(tx, now)
 			return err
 		})

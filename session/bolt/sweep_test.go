@@ -49,7 +49,7 @@ func TestSweep(t *testing.T) {
 	if err := s.Delete(t.Context(), deleted); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.write(t.Context(), func(tx *bbolt.Tx) error { return putItem(tx, damaged, nil) }); err != nil {
+	if err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error { return putItem(tx, damaged, nil) }); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
@@ -76,7 +76,7 @@ func TestSweepIsBounded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := open(t, newPath(t))
 			synctest.Wait() // for the sweep at Open
-			err := s.write(t.Context(), func(tx *bbolt.Tx) error {
+			err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 				for i := range tt.items {
 					id, item := session.ID{byte(i), byte(i >> 8)}, newItem(1, time.Hour)
 					// Every other one lives on: moving is work too.

@@ -84,7 +84,7 @@ func TestFileOfTheFirstRelease(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
-	err := s.write(t.Context(), func(tx *bbolt.Tx) error {
+	err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 		if err := tx.DeleteBucket(tagsBucket); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package figures
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -112,18 +113,27 @@ func (r Report) refreshes(b *strings.Builder) {
 	b.WriteString("\n")
 }
 
+// StormTable is the part of the table that has the storms, by subject.
+func (r Report) StormTable() string {
+	var b strings.Builder
+	r.storms(&b)
+	return b.String()
+}
+
 func (r Report) storms(b *strings.Builder) {
 	if len(r.Storms) == 0 {
 		return
 	}
 	b.WriteString("### All tokens expire in one second\n\nEvery session is asked for once, within a second, when its token has expired; all requests were answered. As many requests with good tokens stand beside them.\n\n")
 	b.WriteString("| | sessions | server's latency ms | its p99 ms | p50 ms | p99 ms | slowest ms | p99 ms, good tokens | other processes |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
-	for _, s := range r.Storms {
+	for _, s := range slices.SortedStableFunc(slices.Values(r.Storms), bySubject) {
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f %% |\n", s.Subject, thousands(s.Sessions), milliseconds(s.Latency), milliseconds(s.IssuerP99),
 			milliseconds(s.P50), milliseconds(s.P99), milliseconds(s.Max), milliseconds(s.CrowdP99), 100*s.Strangers)
 	}
 	b.WriteString("\n")
 }
+
+func bySubject(a, b Storm) int { return strings.Compare(a.Subject, b.Subject) }
 
 func (r Report) sizes(b *strings.Builder) {
 	if len(r.Sizes) == 0 {
