@@ -24,9 +24,9 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	}
 	var issued time.Time
 	if t.IDToken != "" {
-		v, err := r.judge(ctx, &next, t)
+		who, verdict, err := r.judge(ctx, &next, t)
 		if err == nil {
-			issued, err = r.identify(ctx, &next, t, v)
+			issued, err = r.identify(ctx, &next, t, who, verdict)
 		}
 		if err != nil {
 			return r.adopt(ctx, err, t)
@@ -50,54 +50,41 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	return next.hot, nil
 }
 
-// verdict is what became of an ID token.
-type verdict struct {
-	who Identity
-	err error
-}
-
 // judge has the ID token judged. That may need the network: a rotated refresh
 // token does not wait for it, but is committed beside the old access token, so
 // that the session can refresh again whatever happens then. The error is that
-// of this commit.
-func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (verdict, error) {
+// of this commit; what became of the ID token is in verdict.
+func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identity, verdict, err error) {
 	known := Identity{Subject: next.subject, SID: next.sid, Nonce: next.nonce, Claims: next.claims}
-	judged := make(chan verdict, 1)
-	go func() {
-		who, err := r.Refresher.Identify(ctx, known, t)
-		judged <- verdict{who: who, err: err}
-	}()
-	if next.rotates {
-		timer := time.NewTimer(judgeAtOnce)
-		defer timer.Stop()
-		select {
-		case v := <-judged:
-			return v, nil
-		case <-timer.C:
-		}
-		if err := r.commit(ctx, r.id, r.secret, next); err != nil {
-			return verdict{}, err
-		}
+	if !next.rotates {
+		who, verdict = r.Refresher.Identify(ctx, known, t)
+		return who, verdict, nil
+	}
+	committed := make(chan error, 1)
+	late := time.AfterFunc(judgeAtOnce, func() { committed <- r.commit(ctx, r.id, r.secret, next) })
+	who, verdict = r.Refresher.Identify(ctx, known, t)
+	if !late.Stop() {
+		err = <-committed
 		// The next commit is newer than this one, also for a retry of this one
 		// that is still on its way.
 		next.rotation++
 	}
-	return <-judged, nil
+	return who, verdict, err
 }
 
 // identify takes over a refreshed ID token and returns when it was issued. One
 // that is wrong ends the session: the access token beside it may be somebody
 // else's.
-func (r *refresh) identify(ctx context.Context, next *record, t Tokens, v verdict) (issued time.Time, err error) {
+func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Identity, verdict error) (issued time.Time, err error) {
 	switch {
-	case v.err == nil:
-		next.idToken, next.sid, next.claims = t.IDToken, v.who.SID, v.who.Claims
-		return v.who.IssuedAt, nil
-	case errors.Is(v.err, ErrIdentityChanged):
-		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Malformed, Err: v.err})
+	case verdict == nil:
+		next.idToken, next.sid, next.claims = t.IDToken, who.SID, who.Claims
+		return who.IssuedAt, nil
+	case errors.Is(verdict, ErrIdentityChanged):
+		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Malformed, Err: verdict})
 		return time.Time{}, r.finish(ctx, r.id, EndIdentityChanged)
 	default:
-		r.Observe(Event{Kind: EventIDTokenKept, ID: r.id, Err: v.err})
+		r.Observe(Event{Kind: EventIDTokenKept, ID: r.id, Err: verdict})
 		return time.Time{}, nil
 	}
 }

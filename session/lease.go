@@ -25,7 +25,7 @@ type hold struct {
 	id       ID
 	holder   Holder
 	tookOver bool // from somebody taken for dead
-	stop     context.CancelFunc
+	stop     func()
 
 	// flying: the refresh is still under way. Guarded by the vault's mutex.
 	flying bool
@@ -125,25 +125,26 @@ func (w *watch) silent(now time.Time) Lease {
 // hold starts to hold a lease that was acquired by a request sent at a time.
 func (v *Vault) hold(id ID, holder Holder, confirmed time.Time, tookOver bool) *hold {
 	ctx, cancel := context.WithCancel(v.over)
-	h := &hold{vault: v, id: id, holder: holder, tookOver: tookOver, stop: cancel, flying: true, confirmed: confirmed}
+	h := &hold{vault: v, id: id, holder: holder, tookOver: tookOver, flying: true, confirmed: confirmed}
+	// Most are over before the first beat.
+	first := time.AfterFunc(leaseBeat, func() { h.beatUntil(ctx) })
+	h.stop = func() {
+		first.Stop()
+		cancel()
+	}
 	v.mu.Lock()
 	v.holds[id] = h
 	v.mu.Unlock()
-	go h.beatUntil(ctx)
 	return h
 }
 
 func (h *hold) beatUntil(ctx context.Context) {
 	ticker := time.NewTicker(leaseBeat)
 	defer ticker.Stop()
-	for {
+	for ctx.Err() == nil && !errors.Is(h.raise(ctx), errAgain) {
 		select {
 		case <-ctx.Done():
-			return
 		case <-ticker.C:
-		}
-		if errors.Is(h.raise(ctx), errAgain) {
-			return
 		}
 	}
 }

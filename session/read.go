@@ -94,13 +94,23 @@ func (r *hotRead) release() {
 // read reads the whole record as it is now. The result has no mark: what is
 // read past the copies is not pushed, so a request keeps that of its View.
 func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error) {
+	return k.readWith(ctx, id, secret, k.readStored)
+}
+
+// readCopy is read for somebody who finds out in the next step whether what was
+// read is still so.
+func (k *Keeper) readCopy(ctx context.Context, id ID, secret Secret) (*record, error) {
+	return k.readWith(ctx, id, secret, k.readViewed)
+}
+
+func (k *Keeper) readWith(ctx context.Context, id ID, secret Secret, stored func(context.Context, ID, Secret) (*record, error)) (*record, error) {
 	held := k.vault.overlay.get(id)
 	if held.isEnd() {
 		return nil, ErrNoSession
 	}
 	rec, err := &record{}, error(nil)
 	if held == nil || k.vault.shared != nil {
-		rec, err = k.readStored(ctx, id, secret)
+		rec, err = stored(ctx, id, secret)
 	}
 	if err != nil {
 		rec = &record{}
@@ -117,11 +127,18 @@ func (k *Keeper) read(ctx context.Context, id ID, secret Secret) (*record, error
 }
 
 // readStored reads what the store has now, and leaves its errors as they are.
-func (k *Keeper) readStored(ctx context.Context, id ID, secret Secret) (rec *record, err error) {
-	view := k.vault.store.View
+func (k *Keeper) readStored(ctx context.Context, id ID, secret Secret) (*record, error) {
 	if k.vault.shared != nil {
-		view = k.vault.shared.ViewCurrent
+		return k.openWith(ctx, id, secret, k.vault.shared.ViewCurrent)
 	}
+	return k.readViewed(ctx, id, secret)
+}
+
+func (k *Keeper) readViewed(ctx context.Context, id ID, secret Secret) (*record, error) {
+	return k.openWith(ctx, id, secret, k.vault.store.View)
+}
+
+func (k *Keeper) openWith(ctx context.Context, id ID, secret Secret, view func(context.Context, ID, func(Item) error) error) (rec *record, err error) {
 	err = view(ctx, id, func(item Item) (err error) {
 		rec, err = k.site.openRecord(secret, id, item)
 		return err

@@ -129,7 +129,11 @@ func (r *refresh) run() (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
 	defer cancel()
 	for tries := 1; ; tries++ {
-		h, err := r.attempt(ctx)
+		read := r.read
+		if tries == 1 {
+			read = r.readCopy // acquire says if it is old
+		}
+		h, err := r.attempt(ctx, read)
 		if !errors.Is(err, errAgain) {
 			return h, err
 		}
@@ -145,8 +149,8 @@ const againAtOnce = 3
 
 // attempt is one try of a refresh. The error is errAgain if another process
 // was faster with anything.
-func (r *refresh) attempt(ctx context.Context) (hot, error) {
-	rec, err := r.read(ctx, r.id, r.secret)
+func (r *refresh) attempt(ctx context.Context, read func(context.Context, ID, Secret) (*record, error)) (hot, error) {
+	rec, err := read(ctx, r.id, r.secret)
 	if err != nil {
 		return hot{}, err
 	}

@@ -174,9 +174,14 @@ func Once(ctx context.Context, t Target, concurrency int, spread time.Duration) 
 	)
 	took := make([]time.Duration, len(t.Cookies))
 	begun := time.Now()
+	// Not as soon as one is done: browsers keep their connections.
+	defer func() {
+		for _, a := range askers {
+			a.close()
+		}
+	}()
 	for _, a := range askers {
 		all.Go(func() {
-			defer a.close()
 			for failed.Load() == nil && ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
 				if i >= len(t.Cookies) {
