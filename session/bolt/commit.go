@@ -11,12 +11,11 @@ import (
 const (
 	// maxBatch bounds how many writes share one transaction.
 	maxBatch = 256
-	// replaceEvery spaces transactions in which only items are replaced, when
-	// several come at a time. Nobody waits for those: the process has the new
-	// tokens in memory. A flush costs more than what is flushed, and on a
-	// machine with one CPU Go runs little else while it waits for the disk: when
-	// a thousand sessions were refreshed in a second, requests waited for that
-	// second.
+	// replaceEvery is how long items that are replaced wait for company after
+	// the last transaction. Nobody waits for them: the process has the new
+	// tokens in memory. A flush costs more than what is flushed, and with one
+	// CPU Go runs little else while it waits for the disk: when a thousand
+	// sessions were refreshed in a second, requests waited for that second.
 	replaceEvery = 50 * time.Millisecond
 )
 
@@ -69,11 +68,8 @@ func (s *Store) commitLoop() {
 		case <-s.quit:
 			return
 		}
-		batch := s.gather(first)
-		s.commit(batch)
-		if len(batch) > 1 {
-			replaces, spaced = nil, time.After(replaceEvery)
-		}
+		s.commit(s.gather(first))
+		replaces, spaced = nil, time.After(replaceEvery)
 	}
 }
 
