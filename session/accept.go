@@ -12,8 +12,10 @@ import (
 // are at hand, and one write is then enough for both.
 const judgeAtOnce = 50 * time.Millisecond
 
-// accept commits new tokens. Those who wait are told of them as soon as they are
-// judged: what a crash loses before they are written is lost either way.
+// tellAfter is how long those who wait for new tokens wait for the store, too.
+const tellAfter = time.Second
+
+// accept commits new tokens.
 func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error) {
 	obtained := time.Now()
 	next := *rec
@@ -34,13 +36,11 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	}
 	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
 	next.token.rest = rec.token.rest
-	if next.sid == rec.sid {
-		r.flight.tell(next.hot)
-	}
-	if err := r.commit(ctx, r.id, r.secret, &next); err != nil {
+	renamed := next.sid != rec.sid
+	if err := r.commitAndTell(ctx, &next, !renamed); err != nil {
 		return r.adopt(ctx, err, t)
 	}
-	if next.sid != rec.sid {
+	if renamed {
 		if err := r.endIfRenamed(ctx, &next, issued); err != nil {
 			return hot{}, err
 		}
@@ -48,6 +48,25 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	r.vault.resume(r.id)
 	r.Observe(Event{Kind: EventRefreshed, ID: r.id})
 	return next.hot, nil
+}
+
+// commitAndTell commits tokens that may be used. What a request was answered with
+// shall survive a crash, so that those who wait are told when it is written; but
+// not if the store takes long.
+func (r *refresh) commitAndTell(ctx context.Context, next *record, early bool) error {
+	if !early {
+		return r.commit(ctx, r.id, r.secret, next)
+	}
+	h, told := next.hot, make(chan struct{})
+	late := time.AfterFunc(tellAfter, func() {
+		r.flight.tell(h)
+		close(told)
+	})
+	err := r.commit(ctx, r.id, r.secret, next)
+	if !late.Stop() {
+		<-told
+	}
+	return err
 }
 
 // judge has the ID token judged. That may need the network: a rotated refresh

@@ -7,8 +7,8 @@ import (
 
 // flight is one refresh under way, for all who want it.
 type flight struct {
-	// told is closed when there is something to know: new tokens that have been
-	// judged and are being written (early), or the result.
+	// told is closed when there is something to know: the result, or new tokens
+	// that have been judged and take long to be written (early).
 	told  chan struct{}
 	early *hot
 	// done is closed when nothing is left to do, and another flight can begin.

@@ -14,8 +14,8 @@ type Config struct {
 	Site      *Site
 	Refresher Refresher
 	// IdleTimeout ends a session that long after its last use. Uses are written
-	// down at most once per minute (or per 5 % of the time-out, if less), and a
-	// session is never ended early for that.
+	// down at most every five minutes (or 5 % of the time-out, if that is less),
+	// so that it may end that much later, and never earlier.
 	IdleTimeout time.Duration
 	// MaxLifetime ends a session that long after the login.
 	MaxLifetime time.Duration
@@ -39,7 +39,7 @@ type Keeper struct {
 }
 
 // touchMax bounds how long a use may stay unwritten.
-const touchMax = time.Minute
+const touchMax = 5 * time.Minute
 
 // NewKeeper returns a keeper.
 func NewKeeper(c Config) *Keeper {

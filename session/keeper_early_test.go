@@ -27,22 +27,36 @@ func (r *instances) slowWrites(i int, d time.Duration) {
 	})
 }
 
-// TestTokensAreUsedWhileTheyAreWritten: requests wait for the authorization
-// server, and not for the disk. Whoever comes meanwhile gets the same token, and
-// nothing is refreshed twice.
+// TestWhatIsAnsweredIsWritten: a crash right after it takes nothing along.
+func TestWhatIsAnsweredIsWritten(t *testing.T) {
+	for _, idTokens := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.server.set(func() { r.server.idTokens = idTokens })
+			secret, f := r.login()
+			r.expired()
+			r.slowWrites(tellAfter - time.Millisecond)
+			r.fresh(secret)
+			r.wantStored(secret, f)
+		})
+	}
+}
+
+// TestTokensAreUsedWhileTheyAreWritten: a store that takes long does not hold up
+// tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
+// refreshed twice.
 func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 	check := func(t *testing.T, r *rig, f *family, secret Secret) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency {
+				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+tellAfter {
 					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
 				}
 			})
 		}
 		all.Wait()
 		newest, _ := r.server.newestOf(f)
-		for range 3 {
+		for range 2 {
 			time.Sleep(time.Second)
 			if wait := took(func() {
 				if s := r.fresh(secret); s.AccessToken != newest {
@@ -85,18 +99,20 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
-		r.slowWrites(time.Second)
+		r.slowWrites(2 * tellAfter)
 		old := r.fresh(secret).AccessToken
-		time.Sleep(r.server.latency / 2)
-		if s := r.fresh(secret); s.AccessToken != old {
-			t.Errorf("got %q before there was another", s.AccessToken)
+		for range 2 {
+			time.Sleep(r.server.latency)
+			if s := r.fresh(secret); s.AccessToken != old {
+				t.Errorf("got %q before that", s.AccessToken)
+			}
 		}
-		time.Sleep(r.server.latency)
+		time.Sleep(tellAfter)
 		newest, _ := r.server.newestOf(f)
 		if s := r.fresh(secret); s.AccessToken != newest {
 			t.Errorf("got %q, want %q", s.AccessToken, newest)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(tellAfter)
 		r.wantStored(secret, f)
 	})
 }
@@ -204,7 +220,9 @@ func TestOneWriteForARefresh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.server.set(func() { r.server.idTokens, r.server.judging = tc.idTokens, tc.judging })
+				r.server.set(func() {
+					r.server.idTokens, r.server.judging, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
+				})
 				secret, f := r.login()
 				r.expired()
 				used := time.Now()
@@ -229,6 +247,7 @@ func TestOneWriteForARefresh(t *testing.T) {
 // comes in the pause.
 func TestUseOfARefreshThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
 		r.due()
 		r.server.always(behaviour{outcome: Unavailable})

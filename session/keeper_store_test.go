@@ -353,7 +353,6 @@ func TestRollbackEndsWithOneQuestion(t *testing.T) {
 		older, _ := r.store.item(id)
 		r.expired()
 		r.fresh(secret)
-		synctest.Wait()
 		r.store.put(id, older)
 		r.expired()
 		r.ended(secret, EndRejected)

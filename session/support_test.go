@@ -208,11 +208,9 @@ func (r *rig) wantCalls(n int) {
 	}
 }
 
-// wantStored checks that the store holds the family's newest tokens, once what
-// requests had no need to wait for is written.
+// wantStored checks that the store holds the family's newest tokens.
 func (r *rig) wantStored(secret Secret, f *family) {
 	r.t.Helper()
-	synctest.Wait()
 	rec := r.stored(secret)
 	newest, _ := r.server.newestOf(f)
 	if rec.token.value != newest || rec.refreshToken != f.current {

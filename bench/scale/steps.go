@@ -108,16 +108,41 @@ func (w *worker) requestOne(i int) error {
 	return err
 }
 
-// refresh refreshes one session after the other for some time.
+// refresh refreshes one session after the other for some time, and goes on to
+// the next when the tokens are written, which a request would not wait for.
 func (w *worker) refresh(s step) (waits, error) {
 	w.server.idToken.Store(s.IDToken)
 	deadline := after(s.Seconds)
 	all, first := w.secrets.n(), w.next
 	took, err := together(func(i int) (bool, error) {
-		return time.Now().Before(deadline), w.refreshOne((first + i) % all)
+		return time.Now().Before(deadline), w.refreshAndWrite((first + i) % all)
 	})
 	w.next += took.N
 	return took, err
+}
+
+func (w *worker) refreshAndWrite(i int) error {
+	secret, err := w.secrets.get(i)
+	if err != nil {
+		return err
+	}
+	written := make(chan struct{})
+	w.landed.Store(w.site.ID(secret), written)
+	if _, err := w.keeper.FreshSince(context.Background(), secret, time.Now()); err != nil {
+		return err
+	}
+	<-written
+	return nil
+}
+
+// observe hears of refreshes that are written.
+func (w *worker) observe(e session.Event) {
+	if e.Kind != session.EventRefreshed {
+		return
+	}
+	if written, waiting := w.landed.LoadAndDelete(e.ID); waiting {
+		close(written.(chan struct{}))
+	}
 }
 
 func (w *worker) refreshOne(i int) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
@@ -86,7 +87,9 @@ type worker struct {
 	server  *server // the authorization server
 	store   session.Store
 	vault   *session.Vault
+	site    *session.Site
 	keeper  *session.Keeper
+	landed  sync.Map // session.ID to a channel that is closed when its refresh is written
 	close   func() error
 	next    int // session to be refreshed
 }
@@ -173,8 +176,9 @@ func (w *worker) open() error {
 		return err
 	}
 	w.vault = session.NewVault(w.store)
+	w.site = session.NewSite(ring, "https://login.example.com", "app", "")
 	w.keeper = session.NewKeeper(session.Config{
-		Vault: w.vault, Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: w.server,
+		Vault: w.vault, Site: w.site, Refresher: w.server, Observe: w.observe,
 		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 10 * time.Minute,
 	})
 	if w.secrets.n() == 0 {

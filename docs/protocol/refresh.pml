@@ -326,7 +326,7 @@ end:	do
 		commit(i, hat[i], Release, Idle)
 #endif
 		}
-	/* Requests that wait need not wait for the commit, if the session is there.
+	/* Requests need not wait for a commit that takes long, if the session is there.
 	   They could come for ever, which is no progress. */
 #ifdef EARLY_UNJUDGED
 	:: atomic { runs(i) && pc[i] == Judge && reach(i) && !gone -> assert(judged[hrot[i]]) }

@@ -43,7 +43,7 @@ var errClosed = errors.New("session store is closed")
 type Store struct {
 	db       *bbolt.DB
 	writes   chan *write
-	replaces chan *write // for which nobody waits
+	replaces chan *write // which can wait for company
 
 	quit       chan struct{}  // closed when Close begins
 	background sync.WaitGroup // the goroutines that write

@@ -11,12 +11,13 @@ import (
 const (
 	// maxBatch bounds how many writes share one transaction.
 	maxBatch = 256
-	// replaceEvery is how long items that are replaced wait for company after
-	// the last transaction. Nobody waits for them: the process has the new
-	// tokens in memory. A flush costs more than what is flushed, and with one
-	// CPU Go runs little else while it waits for the disk: when a thousand
-	// sessions were refreshed in a second, requests waited for that second.
-	replaceEvery = 50 * time.Millisecond
+	// After a transaction, items that are replaced wait for company, restFactor
+	// times as long as it took. A flush costs more than what is flushed, and with
+	// one CPU Go runs little else while it waits for the disk. Without a rest,
+	// transactions of one item followed each other when a thousand sessions were
+	// refreshed in a second, and all of them waited for that second.
+	restFactor       = 4
+	restMin, restMax = time.Millisecond, 100 * time.Millisecond
 )
 
 // write is a change that waits for its turn.
@@ -56,20 +57,22 @@ func (s *Store) write(ctx context.Context, turn chan<- *write, apply func(*bbolt
 // commitLoop is the only writer of the file. It answers every write that it
 // received, also after quit.
 func (s *Store) commitLoop() {
-	replaces, spaced := s.replaces, (<-chan time.Time)(nil)
+	replaces, rested := s.replaces, (<-chan time.Time)(nil)
 	for {
 		var first *write
 		select {
 		case first = <-s.writes:
 		case first = <-replaces:
-		case <-spaced:
-			replaces, spaced = s.replaces, nil
+		case <-rested:
+			replaces, rested = s.replaces, nil
 			continue
 		case <-s.quit:
 			return
 		}
+		begun := time.Now()
 		s.commit(s.gather(first))
-		replaces, spaced = nil, time.After(replaceEvery)
+		rest := min(max(restFactor*time.Since(begun), restMin), restMax)
+		replaces, rested = nil, time.After(rest)
 	}
 }
 

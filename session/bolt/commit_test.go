@@ -179,3 +179,62 @@ func TestFailedTransactionFailsTheWholeBatch(t *testing.T) {
 		}
 	}
 }
+
+// TestReplacedItemsShareATransaction: after one transaction those that are only
+// replaced wait for company, unless somebody who waits takes them along.
+func TestReplacedItemsShareATransaction(t *testing.T) {
+	for name, tc := range map[string]struct {
+		create time.Duration // when a session is created meanwhile; 0: never
+		took   time.Duration
+	}{
+		"alone":                   {took: restMin},
+		"beside one who waits":    {create: restMin / 5, took: restMin / 5},
+		"beside one who is later": {create: 2 * restMin, took: restMin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, newPath(t))
+				const items = 20
+				for i := range items {
+					mustCreate(t, s, session.ID{byte(i)}, newItem(1, time.Hour))
+				}
+				time.Sleep(time.Second)
+				start := time.Now()
+				if err := s.Replace(t.Context(), session.ID{0}, newItem(2, time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(start); waited != 0 {
+					t.Errorf("the first waited %v", waited)
+				}
+				before, replaced := transactions(t, s), make(chan error, items)
+				for i := 1; i < items; i++ {
+					go func() { replaced <- s.Replace(t.Context(), session.ID{byte(i)}, newItem(2, time.Hour)) }()
+				}
+				if tc.create > 0 {
+					go func() {
+						time.Sleep(tc.create)
+						begun := time.Now()
+						if err := s.Create(t.Context(), session.ID{255}, newItem(1, time.Hour)); err != nil {
+							t.Error(err)
+						}
+						if waited := time.Since(begun); waited != 0 {
+							t.Errorf("the session that was created waited %v", waited)
+						}
+					}()
+				}
+				for range items - 1 {
+					if err := <-replaced; err != nil {
+						t.Error(err)
+					}
+				}
+				if took := time.Since(start); took != tc.took {
+					t.Errorf("took %v, want %v", took, tc.took)
+				}
+				if n := transactions(t, s) - before; n != 1 {
+					t.Errorf("%d transactions, want 1", n)
+				}
+				time.Sleep(time.Second)
+			})
+		})
+	}
+}

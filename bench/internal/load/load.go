@@ -163,6 +163,19 @@ func (l *Load) Stop() (Result, error) {
 // concurrency says, which are opened before the first is sent. The requests are
 // spread evenly over a time, or with none sent as soon as possible.
 func Once(ctx context.Context, t Target, concurrency int, spread time.Duration) (Result, error) {
+	return once(ctx, t, concurrency, spread, false)
+}
+
+// Try is like Once with a connection for each request, but goes on when an answer
+// is not a 200 of the right length, or none comes. What the result says is of all
+// requests.
+func Try(ctx context.Context, t Target, spread time.Duration) (Result, error) {
+	return once(ctx, t, len(t.Cookies), spread, true)
+}
+
+// once is what Once and Try are. The connection of a request that has failed is
+// not used again, so to tolerate that takes as many of them as there are cookies.
+func once(ctx context.Context, t Target, concurrency int, spread time.Duration, tolerate bool) (Result, error) {
 	askers, err := connect(ctx, t, min(concurrency, len(t.Cookies)))
 	if err != nil {
 		return Result{}, err
@@ -182,23 +195,24 @@ func Once(ctx context.Context, t Target, concurrency int, spread time.Duration) 
 	}()
 	for _, a := range askers {
 		all.Go(func() {
-			for failed.Load() == nil && ctx.Err() == nil {
+			for (tolerate || failed.Load() == nil) && ctx.Err() == nil {
 				i := int(next.Add(1) - 1)
 				if i >= len(t.Cookies) {
 					return
 				}
 				time.Sleep(time.Until(begun.Add(spread * time.Duration(i) / time.Duration(len(t.Cookies)))))
 				sent := time.Now()
-				if err := a.ask(t.Cookies[i]); err != nil {
+				err := a.ask(t.Cookies[i])
+				took[i] = time.Since(sent)
+				if err != nil {
 					failed.CompareAndSwap(nil, &err)
 					return
 				}
-				took[i] = time.Since(sent)
 			}
 		})
 	}
 	all.Wait()
-	if err := failed.Load(); err != nil {
+	if err := failed.Load(); err != nil && !tolerate {
 		return Result{}, *err
 	}
 	if err := ctx.Err(); err != nil {

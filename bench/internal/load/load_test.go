@@ -132,6 +132,17 @@ func TestWrongSize(t *testing.T) {
 	}
 }
 
+// TestTry asks for everything, whatever is answered.
+func TestTry(t *testing.T) {
+	var status, requests atomic.Int64
+	status.Store(503)
+	addr := site(t, &status, func(*http.Request) { requests.Add(1) })
+	r, err := Try(t.Context(), Target{Addr: addr, Host: "app.test", Size: 3, Cookies: make([]string, 50)}, 0)
+	if err != nil || requests.Load() != 50 || len(r.Took) != 50 || r.Quantile(0) <= 0 {
+		t.Errorf("%d requests, %d of them measured: %v", requests.Load(), len(r.Took), err)
+	}
+}
+
 // TestOnce sends each cookie exactly once.
 func TestOnce(t *testing.T) {
 	var status atomic.Int64
