@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench bench-scale bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench bench-peers bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -52,6 +52,11 @@ vuln:
 # are the numbers of sessions, BENCHFLAGS=-gate the flags; -h lists them.
 bench:
 	@cd bench && go run ./proxy $(if $(SESSIONS),-sessions $(SESSIONS)) $(BENCHFLAGS)
+
+# Other login proxies for make bench to stand beside, at the versions of
+# bench/peers/go.mod. Half a minute.
+bench-peers:
+	@cd bench/peers && GOWORK=off go build -trimpath -o bin/ tool
 
 # What a million sessions take, in a file and in Redis. Half an hour, 13 GB of disk.
 bench-scale:

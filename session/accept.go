@@ -79,8 +79,16 @@ func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identi
 		who, verdict = r.Refresher.Identify(ctx, known, t)
 		return who, verdict, nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	committed := make(chan error, 1)
-	late := time.AfterFunc(judgeAtOnce, func() { committed <- r.commit(ctx, r.id, r.secret, next) })
+	late := time.AfterFunc(judgeAtOnce, func() {
+		err := r.commit(ctx, r.id, r.secret, next)
+		if err != nil {
+			cancel() // who it is does not matter any more
+		}
+		committed <- err
+	})
 	who, verdict = r.Refresher.Identify(ctx, known, t)
 	if !late.Stop() {
 		err = <-committed

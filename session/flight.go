@@ -32,13 +32,19 @@ func (f *flight) land(h hot, err error) {
 	close(f.done)
 }
 
-// hasTold reports whether who wants to know something need not wait.
-func (f *flight) hasTold() bool {
+// early returns the session's tokens that take long to be written, or nil.
+func (v *Vault) early(id ID) *hot {
+	v.mu.Lock()
+	f := v.flights[id]
+	v.mu.Unlock()
+	if f == nil {
+		return nil
+	}
 	select {
 	case <-f.told:
-		return true
+		return f.early
 	default:
-		return false
+		return nil
 	}
 }
 

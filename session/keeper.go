@@ -147,19 +147,28 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 		}
 		h.mark = mark
 	}
-	var use time.Time
-	if now.Sub(h.seen) >= k.touchEvery {
-		use = now
-	}
-	if d.other == "" && d != (demand{}) {
-		d.other = h.token.value
+	unused := now.Sub(h.seen)
+	if h.token.due(now) || d != (demand{}) {
+		if early := k.vault.early(id); early != nil && early.rotation > h.rotation {
+			h = *early.readAt(h.mark)
+		}
+		if d.other == "" && d != (demand{}) {
+			d.other = h.token.value
+		}
 	}
 	if h.token.due(now) || !d.met(&h.token, now) {
+		var use time.Time
+		switch {
+		case unused > k.IdleTimeout-maxFlight:
+			k.touch(id, secret, now) // others must know before the refresh is over
+		case unused >= k.touchEvery:
+			use = now
+		}
 		h.seen = now
 		return k.refreshed(ctx, id, secret, &h, d, use)
 	}
-	if !use.IsZero() {
-		k.touch(id, secret, use)
+	if unused >= k.touchEvery {
+		k.touch(id, secret, now)
 	}
 	if d == (demand{}) && h.opened != nil {
 		return h.opened.session(k, id, h.mark), nil // of every proxied request

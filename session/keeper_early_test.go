@@ -136,8 +136,7 @@ func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileTokensAreWritten: from then on nobody gets them, those included
-// who were waiting.
+// TestLogoutWhileTokensAreWritten: from then on nobody gets them.
 func TestLogoutWhileTokensAreWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -177,31 +176,162 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 		r.server.wantDiscarded(t, f.current)
 		r.noLease(secret)
 	})
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while somebody waits
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(0, 4*time.Second)
+		go func() {
+			time.Sleep(r.server.latency + tellAfter/2)
+			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+				t.Error(err)
+			}
+		}()
+		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+tellAfter {
+			t.Errorf("waited %v", wait)
+		}
+		time.Sleep(10 * time.Second)
+		r.server.wantDiscarded(t, f.current)
+	})
 }
 
 // TestTokensWithoutTheStore: it is not known whether the session is still there,
-// so those who wait go on waiting for the write, as long as they can.
+// so those who wait are told to come back, and the tokens are kept for them.
 func TestTokensWithoutTheStore(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+			secret, f := r.login()
+			r.expired()
+			r.server.set(func() { r.server.latency = 2 * time.Second })
+			got := make(chan error)
+			go func() {
+				_, err := r.keepers[0].Fresh(t.Context(), secret)
+				got <- err
+			}()
+			time.Sleep(time.Second)
+			r.users[0].cut()
+			if leaves {
+				if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var unavailable *UnavailableError
+			if err := <-got; !errors.As(err, &unavailable) {
+				t.Errorf("Fresh: %v", err)
+			}
+			r.users[0].healthy()
+			time.Sleep(2 * retryMax)
+			if leaves {
+				r.gone(secret)
+				r.server.wantDiscarded(t, f.current)
+				return
+			}
+			r.wantStored(secret, f)
+			r.freshAt(0, secret)
+			r.freshAt(1, secret)
+			r.wantCalls(1)
+		})
+	}
+}
+
+// TestLogoutWhileItIsJudged: the first commit finds the session gone. Whoever
+// waits is told then, and the tokens are given back.
+func TestLogoutWhileItIsJudged(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
 		secret, f := r.login()
 		r.expired()
-		r.server.set(func() { r.server.latency = 2 * time.Second })
 		got := make(chan error)
 		go func() {
 			_, err := r.keepers[0].Fresh(t.Context(), secret)
 			got <- err
 		}()
-		time.Sleep(time.Second)
-		r.users[0].cut()
-		time.Sleep(1500 * time.Millisecond)
-		r.users[0].healthy()
-		if err := <-got; err != nil {
+		time.Sleep(r.server.latency / 2)
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v", err)
 		}
-		time.Sleep(2 * retryMax)
+		synctest.Wait()
+		r.server.wantDiscarded(t, f.current)
+		if !r.keepers[0].vault.uses.last(r.id(secret)).IsZero() {
+			t.Error("a use of what is gone is kept")
+		}
+	})
+}
+
+// TestWaitingForTheStoreIsBounded by RefreshTimeout, as all of it.
+func TestWaitingForTheStoreIsBounded(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.expired()
+		go func() {
+			time.Sleep(r.server.latency / 2)
+			r.users[0].drop()
+			r.users[0].setFault(func(op sharedOp) (f storeFault) {
+				if op == sharedView || op == sharedReplace {
+					f.before = time.Minute
+				}
+				return f
+			})
+		}()
+		if wait := took(func() { _ = r.unavailable(secret) }); wait != r.keeper.RefreshTimeout {
+			t.Errorf("waited %v", wait)
+		}
+		r.users[0].healthy()
+		time.Sleep(2 * time.Minute)
+	})
+}
+
+// TestDemandsMeetTokensThatAreWritten: what somebody was told of is what the next
+// one wants something newer than, or other than.
+func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.due()
+		r.slowWrites(4 * time.Second)
+		old := r.fresh(secret)
+		time.Sleep(2 * time.Second)
+		told := r.fresh(secret)
+		if told.AccessToken == old.AccessToken {
+			t.Fatal("nothing was told")
+		}
+		since := time.Now()
+		for what, ask := range map[string]func() (*Session, error){
+			"newer": func() (*Session, error) { return r.keeper.FreshSince(t.Context(), secret, since) },
+			"other": func() (*Session, error) {
+				return r.keeper.FreshOtherThan(t.Context(), secret, told.AccessToken)
+			},
+		} {
+			s, err := ask()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if s.AccessToken == old.AccessToken || s.AccessToken == told.AccessToken {
+				t.Errorf("%s: got %q after %q", what, s.AccessToken, told.AccessToken)
+			}
+		}
+	})
+}
+
+// TestRenamedSessionIsNotUsedBeforeItIsWritten: only then a logout of its new
+// sid can be looked for.
+func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() {
+			r.server.idTokens = true
+			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+				current.SID = "another"
+				return current, nil
+			}
+		})
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(3 * tellAfter)
+		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*tellAfter {
+			t.Errorf("waited %v", wait)
+		}
 		r.wantStored(secret, f)
-		r.freshAt(1, secret)
-		r.wantCalls(1)
 	})
 }
 
@@ -249,29 +379,113 @@ func TestUseOfARefreshThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
+		written := func() time.Time { synctest.Wait(); return r.stored(secret).seen }
 		r.due()
 		r.server.always(behaviour{outcome: Unavailable})
 		used := time.Now()
 		r.fresh(secret)
 		time.Sleep(r.server.latency)
-		synctest.Wait()
-		if seen := r.stored(secret).seen; !seen.Equal(used) {
+		if seen := written(); !seen.Equal(used) {
 			t.Errorf("last used at %v, noted %v", used, seen)
 		}
-		r.server.set(func() { r.server.latency = 0 })
-		for range 4 {
-			time.Sleep(time.Second)
-			var unavailable *UnavailableError
-			if _, err := r.keeper.Fresh(t.Context(), secret); err != nil && !errors.As(err, &unavailable) {
-				t.Fatal(err)
-			}
+		time.Sleep(time.Until(used.Add(r.keeper.touchEvery - time.Second)))
+		_, _ = r.keeper.Fresh(t.Context(), secret)
+		if seen := written(); !seen.Equal(used) {
+			t.Errorf("noted %v too early", seen)
 		}
-		time.Sleep(r.keeper.touchEvery)
+		time.Sleep(time.Second)
+		calls := r.server.calls()
 		used = time.Now()
 		_, _ = r.keeper.Fresh(t.Context(), secret)
-		synctest.Wait()
-		if seen := r.stored(secret).seen; !seen.Equal(used) {
-			t.Errorf("last used at %v, noted %v", used, seen)
+		if seen := written(); !seen.Equal(used) || r.server.calls() != calls {
+			t.Errorf("in the pause: last used at %v, noted %v", used, seen)
+		}
+	})
+}
+
+// TestUsesDuringARefresh: one that is later than what the refresh wrote is still
+// to be written, and one that is not much later is not.
+func TestUsesDuringARefresh(t *testing.T) {
+	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
+			secret, _ := r.login()
+			r.due()
+			r.server.set(func() { r.server.latency = 40 * time.Second })
+			asked := time.Now()
+			r.fresh(secret)
+			time.Sleep(later)
+			_, _ = r.keeper.Fresh(t.Context(), secret)
+			time.Sleep(time.Minute)
+			want := asked
+			if later > r.keeper.touchEvery {
+				want = asked.Add(later)
+			}
+			if seen := r.stored(secret).seen; !seen.Equal(want) {
+				t.Errorf("noted %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
+			}
+			if !r.vault.uses.last(r.id(secret)).IsZero() {
+				t.Error("a use is still kept")
+			}
+		})
+	}
+}
+
+// TestUseNearTheIdleEnd is not left to a refresh that takes long: other instances
+// would take the session for idle meanwhile.
+func TestUseNearTheIdleEnd(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		for i, k := range r.keepers {
+			c := k.Config
+			c.IdleTimeout = time.Minute
+			r.keepers[i] = NewKeeper(c)
+		}
+		r.server.set(func() { r.server.latency, r.server.lifetime = 20*time.Second, 50*time.Second })
+		secret, _ := r.login()
+		time.Sleep(45 * time.Second) // due, and good
+		r.freshAt(0, secret)
+		time.Sleep(19 * time.Second)
+		r.freshAt(1, secret)
+	})
+}
+
+// TestLastUseInTheFuture: a clock that ran ahead does not keep a session from
+// becoming idle for longer than until the next refresh.
+func TestLastUseInTheFuture(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		rec := r.stored(secret)
+		rec.seen = rec.seen.Add(10 * time.Hour)
+		item, err := r.keeper.item(secret, r.id(secret), rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.store.put(r.id(secret), item)
+		r.vault.opened.forget(r.id(secret))
+		r.expired()
+		r.fresh(secret)
+		if seen := r.stored(secret).seen; seen.After(time.Now()) {
+			t.Errorf("last seen in %v", time.Until(seen))
+		}
+	})
+}
+
+// TestRefreshReadsTheCopy: what a request has just read need not be fetched again.
+func TestRefreshReadsTheCopy(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		current := 0
+		r.users[0].setFault(func(op sharedOp) storeFault {
+			if op == sharedCurrent {
+				current++
+			}
+			return storeFault{}
+		})
+		r.fresh(secret)
+		r.wantStored(secret, f)
+		if current != 0 {
+			t.Errorf("%d reads past the copy", current)
 		}
 	})
 }

@@ -185,7 +185,7 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 // it.
 func TestWriteLandedThoughReportedFailed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens = true })
+		r.server.set(func() { r.server.idTokens, r.server.judging = true, 2*judgeAtOnce })
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {

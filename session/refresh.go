@@ -11,6 +11,9 @@ import (
 // server (each bounded by its client), judging the ID token, and the store.
 const flightTimeout = 45 * time.Second
 
+// maxFlight is how long a use may be on its way with a refresh.
+const maxFlight = flightTimeout + storeTimeout
+
 // demand is how fresh a request wants its token to be.
 type demand struct {
 	// since is when the token must have been obtained, or later; zero: any
@@ -30,7 +33,7 @@ func (d demand) met(t *accessToken, now time.Time) bool {
 // wants it. If it can have the token at hand, it does not wait for the refresh
 // that it starts. A use that is not zero is to be written down.
 func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d demand, use time.Time) (*Session, error) {
-	var timeout <-chan time.Time
+	wait, cancel := context.Context(nil), context.CancelFunc(nil)
 	for ; ; use = (time.Time{}) {
 		now := time.Now()
 		met := d.met(&h.token, now)
@@ -38,21 +41,20 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 			return k.session(id, h), nil
 		}
 		f, paused := k.join(id, secret, d, use)
-		switch {
-		case met && paused == nil && f.hasTold() && f.early != nil && d.met(&f.early.token, now):
-			return k.session(id, f.early.readAt(h.mark)), nil
-		case met:
+		if met {
 			return k.session(id, h), nil
-		case paused != nil:
+		}
+		if paused != nil {
 			return nil, paused
 		}
-		if timeout == nil {
-			timer := time.NewTimer(k.RefreshTimeout)
-			defer timer.Stop()
-			timeout = timer.C
+		if wait == nil {
+			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
+			defer cancel()
 		}
-		fresh, err := k.result(ctx, f, id, secret, d, h.mark, timeout)
+		fresh, err := k.result(wait, f, id, secret, d, h.mark)
 		switch {
+		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
+			return nil, &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes longer than refresh_timeout")}
 		case err == nil:
 			h = fresh
 		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
@@ -68,28 +70,40 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 	}
 }
 
-// result waits for what a flight brings, as long as the request can. Tokens that
-// are still being written will do, if they are what the request wants, and if
-// the session has not ended while it waited.
-func (k *Keeper) result(ctx context.Context, f *flight, id ID, secret Secret, d demand, mark uint64, timeout <-chan time.Time) (*hot, error) {
-	if err := await(ctx, f.told, timeout); err != nil {
+// result waits for what a flight brings until ctx ends, and then returns its
+// error. Tokens that take long to be written will do, if they are what the
+// request wants, and if the session has not ended while it waited.
+func (k *Keeper) result(ctx context.Context, f *flight, id ID, secret Secret, d demand, mark uint64) (*hot, error) {
+	if err := await(ctx, f.told); err != nil {
 		return nil, err
 	}
 	if f.early != nil && d.met(&f.early.token, time.Now()) {
-		// With a shared store this asks the copy that pushes keep true, as any
-		// request does; otherwise only this process can have ended it.
-		now, err := k.readHot(ctx, id, secret)
-		switch {
-		case err == nil:
-			return f.early.readAt(now.mark), nil
-		case errors.Is(err, ErrNoSession):
-			return nil, err
+		h, err := k.stillThere(ctx, f.early, id, secret)
+		if err == nil || errors.Is(err, ErrNoSession) {
+			return h, err
 		}
 	}
-	if err := await(ctx, f.done, timeout); err != nil {
+	if err := await(ctx, f.done); err != nil {
 		return nil, err
 	}
-	return f.hot.readAt(mark), f.err
+	switch {
+	case f.err != nil:
+		return nil, f.err
+	case k.vault.shared != nil && k.vault.unwritten(id):
+		return k.stillThere(ctx, &f.hot, id, secret)
+	}
+	return f.hot.readAt(mark), nil
+}
+
+// stillThere returns what only this process knows, if the session has not ended
+// meanwhile. With a shared store it asks the copy that pushes keep true, as any
+// request does; otherwise only this process can have ended it.
+func (k *Keeper) stillThere(ctx context.Context, known *hot, id ID, secret Secret) (*hot, error) {
+	now, err := k.readHot(ctx, id, secret)
+	if err != nil {
+		return nil, err
+	}
+	return known.readAt(now.mark), nil
 }
 
 // readAt returns a copy for one request, whose look at the store has this mark:
@@ -100,15 +114,12 @@ func (h *hot) readAt(mark uint64) *hot {
 	return &own
 }
 
-// await waits for a flight, as long as the request can.
-func await(ctx context.Context, flight <-chan struct{}, timeout <-chan time.Time) error {
+func await(ctx context.Context, flight <-chan struct{}) error {
 	select {
 	case <-flight:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timeout:
-		return &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes longer than refresh_timeout")}
 	}
 }
 
@@ -180,8 +191,9 @@ func (r *refresh) attempt(ctx context.Context, read func(context.Context, ID, Se
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.id})
 	}
-	// Only requests cause refreshes. This may be a later try.
-	if r.asked.After(rec.seen) {
+	// Only requests cause refreshes. This may be a later try; and a clock that
+	// ran ahead must not keep the session from becoming idle.
+	if r.asked.After(rec.seen) || rec.seen.After(now) {
 		rec.seen = r.asked
 	}
 	return r.redeem(ctx, rec)

@@ -1,6 +1,7 @@
 // Command proxy measures what a login costs: Caddy with the module, its sessions
 // in a file (bolt) and in Redis, against plain Caddy with reverse_proxy alone,
-// in turns in one run.
+// in turns in one run. Other login proxies are measured beside it if they are
+// installed, in PATH or in peers/bin, where make bench-peers puts them.
 //
 //	go run ./proxy [-quick] [-gate] [-storms 5] [-sessions 1,10000] [-out results]
 //

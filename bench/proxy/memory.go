@@ -18,7 +18,7 @@ func (b *bench) sizes(ctx context.Context) ([]figures.Size, error) {
 	}
 	var sizes []figures.Size
 	for _, s := range b.Subjects {
-		if !s.LogsIn() {
+		if !s.LogsIn() || s.IsPeer() {
 			continue
 		}
 		m, err := b.visited(ctx, s)

@@ -10,6 +10,7 @@ import (
 type planned struct {
 	figures.Cell
 	rounds int
+	peers  bool // take part
 }
 
 // plan returns what is measured with a number of sessions. The gate comes
@@ -17,15 +18,15 @@ type planned struct {
 func plan(sessions, rounds int, gateOnly bool) []planned {
 	few := max(rounds*3/7, 1)
 	cells := []planned{
-		{figures.Cell{Size: 200, Concurrency: 16}, rounds},
-		{figures.Cell{Size: 200, Concurrency: 1}, max(rounds*5/7, 1)},
-		{figures.Cell{Size: 200, Concurrency: 64}, few},
-		{figures.Cell{Size: 200, Concurrency: 256}, few},
-		{figures.Cell{Size: 10 << 10, Concurrency: 16}, few},
-		{figures.Cell{Size: 10 << 10, Concurrency: 1}, few},
-		{figures.Cell{HTTP2: true, Size: 200, Concurrency: 16}, few},
-		{figures.Cell{HTTP2: true, Size: 200, Concurrency: 1}, few},
-		{figures.Cell{HTTP2: true, Size: 10 << 10, Concurrency: 16}, few},
+		{figures.Cell{Size: 200, Concurrency: 16}, rounds, true},
+		{figures.Cell{Size: 200, Concurrency: 1}, max(rounds*5/7, 1), true},
+		{figures.Cell{Size: 200, Concurrency: 64}, few, false},
+		{figures.Cell{Size: 200, Concurrency: 256}, few, false},
+		{figures.Cell{Size: 10 << 10, Concurrency: 16}, few, false},
+		{figures.Cell{Size: 10 << 10, Concurrency: 1}, few, false},
+		{figures.Cell{HTTP2: true, Size: 200, Concurrency: 16}, few, false},
+		{figures.Cell{HTTP2: true, Size: 200, Concurrency: 1}, few, false},
+		{figures.Cell{HTTP2: true, Size: 10 << 10, Concurrency: 16}, few, false},
 	}
 	if gateOnly || sessions > 1 {
 		// What protocol and size cost does not depend on how many sessions

@@ -2,9 +2,11 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/fleet"
 )
 
 func TestPlan(t *testing.T) {
@@ -15,6 +17,9 @@ func TestPlan(t *testing.T) {
 	at := map[int]bool{}
 	seen := map[figures.Cell]bool{}
 	for _, p := range full {
+		if p.peers != (p.Size == 200 && p.Concurrency <= 16 && !p.HTTP2) {
+			t.Errorf("%v: peers %v", p.Cell, p.peers)
+		}
 		if seen[p.Cell] || p.rounds < 1 || p.Sessions != 1 {
 			t.Errorf("%v, %d rounds", p.Cell, p.rounds)
 		}
@@ -32,6 +37,16 @@ func TestPlan(t *testing.T) {
 		if p.Sessions != 10_000 || p.rounds != 1 {
 			t.Errorf("%v, %d rounds", p.Cell, p.rounds)
 		}
+	}
+}
+
+func TestNotes(t *testing.T) {
+	peers := []fleet.Peer{{Name: "one", Version: "v1"}}
+	if got := notes(peers, []string{"two"}, true); len(got) != 2 || !strings.HasPrefix(got[0], "one is v1.") || !strings.HasPrefix(got[1], "two was not measured") {
+		t.Errorf("got %q", got)
+	}
+	if got := notes(peers, nil, false); len(got) != 1 || !strings.HasPrefix(got[0], "Redis was not measured") {
+		t.Errorf("without Redis: %q", got)
 	}
 }
 

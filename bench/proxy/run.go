@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
@@ -28,15 +29,23 @@ func run(ctx context.Context, o options) error {
 		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds,
 		Machine: machine.Describe(),
 	}
+	peers, missing, err := fleet.FindPeers(ctx)
+	if err != nil {
+		return err
+	}
+	report.Notes = append(report.Notes, notes(peers, missing, fleet.HasRedis())...)
 	if !fleet.HasRedis() {
-		report.Notes = append(report.Notes, "Redis was not measured: redis-server is not installed.")
+		peers = nil
+	}
+	for _, p := range peers {
+		report.Peers = append(report.Peers, p.Name)
 	}
 	if runtime.NumCPU() < 2 {
 		report.Notes = append(report.Notes, "Everything shared one CPU: throughput and latency are those of load and proxy together.")
 	}
 	patience := o.patience()
 	for _, sessions := range o.sessions {
-		if err := stage(ctx, o, exe, sessions, &patience, &report); err != nil {
+		if err := stage(ctx, o, exe, peers, sessions, &patience, &report); err != nil {
 			return fmt.Errorf("with %d sessions: %w", sessions, err)
 		}
 	}
@@ -47,9 +56,30 @@ func run(ctx context.Context, o options) error {
 	return report.Write(o.out, o.force)
 }
 
+// notes tell what was measured besides the module, and what is not installed.
+func notes(peers []fleet.Peer, missing []string, redis bool) []string {
+	var notes []string
+	if !redis {
+		notes = append(notes, "Redis was not measured, nor other login proxies with it: redis-server is not installed.")
+		return notes
+	}
+	for _, p := range peers {
+		notes = append(notes, fmt.Sprintf("%s is %s. It keeps its sessions in Redis, and takes part with up to %d of them.", p.Name, p.Version, fleet.RealLogins))
+	}
+	for _, name := range missing {
+		notes = append(notes, fmt.Sprintf("%s was not measured: it is not installed (make bench-peers).", name))
+	}
+	return notes
+}
+
 // stage measures with a number of sessions.
-func stage(ctx context.Context, o options, exe string, sessions int, patience *time.Duration, report *figures.Report) error {
-	f, err := fleet.Start(ctx, fleet.Options{Exe: exe, Sessions: sessions, Redis: fleet.HasRedis(), Progress: progress})
+func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessions int, patience *time.Duration, report *figures.Report) error {
+	storms := o.storms > 0 || !o.gateOnly && sessions == o.sessions[0]
+	setup := fleet.Options{Exe: exe, Sessions: sessions, Redis: fleet.HasRedis(), Peers: peers, Progress: progress}
+	if storms {
+		setup.StormLife = shortLife
+	}
+	f, err := fleet.Start(ctx, setup)
 	if err != nil {
 		return err
 	}
@@ -81,7 +111,7 @@ func stage(ctx context.Context, o options, exe string, sessions int, patience *t
 		}
 		report.Slots = append(report.Slots, slots...)
 	}
-	if o.gateOnly || sessions != o.sessions[0] {
+	if !storms {
 		return nil
 	}
 	return b.refreshes(ctx, o, report)
@@ -90,12 +120,16 @@ func stage(ctx context.Context, o options, exe string, sessions int, patience *t
 // progress goes where the table does not.
 func progress(what string) { fmt.Fprintln(os.Stderr, what) }
 
-// cell measures all subjects in turns. Each round begins with another one.
+// cell measures the subjects in turns. Each round begins with another one.
 func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
 	var slots []figures.Slot
+	subjects := slices.Clone(b.Subjects)
+	if !p.peers {
+		subjects = slices.DeleteFunc(subjects, (*fleet.Subject).IsPeer)
+	}
 	for round := range p.rounds {
-		for i := range b.Subjects {
-			s := b.Subjects[(round+i)%len(b.Subjects)]
+		for i := range subjects {
+			s := subjects[(round+i)%len(subjects)]
 			slot, err := b.measure(ctx, p.Cell, s, round, nil)
 			if err != nil {
 				return nil, err
@@ -114,7 +148,7 @@ func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report
 		rounds, storms, crowd = 1, 1, 200
 	}
 	for _, s := range b.Subjects {
-		if !s.LogsIn() {
+		if !s.LogsIn() || s.IsPeer() {
 			continue
 		}
 		run, err := b.refreshing(ctx, s, rounds)
@@ -126,14 +160,18 @@ func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report
 	return b.stormsOf(ctx, storms, crowd, report)
 }
 
-// stormsOf brings storms over each store, in turns.
+// stormsOf brings storms over each store and each peer, in turns. What becomes of a
+// peer is told, and ends nothing.
 func (b *bench) stormsOf(ctx context.Context, storms, sessions int, report *figures.Report) error {
 	for round := range storms {
-		for _, s := range b.Subjects {
-			if !s.LogsIn() {
+		for _, s := range b.Stormed() {
+			hit, err := b.storm(ctx, s, sessions)
+			if err != nil && s.IsPeer() && ctx.Err() == nil {
+				note := fmt.Sprintf("A storm was not measured: %v", err)
+				report.Notes = append(report.Notes, note)
+				progress(note)
 				continue
 			}
-			hit, err := b.storm(ctx, s, sessions)
 			if err != nil {
 				return err
 			}
@@ -156,8 +194,8 @@ func settle(f *fleet.Fleet) (machine.Watch, func(), error) {
 	if len(cpus) > 1 {
 		second = cpus[1]
 	}
-	for _, s := range f.Subjects {
-		if err := machine.Pin(s.PID(), machine.Favoured, first); err != nil {
+	for _, pid := range f.PIDs() {
+		if err := machine.Pin(pid, machine.Favoured, first); err != nil {
 			return machine.Watch{}, none, err
 		}
 	}

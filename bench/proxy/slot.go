@@ -170,10 +170,7 @@ func rest(ctx context.Context, d time.Duration) {
 
 // newWatch knows the processes of a fleet.
 func newWatch(f *fleet.Fleet, subjects, others int) machine.Watch {
-	w := machine.Watch{Known: map[int][]int{}}
-	for _, s := range f.Subjects {
-		w.Known[subjects] = append(w.Known[subjects], s.PID())
-	}
+	w := machine.Watch{Known: map[int][]int{subjects: f.PIDs()}}
 	w.Known[others] = append(w.Known[others], os.Getpid())
 	if pid := f.RedisPID(); pid != 0 {
 		w.Known[others] = append(w.Known[others], pid)

@@ -69,10 +69,13 @@ func (s *Store) commitLoop() {
 		case <-s.quit:
 			return
 		}
-		begun := time.Now()
-		s.commit(s.gather(first))
-		rest := min(max(restFactor*time.Since(begun), restMin), restMax)
-		replaces, rested = nil, time.After(rest)
+		begun, batch := time.Now(), s.gather(first)
+		s.commit(batch)
+		replaces, rested = s.replaces, nil
+		if len(batch) < maxBatch {
+			rest := min(max(restFactor*time.Since(begun), restMin), restMax)
+			replaces, rested = nil, time.After(rest)
+		}
 	}
 }
 

@@ -238,3 +238,25 @@ func TestReplacedItemsShareATransaction(t *testing.T) {
 		})
 	}
 }
+
+// TestFullTransactionsDoNotRest: there is no better company to wait for.
+func TestFullTransactionsDoNotRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, newPath(t))
+		time.Sleep(time.Second)
+		mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
+		start, results := time.Now(), make(chan error, 3*maxBatch)
+		for range 3 * maxBatch {
+			go func() { results <- s.Replace(t.Context(), session.ID{2}, newItem(2, time.Hour)) }()
+		}
+		for range 3 * maxBatch {
+			if err := <-results; !errors.Is(err, session.ErrConflict) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if took := time.Since(start); took != restMin {
+			t.Errorf("took %v", took)
+		}
+		time.Sleep(time.Second)
+	})
+}

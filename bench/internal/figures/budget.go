@@ -3,6 +3,7 @@ package figures
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -94,7 +95,7 @@ func (r Report) promises(b *strings.Builder) {
 	b.WriteString("### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
 	for _, p := range budget {
 		for _, subject := range r.Subjects(r.Gate) {
-			if subject == r.Anchor || subject == r.Twin {
+			if subject == r.Anchor || subject == r.Twin || slices.Contains(r.Peers, subject) {
 				continue
 			}
 			s := p.figure(r, subject)

@@ -13,9 +13,14 @@ type Storm struct {
 	Sessions int
 	Latency  time.Duration // of the authorization server, at least
 
-	P50, P99, Max time.Duration // of the requests
+	// Failed are the requests that did not reach the app with a good token, and Lost
+	// the sessions for which neither did the next one.
+	Failed, Lost int
+	Refreshes    int
+
+	P50, P99, Max time.Duration // of the requests, failed or not
 	IssuerP99     time.Duration // of the authorization server's answers, under this load
-	CrowdP99      time.Duration // of as many requests in a second with good tokens
+	CrowdP99      time.Duration // of as many requests in a second with good tokens; 0: not known to be good
 
 	Strangers float64
 }

@@ -139,7 +139,10 @@ func TestTable(t *testing.T) {
 	disturbed := slot("bolt", 0, 100, 1)
 	disturbed.Cell.HTTP2 = true
 	r.Slots = append(r.Slots, lonely, disturbed)
-	r.Storms = []Storm{{Subject: "bolt", Sessions: 1000, Latency: 50 * time.Millisecond, P99: 125 * time.Millisecond}}
+	r.Storms = []Storm{
+		{Subject: "peer", Sessions: 1000, Failed: 3, Refreshes: 1004, Lost: 2, Latency: 50 * time.Millisecond, P99: 400 * time.Millisecond},
+		{Subject: "bolt", Sessions: 1000, Refreshes: 1000, Latency: 50 * time.Millisecond, P99: 125 * time.Millisecond, CrowdP99: 2 * time.Millisecond},
+	}
 	r.Sizes = []Size{{Subject: "bolt", Sessions: 10_000, StoreBytes: 42_000_000, Anonymous: 31_000_000}, {Subject: "redis", Sessions: 1}}
 	due := slot("bolt"+Refreshing, 0, 105, 0)
 	due.Refreshes, due.P99 = 30, 3*time.Millisecond
@@ -154,6 +157,7 @@ func TestTable(t *testing.T) {
 		"| bolt | 30 | 1.05 | 1.05 | 1000 | 3000 | 3.00 | 1 |",
 		"| bolt | 10,000 | 0 | 4200 | 31.0 | 3100 | 0.0 | 0.0 |",
 		"| redis | 1 | 0 | – |",
+		"| bolt | 1,000 | 0 | 1000 | 0 | 50.0 | 0.0 | 0.0 | 125.0 | 0.0 | 2.0 | 0 % |\n| peer | 1,000 | 3 | 1004 | 2 | 50.0 | 0.0 | 0.0 | 400.0 | 0.0 | – | 0 % |",
 		"| bolt | – | – |", // nothing is left of the disturbed cell
 	} {
 		if !strings.Contains(got, want) {
@@ -163,6 +167,32 @@ func TestTable(t *testing.T) {
 	if strings.Contains(got, "NaN") || strings.Contains(got, "noisy") {
 		t.Errorf("got\n%s", got)
 	}
+}
+
+// TestPeers has them in the table, and neither in the budget nor in the plot.
+func TestPeers(t *testing.T) {
+	r := rounds(2, func(int) float64 { return 1 }, func(int) bool { return false })
+	r.Slots = append(r.Slots, slot("other", 0, 300, 0), slot("other", 1, 300, 0))
+	if !strings.Contains(r.promised(), "| other |") || !strings.Contains(r.plot(), "other 3.000") {
+		t.Fatalf("a subject of ours is not judged:\n%s", r.promised())
+	}
+	r.Peers = []string{"other"}
+	if got := r.promised(); strings.Contains(got, "other") || !strings.Contains(got, "| bolt |") {
+		t.Errorf("the budget:\n%s", got)
+	}
+	if strings.Contains(r.plot(), "other") {
+		t.Error("a peer is in the plot")
+	}
+	if got := r.table(nil); !strings.Contains(got, "All subjects but other are the same") || !strings.Contains(got, "| other | 1000 | 1.00 | 300.0 | 3.00 |") {
+		t.Errorf("the table:\n%s", got)
+	}
+}
+
+// promised is the part of the table about the budget.
+func (r Report) promised() string {
+	var b strings.Builder
+	r.promises(&b)
+	return b.String()
 }
 
 // TestPlot is well-formed, and every number in it is one.

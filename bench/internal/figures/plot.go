@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -32,7 +33,8 @@ type bar struct {
 }
 
 // plot is an SVG with the CPU of each subject for a request, as a ratio to the
-// anchor's: the median as a bar, the quartiles as whiskers.
+// anchor's: the median as a bar, the quartiles as whiskers. Peers are left out: they
+// would squeeze the rest.
 func (r Report) plot() string {
 	var groups []string
 	var bars [][]bar
@@ -41,7 +43,7 @@ func (r Report) plot() string {
 		var group []bar
 		for i, subject := range r.Subjects(c)[1:] {
 			s := r.Ratio(c, subject, Slot.CPUPerRequest)
-			if s.Rounds == 0 {
+			if s.Rounds == 0 || slices.Contains(r.Peers, subject) {
 				continue
 			}
 			most = max(most, s.High)

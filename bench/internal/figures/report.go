@@ -12,10 +12,11 @@ import (
 // A Report is a run with what is told about it.
 type Report struct {
 	Run
-	Twin       string // the subject that is the anchor a second time
-	Gate       Cell   // by which the run is judged
-	GateRounds int    // that were measured
-	Machine    string // in words
+	Twin       string   // the subject that is the anchor a second time
+	Peers      []string // the subjects that are other programs; the budget is not theirs
+	Gate       Cell     // by which the run is judged
+	GateRounds int      // that were measured
+	Machine    string   // in words
 	Notes      []string
 
 	// Refreshing compares each subject, its tokens becoming due all the time,

@@ -18,7 +18,7 @@ func (r Report) table(doubts []string) string {
 	}
 	fmt.Fprintf(&b, "%s\n\n", r.Machine)
 	fmt.Fprintf(&b, "× is the ratio to *%s* and + the difference to it, in the same round: median (quartiles). *%s* is the same program with the same configuration once more, "+
-		"so how far it is from 1 is what the machine adds by itself. All subjects are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours. Other login proxies are not in this run.\n\n", r.Anchor, r.Twin, r.Anchor)
+		"so how far it is from 1 is what the machine adds by itself. All subjects%s are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours.\n\n", r.Anchor, r.Twin, r.butPeers(), r.Anchor)
 	r.promises(&b)
 	for _, c := range r.Cells() {
 		r.cell(&b, c)
@@ -37,6 +37,13 @@ func (r Report) table(doubts []string) string {
 		fmt.Fprintf(&b, "%s\n", n)
 	}
 	return b.String()
+}
+
+func (r Report) butPeers() string {
+	if len(r.Peers) == 0 {
+		return ""
+	}
+	return " but " + strings.Join(r.Peers, ", ")
 }
 
 func p50(s Slot) float64            { return micros(s.P50) }
@@ -124,11 +131,16 @@ func (r Report) storms(b *strings.Builder) {
 	if len(r.Storms) == 0 {
 		return
 	}
-	b.WriteString("### All tokens expire in one second\n\nEvery session is asked for once, within a second, when its token has expired; all requests were answered. As many requests with good tokens stand beside them.\n\n")
-	b.WriteString("| | sessions | server's latency ms | its p99 ms | p50 ms | p99 ms | slowest ms | p99 ms, good tokens | other processes |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	b.WriteString("### All tokens expire in one second\n\nEvery session is asked for once, within a second, when its token has expired, and once again. A request has failed that did not reach the app with a good token; a session is lost if the second has, too.\n\n")
+	b.WriteString("| | sessions | failed | refreshes | lost | server's latency ms | its p99 ms | p50 ms | p99 ms | slowest ms | p99 ms, good tokens | other processes |\n")
+	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, s := range slices.SortedStableFunc(slices.Values(r.Storms), bySubject) {
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f %% |\n", s.Subject, thousands(s.Sessions), milliseconds(s.Latency), milliseconds(s.IssuerP99),
-			milliseconds(s.P50), milliseconds(s.P99), milliseconds(s.Max), milliseconds(s.CrowdP99), 100*s.Strangers)
+		crowd := "–"
+		if s.CrowdP99 > 0 {
+			crowd = milliseconds(s.CrowdP99)
+		}
+		fmt.Fprintf(b, "| %s | %s | %d | %d | %d | %s | %s | %s | %s | %s | %s | %.0f %% |\n", s.Subject, thousands(s.Sessions), s.Failed, s.Refreshes, s.Lost, milliseconds(s.Latency), milliseconds(s.IssuerP99),
+			milliseconds(s.P50), milliseconds(s.P99), milliseconds(s.Max), crowd, 100*s.Strangers)
 	}
 	b.WriteString("\n")
 }

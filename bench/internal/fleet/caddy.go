@@ -14,11 +14,11 @@ import (
 // Build makes the Caddy that all subjects run, with the module in it: plain Caddy
 // is the same program with another configuration.
 func Build(ctx context.Context, dir string) (string, error) {
-	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	module, err := moduleDir(ctx)
 	if err != nil {
-		return "", fmt.Errorf("looking for the module's directory: %w", err)
+		return "", err
 	}
-	source := filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), "..", "e2e", "caddy")
+	source := filepath.Join(module, "..", "e2e", "caddy")
 	exe := filepath.Join(dir, "caddy")
 	// As xcaddy builds it.
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nobadger,nomysql,nopgx", "-o", exe, ".")
@@ -30,28 +30,14 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return exe, nil
 }
 
-// A Subject is a running Caddy under measurement.
-type Subject struct {
-	Name string
-	Host string // of the site that speaks HTTP/1.1, with its port on the loopback interface
-	// HostH2C is that of the same site over HTTP/2.
-	HostH2C string
-	// Cookies are the Cookie headers of its sessions, or of the app's in front of the
-	// app alone.
-	Cookies []string
-	// Started is how long it took until it served.
-	Started time.Duration
-
-	process *process
-	admin   string // socket
-	store   string // the store's line in the Caddyfile; "" without a login
+// moduleDir is the directory of the module that this program is run in.
+func moduleDir(ctx context.Context) (string, error) {
+	file, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for the module's directory: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(file))), nil
 }
-
-// PID is the subject's process.
-func (s *Subject) PID() int { return s.process.pid() }
-
-// LogsIn reports whether the subject has sessions.
-func (s *Subject) LogsIn() bool { return s.store != "" }
 
 // caddyfile is the configuration of a subject. Connections to the app are all
 // kept: Caddy keeps 32 unless told otherwise, and what is measured with more
@@ -96,13 +82,8 @@ http://%s {
 `, s.admin, port(s.HostH2C), login, f.app.Addr(), s.Host, s.HostH2C)
 }
 
-// run starts the subject's Caddy.
-func (f *Fleet) run(ctx context.Context, s *Subject) error {
-	dir := filepath.Join(f.dir, strings.ReplaceAll(s.Name, " ", "-"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("starting %s: %w", s.Name, err)
-	}
-	s.admin = filepath.Join(dir, "admin.sock")
+// runCaddy starts the subject's Caddy with its files in a directory.
+func (f *Fleet) runCaddy(ctx context.Context, s *Subject, dir string) error {
 	file := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(f.caddyfile(s)), 0o600); err != nil {
 		return fmt.Errorf("starting %s: %w", s.Name, err)
@@ -117,9 +98,7 @@ func (f *Fleet) run(ctx context.Context, s *Subject) error {
 	cmd.Env = append(os.Environ(),
 		"NOTIFY_SOCKET="+notify, "CLIENT_SECRET="+clientSecret, "SESSION_KEY="+f.key.Encode(),
 		"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir, "GOMAXPROCS=1")
-	begun := time.Now()
 	s.process, err = start(ctx, dir, "caddy", cmd, func() bool { return ready(socket) })
-	s.Started = time.Since(begun)
 	return err
 }
 

@@ -1,5 +1,6 @@
 // Package fleet runs what is measured and what it needs: Caddy in several
-// configurations, an authorization server, Redis, and the app behind them.
+// configurations, other login proxies, an authorization server, Redis, and the app
+// behind them.
 package fleet
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
@@ -39,7 +41,7 @@ const (
 
 // A Fleet is everything that runs for a number of sessions.
 type Fleet struct {
-	Subjects []*Subject // Plain comes first
+	Subjects []*Subject // Plain comes first, peers last
 	Sessions int        // of each subject that logs in
 	// StoreBytes is what the sessions take on disk (bolt) or in the server's
 	// memory (Redis), by subject.
@@ -51,6 +53,9 @@ type Fleet struct {
 	issuer *fakeas.Server
 	app    *upstream.Server
 	redis  *redisServer // or nil
+	// hasty are the peers once more; see Stormed.
+	hasty     []*Subject
+	databases int // of Redis that peers have
 	// prefix begins the tokens of the sessions that were not logged in at the
 	// issuer.
 	prefix string
@@ -63,13 +68,18 @@ type Options struct {
 	Exe      string // of Caddy; see Build
 	Sessions int
 	Redis    bool
+	// Peers take part if there is Redis, and with up to RealLogins sessions: what they
+	// write into a store is theirs to know.
+	Peers []Peer
+	// StormLife is the life of tokens whose expiry is waited for; 0: that of none.
+	StormLife time.Duration
 	// Progress is told what takes long.
 	Progress func(what string)
 }
 
-// realLogins is up to how many sessions come from logins of their own; more are
+// RealLogins is up to how many sessions come from logins of their own; more are
 // written into the store before Caddy starts.
-const realLogins = 100
+const RealLogins = 100
 
 // Start starts a fleet, fills its stores, and logs in. Close ends it.
 func Start(ctx context.Context, o Options) (f *Fleet, err error) {
@@ -91,6 +101,11 @@ func Start(ctx context.Context, o Options) (f *Fleet, err error) {
 		}
 		f.atEnd(f.redis.stop)
 		f.Subjects = append(f.Subjects, &Subject{Name: Redis, store: "store redis " + f.redis.url()})
+		if o.Sessions <= RealLogins {
+			for _, p := range o.Peers {
+				f.addPeer(p, o.StormLife)
+			}
+		}
 	}
 	if err := f.serve(); err != nil {
 		return nil, err
@@ -100,13 +115,41 @@ func Start(ctx context.Context, o Options) (f *Fleet, err error) {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
+	for _, s := range f.hasty {
+		if err := f.run(ctx, s); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		}
+		f.atEnd(s.process.stop)
+	}
 	return f, nil
+}
+
+// Stormed are the subjects to let tokens expire at: those that log in. A peer that
+// goes by the age of a session, whatever the life of its token, is there as another
+// instance than in Subjects: one that refreshes those as old as Options.StormLife.
+func (f *Fleet) Stormed() []*Subject {
+	var stormed []*Subject
+	for _, s := range f.Subjects {
+		if s.LogsIn() && !s.IsPeer() {
+			stormed = append(stormed, s)
+		}
+	}
+	return append(stormed, f.hasty...)
+}
+
+// PIDs are the processes of all subjects.
+func (f *Fleet) PIDs() []int {
+	var pids []int
+	for _, s := range slices.Concat(f.Subjects, f.hasty) {
+		pids = append(pids, s.PID())
+	}
+	return pids
 }
 
 // prepare starts a subject with its sessions.
 func (f *Fleet) prepare(ctx context.Context, s *Subject, o Options) error {
 	var prefilled []string
-	if s.LogsIn() && o.Sessions > realLogins {
+	if s.LogsIn() && o.Sessions > RealLogins {
 		var err error
 		begun := time.Now()
 		if prefilled, err = f.prefill(ctx, s, o.Sessions); err != nil {
@@ -142,7 +185,7 @@ func (f *Fleet) serve() error {
 		return fmt.Errorf("starting the authorization server: %w", err)
 	}
 	client := fakeas.Client{ID: clientID, Secret: clientSecret}
-	for _, s := range f.Subjects {
+	for _, s := range slices.Concat(f.Subjects, f.hasty) {
 		if s.Host, err = freeHost(); err != nil {
 			return err
 		}

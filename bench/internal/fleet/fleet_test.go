@@ -2,11 +2,16 @@ package fleet
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
@@ -93,6 +98,82 @@ func TestCaddyfile(t *testing.T) {
 		if !strings.Contains(c, "servers 127.0.0.1:3 {") || !strings.Contains(c, "reverse_proxy "+app.Addr()) {
 			t.Errorf("got\n%s", c)
 		}
+	}
+}
+
+// TestFindPeers takes the one that make has built before the one in PATH.
+func TestFindPeers(t *testing.T) {
+	built, path := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", path)
+	if found, missing := findPeers(built); len(found) != 0 || !slices.Contains(missing, "oauth2-proxy") {
+		t.Errorf("nowhere: %v, missing %q", found, missing)
+	}
+	for _, dir := range []string{path, built} {
+		exe := filepath.Join(dir, "oauth2-proxy")
+		if err := os.WriteFile(exe, []byte("#!/bin/sh\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		found, missing := findPeers(built)
+		if len(found) != 1 || found[0].exe != exe || found[0].Name != "oauth2-proxy" || found[0].Version != "of unknown version" || len(missing) != len(peers)-1 {
+			t.Errorf("%s: %v, missing %q", exe, found, missing)
+		}
+	}
+}
+
+// TestStormed brings storms over the instances that refresh early, and has none of
+// them measured in calm.
+func TestStormed(t *testing.T) {
+	f := &Fleet{Subjects: []*Subject{{Name: Plain}, {Name: Bolt, store: "store bolt"}}}
+	f.addPeer(Peer{Name: "one"}, 2*time.Second)
+	f.addPeer(Peer{Name: "two"}, 2*time.Second)
+	var got []string
+	databases := map[int]bool{0: true} // the module's
+	for _, s := range slices.Concat(f.Subjects, f.Stormed()) {
+		got = append(got, fmt.Sprint(s.Name, s.refreshAfter))
+		if s.IsPeer() && databases[s.database] {
+			t.Errorf("%s shares database %d", s.Name, s.database)
+		}
+		databases[s.database] = true
+	}
+	if want := []string{"plain0s", "bolt0s", "one1h0m0s", "two1h0m0s", "bolt0s", "one2s", "two2s"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	f = &Fleet{}
+	if f.addPeer(Peer{Name: "one"}, 0); len(f.Subjects) != 1 || len(f.Stormed()) != 0 {
+		t.Errorf("without storms there are %d subjects and %d for storms", len(f.Subjects), len(f.Stormed()))
+	}
+}
+
+// TestOAuth2Proxy passes secrets in the environment, and the access token on.
+func TestOAuth2Proxy(t *testing.T) {
+	app, err := upstream.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer app.Close()
+	dir := t.TempDir()
+	f := &Fleet{app: app, issuer: fakeas.New(fakeas.Options{URL: "http://127.0.0.1:1"}), redis: &redisServer{socket: "/r.sock"}}
+	peer := oauth2Proxy
+	s := &Subject{Name: peer.Name, Host: "localhost:2", admin: "/a.sock", peer: &peer, database: 3, refreshAfter: 2 * time.Second}
+	cmd, err := peer.configure(t.Context(), f, s, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(dir, "alpha.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := string(config) + strings.Join(cmd.Args, "\n")
+	for _, want := range []string{
+		"BindAddress: 127.0.0.1:2\n", "BindAddress: unix:///a.sock\n", "uri: http://" + app.Addr(), "claim: access_token", "issuerURL: http://127.0.0.1:1\n",
+		"--redirect-url=http://localhost:2/oauth2/callback\n", "unix:///r.sock?db=3", "--cookie-refresh=2s",
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("there is no %q in\n%s", want, told)
+		}
+	}
+	if strings.Contains(told, clientSecret) || !slices.Contains(cmd.Env, "CLIENT_SECRET="+clientSecret) {
+		t.Errorf("the client secret is in\n%s\nor not in the environment", told)
 	}
 }
 

@@ -31,7 +31,7 @@ func (f *Fleet) Login(ctx context.Context, s *Subject, n int) ([]string, error) 
 		all.Go(func() {
 			defer func() { <-turns }()
 			var err error
-			if cookies[i], err = login(ctx, shared, s.Host); err != nil {
+			if cookies[i], err = login(ctx, shared, s.Host, s.cookie()); err != nil {
 				errs <- err
 			}
 		})
@@ -41,14 +41,14 @@ func (f *Fleet) Login(ctx context.Context, s *Subject, n int) ([]string, error) 
 	return cookies, <-errs // nil if there is none
 }
 
-func login(ctx context.Context, shared http.RoundTripper, host string) (string, error) {
+func login(ctx context.Context, shared http.RoundTripper, host, name string) (string, error) {
 	browser := client.New("", "") // the issuer asks for nothing
 	browser.Through(shared, host, func() string { return "127.0.0.1:" + port(host) })
 	page, err := browser.Login(ctx, "http://"+host+"/200")
 	if err != nil {
 		return "", fmt.Errorf("logging in: %w", err)
 	}
-	cookie := browser.Jar.Cookie(&url.URL{Scheme: "http", Host: host, Path: "/"}, cookieName)
+	cookie := browser.Jar.Cookie(&url.URL{Scheme: "http", Host: host, Path: "/"}, name)
 	if page.Status != http.StatusOK || cookie == nil {
 		return "", fmt.Errorf("logging in: it ended with %v", page)
 	}

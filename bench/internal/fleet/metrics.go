@@ -78,7 +78,7 @@ func parseHeap(r io.Reader) (Heap, error) {
 		return Heap{}, fmt.Errorf("reading metrics: %w", err)
 	}
 	if found != 3 {
-		return Heap{}, fmt.Errorf("reading metrics: Caddy does not tell what it has allocated")
+		return Heap{}, fmt.Errorf("reading metrics: it does not tell what was allocated")
 	}
 	return h, nil
 }
