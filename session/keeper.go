@@ -118,8 +118,9 @@ func (k *Keeper) Fresh(ctx context.Context, secret Secret) (*Session, error) {
 }
 
 // FreshSince is Fresh with a token that was obtained at the given time or
-// later, or while the call waited, and with an IdleEnd that counts from now. It waits for that even if the token at hand
-// is good. The error can also be ErrNotRefreshable.
+// later, or while the call waited, and with an IdleEnd that counts from now. It
+// waits for that even if the token at hand is good. The error can also be
+// ErrNotRefreshable.
 func (k *Keeper) FreshSince(ctx context.Context, secret Secret, since time.Time) (*Session, error) {
 	return k.fresh(ctx, secret, demand{since: since})
 }

@@ -19,8 +19,8 @@ type demand struct {
 	// since is when the token must have been obtained, or later; zero: any
 	// usable token will do.
 	since time.Time
-	// other is a token that will not do. Any other one was obtained while the
-	// request waited, and is fresh enough whatever the clock says.
+	// other is the token at hand, which will not do. Any other one was obtained
+	// while the request waited, and is fresh enough whatever the clock says.
 	other string
 }
 
@@ -33,7 +33,7 @@ func (d demand) met(t *accessToken, now time.Time) bool {
 // wants it. If it can have the token at hand, it does not wait for the refresh
 // that it starts. A use that is not zero is to be written down.
 func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d demand, use time.Time) (*Session, error) {
-	wait, cancel := context.Context(nil), context.CancelFunc(nil)
+	var wait context.Context
 	for ; ; use = (time.Time{}) {
 		now := time.Now()
 		met := d.met(&h.token, now)
@@ -48,6 +48,7 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 			return nil, paused
 		}
 		if wait == nil {
+			var cancel context.CancelFunc
 			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
 			defer cancel()
 		}
