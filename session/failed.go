@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -34,7 +35,7 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 		}
 	}
 	failure := &UnavailableError{RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err}
-	r.vault.pauseAfter(r.id, failure, answer.Outcome == Unanswered, spread())
+	r.vault.pauseAfter(r.id, failure, answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	return hot{}, failure
 }
 

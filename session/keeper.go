@@ -160,9 +160,10 @@ func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, 
 	if h.token.due(now) || !d.met(&h.token, now) {
 		var use time.Time
 		switch {
+		case unused < k.touchEvery:
 		case unused > k.IdleTimeout-maxFlight:
 			k.touch(id, secret, now) // others must know before the refresh is over
-		case unused >= k.touchEvery:
+		default:
 			use = now
 		}
 		h.seen = now

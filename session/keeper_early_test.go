@@ -487,5 +487,19 @@ func TestRefreshReadsTheCopy(t *testing.T) {
 		if current != 0 {
 			t.Errorf("%d reads past the copy", current)
 		}
+		// Nor where a session is soon idle, if its last use was just written.
+		r.keeper = r.reconfigure(func(c *Config) {
+			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.vault, r.keeper.Refresher, 10*time.Minute
+		})
+		r.due()
+		r.keeper.touch(r.id(secret), secret, time.Now())
+		synctest.Wait()
+		r.keeper = r.reconfigure(func(c *Config) { c.IdleTimeout = 40 * time.Second })
+		current = 0
+		r.fresh(secret)
+		synctest.Wait()
+		if current != 0 {
+			t.Errorf("%d reads past the copy for a use that is written", current)
+		}
 	})
 }

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 )
 
@@ -256,6 +255,3 @@ func sleep(ctx context.Context, wait time.Duration) bool {
 		return false
 	}
 }
-
-// spread is drawn for a pause: it spreads load, and guards nothing.
-func spread() float64 { return rand.Float64() } //nolint:gosec

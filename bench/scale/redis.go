@@ -77,7 +77,7 @@ func (r *run) redisUse(s *redisServer) error {
 		step step
 	}{
 		{"read of a session that is not kept", step{Do: "peek", N: r.sessions / 10}},
-		{"request that writes down the use", step{Do: "request", Rate: 1000, Seconds: 5}},
+		{"request (after five minutes unused: and a write)", step{Do: "request", Rate: 1000, Seconds: 5}},
 		{"login", step{Do: "login", Seconds: 5}},
 		{"refresh", step{Do: "refresh", Seconds: 5}},
 		{"refresh that brings an ID token", step{Do: "refresh", Seconds: 5, IDToken: true}},

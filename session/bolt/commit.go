@@ -26,10 +26,10 @@ type write struct {
 	done  chan error // buffered: the committer never waits for a caller
 }
 
-// write lets the committer apply a change, which it takes from one of the
-// channels, and returns when it is on disk.
-// Callers that come while a transaction is being written share the next one:
-// the disk's flush is the cost of a write, and one flush serves them all.
+// write lets the committer apply a change, which it takes from turn, and returns
+// when it is on disk. Callers that come while a transaction is being written
+// share the next one: the disk's flush is the cost of a write, and one flush
+// serves them all.
 //
 // An error of apply is the answer to this caller alone. The transaction goes
 // on, for the sake of the others, so apply must not fail after it changed an
