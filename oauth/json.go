@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"time"
+	"unicode/utf8"
 )
 
 var (
@@ -22,8 +23,13 @@ const maxTime = 253402300799
 // encoding/json. If bytes follow the object, it returns errTrailing together
 // with the members.
 func parseObject(body []byte) (map[string]json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))))
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	var members map[string]json.RawMessage
+	if json.Unmarshal(body, &members) == nil && members != nil {
+		return members, nil
+	}
+	members = nil
+	dec := json.NewDecoder(bytes.NewReader(body))
 	if err := dec.Decode(&members); err != nil || members == nil {
 		return nil, errNotObject // the decoder's own errors quote the body
 	}
@@ -37,11 +43,29 @@ func parseObject(body []byte) (map[string]json.RawMessage, error) {
 // would match struct fields in any case, and give up at the first odd member.
 
 func stringMember(members map[string]json.RawMessage, name string) (string, bool) {
+	if s, ok := plainString(members[name]); ok {
+		return s, true
+	}
 	var s *string
 	if json.Unmarshal(members[name], &s) != nil || s == nil {
 		return "", false
 	}
 	return *s, true
+}
+
+// plainString reads a JSON value that is a string of nothing but ASCII without an
+// escape, as tokens are: that is the string.
+func plainString(raw json.RawMessage) (string, bool) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", false
+	}
+	text := raw[1 : len(raw)-1]
+	for _, c := range text {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return "", false
+		}
+	}
+	return string(text), true
 }
 
 func stringsMember(members map[string]json.RawMessage, name string) []string {

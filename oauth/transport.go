@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
@@ -73,14 +74,17 @@ func refuseWeakKeys(s tls.ConnectionState) error {
 
 // readBody reads a whole answer, within maxBody.
 func readBody(resp *http.Response) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
+	var body bytes.Buffer
+	if resp.ContentLength > 0 && resp.ContentLength <= maxBody {
+		body.Grow(int(resp.ContentLength) + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(io.LimitReader(resp.Body, maxBody+1)); err != nil {
 		return nil, err
 	}
-	if len(body) > maxBody {
+	if body.Len() > maxBody {
 		return nil, errTooLarge
 	}
-	return body, nil
+	return body.Bytes(), nil
 }
 
 // statusError is an answer with another status than 200.

@@ -11,7 +11,8 @@ import (
 type record struct {
 	hot
 	cold
-	version uint64 // of the item it was read from; 0 before the first write
+	version uint64     // of the item it was read from; 0 before the first write
+	key     *recordKey // that it was opened with; nil if it is new
 }
 
 // hot is what every request needs.
@@ -229,7 +230,7 @@ func (s *Site) sealRecord(secret Secret, id ID, rec *record, version uint64) ([]
 	hotPart, coldPart := rec.hot.encode(), rec.cold.encode()
 	defer clear(hotPart)
 	defer clear(coldPart)
-	return s.seal(secret, id, version, hotPart, coldPart)
+	return s.seal(secret, id, rec.key, version, hotPart, coldPart)
 }
 
 // openHot reads the hot part of an item. The plaintext it decodes from is its
@@ -248,7 +249,7 @@ func (s *Site) openRecord(secret Secret, id ID, item Item) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := &record{version: item.Version}
+	rec := &record{version: item.Version, key: v.key}
 	if rec.hot, err = v.decodeHot(item.Version); err != nil {
 		return nil, err
 	}

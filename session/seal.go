@@ -46,31 +46,41 @@ var errUnreadable = errors.New("record does not open")
 // sealed is a record whose head has been read and whose key is at hand.
 type sealed struct {
 	generation uint64
-	aead       cipher.AEAD
+	key        *recordKey
 	aad        []byte // without the purpose, which each part appends
 	hot, cold  []byte
 }
 
-// seal encrypts both parts under the key that seals now.
-func (s *Site) seal(secret Secret, id ID, generation uint64, hot, cold []byte) ([]byte, error) {
+// recordKey is the key of one session under one root key.
+type recordKey struct {
+	root       keyID
+	aead       cipher.AEAD
+	commitment []byte
+}
+
+// seal encrypts both parts under the key that seals now. That is known already,
+// as a rule, if the record was opened.
+func (s *Site) seal(secret Secret, id ID, known *recordKey, generation uint64, hot, cold []byte) ([]byte, error) {
 	root, err := s.sealing()
 	if err != nil {
 		return nil, err
 	}
-	aead, commitment, err := s.recordKey(root, secret, id)
-	if err != nil {
-		return nil, err
+	key := known
+	if key == nil || key.root != root.id {
+		if key, err = s.recordKey(root, secret, id); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]byte, 0, headSize+4+len(hot)+len(cold)+2*gcmOverhead)
 	out = append(out, sealMagic...)
 	out = append(out, sealVersion, sealAES256)
 	out = append(out, root.id[:]...)
 	out = binary.BigEndian.AppendUint64(out, generation)
-	out = append(out, commitment...)
+	out = append(out, key.commitment...)
 	aad := s.recordAAD(out[:headSize], id)
 	out = binary.BigEndian.AppendUint32(out, uint32(len(hot)+gcmOverhead))
-	out = aead.Seal(out, nil, hot, append(aad, 'h'))
-	out = aead.Seal(out, nil, cold, append(aad, 'c'))
+	out = key.aead.Seal(out, nil, hot, append(aad, 'h'))
+	out = key.aead.Seal(out, nil, cold, append(aad, 'c'))
 	if len(out) > maxSealed {
 		return nil, fmt.Errorf("the session's tokens take %d bytes, the limit is %d", len(out), maxSealed)
 	}
@@ -88,11 +98,11 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	aead, commitment, err := s.recordKey(root, secret, id)
+	key, err := s.recordKey(root, secret, id)
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(commitment, value[headSize-commitmentSize:headSize]) != 1 {
+	if subtle.ConstantTimeCompare(key.commitment, value[headSize-commitmentSize:headSize]) != 1 {
 		return nil, errUnreadable
 	}
 	hotLen := int64(binary.BigEndian.Uint32(value[headSize:]))
@@ -102,7 +112,7 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 	}
 	return &sealed{
 		generation: binary.BigEndian.Uint64(value[4+keyIDSize:]),
-		aead:       aead,
+		key:        key,
 		aad:        s.recordAAD(value[:headSize], id),
 		hot:        body[:hotLen],
 		cold:       body[hotLen:],
@@ -116,7 +126,7 @@ func (v *sealed) openHot() ([]byte, error)  { return v.openPart(v.hot, 'h') }
 func (v *sealed) openCold() ([]byte, error) { return v.openPart(v.cold, 'c') }
 
 func (v *sealed) openPart(part []byte, purpose byte) ([]byte, error) {
-	plain, err := v.aead.Open(nil, nil, part, append(v.aad, purpose))
+	plain, err := v.key.aead.Open(nil, nil, part, append(v.aad, purpose))
 	if err != nil {
 		return nil, errUnreadable
 	}
@@ -124,10 +134,10 @@ func (v *sealed) openPart(part []byte, purpose byte) ([]byte, error) {
 }
 
 // recordKey derives the key of one session and the commitment to it.
-func (s *Site) recordKey(root *rootKey, secret Secret, id ID) (cipher.AEAD, []byte, error) {
+func (s *Site) recordKey(root *rootKey, secret Secret, id ID) (*recordKey, error) {
 	prk, err := hkdf.Extract(sha256.New, secret[:], root.Key[:])
 	if err != nil {
-		return nil, nil, fmt.Errorf("deriving record key: %w", err)
+		return nil, fmt.Errorf("deriving record key: %w", err)
 	}
 	info := make([]byte, 0, 128)
 	info = appendPart(info, []byte("oauth_session record v1"))
@@ -137,10 +147,13 @@ func (s *Site) recordKey(root *rootKey, secret Secret, id ID) (cipher.AEAD, []by
 	info = appendPart(info, id[:])
 	okm, err := hkdf.Expand(sha256.New, prk, string(info), 32+commitmentSize)
 	if err != nil {
-		return nil, nil, fmt.Errorf("deriving record key: %w", err)
+		return nil, fmt.Errorf("deriving record key: %w", err)
 	}
 	aead, err := newAEAD(okm[:32])
-	return aead, okm[32:], err
+	if err != nil {
+		return nil, err
+	}
+	return &recordKey{root: root.id, aead: aead, commitment: okm[32:]}, nil
 }
 
 // recordAAD has room for the purpose byte: appending it must not reallocate

@@ -98,7 +98,7 @@ func FuzzStoredSession(f *testing.F) {
 	site, secret := testSite(f, testKey(1)), testSecret(1)
 	id := site.ID(secret)
 	f.Fuzz(func(t *testing.T, hotPart, coldPart []byte) {
-		value, err := site.seal(secret, id, 1, hotPart, coldPart)
+		value, err := site.seal(secret, id, nil, 1, hotPart, coldPart)
 		if err != nil {
 			return // more than a record may hold
 		}

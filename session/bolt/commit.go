@@ -12,7 +12,8 @@ const (
 	// maxBatch bounds how many writes share one transaction.
 	maxBatch = 256
 	// After a transaction, items that are replaced wait for company, restFactor
-	// times as long as it took. A flush costs more than what is flushed, and with
+	// times as long as one takes lately, so that a single slow flush does not make
+	// the next ones wait, too. A flush costs more than what is flushed, and with
 	// one CPU Go runs little else while it waits for the disk. Without a rest,
 	// transactions of one item followed each other when a thousand sessions were
 	// refreshed in a second, and all of them waited for that second.
@@ -58,6 +59,7 @@ func (s *Store) write(ctx context.Context, turn chan<- *write, apply func(*bbolt
 // received, also after quit.
 func (s *Store) commitLoop() {
 	replaces, rested := s.replaces, (<-chan time.Time)(nil)
+	var lately time.Duration
 	for {
 		var first *write
 		select {
@@ -71,9 +73,10 @@ func (s *Store) commitLoop() {
 		}
 		begun, batch := time.Now(), s.gather(first)
 		s.commit(batch)
+		lately += (time.Since(begun) - lately) / 8
 		replaces, rested = s.replaces, nil
 		if len(batch) < maxBatch {
-			rest := min(max(restFactor*time.Since(begun), restMin), restMax)
+			rest := min(max(restFactor*lately, restMin), restMax)
 			replaces, rested = nil, time.After(rest)
 		}
 	}

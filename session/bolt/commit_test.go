@@ -260,3 +260,38 @@ func TestFullTransactionsDoNotRest(t *testing.T) {
 		time.Sleep(time.Second)
 	})
 }
+
+// TestRestFollowsWhatTransactionsTakeLately: a single slow flush is an exception,
+// many are a slow disk.
+func TestRestFollowsWhatTransactionsTakeLately(t *testing.T) {
+	const flush = 80 * time.Millisecond
+	for name, tc := range map[string]struct {
+		slow int
+		want time.Duration
+	}{
+		"one slow":  {1, restFactor * flush / 8},
+		"many slow": {50, restMax},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, newPath(t))
+				mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
+				time.Sleep(time.Second)
+				for range tc.slow {
+					slow := func(*bbolt.Tx) error { time.Sleep(flush); return nil }
+					if err := s.write(t.Context(), s.writes, slow); err != nil {
+						t.Fatal(err)
+					}
+				}
+				start := time.Now()
+				if err := s.Replace(t.Context(), session.ID{1}, newItem(2, time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(start); waited != tc.want {
+					t.Errorf("waited %v, want %v", waited, tc.want)
+				}
+				time.Sleep(time.Second)
+			})
+		})
+	}
+}
