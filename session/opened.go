@@ -13,9 +13,10 @@ import (
 // tokens and claims in the clear, as the requests in progress do anyway, and
 // never a refresh token; decision 0013 weighs that.
 //
-// Nothing is served from here that the store would not say: where only this
-// process writes, each write takes its entry away; where others write too, an
-// entry counts only for the very item that the store has.
+// Nothing is served from here that the store would not say: each write of this
+// process takes its entry away. Where others write too, an entry counts for the
+// very item that the store has, and for a second without asking, unless the store
+// has told of a change since.
 type openedRecords struct {
 	shards [openedShards]openedShard
 	mu     sync.Mutex
@@ -40,6 +41,10 @@ const (
 	// openedAge is how long an entry stays that nobody uses, and twice that at
 	// most.
 	openedAge = time.Minute
+	// openedTrust is how long an item that others may write is not asked for
+	// again. The store tells of changes; this bounds what one that did not arrive
+	// can do, beside the store's own bound for its copies.
+	openedTrust = time.Second
 	// openedOverhead is what an entry takes besides its texts.
 	openedOverhead = 512
 )
@@ -50,8 +55,23 @@ type opened struct {
 	sealer  keyID
 	version uint64
 	sum     uint64 // of the item's value
+	// asked is when the store last had this item, where others may write.
+	asked atomic.Pointer[asked]
 	// view is what the last request got to see of it, for the next one.
 	view atomic.Pointer[view]
+}
+
+// asked is a look at the store: when, and what it had told of changes before.
+type asked struct {
+	at   time.Time
+	mark uint64
+}
+
+// isCurrent reports whether the store need not be asked again: a moment ago it had
+// this item, and it has told of no change since.
+func (o *opened) isCurrent(mark uint64) bool {
+	a := o.asked.Load()
+	return a.mark == mark && time.Since(a.at) < openedTrust
 }
 
 // view is a Session as one keeper sees it. Keepers on one vault may differ in

@@ -101,6 +101,60 @@ func TestOpenedByOneInstance(t *testing.T) {
 	})
 }
 
+// TestOpenedIsTrustedForAMoment: a shared store is asked once a second, and at
+// once when it has told of a change. A change that it does not tell of is found
+// within that second.
+func TestOpenedIsTrustedForAMoment(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		here, views := r.users[0], 0
+		here.setFault(func(op sharedOp) storeFault {
+			if op == sharedView {
+				views++
+			}
+			return storeFault{}
+		})
+		// asks reports whether a request asks the store, which has no copy at hand.
+		asks := func() bool {
+			here.mu.Lock()
+			clear(here.copies)
+			here.mu.Unlock()
+			before := views
+			r.freshAt(0, secret)
+			return views > before
+		}
+		refreshThere := func() string {
+			time.Sleep(2 * refreshEvery)
+			r.freshAt(0, secret)
+			s, err := r.keepers[1].FreshSince(t.Context(), secret, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			return s.AccessToken
+		}
+		if !asks() || asks() {
+			t.Error("not the first request alone has asked")
+		}
+		time.Sleep(openedTrust)
+		if !asks() || asks() {
+			t.Error("after a second, not the first request alone has asked")
+		}
+		if want, got := refreshThere(), r.freshAt(0, secret).AccessToken; got != want {
+			t.Errorf("after a change that the store told of: %q, want %q", got, want)
+		}
+		here.deaf = true
+		want := refreshThere()
+		time.Sleep(openedTrust)
+		if !asks() {
+			t.Error("after a change that the store did not tell of, nobody has asked for a second")
+		}
+		if got := r.freshAt(0, secret).AccessToken; got != want {
+			t.Errorf("after a change that the store did not tell of: %q, want %q", got, want)
+		}
+	})
+}
+
 // TestOpenedWhileItEnds: a request that began before a logout reads the record
 // while its deletion is under way. Nobody is served that later, when this process
 // no longer remembers the end.
@@ -110,7 +164,7 @@ func TestOpenedWhileItEnds(t *testing.T) {
 		r.store.faultOnce(opDelete, 1, storeFault{before: time.Second})
 		go func() {
 			time.Sleep(time.Second / 2)
-			_, _ = r.keeper.readOpened(t.Context(), r.id(secret), secret) // it has looked for an end before
+			_, _ = r.keeper.readOpened(t.Context(), r.id(secret), secret, 0) // it has looked for an end before
 		}()
 		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)

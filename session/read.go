@@ -18,7 +18,7 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 	}
 	if held == nil || k.vault.shared != nil {
 		var o *opened
-		if o, err = k.readOpened(ctx, id, secret); err == nil {
+		if o, err = k.readOpened(ctx, id, secret, mark); err == nil {
 			h = o.hot
 			h.opened = o
 		}
@@ -31,24 +31,27 @@ func (k *Keeper) readHot(ctx context.Context, id ID, secret Secret) (h hot, err 
 }
 
 // readOpened reads the hot part that the store has, and decrypts it if that was
-// not done lately. Where only this process writes, the store need not be asked
-// for what was.
-func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret) (*opened, error) {
+// not done lately. The store need not be asked for what cannot have changed since.
+func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret, mark uint64) (*opened, error) {
 	known, writes := k.vault.opened.get(id)
 	if known != nil {
 		// Its key may have been dropped since.
 		if _, err := k.site.opening(known.sealer); err != nil {
 			return nil, err
 		}
-		if k.vault.shared == nil {
+		if k.vault.shared == nil || known.isCurrent(mark) {
 			return known, nil
 		}
 	}
+	now := time.Now()
 	r := hotReads.Get().(*hotRead)
 	defer r.release()
 	r.site, r.secret, r.id, r.known = k.site, secret, id, known
 	if err := k.vault.store.View(ctx, id, r.view); err != nil {
 		return nil, err
+	}
+	if k.vault.shared != nil {
+		r.read.asked.Store(&asked{at: now, mark: mark})
 	}
 	if r.read != known {
 		k.vault.opened.put(id, r.read, writes)
