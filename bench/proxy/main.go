@@ -3,7 +3,7 @@
 // in turns in one run. Other login proxies are measured beside it if they are
 // installed, in PATH or in peers/bin, where make bench-peers puts them.
 //
-//	go run ./proxy [-quick] [-gate] [-storms 5] [-sessions 1,10000] [-out results]
+//	go run ./proxy [-quick] [-gate] [-due 20] [-storms 5] [-sessions 1,10000] [-out results]
 //
 // It writes a table (table.md), a plot (plot.svg) and all figures (raw.json),
 // and prints the table. What counts are the ratios, as the absolute figures are
@@ -34,6 +34,7 @@ type options struct {
 	active   int
 	rounds   int
 	gateOnly bool
+	due      int
 	storms   int
 	quick    bool
 	force    bool
@@ -68,7 +69,8 @@ func parse(args []string) (options, error) {
 	})
 	flags.IntVar(&o.active, "active", 1000, "of the sessions, how many are in use")
 	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; the other loads have fewer")
-	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only, with 1 session: 16 requests at a time, and 1")
+	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only: 16 requests at a time, and 1; by default with 1 session")
+	flags.IntVar(&o.due, "due", 0, "measure only that many rounds of requests while tokens are refreshed, with each store, and print them")
 	flags.IntVar(&o.storms, "storms", 0, "measure only that many storms of refreshes with each store, and print them")
 	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
 	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
@@ -76,17 +78,20 @@ func parse(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.sessions == nil {
-		o.sessions = []int{1, 10_000}
-	}
-	if o.gateOnly || o.storms > 0 {
+	switch {
+	case o.refreshesOnly(), o.gateOnly && o.sessions == nil:
 		o.sessions = []int{1}
+	case o.sessions == nil:
+		o.sessions = []int{1, 10_000}
 	}
 	if o.quick {
 		o.rounds = min(o.rounds, 2)
 	}
 	return o, nil
 }
+
+// refreshesOnly: nothing is measured but what refreshes do to requests.
+func (o options) refreshesOnly() bool { return o.due > 0 || o.storms > 0 }
 
 // slot is how long a measurement takes. Many short ones tell more than a few long
 // ones: what slows a machine down comes and goes by the second.

@@ -57,7 +57,9 @@ func TestParse(t *testing.T) {
 	}{
 		{nil, []int{1, 10_000}},
 		{[]string{"-sessions", "1,1000000"}, []int{1, 1_000_000}},
-		{[]string{"-sessions", "5", "-gate"}, []int{1}},
+		{[]string{"-gate"}, []int{1}},
+		{[]string{"-sessions", "5", "-gate"}, []int{5}},
+		{[]string{"-sessions", "5", "-due", "1"}, []int{1}},
 		{[]string{"-sessions", "0"}, nil},
 		{[]string{"-sessions", "many"}, nil},
 		{[]string{"-sessions", "1,"}, nil},

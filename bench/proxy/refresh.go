@@ -39,10 +39,14 @@ func (b *bench) refreshing(ctx context.Context, s *fleet.Subject, rounds int) (f
 	}
 	b.SetIssuer(dueLife, issuerLatency)
 	cell := figures.Cell{Sessions: dueSessions, Size: 200, Concurrency: 16}
-	// The tokens are made to be of every age that one in use can have.
+	// The tokens are made to be of every age that one in use can have: when all are
+	// due, as they are asked for.
+	var used time.Time
 	stagger := func() error {
+		rest(ctx, time.Until(used.Add(dueLife)))
 		t := target(cell, &due)
 		_, err := load.Once(ctx, t, len(t.Cookies), dueLife*85/100)
+		used = time.Now().Add(warmUp + b.slot)
 		return err
 	}
 	for round := range rounds {

@@ -25,7 +25,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	report := figures.Report{
-		Run: figures.Run{Anchor: fleet.Plain}, Twin: fleet.PlainAgain,
+		Run: figures.Run{Anchor: fleet.Plain}, Twin: fleet.PlainAgain, Header: fleet.PlainHeader,
 		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds,
 		Machine: machine.Describe(),
 	}
@@ -49,8 +49,8 @@ func run(ctx context.Context, o options) error {
 			return fmt.Errorf("with %d sessions: %w", sessions, err)
 		}
 	}
-	if o.storms > 0 {
-		fmt.Print(report.StormTable())
+	if o.refreshesOnly() {
+		fmt.Print(report.RefreshTable(), report.StormTable())
 		return nil
 	}
 	return report.Write(o.out, o.force)
@@ -74,9 +74,9 @@ func notes(peers []fleet.Peer, missing []string, redis bool) []string {
 
 // stage measures with a number of sessions.
 func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessions int, patience *time.Duration, report *figures.Report) error {
-	storms := o.storms > 0 || !o.gateOnly && sessions == o.sessions[0]
+	refreshes := o.refreshesOnly() || !o.gateOnly && sessions == o.sessions[0]
 	setup := fleet.Options{Exe: exe, Sessions: sessions, Redis: fleet.HasRedis(), Peers: peers, Progress: progress}
-	if storms {
+	if refreshes {
 		setup.StormLife = shortLife
 	}
 	f, err := fleet.Start(ctx, setup)
@@ -90,8 +90,8 @@ func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessi
 	}
 	defer unpin()
 	b := &bench{Fleet: f, watch: watch, slot: o.slot(), patience: patience}
-	if o.storms > 0 {
-		return b.stormsOf(ctx, o.storms, stormSessions, report)
+	if o.refreshesOnly() {
+		return b.refreshes(ctx, o.due, o.storms, stormSessions, report)
 	}
 	if !o.gateOnly {
 		sizes, err := b.sizes(ctx)
@@ -111,10 +111,13 @@ func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessi
 		}
 		report.Slots = append(report.Slots, slots...)
 	}
-	if !storms {
+	switch {
+	case !refreshes:
 		return nil
+	case o.quick:
+		return b.refreshes(ctx, 1, 1, 200, report)
 	}
-	return b.refreshes(ctx, o, report)
+	return b.refreshes(ctx, max(o.rounds/2, 1), 3, stormSessions, report)
 }
 
 // progress goes where the table does not.
@@ -141,14 +144,11 @@ func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
 	return slots, nil
 }
 
-// refreshes measures what becomes of requests while tokens are refreshed.
-func (b *bench) refreshes(ctx context.Context, o options, report *figures.Report) error {
-	rounds, storms, crowd := max(o.rounds/4, 1), 3, stormSessions
-	if o.quick {
-		rounds, storms, crowd = 1, 1, 200
-	}
+// refreshes measures what becomes of requests while tokens are refreshed: some at
+// a time, in rounds, and those of a crowd in one second.
+func (b *bench) refreshes(ctx context.Context, rounds, storms, crowd int, report *figures.Report) error {
 	for _, s := range b.Subjects {
-		if !s.LogsIn() || s.IsPeer() {
+		if !s.LogsIn() || s.IsPeer() || rounds == 0 {
 			continue
 		}
 		run, err := b.refreshing(ctx, s, rounds)

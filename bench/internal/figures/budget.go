@@ -95,7 +95,7 @@ func (r Report) promises(b *strings.Builder) {
 	b.WriteString("### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
 	for _, p := range budget {
 		for _, subject := range r.Subjects(r.Gate) {
-			if subject == r.Anchor || subject == r.Twin || slices.Contains(r.Peers, subject) {
+			if subject == r.Anchor || subject == r.Twin || subject == r.Header || slices.Contains(r.Peers, subject) {
 				continue
 			}
 			s := p.figure(r, subject)

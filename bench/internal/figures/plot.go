@@ -22,8 +22,8 @@ const (
 // plotStyle works on light and on dark pages: the ground is the page's.
 const plotStyle = `text{font:12px system-ui,sans-serif;fill:#1f2328}.head{font-weight:600}.title{font-size:15px;font-weight:600}` +
 	`.grid{stroke:#d0d7de}.one{stroke:#1f2328;stroke-dasharray:4 3}.whisker{stroke:#1f2328;stroke-width:1.5}` +
-	`.s0{fill:#8c959f}.s1{fill:#0969da}.s2{fill:#bc4c00}` +
-	`@media(prefers-color-scheme:dark){text{fill:#e6edf3}.grid{stroke:#3d444d}.one,.whisker{stroke:#e6edf3}.s0{fill:#768390}.s1{fill:#4493f8}.s2{fill:#f0883e}}`
+	`.s0{fill:#8c959f}.s1{fill:#57606a}.s2{fill:#0969da}.s3{fill:#bc4c00}` +
+	`@media(prefers-color-scheme:dark){text{fill:#e6edf3}.grid{stroke:#3d444d}.one,.whisker{stroke:#e6edf3}.s0{fill:#768390}.s1{fill:#9198a1}.s2{fill:#4493f8}.s3{fill:#f0883e}}`
 
 // bar is a line of the plot.
 type bar struct {
@@ -47,7 +47,7 @@ func (r Report) plot() string {
 				continue
 			}
 			most = max(most, s.High)
-			group = append(group, bar{label: subject, Spread: s, class: i % 3})
+			group = append(group, bar{label: subject, Spread: s, class: i % 4})
 		}
 		if len(group) > 0 {
 			groups, bars = append(groups, c.String()), append(bars, group)

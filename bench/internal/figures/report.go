@@ -13,6 +13,7 @@ import (
 type Report struct {
 	Run
 	Twin       string   // the subject that is the anchor a second time
+	Header     string   // the subject that is the anchor with a header as long as the token's
 	Peers      []string // the subjects that are other programs; the budget is not theirs
 	Gate       Cell     // by which the run is judged
 	GateRounds int      // that were measured

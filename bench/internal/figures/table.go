@@ -18,7 +18,8 @@ func (r Report) table(doubts []string) string {
 	}
 	fmt.Fprintf(&b, "%s\n\n", r.Machine)
 	fmt.Fprintf(&b, "× is the ratio to *%s* and + the difference to it, in the same round: median (quartiles). *%s* is the same program with the same configuration once more, "+
-		"so how far it is from 1 is what the machine adds by itself. All subjects%s are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours.\n\n", r.Anchor, r.Twin, r.butPeers(), r.Anchor)
+		"so how far it is from 1 is what the machine adds by itself. All subjects%s are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours. "+
+		"*%s* sets a header as long as that with a token, the same for all: the least that passing on a token takes.\n\n", r.Anchor, r.Twin, r.butPeers(), r.Anchor, r.Header)
 	r.promises(&b)
 	for _, c := range r.Cells() {
 		r.cell(&b, c)
@@ -118,6 +119,13 @@ func (r Report) refreshes(b *strings.Builder) {
 		}
 	}
 	b.WriteString("\n")
+}
+
+// RefreshTable is the part of the table that has the tokens that become due.
+func (r Report) RefreshTable() string {
+	var b strings.Builder
+	r.refreshes(&b)
+	return b.String()
 }
 
 // StormTable is the part of the table that has the storms, by subject.

@@ -44,6 +44,9 @@ func moduleDir(ctx context.Context) (string, error) {
 // requests at a time would be the opening of new ones.
 func (f *Fleet) caddyfile(s *Subject) string {
 	login := ""
+	if s.Name == PlainHeader {
+		login = `request_header Authorization "Bearer ` + strings.Repeat("x", tokenSize) + `"`
+	}
 	if s.LogsIn() {
 		login = fmt.Sprintf(`
 		issuer %s

@@ -23,12 +23,14 @@ import (
 )
 
 // The names of the subjects. PlainAgain is Plain a second time: how far the two
-// are apart is what the machine adds by itself.
+// are apart is what the machine adds by itself. PlainHeader sets a header as long
+// as that with a token, the same for all: the least that passing on a token takes.
 const (
-	Plain      = "plain"
-	PlainAgain = "plain again"
-	Bolt       = "bolt"
-	Redis      = "redis"
+	Plain       = "plain"
+	PlainAgain  = "plain again"
+	PlainHeader = "plain + header"
+	Bolt        = "bolt"
+	Redis       = "redis"
 )
 
 const (
@@ -94,7 +96,10 @@ func Start(ctx context.Context, o Options) (f *Fleet, err error) {
 			f.Close()
 		}
 	}()
-	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: Bolt, store: "store bolt {\n\t\t\tpath " + f.boltFile() + "\n\t\t}"}}
+	f.Subjects = []*Subject{
+		{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader},
+		{Name: Bolt, store: "store bolt {\n\t\t\tpath " + f.boltFile() + "\n\t\t}"},
+	}
 	if o.Redis {
 		if f.redis, err = startRedis(ctx, dir); err != nil {
 			return nil, err

@@ -91,6 +91,10 @@ func TestCaddyfile(t *testing.T) {
 	if strings.Contains(plain, "oauth_session") || !strings.Contains(bolt, "oauth_session {") || !strings.Contains(bolt, "store bolt") {
 		t.Errorf("plain:\n%s\nbolt:\n%s", plain, bolt)
 	}
+	header := f.caddyfile(&Subject{Name: PlainHeader, Host: "localhost:2", HostH2C: "localhost:3"})
+	if strings.Contains(header, "oauth_session") || len(header) < len(plain)+tokenSize {
+		t.Errorf("with a header alone:\n%s", header)
+	}
 	if strings.Contains(bolt, clientSecret) {
 		t.Errorf("the client secret is in\n%s", bolt)
 	}
