@@ -13,7 +13,8 @@
 // The subjects run on one CPU, and what asks and answers them on another, if
 // there are two: the load, the app, the authorization server, and Redis, to which
 // a socket leads. Plain Caddy runs twice, which tells how far apart two runs of
-// the same are. It works on Linux only.
+// the same are; everything is started anew four times, as no two processes are alike.
+// It works on Linux only.
 package main
 
 import (
@@ -100,6 +101,16 @@ func (o options) slot() time.Duration {
 		return 300 * time.Millisecond
 	}
 	return 500 * time.Millisecond
+}
+
+// laps is how often everything is started anew. Where a process has its memory by
+// chance makes it a few per cent faster or slower than its twin, for as long as it
+// runs.
+func (o options) laps(sessions int) int {
+	if o.refreshesOnly() || o.quick || sessions > 10_000 {
+		return 1 // which would take longer than what is measured
+	}
+	return max(min(4, o.rounds), 1)
 }
 
 // patience is how long the run may wait for a quiet machine and repeat slots,

@@ -26,7 +26,7 @@ func run(ctx context.Context, o options) error {
 	}
 	report := figures.Report{
 		Run: figures.Run{Anchor: fleet.Plain}, Twin: fleet.PlainAgain, Header: fleet.PlainHeader,
-		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds,
+		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds / o.laps(o.sessions[0]) * o.laps(o.sessions[0]),
 		Machine: machine.Describe(),
 	}
 	peers, missing, err := fleet.FindPeers(ctx)
@@ -45,8 +45,10 @@ func run(ctx context.Context, o options) error {
 	}
 	patience := o.patience()
 	for _, sessions := range o.sessions {
-		if err := stage(ctx, o, exe, peers, sessions, &patience, &report); err != nil {
-			return fmt.Errorf("with %d sessions: %w", sessions, err)
+		for lap := range o.laps(sessions) {
+			if err := stage(ctx, o, exe, peers, sessions, lap, &patience, &report); err != nil {
+				return fmt.Errorf("with %d sessions: %w", sessions, err)
+			}
 		}
 	}
 	if o.refreshesOnly() {
@@ -72,9 +74,9 @@ func notes(peers []fleet.Peer, missing []string, redis bool) []string {
 	return notes
 }
 
-// stage measures with a number of sessions.
-func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessions int, patience *time.Duration, report *figures.Report) error {
-	refreshes := o.refreshesOnly() || !o.gateOnly && sessions == o.sessions[0]
+// stage measures with a number of sessions, for one lap.
+func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessions, lap int, patience *time.Duration, report *figures.Report) error {
+	refreshes := o.refreshesOnly() || !o.gateOnly && sessions == o.sessions[0] && lap == 0
 	setup := fleet.Options{Exe: exe, Sessions: sessions, Redis: fleet.HasRedis(), Peers: peers, Progress: progress}
 	if refreshes {
 		setup.StormLife = shortLife
@@ -93,7 +95,7 @@ func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessi
 	if o.refreshesOnly() {
 		return b.refreshes(ctx, o.due, o.storms, stormSessions, report)
 	}
-	if !o.gateOnly {
+	if !o.gateOnly && lap == 0 {
 		sizes, err := b.sizes(ctx)
 		if err != nil {
 			return err
@@ -104,8 +106,8 @@ func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessi
 		rand.Shuffle(len(s.Cookies), func(i, j int) { s.Cookies[i], s.Cookies[j] = s.Cookies[j], s.Cookies[i] })
 		s.Cookies = s.Cookies[:min(len(s.Cookies), o.active)]
 	}
-	for _, p := range plan(sessions, o.rounds, o.gateOnly) {
-		slots, err := b.cell(ctx, p)
+	for _, p := range plan(sessions, o.rounds/o.laps(sessions), o.gateOnly) {
+		slots, err := b.cell(ctx, p, lap)
 		if err != nil {
 			return err
 		}
@@ -123,8 +125,9 @@ func stage(ctx context.Context, o options, exe string, peers []fleet.Peer, sessi
 // progress goes where the table does not.
 func progress(what string) { fmt.Fprintln(os.Stderr, what) }
 
-// cell measures the subjects in turns. Each round begins with another one.
-func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
+// cell measures the subjects in turns. Each round begins with another one. The
+// rounds are numbered through all laps.
+func (b *bench) cell(ctx context.Context, p planned, lap int) ([]figures.Slot, error) {
 	var slots []figures.Slot
 	subjects := slices.Clone(b.Subjects)
 	if !p.peers {
@@ -133,13 +136,13 @@ func (b *bench) cell(ctx context.Context, p planned) ([]figures.Slot, error) {
 	for round := range p.rounds {
 		for i := range subjects {
 			s := subjects[(round+i)%len(subjects)]
-			slot, err := b.measure(ctx, p.Cell, s, round, nil)
+			slot, err := b.measure(ctx, p.Cell, s, lap*p.rounds+round, nil)
 			if err != nil {
 				return nil, err
 			}
 			slots = append(slots, slot)
 		}
-		progress(fmt.Sprintf("%s: round %d of %d", p.Cell, round+1, p.rounds))
+		progress(fmt.Sprintf("%s: lap %d, round %d of %d", p.Cell, lap+1, round+1, p.rounds))
 	}
 	return slots, nil
 }

@@ -191,7 +191,7 @@ func (r *run) boltSweeps() error {
 		if err != nil {
 			return err
 		}
-		row(name, with, fmt.Sprintf("%d in %.1f s", r.sessions/10, with.Seconds))
+		row(name, with, fmt.Sprintf("%d in %.1f s", with.Done, with.Seconds))
 		row("without", without, "")
 		if _, err := p.do(step{Do: "close"}); err != nil {
 			return err

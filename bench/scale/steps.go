@@ -36,23 +36,31 @@ func (w *worker) fill(n int) (tenths []float64, err error) {
 // expiredSize is that of a record with our tokens.
 const expiredSize = 3100
 
-// lastExpired is the item that the sweep removes last, as it goes by hour and ID.
+// One in sampled of the expired items has sampleTag, by which they are counted. The
+// sweep removes lastExpired last, as it goes by hour and ID, which has lastTag.
+const sampled = 100
+
 var (
 	lastExpired = session.ID{0: 0xff, 1: 0xff, 2: 0xff, 3: 0xff, 4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff}
-	lastTag     = session.Tag{0: 1}
+	sampleTag   = session.Tag{0: 1}
+	lastTag     = session.Tag{0: 2}
 )
 
 // fillExpired keeps items that have all expired in the same hour, and that the
 // next sweep therefore removes. The keeper would not make any.
 func (w *worker) fillExpired(n int) error {
+	time.Sleep(2 * time.Second) // until the sweep of Open has found nothing to do
 	expired := time.Now().Truncate(time.Hour).Add(-90 * time.Minute)
 	_, err := together(func(i int) (bool, error) {
 		if i >= n {
 			return false, nil
 		}
-		id, tags := lastExpired, []session.Tag{lastTag}
-		if i > 0 {
-			id, tags = session.ID(session.NewSecret()), []session.Tag{session.Tag(session.NewSecret()), session.Tag(session.NewSecret())}
+		id, tags := session.ID(session.NewSecret()), []session.Tag{session.Tag(session.NewSecret()), session.Tag(session.NewSecret())}
+		if i%sampled == 0 {
+			tags[0] = sampleTag
+		}
+		if i == 0 {
+			id, tags[1] = lastExpired, lastTag
 		}
 		return true, w.store.Create(context.Background(), id, session.Item{
 			Version: 1, Expires: expired, Value: []byte(text(expiredSize)), Tags: tags,
@@ -61,11 +69,19 @@ func (w *worker) fillExpired(n int) error {
 	return err
 }
 
-// swept reports whether the sweep is done: until then the store lists what has
-// expired.
-func (w *worker) swept() bool {
-	ids, err := w.store.Tagged(context.Background(), lastTag)
-	return err == nil && len(ids) == 0
+// sweep is mixed until the sweep is done, which began when the store was opened.
+// It returns how many items that removed, more or less: until then the store lists
+// them.
+func (w *worker) sweep(s step) (n int, reads, writes waits, err error) {
+	expired, err := w.store.Tagged(context.Background(), sampleTag)
+	if err != nil {
+		return 0, reads, writes, err
+	}
+	reads, writes, err = w.mixed(s, func() bool {
+		last, err := w.store.Tagged(context.Background(), lastTag)
+		return err == nil && len(last) == 0
+	})
+	return sampled * len(expired), reads, writes, err
 }
 
 // login logs users in for some time.
@@ -117,7 +133,7 @@ func (w *worker) refresh(s step) (waits, error) {
 	took, err := together(func(i int) (bool, error) {
 		return time.Now().Before(deadline), w.refreshAndWrite((first + i) % all)
 	})
-	w.next += took.N
+	w.next += took.N + callers // which may have begun another
 	return took, err
 }
 

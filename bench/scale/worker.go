@@ -139,7 +139,7 @@ func (w *worker) do(s step) (o outcome, err error) {
 	case "mixed":
 		o.Reads, o.Writes, err = w.mixed(s, func() bool { return time.Since(begun).Seconds() >= s.Seconds })
 	case "sweep":
-		o.Reads, o.Writes, err = w.mixed(s, w.swept)
+		o.Done, o.Reads, o.Writes, err = w.sweep(s)
 	default:
 		err = errors.New("what is that?")
 	}
