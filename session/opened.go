@@ -13,10 +13,10 @@ import (
 // tokens and claims in the clear, as the requests in progress do anyway, and
 // never a refresh token; decision 0013 weighs that.
 //
-// Nothing is served from here that the store would not say: each write of this
-// process takes its entry away. Where others write too, an entry counts for the
-// very item that the store has, and for a second without asking, unless the store
-// has told of a change since.
+// What is served from here is what the store would say: each write of this process
+// takes its entry away. Where others write too, an entry counts for the very item
+// that the store has. It is not asked for that again within a second, unless it has
+// told of a change since.
 type openedRecords struct {
 	shards [openedShards]openedShard
 	mu     sync.Mutex
@@ -49,7 +49,7 @@ const (
 	openedOverhead = 512
 )
 
-// opened is a hot part and the item it was read from. It is never modified.
+// opened is a hot part and the item it was read from, which are never modified.
 type opened struct {
 	hot     hot
 	sealer  keyID

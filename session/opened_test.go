@@ -155,6 +155,32 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 	})
 }
 
+// TestOpenedWhileItEndsElsewhere: the news of a logout at another instance arrives
+// while a request looks at the store. What that sees is of before, and is not
+// trusted after.
+func TestOpenedWhileItEndsElsewhere(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		here := r.users[0]
+		here.setFault(func(op sharedOp) storeFault {
+			if op == sharedView {
+				return storeFault{after: time.Second / 2}
+			}
+			return storeFault{}
+		})
+		go func() { _, _ = r.keepers[0].Fresh(t.Context(), secret) }()
+		time.Sleep(time.Second / 4)
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second / 2)
+		here.setFault(nil)
+		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("after the logout: %v", err)
+		}
+	})
+}
+
 // TestOpenedWhileItEnds: a request that began before a logout reads the record
 // while its deletion is under way. Nobody is served that later, when this process
 // no longer remembers the end.

@@ -96,8 +96,8 @@ func (k *Keeper) result(ctx context.Context, f *flight, id ID, secret Secret, d 
 }
 
 // stillThere returns what only this process knows, if the session has not ended
-// meanwhile. With a shared store it asks the copy that pushes keep true, as any
-// request does; otherwise only this process can have ended it.
+// meanwhile. With a shared store it looks at what pushes keep true, as any request
+// does; otherwise only this process can have ended it.
 func (k *Keeper) stillThere(ctx context.Context, known *hot, id ID, secret Secret) (*hot, error) {
 	now, err := k.readHot(ctx, id, secret)
 	if err != nil {

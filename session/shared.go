@@ -16,7 +16,8 @@ import (
 // answer is lost.
 type SharedStore interface {
 	// View may answer from a copy that this process keeps, if Watch tells of
-	// its change. Delete also removes the lease.
+	// its change. What it shows is taken for current until then, for a second at
+	// most. Delete also removes the lease.
 	Store
 
 	// ViewCurrent is View past every copy: it shows all writes that were

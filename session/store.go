@@ -53,7 +53,7 @@ const (
 type Store interface {
 	// View calls f with the item under id, or returns ErrNotFound. Item.Value
 	// is only valid until f returns and must not be modified, so that a store
-	// can hand out its own memory: this is the read of every proxied request.
+	// can hand out its own memory: this is the read of proxied requests.
 	// f is short and does not call the store. Its error is returned unchanged.
 	View(ctx context.Context, id ID, f func(Item) error) error
 

@@ -12,9 +12,9 @@ const (
 	// maxBatch bounds how many writes share one transaction.
 	maxBatch = 256
 	// After a transaction, items that are replaced wait for company, restFactor
-	// times as long as one takes lately, so that a single slow flush does not make
-	// the next ones wait, too. A flush costs more than what is flushed, and with
-	// one CPU Go runs little else while it waits for the disk. Without a rest,
+	// times as long as it took, or as one takes lately: a single slow flush makes
+	// nobody wait who comes after it. A flush costs more than what is flushed, and
+	// with one CPU Go runs little else while it waits for the disk. Without a rest,
 	// transactions of one item followed each other when a thousand sessions were
 	// refreshed in a second, and all of them waited for that second.
 	restFactor       = 4
@@ -73,10 +73,11 @@ func (s *Store) commitLoop() {
 		}
 		begun, batch := time.Now(), s.gather(first)
 		s.commit(batch)
-		lately += (time.Since(begun) - lately) / 8
+		took := time.Since(begun)
+		lately += (took - lately) / 8
 		replaces, rested = s.replaces, nil
 		if len(batch) < maxBatch {
-			rest := min(max(restFactor*lately, restMin), restMax)
+			rest := min(max(restFactor*min(took, lately), restMin), restMax)
 			replaces, rested = nil, time.After(rest)
 		}
 	}

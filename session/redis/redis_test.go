@@ -398,7 +398,7 @@ func TestClose(t *testing.T) {
 	goleak.VerifyNone(t, ignored)
 }
 
-// TestAllocationsOfView: of reading a copy, which every request does.
+// TestAllocationsOfView: of reading a copy, which requests do.
 func TestAllocationsOfView(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
