@@ -45,7 +45,7 @@ func hotPath(tb testing.TB) []step {
 		{"cookie to secret", 0, func() bool { _, ok := ParseSecret(cookie); return ok }},
 		{"secret to ID", 0, func() bool { return site.ID(secret) == id }},
 		{"open and decode", 45, func() bool { _, err := site.openHot(secret, id, item); return err == nil }},
-		{"seal again what was opened", 10, func() bool { _, err := site.sealRecord(secret, id, rec, item.Version+1); return err == nil }},
+		{"seal again what was opened", 20, func() bool { _, err := site.sealRecord(secret, id, rec, item.Version+1); return err == nil }},
 		{"session", 0, func() bool { _, err := k.Fresh(ctx, secret); return err == nil }},
 		{"session that was not opened lately", 52, func() bool {
 			vault.opened.forget(id)
