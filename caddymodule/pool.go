@@ -60,9 +60,11 @@ type pooledVault struct {
 	name  string // the store's ID
 }
 
-// destructTimeout is how long refreshes under way may take to finish when
-// nobody uses their store any more.
-const destructTimeout = 15 * time.Second
+// destructTimeout is how long refreshes under way may take to finish when the
+// last configuration that uses their store is gone: as long as one refresh takes
+// at most, from connecting to the last write. Without refreshes under way, closing
+// takes no time. Whatever ends the process earlier loses what they bring.
+const destructTimeout = 90 * time.Second
 
 // Destruct implements caddy.Destructor.
 func (v *pooledVault) Destruct() error {

@@ -151,7 +151,7 @@ func callbackError(err error, wanted string) *Error {
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
 		switch tokenErr.Kind {
-		case oauth.Unavailable, oauth.Unanswered:
+		case oauth.Unavailable, oauth.Unanswered, oauth.TimedOut:
 			return loginUnavailable(err, wanted)
 		}
 	}

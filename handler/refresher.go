@@ -26,11 +26,12 @@ var outcomes = map[oauth.Kind]session.Outcome{
 	oauth.Unavailable:   session.Unavailable,
 	oauth.Unanswered:    session.Unanswered,
 	oauth.Malformed:     session.Malformed,
+	oauth.TimedOut:      session.TimedOut,
 }
 
 // Refresh redeems a refresh token.
-func (f Refresher) Refresh(ctx context.Context, refreshToken string) session.Answer {
-	t, err := f.Client.Refresh(ctx, refreshToken)
+func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) session.Answer {
+	t, err := f.Client.Refresh(ctx, refreshToken, confirm)
 	if err == nil {
 		return session.Answer{Outcome: session.Refreshed, Tokens: sessionTokens(t)}
 	}

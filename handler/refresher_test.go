@@ -26,14 +26,14 @@ func TestRefreshOutcomes(t *testing.T) {
 		session.Malformed:     fakeas.Answer(200, "application/json", "{}"),
 	} {
 		g.as.Fail(fault)
-		if got := refresher.Refresh(t.Context(), "RT_x"); got.Outcome != want || got.Err == nil || strings.Contains(got.Err.Error(), "RT_x") {
+		if got := refresher.Refresh(t.Context(), "RT_x", nil); got.Outcome != want || got.Err == nil || strings.Contains(got.Err.Error(), "RT_x") {
 			t.Errorf("got %v, %v, want %v", got.Outcome, got.Err, want)
 		}
 	}
 	if len(outcomes) != 6 {
 		t.Errorf("%d of the 6 kinds are translated", len(outcomes))
 	}
-	for kind := oauth.Rejected; kind <= oauth.Malformed; kind++ {
+	for kind := oauth.Rejected; kind <= oauth.TimedOut; kind++ {
 		if _, ok := outcomes[kind]; !ok {
 			t.Errorf("%v is not translated: it would pass for a success", kind)
 		}
@@ -53,7 +53,7 @@ func TestIdentityAfterARefresh(t *testing.T) {
 		}
 	}
 	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "new@example.test"}})
-	answer := refresher.Refresh(t.Context(), refreshToken)
+	answer := refresher.Refresh(t.Context(), refreshToken, nil)
 	if answer.Outcome != session.Refreshed || answer.Tokens.IDToken == "" {
 		t.Fatalf("%+v", answer)
 	}

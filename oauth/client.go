@@ -49,6 +49,8 @@ type Client struct {
 	refreshParams   []Param
 	maxAge          *int // of authorizeParams
 	timeout         time.Duration
+	// refreshAnswerTimeout is Config.RefreshAnswerTimeout or its default.
+	refreshAnswerTimeout time.Duration
 
 	http         *http.Client
 	static       bool // the configuration names every endpoint needed
@@ -79,14 +81,20 @@ func New(cfg Config) (*Client, error) {
 		refreshParams:   slices.Clone(cfg.RefreshParams),
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cfg.Timeout,
-		http:            newHTTPClient(cfg.RootCAs),
-		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
+
+		refreshAnswerTimeout: cfg.RefreshAnswerTimeout,
+
+		http:         newHTTPClient(cfg.RootCAs),
+		metadataURLs: metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}
 	if cfg.Scopes == nil && cfg.Issuer != "" {
 		c.scopes = []string{openIDScope}
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout
+	}
+	if c.refreshAnswerTimeout == 0 {
+		c.refreshAnswerTimeout = defaultRefreshAnswerTimeout
 	}
 	c.static = c.knowsAllEndpoints()
 	c.discovery = &cache[metadata]{

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	defaultTimeout = 10 * time.Second
-	openIDScope    = "openid"
+	defaultTimeout              = 10 * time.Second
+	defaultRefreshAnswerTimeout = 60 * time.Second
+	openIDScope                 = "openid"
 )
 
 // Config describes an authorization server and our registration there.
@@ -68,8 +69,14 @@ type Config struct {
 	RootCAs *x509.CertPool
 
 	// Timeout limits each call of a Client, all its steps and the reading of
-	// the answer included. Zero means 10 seconds.
+	// the answer included, except for Refresh once the token is sent. Zero means
+	// 10 seconds.
 	Timeout time.Duration
+
+	// RefreshAnswerTimeout limits the wait for the answer to a refresh, counted
+	// from the sending of the token: a server that has rotated a single-use token
+	// must not be given up while it is still at work. Zero means 60 seconds.
+	RefreshAnswerTimeout time.Duration
 }
 
 // Param is a parameter of a request.
@@ -116,7 +123,7 @@ func (cfg Config) check() error {
 	if err := cfg.checkParams(); err != nil {
 		return err
 	}
-	if cfg.Timeout < 0 {
+	if cfg.Timeout < 0 || cfg.RefreshAnswerTimeout < 0 {
 		return errors.New("timeout must not be negative")
 	}
 	return nil

@@ -65,7 +65,7 @@ func TestIssuerMismatch(t *testing.T) {
 					t.Errorf("the error does not name %s: %v", want, err)
 				}
 			}
-			if _, err := c.Refresh(within(t), testRefresh); kindOf(err) != Unavailable || !errors.Is(err, ErrMetadataUnavailable) {
+			if _, err := c.Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable || !errors.Is(err, ErrMetadataUnavailable) {
 				t.Errorf("refresh: got %v", err)
 			}
 		})
@@ -145,7 +145,7 @@ func TestEndpointsInMetadata(t *testing.T) {
 			s := startServer(t)
 			s.metadata["token_endpoint"] = bad
 			c := s.client()
-			_, err := c.Refresh(within(t), testRefresh)
+			_, err := c.Refresh(within(t), testRefresh, nil)
 			if kindOf(err) != Misconfigured || !strings.Contains(err.Error(), "token_endpoint in the server's metadata") {
 				t.Errorf("got %v", err)
 			}
@@ -155,7 +155,7 @@ func TestEndpointsInMetadata(t *testing.T) {
 			}
 			s.answer("/token2", 200, goodTokens)
 			over := s.client(func(c *Config) { c.Endpoints.Token = s.issuer + "/token2" })
-			if _, err := over.Refresh(within(t), testRefresh); err != nil {
+			if _, err := over.Refresh(within(t), testRefresh, nil); err != nil {
 				t.Errorf("overridden: %v", err)
 			}
 		})
@@ -163,7 +163,7 @@ func TestEndpointsInMetadata(t *testing.T) {
 	for _, missing := range []any{nil, 7, ""} {
 		s := startServer(t)
 		s.metadata = edit(s.metadata, "token_endpoint", missing)
-		_, err := s.client().Refresh(within(t), testRefresh)
+		_, err := s.client().Refresh(within(t), testRefresh, nil)
 		if kindOf(err) != Misconfigured || !errors.Is(err, ErrNoEndpoint) || !strings.Contains(err.Error(), "token_endpoint") {
 			t.Errorf("%v: got %v", missing, err)
 		}
@@ -213,7 +213,7 @@ func TestDiscoveryForOneEndpoint(t *testing.T) {
 		c := s.client(func(c *Config) { c.Endpoints = e })
 		s.answer("/token", 200, goodTokens)
 		_, authorizeErr := c.AuthorizationURL(within(t), goodRequest())
-		_, refreshErr := c.Refresh(within(t), testRefresh)
+		_, refreshErr := c.Refresh(within(t), testRefresh, nil)
 		if err := errors.Join(authorizeErr, refreshErr, verify(t, s, c, keyA(), "a")); err != nil {
 			t.Errorf("%s from the metadata: %v", name, err)
 		}

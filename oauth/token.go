@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -22,7 +22,7 @@ func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI str
 		"redirect_uri":  {redirectURI},
 		"code_verifier": {verifier},
 	}
-	tokens, err := c.requestTokens(ctx, form, c.tokenParams)
+	tokens, err := c.requestTokens(ctx, form, c.tokenParams, delivery{})
 	if err != nil {
 		return nil, err
 	}
@@ -42,23 +42,29 @@ func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI str
 // probably spent, so the new one must be kept all the same.
 //
 // The refresh token is sent at most once. Callers detach ctx from the browser's
-// request, since a single-use token whose answer is not read is lost.
-func (c *Client) Refresh(ctx context.Context, refreshToken string) (*TokenResponse, error) {
+// request, since a single-use token whose answer is not read is lost. Preparing
+// and connecting take [Config.Timeout] at most; from the moment the token is
+// sent, Refresh waits [Config.RefreshAnswerTimeout] for the answer.
+//
+// confirm, if not nil, is called when the connection stands, right before the
+// token is sent. If it returns an error, nothing is sent; the error of Refresh
+// is then of the kind Unavailable.
+func (c *Client) Refresh(ctx context.Context, refreshToken string, confirm func() error) (*TokenResponse, error) {
 	form := url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
 	}
-	return c.requestTokens(ctx, form, c.refreshParams)
+	return c.requestTokens(ctx, form, c.refreshParams, delivery{confirm: confirm, answerTimeout: c.refreshAnswerTimeout})
 }
 
-func (c *Client) requestTokens(ctx context.Context, form url.Values, params []Param) (*TokenResponse, error) {
+func (c *Client) requestTokens(ctx context.Context, form url.Values, params []Param, d delivery) (*TokenResponse, error) {
 	if len(c.resources) > 0 {
 		form["resource"] = c.resources
 	}
 	for _, p := range params {
 		form.Add(p.Name, p.Value)
 	}
-	a, err := c.post(ctx, tokenEndpoint, form)
+	a, err := c.deliver(ctx, tokenEndpoint, form, d)
 	if err != nil {
 		return nil, err
 	}
@@ -74,34 +80,56 @@ type answer struct {
 	secrets []string  // what must not be repeated
 }
 
+// delivery says how a form is sent.
+type delivery struct {
+	// confirm is called right before the form is sent. Its error stops that.
+	confirm func() error
+	// answerTimeout bounds the wait for the answer, counted from the sending of the
+	// form. Zero: Config.Timeout bounds all steps together.
+	answerTimeout time.Duration
+}
+
 // post sends a form with client authentication to one of the server's
 // endpoints, once. It returns answers with status 2xx; all else is a
 // *TokenError.
 func (c *Client) post(ctx context.Context, endpoint string, form url.Values) (answer, error) {
-	ctx, cancel := c.bounded(ctx)
-	defer cancel()
+	return c.deliver(ctx, endpoint, form, delivery{})
+}
+
+// deliver is post with a delivery.
+func (c *Client) deliver(ctx context.Context, endpoint string, form url.Values, d delivery) (answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	deadline := time.AfterFunc(c.timeout, func() { cancel(context.DeadlineExceeded) })
+	defer deadline.Stop()
 	req, secrets, err := c.newPost(ctx, endpoint, form)
 	if err != nil {
 		return answer{}, setupError(endpoint, err)
 	}
 	body := req.Body.(*formBody)
-	a := answer{sent: time.Now(), secrets: secrets}
+	body.first = func() error {
+		if d.confirm != nil {
+			if err := d.confirm(); err != nil {
+				return err
+			}
+		}
+		if d.answerTimeout > 0 {
+			deadline.Reset(d.answerTimeout)
+		}
+		return nil
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		kind := Unavailable
-		if body.read.Load() {
-			kind = Unanswered
-		}
-		return answer{}, &TokenError{Endpoint: endpoint, Kind: kind, Err: connError(err)}
+		return answer{}, body.failure(ctx, endpoint, 0, err)
 	}
 	defer resp.Body.Close()
-	a.status, a.header = resp.StatusCode, resp.Header
+	a := answer{sent: body.sentAt(), status: resp.StatusCode, header: resp.Header, secrets: secrets}
 	a.body, err = readBody(resp)
 	switch {
 	case errors.Is(err, errTooLarge):
 		return answer{}, malformed(endpoint, a.status, err)
 	case err != nil:
-		return answer{}, &TokenError{Endpoint: endpoint, Kind: Unanswered, Status: a.status, Err: connError(err)}
+		return answer{}, body.failure(ctx, endpoint, a.status, err)
 	case a.status < 200 || a.status >= 300:
 		return answer{}, answerError(endpoint, a)
 	}
@@ -141,17 +169,83 @@ func (c *Client) newPost(ctx context.Context, endpoint string, form url.Values) 
 	return req, secrets, nil
 }
 
-// formBody notes whether net/http began to read it. Before that no byte of the
+// formBody notes when net/http began to read it. Before that no byte of the
 // grant can have left this process, since net/http reads a body with a known
 // length only to write it to an established connection.
 type formBody struct {
 	io.Reader
-	read atomic.Bool
+	first func() error // called before the first byte is read; its error stops that
+
+	mu    sync.Mutex
+	begun bool
+	sent  time.Time // when first allowed the reading
+	err   error     // why nothing may be read
 }
 
 func (b *formBody) Read(p []byte) (int, error) {
-	b.read.Store(true)
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
 	return b.Reader.Read(p)
 }
 
-func (b *formBody) Close() error { return nil }
+func (b *formBody) begin() error {
+	b.mu.Lock()
+	first := !b.begun && b.err == nil
+	b.begun = true
+	b.mu.Unlock()
+	var err error
+	if first {
+		err = b.first()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.err = err
+	}
+	if first && b.err == nil {
+		b.sent = time.Now()
+	}
+	return b.err
+}
+
+// Close keeps a reading from beginning when the request is over: the call has
+// returned that nothing was sent.
+func (b *formBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent.IsZero() && b.err == nil {
+		b.err = http.ErrBodyReadAfterClose
+	}
+	return nil
+}
+
+// sentAt returns when the form was sent. A server may answer before.
+func (b *formBody) sentAt() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent.IsZero() {
+		return time.Now()
+	}
+	return b.sent
+}
+
+// failure sorts an error by whether the form was sent, and whether the
+// connection broke or the time was over.
+func (b *formBody) failure(ctx context.Context, endpoint string, status int, err error) *TokenError {
+	_ = b.Close() // what was not sent by now will not be
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	kind := Unavailable
+	switch {
+	case b.sent.IsZero():
+	case ctx.Err() != nil:
+		kind = TimedOut
+	default:
+		kind = Unanswered
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return &TokenError{Endpoint: endpoint, Kind: kind, Status: status, Err: connError(err)}
+}

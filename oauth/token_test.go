@@ -55,7 +55,7 @@ func TestClientAuthentication(t *testing.T) {
 			c := s.client(tc.change)
 			calls := map[string]func() error{
 				"code":    func() error { _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); return err },
-				"refresh": func() error { _, err := c.Refresh(within(t), testRefresh); return err },
+				"refresh": func() error { _, err := c.Refresh(within(t), testRefresh, nil); return err },
 				"revoke":  func() error { return c.Revoke(within(t), testRefresh, "refresh_token") },
 			}
 			for name, call := range calls {
@@ -109,7 +109,7 @@ func TestTokenRequests(t *testing.T) {
 			},
 		},
 		{
-			"refresh", func() error { _, err := c.Refresh(within(t), "with space &+="); return err },
+			"refresh", func() error { _, err := c.Refresh(within(t), "with space &+=", nil); return err },
 			url.Values{
 				"grant_type": {"refresh_token"}, "refresh_token": {"with space &+="},
 				"resource": {"https://a.test", "urn:b"}, "scope": {"FullAccess", "two"},
@@ -144,7 +144,7 @@ func TestSecretIsReadForEachRequest(t *testing.T) {
 		c.ClientSecret = func() (string, error) { n++; return fmt.Sprint("secret-", n), nil }
 	})
 	for _, want := range []string{"secret-1", "secret-2"} {
-		if _, err := c.Refresh(within(t), testRefresh); err != nil {
+		if _, err := c.Refresh(within(t), testRefresh, nil); err != nil {
 			t.Fatal(err)
 		}
 		if form, _ := s.lastPost(); form.Get("client_secret") != want {
@@ -173,9 +173,16 @@ func TestRefusals(t *testing.T) {
 		{"dead, GitHub", 200, `{"error":"bad_refresh_token"}`, nil, TokenError{Kind: Unclear, Code: "bad_refresh_token"}},
 		{"dead, UAA", 401, `{"error":"invalid_token"}`, nil, TokenError{Kind: Unclear, Code: "invalid_token"}},
 		{"interaction, Entra", 400, `{"error":"interaction_required"}`, nil, TokenError{Kind: Unclear, Code: "interaction_required"}},
-		{"problem without error", 400, `{"title":"no"}`, nil, TokenError{Kind: Unclear}},
+		{"problem without error", 400, `{"title":"no"}`, nil, TokenError{Kind: Unavailable}},
+		{"error is null", 400, `{"error":null}`, nil, TokenError{Kind: Unavailable}},
+		{"error is empty", 400, `{"error":""}`, nil, TokenError{Kind: Unavailable}},
+		{"error of a list", 400, `[{"error":"invalid_request"}]`, nil, TokenError{Kind: Unavailable}},
+		{"cut JSON", 400, `{"error":"invalid_requ`, nil, TokenError{Kind: Unavailable}},
+		{"text of a gateway", 400, `no healthy upstream`, []string{"Retry-After", "3"}, TokenError{Kind: Unavailable, RetryAfter: 3 * time.Second}},
+		{"blank line", 400, "\r\n", nil, TokenError{Kind: Unavailable}},
+		{"gateway timeout", 504, `<html>`, []string{"Retry-After", "9"}, TokenError{Kind: TimedOut, RetryAfter: 9 * time.Second}},
 		{"error is an object", 400, `{"error":{"code":"invalid_grant"}}`, nil, TokenError{Kind: Unclear}},
-		{"html 400", 400, `<html>`, nil, TokenError{Kind: Unclear}},
+		{"page of a gateway", 400, "<html><title>400 Bad Request</title>", []string{"Content-Type", "text/html"}, TokenError{Kind: Unavailable}},
 		{"wrong secret", 401, `{"error":"invalid_client"}`, nil, TokenError{Kind: Misconfigured, Code: "invalid_client"}},
 		{"wrong secret, zitadel", 400, `{"error":"invalid_client"}`, nil, TokenError{Kind: Misconfigured, Code: "invalid_client"}},
 		{"scope", 400, `{"error":"invalid_scope"}`, nil, TokenError{Kind: Misconfigured, Code: "invalid_scope"}},
@@ -201,7 +208,7 @@ func TestRefusals(t *testing.T) {
 			want := tc.want
 			want.Endpoint, want.Status = "token_endpoint", tc.status
 			for range 2 { // the second time on a kept-alive connection
-				tokens, err := c.Refresh(within(t), testRefresh)
+				tokens, err := c.Refresh(within(t), testRefresh, nil)
 				got, ok := errors.AsType[*TokenError](err)
 				if !ok || tokens != nil {
 					t.Fatalf("got %v, %v", tokens, err)
@@ -270,7 +277,7 @@ func everyCall(t testing.TB, c *Client) map[string]error {
 	errs := make(map[string]error)
 	ctx := within(t)
 	_, errs["code"] = c.RedeemCode(ctx, testCode, testVerifier, testRedirect)
-	_, errs["refresh"] = c.Refresh(ctx, testRefresh)
+	_, errs["refresh"] = c.Refresh(ctx, testRefresh, nil)
 	_, errs["userinfo"] = c.UserInfo(ctx, testAccess, "alice")
 	errs["revoke"] = c.Revoke(ctx, testRefresh, "refresh_token")
 	if c.endpoints[parEndpoint] != "" {
@@ -368,7 +375,7 @@ func TestSentOrNotSent(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var conns atomic.Int32
 			addr := rawServer(t, func(c net.Conn) { conns.Add(1); tc.serve(c) })
-			_, err := plainClient(t, tc.scheme+"://"+addr).Refresh(within(t), testRefresh)
+			_, err := plainClient(t, tc.scheme+"://"+addr).Refresh(within(t), testRefresh, nil)
 			if kindOf(err) != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
@@ -384,7 +391,7 @@ func TestSentOrNotSent(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.Close()
-		if _, err := plainClient(t, "http://"+l.Addr().String()).Refresh(within(t), testRefresh); kindOf(err) != Unavailable {
+		if _, err := plainClient(t, "http://"+l.Addr().String()).Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -430,7 +437,7 @@ func TestTLS(t *testing.T) {
 					c.RootCAs = pool
 				}
 			})
-			tokens, err := c.Refresh(within(t), testRefresh)
+			tokens, err := c.Refresh(within(t), testRefresh, nil)
 			if tc.want == "" {
 				if err != nil || tokens.AccessToken != testAccess {
 					t.Errorf("got %+v, %v", tokens, err)
@@ -460,10 +467,10 @@ func TestDeadConnectionIsNotResent(t *testing.T) {
 		}
 	})
 	c := plainClient(t, "http://"+addr)
-	if _, err := c.Refresh(within(t), testRefresh); err != nil {
+	if _, err := c.Refresh(within(t), testRefresh, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Refresh(within(t), testRefresh); kindOf(err) != Unanswered {
+	if _, err := c.Refresh(within(t), testRefresh, nil); kindOf(err) != Unanswered {
 		t.Errorf("got %v", err)
 	}
 	if n := refreshes.Load(); n != 2 {
@@ -483,15 +490,18 @@ func TestTimeout(t *testing.T) {
 			for _, path := range []string{"/token", "/userinfo", "/revoke"} {
 				s.handle(path, forever)
 			}
-			for _, call := range []func() error{
-				func() error { _, err := c.Refresh(t.Context(), testRefresh); return err },
-				func() error { _, err := c.RedeemCode(t.Context(), testCode, testVerifier, testRedirect); return err },
-				func() error { _, err := c.UserInfo(t.Context(), testAccess, ""); return err },
-				func() error { return c.Revoke(t.Context(), testRefresh, "") },
+			for _, call := range []struct {
+				f     func() error
+				takes time.Duration
+			}{
+				{func() error { _, err := c.Refresh(t.Context(), testRefresh, nil); return err }, time.Minute},
+				{func() error { _, err := c.RedeemCode(t.Context(), testCode, testVerifier, testRedirect); return err }, 10 * time.Second},
+				{func() error { _, err := c.UserInfo(t.Context(), testAccess, ""); return err }, 10 * time.Second},
+				{func() error { return c.Revoke(t.Context(), testRefresh, "") }, 10 * time.Second},
 			} {
 				start := time.Now()
-				err := call()
-				if took := time.Since(start); took != 10*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+				err := call.f()
+				if took := time.Since(start); took != call.takes || !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("after %v: %v", took, err)
 				}
 			}
@@ -509,7 +519,7 @@ func TestTimeout(t *testing.T) {
 			s2, c2 := bubbleServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
 			s2.handle("/.well-known/openid-configuration", forever)
 			start = time.Now()
-			_, err = c2.Refresh(t.Context(), testRefresh)
+			_, err = c2.Refresh(t.Context(), testRefresh, nil)
 			if took := time.Since(start); took != 3*time.Second || kindOf(err) != Unavailable {
 				t.Errorf("metadata after %v: %v", took, err)
 			}
@@ -522,10 +532,10 @@ func TestTimeout(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
 			<-release
 		})
-		c := plainClient(t, "http://"+addr, func(c *Config) { c.Timeout = 200 * time.Millisecond })
-		_, err := c.Refresh(t.Context(), testRefresh)
+		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshAnswerTimeout = 200 * time.Millisecond })
+		_, err := c.Refresh(t.Context(), testRefresh, nil)
 		close(release)
-		if kindOf(err) != Unanswered || !errors.Is(err, context.DeadlineExceeded) {
+		if kindOf(err) != TimedOut || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -562,7 +572,7 @@ func TestRotatedTokenSurvivesABadAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t)
 			s.answer("/token", 200, body)
-			tokens, err := s.client().Refresh(within(t), testRefresh)
+			tokens, err := s.client().Refresh(within(t), testRefresh, nil)
 			if err == nil || kindOf(err) == 0 {
 				t.Fatalf("got error %v", err)
 			}
@@ -583,7 +593,7 @@ func TestLoginDemandsAnIDToken(t *testing.T) {
 	if _, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect); kindOf(err) != Malformed {
 		t.Errorf("got %v", err)
 	}
-	if _, err := s.client().Refresh(within(t), testRefresh); err != nil {
+	if _, err := s.client().Refresh(within(t), testRefresh, nil); err != nil {
 		t.Errorf("a refresh needs none, got %v", err)
 	}
 	c := s.client(func(c *Config) { c.Scopes = []string{"api"} })

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,8 +23,8 @@ const (
 	// invalid_request with status 400, 401 or 403; an error that asks for the
 	// user or speaks of the token (access_denied, login_required,
 	// interaction_required, consent_required, invalid_token, expired_token)
-	// with any 4xx; and any other status 400 without an error of the kinds
-	// below, be its body empty or no JSON.
+	// with any 4xx; and status 400 with another error in its JSON, or with an
+	// empty body.
 	Unclear
 
 	// Misconfigured: invalid_client, unauthorized_client, invalid_scope,
@@ -32,19 +33,24 @@ const (
 	// act; the grant was not used.
 	Misconfigured
 
-	// Unavailable: status 5xx, 408 or 429, temporarily_unavailable,
-	// slow_down, server_error, no metadata, or no connection. Nothing was
-	// processed as far as the server says. Try later, see RetryAfter.
+	// Unavailable: status 5xx except 504, 408 or 429, temporarily_unavailable,
+	// slow_down, server_error, a 400 that is not the server's own, such as the
+	// page of a gateway, no metadata, or no connection. Nothing was processed as
+	// far as the server says. Try later, see RetryAfter.
 	Unavailable
 
-	// Unanswered: the request was sent, at least in part, and no complete
-	// answer came. The server may have used the grant.
+	// Unanswered: the request was sent, at least in part, and the connection
+	// broke before a complete answer came. The server may have used the grant.
 	Unanswered
 
 	// Malformed: an answer that cannot be used, such as a redirect, a status
 	// 200 without a usable token, or more than 1 MiB. The server may have
 	// used the grant.
 	Malformed
+
+	// TimedOut: the request was sent, and no complete answer came in time, here
+	// or at a gateway (status 504). The server may still be working on it.
+	TimedOut
 )
 
 // String returns the kind in lower case, fit for a metric's label.
@@ -62,6 +68,8 @@ func (k Kind) String() string {
 		return "unanswered"
 	case Malformed:
 		return "malformed"
+	case TimedOut:
+		return "timed_out"
 	}
 	return "unknown"
 }
@@ -80,7 +88,7 @@ type TokenError struct {
 	// RFC 6749 section 5.2, or empty.
 	Code, Description string
 	// RetryAfter is how long the server asked to wait, at most one hour;
-	// 0 if it did not ask. Only Unavailable errors have it.
+	// 0 if it did not ask. Only Unavailable and TimedOut errors have it.
 	RetryAfter time.Duration
 	// Err is the cause when there is no usable answer, else nil.
 	Err error
@@ -133,20 +141,31 @@ func answerError(endpoint string, a answer) *TokenError {
 	}
 	e := &TokenError{
 		Endpoint:    endpoint,
-		Kind:        classify(status, code),
+		Kind:        classify(status, code, saysError(a.body, members)),
 		Status:      a.status,
 		Code:        clean(code, a.secrets...),
 		Description: clean(description, a.secrets...),
 	}
-	if e.Kind == Unavailable {
+	if e.Kind == Unavailable || e.Kind == TimedOut {
 		e.RetryAfter = retryAfter(a.header, time.Now())
 	}
 	return e
 }
 
+// saysError reports whether an answer with status 400 is the server's own: a JSON
+// object with an error, or nothing at all, as some servers answer to a dead token.
+// Everything else comes from something between, which knows nothing of the grant.
+func saysError(body []byte, members map[string]json.RawMessage) bool {
+	e, ok := members["error"]
+	return len(body) == 0 || ok && string(e) != "null" && string(e) != `""`
+}
+
 // classify sorts a status of 400 or more with the error code of the body, ""
 // if it has none.
-func classify(status int, code string) Kind {
+func classify(status int, code string, saysError bool) Kind {
+	if status == http.StatusGatewayTimeout {
+		return TimedOut
+	}
 	if status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 		return Unavailable
 	}
@@ -164,8 +183,11 @@ func classify(status int, code string) Kind {
 			return Unclear
 		}
 	}
-	if status == http.StatusBadRequest {
+	switch {
+	case status == http.StatusBadRequest && saysError:
 		return Unclear
+	case status == http.StatusBadRequest:
+		return Unavailable
 	}
 	return Misconfigured
 }

@@ -154,7 +154,7 @@ func TestStatusAndMediaType(t *testing.T) {
 	}
 	s := startServer(t)
 	s.answer("/token", 204, "")
-	if _, err := s.client().Refresh(within(t), testRefresh); kindOf(err) != Malformed {
+	if _, err := s.client().Refresh(within(t), testRefresh, nil); kindOf(err) != Malformed {
 		t.Errorf("204: got %v", err)
 	}
 }
@@ -169,7 +169,7 @@ func TestExpiryCountsFromSending(t *testing.T) {
 			_, _ = io.WriteString(w, goodTokens)
 		})
 		start := time.Now()
-		got, err := c.Refresh(t.Context(), testRefresh)
+		got, err := c.Refresh(t.Context(), testRefresh, nil)
 		if err != nil || !got.Expires.Equal(start.Add(600*time.Second)) {
 			t.Errorf("got %+v, %v", got, err)
 		}

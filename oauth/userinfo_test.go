@@ -31,7 +31,7 @@ func TestUserInfo(t *testing.T) {
 		{"signed", 200, `{"sub":"alice"}`, "application/jwt", "alice", Malformed},
 		{"list", 200, `[{"sub":"alice"}]`, "application/json", "", Malformed},
 		{"trailing", 200, `{"sub":"alice"}{"sub":"eve"}`, "application/json", "alice", Malformed},
-		{"other success", 202, `{"sub":"alice"}`, "application/json", "alice", Unclear},
+		{"other success", 202, `{"sub":"alice"}`, "application/json", "alice", Unavailable},
 		{"401", 401, `{"error":"invalid_token"}`, "application/json", "alice", Rejected},
 		{"403, zitadel", 403, ``, "", "alice", Rejected},
 		{"404", 404, ``, "", "alice", Misconfigured},

@@ -20,6 +20,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	obtained := time.Now()
 	next := *rec
 	next.rotation++
+	next.unclear = false
 	next.rotates = t.RefreshToken != "" && t.RefreshToken != rec.refreshToken
 	if t.RefreshToken != "" {
 		next.refreshToken, next.refreshExpires = t.RefreshToken, t.RefreshExpires
@@ -45,7 +46,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 			return hot{}, err
 		}
 	}
-	r.vault.resume(r.id)
+	r.vault.backoffs.clear(r.id)
 	r.Observe(Event{Kind: EventRefreshed, ID: r.id})
 	return next.hot, nil
 }

@@ -57,7 +57,7 @@ func genRecord() *rapid.Generator[record] {
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),
-				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), restCold: genRest(fieldNonce).Draw(t, "rest of cold"),
+				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), restCold: genRest(fieldUnclear).Draw(t, "rest of cold"),
 			},
 		}
 	})

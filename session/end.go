@@ -87,7 +87,7 @@ func (k *Keeper) over(id ID, reason EndReason) {
 func (v *Vault) forget(id ID) {
 	v.opened.forget(id)
 	v.live.end(id)
-	v.resume(id)
+	v.backoffs.clear(id)
 	v.uses.forget(id)
 }
 

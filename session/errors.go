@@ -60,6 +60,11 @@ type UnavailableError struct {
 	Err           error
 }
 
+// unavailable is the error for a request that may be repeated at once.
+func unavailable(err error) *UnavailableError {
+	return &UnavailableError{RetryAfter: time.Second, Err: err}
+}
+
 func (e *UnavailableError) Error() string { return fmt.Sprintf("session unavailable: %v", e.Err) }
 
 // Unwrap returns the cause.

@@ -18,12 +18,13 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {
 	case Rejected, Unclear:
+		r.breaker.succeed() // it answers
 		h, refusedErr := r.refused(ctx, rec, answer.Outcome)
 		var unavailable *UnavailableError
 		if !errors.As(refusedErr, &unavailable) {
 			return h, refusedErr
 		}
-		err = unavailable.Err
+		return hot{}, r.backOff(answer, unavailable.Err)
 	case Malformed:
 		if t := answer.Tokens.RefreshToken; t != "" {
 			next := *rec
@@ -34,15 +35,36 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 			}
 		}
 	}
+	r.breaker.fail(r.id, r.probe, UnavailableError{
+		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
+	}, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	return hot{}, r.backOff(answer, err)
+}
+
+// backOff begins the back-off of the session and returns the error for those who
+// wait. After a request that timed out the lease stays held until then: another
+// process must not send the token at once, either.
+func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 	failure := &UnavailableError{RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err}
-	r.vault.pauseAfter(r.id, failure, answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
-	return hot{}, failure
+	least, timedOut := backoffFirst, answer.Outcome == TimedOut
+	if timedOut {
+		least = backoffTimedOut
+	}
+	delay := r.vault.backoffs.add(r.id, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	if timedOut {
+		r.keepLease = min(delay, backoffWaiting)
+	}
+	return failure
 }
 
 // refused ends the session whose refresh token is dead, unless another process
-// has a newer one: only who still holds the lease may say that this was the
-// newest.
+// has a newer one: only the holder of the lease may say that this was the newest.
+// A first refusal without a clear reason ends nothing yet.
 func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (hot, error) {
+	reason := EndRejected
+	if outcome == Unclear {
+		reason = EndRefusedUnclear
+	}
 	for {
 		current, err := r.read(ctx, r.id, r.secret)
 		switch {
@@ -50,24 +72,40 @@ func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (ho
 			return hot{}, err
 		case current.rotation > rec.rotation:
 			return current.hot, nil
-		case outcome == Unclear:
-			return r.giveUp(ctx, current)
+		case outcome == Unclear && !rec.unclear:
+			return r.sendOnceMore(ctx, current)
 		}
-		err = r.finishAt(ctx, r.id, current.version, r.lease.name(), EndRejected)
+		err = r.finishAt(ctx, r.id, current.version, r.lease.name(), reason)
 		if !errors.Is(err, errAgain) || r.lease.raise(ctx) != nil {
 			return hot{}, err
 		}
 	}
 }
 
-// giveUp keeps a session whose refresh was refused without a clear reason until
-// its access token expires, and does not ask again.
-func (r *refresh) giveUp(ctx context.Context, rec *record) (hot, error) {
-	if !rec.token.usable(time.Now()) {
-		return hot{}, r.finishAt(ctx, r.id, rec.version, r.lease.name(), EndRefusedUnclear)
-	}
+const (
+	// unclearPause is the shortest pause before a token is sent again: longer than a
+	// passing trouble of a gateway, and shorter than the usual refresh_timeout, as
+	// requests may have to wait for it.
+	unclearPause = 3 * time.Second
+	// unclearMargin is the longest time before the end of the access token at which
+	// the refresh token is sent once more.
+	unclearMargin = 10 * time.Second
+)
+
+// sendOnceMore has a refresh token sent a second time that was refused without a
+// clear reason: shortly before the access token expires, or after a pause if that
+// has expired. The next refusal ends the session.
+func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
 	next := *rec
-	next.token.refreshAt = time.Time{}
+	next.unclear = true
+	left := time.Until(rec.token.usableUntil)
+	if left <= 0 {
+		if !sleep(ctx, unclearPause) {
+			return hot{}, unavailable(ctx.Err())
+		}
+		return r.redeem(ctx, &next)
+	}
+	next.token.refreshAt = time.Now().Add(max(left-min(left/4, unclearMargin), unclearPause))
 	next.rotation++
 	if err := r.commit(ctx, r.id, r.secret, &next); err != nil {
 		return r.adopt(ctx, err, Tokens{})

@@ -49,30 +49,32 @@ func (v *Vault) early(id ID) *hot {
 }
 
 // join returns the session's flight, and starts one if there is none. During a
-// pause, or when the vault is closed, it starts none and returns the reason
-// instead. The use of the session, if there is one to be written down, is
-// noted, and written with the new tokens; without a flight, at once.
-func (k *Keeper) join(id ID, secret Secret, d demand, use time.Time) (*flight, *UnavailableError) {
-	f, paused := k.joinOrStart(id, secret, d, use)
+// back-off, or when the vault is closed, it starts none and returns the reason
+// instead. waiting says that the request cannot be served without the flight.
+// The use of the session, if there is one to be written down, is noted, and
+// written with the new tokens; without a flight, at once.
+func (k *Keeper) join(id ID, secret Secret, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
+	f, paused := k.joinOrStart(id, secret, d, use, waiting)
 	if paused != nil && !use.IsZero() {
 		k.touch(id, secret, use)
 	}
 	return f, paused
 }
 
-func (k *Keeper) joinOrStart(id ID, secret Secret, d demand, use time.Time) (*flight, *UnavailableError) {
+func (k *Keeper) joinOrStart(id ID, secret Secret, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
 	v := k.vault
+	// Before the lock, which all sessions share. A flight looks again before it
+	// sends anything.
+	paused := k.paused(id, waiting)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f := v.flights[id]
 	if f == nil {
 		if v.closed {
-			return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
+			return nil, unavailable(ErrClosed)
 		}
-		if p, ok := v.pauses[id]; ok {
-			if left := time.Until(p.until); left > 0 {
-				return nil, &UnavailableError{RetryAfter: left, Misconfigured: p.err.Misconfigured, Err: p.err.Err}
-			}
+		if paused != nil {
+			return nil, paused
 		}
 		f = &flight{told: make(chan struct{}), done: make(chan struct{})}
 		v.flights[id] = f
@@ -83,6 +85,15 @@ func (k *Keeper) joinOrStart(id ID, secret Secret, d demand, use time.Time) (*fl
 		v.uses.keep(id, k, secret, use)
 	}
 	return f, nil
+}
+
+// paused returns why no refresh of a session may begin now, or nil.
+func (k *Keeper) paused(id ID, waiting bool) *UnavailableError {
+	now := time.Now()
+	if err := k.vault.backoffs.check(id, now, waiting); err != nil {
+		return err
+	}
+	return k.breaker.check(now, waiting)
 }
 
 // fly is the whole of a flight.

@@ -13,6 +13,10 @@ type Config struct {
 	Vault     *Vault
 	Site      *Site
 	Refresher Refresher
+	// Server names the authorization server. Keepers of one Vault with the same
+	// name share its circuit breaker: while the server is down, one refresh at a
+	// time is sent to find out whether it is back. Empty: the keeper has its own.
+	Server string
 	// IdleTimeout ends a session that long after its last use. Uses are written
 	// down at most every five minutes (or 5 % of the time-out, if that is less),
 	// so that it may end that much later, and never earlier.
@@ -32,8 +36,9 @@ type Config struct {
 // Keeper answers for the sessions of one site.
 type Keeper struct {
 	Config
-	vault *Vault
-	site  *Site
+	vault   *Vault
+	site    *Site
+	breaker *breaker
 	// touchEvery is how often a use is written down.
 	touchEvery time.Duration
 }
@@ -46,7 +51,10 @@ func NewKeeper(c Config) *Keeper {
 	if c.Observe == nil {
 		c.Observe = func(Event) {}
 	}
-	return &Keeper{Config: c, vault: c.Vault, site: c.Site, touchEvery: min(touchMax, c.IdleTimeout/20)}
+	return &Keeper{
+		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server),
+		touchEvery: min(touchMax, c.IdleTimeout/20),
+	}
 }
 
 // Session is what a request may know of its session.

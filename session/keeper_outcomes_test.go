@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,20 +13,23 @@ import (
 // while the access token is still good, and once when it has expired.
 func TestOutcomes(t *testing.T) {
 	tests := []struct {
-		name     string
-		b        behaviour
-		calls    int       // requests of one refresh
-		ends     EndReason // the session's end when the token has expired; empty: it is kept
-		endsNow  bool      // it ends although the token is good
-		operator bool      // Misconfigured
-		heals    bool      // the next refresh after it succeeds
+		name       string
+		b          behaviour
+		calls      int       // requests of one refresh
+		callsToEnd int       // of a refresh that ends the session; 0: calls
+		ends       EndReason // the session's end when the token has expired; empty: it is kept
+		endsNow    bool      // it ends although the token is good
+		operator   bool      // Misconfigured
+		heals      bool      // the next refresh after it succeeds
 	}{
 		{name: "rejected", b: behaviour{outcome: Rejected}, calls: 1, ends: EndRejected, endsNow: true},
-		{name: "unclear", b: behaviour{outcome: Unclear}, calls: 1, ends: EndRefusedUnclear},
+		{name: "unclear", b: behaviour{outcome: Unclear}, calls: 1, callsToEnd: 2, ends: EndRefusedUnclear},
 		{name: "misconfigured", b: behaviour{outcome: Misconfigured}, calls: 1, operator: true, heals: true},
 		{name: "unavailable", b: behaviour{outcome: Unavailable}, calls: 1, heals: true},
 		{name: "unavailable for long", b: behaviour{outcome: Unavailable, retryAfter: 45 * time.Second}, calls: 1, heals: true},
+		{name: "unavailable for very long", b: behaviour{outcome: Unavailable, retryAfter: time.Hour}, calls: 1, heals: true},
 		{name: "unanswered", b: behaviour{outcome: Unanswered}, calls: 2, heals: true},
+		{name: "timed out", b: behaviour{outcome: TimedOut}, calls: 1, heals: true},
 		{name: "malformed", b: behaviour{outcome: Malformed}, calls: 1, heals: true},
 		{name: "malformed with refresh token", b: behaviour{outcome: Malformed, processed: true, withRefreshToken: true}, calls: 1, heals: true},
 	}
@@ -58,14 +62,14 @@ func TestOutcomes(t *testing.T) {
 				r.server.always(tt.b)
 				if tt.ends != "" {
 					r.ended(secret, tt.ends)
-					r.wantCalls(tt.calls)
+					r.wantCalls(max(tt.calls, tt.callsToEnd))
 					return
 				}
 				err := r.unavailable(secret)
 				if err.Misconfigured != tt.operator {
 					t.Errorf("Misconfigured is %v", err.Misconfigured)
 				}
-				if err.RetryAfter < max(time.Second, tt.b.retryAfter) {
+				if err.RetryAfter < max(time.Second, min(tt.b.retryAfter, time.Minute)) || err.RetryAfter > time.Minute {
 					t.Errorf("RetryAfter is %v", err.RetryAfter)
 				}
 				r.server.normal()
@@ -89,23 +93,148 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestUnclearRefusalIsNotRepeated: the session lives as long as its access
-// token, and the authorization server is left alone.
-func TestUnclearRefusalIsNotRepeated(t *testing.T) {
+// TestUnclearRefusalIsRepeatedOnceNearTheEnd: the session lives while its access
+// token does, and the authorization server is asked once more before that ends.
+func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.due() // 20 s before the token is no longer used
 		r.server.always(behaviour{outcome: Unclear})
 		r.fresh(secret)
-		for range 19 { // until 10 s before expiry
+		for range 15 {
 			time.Sleep(time.Second)
 			r.fresh(secret)
 		}
 		r.wantCalls(1)
+		time.Sleep(time.Second) // a quarter of the rest is left
+		r.fresh(secret)
 		time.Sleep(time.Second)
-		r.ended(secret, EndRefusedUnclear)
-		r.wantCalls(1)
+		r.wantCalls(2)
+		r.gone(secret)
 	})
+}
+
+// TestPassingTroubleEndsNothing: a gateway answers for two seconds in words that
+// some servers have for a dead token. Then all is well again.
+func TestPassingTroubleEndsNothing(t *testing.T) {
+	for _, lifetime := range []time.Duration{20 * time.Second, time.Minute, time.Hour} {
+		for _, left := range []time.Duration{2500 * time.Millisecond, time.Second, 100 * time.Millisecond, 0, -time.Hour} {
+			t.Run(fmt.Sprintf("%v, %v left", lifetime, left), func(t *testing.T) {
+				inBubble(t, func(t *testing.T, r *rig) {
+					r.server.set(func() { r.server.lifetime = lifetime })
+					secret, f := r.login()
+					usableUntil := r.stored(secret).token.usableUntil
+					time.Sleep(time.Until(usableUntil.Add(-left)))
+					until := time.Now().Add(2 * time.Second)
+					r.server.set(func() {
+						r.server.behave = func(int) behaviour {
+							if time.Now().Before(until) {
+								return behaviour{outcome: Unclear}
+							}
+							return behaviour{}
+						}
+					})
+					for range 60 {
+						_, err := r.keeper.Fresh(t.Context(), secret)
+						if errors.Is(err, ErrNoSession) {
+							t.Fatalf("%v after the trouble began: %v", time.Since(until)+2*time.Second, err)
+						}
+						time.Sleep(100 * time.Millisecond)
+					}
+					r.fresh(secret)
+					r.wantStored(secret, f)
+				})
+			})
+		}
+	}
+}
+
+// TestUnclearRefusalIsForgottenAfterASuccess: the next one, an hour later, is the
+// first again.
+func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		for range 3 {
+			r.server.always(behaviour{outcome: Unclear})
+			r.due()
+			r.fresh(secret)
+			time.Sleep(5 * time.Second)
+			r.server.normal()
+			r.expired()
+			r.fresh(secret)
+			r.wantStored(secret, f)
+		}
+	})
+}
+
+// TestUnclearRefusalIsKnownToOtherInstances: the session ends with the second
+// refusal, wherever that is met.
+func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.due()
+		r.server.always(behaviour{outcome: Unclear})
+		r.freshAt(0, secret)
+		time.Sleep(10 * time.Second)
+		r.freshAt(1, secret)
+		r.wantCalls(1)
+		r.expired()
+		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.wantCalls(2)
+	})
+}
+
+// TestRefusalNotedByAnEarlierRelease: the record says it by a refresh point that
+// never comes. The token is sent once more when the access token has expired.
+func TestRefusalNotedByAnEarlierRelease(t *testing.T) {
+	for _, recovered := range []bool{true, false} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			secret, f := r.login()
+			rec := r.stored(secret)
+			rec.token.refreshAt = time.Time{}
+			rec.rotation++
+			if err := r.keeper.commit(t.Context(), r.id(secret), secret, rec); err != nil {
+				t.Fatal(err)
+			}
+			r.due()
+			r.fresh(secret)
+			r.wantCalls(0)
+			r.expired()
+			if recovered {
+				r.fresh(secret)
+				r.wantStored(secret, f)
+			} else {
+				r.server.always(behaviour{outcome: Unclear})
+				r.ended(secret, EndRefusedUnclear)
+			}
+			r.wantCalls(1)
+		})
+	}
+}
+
+// TestSlowAnswerIsNotAskedForAgain: a server that takes long gets each token once,
+// and what it answers is kept.
+func TestSlowAnswerIsNotAskedForAgain(t *testing.T) {
+	for _, working := range []time.Duration{9 * time.Second, 12 * time.Second, 40 * time.Second, 70 * time.Second} {
+		t.Run(working.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secret, f := r.login()
+				r.expired()
+				r.server.always(behaviour{after: working})
+				for start := time.Now(); time.Since(start) < working; time.Sleep(time.Second) {
+					if _, err := r.keeper.Fresh(t.Context(), secret); errors.Is(err, ErrNoSession) {
+						t.Fatal(err)
+					}
+				}
+				r.server.normal()
+				r.wantCalls(1)
+				r.fresh(secret)
+				r.wantStored(secret, f)
+			})
+		})
+	}
 }
 
 // TestUnansweredThenAnswered: the one repeat brings the token.
@@ -162,7 +291,10 @@ func TestNoHammering(t *testing.T) {
 		{"misconfigured", behaviour{outcome: Misconfigured}, 18, 26},
 		{"malformed", behaviour{outcome: Malformed}, 18, 26},
 		{"unanswered", behaviour{outcome: Unanswered}, 36, 52},
-		{"asked to wait", behaviour{outcome: Unavailable, retryAfter: 2 * time.Minute}, 5, 6},
+		{"timed out", behaviour{outcome: TimedOut}, 16, 22},
+		// Once a minute, as a request waits.
+		{"asked to wait", behaviour{outcome: Unavailable, retryAfter: 2 * time.Minute}, 9, 11},
+		{"asked to wait for an hour", behaviour{outcome: Unavailable, retryAfter: time.Hour}, 9, 11},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -178,7 +310,7 @@ func TestNoHammering(t *testing.T) {
 					t.Errorf("%d requests in 10 minutes, want %d to %d", n, tt.least, tt.max)
 				}
 				r.server.normal()
-				time.Sleep(max(38*time.Second, tt.b.retryAfter))
+				time.Sleep(max(38*time.Second, min(tt.b.retryAfter, time.Minute)))
 				r.fresh(secret)
 				// A success clears the count: the next failure waits little.
 				r.expired()

@@ -36,46 +36,71 @@ type hold struct {
 	lost      bool      // taken by somebody else
 }
 
-// acquire takes the lease of a session that was read in the given version. If
-// another process has it, acquire waits until it has refreshed, let go, or
-// fallen silent. It returns no hold where the store needs none. The error is
-// errAgain, ErrNoSession or an *UnavailableError.
-func (v *Vault) acquire(ctx context.Context, id ID, version uint64) (*hold, error) {
+// leaseWaiter takes the lease of one session, which was read in one version.
+type leaseWaiter struct {
+	vault   *Vault
+	id      ID
+	version uint64
+	ear     <-chan struct{}
+	watch
+}
+
+func (v *Vault) waitForLease(id ID, version uint64) *leaseWaiter {
+	w := &leaseWaiter{vault: v, id: id, version: version}
+	if v.shared != nil {
+		w.ear = v.ears.listen(id)
+	}
+	return w
+}
+
+func (w *leaseWaiter) end() {
+	if w.vault.shared != nil {
+		w.vault.ears.leave(w.id)
+	}
+}
+
+// try takes the lease if it is free, or if its holder has fallen silent. It
+// returns no hold where the store needs none. The error is ErrLeased, errAgain,
+// ErrNoSession or an *UnavailableError.
+func (w *leaseWaiter) try(ctx context.Context) (*hold, error) {
+	v := w.vault
 	if v.shared == nil {
 		return nil, nil
 	}
-	ear := v.ears.listen(id)
-	defer v.ears.leave(id)
-	var w watch
-	for {
-		holder, began := newHolder(), time.Now()
-		seen := w.silent(began)
-		lease, err := v.tryAcquire(ctx, id, version, holder, seen)
-		switch {
-		case err == nil:
-			return v.hold(id, holder, began, seen != Lease{}), nil
-		case errors.Is(err, ErrNotFound):
-			return nil, ErrNoSession
-		case errors.Is(err, ErrConflict):
-			return nil, errAgain
-		case !errors.Is(err, ErrLeased):
-			// It may be ours without our knowing.
-			v.background(func() { v.release(id, holder) })
-			return nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("taking the lease: %w", err)}
-		}
-		w.saw(lease, began, time.Now())
-		if v.moved(ctx, id, version) {
-			return nil, errAgain
-		}
-		select {
-		case <-ear:
-		case <-time.After(leaseBeat):
-		case <-v.stop.Done():
-			return nil, &UnavailableError{RetryAfter: time.Second, Err: ErrClosed}
-		case <-ctx.Done():
-			return nil, &UnavailableError{RetryAfter: time.Second, Err: errors.New("another instance takes long to refresh")}
-		}
+	holder, began := newHolder(), time.Now()
+	seen := w.silent(began)
+	lease, err := v.tryAcquire(ctx, w.id, w.version, holder, seen)
+	switch {
+	case err == nil:
+		return v.hold(w.id, holder, began, seen != Lease{}), nil
+	case errors.Is(err, ErrNotFound):
+		return nil, ErrNoSession
+	case errors.Is(err, ErrConflict):
+		return nil, errAgain
+	case !errors.Is(err, ErrLeased):
+		// It may be ours without our knowing.
+		v.background(func() { v.release(w.id, holder) })
+		return nil, unavailable(fmt.Errorf("taking the lease: %w", err))
 	}
+	w.saw(lease, began, time.Now())
+	return nil, err
+}
+
+// changed waits until the lease is worth another try. The error is errAgain or an
+// *UnavailableError.
+func (w *leaseWaiter) changed(ctx context.Context) error {
+	if w.vault.moved(ctx, w.id, w.version) {
+		return errAgain
+	}
+	select {
+	case <-w.ear:
+	case <-time.After(leaseBeat):
+	case <-w.vault.stop.Done():
+		return unavailable(ErrClosed)
+	case <-ctx.Done():
+		return unavailable(errors.New("another instance takes long to refresh"))
+	}
+	return nil
 }
 
 // moved reports whether the item has a later version by now. It also sees to it
@@ -179,7 +204,7 @@ func (h *hold) confirm(ctx context.Context) error {
 		return nil
 	}
 	h.mu.Lock()
-	lost, age := h.lost, time.Since(h.confirmed)
+	lost, age := h.lost, elapsed(h.confirmed)
 	h.mu.Unlock()
 	if lost {
 		return errAgain
@@ -191,10 +216,18 @@ func (h *hold) confirm(ctx context.Context) error {
 	if err := h.raise(ctx); err != nil {
 		return err
 	}
-	if time.Since(began) >= leaseSilence/2 {
+	if elapsed(began) >= leaseSilence/2 {
 		return errAgain
 	}
 	return nil
+}
+
+// elapsed returns the larger of the monotonic and the wall-clock time since t. The
+// monotonic clock stands still while a machine is suspended, and the other one may
+// be set back.
+func elapsed(t time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
 // name returns who holds the lease, for a step that demands it.
@@ -205,11 +238,20 @@ func (h *hold) name() Holder {
 	return h.holder
 }
 
-// landed ends the part of the refresh in a hold.
-func (h *hold) landed() {
-	if h == nil {
-		return
+// landedAfter ends the part of the refresh in a hold, after a delay. A holder
+// that is closed meanwhile stops renewing the lease, and others take it over.
+func (h *hold) landedAfter(delay time.Duration) {
+	switch {
+	case h == nil:
+	case delay > 0:
+		// Free when the back-off of the session ends.
+		time.AfterFunc(delay-leaseBeat, h.landed)
+	default:
+		h.landed()
 	}
+}
+
+func (h *hold) landed() {
 	h.vault.mu.Lock()
 	h.flying = false
 	h.vault.mu.Unlock()

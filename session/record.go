@@ -53,7 +53,10 @@ type cold struct {
 	refreshToken   string
 	refreshExpires time.Time // zero: not told
 	// rotates: the server gave a new refresh token for the one before.
-	rotates  bool
+	rotates bool
+	// unclear: the server has refused the refresh token once without saying that
+	// it is dead. The next such answer ends the session.
+	unclear  bool
 	idToken  string
 	sid      string // the authorization server's name of its own session
 	nonce    string // of the login
@@ -89,6 +92,7 @@ const (
 	fieldSID
 	fieldRotates
 	fieldNonce
+	fieldUnclear
 )
 
 func (h *hot) encode() []byte {
@@ -179,6 +183,9 @@ func (c *cold) encode() []byte {
 	if c.rotates {
 		w.uint(fieldRotates, 1)
 	}
+	if c.unclear {
+		w.uint(fieldUnclear, 1)
+	}
 	return append(w, c.restCold...)
 }
 
@@ -203,6 +210,8 @@ func decodeCold(part []byte) (c cold, ok bool) {
 			c.nonce = string(v)
 		case fieldRotates:
 			c.rotates = decodeUint(v) != 0
+		case fieldUnclear:
+			c.unclear = decodeUint(v) != 0
 		default:
 			return false
 		}

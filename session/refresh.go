@@ -3,15 +3,23 @@ package session
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
-// flightTimeout bounds a whole refresh: two requests to the authorization
-// server (each bounded by its client), judging the ID token, and the store.
-const flightTimeout = 45 * time.Second
-
-// maxFlight is how long a use may be on its way with a refresh.
-const maxFlight = flightTimeout + storeTimeout
+const (
+	// leaseWait bounds how long a refresh waits until it may be sent: for another
+	// process that has the lease, and for its turn at the authorization server.
+	leaseWait = time.Minute
+	// sendTimeout bounds one request to the authorization server: ten seconds to
+	// connect, and then a minute for the answer.
+	sendTimeout = 75 * time.Second
+	// redeemTimeout bounds the part of a refresh that has the lease: two requests
+	// that are each repeated once, judging the ID token, and the store.
+	redeemTimeout = 4*sendTimeout + time.Minute
+	// maxFlight is how long a use may be on its way with a refresh.
+	maxFlight = leaseWait + redeemTimeout
+)
 
 // demand is how fresh a request wants its token to be.
 type demand struct {
@@ -39,7 +47,7 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 		if met && !h.token.due(now) {
 			return k.session(id, h), nil
 		}
-		f, paused := k.join(id, secret, d, use)
+		f, paused := k.join(id, secret, d, use, !met)
 		if met {
 			return k.session(id, h), nil
 		}
@@ -54,7 +62,7 @@ func (k *Keeper) refreshed(ctx context.Context, id ID, secret Secret, h *hot, d 
 		fresh, err := k.result(wait, f, id, secret, d, h.mark)
 		switch {
 		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
-			return nil, &UnavailableError{RetryAfter: time.Second, Err: errors.New("the refresh takes longer than refresh_timeout")}
+			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
 		case err == nil:
 			h = fresh
 		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
@@ -133,23 +141,27 @@ type refresh struct {
 	secret Secret
 	demand demand
 	asked  time.Time
-	lease  *hold // of the attempt under way
+	lease  *hold // of the try under way
+	// probe names the probe that this refresh is; zero: it is none.
+	probe time.Time
+	// keepLease is how long the lease stays held after the refresh.
+	keepLease time.Duration
 }
 
 func (r *refresh) run() (hot, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	for tries := 1; ; tries++ {
 		read := r.read
 		if tries == 1 {
 			read = r.readCopy // acquire says if it is old
 		}
-		h, err := r.attempt(ctx, read)
+		h, err := r.try(ctx, read)
 		if !errors.Is(err, errAgain) {
 			return h, err
 		}
 		if tries > againAtOnce && !sleep(ctx, leaseBeat) {
-			return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errAgain}
+			return hot{}, unavailable(errAgain)
 		}
 	}
 }
@@ -158,9 +170,9 @@ func (r *refresh) run() (hot, error) {
 // race any more.
 const againAtOnce = 3
 
-// attempt is one try of a refresh. The error is errAgain if another process
-// was faster with anything.
-func (r *refresh) attempt(ctx context.Context, read func(context.Context, ID, Secret) (*record, error)) (hot, error) {
+// try is one try of a refresh. ctx bounds it until the refresh has the lease. The
+// error is errAgain if another process was faster with anything.
+func (r *refresh) try(ctx context.Context, read func(context.Context, ID, Secret) (*record, error)) (hot, error) {
 	rec, err := read(ctx, r.id, r.secret)
 	if err != nil {
 		return hot{}, err
@@ -174,20 +186,31 @@ func (r *refresh) attempt(ctx context.Context, read func(context.Context, ID, Se
 	if !rec.token.due(now) && r.demand.met(&rec.token, now) {
 		return rec.hot, nil
 	}
-	if rec.token.refreshAt.IsZero() {
+	if rec.refreshToken == "" {
 		return r.notRefreshable(ctx, rec, now)
 	}
+	if rec.token.refreshAt.IsZero() {
+		rec.unclear = true // as an earlier release noted it
+	}
+	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
+		return hot{}, ErrNotRefreshable
+	}
 	if r.vault.shared != nil && r.vault.unwritten(r.id) {
-		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errors.New("the tokens of the last refresh are not written yet")}
+		return hot{}, unavailable(errors.New("the tokens of the last refresh are not written yet"))
 	}
 	// A clock that was set back must not hold a refresh up for longer.
-	if !sleep(ctx, min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)) {
-		return hot{}, &UnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
+	pause := min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)
+	if rec.unclear {
+		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
 	}
-	if r.lease, err = r.vault.acquire(ctx, r.id, rec.version); err != nil {
+	if !sleep(ctx, pause) {
+		return hot{}, unavailable(ctx.Err())
+	}
+	if err := r.acquire(ctx, rec); err != nil {
 		return hot{}, err
 	}
-	defer r.lease.landed()
+	defer r.leave()
+	defer func() { r.lease.landedAfter(r.keepLease) }()
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.id})
 	}
@@ -196,43 +219,117 @@ func (r *refresh) attempt(ctx context.Context, read func(context.Context, ID, Se
 	if r.asked.After(rec.seen) || rec.seen.After(now) {
 		rec.seen = r.asked
 	}
+	// However long the lease took, the token that is sent from here on has the
+	// whole of its time.
+	ctx, cancel := context.WithTimeout(context.Background(), redeemTimeout)
+	defer cancel()
 	return r.redeem(ctx, rec)
 }
 
-// redeem sends the refresh token, and once more if there is no answer: if the
-// server took it, nothing is lost by asking.
+// acquire waits until this refresh may be sent: for a slot at the authorization
+// server and for the lease. It keeps no slot while another process has the lease.
+func (r *refresh) acquire(ctx context.Context, rec *record) error {
+	wait := r.vault.waitForLease(r.id, rec.version)
+	defer wait.end()
+	for {
+		if err := r.enter(ctx, rec); err != nil {
+			return err
+		}
+		lease, err := wait.try(ctx)
+		if err == nil {
+			r.lease = lease
+			return nil
+		}
+		r.leave()
+		if !errors.Is(err, ErrLeased) {
+			return err
+		}
+		if err := wait.changed(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// enter takes a slot, if the session and the authorization server are not in
+// their back-off.
+func (r *refresh) enter(ctx context.Context, rec *record) error {
+	if err := r.breaker.enter(ctx, r.vault.stop); err != nil {
+		return err
+	}
+	now := time.Now()
+	waiting := !rec.token.usable(now)
+	err := r.vault.backoffs.check(r.id, now, waiting)
+	if err == nil {
+		r.probe, err = r.breaker.admit(now, waiting)
+	}
+	if err != nil {
+		r.breaker.leave()
+		return err
+	}
+	return nil
+}
+
+// leave gives the slot back.
+func (r *refresh) leave() {
+	if !r.probe.IsZero() {
+		r.breaker.withdraw(r.probe)
+		r.probe = time.Time{}
+	}
+	r.breaker.leave()
+}
+
+// redeem sends the refresh token, and once more if the connection broke: if the
+// server took it, nothing is lost by asking. A request without an answer in time
+// is not repeated: the server may still be working on it.
 func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
-	if r.lease.confirm(ctx) != nil {
+	answer, err := r.send(ctx, rec.refreshToken)
+	if err != nil {
 		return hot{}, errAgain
 	}
-	answer := r.Refresher.Refresh(ctx, rec.refreshToken)
 	// Whose lease was taken over may have sent it and died.
-	unanswered := r.vault.lastUnanswered(r.id) || r.lease != nil && r.lease.tookOver
+	unanswered := r.vault.backoffs.unanswered(r.id) || r.lease != nil && r.lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
-		err := r.lease.confirm(ctx)
-		if errors.Is(err, errAgain) {
+		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Unanswered, Err: answer.Err})
+		again, err := r.send(ctx, rec.refreshToken)
+		switch {
+		case errors.Is(err, errAgain):
 			return hot{}, errAgain // somebody else has taken over, and may be done
-		}
-		if err == nil {
-			r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Unanswered, Err: answer.Err})
-			answer = r.Refresher.Refresh(ctx, rec.refreshToken)
+		case err == nil:
+			answer = again
 		}
 	}
 	if answer.Outcome == Refreshed {
+		r.breaker.succeed()
 		return r.accept(ctx, rec, answer.Tokens)
 	}
 	return r.failed(ctx, rec, answer, unanswered)
 }
 
-// notRefreshable is for a session without a refresh token, or with one that was
-// refused: it lasts as long as its access token.
+// send sends the refresh token, unless the lease cannot be confirmed right
+// before: then it returns why.
+func (r *refresh) send(ctx context.Context, refreshToken string) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	var refusal atomic.Pointer[error]
+	answer := r.Refresher.Refresh(ctx, refreshToken, func() error {
+		err := r.lease.confirm(ctx)
+		if err != nil {
+			refusal.Store(&err)
+		}
+		return err
+	})
+	if err := refusal.Load(); err != nil {
+		return Answer{}, *err
+	}
+	return answer, nil
+}
+
+// notRefreshable is for a session without a refresh token: it lasts as long as
+// its access token.
 func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time) (hot, error) {
-	switch {
-	case rec.token.usable(now):
+	if rec.token.usable(now) {
 		return hot{}, ErrNotRefreshable
-	case rec.refreshToken != "":
-		return hot{}, r.finishAt(ctx, r.id, rec.version, Holder{}, EndRefusedUnclear)
 	}
 	return hot{}, r.finishAt(ctx, r.id, rec.version, Holder{}, EndNoRefreshToken)
 }

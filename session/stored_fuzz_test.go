@@ -62,7 +62,7 @@ func FuzzParseKeyNote(f *testing.F) {
 // noServer is an authorization server that cannot be reached.
 type noServer struct{}
 
-func (noServer) Refresh(context.Context, string) Answer {
+func (noServer) Refresh(context.Context, string, func() error) Answer {
 	return Answer{Outcome: Unavailable, Err: errors.New("no connection")}
 }
 

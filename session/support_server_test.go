@@ -30,6 +30,7 @@ type behaviour struct {
 	// withRefreshToken: a Malformed answer says the new refresh token.
 	withRefreshToken bool
 	retryAfter       time.Duration
+	connecting       time.Duration // until the connection stands
 	before, after    time.Duration // until the request, the answer arrives
 }
 
@@ -126,14 +127,22 @@ type client struct {
 
 func (s *authServer) client(p *process) Refresher { return client{s, p} }
 
-func (c client) Refresh(ctx context.Context, refreshToken string) Answer {
+func (c client) Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer {
+	c.mu.Lock()
+	b := behaviour{}
+	if c.behave != nil {
+		b = c.behave(c.requests + 1)
+	}
+	c.mu.Unlock()
+	if err := pass(ctx, b.connecting); err != nil {
+		return Answer{Outcome: Unavailable, Err: err}
+	}
+	if err := confirm(); err != nil {
+		return Answer{Outcome: Unavailable, Err: err}
+	}
 	sent := time.Now()
 	c.mu.Lock()
 	c.requests++
-	b := behaviour{}
-	if c.behave != nil {
-		b = c.behave(c.requests)
-	}
 	before := b.before + c.latency
 	f := c.familyOf(refreshToken)
 	if f == nil {
@@ -154,12 +163,20 @@ func (c client) Refresh(ctx context.Context, refreshToken string) Answer {
 			delete(f.underWay, refreshToken)
 		}
 	}()
-	if pass(ctx, before) != nil || c.dead.Load() {
+	err := pass(ctx, before)
+	switch {
+	case c.dead.Load():
 		return Answer{Outcome: Unanswered, Err: errors.New("nothing has come back")}
+	case err != nil:
+		return Answer{Outcome: TimedOut, Err: err}
 	}
 	answer, use := c.decide(f, refreshToken, sent, b)
-	if err := pass(ctx, b.after); err != nil || c.dead.Load() {
+	err = pass(ctx, b.after)
+	switch {
+	case c.dead.Load():
 		answer = Answer{Outcome: Unanswered, Err: errors.New("the connection broke")}
+	case err != nil:
+		answer = Answer{Outcome: TimedOut, Err: err}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -45,21 +45,26 @@ const (
 	// Rejected: the refresh token is dead (invalid_grant).
 	Rejected
 	// Unclear: an error that some servers give for a dead refresh token and
-	// others for a request they do not like. The refresh is not repeated.
+	// others for a request they do not like. The token is sent once more,
+	// shortly before the access token expires.
 	Unclear
 	// Misconfigured: the server refuses this client, whatever the token.
 	Misconfigured
 	// Unavailable: the server did not process the request and may later.
 	Unavailable
-	// Unanswered: the request was sent and may have been processed.
+	// Unanswered: the request was sent, at least in part, and the connection
+	// broke. The server may have processed it.
 	Unanswered
 	// Malformed: an answer that cannot be used.
 	Malformed
+	// TimedOut: the request was sent, and no answer came in time. The server may
+	// still be working on it, so it must not be sent again at once.
+	TimedOut
 )
 
 // String returns the outcome's name in logs and metrics.
 func (o Outcome) String() string {
-	names := [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed"}
+	names := [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed", "timed_out"}
 	if o < 0 || int(o) >= len(names) {
 		return "unknown"
 	}
@@ -82,8 +87,11 @@ type Answer struct {
 // Refresher is what the keeper needs from the client of the authorization
 // server. Its methods are called outside of any request's context.
 type Refresher interface {
-	// Refresh redeems a refresh token, once: it must not repeat the request.
-	Refresh(ctx context.Context, refreshToken string) Answer
+	// Refresh redeems a refresh token, once: it must not repeat the request. It
+	// returns when ctx ends, at the latest. It calls confirm when the connection to
+	// the server stands, right before the token is sent, and sends nothing if
+	// confirm returns an error; the Answer does not matter then.
+	Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer
 	// Identify judges the ID token that came with a refresh. Its error is
 	// errors.Is ErrIdentityChanged if the token is not for this subject or not
 	// valid, and anything else if that could not be found out.

@@ -2,25 +2,25 @@ package session
 
 import (
 	"context"
-	"maps"
 	"sync"
-	"time"
 )
 
 // Vault is one store and what all keepers on it share in this process: the
-// refreshes under way, the writes that have not landed, the pauses after
+// refreshes under way, the writes that have not landed, the back-offs after
 // failures and the requests in progress. It outlives a reload of the
 // configuration, during which an old and a new keeper work side by side.
 type Vault struct {
 	store  Store
 	shared SharedStore // store, if other processes use it too; or nil
 
-	mu      sync.Mutex
-	flights map[ID]*flight
-	pauses  map[ID]pause
-	holds   map[ID]*hold // leases that this process has
-	closed  bool
-	running sync.WaitGroup // flights, touches, retries and checks
+	mu       sync.Mutex
+	flights  map[ID]*flight
+	breakers map[string]*breaker // by the name of the authorization server
+	holds    map[ID]*hold        // leases that this process has
+	closed   bool
+	running  sync.WaitGroup // flights, touches, retries and checks
+
+	backoffs backoffs
 
 	overlay overlay
 	opened  openedRecords
@@ -38,7 +38,7 @@ type Vault struct {
 // NewVault returns a vault on a store. The caller closes the store after the
 // vault.
 func NewVault(store Store) *Vault {
-	v := &Vault{store: store, flights: map[ID]*flight{}, pauses: map[ID]pause{}, holds: map[ID]*hold{}, checks: newChecks()}
+	v := &Vault{store: store, flights: map[ID]*flight{}, breakers: map[string]*breaker{}, holds: map[ID]*hold{}, checks: newChecks()}
 	v.stop, v.cancel = context.WithCancel(context.Background())
 	v.over, v.finish = context.WithCancel(context.Background())
 	v.live.idle = v.checkIdle
@@ -72,15 +72,6 @@ func (v *Vault) Close(ctx context.Context) error {
 	}
 }
 
-// pause keeps refreshes of one session back after a failure.
-type pause struct {
-	until    time.Time
-	failures int
-	err      *UnavailableError
-	// unanswered: a refresh token was sent, and nobody knows what became of it.
-	unanswered bool
-}
-
 // background runs f unless the vault is closed, and lets Close wait for it. It
 // reports whether it does.
 func (v *Vault) background(f func()) bool {
@@ -90,46 +81,4 @@ func (v *Vault) background(f func()) bool {
 		v.running.Go(f)
 	}
 	return !v.closed
-}
-
-const (
-	pauseFirst = time.Second
-	pauseMax   = 30 * time.Second
-	// pausesKept bounds how many sessions that nobody asks for any more keep
-	// the count of their failures.
-	pausesKept = 4096
-)
-
-// pauseAfter notes a failure and returns how long to wait: doubling from 1 s
-// to 30 s, plus a spread of up to a quarter, and never less than the server
-// asked for.
-func (v *Vault) pauseAfter(id ID, failure *UnavailableError, unanswered bool, spread float64) time.Duration {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	p := v.pauses[id]
-	wait := min(pauseFirst<<min(p.failures, 5), pauseMax)
-	wait += time.Duration(spread * float64(wait) / 4)
-	wait = max(wait, failure.RetryAfter)
-	failure.RetryAfter = wait
-	now := time.Now()
-	if len(v.pauses) >= pausesKept {
-		maps.DeleteFunc(v.pauses, func(_ ID, p pause) bool { return now.After(p.until) })
-	}
-	v.pauses[id] = pause{until: now.Add(wait), failures: p.failures + 1, err: failure, unanswered: unanswered || p.unanswered}
-	return wait
-}
-
-// lastUnanswered reports whether a refresh of this session got no answer since
-// the last one that did.
-func (v *Vault) lastUnanswered(id ID) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.pauses[id].unanswered
-}
-
-// resume forgets the failures of a session.
-func (v *Vault) resume(id ID) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.pauses, id)
 }

@@ -95,7 +95,10 @@ func newSubject(o opened) *subject {
 // atOnce is an authorization server that takes no time.
 type atOnce struct{}
 
-func (atOnce) Refresh(context.Context, string) session.Answer {
+func (atOnce) Refresh(_ context.Context, _ string, confirm func() error) session.Answer {
+	if err := confirm(); err != nil {
+		return session.Answer{Outcome: session.Unavailable, Err: err}
+	}
 	return session.Answer{Tokens: tokens()}
 }
 

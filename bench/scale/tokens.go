@@ -62,7 +62,10 @@ type server struct {
 }
 
 // Refresh implements [session.Refresher].
-func (s *server) Refresh(context.Context, string) session.Answer {
+func (s *server) Refresh(_ context.Context, _ string, confirm func() error) session.Answer {
+	if err := confirm(); err != nil {
+		return session.Answer{Outcome: session.Unavailable, Err: err}
+	}
 	return session.Answer{Tokens: newTokens(s.idToken.Load())}
 }
 

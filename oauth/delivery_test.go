@@ -1,0 +1,122 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestRefreshIsConfirmedOnTheConnection: confirm runs after connecting and before
+// the first byte of the token, and its error keeps the token from being sent.
+func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			s := startServer(t)
+			var sent atomic.Int32
+			s.handle("/token", func(w http.ResponseWriter, r *http.Request) {
+				if r.ParseForm() == nil && r.PostForm.Get("refresh_token") != "" {
+					sent.Add(1)
+				}
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(goodTokens))
+			})
+			c := s.client()
+			refused := errors.New("the lease is lost")
+			_, err := c.Refresh(within(t), testRefresh, func() error { return refused })
+			if kindOf(err) != Unavailable || sent.Load() != 0 {
+				t.Errorf("%v, and the server got %d tokens", err, sent.Load())
+			}
+			noCanary(t, err)
+			calls := 0
+			_, err = c.Refresh(within(t), testRefresh, func() error {
+				calls++
+				if sent.Load() != 0 {
+					t.Error("the token was sent before the confirmation")
+				}
+				return nil
+			})
+			if err != nil || calls != 1 || sent.Load() != 1 {
+				t.Errorf("%v, %d confirmations, %d tokens sent", err, calls, sent.Load())
+			}
+		})
+	}
+}
+
+// TestNothingIsConfirmedWithoutAConnection: a server that cannot be reached is
+// found out before the confirmation.
+func TestNothingIsConfirmedWithoutAConnection(t *testing.T) {
+	c := plainClient(t, "http://127.0.0.1:1")
+	_, err := c.Refresh(within(t), testRefresh, func() error {
+		t.Error("confirmed without a connection")
+		return nil
+	})
+	if kindOf(err) != Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRefreshWaitsForAnAnswer: the time for the answer counts from the sending of
+// the token, whatever connecting took.
+func TestRefreshWaitsForAnAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		name                string
+		confirming, working time.Duration
+		want                Kind
+	}{
+		{"12 s", 0, 12 * time.Second, 0},
+		{"just in time", 0, 59 * time.Second, 0},
+		{"after a slow confirmation", 9 * time.Second, 59 * time.Second, 0},
+		{"confirmed too late", 11 * time.Second, 0, Unavailable},
+		{"never", 0, time.Hour, TimedOut},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := bubbleServer(t)
+				if _, err := c.AuthorizationURL(t.Context(), goodRequest()); err != nil {
+					t.Fatal(err)
+				}
+				s.handle("/token", func(w http.ResponseWriter, r *http.Request) {
+					select {
+					case <-time.After(tc.working):
+						_, _ = w.Write([]byte(goodTokens))
+					case <-r.Context().Done():
+					}
+				})
+				defer time.Sleep(time.Minute) // until a late confirmation has returned
+				start := time.Now()
+				tokens, err := c.Refresh(t.Context(), testRefresh, func() error {
+					time.Sleep(tc.confirming)
+					return nil
+				})
+				switch {
+				case tc.want == 0 && err != nil:
+					t.Errorf("after %v: %v", time.Since(start), err)
+				case tc.want == 0 && !tokens.Sent.Equal(start.Add(tc.confirming)):
+					t.Errorf("lifetimes count from %v, want the moment of sending", tokens.Sent.Sub(start))
+				case tc.want != 0 && kindOf(err) != tc.want:
+					t.Errorf("got %v, want %v", err, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestCallerEndsTheWait: a context that ends during the wait is no broken
+// connection.
+func TestCallerEndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		s.handle("/token", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := c.Refresh(ctx, testRefresh, nil)
+		if kindOf(err) != TimedOut || !strings.Contains(err.Error(), "deadline") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
