@@ -111,14 +111,14 @@ func TestMetricsOfRefreshes(t *testing.T) {
 			"refreshes_total outcome=rejected": 1, "sessions_ended_total reason=refresh_rejected": 1, "refusals_total code=login_required": 1,
 		}},
 		{errorAnswer("invalid_request"), 401, map[string]float64{
-			"refreshes_total outcome=unclear": 1, "sessions_ended_total reason=refused_unclear": 1, "refusals_total code=login_required": 1,
+			"refreshes_total outcome=unclear": 2, "sessions_ended_total reason=refused_unclear": 1, "refusals_total code=login_required": 1,
 		}},
 		{errorAnswer("temporarily_unavailable"), 503, map[string]float64{"refreshes_total outcome=unavailable": 1, "refusals_total code=temporarily_unavailable": 1}},
 	} {
 		b := newBrowser(t, w.origin)
 		b.open(b.callback("/"))
 		if c.answer != nil {
-			w.as.Fail(*c.answer)
+			w.as.Fail(c.answer.Repeat(-1))
 		}
 		before := metrics(t)
 		if a := b.fetch("/"); a.status != c.status {
@@ -127,6 +127,7 @@ func TestMetricsOfRefreshes(t *testing.T) {
 		if diff := cmp.Diff(c.want, moved(before, metrics(t))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+		w.as.ClearFaults()
 	}
 }
 
@@ -148,6 +149,7 @@ func TestMetricsOfEvents(t *testing.T) {
 		"refreshes_total outcome=unavailable":           {Kind: session.EventRefreshFailed, Outcome: session.Unavailable},
 		"refreshes_total outcome=unanswered":            {Kind: session.EventRefreshFailed, Outcome: session.Unanswered},
 		"refreshes_total outcome=malformed":             {Kind: session.EventRefreshFailed, Outcome: session.Malformed},
+		"refreshes_total outcome=timed_out":             {Kind: session.EventRefreshFailed, Outcome: session.TimedOut},
 		"sessions_ended_total reason=idle_timeout":      {Kind: session.EventEnded, Reason: session.EndIdle},
 		"sessions_ended_total reason=max_lifetime":      {Kind: session.EventEnded, Reason: session.EndLifetime},
 		"sessions_ended_total reason=refused_unclear":   {Kind: session.EventEnded, Reason: session.EndRefusedUnclear},

@@ -19,6 +19,8 @@ type refreshAnswer struct {
 	answer func(as *authServer, g *gate)
 	// calls is how many requests one refresh takes.
 	calls int
+	// callsExpired is the same when the token has expired; 0: calls.
+	callsExpired int
 	// status is what a request gets that has no token any more: 200, 502 or 503
 	// with the session kept, or 401 for a session that has ended.
 	status int
@@ -60,7 +62,7 @@ func refreshAnswers() []refreshAnswer {
 		return refreshAnswer{name: name, answer: always(f), calls: 1, status: 503, wait: 1, next: 1, level: "warn", outcome: "unavailable"}
 	}
 	unclear := func(name string, f fakeas.Fault) refreshAnswer {
-		return refreshAnswer{name: name, answer: always(f), calls: 1, status: 401, level: "warn", outcome: "unclear"}
+		return refreshAnswer{name: name, answer: always(f), calls: 1, callsExpired: 2, status: 401, level: "warn", outcome: "unclear"}
 	}
 	malformed := func(name string, next int, answer func(*authServer, *gate)) refreshAnswer {
 		return refreshAnswer{name: name, answer: answer, calls: 1, status: 503, wait: 1, next: next, level: "error", outcome: "malformed"}
@@ -83,8 +85,12 @@ func refreshAnswers() []refreshAnswer {
 		{name: "invalid_grant with 403", answer: always(json(403, `{"error":"invalid_grant"}`)), calls: 1, status: 401, endsGood: true, level: "info", outcome: "rejected"},
 		unclear("invalid_request", fakeas.OAuthError("invalid_request")),
 		unclear("400 without a known error", fakeas.OAuthError("token_is_gone")),
-		unclear("400 without an error", json(400, "{}")),
 		unclear("400 without a body", json(400, "")),
+		unclear("400 with an error of its own form", json(400, `{"error":{"code":17}}`)),
+		unavailable("400 without an error", json(400, "{}")),
+		unavailable("400 page of a gateway", status(400)),
+		unavailable("400 text of a gateway", fakeas.Answer(400, "text/plain", "upstream connect error")),
+		unavailable("504 page of a gateway", status(504)).timedOut(),
 		misconfigured("invalid_client", json(401, `{"error":"invalid_client"}`)),
 		misconfigured("unauthorized_client", fakeas.OAuthError("unauthorized_client")),
 		misconfigured("invalid_scope", fakeas.OAuthError("invalid_scope")),
@@ -108,6 +114,12 @@ func refreshAnswers() []refreshAnswer {
 		malformed("no access_token", 2, edited(nil, "access_token")),
 		swallowed,
 	}
+}
+
+// timedOut is for an answer after which the server may still be at work.
+func (a refreshAnswer) timedOut() refreshAnswer {
+	a.outcome, a.wait = "timed_out", 10
+	return a
 }
 
 // kinds of requests.
@@ -141,15 +153,19 @@ func TestRefreshWhileTheTokenIsGood(t *testing.T) {
 					}
 					s.wantCalls(t, tt.calls)
 					s.wantSession(t, true)
-					s.heal()
-					time.Sleep(25 * time.Second) // longer than a pause, and the first token is still good
 					if tt.status == 401 {
+						time.Sleep(20 * time.Second) // the first token is still good
 						s.wantApp(t, s.get("/", header), s.first)
-						time.Sleep(5 * time.Minute)
+						s.wantCalls(t, tt.calls)
+						time.Sleep(5 * time.Second) // the server is asked once more
+						s.get("/", header)
+						synctest.Wait()
+						s.wantCalls(t, tt.calls+1)
 						s.wantLogin(t, s.get("/wanted", header), kind)
-						s.wantCalls(t, tt.calls) // it was not asked again
+						s.wantSession(t, false)
 						return
 					}
+					s.heal()
 					time.Sleep(2 * time.Hour)
 					s.wantNext(t, tt, kind)
 				})
@@ -167,6 +183,7 @@ func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
 				inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
 					time.Sleep(5 * time.Minute)
 					a := s.get("/wanted", header)
+					tt.calls = max(tt.calls, tt.callsExpired)
 					s.wantCalls(t, tt.calls)
 					switch tt.status {
 					case 200:

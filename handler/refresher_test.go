@@ -24,14 +24,15 @@ func TestRefreshOutcomes(t *testing.T) {
 		session.Unavailable:   fakeas.Unavailable(),
 		session.Unanswered:    fakeas.LoseAnswer(),
 		session.Malformed:     fakeas.Answer(200, "application/json", "{}"),
+		session.TimedOut:      fakeas.Answer(504, "text/html", "<html>"),
 	} {
 		g.as.Fail(fault)
 		if got := refresher.Refresh(t.Context(), "RT_x", nil); got.Outcome != want || got.Err == nil || strings.Contains(got.Err.Error(), "RT_x") {
 			t.Errorf("got %v, %v, want %v", got.Outcome, got.Err, want)
 		}
 	}
-	if len(outcomes) != 6 {
-		t.Errorf("%d of the 6 kinds are translated", len(outcomes))
+	if len(outcomes) != 7 {
+		t.Errorf("%d of the 7 kinds are translated", len(outcomes))
 	}
 	for kind := oauth.Rejected; kind <= oauth.TimedOut; kind++ {
 		if _, ok := outcomes[kind]; !ok {
