@@ -29,6 +29,9 @@ runs() {
 	row cut-outage-3      holds -DN=3 -DCUT=1 -DOUTAGE=1 -DLOGOUT=1
 	row lost-3            holds -DN=3 -DLOST=1 -DDOWN=1 -DLOGOUT=1
 	row all-of-it-2       holds -DN=2 -DCRASH=1 -DPAUSE=1 -DOUTAGE=1 -DLOGOUT=1 -DTOUCH=1
+	row slow-3            holds -DN=3 -DSLOW=1 -DLOGOUT=1
+	row slow-down-2       holds -DN=2 -DSLOW=2 -DDOWN=1 -DLATE=1 -DTOUCH=1
+	row slow-crash-2      holds -DN=2 -DSLOW=1 -DCRASH=1 -DOUTAGE=1
 	row lost-crash-2      holds -DN=2 -DLOST=2 -DDOWN=1 -DCRASH=1 -DFOREIGN=1 -DTOUCH=1
 	row refuse-cut-2      holds -DN=2 -DREFUSE_ONLY -DCUT=1 -DPAUSE=1 -DLATE=1
 	row refuse-pause-2    holds -DN=2 -DREFUSE_ONLY -DPAUSE=2 -DLOST=1
@@ -38,6 +41,7 @@ runs() {
 	row live-crash-2      live  -DLIVE -DN=2 -DCRASH=1 -DOUTAGE=1 -DLATE=1
 	row live-pause-2      live  -DLIVE -DN=2 -DPAUSE=1 -DLATE=1 -DTOUCH=1
 	row live-cut-2        live  -DLIVE -DN=2 -DCUT=1 -DLOST=1 -DDOWN=1
+	row live-slow-2       live  -DLIVE -DN=2 -DSLOW=1 -DOUTAGE=1
 	row live-logout-2     live  -DLIVE -DN=2 -DLOGOUT=1 -DFOREIGN=1 -DPAUSE=1
 
 	# Without these the runs above could hold because nothing happens.
@@ -49,6 +53,8 @@ runs() {
 	row pause-relogin     witness -DN=2 -DPAUSE=1 "-DWITNESS='(gone&&anyStall)'"
 	row lost-relogin      witness -DN=2 -DLOST=1 "-DWITNESS='(gone&&anyLost)'"
 	row lost-survived     witness -DN=2 -DLOST=1 "-DWITNESS='(at==1&&anyLost)'"
+	row slow-survived     witness -DN=2 -DSLOW=1 "-DWITNESS='(slows==0&&at==1&&lease==0)'"
+	row slow-relogin      witness -DN=2 -DSLOW=1 "-DWITNESS='(gone&&slows==0)'"
 	row crash-unwritten   witness -DN=2 -DCRASH=1 "-DWITNESS='(gone&&anyCrash&&judged[1]&&at==0)'"
 	row late-merged       witness -DN=2 -DLATE=1 -DTOUCH=1 "-DWITNESS='(lates==0&&touches==0&&at==1&&lease==0)'"
 	row logout-in-flight  witness -DN=2 -DLOGOUT=1 "-DWITNESS='(loggedOut&&net[0]==Granted)'"
@@ -68,6 +74,8 @@ runs() {
 	row early-blind       '!(loggedOut)'   -DN=2 -DEARLY_BLIND -DLOGOUT=1
 	row release-early     'anyCrash'       -DN=2 -DRELEASE_EARLY -DOUTAGE=1
 	row lease-ttl         'net[k]!='       -DN=2 -DLEASE_TTL -DOUTAGE=1
+	row slow-resend       'slowOrphan'     -DN=2 -DSLOW=1 -DRESEND
+	row slow-release      'slowOrphan'     -DN=2 -DSLOW=1 -DNO_HOLD
 	row end-any           'stalled[i]'     -DN=2 -DEND_ANY -DPAUSE=1
 	row no-takeover       stuck            -DN=2 -DLIVE -DNO_TAKEOVER -DCRASH=1
 }
@@ -90,7 +98,7 @@ one() {
 	fi
 	# Not optimized: compiling would take longer than it saves.
 	gcc -w -DMEMLIM=1000 "${cc[@]}" -o pan pan.c
-	out=$(timeout 300 nice ./pan "${run[@]}" 2>&1) || true
+	out=$(timeout 1800 nice ./pan "${run[@]}" 2>&1) || true
 	states=$(awk '/states, stored/ {print $1; exit}' <<<"$out")
 	case $want in
 	holds | live) [[ $out == *"errors: 0"* && $out != *"max search depth too small"* && $out != *"out of memory"* && $out != *"not completed"* ]] ;;

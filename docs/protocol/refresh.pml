@@ -42,7 +42,10 @@
 #define LATE 0		/* a write reported as failed lands, now or later or never */
 #endif
 #ifndef LOST
-#define LOST 0		/* no answer to a redemption, which took place or will or not */
+#define LOST 0		/* the connection breaks on a redemption, which took place or will or not */
+#endif
+#ifndef SLOW
+#define SLOW 0		/* no answer in time: the server is still at work on the request */
 #endif
 #ifndef DOWN
 #define DOWN 0		/* the authorization server refuses for the moment */
@@ -50,7 +53,7 @@
 
 #define TOKENS 8
 
-mtype = { Idle, Acquire, Watch, Confirm, Send, Wait, Commit1, Judge, Commit2, Land, Delete, Release, Dead };
+mtype = { Idle, Acquire, Watch, Confirm, Send, Wait, Hold, Commit1, Judge, Commit2, Land, Delete, Release, Dead };
 mtype = { NoRequest, Sent, Granted, Rejected, Unavailable };	/* a redemption */
 mtype = { NoWrite, LateAcquire, LateCommit, LateRelease };
 
@@ -61,6 +64,7 @@ bool revoked;
 byte age[TOKENS];	/* of access tokens: 0 fresh, 1 due, 2 expired */
 bool judged[TOKENS];
 byte orphan;		/* 1 + a refresh token under way that nobody waits for any more */
+bool slowOrphan;	/* it is the one of a request that timed out */
 
 /* The store: the item, and the lease beside it. */
 bool up = true;
@@ -100,7 +104,7 @@ bool loggedOut, foreign;
 
 byte ticks = TICKS, touches = TOUCH, logouts = LOGOUT, foreigns = FOREIGN;
 byte crashes = CRASH, pauses = PAUSE, cuts = CUT, outages = OUTAGE;
-byte lates = LATE, losses = LOST, downs = DOWN;
+byte lates = LATE, losses = LOST, slows = SLOW, downs = DOWN;
 
 #define runs(i) (!paused[i] && pc[i] != Dead)
 #define reach(i) (up && !cut[i])
@@ -200,6 +204,12 @@ inline commit(i, a, then, otherwise) {
 /* A refresh token is sent and the next is not committed. */
 #define atRisk(i) (net[i] == Sent || net[i] == Granted || pc[i] == Commit1 || ((unlanded[i] || pc[i] == Commit2) && rot < hrot[i]))
 
+#ifdef NO_HOLD
+#define serverDone true
+#else
+#define serverDone !slowOrphan
+#endif
+
 /* An owner in Send has just seen its beat arrive, and sends before the lease can
    be taken, unless it stands still there. */
 #define silent(i) (paused[i] || (cut[i] && pc[i] != Send))
@@ -275,7 +285,11 @@ end:	do
 		assert(anyStall || lateOfTheDead || gone || age[at] > 0);	/* and the token is due */
 		for (k : 0 .. N-1) { assert(k == i || net[k] != Sent || stalled[i] || stalled[k]) }
 		k = 0;
+		assert(!slowOrphan || orphan != hrot[i]+1 || anyStall || crashes < CRASH);	/* two of one token */
 		net[i] = Sent; pc[i] = Wait }
+	/* After a time-out the lease is kept until the server is done with the request: the
+	   back-off is at least that long. */
+	:: atomic { runs(i) && pc[i] == Hold && serverDone -> forget(i); pc[i] = Release }
 	:: atomic { runs(i) && pc[i] == Wait && net[i] == Granted ->
 		net[i] = NoRequest; again[i] = false; hrot[i]++;
 #ifdef JUDGE_FIRST
@@ -393,7 +407,7 @@ inline redeem(t) {
 	fi
 }
 
-/* No answer comes. The client asks once more with the same token. */
+/* The connection breaks. The client asks once more with the same token. */
 inline unanswered(j) {
 	losses--; anyLost = true; net[j] = NoRequest;
 	if
@@ -402,12 +416,22 @@ inline unanswered(j) {
 	fi
 }
 
+/* The connection stands and no answer comes in time. The token is not sent again. */
+inline timedOut(j) {
+	slows--; anyLost = true; orphan = hrot[j]+1; slowOrphan = true; net[j] = NoRequest;
+#ifdef RESEND
+	pc[j] = Confirm
+#else
+	pc[j] = Hold
+#endif
+}
+
 active proctype Server() {
 	byte j;
 	bool granted;
 end:	do
-	:: atomic { orphan > 0 -> redeem(orphan-1); orphan = 0; granted = false }
-	:: atomic { orphan > 0 -> orphan = 0 }
+	:: atomic { orphan > 0 -> redeem(orphan-1); orphan = 0; slowOrphan = false; granted = false }
+	:: atomic { orphan > 0 -> orphan = 0; slowOrphan = false }
 	:: atomic {
 		if
 		:: net[0] == Sent -> j = 0
@@ -425,6 +449,7 @@ end:	do
 		:: downs > 0 -> downs--; net[j] = Unavailable
 		:: losses > 0 && runs(j) && orphan == 0 -> orphan = hrot[j]+1; unanswered(j)
 		:: losses > 0 && runs(j) -> redeem(hrot[j]); unanswered(j)
+		:: slows > 0 && runs(j) && orphan == 0 -> timedOut(j)
 		fi;
 		granted = false; j = 0 }
 	od
