@@ -204,7 +204,11 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
 				t.Errorf("a navigation got %d, %s", a.status, a.location())
 			}
-			<-g.as.revoked
+			select {
+			case <-g.as.revoked:
+			case <-time.After(30 * time.Second):
+				t.Fatal("nothing was revoked")
+			}
 			if _, valid := g.as.ValidAccessToken(g.as.newest(fakeas.KindAccess)); valid {
 				t.Error("the new access token is still good")
 			}

@@ -283,6 +283,24 @@ func TestLogoutTokenOfANewKeyIsNotCalledInvalid(t *testing.T) {
 	})
 }
 
+// TestBadSignaturesLeaveAFetchToNewKeys: a known key id with a bad signature
+// rarely means a new key, an unknown one usually does.
+func TestBadSignaturesLeaveAFetchToNewKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		for range 10 {
+			token := sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a")
+			if _, err := c.VerifyLogoutToken(within(t), token); !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		s.setKeys(publicJWK(keyB(), "b"))
+		if _, err := c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "b")); err != nil {
+			t.Errorf("the new key: %v", err)
+		}
+	})
+}
+
 // TestKeyFetchUnderWayDoesNotHideANewKey: a fetch that a made-up token began
 // reached the server before it changed its key.
 func TestKeyFetchUnderWayDoesNotHideANewKey(t *testing.T) {
