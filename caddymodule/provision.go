@@ -83,7 +83,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app.(*App).atStart(h.keyWork.start)
 	handlerConfig.Client, handlerConfig.Site = client, site
 	handlerConfig.Keeper = session.NewKeeper(session.Config{
-		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client}, Server: authority,
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout), DefaultTokenLifetime: defaultTokenLifetime,
 		Observe: observer(h.logger),

@@ -1,11 +1,15 @@
 package handler
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -16,6 +20,11 @@ const maxClaims = 64 << 10
 
 // protocolClaims say something about a token, not about the user.
 var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "s_hash", "jti", "sid", "rat"}
+
+// authenticationClaims describe how and when the user has authenticated.
+// Servers leave them out of refreshed ID tokens (OpenID Connect Core, section
+// 12.2), although they remain true until the user authenticates again.
+var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
 // identify finds out who has logged in: from the ID token where there is one,
 // and from the UserInfo endpoint where that is asked for.
@@ -42,22 +51,94 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 			return who, fmt.Errorf("reading sub of UserInfo: %w", err)
 		}
 		maps.Copy(claims, info)
+		if who.UserInfo, err = encodeClaims(info); err != nil {
+			return who, err
+		}
 	}
 	var err error
 	who.Claims, err = encodeClaims(claims)
 	return who, err
 }
 
-// encodeClaims keeps the claims about the user.
-func encodeClaims(claims map[string]json.RawMessage) (json.RawMessage, error) {
-	maps.DeleteFunc(claims, func(name string, _ json.RawMessage) bool {
-		for _, p := range protocolClaims {
-			if name == p {
-				return true
+// claimSets are what a session knows of its user before a refresh: the claims
+// as the app sees them, those of the ID token, and those of UserInfo.
+type claimSets struct{ all, idToken, userInfo map[string]json.RawMessage }
+
+// keptClaims reads the claims of a session. A session of a release that did not
+// keep those of UserInfo apart has, as UserInfo's, what its ID token does not
+// say.
+func keptClaims(current session.Identity, userInfo bool) (claimSets, error) {
+	var kept claimSets
+	var err error
+	if kept.all, err = decodeClaims(current.Claims); err != nil {
+		return kept, err
+	}
+	if kept.userInfo, err = decodeClaims(current.UserInfo); err != nil {
+		return kept, err
+	}
+	kept.idToken = payload(current.IDToken)
+	if userInfo && len(current.UserInfo) == 0 {
+		for name, value := range kept.all {
+			if !bytes.Equal(value, kept.idToken[name]) && !slices.Contains(authenticationClaims, name) {
+				kept.userInfo[name] = value
 			}
 		}
-		return false
+	}
+	return kept, nil
+}
+
+// payload returns the claims of an ID token that was verified before. One that
+// cannot be read has none.
+func payload(idToken string) (claims map[string]json.RawMessage) {
+	_, rest, _ := strings.Cut(idToken, ".")
+	encoded, _, _ := strings.Cut(rest, ".")
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil || json.Unmarshal(text, &claims) != nil {
+		return nil
+	}
+	return claims
+}
+
+// renew returns the claims after a refresh, all and those of UserInfo. They are
+// those of the new ID token and those of UserInfo, which is asked at login only:
+// where both have a claim, UserInfo's counts until the ID token's changes. How
+// the user has authenticated is kept until a new auth_time says that it happened
+// again.
+func (kept claimSets) renew(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
+	all, userInfo = maps.Clone(idToken), maps.Clone(kept.userInfo)
+	maps.DeleteFunc(userInfo, func(name string, _ json.RawMessage) bool {
+		value, told := idToken[name]
+		return told && !bytes.Equal(value, kept.idToken[name])
 	})
+	maps.Copy(all, userInfo)
+	at := authTime(all)
+	if at.IsZero() {
+		delete(all, "auth_time") // of an odd type, or 0
+	}
+	if at.IsZero() || at.Equal(authTime(kept.all)) {
+		for _, name := range authenticationClaims {
+			if value, known := kept.all[name]; known && (all[name] == nil || string(all[name]) == "null") {
+				all[name] = value
+			}
+		}
+	}
+	return all, userInfo
+}
+
+func decodeClaims(text json.RawMessage) (map[string]json.RawMessage, error) {
+	claims := map[string]json.RawMessage{}
+	if len(text) == 0 {
+		return claims, nil
+	}
+	if err := json.Unmarshal(text, &claims); err != nil || claims == nil {
+		return nil, errors.New("the claims that were kept cannot be read")
+	}
+	return claims, nil
+}
+
+// encodeClaims keeps the claims about the user.
+func encodeClaims(claims map[string]json.RawMessage) (json.RawMessage, error) {
+	maps.DeleteFunc(claims, func(name string, _ json.RawMessage) bool { return slices.Contains(protocolClaims, name) })
 	if len(claims) == 0 {
 		return nil, nil
 	}

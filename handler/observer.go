@@ -49,7 +49,7 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 			logger.Info("tokens served from memory have been written to the store", id)
 		case session.EventIDTokenKept:
 			if limit.allow("id token") {
-				logger.Warn("the refreshed ID token could not be checked: the one before it is kept", id, zap.Error(e.Err))
+				logger.Warn("the refreshed ID token could not be checked: the session goes on with the new access token, and with the ID token and the claims before it", id, zap.Error(e.Err))
 			}
 		case session.EventLeaseTaken:
 			if limit.allow("lease") {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
@@ -13,7 +12,11 @@ import (
 )
 
 // Refresher lets a session.Keeper refresh at an authorization server.
-type Refresher struct{ Client *oauth.Client }
+type Refresher struct {
+	Client *oauth.Client
+	// UserInfo: the sessions have claims of UserInfo, as Config.UserInfo says.
+	UserInfo bool
+}
 
 var _ session.Refresher = Refresher{}
 
@@ -46,45 +49,51 @@ func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm fun
 	return answer
 }
 
+// identifyTimeout bounds how long new tokens wait for the keys that verify the
+// ID token beside them. A key set that hangs must not hold up good tokens.
+const identifyTimeout = 3 * time.Second
+
 // Identify checks the ID token that came with a refresh (OpenID Connect Core,
-// section 12.2). Claims that only UserInfo gave at login stay.
+// section 12.2) and returns the claims that count from then on.
 func (f Refresher) Identify(ctx context.Context, current session.Identity, t session.Tokens) (session.Identity, error) {
 	if !f.Client.OpenID() {
 		return current, nil
 	}
-	claims := map[string]json.RawMessage{}
-	if len(current.Claims) > 0 {
-		if err := json.Unmarshal(current.Claims, &claims); err != nil {
-			return current, fmt.Errorf("reading kept claims: %w", err)
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
+	defer cancel()
+	kept, keptErr := keptClaims(current, f.UserInfo)
 	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenWant{
-		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(claims), AccessToken: t.AccessToken,
+		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(kept.all), AccessToken: t.AccessToken,
 	})
-	if errors.Is(err, oauth.ErrKeysUnavailable) || errors.Is(err, oauth.ErrMetadataUnavailable) {
-		return current, err
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, oauth.ErrOtherLogin):
 		return current, fmt.Errorf("%w: %w", session.ErrIdentityChanged, err)
+	case err != nil:
+		return current, err
+	case keptErr != nil:
+		return current, keptErr
 	}
-	maps.Copy(claims, idToken.Claims)
 	who := session.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
 	if idToken.SessionID != "" {
 		who.SID = idToken.SessionID
 	}
-	if who.Claims, err = encodeClaims(claims); err != nil {
+	all, userInfo := kept.renew(idToken.Claims)
+	if who.Claims, err = encodeClaims(all); err != nil {
+		return current, err
+	}
+	if who.UserInfo, err = encodeClaims(userInfo); err != nil {
 		return current, err
 	}
 	return who, nil
 }
 
-// authTime is when the user authenticated at login, zero if that is not told.
+// authTime is when the user has authenticated, or zero if claims do not say.
 func authTime(claims map[string]json.RawMessage) time.Time {
-	var seconds int64
-	if json.Unmarshal(claims["auth_time"], &seconds) != nil {
+	var seconds float64
+	if json.Unmarshal(claims["auth_time"], &seconds) != nil || seconds <= 0 {
 		return time.Time{}
 	}
-	return time.Unix(seconds, 0)
+	return time.Unix(int64(seconds), 0)
 }
 
 // Discard revokes tokens that came too late for their session.

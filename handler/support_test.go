@@ -157,7 +157,7 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.session.Refresher = Refresher{Client: client}
+	s.session.Refresher = Refresher{Client: client, UserInfo: s.handler.UserInfo}
 	g.keeper = session.NewKeeper(s.session)
 	s.handler.Client, s.handler.Keeper, s.handler.Site = client, g.keeper, s.session.Site
 	if s.handler.Origin == nil {

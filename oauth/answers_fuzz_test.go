@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,8 +233,15 @@ func signed(header, payload []byte) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(must(jwt.SigningMethodES256.Sign(text, keyA())))
 }
 
+// text reports whether a claim has a value, or none.
+func text(p map[string]json.RawMessage, name, want string) bool {
+	got, _ := stringMember(p, name)
+	return got == want || got == ""
+}
+
 // FuzzRefreshedClaims: an ID token that comes with a refresh speaks of the user
-// who logged in, whatever else it says.
+// who logged in, whatever else it says; and one that names nobody else is not
+// called another login.
 func FuzzRefreshedClaims(f *testing.F) {
 	s := newServer(f, "https://idp.test")
 	c := s.client()
@@ -249,6 +257,12 @@ func FuzzRefreshedClaims(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		got, err := c.VerifyRefreshedIDToken(t.Context(), sign2(string(payload)), RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: authTime})
 		if err != nil {
+			p, _ := parseObject(payload)
+			aud, _ := claims(p).GetAudience()
+			if errors.Is(err, ErrOtherLogin) && text(p, "iss", s.issuer) && text(p, "sub", "alice") && text(p, "nonce", testNonce) &&
+				text(p, "azp", testClient) && slices.Contains(aud, testClient) {
+				t.Errorf("%q is called another login", payload)
+			}
 			if !printable(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("bad error %q", err)
 			}

@@ -26,7 +26,7 @@ func TestRenewAfterAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 3 {
-			got, err := c.renew(t.Context(), old, time.Minute)
+			got, err := c.renew(t.Context(), old, &fetchBudget{}, 0)
 			if err != nil || got.value != 2 {
 				t.Errorf("got %+v, %v", got, err)
 			}
@@ -37,13 +37,18 @@ func TestRenewAfterAnother(t *testing.T) {
 	})
 }
 
-// TestRenewFails: the failure is told to all, until a fetch is good again.
+// TestRenewFails: the failure is told to all in the pause that follows, and
+// costs nothing of the budget.
 func TestRenewFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
 		var err error
+		var fetches int
 		c := &cache[int]{
-			fetch:   func(context.Context) (int, time.Duration, error) { return 0, time.Hour, err },
+			fetch: func(context.Context) (int, time.Duration, error) {
+				fetches++
+				return 0, time.Hour, err
+			},
 			timeout: time.Second,
 		}
 		seen, getErr := c.get(t.Context())
@@ -51,17 +56,89 @@ func TestRenewFails(t *testing.T) {
 			t.Fatal(getErr)
 		}
 		err = down
-		for range 3 {
-			if _, got := c.renew(t.Context(), seen, time.Minute); !errors.Is(got, down) {
-				t.Errorf("got %v", got)
+		var budget, other fetchBudget
+		for range 15 { // seconds
+			for range 3 {
+				if _, got := c.renew(t.Context(), seen, &budget, 0); !errors.Is(got, down) {
+					t.Errorf("got %v", got)
+				}
 			}
+			time.Sleep(time.Second)
+		}
+		if fetches != 1+4 { // after 0, 1, 3 and 7 seconds
+			t.Errorf("fetched %d times", fetches)
 		}
 		err = nil
-		time.Sleep(time.Minute)
-		if got, err := c.renew(t.Context(), seen, time.Minute); err != nil || got == seen {
-			t.Errorf("got %v, %v", got, err)
+		if got, err := c.renew(t.Context(), seen, &other, 0); err != nil || got == seen {
+			t.Fatalf("another budget: got %v, %v", got, err)
+		}
+		for range keyBurst {
+			seen = c.peek()
+			if got, err := c.renew(t.Context(), seen, &budget, 0); err != nil || got == seen {
+				t.Errorf("after the outage: got %v, %v", got, err)
+			}
 		}
 	})
+}
+
+// TestFetchBudget: a burst, then one fetch in each gap; the reserve is left to
+// others.
+func TestFetchBudget(t *testing.T) {
+	var b fetchBudget
+	now := time.Now()
+	taken := func(at time.Duration, reserve int) (n int) {
+		for n < 10 && b.take(now.Add(at), reserve) {
+			n++
+		}
+		return n
+	}
+	for _, tc := range []struct {
+		at            time.Duration
+		reserve, want int
+	}{
+		{0, 1, keyBurst - 1}, {0, 0, 1}, {keyGap - 1, 0, 0}, {keyGap, 1, 0}, {keyGap, 0, 1}, {3 * keyGap, 0, 2}, {time.Hour, 0, keyBurst},
+	} {
+		if got := taken(tc.at, tc.reserve); got != tc.want {
+			t.Errorf("after %v, reserve %d: %d fetches, want %d", tc.at, tc.reserve, got, tc.want)
+		}
+	}
+}
+
+// TestRenewAfterAFetchUnderWay: a fetch that others began may have missed what
+// the caller looks for, or fail; the caller's own budget counts then.
+func TestRenewAfterAFetchUnderWay(t *testing.T) {
+	for _, down := range []error{nil, errors.New("down")} {
+		synctest.Test(t, func(t *testing.T) {
+			var fetches int
+			c := &cache[int]{
+				fetch: func(context.Context) (int, time.Duration, error) {
+					fetches++
+					mine := fetches
+					time.Sleep(time.Second)
+					if mine == 2 {
+						return 0, 0, down
+					}
+					return mine, time.Hour, nil
+				},
+				timeout: time.Minute,
+			}
+			seen, err := c.get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var anonymous, login fetchBudget
+			go func() { _, _ = c.renew(t.Context(), seen, &anonymous, 0) }()
+			synctest.Wait()
+			before := c.fetches()
+			got, err := c.renew(t.Context(), seen, &login, 0)
+			if down == nil && err == nil && got.number <= before {
+				got, err = c.renew(t.Context(), got, &login, 0)
+			}
+			if err != nil || got.value != 3 || got.number <= before {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
 }
 
 // TestPauses: while a copy serves, failed fetches are repeated after pauses

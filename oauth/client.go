@@ -57,6 +57,9 @@ type Client struct {
 	metadataURLs []string
 	discovery    *cache[metadata]
 	keys         *cache[keySet]
+
+	// What the tokens of each kind may cost in fetches of keys.
+	loginKeys, refreshKeys, logoutKeys fetchBudget
 }
 
 // New checks the configuration and returns a client. It does not use the

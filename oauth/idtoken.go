@@ -20,6 +20,10 @@ const maxSubject = 255
 // idTokenTypes are what an ID token's header may say it is, if anything.
 var idTokenTypes = []string{"JWT"}
 
+// ErrOtherLogin means that an ID token carries a good signature of the server
+// and is of another user, issuer, client or login than expected.
+var ErrOtherLogin = errors.New("the ID token is proven to be of another login")
+
 // IDToken is a verified ID token.
 type IDToken struct {
 	Issuer, Subject string
@@ -86,29 +90,86 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenWant
 }
 
 // VerifyRefreshedIDToken verifies an ID token that came with a refresh, by
-// OpenID Connect Core section 12.2: it must speak of the same login. Errors
-// are as for VerifyIDToken.
+// OpenID Connect Core section 12.2: it must speak of the same login.
+//
+// An error for which errors.Is reports ErrOtherLogin proves that it speaks of
+// another one: the signature is good, and iss, sub, aud, azp or nonce is there
+// and differs, whatever else is wrong with the token, its times included. Any
+// other error proves nothing: the token cannot be used, and who the user is was
+// not found out.
 func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
-	t, err := c.verifyIDToken(ctx, raw, want.AccessToken)
-	if err == nil {
-		err = want.check(t)
-	}
+	t, err := c.verifyRefreshedIDToken(ctx, raw, want)
 	if err != nil {
 		return nil, fmt.Errorf("verifying refreshed ID token: %w", err)
 	}
 	return t, nil
 }
 
-func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*IDToken, error) {
+func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
 	if c.issuer == "" {
-		return nil, errors.New("an ID token needs the option issuer")
+		return nil, errNeedsIssuer
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	header, payload, err := c.verifyJWS(ctx, raw, idTokenTypes)
+	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.refreshKeys)
 	if err != nil {
 		return nil, err
 	}
+	// Before the times: an old token of somebody else is somebody else's.
+	if name := c.differs(payload, want); name != "" {
+		return nil, fmt.Errorf("%w: the claim %s differs", ErrOtherLogin, name)
+	}
+	if err := c.checkClaims(payload); err != nil {
+		return nil, err
+	}
+	t, err := c.readIDToken(header, payload, want.AccessToken)
+	if err != nil {
+		return nil, err
+	}
+	if err := want.check(t); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// differs returns the name of a claim that says that a signed ID token is of
+// another login, or "". A claim that is missing, empty or of another type than
+// the standard's says nothing.
+func (c *Client) differs(p claims, want RefreshedIDTokenWant) string {
+	for _, claim := range []struct{ name, want string }{
+		{"iss", c.issuer}, {"sub", want.Subject}, {"azp", c.clientID}, {"nonce", want.Nonce},
+	} {
+		got, err := p.text(claim.name)
+		if err == nil && got != "" && claim.want != "" && subtle.ConstantTimeCompare([]byte(got), []byte(claim.want)) != 1 {
+			return claim.name
+		}
+	}
+	// That it is for others besides is no proof: it is for this client, too.
+	aud, err := p.GetAudience()
+	named := slices.ContainsFunc(aud, func(a string) bool { return a != "" })
+	if err == nil && named && !slices.Contains(aud, c.clientID) {
+		return "aud"
+	}
+	return ""
+}
+
+var errNeedsIssuer = errors.New("an ID token needs the option issuer")
+
+func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*IDToken, error) {
+	if c.issuer == "" {
+		return nil, errNeedsIssuer
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	header, payload, err := c.verifyJWS(ctx, raw, idTokenTypes, &c.loginKeys)
+	if err != nil {
+		return nil, err
+	}
+	return c.readIDToken(header, payload, accessToken)
+}
+
+// readIDToken checks and reads the claims that only ID tokens have.
+func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken string) (*IDToken, error) {
 	if err := payload.checkAuthorizedParty(c.clientID); err != nil {
 		return nil, err
 	}
@@ -216,15 +277,14 @@ func (want IDTokenWant) check(t *IDToken) error {
 	return nil
 }
 
+// check follows differs, which has compared the claims that are there.
 func (want RefreshedIDTokenWant) check(t *IDToken) error {
-	nonce, err := claims(t.Claims).text("nonce")
-	switch {
-	case err != nil:
+	if _, err := claims(t.Claims).text("nonce"); err != nil {
 		return err
-	case t.Subject != want.Subject:
-		return errors.New("the claim sub is not that of the login")
-	case nonce != "" && want.Nonce != "" && subtle.ConstantTimeCompare([]byte(nonce), []byte(want.Nonce)) != 1:
-		return errors.New("the claim nonce is not that of the login")
+	}
+	switch {
+	case want.Subject == "":
+		return errors.New("the session has no subject to compare the claim sub with")
 	case !t.AuthTime.IsZero() && !want.AuthTime.IsZero() && t.AuthTime.Unix() < want.AuthTime.Unix():
 		return errors.New("the claim auth_time is before that of the login")
 	}

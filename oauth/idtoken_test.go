@@ -246,41 +246,110 @@ func TestAccessTokenHash(t *testing.T) {
 	}
 }
 
+// TestRefreshedIDToken: the same login, one that is proven to be another, and
+// everything that proves nothing.
 func TestRefreshedIDToken(t *testing.T) {
 	s := startServer(t)
+	s.setKeys(publicJWK(keyA(), "a"), publicJWK(rsaKey(), "r"))
 	c := s.client()
-	login := time.Now().Add(-time.Hour).Truncate(time.Second)
-	want := RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: login, AccessToken: testAccess}
+	now := time.Now().Truncate(time.Second)
+	login := now.Add(-time.Hour)
+	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	full := RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: login, AccessToken: testAccess}
+	but := func(change func(*RefreshedIDTokenWant)) RefreshedIDTokenWant {
+		w := full
+		change(&w)
+		return w
+	}
+	unsigned := func(token string) string { return token[:strings.LastIndex(token, ".")+1] }
+	header := func(h ...any) string {
+		return sign(jwt.SigningMethodES256, keyA(), s.idClaims("sub", "eve"), append([]any{"kid", "a"}, h...)...)
+	}
+	const same, other, unclear = "same", "other", "unclear"
 	tests := []struct {
-		name string
-		raw  string
-		want func(*RefreshedIDTokenWant)
-		ok   bool
+		name    string
+		raw     string
+		want    RefreshedIDTokenWant
+		verdict string
 	}{
-		{"same", s.idToken("auth_time", login.Unix()), nil, true},
-		{"no nonce", s.idToken("nonce", nil), nil, true},
-		{"nonce not known", s.idToken(), func(w *RefreshedIDTokenWant) { w.Nonce = "" }, true},
-		{"no auth_time", s.idToken(), nil, true},
-		{"auth_time not known", s.idToken("auth_time", login.Unix()), func(w *RefreshedIDTokenWant) { w.AuthTime = time.Time{} }, true},
-		{"changed e-mail", s.idToken("email", "new@x.test"), nil, true},
-		{"other sub", s.idToken("sub", "eve"), nil, false},
-		{"other iss", s.idToken("iss", "https://evil.test"), nil, false},
-		{"other aud", s.idToken("aud", "other"), nil, false},
-		{"other nonce", s.idToken("nonce", "other"), nil, false},
-		{"older auth_time", s.idToken("auth_time", login.Unix()-60), nil, false},
-		{"newer auth_time", s.idToken("auth_time", login.Unix()+60), nil, true},
-		{"expired", s.idToken("exp", time.Now().Unix()-3600), nil, false},
-		{"wrong at_hash", s.idToken("at_hash", "AAAA"), nil, false},
-		{"no subject to compare", s.idToken(), func(w *RefreshedIDTokenWant) { w.Subject = "" }, false},
+		{"same", s.idToken("auth_time", login.Unix()), full, same},
+		{"no nonce", s.idToken("nonce", nil), full, same},
+		{"empty nonce", s.idToken("nonce", ""), full, same},
+		{"null nonce", s.idToken("nonce", json.RawMessage("null")), full, same},
+		{"nonce not known", s.idToken(), but(func(w *RefreshedIDTokenWant) { w.Nonce = "" }), same},
+		{"no auth_time", s.idToken(), full, same},
+		{"auth_time not known", s.idToken("auth_time", login.Unix()), but(func(w *RefreshedIDTokenWant) { w.AuthTime = time.Time{} }), same},
+		{"newer auth_time", s.idToken("auth_time", login.Unix()+60), full, same},
+		{"changed e-mail", s.idToken("email", "new@x.test"), full, same},
+		{"own azp", s.idToken("azp", testClient), full, same},
+		{"further audience with azp", s.idToken("aud", []string{testClient, "b"}, "azp", testClient), full, same},
+
+		{"other sub", s.idToken("sub", "eve"), full, other},
+		{"sub in another case", s.idToken("sub", "Alice"), full, other},
+		{"sub with a blank", s.idToken("sub", "alice "), full, other},
+		{"endless sub", s.idToken("sub", strings.Repeat("x", maxSubject+1)), full, other},
+		{"other iss", s.idToken("iss", "https://evil.test"), full, other},
+		{"iss with a slash", s.idToken("iss", s.issuer+"/"), full, other},
+		{"other aud", s.idToken("aud", "other"), full, other},
+		{"other auds", s.idToken("aud", []string{"other", "", "another"}), full, other},
+		{"other azp", s.idToken("azp", "other"), full, other},
+		{"other nonce", s.idToken("nonce", "other"), full, other},
+		{"other sub, expired", s.idToken("sub", "eve", "iat", at(-2*time.Hour), "exp", at(-time.Hour)), full, other},
+		{"other sub, later", s.idToken("sub", "eve", "iat", at(time.Hour), "exp", at(2*time.Hour)), full, other},
+		{"other sub, no times", s.idToken("sub", "eve", "iat", nil, "exp", nil), full, other},
+		{"other sub, odd times", s.idToken("sub", "eve", "iat", "x", "exp", []int{1}), full, other},
+		{"other sub, wrong at_hash", s.idToken("sub", "eve", "at_hash", "AAAA"), full, other},
+		{"other sub, no iss and aud", s.idToken("sub", "eve", "iss", nil, "aud", nil), full, other},
+		{"other sub, odd sid", s.idToken("sub", "eve", "sid", 5), full, other},
+		{"other nonce, no sub", s.idToken("nonce", "other", "sub", nil), full, other},
+
+		{"no sub", s.idToken("sub", nil), full, unclear},
+		{"empty sub", s.idToken("sub", ""), full, unclear},
+		{"sub is a number", s.idToken("sub", 5), full, unclear},
+		{"sub is a list", s.idToken("sub", []string{"eve"}), full, unclear},
+		{"no subject to compare", s.idToken(), but(func(w *RefreshedIDTokenWant) { w.Subject = "" }), unclear},
+		{"no iss", s.idToken("iss", nil), full, unclear},
+		{"iss is a list", s.idToken("iss", []string{"x"}), full, unclear},
+		{"no aud", s.idToken("aud", nil), full, unclear},
+		{"empty aud", s.idToken("aud", ""), full, unclear},
+		{"no audience in the list", s.idToken("aud", []string{}), full, unclear},
+		{"audiences of odd types", s.idToken("aud", []any{"other", 5}), full, unclear},
+		{"further audience", s.idToken("aud", []string{testClient, "b"}), full, unclear},
+		{"azp is a number", s.idToken("azp", 5), full, unclear},
+		{"nonce is a number", s.idToken("nonce", 5), full, unclear},
+		{"sid is a number", s.idToken("sid", 5), full, unclear},
+		{"older auth_time", s.idToken("auth_time", login.Unix()-60), full, unclear},
+		{"odd auth_time", s.idToken("auth_time", "yesterday"), full, unclear},
+		{"expired", s.idToken("iat", at(-2*time.Hour), "exp", at(-time.Hour)), full, unclear},
+		{"90 seconds ahead", s.idToken("iat", at(90*time.Second), "exp", at(time.Hour)), full, unclear},
+		{"not yet valid", s.idToken("nbf", at(time.Hour)), full, unclear},
+		{"no iat", s.idToken("iat", nil), full, unclear},
+		{"no exp", s.idToken("exp", nil), full, unclear},
+		{"odd exp", s.idToken("exp", "tomorrow"), full, unclear},
+		{"wrong at_hash", s.idToken("at_hash", "AAAA"), full, unclear},
+		{"large", s.idToken("x", strings.Repeat("x", maxJWT)), full, unclear},
+		{"garbage", "not.a-jwt", full, unclear},
+		{"encrypted", "a.b.c.d.e", full, unclear},
+		{"other sub, other key", sign(jwt.SigningMethodES256, keyB(), s.idClaims("sub", "eve"), "kid", "a"), full, unclear},
+		{"other sub, unknown kid", header("kid", "x"), full, unclear},
+		{"other sub, not signed", unsigned(s.idToken("sub", "eve")), full, unclear},
+		{"other sub, none", forge(`{"alg":"none","kid":"a"}`, s.idClaims("sub", "eve"), ""), full, unclear},
+		{"other sub, HMAC", sign(jwt.SigningMethodHS256, []byte(testSecret), s.idClaims("sub", "eve"), "kid", "a"), full, unclear},
+		{"other sub, crit", header("crit", []string{"x"}), full, unclear},
+		{"other sub, an access token", header("typ", "at+jwt"), full, unclear},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			w := want
-			if tc.want != nil {
-				tc.want(&w)
+			got, err := c.VerifyRefreshedIDToken(within(t), tc.raw, tc.want)
+			noCanary(t, err)
+			verdict := unclear
+			if err == nil {
+				verdict = same
+			} else if errors.Is(err, ErrOtherLogin) {
+				verdict = other
 			}
-			if _, err := c.VerifyRefreshedIDToken(within(t), tc.raw, w); (err == nil) != tc.ok {
-				t.Errorf("got %v", err)
+			if verdict != tc.verdict || (got == nil) != (err != nil) {
+				t.Errorf("%s: got %v, %v; want %s", verdict, got, err, tc.verdict)
 			}
 		})
 	}

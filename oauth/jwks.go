@@ -21,10 +21,6 @@ import (
 var ErrKeysUnavailable = errors.New("the authorization server's keys are not available")
 
 const (
-	// keyGap is the pause between fetches for the sake of a key that is not
-	// in the set: tokens with made-up key ids must not become requests.
-	keyGap = 30 * time.Second
-
 	// maxKeyStaleness is how long a set serves while no newer one can be
 	// fetched. It ends the trust in keys that the server has withdrawn.
 	maxKeyStaleness = 48 * time.Hour
@@ -134,6 +130,11 @@ func forSignatures(members map[string]json.RawMessage) bool {
 		return slices.Contains(stringsMember(members, "key_ops"), "verify")
 	}
 	return true
+}
+
+// has reports whether the set lists a key id.
+func (s keySet) has(kid string) bool {
+	return slices.ContainsFunc(s.keys, func(k verificationKey) bool { return k.id == kid })
 }
 
 // find returns the keys that may have made a signature: those with the token's

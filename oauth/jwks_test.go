@@ -3,6 +3,7 @@ package oauth
 import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
@@ -162,8 +163,8 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
-// TestUnknownKeyStorm: made-up key ids and bad signatures do not become
-// requests, more than one in 30 seconds.
+// TestUnknownKeyStorm: made-up key ids and bad signatures become no more
+// requests than a short burst, and then one in 30 seconds.
 func TestUnknownKeyStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := bubbleServer(t)
@@ -186,15 +187,155 @@ func TestUnknownKeyStorm(t *testing.T) {
 		}
 		storm()
 		storm()
-		if n := s.count("/jwks"); n != 2 {
-			t.Errorf("fetched %d times, want the first and one more", n)
+		if n := s.count("/jwks"); n != 1+keyBurst {
+			t.Errorf("fetched %d times, want the first and a burst", n)
 		}
 		time.Sleep(30 * time.Second)
 		storm()
-		if n := s.count("/jwks"); n != 3 {
+		if n := s.count("/jwks"); n != 2+keyBurst {
 			t.Errorf("fetched %d times", n)
 		}
 	})
+}
+
+// TestMadeUpLogoutTokensLeaveTheKeysToOthers: whatever anybody sends to the
+// logout endpoint, a key that the server has just begun to use is found for the
+// next login and the next refresh, at once and several times.
+func TestMadeUpLogoutTokensLeaveTheKeysToOthers(t *testing.T) {
+	for name, garbage := range map[string]func(s *server, i int) string{
+		"made-up kid": func(s *server, i int) string {
+			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", fmt.Sprint("made up ", i), "typ", "logout+jwt")
+		},
+		"known kid": func(s *server, _ int) string {
+			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a", "typ", "logout+jwt")
+		},
+		"no kid": func(s *server, _ int) string {
+			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "typ", "logout+jwt")
+		},
+		"known kid, other type of key": func(s *server, _ int) string {
+			return sign(jwt.SigningMethodRS256, rsaKey(), s.logoutClaims(), "kid", "a", "typ", "logout+jwt")
+		},
+	} {
+		for _, down := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, keys down: %v", name, down), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s, c := bubbleServer(t)
+					if err := verify(t, s, c, keyA(), "a"); err != nil {
+						t.Fatal(err)
+					}
+					if down {
+						s.answer("/jwks", 503, "")
+					}
+					for i := range 20 {
+						if _, err := c.VerifyLogoutToken(within(t), garbage(s, i)); err == nil {
+							t.Fatal("the made-up token is accepted")
+						}
+						time.Sleep(500 * time.Millisecond)
+					}
+					s.handle("/jwks", nil)
+					if n := s.count("/jwks"); n > 1+keyBurst+1 {
+						t.Errorf("fetched %d times", n)
+					}
+					for _, kid := range []string{"b", "c", "d"} {
+						key := newECKey(elliptic.P256())
+						s.setKeys(publicJWK(key, kid))
+						if err := verify(t, s, c, key, kid); err != nil {
+							t.Errorf("login, key %s: %v", kid, err)
+						}
+						key = newECKey(elliptic.P256())
+						s.setKeys(publicJWK(key, kid+kid))
+						token := sign(jwt.SigningMethodES256, key, s.idClaims(), "kid", kid+kid)
+						if _, err := c.VerifyRefreshedIDToken(within(t), token, RefreshedIDTokenWant{Subject: "alice"}); err != nil {
+							t.Errorf("refresh, key %s: %v", kid+kid, err)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestLogoutTokenOfANewKeyIsNotCalledInvalid while made-up tokens have used up
+// what may be fetched for logouts: it may be good, and is to be sent again.
+func TestLogoutTokenOfANewKeyIsNotCalledInvalid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		made := func(key *ecdsa.PrivateKey, kid string) error {
+			_, err := c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, key, s.logoutClaims(), "kid", kid))
+			return err
+		}
+		if err := made(keyA(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range keyBurst {
+			if err := made(keyB(), fmt.Sprint(i)); !errors.Is(err, errNoKey) || errors.Is(err, ErrKeysUnavailable) {
+				t.Errorf("made up: %v", err)
+			}
+		}
+		s.setKeys(publicJWK(keyB(), "b"))
+		if err := made(keyB(), "b"); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("at once: %v", err)
+		}
+		time.Sleep(keyGap)
+		if err := made(keyB(), "b"); err != nil {
+			t.Errorf("a pause later: %v", err)
+		}
+	})
+}
+
+// TestBadSignaturesLeaveAFetchToNewKeys: a known key id with a bad signature
+// rarely means a new key, an unknown one usually does.
+func TestBadSignaturesLeaveAFetchToNewKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := bubbleServer(t)
+		for range 10 {
+			token := sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a")
+			if _, err := c.VerifyLogoutToken(within(t), token); !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		s.setKeys(publicJWK(keyB(), "b"))
+		if _, err := c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "b")); err != nil {
+			t.Errorf("the new key: %v", err)
+		}
+	})
+}
+
+// TestKeyFetchUnderWayDoesNotHideANewKey: a fetch that a made-up token began
+// reached the server before it changed its key.
+func TestKeyFetchUnderWayDoesNotHideANewKey(t *testing.T) {
+	for _, status := range []int{200, 503} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c := bubbleServer(t)
+			if err := verify(t, s, c, keyA(), "a"); err != nil {
+				t.Fatal(err)
+			}
+			old := string(must(json.Marshal(map[string]any{"keys": s.keys})))
+			s.handle("/jwks", func(w http.ResponseWriter, _ *http.Request) {
+				s.handle("/jwks", nil)
+				time.Sleep(time.Second)
+				w.WriteHeader(status)
+				_, _ = w.Write([]byte(old))
+			})
+			go func() {
+				_, _ = c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "made up"))
+			}()
+			synctest.Wait()
+			s.setKeys(publicJWK(keyB(), "b"))
+			var all sync.WaitGroup
+			for range 20 {
+				all.Go(func() {
+					if err := verify(t, s, c, keyB(), "b"); err != nil {
+						t.Errorf("status %d: %v", status, err)
+					}
+				})
+			}
+			all.Wait()
+			if n := s.count("/jwks"); n != 3 {
+				t.Errorf("status %d: fetched %d times", status, n)
+			}
+		})
+	}
 }
 
 // TestKeysDown: fetched keys work on while the server is down, for two days;

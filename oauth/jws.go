@@ -26,7 +26,12 @@ var algorithms = []string{
 	"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 }
 
-var errNoKey = errors.New("no key of the server fits the token's kid and alg")
+var (
+	errNoKey = errors.New("no key of the server fits the token's kid and alg")
+	// errKeysRecent means that the key set was fetched too recently to be
+	// fetched again, so that nobody knows whether the key exists.
+	errKeysRecent = errors.New("the key set was fetched a moment ago")
+)
 
 // claims are the members of a JWT's payload. A map keeps names that differ
 // only in case apart, which the decoding into a struct would not.
@@ -38,31 +43,56 @@ type claims map[string]json.RawMessage
 type jwsHeader struct{ alg, kid string }
 
 // verifyJWS checks type, signature, issuer, audience and times of a token, with
-// the server's keys fetched again if they do not fit.
-func (c *Client) verifyJWS(ctx context.Context, raw string, types []string) (jwsHeader, claims, error) {
+// the server's keys fetched again if they do not fit and the budget allows it.
+func (c *Client) verifyJWS(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
+	header, payload, err := c.verifySignature(ctx, raw, types, budget)
+	if err == nil {
+		err = c.checkClaims(payload)
+	}
+	if err != nil {
+		return header, nil, err
+	}
+	return header, payload, nil
+}
+
+// verifySignature checks type and signature of a token. What the claims say is
+// not checked.
+func (c *Client) verifySignature(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
 	allowed := c.allowedAlgorithms()
 	header, err := parseHeader(raw, allowed, types)
 	if err != nil {
 		return header, nil, err
 	}
+	unsigned := strings.HasSuffix(raw, ".") // no key will ever verify it
+	before := c.keys.fetches()
 	set, err := c.keys.get(ctx)
 	if err != nil {
 		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	}
-	payload, err := c.checkJWS(raw, header, allowed, set.value)
-	if !errors.Is(err, errNoKey) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
-		return header, payload, err
+	for {
+		payload, err := checkSignature(raw, header, allowed, set.value)
+		noKey := errors.Is(err, errNoKey)
+		if err == nil || !noKey && !errors.Is(err, jwt.ErrTokenSignatureInvalid) || unsigned || set.number > before {
+			return header, payload, err
+		}
+		// The server may have rotated its keys. It rarely does so under the same
+		// key id: bad signatures leave the last fetch to unknown key ids.
+		reserve := 0
+		if set.value.has(header.kid) {
+			reserve = 1
+		}
+		newer, renewErr := c.keys.renew(ctx, set, budget, reserve)
+		switch {
+		case renewErr != nil:
+			return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
+		case newer == set && noKey:
+			return header, nil, fmt.Errorf("%w: %w", err, errKeysRecent)
+		case newer == set:
+			return header, nil, err
+		}
+		// A fetch that was under way already may have missed the new key.
+		set = newer
 	}
-	// The server may have rotated its keys, even under the same key id.
-	newer, renewErr := c.keys.renew(ctx, set, keyGap)
-	switch {
-	case renewErr != nil:
-		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
-	case newer == set:
-		return header, nil, err
-	}
-	payload, err = c.checkJWS(raw, header, allowed, newer.value)
-	return header, payload, err
 }
 
 // allowedAlgorithms narrows algorithms to those the server's metadata lists,
@@ -117,37 +147,46 @@ func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 	return h, nil
 }
 
-// checkJWS verifies the signature first and then the claims that every token
-// for this client has.
-func (c *Client) checkJWS(raw string, h jwsHeader, allowed []string, set keySet) (claims, error) {
+// checkSignature returns the claims of a token that one of the keys has signed.
+func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (claims, error) {
 	keys := set.find(h.kid, h.alg)
 	if len(keys) == 0 {
 		return nil, errNoKey
 	}
-	parser := jwt.NewParser(
-		jwt.WithValidMethods(allowed),
+	parser := jwt.NewParser(jwt.WithValidMethods(allowed), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	payload := make(claims)
+	_, err := parser.ParseWithClaims(raw, &payload, func(*jwt.Token) (any, error) {
+		return jwt.VerificationKeySet{Keys: keys}, nil
+	})
+	switch {
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		// Not the error itself: the decoder's errors quote the token.
+		return nil, fmt.Errorf("%w: it is not base64url of JSON", jwt.ErrTokenMalformed)
+	case err != nil:
+		return nil, err
+	}
+	return payload, nil
+}
+
+// checkClaims checks the claims that every token for this client has.
+func (c *Client) checkClaims(payload claims) error {
+	validator := jwt.NewValidator(
 		jwt.WithIssuer(c.issuer),
 		jwt.WithAudience(c.clientID),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(leeway),
-		jwt.WithStrictDecoding(),
 	)
-	payload := make(claims)
-	_, err := parser.ParseWithClaims(raw, &payload, func(*jwt.Token) (any, error) {
-		return jwt.VerificationKeySet{Keys: keys}, nil
-	})
-	if err != nil {
-		return nil, payload.explain(err, c.issuer, time.Now())
+	if err := validator.Validate(&payload); err != nil {
+		return payload.explain(err, c.issuer, time.Now())
 	}
 	if iat, _ := payload.time("iat"); iat.IsZero() {
-		return nil, errors.New("the claim iat is missing")
+		return errors.New("the claim iat is missing")
 	}
-	return payload, nil
+	return nil
 }
 
-// explain adds to an error of the parser what the operator needs to know. The
-// parser looks at claims only after it found the signature good.
+// explain adds to an error of the validator what the operator needs to know.
 func (p claims) explain(err error, issuer string, now time.Time) error {
 	seconds := func(name string) int64 {
 		t, _ := numericDate(p[name])
@@ -155,9 +194,6 @@ func (p claims) explain(err error, issuer string, now time.Time) error {
 	}
 	const hint = "clock skew of more than 60 seconds? Compare this host's clock with the server's"
 	switch {
-	case errors.Is(err, jwt.ErrTokenMalformed):
-		// Not the error itself: the decoder's errors quote the token.
-		return fmt.Errorf("%w: it is not base64url of JSON", jwt.ErrTokenMalformed)
 	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
 		got, _ := p.GetIssuer()
 		return fmt.Errorf("the token's issuer is %s, but the option issuer says %s", quote(got), quote(issuer))

@@ -32,6 +32,9 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 			issued, err = r.identify(ctx, &next, t, who, verdict)
 		}
 		if err != nil {
+			if errors.Is(verdict, ErrIdentityChanged) {
+				t.RefreshToken = next.refreshToken // not rotated, it leads to that login, too
+			}
 			return r.adopt(ctx, err, t)
 		}
 	}
@@ -75,7 +78,10 @@ func (r *refresh) commitAndTell(ctx context.Context, next *record, early bool) e
 // that the session can refresh again whatever happens then. The error is that
 // of this commit; what became of the ID token is in verdict.
 func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identity, verdict, err error) {
-	known := Identity{Subject: next.subject, SID: next.sid, Nonce: next.nonce, Claims: next.claims}
+	known := Identity{
+		Subject: next.subject, SID: next.sid, Nonce: next.nonce,
+		Claims: next.claims, UserInfo: next.userInfo, IDToken: next.idToken,
+	}
 	if !next.rotates {
 		who, verdict = r.Refresher.Identify(ctx, known, t)
 		return who, verdict, nil
@@ -101,12 +107,13 @@ func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identi
 }
 
 // identify takes over a refreshed ID token and returns when it was issued. One
-// that is wrong ends the session: the access token beside it may be somebody
-// else's.
+// that is proven to be of another login ends the session, because the access
+// token beside it is of that login, too. One that proves nothing is dropped: the
+// access token counts, and the session keeps ID token, sid and claims.
 func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Identity, verdict error) (issued time.Time, err error) {
 	switch {
 	case verdict == nil:
-		next.idToken, next.sid, next.claims = t.IDToken, who.SID, who.Claims
+		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, who.SID, who.Claims, who.UserInfo
 		return who.IssuedAt, nil
 	case errors.Is(verdict, ErrIdentityChanged):
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Malformed, Err: verdict})

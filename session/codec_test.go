@@ -57,7 +57,7 @@ func genRecord() *rapid.Generator[record] {
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),
-				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), restCold: genRest(fieldUnclear).Draw(t, "rest of cold"),
+				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), userInfo: genBytes().Draw(t, "UserInfo"), restCold: genRest(fieldUserInfo).Draw(t, "rest of cold"),
 			},
 		}
 	})
@@ -173,6 +173,7 @@ func TestSameButSeen(t *testing.T) {
 		"refresh token": func(r *record) { r.refreshToken += "x" },
 		"ID token":      func(r *record) { r.idToken = "" },
 		"claims":        func(r *record) { r.claims = []byte("{}") },
+		"UserInfo":      func(r *record) { r.userInfo = []byte("{}") },
 		"unknown field": func(r *record) { r.restCold = []byte{99, 1, 'x'} },
 	}
 	for name, change := range changes {

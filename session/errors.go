@@ -11,8 +11,8 @@ var (
 	// here, or it has ended.
 	ErrNoSession = errors.New("no session")
 	// ErrIdentityChanged is returned by a Refresher's Identify for an ID token
-	// that is invalid or speaks of somebody else.
-	ErrIdentityChanged = errors.New("the refreshed ID token does not belong to this session")
+	// that is proven to be of another login. It ends the session.
+	ErrIdentityChanged = errors.New("the refreshed ID token is of another login")
 	// ErrNotRefreshable: the session is alive and has no refresh token, so a
 	// newer access token cannot be had.
 	ErrNotRefreshable = errors.New("the session has no refresh token")

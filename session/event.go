@@ -16,8 +16,9 @@ const (
 	EventUnwritten
 	// EventWritten: what was served from memory has been written.
 	EventWritten
-	// EventIDTokenKept: the refreshed ID token could not be judged, and the one
-	// before it is kept; Err says why.
+	// EventIDTokenKept: the refreshed ID token could not be verified. The session
+	// goes on with the new access token and the ID token and claims before; Err
+	// says why.
 	EventIDTokenKept
 	// EventLeaseTaken: the right to refresh was taken over from an instance that
 	// had fallen silent while it had it.

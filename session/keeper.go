@@ -94,7 +94,7 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 		},
 		cold: cold{
 			refreshToken: t.RefreshToken, refreshExpires: t.RefreshExpires,
-			idToken: t.IDToken, sid: who.SID, nonce: who.Nonce,
+			idToken: t.IDToken, sid: who.SID, nonce: who.Nonce, userInfo: who.UserInfo,
 		},
 	}
 	item, err := k.item(secret, id, rec)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestOutcomes refreshes under each answer of the authorization server: once
@@ -393,50 +395,54 @@ func TestChangedIdentity(t *testing.T) {
 	})
 }
 
-// TestUnjudgedIDToken: trouble with the server's keys costs the new ID token,
-// not the access token.
+// TestUnjudgedIDToken: an ID token that cannot be verified, whatever the reason,
+// costs nothing but itself: not the access token, and nothing of the session.
 func TestUnjudgedIDToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		f, who, tokens := r.server.login()
+		who.UserInfo, who.Nonce = []byte(`{"team":"blue"}`), "nonce"
 		tokens.IDToken = "id-token-of-the-login"
 		secret, _, err := r.keeper.Create(t.Context(), who, tokens)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.server.set(func() {
-			r.server.idTokens = true
-			r.server.judge = func(Identity, Tokens) (Identity, error) {
-				return Identity{Subject: "nobody"}, errors.New("fetching keys: timed out")
+		r.server.set(func() { r.server.idTokens = true })
+		causes := []string{"fetching keys: timed out", "signature is invalid", "token is expired", "larger than 16384 bytes"}
+		for i, cause := range causes {
+			r.server.set(func() {
+				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "nobody"}, errors.New(cause) }
+			})
+			r.expired()
+			s := r.fresh(secret)
+			if s.Subject != who.Subject || string(s.Claims) != string(who.Claims) {
+				t.Errorf("%s: the session is now %s's, %s", cause, s.Subject, s.Claims)
 			}
-		})
-		r.expired()
-		s := r.fresh(secret)
-		if s.Subject != who.Subject || string(s.Claims) != string(who.Claims) {
-			t.Errorf("the session is now %s's, %s", s.Subject, s.Claims)
-		}
-		r.wantStored(secret, f)
-		if rec := r.stored(secret); rec.idToken != "id-token-of-the-login" || rec.sid != who.SID {
-			t.Errorf("ID token %q, sid %q", rec.idToken, rec.sid)
-		}
-		if n := r.events.count(EventIDTokenKept); n != 1 {
-			t.Errorf("%d events, want 1", n)
+			r.wantStored(secret, f)
+			if rec := r.stored(secret); rec.idToken != "id-token-of-the-login" || rec.sid != who.SID || string(rec.userInfo) != string(who.UserInfo) {
+				t.Errorf("%s: ID token %q, sid %q, UserInfo %s", cause, rec.idToken, rec.sid, rec.userInfo)
+			}
+			if n := r.events.count(EventIDTokenKept); n != i+1 {
+				t.Errorf("%d events, want %d", n, i+1)
+			}
 		}
 
 		// And when it can be judged, it is taken over.
 		r.server.set(func() {
 			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
-				if current.Subject != who.Subject || current.SID != who.SID || string(current.Claims) != string(who.Claims) {
-					t.Errorf("Identify was told of %+v", current)
+				want := who
+				want.IDToken = "id-token-of-the-login"
+				if diff := cmp.Diff(want, current); diff != "" {
+					t.Errorf("Identify was told of another session (-want +got):\n%s", diff)
 				}
-				return Identity{Subject: who.Subject, SID: "new-sid", Claims: []byte(`{"email":"new@example.com"}`)}, nil
+				return Identity{Subject: who.Subject, SID: "new-sid", Claims: []byte(`{"email":"new@example.com"}`), UserInfo: []byte(`{}`)}, nil
 			}
 		})
 		r.expired()
 		if s := r.fresh(secret); !strings.Contains(string(s.Claims), "new@example.com") {
 			t.Errorf("claims are %s", s.Claims)
 		}
-		if rec := r.stored(secret); !strings.HasPrefix(rec.idToken, "id-token-family") || rec.sid != "new-sid" {
-			t.Errorf("ID token %q, sid %q", rec.idToken, rec.sid)
+		if rec := r.stored(secret); !strings.HasPrefix(rec.idToken, "id-token-family") || rec.sid != "new-sid" || string(rec.userInfo) != `{}` {
+			t.Errorf("ID token %q, sid %q, UserInfo %s", rec.idToken, rec.sid, rec.userInfo)
 		}
 	})
 }

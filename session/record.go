@@ -21,7 +21,7 @@ type hot struct {
 	seen    time.Time // last use, as far as it was written
 	end     time.Time // absolute
 	subject string
-	claims  json.RawMessage
+	claims  json.RawMessage // of the ID token and of UserInfo together
 	// rotation rises with every change of the tokens. It tells a record that was
 	// merely used from one that somebody else has refreshed.
 	rotation uint64
@@ -56,10 +56,12 @@ type cold struct {
 	rotates bool
 	// unclear: the server has refused the refresh token once without saying that
 	// it is dead. The next such answer ends the session.
-	unclear  bool
-	idToken  string
-	sid      string // the authorization server's name of its own session
-	nonce    string // of the login
+	unclear bool
+	idToken string
+	sid     string // the authorization server's name of its own session
+	nonce   string // of the login
+	// userInfo are the claims among hot.claims that come from UserInfo.
+	userInfo json.RawMessage
 	restCold []byte
 }
 
@@ -93,6 +95,7 @@ const (
 	fieldRotates
 	fieldNonce
 	fieldUnclear
+	fieldUserInfo
 )
 
 func (h *hot) encode() []byte {
@@ -174,12 +177,13 @@ func decodeAccessToken(part []byte) (t accessToken, resource, ok bool) {
 }
 
 func (c *cold) encode() []byte {
-	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.restCold))
+	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo)+len(c.restCold))
 	w.string(fieldRefreshToken, c.refreshToken)
 	w.time(fieldRefreshExpires, c.refreshExpires)
 	w.string(fieldIDToken, c.idToken)
 	w.string(fieldSID, c.sid)
 	w.string(fieldNonce, c.nonce)
+	w.bytes(fieldUserInfo, c.userInfo)
 	if c.rotates {
 		w.uint(fieldRotates, 1)
 	}
@@ -212,6 +216,8 @@ func decodeCold(part []byte) (c cold, ok bool) {
 			c.rotates = decodeUint(v) != 0
 		case fieldUnclear:
 			c.unclear = decodeUint(v) != 0
+		case fieldUserInfo:
+			c.userInfo = bytes.Clone(v) // the part is cleared
 		default:
 			return false
 		}

@@ -32,8 +32,15 @@ type Identity struct {
 	// IssuedAt is when the server said so at login, by its own clock (`iat` of
 	// the ID token); zero: it did not tell. It is not kept.
 	IssuedAt time.Time
-	// Claims is a JSON object, or empty.
+	// Claims are those of the ID token and of UserInfo together: a JSON object,
+	// or empty.
 	Claims json.RawMessage
+	// UserInfo are the claims that come from UserInfo, kept apart because a
+	// refresh renews the others: a JSON object, or empty if UserInfo was not
+	// asked or the session is from a release that did not keep them apart.
+	UserInfo json.RawMessage
+	// IDToken is the ID token that Claims come from. Only Identify gets it.
+	IDToken string
 }
 
 // Outcome sorts the answers to a refresh by what they mean for the session.
@@ -92,9 +99,12 @@ type Refresher interface {
 	// the server stands, right before the token is sent, and sends nothing if
 	// confirm returns an error; the Answer does not matter then.
 	Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer
-	// Identify judges the ID token that came with a refresh. Its error is
-	// errors.Is ErrIdentityChanged if the token is not for this subject or not
-	// valid, and anything else if that could not be found out.
+	// Identify judges the ID token that came with a refresh, and returns the
+	// identity that the session has from then on. Its error is errors.Is
+	// ErrIdentityChanged only if the token is proven to be of another login: the
+	// session ends, and the new tokens are revoked. Any other error means that
+	// the token could not be verified: the access token beside it is used, and
+	// the session keeps the ID token, the sid and the claims that it has.
 	Identify(ctx context.Context, current Identity, tokens Tokens) (Identity, error)
 	// Discard is called with tokens that came for a session which had ended
 	// meanwhile, so that they can be revoked.

@@ -1,0 +1,135 @@
+package security
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+)
+
+func set(name string, value any) fakeas.TokenEdit {
+	return fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{name: value}}}
+}
+
+// TestS36RefreshedIDToken: an ID token that comes with a refresh and is proven
+// to be of another login ends the session, and its new access token goes
+// nowhere.
+func TestS36RefreshedIDToken(t *testing.T) {
+	w := shared(t)
+	refused := map[string]fakeas.TokenEdit{
+		"other-sub": set("sub", "mallory"), "other-iss": {Defect: fakeas.DefectIssuer},
+		"other-aud": {Defect: fakeas.DefectAudience}, "other-azp": {Defect: fakeas.DefectAZP},
+		"other-nonce":       {Defect: fakeas.DefectNonce},
+		"other-sub-expired": {Defect: fakeas.DefectExpired, Claims: set("sub", "mallory").Claims},
+	}
+	var all []*variant
+	for name := range refused {
+		all = append(all, &variant{name: name})
+	}
+	w.serve(t, all...)
+	for _, v := range all {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			told(v.idp, 2, 300)
+			v.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = refused[v.name] })
+			b := w.browser()
+			v.login(t, b, "u")
+			second := func() bool {
+				issued := tokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && sent(v.app, issued[1])
+			}
+			eventually(t, "end of the session", func() bool {
+				return v.get(t, b, "/x").Status == http.StatusUnauthorized || second()
+			})
+			if second() {
+				t.Fatal("the app has got the access token that came with it")
+			}
+			eventually(t, "revocation of the new tokens", func() bool {
+				return slices.ContainsFunc(v.idp.Log(fakeas.EndpointRevoke), func(e fakeas.Entry) bool { return e.Status == http.StatusOK })
+			})
+			if n := v.refreshes(); n != 1 {
+				t.Errorf("%d refreshes", n)
+			}
+		})
+	}
+}
+
+// TestS36UnverifiableIDToken: one that cannot be verified ends nothing. The new
+// access token is used, and the claims before stay.
+func TestS36UnverifiableIDToken(t *testing.T) {
+	w := shared(t)
+	kept := map[string]fakeas.TokenEdit{
+		"no-sub": {Defect: fakeas.DefectNoSubject}, "further-aud": {Defect: fakeas.DefectAudienceOther},
+		"older-auth-time": {Defect: fakeas.DefectAuthTime}, "other-key": {Defect: fakeas.DefectKey}, "unknown-key": {Defect: fakeas.DefectKeyID},
+		"expired": {Defect: fakeas.DefectExpired}, "later": {Defect: fakeas.DefectIssuedLater}, "large": set("x", strings.Repeat("x", 17<<10)),
+	}
+	var all []*variant
+	for name := range kept {
+		all = append(all, &variant{name: "kept-" + name})
+	}
+	w.serve(t, all...)
+	for _, v := range all {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			told(v.idp, 2, 300)
+			v.idp.Set(func(k *fakeas.Knobs) {
+				k.RefreshIDToken = kept[strings.TrimPrefix(v.name, "kept-")]
+				k.RefreshIDToken.Claims.Set = maps.Clone(k.RefreshIDToken.Claims.Set)
+				if k.RefreshIDToken.Claims.Set == nil {
+					k.RefreshIDToken.Claims.Set = map[string]any{}
+				}
+				k.RefreshIDToken.Claims.Set["email"] = "new@example.test"
+			})
+			b := w.browser()
+			v.login(t, b, "u")
+			eventually(t, "the new token at the app", func() bool {
+				resp := v.get(t, b, "/x")
+				seen, ok := appAnswer(resp)
+				if !ok || resp.Status != http.StatusOK {
+					t.Fatalf("got %v", resp)
+				}
+				if email := seen.Values("X-Email"); !slices.Equal(email, []string{"u@example.test"}) {
+					t.Fatalf("the app sees the email %q", email)
+				}
+				issued := tokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && sent(v.app, issued[1])
+			})
+			if n := v.refreshes(); n != 1 {
+				t.Errorf("%d refreshes", n)
+			}
+		})
+	}
+}
+
+// TestS36ClaimsOfTheNewestIDToken count: what it changes is changed, and what it
+// leaves out is gone.
+func TestS36ClaimsOfTheNewestIDToken(t *testing.T) {
+	w := shared(t)
+	changed := &variant{name: "new-email"}
+	removed := &variant{name: "no-groups", options: "require groups users"}
+	w.serve(t, changed, removed)
+	t.Run("new email", func(t *testing.T) {
+		t.Parallel()
+		told(changed.idp, 2, 300)
+		changed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = set("email", "new@example.test") })
+		b := w.browser()
+		if seen, _ := appAnswer(changed.login(t, b, "u")); !slices.Equal(seen.Values("X-Email"), []string{"u@example.test"}) {
+			t.Errorf("at first the app sees %q", seen.Values("X-Email"))
+		}
+		eventually(t, "the new email at the app", func() bool {
+			seen, _ := appAnswer(changed.get(t, b, "/x"))
+			return slices.Equal(seen.Values("X-Email"), []string{"new@example.test"})
+		})
+	})
+	t.Run("no groups", func(t *testing.T) {
+		t.Parallel()
+		told(removed.idp, 2, 300)
+		removed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken.Claims.Omit = []string{"groups"} })
+		b := w.browser()
+		removed.login(t, b, "u")
+		eventually(t, "end of the access", func() bool { return removed.get(t, b, "/x").Status == http.StatusForbidden })
+	})
+}
