@@ -106,6 +106,9 @@ func keyObserver(logger *zap.Logger) func(session.KeyEvent) {
 				"Give all instances the same keys (`caddy oauth-session key-id` tells which is which)", ids)
 		case session.KeysUnannounced:
 			logger.Warn("the store could not be asked for the keys of other instances: what was agreed last stays", zap.Error(e.Err))
+		case session.KeysUnreadable:
+			logger.Warn("announcements of keys in the store were altered, or are of a later release: they do not count, and an instance whose "+
+				"announcement it is may be unable to open what is sealed here", zap.Error(e.Err))
 		}
 	}
 }

@@ -20,6 +20,7 @@ var (
 	unwritten   = counter("unwritten_total", "Times that new tokens could not be written to the store and were kept in memory.")
 	takenOver   = counter("leases_taken_total", "Refreshes begun in place of another instance that had fallen silent in the midst of one.")
 	discarded   = counter("discarded_total", "Times that new tokens came for a session which had ended.")
+	unreadable  = counter("unreadable_total", "Times that something in the store did not open, and was taken for no session, by the part that failed.", "part")
 	foreignKeys = counter("foreign_keys_total", "Times, at most once a minute for each site, that other instances were found to have keys which this one lacks.")
 )
 
@@ -31,7 +32,7 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 
 // registerMetrics makes the collectors known to a configuration's registry.
 func registerMetrics(ctx caddy.Context) error {
-	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, takenOver, discarded, foreignKeys} {
+	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, takenOver, discarded, unreadable, foreignKeys} {
 		err := ctx.GetMetricsRegistry().Register(c)
 		var already prometheus.AlreadyRegisteredError
 		if err != nil && !errors.As(err, &already) {
@@ -60,6 +61,8 @@ func countEvent(e session.Event) {
 		takenOver.WithLabelValues().Inc()
 	case session.EventDiscarded:
 		discarded.WithLabelValues().Inc()
+	case session.EventUnreadable:
+		unreadable.WithLabelValues(string(e.Part())).Inc()
 	}
 }
 

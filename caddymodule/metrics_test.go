@@ -160,6 +160,7 @@ func TestMetricsOfEvents(t *testing.T) {
 		"sessions_ended_total reason=replaced_by_login": {Kind: session.EventEnded, Reason: session.EndReplaced},
 		"unwritten_total":                               {Kind: session.EventUnwritten},
 		"discarded_total":                               {Kind: session.EventDiscarded},
+		"unreadable_total part=commitment":              {Kind: session.EventUnreadable, Err: &session.UnreadableError{Part: session.PartCommitment}},
 	} {
 		before := metrics(t)
 		countEvent(e)

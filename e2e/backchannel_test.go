@@ -131,7 +131,13 @@ func TestBackchannelLogoutOfUser(t *testing.T) {
 	for _, defect := range fakeas.LogoutDefects() {
 		send(fakeas.Logout{Subject: "alice", Edit: defect.Edit}, http.StatusBadRequest)
 	}
+	for _, token := range f.as.Tokens() {
+		another := map[string]string{"alice": "bob", "bob": "alice"}[token.User]
+		send(fakeas.Logout{Subject: another, SessionID: token.Family}, http.StatusOK) // no session is both
+	}
 	first.everywhere(t)
+	second.everywhere(t)
+	other.everywhere(t)
 	send(fakeas.Logout{Subject: "alice"}, http.StatusOK)
 	first.demandOut(ctx, t)
 	second.demandOut(ctx, t)

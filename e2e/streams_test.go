@@ -74,6 +74,44 @@ func TestStreams(t *testing.T) {
 	both(otherSocket, otherEvents, "still there")
 }
 
+// TestStreamsEndWithTheIdleTime keeps a WebSocket and an event stream open beside requests: they end when the session was
+// not used for its idle time, and not before.
+func TestStreamsEndWithTheIdleTime(t *testing.T) {
+	t.Parallel()
+	const idle = 6 * time.Second
+	site := newSite(t)
+	_, s := startFake(t, site+"/oauth2/callback")
+	app := echo.Start(t, echo.Options{})
+	caddyserver.Start(t, protected(site, s, "idle_timeout "+idle.String(), app))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c := login(t, s, site+"/")
+	socket, events := openSocket(ctx, t, c, site), openEvents(ctx, t, c, site)
+	var last time.Time
+	for range 3 {
+		time.Sleep(idle / 3)
+		last = time.Now()
+		fetch(t, c, site+"/")
+	}
+	if err := echoOnce(socket, "still there"); err != nil {
+		t.Errorf("the WebSocket: %v", err)
+	}
+	if err := app.WaitStreams(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	// A minute was too much, and a busy machine needs some seconds.
+	if unused := time.Since(last); unused < idle || unused > 5*idle {
+		t.Errorf("the streams ended %v after the last use", unused)
+	}
+	var err error
+	for err == nil {
+		err = nextEvent(events) // what was on the way still comes
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Error("the event stream stays open")
+	}
+}
+
 // streamsAuthorized demands that both kinds of streams came with a token and without the session's cookie.
 func streamsAuthorized(t *testing.T, app *echo.Server) {
 	t.Helper()

@@ -98,6 +98,30 @@ func TestBackchannelLogout(t *testing.T) {
 	}
 }
 
+// TestBackchannelLogoutOfAnotherUsersSession: a logout token that names a session
+// and a user ends the session only if it is that user's.
+func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
+	g := newRig(t)
+	cookie := g.loggedIn().jar.get(sessionCookie).Value
+	sid, sub := g.sid(), g.as.Tokens()[0].User
+	other := g.sessionOf(session.Identity{Subject: "somebody else", SID: "other"}, session.Tokens{AccessToken: "AT_of_another"})
+	for name, logout := range map[string]fakeas.Logout{
+		"another user":           {Subject: "somebody else", SessionID: sid},
+		"unknown user":           {Subject: "nobody", SessionID: sid},
+		"another user's session": {Subject: sub, SessionID: "other"},
+		"user in other letters":  {Subject: strings.ToUpper(sub), SessionID: sid},
+	} {
+		wantLogout(t, name, g.sendLogout(logout), 200)
+		for _, cookie := range []string{cookie, other} {
+			if _, err := g.peek(cookie); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+	}
+	wantLogout(t, "the user's own", g.sendLogout(fakeas.Logout{Subject: sub, SessionID: sid}), 200)
+	gone(t, g, cookie)
+}
+
 func (g *rig) peek(cookie string) (*session.Session, error) {
 	secret, ok := session.ParseSecret(cookie)
 	if !ok {

@@ -57,7 +57,19 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 			}
 		case session.EventDiscarded:
 			logger.Info("new tokens were dropped: the session had ended meanwhile", id)
+		case session.EventUnreadable:
+			logUnreadable(logger, &limit, e)
 		}
+	}
+}
+
+// logUnreadable is a line a minute for each part of a record: an operator has to
+// learn that sessions are lost, or that somebody writes to the store.
+func logUnreadable(logger *zap.Logger, limit *perMinute, e session.Event) {
+	part := string(e.Part())
+	if limit.allow("unreadable " + part) {
+		logger.Warn("what the store has does not open, and counts for nothing: it was altered, damaged or partly restored from a backup, or its key was dropped",
+			zap.Stringer("session", e.ID), zap.String("part", part), zap.Error(e.Err))
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -109,4 +111,33 @@ func TestObserver(t *testing.T) {
 			t.Errorf("nothing says %q", word)
 		}
 	}
+}
+
+// TestUnreadableIsOneLineAMinute for each part that does not open, whoever
+// asks how often.
+func TestUnreadableIsOneLineAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logBuffer{}
+		observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
+		parts := []session.Part{session.PartCommitment, session.PartKey, session.PartLogoutMarker}
+		for range 3 {
+			for range 100 {
+				for i, part := range parts {
+					observe(session.Event{Kind: session.EventUnreadable, ID: session.ID{byte(i + 1)}, Err: &session.UnreadableError{Part: part}})
+				}
+			}
+			time.Sleep(logEvery)
+		}
+		for _, part := range parts {
+			lines := log.lines(`"part":"` + string(part) + `"`)
+			if len(lines) != 3 {
+				t.Errorf("%s: %d lines in three minutes", part, len(lines))
+			}
+			for _, line := range lines {
+				if !strings.Contains(line, `"level":"warn"`) || !strings.Contains(line, `"session":"0`) || !strings.Contains(line, `"error":"the `) {
+					t.Errorf("%s: the line is %s", part, line)
+				}
+			}
+		}
+	})
 }

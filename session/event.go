@@ -1,5 +1,7 @@
 package session
 
+import "errors"
+
 // EventKind names what happened to a session outside of its requests.
 type EventKind int
 
@@ -25,6 +27,10 @@ const (
 	EventLeaseTaken
 	// EventDiscarded: new tokens came for a session that had ended meanwhile.
 	EventDiscarded
+	// EventUnreadable: what is in the store under a session's ID does not open, so
+	// that there is no session; Err is an *UnreadableError. It is told of every
+	// request that finds this, and never of a cookie that leads to nothing.
+	EventUnreadable
 )
 
 // Event tells an observer what happened. It holds no secret.
@@ -38,4 +44,13 @@ type Event struct {
 	ReuseSuspected bool
 	Reason         EndReason
 	Err            error
+}
+
+// Part returns what failed its check, with EventUnreadable, or "".
+func (e Event) Part() Part {
+	var unreadable *UnreadableError
+	if errors.As(e.Err, &unreadable) {
+		return unreadable.Part
+	}
+	return ""
 }

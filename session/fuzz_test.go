@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -28,7 +29,7 @@ func FuzzOpenRecord(f *testing.F) {
 		if (err == nil) != (bytes.Equal(value, item.Value) && version == 3) {
 			t.Errorf("openRecord: %v, %v", rec, err)
 		}
-		if err != nil && err != errUnreadable {
+		if err != nil && !errors.Is(err, errUnreadable) {
 			t.Errorf("error %v", err)
 		}
 	})

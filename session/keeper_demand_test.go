@@ -211,3 +211,34 @@ func TestReuseSuspected(t *testing.T) {
 		})
 	})
 }
+
+// TestRefreshesAreSpaced: neither pages that ask for a new token all the time nor
+// tokens that expire at once make a session refresh more than once a second.
+func TestRefreshesAreSpaced(t *testing.T) {
+	for name, ask := range map[string]func(r *rig, secret Secret) (*Session, error){
+		"asked for a new token": func(r *rig, secret Secret) (*Session, error) {
+			return r.keeper.FreshSince(r.t.Context(), secret, time.Now())
+		},
+		"tokens of half a second": func(r *rig, secret Secret) (*Session, error) {
+			r.server.set(func() { r.server.lifetime = time.Second / 2 })
+			return r.keeper.Fresh(r.t.Context(), secret)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secret, _ := r.login()
+				begun := time.Now()
+				for time.Since(begun) < 20*time.Second {
+					if _, err := ask(r, secret); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				took := time.Since(begun)
+				if n := r.server.calls(); n > int(took/refreshEvery)+1 || name == "asked for a new token" && n < 15 {
+					t.Errorf("%d refreshes within %v", n, took)
+				}
+			})
+		})
+	}
+}

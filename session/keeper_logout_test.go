@@ -347,7 +347,7 @@ func TestAttachedWhileNobodyKnows(t *testing.T) {
 			t.Fatal("an outage of the store ends streams")
 		}
 		r.store.healthy()
-		time.Sleep(2 * idleCheckAgain)
+		time.Sleep(2 * checkRetry)
 		if stream.Err() == nil {
 			t.Error("the stream goes on")
 		}

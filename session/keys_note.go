@@ -48,14 +48,17 @@ func parseKeyNote(note []byte) (from Holder, keys []keyID, ok bool) {
 	return from, keys, true
 }
 
-// othersKeys returns the keys of each instance but the one given. Nobody has a
-// say who has no keys.
-func othersKeys(notes [][]byte, self Holder) [][]keyID {
-	var others [][]keyID
+// othersKeys returns the keys of each instance but the one given, and how many
+// notes are none. Nobody has a say who has no keys.
+func othersKeys(notes [][]byte, self Holder) (others [][]keyID, unreadable int) {
 	for _, note := range notes[:min(len(notes), maxNotes)] {
-		if from, keys, ok := parseKeyNote(note); ok && from != self && len(keys) > 0 {
+		from, keys, ok := parseKeyNote(note)
+		switch {
+		case !ok:
+			unreadable++
+		case from != self && len(keys) > 0:
 			others = append(others, keys)
 		}
 	}
-	return others
+	return others, unreadable
 }

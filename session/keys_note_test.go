@@ -59,11 +59,11 @@ func TestWhatIsNoKeyNote(t *testing.T) {
 		}
 	}
 	flood := slices.Repeat([][]byte{good}, 10*maxNotes)
-	if n := len(othersKeys(flood, Holder{})); n > maxNotes {
-		t.Errorf("%d notes count", n)
+	if counted, _ := othersKeys(flood, Holder{}); len(counted) > maxNotes {
+		t.Errorf("%d notes count", len(counted))
 	}
-	if got := othersKeys([][]byte{good, keyNote(Holder{8}, nil)}, Holder{7}); got != nil {
-		t.Errorf("one's own note and one that leaves count: %v", got)
+	if got, unreadable := othersKeys([][]byte{good, keyNote(Holder{8}, nil)}, Holder{7}); got != nil || unreadable != 0 {
+		t.Errorf("one's own note and one that leaves count: %v, %d unreadable", got, unreadable)
 	}
 }
 
@@ -120,7 +120,7 @@ func sharedWith(t *testing.T, before Key, keys ...Key) *keyUser {
 }
 
 func learn(site *Site, notes [][]byte) {
-	others := othersKeys(notes, Holder{0xFF})
+	others, _ := othersKeys(notes, Holder{0xFF})
 	site.change(func(k *siteKeys) { k.known, k.current, k.others = true, true, others })
 }
 

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -24,6 +25,9 @@ const (
 	// KeysUnannounced: the store could not be asked; Err says why. What was
 	// agreed last holds on. It is repeated once a minute.
 	KeysUnannounced
+	// KeysUnreadable: the store has announcements that are none; Err says how
+	// many. What they say does not count. It is repeated once a minute.
+	KeysUnreadable
 )
 
 // KeyEvent tells an observer about keys, by their names. It holds no secret.
@@ -116,7 +120,10 @@ func (s *keySharing) announce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	others := othersKeys(notes, s.self)
+	others, unreadable := othersKeys(notes, s.self)
+	if unreadable > 0 {
+		s.report(KeyEvent{Kind: KeysUnreadable, Err: fmt.Errorf("%d of %d announcements of keys cannot be read", unreadable, len(notes))})
+	}
 	s.tell(s.site.change(func(k *siteKeys) { k.known, k.current, k.others = true, true, others }))
 	return nil
 }

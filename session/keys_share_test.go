@@ -326,7 +326,7 @@ func TestOwnStoreNeedsNoAgreement(t *testing.T) {
 	s := u.seal()
 	u.opens(s)
 	u.setKeys(testKey(2))
-	if _, err := site.openHot(s.secret, s.id, s.item); err != errUnreadable {
+	if _, err := site.openHot(s.secret, s.id, s.item); !errors.Is(err, errUnreadable) {
 		t.Errorf("sealed with a dropped key: %v, want errUnreadable", err)
 	}
 }
@@ -351,5 +351,33 @@ func TestKeysChangeUnderTraffic(t *testing.T) {
 			return
 		default:
 		}
+	}
+}
+
+// TestUnreadableAnnouncementsAreTold once a minute, and count for nothing.
+func TestUnreadableAnnouncementsAreTold(t *testing.T) {
+	for name, note := range map[string][]byte{
+		"later release": append([]byte{keyNoteVersion + 1}, keyNote(Holder{9}, mustRing(t, testKey(3)))[1:]...),
+		"cut":           keyNote(Holder{9}, mustRing(t, testKey(3)))[:20],
+		"empty":         {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				board := newBoard()
+				u := startKeyUser(t, board, 0, nil, testKey(2), testKey(1))
+				time.Sleep(time.Second)
+				if n := len(u.when(KeysUnreadable)); n != 0 {
+					t.Errorf("%d reports of nothing", n)
+				}
+				for range 9 {
+					board.post(Holder{9}, note)
+					time.Sleep(20 * time.Second)
+				}
+				if n := len(u.when(KeysUnreadable)); n != 3 || u.last(KeysUnreadable).Err == nil {
+					t.Errorf("%d reports in three minutes, the last: %v", n, u.last(KeysUnreadable))
+				}
+				u.sealsWith(testKey(2))
+			})
+		})
 	}
 }

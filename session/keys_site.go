@@ -151,7 +151,7 @@ func (s *Site) sealing() (*rootKey, error) {
 	return k.seals, nil
 }
 
-// opening returns the key of a name. The error is errUnreadable if it was
+// opening returns the key of a name. The error is an UnreadableError if it was
 // dropped, and a foreignKeyError if this instance lags behind another one, or
 // cannot tell.
 func (s *Site) opening(id keyID) (*rootKey, error) {
@@ -163,7 +163,7 @@ func (s *Site) opening(id keyID) (*rootKey, error) {
 	case k.foreign[id], k.shared && !k.known:
 		return nil, foreignKeyError(id)
 	default:
-		return nil, errUnreadable
+		return nil, &UnreadableError{Part: PartKey, key: id}
 	}
 }
 

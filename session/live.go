@@ -13,9 +13,10 @@ import (
 // session ends them too: a WebSocket or an event stream must not outlive it.
 type live struct {
 	shards [64]liveShard
-	// idle is told of sessions with requests in progress that have reached the
-	// end of their idle time, unless they were used since.
-	idle func([]ID)
+	// idle is called with sessions with requests in progress that have reached
+	// the end of their idle time, unless they were used since. It finds out when
+	// that ends now, and calls used or end.
+	idle func(...ID)
 }
 
 type liveShard struct {
@@ -37,12 +38,16 @@ func (l *live) shard(id ID) *liveShard { return &l.shards[id[0]%64] }
 // been registered.
 func (l *live) mark(id ID) uint64 { return l.shard(id).changes.Load() }
 
-// inUse reports whether a session has requests in progress.
-func (l *live) inUse(id ID) bool {
+// keeper returns the keeper of one of a session's requests in progress, or nil if
+// there are none.
+func (l *live) keeper(id ID) *Keeper {
 	shard := l.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	return shard.requests[id] != nil
+	if a := shard.requests[id]; a != nil {
+		return a.keeper
+	}
+	return nil
 }
 
 // changed notes that sessions were changed, or with nil that any may have been,
@@ -74,10 +79,10 @@ func (s *liveShard) changed() []ID {
 
 // Attachment binds a request in progress to its session.
 type Attachment struct {
-	live   *live
+	keeper *Keeper
 	id     ID
 	end    time.Time // absolute limit
-	idle   time.Time // when its use is to be looked at
+	idle   time.Time // when the last use of the session is to be looked up
 	cancel context.CancelCauseFunc
 
 	before, after *Attachment
@@ -93,7 +98,7 @@ type Attachment struct {
 func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &k.vault.live
-	*a = Attachment{live: l, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
+	*a = Attachment{keeper: k, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
 	l.add(a)
 	// It may have ended since it was looked up, here or elsewhere.
 	if k.vault.overlay.get(s.ID).isEnd() {
@@ -107,7 +112,7 @@ func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.
 
 // Detach ends what Attach began, and cancels its context.
 func (a *Attachment) Detach() {
-	a.live.remove(a)
+	a.keeper.vault.live.remove(a)
 	a.cancel(nil)
 }
 
@@ -122,15 +127,20 @@ func (l *live) add(a *Attachment) {
 		a.after.before = a
 	}
 	s.requests[a.id] = a
-	if limit := a.limit(); s.at.IsZero() || limit.Before(s.at) {
-		l.fireAt(s, limit)
-	}
+	l.fireBy(s, a.limit())
 }
 
 func (l *live) remove(a *Attachment) {
 	s := l.shard(a.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// What this request knew of a nearer end counts for the others: a new
+	// configuration may have shortened the idle time.
+	if a.before != nil {
+		a.before.lookBy(a.idle)
+	} else if a.after != nil {
+		a.after.lookBy(a.idle)
+	}
 	if a.after != nil {
 		a.after.before = a.before
 	}
@@ -152,6 +162,20 @@ func (a *Attachment) limit() time.Time {
 	return a.end
 }
 
+// lookBy makes a request be looked at by then, if not before.
+func (a *Attachment) lookBy(idle time.Time) {
+	if idle.Before(a.idle) {
+		a.idle = idle
+	}
+}
+
+// fireBy makes the timer of a shard fire by then, if not before.
+func (l *live) fireBy(s *liveShard, at time.Time) {
+	if s.at.IsZero() || at.Before(s.at) {
+		l.fireAt(s, at)
+	}
+}
+
 func (l *live) fireAt(s *liveShard, at time.Time) {
 	s.at = at
 	if s.limit == nil {
@@ -161,15 +185,11 @@ func (l *live) fireAt(s *liveShard, at time.Time) {
 	}
 }
 
-// idleCheckAgain is when a session is looked at again of which it could not be
-// told whether it is idle.
-const idleCheckAgain = time.Minute
-
 // fire cancels the requests whose sessions have reached their absolute limit,
 // and has those looked at that may be idle.
 func (l *live) fire(s *liveShard) {
 	if idle := l.overdue(s); idle != nil {
-		l.idle(idle)
+		l.idle(idle...)
 	}
 }
 
@@ -186,7 +206,7 @@ func (l *live) overdue(s *liveShard) (idle []ID) {
 				continue
 			}
 			if !now.Before(a.idle) {
-				look, a.idle = true, now.Add(idleCheckAgain)
+				look, a.idle = true, a.end // until it is known
 			}
 			if limit := a.limit(); next.IsZero() || limit.Before(next) {
 				next = limit
@@ -203,13 +223,14 @@ func (l *live) overdue(s *liveShard) (idle []ID) {
 	return idle
 }
 
-// used tells the requests of a session when its idle time ends now.
+// used sets when the idle time of a session ends.
 func (l *live) used(id ID, idleEnd time.Time) {
 	s := l.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for a := s.requests[id]; a != nil; a = a.after {
-		a.idle = idleEnd // what fires too early finds out
+		a.idle = idleEnd
+		l.fireBy(s, a.limit())
 	}
 }
 

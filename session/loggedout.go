@@ -13,7 +13,8 @@ import (
 // Logout is what an authorization server says is over.
 type Logout struct {
 	// SID names its session with the user; empty: all that it has with Subject.
-	// A session here of which it never told the sid ends by its subject.
+	// With both, a session ends if both are its own, or if its subject is and the
+	// server never told its sid.
 	SID, Subject string
 	// IssuedAt is when the server said so, by its own clock.
 	IssuedAt time.Time
@@ -53,7 +54,7 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
 	defer cancel()
 	token := ID(digest("oauth_session logout token v1", k.site.id[:], []byte(l.Token)))
-	switch _, err := k.note(ctx, token); {
+	switch err := k.exists(ctx, token); {
 	case err == nil:
 		return 0, ErrReplayed
 	case !errors.Is(err, ErrNotFound):
@@ -61,14 +62,14 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 	}
 	// Marks come before the search, and in Create the item before the look at the
 	// marks: one of the two finds the other.
-	tags := l.tags(k.site)
-	for _, tag := range tags {
-		if err := k.markLoggedOut(ctx, tag, l.IssuedAt); err != nil {
+	targets := l.targets(k.site)
+	for _, t := range targets {
+		if err := k.markLoggedOut(ctx, t.tags(), l.IssuedAt); err != nil {
 			return 0, logoutError(err)
 		}
 	}
-	for _, tag := range tags {
-		ended, err := k.endTagged(ctx, tag)
+	for _, t := range targets {
+		ended, err := k.endTarget(ctx, t, targets)
 		if n += ended; err != nil {
 			return n, logoutError(err)
 		}
@@ -85,19 +86,58 @@ func logoutError(err error) error {
 	return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending the sessions of a logout: %w", err)}
 }
 
-// endTagged ends all sessions that carry a tag.
-func (k *Keeper) endTagged(ctx context.Context, tag Tag) (n int, err error) {
+// endTarget ends the sessions that carry all tags of one of the targets.
+func (k *Keeper) endTarget(ctx context.Context, t logoutTarget, targets []logoutTarget) (n int, err error) {
 	for {
-		ids, err := k.vault.store.Tagged(ctx, tag)
+		ids, err := k.vault.store.Tagged(ctx, t.tag)
 		if err != nil {
 			return n, err
 		}
+		full := len(ids) >= MaxTagged
+		if t.subject != nil && len(ids) > 0 {
+			if ids, err = k.ofSubject(ctx, ids, targets); err != nil {
+				return n, err
+			}
+		}
 		ended, err := k.endEach(ctx, ids)
 		// Of a full list there may be more behind it.
-		if n += ended; err != nil || ended == 0 || len(ids) < MaxTagged {
+		if n += ended; err != nil || ended == 0 || !full {
 			return n, err
 		}
 	}
+}
+
+// ofSubject returns those of the items with the sid of a logout that also belong
+// to its subject. A store lists items by one tag, and need not show the tags of
+// an item. Its lists are limited: an item that is missing in a full one counts as
+// the subject's, because the server has named its session.
+//
+// The subject is searched under every key, and after the sid: an item that moves
+// to another key meanwhile is found under that.
+func (k *Keeper) ofSubject(ctx context.Context, ids []ID, targets []logoutTarget) ([]ID, error) {
+	listed := map[ID]bool{}
+	for _, t := range targets {
+		if t.subject == nil {
+			continue
+		}
+		all, err := k.vault.store.Tagged(ctx, *t.subject)
+		if err != nil {
+			return nil, err
+		}
+		if len(all) >= MaxTagged {
+			return ids, nil
+		}
+		for _, id := range all {
+			listed[id] = true
+		}
+	}
+	var both []ID
+	for _, id := range ids {
+		if listed[id] {
+			both = append(both, id)
+		}
+	}
+	return both, nil
 }
 
 func (k *Keeper) endEach(ctx context.Context, ids []ID) (int, error) {
@@ -128,7 +168,7 @@ func (k *Keeper) endEach(ctx context.Context, ids []ID) (int, error) {
 // endListed ends one session, and reports whether there was one: a list may be
 // out of date.
 func (k *Keeper) endListed(ctx context.Context, id ID) (found bool, err error) {
-	if _, err := k.note(ctx, id); errors.Is(err, ErrNotFound) {
+	if err := k.exists(ctx, id); errors.Is(err, ErrNotFound) {
 		return false, nil
 	} else if err != nil {
 		return false, err
@@ -142,41 +182,60 @@ func (k *Keeper) endListed(ctx context.Context, id ID) (found bool, err error) {
 	return true, k.vault.store.Delete(ctx, id)
 }
 
-// noted is what an item says that is not the record of a session.
-type noted struct {
-	version uint64
-	at      time.Time
+// viewCurrent reads an item as it is now, past all copies.
+func (k *Keeper) viewCurrent(ctx context.Context, id ID, f func(Item) error) error {
+	if k.vault.shared != nil {
+		return k.vault.shared.ViewCurrent(ctx, id, f)
+	}
+	return k.vault.store.View(ctx, id, f)
 }
 
-// note reads an item as it is now, past all copies, and returns the time that
-// stands in it if it is a mark.
-func (k *Keeper) note(ctx context.Context, id ID) (n noted, err error) {
-	view := k.vault.store.View
-	if k.vault.shared != nil {
-		view = k.vault.shared.ViewCurrent
-	}
-	err = view(ctx, id, func(item Item) error {
-		n.version = item.Version
-		if len(item.Value) == 8 {
-			n.at = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
+// exists returns nil if there is an item now, and else the error of reading it.
+func (k *Keeper) exists(ctx context.Context, id ID) error {
+	return k.viewCurrent(ctx, id, func(Item) error { return nil })
+}
+
+// logoutMarker is the time of the last logout of what has certain tags, for the
+// logins that are under way.
+type logoutMarker struct {
+	version uint64
+	at      time.Time
+	// unreadable: there was a logout, and its time is not known.
+	unreadable bool
+}
+
+func (k *Keeper) readMarker(ctx context.Context, id ID) (m logoutMarker, err error) {
+	err = k.viewCurrent(ctx, id, func(item Item) error {
+		m.version = item.Version
+		if m.unreadable = len(item.Value) != 8; !m.unreadable {
+			m.at = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
 		}
 		return nil
 	})
-	return n, err
+	if m.unreadable {
+		k.Observe(Event{Kind: EventUnreadable, ID: id, Err: &UnreadableError{Part: PartLogoutMarker}})
+	}
+	return m, err
 }
 
-// markID is where the store keeps the last logout of what has a tag. No session
-// is under it, as no secret leads there.
-func markID(tag Tag) ID { return digest("oauth_session logged out v1", tag[:]) }
+// markID is where the store keeps the last logout of what has a tag, or several
+// at once. No session is under it, as no secret leads there.
+func markID(tags ...Tag) ID {
+	parts := make([][]byte, len(tags))
+	for i := range tags {
+		parts[i] = tags[i][:]
+	}
+	return digest("oauth_session logged out v1", parts...)
+}
 
 // markAgain is the pause between tries to write a mark.
 const markAgain = 100 * time.Millisecond
 
 // markLoggedOut notes a logout for the logins that are under way.
-func (k *Keeper) markLoggedOut(ctx context.Context, tag Tag, at time.Time) error {
-	id := markID(tag)
+func (k *Keeper) markLoggedOut(ctx context.Context, tags []Tag, at time.Time) error {
+	id := markID(tags...)
 	for tries := 1; ; tries++ {
-		last, err := k.note(ctx, id)
+		last, err := k.readMarker(ctx, id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -211,13 +270,20 @@ func (k *Keeper) markLoggedOut(ctx context.Context, tag Tag, at time.Time) error
 // endIfLoggedOut ends a session that was just created if a logout was faster.
 // If that cannot be told, nobody gets its secret.
 func (k *Keeper) endIfLoggedOut(ctx context.Context, id ID, who Identity, tags []Tag) error {
+	marks := make([]ID, 0, len(tags)+1)
 	for _, tag := range tags {
-		last, err := k.note(ctx, markID(tag))
+		marks = append(marks, markID(tag))
+	}
+	if len(tags) > 1 {
+		marks = append(marks, markID(tags...)) // of a logout that names both
+	}
+	for _, mark := range marks {
+		last, err := k.readMarker(ctx, mark)
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			return err
-		case !who.IssuedAt.After(last.at):
+		case last.unreadable, !who.IssuedAt.After(last.at):
 			_ = k.finish(ctx, id, EndBackchannel)
 			return errLoggedOut
 		}

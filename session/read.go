@@ -37,6 +37,7 @@ func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret, mark uint
 	if known != nil {
 		// Its key may have been dropped since.
 		if _, err := k.site.opening(known.sealer); err != nil {
+			k.reportUnreadable(id, err)
 			return nil, err
 		}
 		if k.vault.shared == nil || known.isCurrent(mark) {
@@ -48,6 +49,7 @@ func (k *Keeper) readOpened(ctx context.Context, id ID, secret Secret, mark uint
 	defer r.release()
 	r.site, r.secret, r.id, r.known = k.site, secret, id, known
 	if err := k.vault.store.View(ctx, id, r.view); err != nil {
+		k.reportUnreadable(id, err)
 		return nil, err
 	}
 	if k.vault.shared != nil {
@@ -146,6 +148,7 @@ func (k *Keeper) openWith(ctx context.Context, id ID, secret Secret, view func(c
 		rec, err = k.site.openRecord(secret, id, item)
 		return err
 	})
+	k.reportUnreadable(id, err)
 	return rec, err
 }
 

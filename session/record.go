@@ -275,7 +275,7 @@ func (s *Site) openRecord(secret Secret, id ID, item Item) (*record, error) {
 	defer clear(part)
 	var ok bool
 	if rec.cold, ok = decodeCold(part); !ok {
-		return nil, errUnreadable
+		return nil, unreadable(PartCold)
 	}
 	return rec, nil
 }
@@ -284,7 +284,7 @@ func (s *Site) openRecord(secret Secret, id ID, item Item) (*record, error) {
 // old value under a new version does not pass.
 func (v *sealed) decodeHot(version uint64) (hot, error) {
 	if v.generation != version {
-		return hot{}, errUnreadable
+		return hot{}, unreadable(PartVersion)
 	}
 	part, err := v.openHot()
 	if err != nil {
@@ -292,7 +292,7 @@ func (v *sealed) decodeHot(version uint64) (hot, error) {
 	}
 	h, ok := decodeHot(part)
 	if !ok {
-		return hot{}, errUnreadable
+		return hot{}, unreadable(PartHot)
 	}
 	return h, nil
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
-	"errors"
 	"fmt"
 )
 
@@ -36,12 +35,6 @@ const (
 	// maxSealed bounds what is read back: two parts of at most 256 KiB.
 	maxSealed = 1 << 19
 )
-
-// errUnreadable is the one answer to everything that does not open: unknown
-// version, dropped key, another site, an altered byte. A session in this state
-// does not exist. Only what another instance could open is something else: a
-// foreignKeyError.
-var errUnreadable = errors.New("record does not open")
 
 // sealed is a record whose head has been read and whose key is at hand.
 type sealed struct {
@@ -92,7 +85,7 @@ func (s *Site) seal(secret Secret, id ID, known *recordKey, generation uint64, h
 func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 	if len(value) < headSize+4+2*gcmOverhead || len(value) > maxSealed ||
 		string(value[:2]) != sealMagic || value[2] != sealVersion || value[3] != sealAES256 {
-		return nil, errUnreadable
+		return nil, unreadable(PartFormat)
 	}
 	root, err := s.opening(sealerOf(value))
 	if err != nil {
@@ -103,12 +96,12 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 		return nil, err
 	}
 	if subtle.ConstantTimeCompare(key.commitment, value[headSize-commitmentSize:headSize]) != 1 {
-		return nil, errUnreadable
+		return nil, unreadable(PartCommitment)
 	}
 	hotLen := int64(binary.BigEndian.Uint32(value[headSize:]))
 	body := value[headSize+4:]
 	if hotLen > int64(len(body)) {
-		return nil, errUnreadable
+		return nil, unreadable(PartFormat)
 	}
 	return &sealed{
 		generation: binary.BigEndian.Uint64(value[4+keyIDSize:]),
@@ -122,13 +115,14 @@ func (s *Site) open(secret Secret, id ID, value []byte) (*sealed, error) {
 // sealerOf returns the name of the key that a record was sealed with.
 func sealerOf(value []byte) keyID { return keyID(value[4 : 4+keyIDSize]) }
 
-func (v *sealed) openHot() ([]byte, error)  { return v.openPart(v.hot, 'h') }
-func (v *sealed) openCold() ([]byte, error) { return v.openPart(v.cold, 'c') }
+func (v *sealed) openHot() ([]byte, error)  { return v.openPart(v.hot, PartHot) }
+func (v *sealed) openCold() ([]byte, error) { return v.openPart(v.cold, PartCold) }
 
-func (v *sealed) openPart(part []byte, purpose byte) ([]byte, error) {
-	plain, err := v.key.aead.Open(nil, nil, part, append(v.aad, purpose))
+// openPart decrypts a part, whose purpose is the first letter of its name.
+func (v *sealed) openPart(part []byte, name Part) ([]byte, error) {
+	plain, err := v.key.aead.Open(nil, nil, part, append(v.aad, name[0]))
 	if err != nil {
-		return nil, errUnreadable
+		return nil, unreadable(name)
 	}
 	return plain, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,10 +82,10 @@ func TestRecordOpensAsSealed(t *testing.T) {
 // damaged cold part leaves the hot part readable.
 func doesNotOpen(t *testing.T, what string, site *Site, secret Secret, id ID, item Item, hotToo bool) {
 	t.Helper()
-	if rec, err := site.openRecord(secret, id, item); err != errUnreadable || rec != nil {
+	if rec, err := site.openRecord(secret, id, item); !errors.Is(err, errUnreadable) || rec != nil {
 		t.Errorf("%s: the record opens: %v, %v", what, rec, err)
 	}
-	if _, err := site.openHot(secret, id, item); hotToo && err != errUnreadable {
+	if _, err := site.openHot(secret, id, item); hotToo && !errors.Is(err, errUnreadable) {
 		t.Errorf("%s: the hot part opens: %v", what, err)
 	}
 }

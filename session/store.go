@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -14,6 +15,9 @@ var (
 	// ErrConflict: the item under this ID has another version than the write
 	// was made from, or is gone.
 	ErrConflict = errors.New("item was changed meanwhile")
+	// ErrDamaged: there is something under this ID, and the store cannot read it
+	// as an item. It is an ErrNotFound of which the keeper tells its observer.
+	ErrDamaged = fmt.Errorf("damaged item: %w", ErrNotFound)
 )
 
 // Item is what a store keeps for one session: sealed bytes it cannot read,
@@ -22,8 +26,10 @@ type Item struct {
 	// Version is 1 for a new item and rises by one with every write.
 	Version uint64
 	// Expires is when the item is gone: from then on it is not found, whether or
-	// not the store has removed it. It is kept to the second at least, and only
-	// collects garbage: the times that end a session are sealed inside Value.
+	// not the store has removed it. It is stored with at least one-second
+	// precision. It removes expired items, and it ends WebSockets and event streams
+	// of sessions that are not used any more; the times that end a session for new
+	// requests are sealed inside Value.
 	Expires time.Time
 	// Value is the sealed record.
 	Value []byte

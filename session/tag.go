@@ -46,22 +46,51 @@ func (s *Site) tags(rec *record) ([]Tag, error) {
 	return tags, nil
 }
 
-// tags returns what the sessions carry that a logout is about, under every key
+// logoutTarget is what a session carries that a logout is about.
+type logoutTarget struct {
+	tag Tag
+	// subject, if not nil, is a second tag that it has to carry.
+	subject *Tag
+}
+
+func (t logoutTarget) tags() []Tag {
+	if t.subject == nil {
+		return []Tag{t.tag}
+	}
+	return []Tag{t.tag, *t.subject}
+}
+
+// targets returns what the sessions carry that a logout is about, under every key
 // of the ring: the one that sealed a session is among them, or nobody here can
-// open it.
-func (l Logout) tags(s *Site) []Tag {
-	var tags []Tag
-	ring := s.keys.Load().ring
-	for i := range ring.list {
-		root := &ring.list[i]
+// open it. The key that seals comes last: a session that moves to it during the
+// search is found there, if it was not found under its key before.
+func (l Logout) targets(s *Site) []logoutTarget {
+	var targets []logoutTarget
+	for _, root := range s.keys.Load().sealingLast() {
 		switch {
 		case l.SID == "":
-			tags = append(tags, s.tag(root, tagSubject, l.Subject))
+			targets = append(targets, logoutTarget{tag: s.tag(root, tagSubject, l.Subject)})
 		case l.Subject == "":
-			tags = append(tags, s.tag(root, tagSID, l.SID))
+			targets = append(targets, logoutTarget{tag: s.tag(root, tagSID, l.SID)})
 		default:
-			tags = append(tags, s.tag(root, tagSID, l.SID), s.tag(root, tagSubjectAlone, l.Subject))
+			subject := s.tag(root, tagSubject, l.Subject)
+			targets = append(targets, logoutTarget{tag: s.tag(root, tagSID, l.SID), subject: &subject},
+				logoutTarget{tag: s.tag(root, tagSubjectAlone, l.Subject)})
 		}
 	}
-	return tags
+	return targets
+}
+
+// sealingLast returns the keys of the ring, and at the end the one that seals.
+func (k *siteKeys) sealingLast() []*rootKey {
+	var keys []*rootKey
+	for i := range k.ring.list {
+		if root := &k.ring.list[i]; root != k.seals {
+			keys = append(keys, root)
+		}
+	}
+	if k.seals != nil {
+		keys = append(keys, k.seals)
+	}
+	return keys
 }

@@ -41,7 +41,7 @@ func NewVault(store Store) *Vault {
 	v := &Vault{store: store, flights: map[ID]*flight{}, breakers: map[string]*breaker{}, holds: map[ID]*hold{}, checks: newChecks()}
 	v.stop, v.cancel = context.WithCancel(context.Background())
 	v.over, v.finish = context.WithCancel(context.Background())
-	v.live.idle = v.checkIdle
+	v.live.idle = v.check
 	if shared, ok := store.(SharedStore); ok {
 		v.shared = shared
 		shared.Watch(v.changed)

@@ -64,7 +64,8 @@ func (v *Vault) changed(ids []ID) {
 	}
 }
 
-// checks are the sessions with requests in progress that may be over.
+// checks are the sessions with requests in progress that may be over, because the
+// store has told of a change, or because they were not used for their idle time.
 type checks struct {
 	mu sync.Mutex
 	// pending holds true for those of which something new was heard while they
@@ -114,9 +115,17 @@ func (c *checks) done(id ID) bool {
 // will be known.
 func (v *Vault) checkUntilKnown(id ID) {
 	slots := v.checks.first
-	for v.live.inUse(id) {
+	for {
+		keeper := v.live.keeper(id)
+		if keeper == nil {
+			// A request may have begun since, and have heard of a change.
+			if v.checks.done(id) {
+				return
+			}
+			continue
+		}
 		slots <- struct{}{}
-		err := v.checkOne(id)
+		err := v.checkOne(keeper, id)
 		<-slots
 		if err == nil {
 			if v.checks.done(id) {
@@ -131,49 +140,63 @@ func (v *Vault) checkUntilKnown(id ID) {
 		}
 		slots = v.checks.again
 	}
-	for !v.checks.done(id) {
-	}
 }
 
-func (v *Vault) checkOne(id ID) error {
-	ctx, cancel := context.WithTimeout(v.stop, storeTimeout)
-	defer cancel()
-	// Not ViewCurrent: the next change must be pushed again.
-	err := v.store.View(ctx, id, func(Item) error { return nil })
-	if errors.Is(err, ErrNotFound) {
-		v.forget(id)
-		return nil
-	}
-	return err
-}
-
-// checkIdle ends the requests of sessions that nothing else has used for their
-// idle time. Only the store knows: other instances may have been asked.
-func (v *Vault) checkIdle(ids []ID) {
-	v.background(func() {
-		for _, id := range ids {
-			if v.overlay.get(id) != nil || !v.uses.last(id).IsZero() {
-				continue // what is not written yet is recent
-			}
-			switch end, err := v.idleEnd(id); {
-			case err == nil && time.Now().Before(end):
-				v.live.used(id, end)
-			case err == nil, errors.Is(err, ErrNotFound):
-				v.live.end(id)
-			default:
-				return // all of them are looked at again
-			}
+// checkOne ends the requests of a session that is over, or that nothing else has
+// used for its idle time, and otherwise finds out when that ends.
+func (v *Vault) checkOne(k *Keeper, id ID) error {
+	now := time.Now() // before the last use is looked up: a later one is refused
+	end, alone := v.unwrittenIdleEnd(k, id)
+	if !alone {
+		// Not ViewCurrent: the next change must be pushed again.
+		written, err := v.idleEnd(id, v.store.View)
+		if err == nil && v.shared != nil && !now.Before(latest(end, written)) {
+			written, err = v.idleEnd(id, v.shared.ViewCurrent) // others may have used it
 		}
-	})
+		if errors.Is(err, ErrNotFound) {
+			v.forget(id)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		end = latest(end, written)
+	}
+	if now.Before(end) {
+		v.live.used(id, end)
+	} else {
+		v.live.end(id)
+	}
+	return nil
+}
+
+// unwrittenIdleEnd is when a session ends by its last use as far as that is not
+// written yet, or the zero time. Alone: what is written does not matter.
+func (v *Vault) unwrittenIdleEnd(k *Keeper, id ID) (end time.Time, alone bool) {
+	if last := v.uses.last(id); !last.IsZero() {
+		end = last.Add(k.IdleTimeout + k.touchEvery)
+	}
+	if held := v.overlay.get(id); held != nil && !held.isEnd() {
+		end = latest(end, held.rec.seen.Add(k.IdleTimeout+k.touchEvery))
+		alone = v.shared == nil
+	}
+	return end, alone
 }
 
 // idleEnd is when a session ends if it is not used again, as it was written.
-func (v *Vault) idleEnd(id ID) (end time.Time, err error) {
+func (v *Vault) idleEnd(id ID, view func(context.Context, ID, func(Item) error) error) (end time.Time, err error) {
 	ctx, cancel := context.WithTimeout(v.stop, storeTimeout)
 	defer cancel()
-	err = v.store.View(ctx, id, func(item Item) error {
+	err = view(ctx, id, func(item Item) error {
 		end = item.Expires.Add(-expirySlack)
 		return nil
 	})
 	return end, err
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

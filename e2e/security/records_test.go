@@ -2,9 +2,12 @@ package security
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +131,7 @@ func TestS52Garbage(t *testing.T) {
 					}
 				}()
 				for i := range w.p {
+					told := w.p[i].unreadable(t)
 					var status int
 					eventually(t, "news of the record", func() bool {
 						status = b.at(i).xhr(t, http.MethodGet, "/x").Status
@@ -135,6 +139,11 @@ func TestS52Garbage(t *testing.T) {
 					})
 					if status != http.StatusUnauthorized {
 						t.Errorf("instance %d: got %d, want 401", i+1, status)
+					}
+					// With an expiry that has passed it is not there.
+					expired := len(value) >= header && value[header/2] >= 0x80
+					if !expired && w.p[i].unreadable(t) <= told || !strings.Contains(w.p[i].Log(t), "what the store has does not open") {
+						t.Errorf("instance %d does not tell of it", i+1)
 					}
 				}
 				if resp := b.nav(t, "/x"); !w.isAuthorization(resp.Location()) {
@@ -186,6 +195,37 @@ func TestS52Garbage(t *testing.T) {
 		w.inspectFirst(t)
 		b = b.at(0)
 		w.refused(t, b.xhr(t, http.MethodGet, "/x"))
+		if w.p[0].unreadable(t) == 0 || !strings.Contains(w.p[0].Log(t), "what the store has does not open") {
+			t.Error("nothing tells of it")
+		}
 		b.login(t, "/again")
 	})
+	t.Run("cookies that lead to nothing", func(t *testing.T) {
+		w := sharedRedis(t)
+		b := w.browser()
+		told := w.p[0].unreadable(t)
+		for i := range 20 {
+			made := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{byte(i)}, 32))
+			w.refused(t, b.send(t, http.MethodGet, "/x", "", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+made)...))
+		}
+		if n := w.p[0].unreadable(t); n != told {
+			t.Errorf("made-up cookies count as %v records that do not open", n-told)
+		}
+	})
+}
+
+// unreadable returns how often something in the store did not open.
+func (in *instance) unreadable(t testing.TB) (n float64) {
+	t.Helper()
+	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "caddy_oauth_session_unreadable_total{") {
+			f, err := strconv.ParseFloat(strings.Fields(line)[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += f
+		}
+	}
+	return n
 }

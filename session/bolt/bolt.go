@@ -114,10 +114,13 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 	if err != nil {
 		return err
 	}
-	if !found {
-		return session.ErrNotFound
+	switch {
+	case found:
+		return f(item)
+	case item.Version == 0 && tx.Bucket(itemsBucket).Get(id[:]) != nil:
+		return session.ErrDamaged
 	}
-	return f(item)
+	return session.ErrNotFound
 }
 
 // Create implements [session.Store]. If ctx ends first, the write may still

@@ -104,8 +104,8 @@ func TestDamagedItemIsMissing(t *testing.T) {
 			}
 		}
 		damage()
-		if err := view(t, s, id); !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("View of %d bytes: got error %v, want ErrNotFound", size, err)
+		if err := view(t, s, id); !errors.Is(err, session.ErrNotFound) || !errors.Is(err, session.ErrDamaged) {
+			t.Errorf("View of %d bytes: got error %v, want ErrDamaged", size, err)
 		}
 		if err := s.Replace(t.Context(), id, newItem(1, time.Hour)); !errors.Is(err, session.ErrConflict) {
 			t.Errorf("Replace of %d bytes: got error %v, want ErrConflict", size, err)
@@ -116,6 +116,9 @@ func TestDamagedItemIsMissing(t *testing.T) {
 		damage()
 		if err := s.Delete(t.Context(), id); err != nil {
 			t.Errorf("Delete of %d bytes: got error %v, want nil", size, err)
+		}
+		if err := view(t, s, id); !errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrDamaged) {
+			t.Errorf("View of nothing: got error %v, want ErrNotFound alone", err)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func FuzzEntries(f *testing.F) {
 			return nil
 		})
 		found := err == nil
-		if !found && err != session.ErrNotFound {
+		if !found && !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("%x: %v", value, err)
 		}
 		fresh := session.Item{Version: 1, Expires: soon, Value: []byte("new")}

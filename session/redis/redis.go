@@ -170,8 +170,11 @@ func readItem(res rueidis.RedisResult, now time.Time) (session.Item, error) {
 		return session.Item{}, err
 	}
 	item, err := decodeItem(b)
-	if err != nil || !now.Before(item.Expires) {
-		err = session.ErrNotFound // what nobody wrote here is no session either
+	switch {
+	case err != nil:
+		err = session.ErrDamaged
+	case !now.Before(item.Expires):
+		err = session.ErrNotFound
 	}
 	return item, err
 }

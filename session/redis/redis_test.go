@@ -111,7 +111,7 @@ func TestNewItemIsPushed(t *testing.T) {
 	news := watch(reader)
 	id := newID()
 	_, err := view(t, reader, id)
-	wantErr(t, "View", err, session.ErrNotFound)
+	wantErr(t, "View", err, session.ErrDamaged)
 	mustCreate(t, writer, id, newItem(1, "new"))
 	await(t, "the push", func() bool { return news.count(id) > 0 })
 	wantView(t, reader, id, "new")
@@ -315,7 +315,7 @@ func TestHostileValues(t *testing.T) {
 			wantNoAnswer(t, name+" item: ViewCurrent", errCurrent)
 		} else {
 			wantErr(t, name+" item: View", err, session.ErrNotFound)
-			wantErr(t, name+" item: ViewCurrent", errCurrent, session.ErrNotFound)
+			wantErr(t, name+" item: ViewCurrent", errCurrent, session.ErrDamaged)
 		}
 		wantNoAnswer(t, name+" item: Replace", s.Replace(ctx, id, newItem(2, "new")))
 		wantNoAnswer(t, name+" item: DeleteAt", s.DeleteAt(ctx, id, 1, session.Holder{}))
