@@ -42,10 +42,11 @@ func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 // errTooOld: only a new login gets a token as young as the request wants it.
 var errTooOld = errors.New("the token is too old and cannot be refreshed")
 
-// ageLimit is the strictest limit for a request.
+// ageLimit is the strictest limit for a request. A path that an app may read as
+// another one may be any of the paths that have a limit.
 func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {
 	for _, l := range h.RefreshIfOlder {
-		if (!limited || l.Age < age) && l.Match(r) {
+		if (!limited || l.Age < age) && (l.Match(r) || h.hasAmbiguousPath(r)) {
 			age, limited = l.Age, true
 		}
 	}

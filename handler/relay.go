@@ -75,7 +75,7 @@ func isEchoOrTunnel(r *http.Request) bool {
 
 // relayAnonymous is for a request without a session.
 func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next Next) error {
-	if !h.isPreflight(r) && (!h.Optional(r) || hidesDots(r.URL)) {
+	if !h.isPreflight(r) && !h.isOptional(r) {
 		if isEarly(r) {
 			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
 		}
