@@ -1,8 +1,10 @@
 package handler
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -25,6 +27,11 @@ const reloginAge = 30 * time.Second
 // request wants it.
 func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 	age, limited := h.ageLimit(r)
+	if len(h.RefreshIfOlder) > 0 && h.hasAmbiguousPath(r) {
+		// The app may read it as any of the paths that have a limit.
+		byAge := func(a, b AgeLimit) int { return cmp.Compare(a.Age, b.Age) }
+		age, limited = slices.MinFunc(h.RefreshIfOlder, byAge).Age, true
+	}
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
 	}
@@ -42,11 +49,10 @@ func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 // errTooOld: only a new login gets a token as young as the request wants it.
 var errTooOld = errors.New("the token is too old and cannot be refreshed")
 
-// ageLimit is the strictest limit for a request. A path that an app may read as
-// another one may be any of the paths that have a limit.
+// ageLimit is the strictest limit for a request.
 func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {
 	for _, l := range h.RefreshIfOlder {
-		if (!limited || l.Age < age) && (l.Match(r) || h.hasAmbiguousPath(r)) {
+		if (!limited || l.Age < age) && l.Match(r) {
 			age, limited = l.Age, true
 		}
 	}

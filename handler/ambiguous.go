@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 // protects reports whether a request needs a session, or would if the app read
@@ -20,6 +22,23 @@ func (h *Handler) protects(r *http.Request) bool {
 // app reads its path.
 func (h *Handler) isOptional(r *http.Request) bool {
 	return h.Optional(r) && (!h.hasAmbiguousPath(r) || h.AlwaysOptional(r))
+}
+
+// relayOwned is for a request that may belong to this Handler by its path, and
+// that another one before has passed on as its own. The cookies are off by now,
+// and a login would lead here again: so it has to be the same login, and the
+// user one that this Handler lets in, too.
+func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
+	var none session.Secret
+	switch s := owner.session; {
+	case h.Site.ID(none) != owner.handler.Site.ID(none):
+		return h.fail(w, r, &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."})
+	case s == nil:
+		return h.relay(w, r, next)
+	case len(h.Require) > 0 && !h.meetsRequirements(s.Claims):
+		return h.fail(w, r, h.forbidden(r))
+	}
+	return next.ServeHTTP(w, r)
 }
 
 // hasAmbiguousPath reports whether an app may read the path of a request as
@@ -47,6 +66,7 @@ func isAmbiguousPath(path string) bool {
 	ascii, start := true, 1 // start of the segment
 	for i := 1; i < len(path); i++ {
 		switch c := path[i]; {
+		case isNameByte[c]:
 		case c == '/':
 			if isAmbiguousSegment(path[start:i]) {
 				return true
@@ -63,6 +83,15 @@ func isAmbiguousPath(path string) bool {
 	return start < len(path) && isAmbiguousSegment(path[start:]) || !ascii && isAmbiguousText(path)
 }
 
+// isNameByte has the letters and digits, and what else stands for nothing but
+// itself.
+var isNameByte = func() (is [256]bool) {
+	for c := range is {
+		is[c] = isToken(string(rune(c)))
+	}
+	return is
+}()
+
 // isAmbiguousSegment finds segments that servers resolve or merge, and names
 // that Windows takes for others: it ignores dots and spaces at the end, has
 // short names, and names the streams of a file after a colon.
@@ -70,7 +99,10 @@ func isAmbiguousSegment(s string) bool {
 	if s == "" || s[0] == ' ' || s[len(s)-1] == ' ' || s[len(s)-1] == '.' {
 		return true
 	}
-	return strings.Contains(s, ":$") || isShortName(s)
+	if colon := strings.IndexByte(s, ':'); colon >= 0 && strings.Contains(s[colon:], ":$") {
+		return true
+	}
+	return isShortName(s)
 }
 
 // isShortName reports whether a name has the form of an 8.3 alias, such as
@@ -112,7 +144,7 @@ func hasNeedlessEncoding(raw string) bool {
 		}
 		if isHex(raw[i+1]) && isHex(raw[i+2]) {
 			c := unhex(raw[i+1])<<4 | unhex(raw[i+2])
-			if c == '/' || c == '.' || isToken(string(rune(c))) {
+			if c == '/' || c == '.' || isNameByte[c] {
 				return true
 			}
 		}

@@ -220,9 +220,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	if !isEndpoint && !h.protects(r) {
 		return h.relayBeside(w, r, next)
 	}
-	h.takeOver(w, r)
-	if isEndpoint {
+	owner := h.takeOver(w, r)
+	switch {
+	case isEndpoint:
 		return h.serveEndpoint(w, r, path)
+	case owner != nil && h.hasAmbiguousPath(r):
+		return h.relayOwned(w, r, owner, next)
 	}
 	return h.relay(w, r, next)
 }

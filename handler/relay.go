@@ -139,6 +139,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
+	p.guard.session = s
 	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
