@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo bench bench-peers bench-scale bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat bench bench-peers bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -24,6 +24,11 @@ test-e2e:
 
 test-demo:
 	@cd demo && go vet ./... && go test -race ./...
+
+# Spellings of a protected path against a real Tomcat, which Maven downloads. Needs
+# Java. Not part of make test, where a stand-in reads paths as Tomcat does.
+test-tomcat:
+	@cd e2e && TOMCAT=1 go test -race -count 1 -v -run '^TestTomcat$$' .
 
 # A moment of fuzzing after all that was ever found to be interesting.
 test-fuzz:

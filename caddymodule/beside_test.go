@@ -63,20 +63,75 @@ func TestCookiesBesideTheMatcher(t *testing.T) {
 }
 
 // A path that the app may read as one that the matcher protects is protected.
-func TestHiddenDotsBesideTheMatcher(t *testing.T) {
-	w := newWorld(t)
-	w.load("http://localhost:{$PORT} {\n@private not path /public/*\noauth_session @private {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
-	for path, want := range map[string]int{
-		"/public/..;/admin": 401, "/public/..%5cadmin": 401, "/public/%252e%252e/admin": 401, "/admin": 401,
-		"/public/a..b": 200, "/public/": 200,
+// Matchers that look at no path decide as ever.
+func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
+	for name, tc := range map[string]struct {
+		site         string
+		closed, open []string
+	}{
+		"all but a path": {
+			"@m not path /public/*\noauth_session @m {",
+			[]string{"/public/..;/admin", "/public/..%5cadmin", "/public/%252e%252e/admin", "/admin", "/public;/x", "/public/x;v=1", "//public/x", "/public/./x"},
+			[]string{"/public/a..b", "/public/", "/public/x?a=;"},
+		},
+		"a path": {
+			"oauth_session /private/* {",
+			[]string{"/private;/x", "/;/private/x", "/%5cprivate/x", "/private%252fx", "/%2570rivate/x", "/private%00/x", "/PRIVATE/x", "//private/x", "http:private/x"},
+			[]string{"/", "/x", "/private-beta/x", "/100%25"},
+		},
+		"an expression": {
+			"@m expression `{path}.startsWith(\"/private/\")`\noauth_session @m {",
+			[]string{"//private/x", "/private//x", "/x/..;/private/x"}, []string{"/x"},
+		},
+		"the original path": {
+			"@m vars_regexp {http.request.orig_uri.path} ^/private/\nrewrite * /index.php\noauth_session @m {",
+			[]string{"/private/x", "/private;/x", "//private/x"}, []string{"/x"},
+		},
+		"a path and this host": {
+			"@m {\nhost localhost\npath /private/*\n}\noauth_session @m {",
+			[]string{"/private/x", "/private;/x"}, []string{"/x"},
+		},
+		"a path and another host": {
+			"@m {\nhost other.test\npath /private/*\n}\noauth_session @m {",
+			nil, []string{"/private/x", "/private;/x", "/x/../y"},
+		},
+		"another method": {"@m method POST\noauth_session @m {", nil, []string{"/x", "/x;y"}},
+		"not this method": {
+			"@m not method GET\noauth_session @m {", nil, []string{"/x", "/x;y"},
+		},
+		"a host by a placeholder": {
+			"@m host {query.host}\noauth_session @m {", []string{"/x?host=localhost", "/x;y"}, []string{"/x"},
+		},
+		"another method, or a path": {
+			"@m expression `method('POST') || path('/private/*')`\noauth_session @m {", []string{"/private/x", "/x;y"}, []string{"/x"},
+		},
+		"optional for all":    {"oauth_session {\noptional", nil, []string{"/x", "/x;y", "/x/../y"}},
+		"optional for a path": {"oauth_session {\noptional /public/*", []string{"/x", "/public;x/y", "/public/..;/x"}, []string{"/public/x"}},
+		"optional for a host": {"@m host localhost\noauth_session {\noptional @m", nil, []string{"/x", "/public;x/y"}},
+		"optional for a path of a host": {
+			"@m {\nhost localhost\npath /public/*\n}\noauth_session {\noptional @m", []string{"/x", "/public;x/y"}, []string{"/public/x"},
+		},
 	} {
-		before := len(w.app.Requests())
-		if got := w.status("GET " + path + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != want {
-			t.Errorf("%s: status %d, want %d", path, got, want)
-		}
-		if asked := len(w.app.Requests()) > before; asked != (want == 200) {
-			t.Errorf("%s: the app was asked: %v", path, asked)
-		}
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.load("http://localhost:{$PORT} {\n" + tc.site + "\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
+			want := map[string]int{}
+			for _, target := range tc.closed {
+				want[target] = http.StatusUnauthorized
+			}
+			for _, target := range tc.open {
+				want[target] = http.StatusOK
+			}
+			for target, status := range want {
+				before := len(w.app.Requests())
+				if got := w.status("GET " + target + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != status {
+					t.Errorf("%s: status %d, want %d", target, got, status)
+				}
+				if asked := len(w.app.Requests()) > before; asked != (status == http.StatusOK) {
+					t.Errorf("%s: the app was asked: %v", target, asked)
+				}
+			}
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
@@ -237,15 +238,14 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	}
 	if h.match != nil {
 		// Who cannot be told apart needs a session.
-		c.Protects = func(r *http.Request) bool {
-			match, err := h.match.AnyMatchWithError(r)
-			return match || err != nil
-		}
+		c.Protects = matches(h.match, true)
+		onSomePath, _ := splitByPath(h.match)
+		c.MayProtect = matches(onSomePath, true)
 	}
 	if h.optional != nil { // OptionalRaw is empty once it is loaded
-		c.Optional = func(r *http.Request) bool {
-			match, err := h.optional.AnyMatchWithError(r)
-			return match && err == nil
+		c.Optional = matches(h.optional, false)
+		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
+			c.AlwaysOptional = matches(onEveryPath, false)
 		}
 	}
 	c.RetryUnauthorized = h.RetryUnauthorized
@@ -253,10 +253,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
 			Age: time.Duration(limit.Age),
 			// Who cannot be told apart is treated as sensitive.
-			Match: func(r *http.Request) bool {
-				match, err := limit.matchers.AnyMatchWithError(r)
-				return match || err != nil
-			},
+			Match: matches(limit.matchers, true),
 		})
 	}
 	var ok bool
@@ -271,6 +268,18 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.HeaderName, c.HeaderValue = h.Header.Name, h.header.value
 	}
 	return c
+}
+
+// matches asks matcher sets whether one of them matches a request. A matcher
+// that fails counts as failed says.
+func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		match, err := sets.AnyMatchWithError(r)
+		if err != nil {
+			return failed
+		}
+		return match
+	}
 }
 
 var authorizationPolicies = map[string]handler.AuthorizationPolicy{

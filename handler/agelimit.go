@@ -1,8 +1,10 @@
 package handler
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -25,6 +27,11 @@ const reloginAge = 30 * time.Second
 // request wants it.
 func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 	age, limited := h.ageLimit(r)
+	if len(h.RefreshIfOlder) > 0 && h.hasAmbiguousPath(r) {
+		// The app may read it as any of the paths that have a limit.
+		byAge := func(a, b AgeLimit) int { return cmp.Compare(a.Age, b.Age) }
+		age, limited = slices.MinFunc(h.RefreshIfOlder, byAge).Age, true
+	}
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
 	}

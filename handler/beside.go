@@ -32,19 +32,20 @@ type besideGuard struct {
 
 // takeOver makes a request ours that Handlers before us have let pass: our
 // cookies are put back, those that we set pass, and what the app sets is for us
-// to guard. It does not reach past a Handler that the request belongs to.
-func (h *Handler) takeOver(w http.ResponseWriter, r *http.Request) {
+// to guard. It does not reach past a Handler that the request belongs to, and
+// returns that one's guard, or nil.
+func (h *Handler) takeOver(w http.ResponseWriter, r *http.Request) (owner *cookieGuard) {
 	for {
 		switch g := w.(type) {
 		case *cookieGuard:
-			return
+			return g
 		case *besideGuard:
 			g.off = true
 			h.putBack(r, g.cookies)
 		}
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
-			return
+			return nil
 		}
 		w = wrapper.Unwrap()
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 // cookieGuard passes everything on that an app answers but cookies of ours: an
@@ -24,6 +26,8 @@ type cookieGuard struct {
 	header http.Header
 	wrote  bool // the header is out
 	off    bool // a Handler behind has taken over
+	// session is that of the request. Nil: it has none.
+	session *session.Session
 }
 
 const (

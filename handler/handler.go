@@ -45,9 +45,12 @@ type Config struct {
 	RetryUnauthorized bool
 
 	// Protects reports whether a request needs a session. Every other one passes
-	// as it is, but for our cookies. Nil: all do. So do the endpoints, and paths
-	// that somebody behind may read as others.
+	// as it is, but for our cookies. Nil: all do. So do the endpoints.
 	Protects func(*http.Request) bool
+	// MayProtect reports whether Protects could report true if the request had
+	// another path. Such a request needs a session if an app may read its path as
+	// another one. Nil: it could.
+	MayProtect func(*http.Request) bool
 	// OtherCookies returns the names of the session cookies of all Handlers whose
 	// browsers may be the same; this one's may be among them. They reach no app,
 	// and no app sets them. It is called for every request. Nil: there are none.
@@ -56,6 +59,10 @@ type Config struct {
 	// Optional reports whether a request may pass without a session, as nobody.
 	// Nil: none may.
 	Optional func(*http.Request) bool
+	// AlwaysOptional reports whether Optional reports true for the request
+	// whatever its path. Other requests need a session if an app may read their
+	// path as another one. Nil: it does not.
+	AlwaysOptional func(*http.Request) bool
 	// Require are the claims a session must have; all of them.
 	Require []Requirement
 	// UserInfo asks the UserInfo endpoint at login, and adds its claims.
@@ -149,6 +156,12 @@ func New(c Config) (*Handler, error) {
 	if c.Protects == nil {
 		c.Protects = func(*http.Request) bool { return true }
 	}
+	if c.MayProtect == nil {
+		c.MayProtect = func(*http.Request) bool { return true }
+	}
+	if c.AlwaysOptional == nil {
+		c.AlwaysOptional = func(*http.Request) bool { return false }
+	}
 	if c.KeepOutOfLog == nil {
 		c.KeepOutOfLog = func(*http.Request) {}
 	}
@@ -204,12 +217,15 @@ func (f NextFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) error { retu
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) error {
 	path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix)
 	isEndpoint := ok && strings.HasPrefix(path, "/")
-	if !isEndpoint && !h.Protects(r) && !hidesDots(r.URL) {
+	if !isEndpoint && !h.protects(r) {
 		return h.relayBeside(w, r, next)
 	}
-	h.takeOver(w, r)
-	if isEndpoint {
+	owner := h.takeOver(w, r)
+	switch {
+	case isEndpoint:
 		return h.serveEndpoint(w, r, path)
+	case owner != nil && h.hasAmbiguousPath(r):
+		return h.relayOwned(w, r, owner, next)
 	}
 	return h.relay(w, r, next)
 }

@@ -12,7 +12,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-func optional(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } }
+// optional lets every request pass without a session, whatever its path.
+func optional(s *setup) {
+	all := func(*http.Request) bool { return true }
+	s.handler.Optional, s.handler.AlwaysOptional = all, all
+}
 
 func TestOptionalSession(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)

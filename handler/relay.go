@@ -75,7 +75,7 @@ func isEchoOrTunnel(r *http.Request) bool {
 
 // relayAnonymous is for a request without a session.
 func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next Next) error {
-	if !h.isPreflight(r) && (!h.Optional(r) || hidesDots(r.URL)) {
+	if !h.isPreflight(r) && !h.isOptional(r) {
 		if isEarly(r) {
 			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
 		}
@@ -139,6 +139,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
+	p.guard.session = s
 	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
