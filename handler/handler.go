@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,8 +69,15 @@ type Config struct {
 	// to the app. Default: Authorization, and "Bearer " before the token.
 	HeaderName  string
 	HeaderValue func(r *http.Request, accessToken string) string
-	// SetUser is told who a request belongs to before it is relayed.
+	// SetUser sets the user of a request: nobody (nil) before anything else is
+	// done with a request that is this Handler's, and then the user of the
+	// session before the request is relayed. It is not called for a request that
+	// Protects leaves open.
 	SetUser func(r *http.Request, s *session.Session)
+	// RelayContext returns the context of a request that is relayed with a
+	// session; it is derived from the request's. It is called after SetUser. Nil:
+	// the request's own context.
+	RelayContext func(r *http.Request) context.Context
 	// KeepOutOfLog is told of requests whose URL or answer holds a secret, before
 	// anything else is done. The Handler logs logins and logouts itself. Nil:
 	// nobody is.
@@ -162,6 +170,9 @@ func New(c Config) (*Handler, error) {
 	if c.SetUser == nil {
 		c.SetUser = func(*http.Request, *session.Session) {}
 	}
+	if c.RelayContext == nil {
+		c.RelayContext = (*http.Request).Context
+	}
 	if c.Meter == nil {
 		c.Meter = noMeter{}
 	}
@@ -208,6 +219,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 		return h.relayBeside(w, r, next)
 	}
 	h.takeOver(w, r)
+	h.SetUser(r, nil)
 	if isEndpoint {
 		return h.serveEndpoint(w, r, path)
 	}

@@ -91,7 +91,6 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 		}
 		return h.unauthenticated(w, r)
 	}
-	h.SetUser(r, nil)
 	p := &passage{guard: h.guardCookies(w, r)}
 	h.prepare(&p.prepared, r, c, nil)
 	defer p.restore()
@@ -139,7 +138,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
-	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
+	ctx := h.Keeper.Attach(h.RelayContext(r), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
