@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
@@ -20,7 +19,7 @@ func userRequest() (*http.Request, *caddy.Replacer) {
 }
 
 func userSession(subject, email string) *session.Session {
-	claims := map[string]json.RawMessage{"email": json.RawMessage(fmt.Sprintf("%q", email))}
+	claims := fmt.Appendf(nil, `{"email":%q}`, email)
 	return &session.Session{Subject: subject, Claims: claims}
 }
 
