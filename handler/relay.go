@@ -92,6 +92,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 		return h.unauthenticated(w, r)
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
+	p.guard.sharing = sharedByCookie
 	h.prepare(&p.prepared, r, c, nil)
 	defer p.restore()
 	p.stripPaths(r)
@@ -138,6 +139,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
+	p.guard.sharing = sharedByNobody
 	ctx := h.Keeper.Attach(h.RelayContext(r), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
