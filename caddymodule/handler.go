@@ -127,7 +127,10 @@ type Handler struct {
 	// (default), `keep` or `reject`.
 	Authorization string `json:"authorization,omitempty"`
 	// The header that carries the token to the app. Default: `Authorization`
-	// with the value `Bearer {token}`.
+	// with the value `Bearer {token}`. With another header, a cache between Caddy
+	// and the app does not know that the answers are personal (RFC 9111, section
+	// 3.5): the app has to answer with `Cache-Control: private` or `Vary`, or
+	// there must be no cache.
 	Header *Header `json:"header,omitempty"`
 	// Other origins whose pages may send unsafe requests and open WebSockets.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`

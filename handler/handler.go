@@ -66,7 +66,9 @@ type Config struct {
 	// sent. Default: ReplaceAuthorization.
 	Authorization AuthorizationPolicy
 	// HeaderName and HeaderValue are the header that carries the access token
-	// to the app. Default: Authorization, and "Bearer " before the token.
+	// to the app. Default: Authorization, and "Bearer " before the token. With
+	// another name, a cache between this Handler and the app does not know that
+	// the answers are personal (RFC 9111, section 3.5).
 	HeaderName  string
 	HeaderValue func(r *http.Request, accessToken string) string
 	// SetUser sets the user of a request: nobody (nil) before anything else is
