@@ -122,6 +122,9 @@ var surroundings = []surrounding{
 	{"`log_append`, before", "log_append seen {http.auth.user.id}\noauth_session {\n$login\noptional\n}\nrespond ok", []surroundingVisit{
 		{"alice", "/log", "alice", notAsked}, {"nobody", "/log", empty, notAsked},
 	}},
+	{"`log_append` before, and `vars http.auth.user.id bob` behind", "log_append seen {http.auth.user.id}\nroute {\noauth_session {\n$login\n}\nvars http.auth.user.id bob\n}", []surroundingVisit{
+		{"alice", "/log", "alice", notAsked},
+	}},
 	{"`redir`, before it", "redir /me /to?user=[{http.auth.user.id}]\noauth_session {\n$login\n}\n$app", []surroundingVisit{
 		{"alice", "/me", literal, notAsked},
 	}},
