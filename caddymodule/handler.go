@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 func init() {
@@ -33,7 +32,10 @@ func init() {
 // URI at the authorization server.
 //
 // It sets the placeholders `{http.auth.user.id}` (the `sub` of the user) and
-// `{http.auth.user.<claim>}`.
+// `{http.auth.user.<claim>}`. They are empty without a session, and for requests
+// that the matcher does not protect. Values of these names that directives
+// before this one have set are removed; a directive behind it can set them only
+// for a request without a session.
 //
 // All values may be placeholders that are known at start, such as `{env.NAME}`
 // and `{file./path}`; one that is empty or missing is an error. Secrets should
@@ -125,7 +127,10 @@ type Handler struct {
 	// (default), `keep` or `reject`.
 	Authorization string `json:"authorization,omitempty"`
 	// The header that carries the token to the app. Default: `Authorization`
-	// with the value `Bearer {token}`.
+	// with the value `Bearer {token}`. With another header, a cache between Caddy
+	// and the app does not know that the answers are personal (RFC 9111, section
+	// 3.5): the app has to answer with `Cache-Control: private` or `Vary`, or
+	// there must be no cache.
 	Header *Header `json:"header,omitempty"`
 	// Other origins whose pages may send unsafe requests and open WebSockets.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
@@ -200,7 +205,19 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	return h.handler.ServeHTTP(w, r, next)
+	repl := replacerOf(r)
+	if repl == nil {
+		return h.handler.ServeHTTP(w, r, next)
+	}
+	// Before anything else: error routes and matchers may look at the user, too.
+	u := claimUser(repl)
+	err := h.handler.ServeHTTP(w, r, next)
+	if u.session != nil {
+		// Error routes and log fields see the user of the session, not what a
+		// directive behind this one has set.
+		repl.DeleteByPrefix(userPrefix)
+	}
+	return err
 }
 
 // Cleanup releases what is shared with other configurations. It tolerates a
@@ -223,14 +240,6 @@ func (h *Handler) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("client_id", h.ClientID)
 	enc.AddString("path_prefix", h.PathPrefix)
 	return nil
-}
-
-// setUser offers who a request belongs to as placeholders. For nobody they are
-// empty, so that a header made of them is too.
-func setUser(r *http.Request, s *session.Session) {
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(userPlaceholders(s))
-	}
 }
 
 // Interface guards

@@ -222,6 +222,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,
+		RelayContext:       relayContext,
 		KeepOutOfLog:       keepOutOfAccessLog,
 		OtherCookies:       cookieNames.all,
 		Fail:               fail,

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 // origin is what the browser sees: as configured, or as the request says it.
@@ -76,55 +74,6 @@ func (e publicError) Error() string { return e.cause.Detail }
 
 // Unwrap returns the whole error.
 func (e publicError) Unwrap() error { return e.cause }
-
-const userPlaceholder = "http.auth.user."
-
-// userPlaceholders looks claims up only when one is asked for.
-func userPlaceholders(s *session.Session) caddy.ReplacerFunc {
-	return func(key string) (any, bool) {
-		name, ok := strings.CutPrefix(key, userPlaceholder)
-		if !ok {
-			return nil, false
-		}
-		switch {
-		case s == nil:
-			return "", true
-		case name == "id":
-			return headerSafe(s.Subject), true
-		}
-		value, ok := handler.Claim(s.Claims, name)
-		if !ok {
-			return "", true
-		}
-		return headerSafe(claimText(value)), true
-	}
-}
-
-// claimText joins a list with commas, which is how lists go into a header. An
-// element that contains one is left out: it would be read as several, and who
-// may choose the name of one group would choose groups.
-func claimText(value json.RawMessage) string {
-	var list []json.RawMessage
-	if json.Unmarshal(value, &list) != nil {
-		text, _ := handler.ClaimText(value)
-		return text
-	}
-	var texts []string
-	for _, v := range list {
-		if text, ok := handler.ClaimText(v); ok && !strings.Contains(text, ",") {
-			texts = append(texts, text)
-		}
-	}
-	return strings.Join(texts, ",")
-}
-
-// headerSafe lets nothing through that could end a header line.
-func headerSafe(text string) string {
-	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-		return ""
-	}
-	return text
-}
 
 const tokenPlaceholder = "{token}"
 

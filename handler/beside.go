@@ -7,13 +7,18 @@ import (
 )
 
 // relayBeside passes on a request that needs no session: as it is, but for our
-// cookies. Browsers send those to the whole site, and an app that had one could
+// cookies, and an Upgrade to other than WebSocket. Browsers send those to the whole site, and an app that had one could
 // act as its user where a session is needed. No session is looked up.
 func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next) error {
 	guard := &besideGuard{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
 	c := h.sortCookies(r)
 	stripCookies(r, &c)
 	guard.stripPaths(r)
+	// A tunnel of another protocol would lead to protected paths, too.
+	cleanUpgrade(r, &guard.prepared)
+	if r.Header["Http2-Settings"] != nil {
+		guard.set("Http2-Settings", nil)
+	}
 	defer guard.restore()
 	err := next.ServeHTTP(guard, r)
 	guard.finish()

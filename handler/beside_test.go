@@ -67,6 +67,33 @@ func TestBeside(t *testing.T) {
 	}
 }
 
+// TestNoTunnelBeside: whoever could speak another protocol with the app over the
+// connection of an open path would ask for the protected ones there, past this
+// Handler.
+func TestNoTunnelBeside(t *testing.T) {
+	g := newRig(t, plainOAuth, protecting("/private/"))
+	for _, tt := range []struct{ sent, upgrade, settings []string }{
+		{[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "Http2-Settings: AAMAAABk"}, nil, nil},
+		{[]string{"Connection: Upgrade", "Upgrade: h2c", "Http2-Settings: AAMAAABk"}, nil, nil},
+		{[]string{"Connection: Upgrade", "Upgrade: websocket, h2c"}, nil, nil},
+		{[]string{"Connection: Upgrade", "Upgrade: websocket", "Upgrade: h2c"}, nil, nil},
+		{[]string{"Connection: Upgrade", "Upgrade: TLS/1.0"}, nil, nil},
+		{[]string{"Upgrade: websocket"}, nil, nil},
+		{[]string{"Connection: Upgrade", "Upgrade: WebSocket"}, []string{"WebSocket"}, nil},
+	} {
+		r := g.request("GET", "/public", append(slices.Clone(script), tt.sent...)...)
+		before := r.Header.Clone()
+		a := g.do(r)
+		got := g.app.last()
+		if a.passed != 1 || !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Http2-Settings"], tt.settings) {
+			t.Errorf("of %q the app gets Upgrade %q and HTTP2-Settings %q", tt.sent, got["Upgrade"], got["Http2-Settings"])
+		}
+		if diff := cmp.Diff(before, r.Header); diff != "" {
+			t.Errorf("%q: the request was left with (-want +got):\n%s", tt.sent, diff)
+		}
+	}
+}
+
 // TestNotBeside: what is protected by its path, is one of our endpoints, or can
 // be read as another path than it seems.
 func TestNotBeside(t *testing.T) {

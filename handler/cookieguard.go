@@ -15,7 +15,8 @@ import (
 
 // cookieGuard passes everything on that an app answers but cookies of ours: an
 // app that can be brought to set a cookie would let others end a session, or
-// put theirs in its place. It looks at the header alone, before it is written
+// put theirs in its place. It also limits which caches may share the answer
+// (sharedcache.go). It looks at the header alone, before it is written
 // and, for trailers, at the end. Decision 0012 says why it is worth its cost.
 type cookieGuard struct {
 	http.ResponseWriter
@@ -28,6 +29,10 @@ type cookieGuard struct {
 	off    bool // a Handler behind has taken over
 	// session is that of the request. Nil: it has none.
 	session *session.Session
+
+	sharing sharing
+	// private is the value of Cache-Control, to save an allocation.
+	private [1]string
 }
 
 const (
@@ -44,6 +49,9 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 func (g *cookieGuard) finish() {
 	g.clean(setCookie)
 	g.clean(setCookieTrailer)
+	if !g.wrote {
+		g.limitSharing()
+	}
 }
 
 // clean costs a look-up where an app sets no cookie.
@@ -93,6 +101,9 @@ func (g *cookieGuard) WriteHeader(status int) {
 	if !g.wrote {
 		g.clean(setCookie)
 		g.wrote = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+		if status >= http.StatusOK {
+			g.limitSharing()
+		}
 	}
 	g.ResponseWriter.WriteHeader(status)
 }
@@ -101,6 +112,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 func (g *cookieGuard) begin() {
 	if !g.wrote {
 		g.clean(setCookie)
+		g.limitSharing()
 		g.wrote = true
 	}
 }

@@ -181,6 +181,9 @@ func TestAppsCookiesOnTheWire(t *testing.T) {
 		for address, transport := range map[string]http.RoundTripper{plain: http.DefaultTransport, secure: client} {
 			for _, path := range []string{"/announced", "/unannounced"} {
 				hinted, resp := exchange(t, transport, address+path, g.session(""))
+				if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{"private"}) {
+					t.Errorf("%s %s: after early hints, Cache-Control is %q", resp.Proto, path, got)
+				}
 				// What is announced as a trailer, this proxy adds to the header's.
 				resp.Trailer["Set-Cookie"] = slices.Compact(resp.Trailer["Set-Cookie"])
 				for where, lines := range map[string][]string{"early hints": hinted, "header": resp.Header["Set-Cookie"], "trailer": resp.Trailer["Set-Cookie"]} {

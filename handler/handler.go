@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,11 +73,20 @@ type Config struct {
 	// sent. Default: ReplaceAuthorization.
 	Authorization AuthorizationPolicy
 	// HeaderName and HeaderValue are the header that carries the access token
-	// to the app. Default: Authorization, and "Bearer " before the token.
+	// to the app. Default: Authorization, and "Bearer " before the token. With
+	// another name, a cache between this Handler and the app does not know that
+	// the answers are personal (RFC 9111, section 3.5).
 	HeaderName  string
 	HeaderValue func(r *http.Request, accessToken string) string
-	// SetUser is told who a request belongs to before it is relayed.
+	// SetUser sets the user of a request: nobody (nil) before anything else is
+	// done with a request that is this Handler's, and then the user of the
+	// session before the request is relayed. It is not called for a request that
+	// Protects leaves open.
 	SetUser func(r *http.Request, s *session.Session)
+	// RelayContext returns the context of a request that is relayed with a
+	// session; it is derived from the request's. It is called after SetUser. Nil:
+	// the request's own context.
+	RelayContext func(r *http.Request) context.Context
 	// KeepOutOfLog is told of requests whose URL or answer holds a secret, before
 	// anything else is done. The Handler logs logins and logouts itself. Nil:
 	// nobody is.
@@ -175,6 +185,9 @@ func New(c Config) (*Handler, error) {
 	if c.SetUser == nil {
 		c.SetUser = func(*http.Request, *session.Session) {}
 	}
+	if c.RelayContext == nil {
+		c.RelayContext = (*http.Request).Context
+	}
 	if c.Meter == nil {
 		c.Meter = noMeter{}
 	}
@@ -221,11 +234,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 		return h.relayBeside(w, r, next)
 	}
 	owner := h.takeOver(w, r)
-	switch {
-	case isEndpoint:
+	if owner != nil && !isEndpoint && h.hasAmbiguousPath(r) {
+		return h.relayOwned(w, r, owner, next) // the user is the owner's
+	}
+	h.SetUser(r, nil)
+	if isEndpoint {
 		return h.serveEndpoint(w, r, path)
-	case owner != nil && h.hasAmbiguousPath(r):
-		return h.relayOwned(w, r, owner, next)
 	}
 	return h.relay(w, r, next)
 }

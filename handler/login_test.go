@@ -28,7 +28,11 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var user string
 			g := newRig(t, append(options, func(s *setup) {
-				s.handler.SetUser = func(_ *http.Request, s *session.Session) { user = s.Subject }
+				s.handler.SetUser = func(_ *http.Request, s *session.Session) {
+					if s != nil {
+						user = s.Subject
+					}
+				}
 			})...)
 			g.as.SetUser(fakeas.User{Name: "alice", Subject: "sub-of-alice"})
 			b := g.browser()

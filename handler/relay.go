@@ -91,8 +91,8 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 		}
 		return h.unauthenticated(w, r)
 	}
-	h.SetUser(r, nil)
 	p := &passage{guard: h.guardCookies(w, r)}
+	p.guard.sharing = sharedByCookie
 	h.prepare(&p.prepared, r, c, nil)
 	defer p.restore()
 	p.stripPaths(r)
@@ -140,7 +140,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
 	p.guard.session = s
-	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
+	p.guard.sharing = sharedByNobody
+	ctx := h.Keeper.Attach(h.RelayContext(r), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
@@ -221,7 +222,7 @@ func (s savedHeader) restore(header http.Header) {
 func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *session.Session) {
 	p.header = r.Header
 	stripCookies(r, c)
-	h.cleanHopByHop(r, p)
+	cleanHopByHop(r, p)
 	keep := h.Authorization == KeepAuthorization
 	if r.Header["Authorization"] != nil && !keep {
 		p.set("Authorization", nil)
@@ -258,17 +259,20 @@ func stripCookies(r *http.Request, c *cookies) {
 	}
 }
 
-// cleanHopByHop leaves the client no say in what a proxy behind us removes or
-// tunnels: a field named in Connection is deleted there (RFC 9110, section
-// 7.6.1), our header too, and any Upgrade but WebSocket would let the client
-// talk to the app past us.
-func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
-	upgrade, connection := r.Header["Upgrade"], r.Header["Connection"]
-	webSocket := len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && namesUpgrade(connection)
-	if upgrade != nil && !webSocket {
-		p.set("Upgrade", nil)
-	}
-	switch {
+// oneHopFields are those that a client means for the next proxy, besides
+// Connection, Upgrade and TE. Net/http takes Transfer-Encoding and Trailer off
+// itself.
+var oneHopFields = [...]string{"Http2-Settings", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection"}
+
+// cleanHopByHop removes the fields that are meant for one hop (RFC 9110, section
+// 7.6.1). Connection goes, too, and what it names besides these fields stays. A
+// proxy behind us would delete any field that Connection names: the client
+// could remove our header, or one that a proxy in front of us or a directive
+// has set. An app loses nothing: the client could send such a field without
+// naming it.
+func cleanHopByHop(r *http.Request, p *prepared) {
+	webSocket := cleanUpgrade(r, p)
+	switch connection := r.Header["Connection"]; {
 	case webSocket:
 		if len(connection) != 1 || !strings.EqualFold(connection[0], "upgrade") {
 			p.set("Connection", []string{"Upgrade"})
@@ -276,14 +280,42 @@ func (h *Handler) cleanHopByHop(r *http.Request, p *prepared) {
 	case connection != nil:
 		p.set("Connection", nil)
 	}
+	for _, name := range oneHopFields {
+		if r.Header[name] != nil {
+			p.set(name, nil)
+		}
+	}
+	if te := r.Header["Te"]; te != nil {
+		var kept []string
+		if lists(te, "trailers") { // gRPC asks for it
+			kept = []string{"trailers"}
+		}
+		p.set("Te", kept)
+	}
 }
 
-// namesUpgrade: without that, an Upgrade header means nothing (RFC 9110, section
-// 7.8), and must not come to mean something behind us.
-func namesUpgrade(connection []string) bool {
-	for _, line := range connection {
-		for option := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.Trim(option, " \t"), "upgrade") {
+// cleanUpgrade removes any Upgrade but to WebSocket, which would let the client
+// talk to the app past us, and reports whether the request asks for WebSocket.
+func cleanUpgrade(r *http.Request, p *prepared) (webSocket bool) {
+	upgrade := r.Header["Upgrade"]
+	if upgrade == nil {
+		return false
+	}
+	// Without Connection, an Upgrade header means nothing (RFC 9110, section
+	// 7.8), and must not come to mean something behind us.
+	if len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && lists(r.Header["Connection"], "upgrade") {
+		return true
+	}
+	p.set("Upgrade", nil)
+	return false
+}
+
+// lists reports whether a comma-separated header field has a member, in any
+// case.
+func lists(lines []string, member string) bool {
+	for _, line := range lines {
+		for m := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(m, " \t"), member) {
 				return true
 			}
 		}

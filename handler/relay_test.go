@@ -117,6 +117,7 @@ func TestHopByHopHeaders(t *testing.T) {
 		// No upgrade is asked for.
 		{[]string{"Upgrade: websocket"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: keep-alive, Upgrades"}, nil, nil},
+		{[]string{"Upgrade: websocket", "Connection: upgrade;q=1"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: Upgrade"}, []string{"websocket"}, []string{"Upgrade"}},
 		{[]string{"Upgrade: websocket", "Connection: authorization", "Connection: keep-alive,\tupgrade"}, []string{"websocket"}, []string{"Upgrade"}},
 		{[]string{"Upgrade: websocket", "Connection: keep-alive, Upgrade, authorization"}, []string{"websocket"}, []string{"Upgrade"}},
@@ -131,12 +132,56 @@ func TestHopByHopHeaders(t *testing.T) {
 	}
 }
 
+// TestFieldsOfOneHopReachNoApp: these fields are for a proxy (RFC 9110, section
+// 7.6.1), whether Connection names them or not. What else it names stays: the
+// client must not choose which fields are removed.
+func TestFieldsOfOneHopReachNoApp(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) {
+		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
+	})
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("") + "; a=1"
+	for _, tt := range []struct {
+		sent []string
+		name string
+		want []string
+	}{
+		{[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "Http2-Settings: AAMAAABk"}, "Http2-Settings", nil},
+		{[]string{"Http2-Settings: AAMAAABk"}, "Http2-Settings", nil},
+		{[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: websocket", "Http2-Settings: AAMAAABk"}, "Http2-Settings", nil},
+		{[]string{"Connection: keep-alive", "Keep-Alive: timeout=5"}, "Keep-Alive", nil},
+		{[]string{"Proxy-Connection: keep-alive"}, "Proxy-Connection", nil},
+		{[]string{"Proxy-Authorization: Basic eDp5"}, "Proxy-Authorization", nil},
+		{[]string{"Te: gzip, trailers", "Connection: TE"}, "Te", []string{"trailers"}},
+		{[]string{"Te: Trailers"}, "Te", []string{"trailers"}},
+		{[]string{"Te: gzip", "Te: trailers"}, "Te", []string{"trailers"}},
+		{[]string{"Te: gzip", "Te: nottrailers"}, "Te", nil},
+		{[]string{"Connection: X-Forwarded-For", "X-Forwarded-For: 192.0.2.1"}, "X-Forwarded-For", []string{"192.0.2.1"}},
+		{[]string{"Connection: X-Other, Cookie", "X-Other: x"}, "X-Other", []string{"x"}},
+		{[]string{"Connection: Cookie"}, "Cookie", []string{"a=1"}},
+	} {
+		for _, target := range []string{"/", "/optional"} {
+			g.get(target, append(slices.Clone(tt.sent), cookie)...)
+			if got := g.app.last()[tt.name]; !slices.Equal(got, tt.want) {
+				t.Errorf("%s: of %q the app gets %s %q, want %q", target, tt.sent, tt.name, got, tt.want)
+			}
+		}
+		if tt.name == "Cookie" {
+			continue
+		}
+		g.get("/optional", tt.sent...)
+		if got := g.app.last()[tt.name]; !slices.Equal(got, tt.want) {
+			t.Errorf("for nobody: of %q the app gets %s %q, want %q", tt.sent, tt.name, got, tt.want)
+		}
+	}
+}
+
 // TestRequestIsLeftAsItWasFound after an error and a panic too: error routes
 // and the access log look at it. After an ordinary answer every test checks.
 func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	header := []string{
 		"Cookie: a=1; " + sessionCookie + "=" + g.session(""), "Authorization: Bearer EVIL", "Upgrade: h2c", "Connection: Upgrade, authorization", "X-Other: x",
+		"Http2-Settings: AAMAAABk", "Keep-Alive: timeout=5", "Proxy-Connection: close", "Proxy-Authorization: Basic eDp5", "Te: gzip, trailers",
 	}
 	failure := errors.New("bad gateway")
 	g.app.answer = func(http.ResponseWriter, *http.Request) error { return failure }

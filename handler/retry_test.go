@@ -61,7 +61,7 @@ func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
 			var asked []string
 			g.app.answer = refusesOld(g, &asked)
 			a := g.do(g.request(method, "/api", with(cookie, script)...))
-			want := http.Header{"X-Second": {"2"}, "Content-Type": {"text/plain; charset=utf-8"}}
+			want := http.Header{"X-Second": {"2"}, "Content-Type": {"text/plain; charset=utf-8"}, "Cache-Control": {"private"}}
 			if diff := cmp.Diff(want, a.header); a.status != 200 || a.body != "welcome" || diff != "" {
 				t.Errorf("status %d: %q\n%s", a.status, a.body, diff)
 			}

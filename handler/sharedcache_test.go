@@ -1,0 +1,119 @@
+package handler
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// sharingOfAnswers are answers of an app, and what is added to them.
+var sharingOfAnswers = []struct {
+	app     http.Header
+	control []string // Cache-Control of an answer to a request with a session
+	vary    []string // Vary of an answer to one without, where it is optional
+}{
+	{nil, []string{"private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {""}}, []string{"private"}, []string{"Cookie"}},
+	{http.Header{"Expires": {"Thu, 01 Jan 2099 00:00:00 GMT"}}, []string{"private"}, []string{"Cookie"}},
+	{http.Header{"Etag": {`"1"`}, "Last-Modified": {"Thu, 01 Jan 2026 00:00:00 GMT"}}, []string{"private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {"max-age=60"}}, []string{"max-age=60, private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {"max-age=60", "immutable"}}, []string{"max-age=60, immutable, private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {"no-cache"}}, []string{"no-cache, private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {"max-age=0, must-revalidate"}}, []string{"max-age=0, must-revalidate, private"}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {`private="Set-Cookie"`}}, []string{`private="Set-Cookie", private`}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {`no-cache="a, public", max-age=9`}}, []string{`no-cache="a, public", max-age=9, private`}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {`x="\", public`}}, []string{`x="\", public, private`}, []string{"Cookie"}},
+	{http.Header{"Cache-Control": {"publicly, no-storey, s-maxage"}}, []string{"publicly, no-storey, s-maxage, private"}, []string{"Cookie"}},
+	{http.Header{"Vary": {"Accept-Encoding"}}, []string{"private"}, []string{"Accept-Encoding", "Cookie"}},
+	{http.Header{"Vary": {"Accept, cookie"}}, []string{"private"}, []string{"Accept, cookie"}},
+	{http.Header{"Vary": {"*"}}, []string{"private"}, []string{"*"}},
+	// The app has decided.
+	{http.Header{"Cache-Control": {"public, max-age=60"}}, []string{"public, max-age=60"}, nil},
+	{http.Header{"Cache-Control": {"max-age=60", "PUBLIC"}}, []string{"max-age=60", "PUBLIC"}, nil},
+	{http.Header{"Cache-Control": {"s-maxage=60"}}, []string{"s-maxage=60"}, nil},
+	{http.Header{"Cache-Control": {"s-maxage , s-maxage=60"}}, []string{"s-maxage , s-maxage=60"}, nil},
+	{http.Header{"Cache-Control": {"no-store"}}, []string{"no-store"}, nil},
+	{http.Header{"Cache-Control": {"private"}}, []string{"private"}, nil},
+	{http.Header{"Cache-Control": {"max-age=0,private , must-revalidate"}}, []string{"max-age=0,private , must-revalidate"}, nil},
+}
+
+// TestSharedCachesKeepAnswersApart: a cache in front of us cannot see that a
+// request carries a token, so the answer says so.
+func TestSharedCachesKeepAnswersApart(t *testing.T) {
+	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
+		g := newRig(t, options...)
+		cookie := g.session("")
+		for _, tt := range sharingOfAnswers {
+			given := tt.app.Clone()
+			for how, answer := range map[string]func(http.ResponseWriter) error{
+				"nothing":   func(http.ResponseWriter) error { return nil },
+				"304":       func(w http.ResponseWriter) error { w.WriteHeader(http.StatusNotModified); return nil },
+				"404":       func(w http.ResponseWriter) error { w.WriteHeader(http.StatusNotFound); return nil },
+				"206":       func(w http.ResponseWriter) error { w.WriteHeader(http.StatusPartialContent); return nil },
+				"Write":     func(w http.ResponseWriter) error { _, err := io.WriteString(w, "x"); return err },
+				"ReadFrom":  func(w http.ResponseWriter) error { _, err := io.Copy(w, strings.NewReader("x")); return err },
+				"Flush":     func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+				"an error":  func(http.ResponseWriter) error { return errors.New("bad gateway") },
+				"two looks": func(w http.ResponseWriter) error { w.WriteHeader(200); _, err := io.WriteString(w, "x"); return err },
+			} {
+				g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+					for name, lines := range tt.app {
+						w.Header()[name] = lines
+					}
+					return answer(w)
+				}
+				for _, method := range []string{"GET", "HEAD", "POST"} {
+					a := g.do(g.request(method, "/", with(cookie, script)...))
+					if got := a.header["Cache-Control"]; !slices.Equal(got, tt.control) || !slices.Equal(a.header["Vary"], tt.app["Vary"]) {
+						t.Errorf("%s %s %s: with a session %v becomes Cache-Control %q, Vary %q", name, method, how, tt.app, got, a.header["Vary"])
+					}
+					a = g.do(g.request(method, "/", script...))
+					vary := tt.vary
+					if method == "POST" {
+						vary = tt.app["Vary"]
+					}
+					if got := a.header["Vary"]; !slices.Equal(got, vary) || !slices.Equal(a.header["Cache-Control"], tt.app["Cache-Control"]) {
+						t.Errorf("%s %s %s: without a session %v becomes Vary %q, Cache-Control %q", name, method, how, tt.app, got, a.header["Cache-Control"])
+					}
+				}
+			}
+			for field, lines := range given {
+				if !slices.Equal(tt.app[field], lines) {
+					t.Errorf("the app's own slice became %q", tt.app[field])
+				}
+			}
+		}
+	}
+}
+
+// TestAnswersWithoutASessionOfOursAreLeft: beside the matcher nothing depends on
+// a session, and an upgraded connection is no answer that a cache could keep.
+func TestAnswersWithoutASessionOfOursAreLeft(t *testing.T) {
+	g := newRig(t, plainOAuth, protecting("/private/"))
+	cookie := g.session("")
+	if a := g.get("/public", with(cookie, script)...); a.header["Cache-Control"] != nil || a.header["Vary"] != nil {
+		t.Errorf("beside the matcher: %v", a.header)
+	}
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		return nil
+	}
+	w := httptest.NewRecorder()
+	r := g.request("GET", "/private/x", with(cookie, script)...)
+	if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil || w.Header()["Cache-Control"] != nil {
+		t.Errorf("101: %v, %v", w.Header(), err)
+	}
+}
+
+// TestPreflightsAreLeft: they are the same with a session and without.
+func TestPreflightsAreLeft(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://other.test"} })
+	r := g.request("OPTIONS", "/", "Origin: https://other.test", "Access-Control-Request-Method: POST", "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site")
+	if a := g.do(r); a.passed != 1 || a.header["Vary"] != nil || a.header["Cache-Control"] != nil {
+		t.Errorf("passed %d: %v", a.passed, a.header)
+	}
+}
