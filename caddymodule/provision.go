@@ -22,7 +22,6 @@ const (
 	// defaultTokenLifetime is assumed where a server does not say how long its
 	// access tokens live.
 	defaultTokenLifetime = 5 * time.Minute
-	defaultCookieName    = "oauth_session"
 )
 
 // Provision sets the handler up. It opens no connection and no store, so that
@@ -74,7 +73,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if authority == "" {
 		authority = clientConfig.Endpoints.Token
 	}
-	site := session.NewSite(ring, authority, clientConfig.ClientID, h.cookieName())
+	site := session.NewSite(ring, authority, clientConfig.ClientID, siteName(handlerConfig.Cookie))
 	h.keyWork = &keyWork{}
 	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
 	if len(h.Key) > 0 {
@@ -105,13 +104,14 @@ func observer(logger *zap.Logger) func(session.Event) {
 	}
 }
 
-// cookieName tells apart sites that share an authorization server and a client:
-// what is kept for one cookie opens with no other.
-func (h *Handler) cookieName() string {
-	if h.Cookie == nil {
+// siteName tells apart sites that share an authorization server and a client:
+// what is kept for one cookie opens with no other. It is the name of the cookie,
+// and empty for the default name, written out or not.
+func siteName(c handler.Cookie) string {
+	if c.Name == c.DefaultName() {
 		return ""
 	}
-	return h.Cookie.Name
+	return c.Name
 }
 
 func (h *Handler) loadModules(ctx caddy.Context) error {

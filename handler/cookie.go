@@ -39,14 +39,22 @@ const (
 	maxSessionCookies = 4
 )
 
+// DefaultName returns the name of a session's cookie for which none is given.
+func (c *Cookie) DefaultName() string { return c.prefix() + defaultCookieName }
+
+// prefix returns what the name has to begin with.
+func (c *Cookie) prefix() string {
+	if c.Domain != "" {
+		return securePrefix
+	}
+	return hostPrefix
+}
+
 // complete fills in the defaults and refuses what browsers would not keep.
 func (c *Cookie) complete() error {
-	prefix := hostPrefix
-	if c.Domain != "" {
-		prefix = securePrefix
-	}
+	prefix := c.prefix()
 	if c.Name == "" {
-		c.Name = prefix + defaultCookieName
+		c.Name = c.DefaultName()
 	}
 	if !strings.HasPrefix(c.Name, prefix) || !isToken(c.Name) {
 		return fmt.Errorf("cookie name %q: it must begin with %s and be made of letters, digits, - and _", c.Name, prefix)

@@ -71,7 +71,7 @@ func New(cfg Config) (*Client, error) {
 		clientID:        cfg.ClientID,
 		clientSecret:    cfg.ClientSecret,
 		authMethod:      cfg.AuthMethod,
-		scopes:          slices.Clone(cfg.Scopes),
+		scopes:          cfg.RequestedScopes(),
 		audience:        cfg.Audience,
 		resources:       slices.Clone(cfg.Resources),
 		authorizeParams: slices.Clone(cfg.AuthorizeParams),
@@ -81,9 +81,6 @@ func New(cfg Config) (*Client, error) {
 		timeout:         cfg.Timeout,
 		http:            newHTTPClient(cfg.RootCAs),
 		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
-	}
-	if cfg.Scopes == nil && cfg.Issuer != "" {
-		c.scopes = []string{openIDScope}
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout
