@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -13,15 +12,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
-)
-
-const (
-	defaultIdleTimeout    = 8 * time.Hour
-	defaultMaxLifetime    = 24 * time.Hour
-	defaultRefreshTimeout = 10 * time.Second
-	// defaultTokenLifetime is assumed where a server does not say how long its
-	// access tokens live.
-	defaultTokenLifetime = 5 * time.Minute
 )
 
 // Provision sets the handler up. It opens no connection and no store, so that
@@ -80,13 +70,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
 	}
 	app.(*App).atStart(h.keyWork.start)
-	handlerConfig.Client, handlerConfig.Site = client, site
-	handlerConfig.Keeper = session.NewKeeper(session.Config{
+	handlerConfig.Client = client
+	handlerConfig.Keeper, err = session.NewKeeper(session.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client},
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
-		RefreshTimeout: time.Duration(h.RefreshTimeout), DefaultTokenLifetime: defaultTokenLifetime,
-		Observe: observer(h.logger),
+		RefreshTimeout: time.Duration(h.RefreshTimeout),
+		Observe:        observer(h.logger),
 	})
+	if err != nil {
+		return err
+	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
@@ -162,22 +155,18 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 	return nil
 }
 
-// checkTimes fills in the defaults.
+// checkTimes names the options, unlike session.NewKeeper.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
-		option   string
-		value    *caddy.Duration
-		standard time.Duration
+		option string
+		value  caddy.Duration
 	}{
-		{"idle_timeout", &h.IdleTimeout, defaultIdleTimeout},
-		{"max_lifetime", &h.MaxLifetime, defaultMaxLifetime},
-		{"refresh_timeout", &h.RefreshTimeout, defaultRefreshTimeout},
+		{"idle_timeout", h.IdleTimeout},
+		{"max_lifetime", h.MaxLifetime},
+		{"refresh_timeout", h.RefreshTimeout},
 	} {
-		if *t.value < 0 {
+		if t.value < 0 {
 			return fmt.Errorf("%s: must not be negative", t.option)
-		}
-		if *t.value == 0 {
-			*t.value = caddy.Duration(t.standard)
 		}
 	}
 	return nil
@@ -230,9 +219,6 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.Cookie = handler.Cookie{Name: h.Cookie.Name, Domain: h.Cookie.Domain, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned}
 	}
 	for _, req := range h.Require {
-		if req.Claim == "" || len(req.Values) == 0 {
-			e.fail(errors.New("require: give a claim and the values it may have"))
-		}
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
 	if h.match != nil {

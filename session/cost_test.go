@@ -17,7 +17,7 @@ func hotPath(tb testing.TB) []step {
 	site := NewSite(ring, "https://login.example.com", "app", "")
 	vault := NewVault(newFakeStore())
 	tb.Cleanup(func() { _ = vault.Close(context.Background()) })
-	k := NewKeeper(Config{
+	k := mustKeeper(Config{
 		Vault: vault, Site: site, IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour,
 		RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 5 * time.Minute,
 	})
