@@ -140,6 +140,7 @@ type Handler struct {
 	optional caddyhttp.MatcherSets
 	pooled   pooled
 	keyWork  *keyWork
+	ownKey   *ownKey // nil: keys are given
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
@@ -200,6 +201,12 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	// Caddy starts apps in any order: requests may come before App.Start.
+	if h.ownKey != nil {
+		if err := h.ownKey.keep(); err != nil {
+			return caddyhttp.Error(http.StatusServiceUnavailable, err)
+		}
+	}
 	return h.handler.ServeHTTP(w, r, next)
 }
 

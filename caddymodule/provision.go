@@ -14,8 +14,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// Provision sets the handler up. It opens no connection and no store, so that
-// `caddy validate` can run beside a Caddy at work.
+// Provision sets the handler up. It opens no connection and no store and writes
+// no file, so that `caddy validate` can run beside a Caddy at work and as another
+// user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.loadModules(ctx); err != nil {
@@ -50,7 +51,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	ring, err := h.keyRing(keys)
+	ring, err := h.keyRing(keys, app.(*App).key)
 	if err != nil {
 		return err
 	}
@@ -64,6 +65,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		authority = clientConfig.Endpoints.Token
 	}
 	site := session.NewSite(ring, authority, clientConfig.ClientID, siteName(handlerConfig.Cookie))
+	if h.ownKey != nil {
+		h.ownKey.use(site)
+	}
 	h.keyWork = &keyWork{}
 	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
 	if len(h.Key) > 0 {
