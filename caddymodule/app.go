@@ -23,6 +23,7 @@ func init() {
 type App struct {
 	stores map[string]*lazyStore
 	key    *ownKey
+	shared []sharing
 	starts []func() // what handlers have to do once the configuration starts
 	logger *zap.Logger
 }

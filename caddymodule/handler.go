@@ -144,8 +144,11 @@ type Handler struct {
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
-	// cookieInUse is the name that cookieNames has of this handler.
-	cookieInUse string
+	// hosts are those of the requests that can reach the handler, and of base_url.
+	hosts    hosts
+	baseHost string
+	// cookieInUse is what cookieNames has of this handler.
+	cookieInUse cookieUse
 }
 
 // Param is a name and a value.
@@ -216,9 +219,9 @@ func (h *Handler) Cleanup() error {
 	if h.keyWork != nil {
 		h.keyWork.stop() // before the store may be closed
 	}
-	if h.cookieInUse != "" {
+	if h.cookieInUse.name != "" {
 		cookieNames.remove(h.cookieInUse)
-		h.cookieInUse = ""
+		h.cookieInUse = cookieUse{}
 	}
 	return h.pooled.release()
 }

@@ -19,6 +19,7 @@ import (
 // user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.hosts = h.routeHosts(ctx)
 	if err := h.loadModules(ctx); err != nil {
 		return err
 	}
@@ -38,6 +39,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := handler.CheckOrigin(h.baseURL); err != nil {
 			e.fail(fmt.Errorf("base_url: %w", err))
 		}
+		h.baseHost = urlHost(h.baseURL)
+		h.hosts = h.hosts.add(h.baseHost)
 	}
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
@@ -87,8 +90,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
-	h.cookieInUse = h.handler.Cookie.Name
-	cookieNames.add(h.cookieInUse)
+	use := h.cookieUse(h.handler.Cookie.Name)
+	err = app.(*App).share(sharing{
+		store: h.store.StoreID(), authority: authority, client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
+		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
+	})
+	if err != nil {
+		return err
+	}
+	h.cookieInUse = use
+	cookieNames.add(use)
 	return registerMetrics(ctx)
 }
 
@@ -215,7 +226,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,
 		KeepOutOfLog:       keepOutOfAccessLog,
-		OtherCookies:       cookieNames.all,
+		OtherCookies:       h.otherCookies,
 		Fail:               fail,
 		Meter:              meter{},
 	}

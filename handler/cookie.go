@@ -150,7 +150,7 @@ func (h *Handler) readCookies(r *http.Request) cookies {
 // sortCookies does not look which session cookie counts.
 func (h *Handler) sortCookies(r *http.Request) (c cookies) {
 	for _, line := range r.Header["Cookie"] {
-		if rest := h.readCookieLine(line, &c); rest != "" {
+		if rest := h.readCookieLine(r, line, &c); rest != "" {
 			c.others = append(c.others, rest)
 		}
 	}
@@ -184,10 +184,10 @@ func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (pi
 	return picked, ok, nil
 }
 
-func (h *Handler) readCookieLine(line string, c *cookies) string {
+func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) string {
 	var neighbours []string
 	if h.OtherCookies != nil {
-		neighbours = h.OtherCookies()
+		neighbours = h.OtherCookies(r, "")
 	}
 	inLine := func(name string) bool { return strings.Contains(line, name) }
 	if !inLine(h.Cookie.Name) && !inLine(loginCookiePrefix) && !slices.ContainsFunc(neighbours, inLine) {

@@ -48,10 +48,12 @@ type Config struct {
 	// as it is, but for our cookies. Nil: all do. So do the endpoints, and paths
 	// that somebody behind may read as others.
 	Protects func(*http.Request) bool
-	// OtherCookies returns the names of the session cookies of all Handlers whose
-	// browsers may be the same; this one's may be among them. They reach no app,
-	// and no app sets them. It is called for every request. Nil: there are none.
-	OtherCookies func() []string
+	// OtherCookies returns the names of the session cookies of all Handlers to
+	// which a browser sends cookies of the request's host; this one's may be among
+	// them. They reach no app, and no app sets them. With a domain it returns those
+	// at all hosts that get a cookie of that domain, which the app sets. It is
+	// called for every request that has cookies. Nil: there are none.
+	OtherCookies func(r *http.Request, domain string) []string
 
 	// Optional reports whether a request may pass without a session, as nobody.
 	// Nil: none may.

@@ -10,7 +10,7 @@ import (
 
 // neighbours are other sites on the host. Their cookies are told with ours.
 func neighbours(s *setup) {
-	s.handler.OtherCookies = func() []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
+	s.handler.OtherCookies = func(*http.Request, string) []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
 }
 
 // TestNeighboursCookies: the app gets the cookie of no other site on the host,
