@@ -68,3 +68,32 @@ func TestAppsSetNoNeighboursCookie(t *testing.T) {
 		}
 	}
 }
+
+// TestAppsSetNoCookieForADomainOfNeighbours: a cookie that an app sets for a
+// domain reaches sites on other hosts there.
+func TestAppsSetNoCookieForADomainOfNeighbours(t *testing.T) {
+	var asked []string
+	g := newRig(t, plainOAuth, optional, func(s *setup) {
+		s.handler.OtherCookies = func(_ *http.Request, domain string) []string {
+			if domain == "" {
+				return nil
+			}
+			asked = append(asked, domain)
+			return []string{"__Secure-n"}
+		}
+	})
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Set-Cookie"] = []string{
+			"__Secure-n=1; Secure", "__Secure-n=2; Path=/; DOMAIN = .app.test; Secure", "__Secure-n=3; Domain=a.test; Domain=app.test",
+			"__Secure-o=4; Domain=app.test", "__Secure-n=5; Domain=",
+		}
+		return nil
+	}
+	a := g.get("/", script...)
+	if want := []string{"__Secure-n=1; Secure", "__Secure-o=4; Domain=app.test", "__Secure-n=5; Domain="}; !slices.Equal(a.header["Set-Cookie"], want) {
+		t.Errorf("the browser gets %q, want %q", a.header["Set-Cookie"], want)
+	}
+	if slices.ContainsFunc(asked, func(domain string) bool { return domain != "app.test" }) {
+		t.Errorf("asked for the domains %q", asked)
+	}
+}
