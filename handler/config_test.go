@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
 // A handler that would panic at a request is refused with what is missing.
@@ -56,4 +59,31 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	if _, err := New(g.handler.Config); err != nil {
 		t.Errorf("a whole configuration: %v", err)
 	}
+}
+
+// wholeConfig is one that New accepts, before change.
+func wholeConfig(t *testing.T, change func(*Config)) Config {
+	t.Helper()
+	client, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := session.NewKeyRing(session.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := memory.New()
+	t.Cleanup(func() { _ = store.Close() })
+	keeper, err := session.NewKeeper(session.Config{
+		Vault: session.NewVault(store), Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: Refresher{Client: client},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{
+		Client: client, Keeper: keeper, Logger: zap.NewNop(),
+		Origin: func(*http.Request) (string, error) { return appOrigin, nil },
+	}
+	change(&c)
+	return c
 }
