@@ -22,6 +22,8 @@ func init() {
 // validate` provisions too, and must not get in the way of a Caddy at work.
 type App struct {
 	stores map[string]*lazyStore
+	key    *ownKey
+	shared []sharing
 	starts []func() // what handlers have to do once the configuration starts
 	logger *zap.Logger
 }
@@ -33,7 +35,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.key = ctx.Logger(), new(ownKey)
 	return nil
 }
 
@@ -48,10 +50,13 @@ func (a *App) use(id string, s *lazyStore) {
 // atStart has f called when the configuration starts. It does not block.
 func (a *App) atStart(f func()) { a.starts = append(a.starts, f) }
 
-// Start opens the stores. One that several processes share may be out of reach
+// Start makes the key, if there is none yet, and opens the stores. One that several processes share may be out of reach
 // for now, which must not keep other sites waiting: it is opened behind, and
 // tried again when it is needed.
 func (a *App) Start() error {
+	if err := a.key.keep(); err != nil {
+		return err
+	}
 	var err error
 	for _, s := range a.stores {
 		if s.shared {

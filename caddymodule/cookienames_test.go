@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -65,7 +66,7 @@ func TestCookieNamesInUse(t *testing.T) {
 	w := newWorld(t)
 	want := func(when string, names ...string) {
 		t.Helper()
-		if got := cookieNames.all(); !slices.Equal(got, names) {
+		if got := slices.Sorted(slices.Values(cookieNames.current().all)); !slices.Equal(got, names) {
 			t.Errorf("%s: %q are in use, want %q", when, got, names)
 		}
 	}
@@ -96,4 +97,64 @@ func TestCookieNamesInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("at the end")
+}
+
+// A name is ours where a browser sends the cookie. On every other host an app may
+// use it for a cookie of its own.
+func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
+	const named = "cookie {\nname __Host-session\n}"
+	const ofDomain = "cookie {\nname __Secure-session\ndomain one.localhost\n}"
+	for _, tc := range []struct {
+		name    string
+		a, b    string // addresses without port
+		options string // of a
+		bLines  string // of b
+		cookie  string
+		forward string // X-Forwarded-Host
+		own     bool   // the name is b's own
+	}{
+		{name: "another host", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", own: true},
+		{name: "a host below", a: "a.localhost", b: "x.a.localhost", options: named, cookie: "__Host-session", own: true},
+		{name: "the same host by a wildcard", a: "*.localhost", b: "b.localhost", options: named, cookie: "__Host-session"},
+		{name: "beside a wildcard", a: "*.a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", own: true},
+		{name: "a catch-all", a: "", b: "b.localhost", options: named, cookie: "__Host-session"},
+		{name: "one of several names", a: "a.localhost, http://b.localhost", b: "b.localhost", options: named, cookie: "__Host-session"},
+		{name: "another case", a: "B.LOCALHOST", b: "b.localhost", options: named, cookie: "__Host-session"},
+		{name: "another host by base_url", a: "a.localhost", b: "b.localhost", options: named + "\nbase_url http://b.localhost:{$PORT}", cookie: "__Host-session"},
+		{name: "its base_url", a: "a.localhost", b: "b.localhost", options: named, bLines: "base_url http://a.localhost:{$PORT}", cookie: "__Host-session"},
+		{name: "a name only the proxy before us knows", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "public.localhost"},
+		{name: "the same name as the proxy says it", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "b.localhost", own: true},
+		{name: "within the cookie's domain", a: "a.one.localhost", b: "b.one.localhost", options: ofDomain, cookie: "__Secure-session"},
+		{name: "the cookie's domain itself", a: "a.one.localhost", b: "one.localhost", options: ofDomain, cookie: "__Secure-session"},
+		{name: "outside of the cookie's domain", a: "a.one.localhost", b: "b.two.localhost", options: ofDomain, cookie: "__Secure-session", own: true},
+		{name: "a name that ends in the domain's", a: "a.one.localhost", b: "b.none.localhost", options: ofDomain, cookie: "__Secure-session", own: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			block := func(host, port, options string) string {
+				return strings.ReplaceAll("http://"+host, ",", ":"+port+",") + ":" + port + " {\noauth_session {\n" + loginOptions + "\noptional\n" + options + "\n}\nreverse_proxy {$APP}\n}\n"
+			}
+			// A second port, so that the same host may stand here twice: cookies
+			// do not know ports.
+			w.load("{\nservers {\ntrusted_proxies static 127.0.0.1/32\n}\n}\n" + block(tc.a, freePort(t), tc.options) + block(tc.b, "{$PORT}", tc.bLines))
+			b := newBrowser(t, "http://"+tc.b+":"+w.port)
+			header := http.Header{"Cookie": {tc.cookie + "=app; x=1"}}
+			if tc.forward != "" {
+				header.Set("X-Forwarded-Host", tc.forward)
+			}
+			got := b.send(http.MethodGet, "/u/setcookie?name="+tc.cookie, header)
+			kept := slices.ContainsFunc(got.header.Values("Set-Cookie"), func(line string) bool { return strings.HasPrefix(line, tc.cookie+"=") })
+			if kept != tc.own {
+				t.Errorf("the app's cookie came through is %v, want %v (status %d)", kept, tc.own, got.status)
+			}
+			requests := w.app.Requests()
+			if len(requests) != 1 {
+				t.Fatalf("%d requests reached the app, status %d: %s", len(requests), got.status, got.body)
+			}
+			sent := strings.Join(requests[0].Values("Cookie"), "; ")
+			if strings.Contains(sent, tc.cookie) != tc.own {
+				t.Errorf("the app got the cookies %q, its own is %v", sent, tc.own)
+			}
+		})
+	}
 }

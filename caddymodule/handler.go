@@ -145,11 +145,15 @@ type Handler struct {
 	optional caddyhttp.MatcherSets
 	pooled   pooled
 	keyWork  *keyWork
+	ownKey   *ownKey // nil: keys are given
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
-	// cookieInUse is the name that cookieNames has of this handler.
-	cookieInUse string
+	// hosts are those of the requests that can reach the handler, and of base_url.
+	hosts    hosts
+	baseHost string
+	// cookieInUse is what cookieNames has of this handler.
+	cookieInUse cookieUse
 }
 
 // Param is a name and a value.
@@ -207,11 +211,11 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	repl := replacerOf(r)
 	if repl == nil {
-		return h.handler.ServeHTTP(w, r, next)
+		return h.serve(w, r, next)
 	}
 	// Before anything else: error routes and matchers may look at the user, too.
 	u := claimUser(repl)
-	err := h.handler.ServeHTTP(w, r, next)
+	err := h.serve(w, r, next)
 	if u.session != nil {
 		// Error routes and log fields see the user of the session, not what a
 		// directive behind this one has set.
@@ -220,15 +224,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return err
 }
 
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	// Caddy starts apps in any order: requests may come before App.Start.
+	if h.ownKey != nil {
+		if err := h.ownKey.keep(); err != nil {
+			return caddyhttp.Error(http.StatusServiceUnavailable, err)
+		}
+	}
+	return h.handler.ServeHTTP(w, r, next)
+}
+
 // Cleanup releases what is shared with other configurations. It tolerates a
 // Provision that failed half-way.
 func (h *Handler) Cleanup() error {
 	if h.keyWork != nil {
 		h.keyWork.stop() // before the store may be closed
 	}
-	if h.cookieInUse != "" {
+	if h.cookieInUse.name != "" {
 		cookieNames.remove(h.cookieInUse)
-		h.cookieInUse = ""
+		h.cookieInUse = cookieUse{}
 	}
 	return h.pooled.release()
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
@@ -23,18 +25,15 @@ func (h *Handler) keyTexts(e *expander) []string {
 
 // keyRing parses the keys that were given, or uses the one in Caddy's data
 // directory.
-func (h *Handler) keyRing(texts []string) (*session.KeyRing, error) {
-	if len(texts) == 0 {
-		if h.store.Shared() {
-			return nil, errors.New("key: several instances share this store, so give all of them the same key; `caddy oauth-session keygen` makes one")
-		}
-		key, err := ownKey(dataFile("key"))
-		if err != nil {
-			return nil, fmt.Errorf("key: none is given, and making one failed: %w", err)
-		}
-		return session.NewKeyRing(key)
+func (h *Handler) keyRing(texts []string, own *ownKey) (*session.KeyRing, error) {
+	if len(texts) > 0 {
+		return parseKeys(texts)
 	}
-	return parseKeys(texts)
+	if h.store.Shared() {
+		return nil, errors.New("key: several instances share this store, so give all of them the same key; `caddy oauth-session keygen` makes one")
+	}
+	h.ownKey = own
+	return own.ring()
 }
 
 // parseKeys reads a list of keys. Each text may hold several, separated by
@@ -57,17 +56,92 @@ func parseKeys(texts []string) (*session.KeyRing, error) {
 	return ring, nil
 }
 
-// ownKey reads the key in a file, and makes the file first if it is not there.
-// Nobody ever sees a half-written one: it appears under its name complete, and
-// never replaces another.
-func ownKey(file string) (session.Key, error) {
-	text, err := os.ReadFile(file)
-	if err == nil {
-		return session.ParseKey(string(text))
+// ownKey is the key in Caddy's data directory, for the handlers of one
+// configuration that are given none. Provisioning reads the file, and draws a key
+// if there is none; the file is written when the configuration starts, because
+// `caddy validate` provisions, too, and may do so as another user.
+type ownKey struct {
+	mu    sync.Mutex
+	file  string
+	drawn *session.KeyRing // the ring of key; nil until the file was looked for
+	key   session.Key
+	sites []*session.Site // they have the key that was drawn
+	kept  atomic.Bool     // the file holds the key of all sites
+}
+
+// ring returns the key as a ring.
+func (k *ownKey) ring() (*session.KeyRing, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.drawn != nil {
+		return k.drawn, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	k.file = dataFile("key")
+	key, err := readKey(k.file)
+	switch {
+	case err == nil:
+		k.kept.Store(true)
+	case errors.Is(err, fs.ErrNotExist):
+		key = session.NewKey()
+	default:
+		return nil, fmt.Errorf("key: none is given, and the one in Caddy's data directory cannot be read: %w", err)
+	}
+	k.key = key
+	k.drawn, err = session.NewKeyRing(key)
+	return k.drawn, err
+}
+
+// use notes a site that has the ring.
+func (k *ownKey) use(site *session.Site) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sites = append(k.sites, site)
+}
+
+// keep makes sure that the file holds the key, before anything is sealed with
+// it. If another process has written the file meanwhile, its key counts.
+func (k *ownKey) keep() error {
+	if k.kept.Load() {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.kept.Load() || k.drawn == nil {
+		return nil
+	}
+	key, err := makeKey(k.file, k.key)
+	if err != nil {
+		return fmt.Errorf("key: none is given, and making one failed: %w", err)
+	}
+	if key != k.key {
+		ring, err := session.NewKeyRing(key)
+		if err != nil {
+			return err
+		}
+		for _, site := range k.sites {
+			site.SetKeys(ring)
+		}
+	}
+	k.kept.Store(true)
+	return nil
+}
+
+func readKey(file string) (session.Key, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
 		return session.Key{}, err
 	}
+	key, err := session.ParseKey(string(text))
+	if err != nil {
+		return session.Key{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return key, nil
+}
+
+// makeKey writes a key into a file, unless it is there already, and returns the
+// key that is in the file. The file is never seen half-written: it gets its name
+// when it is complete, and never replaces another.
+func makeKey(file string, key session.Key) (session.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return session.Key{}, err
 	}
@@ -76,7 +150,7 @@ func ownKey(file string) (session.Key, error) {
 		return session.Key{}, err
 	}
 	defer os.Remove(temp.Name())
-	_, err = temp.WriteString(session.NewKey().Encode() + "\n")
+	_, err = temp.WriteString(key.Encode() + "\n")
 	err = errors.Join(err, temp.Sync(), temp.Close())
 	if err == nil {
 		err = os.Link(temp.Name(), file)
@@ -84,9 +158,5 @@ func ownKey(file string) (session.Key, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return session.Key{}, err
 	}
-	// Another process may have been faster; then its key counts.
-	if text, err = os.ReadFile(file); err != nil {
-		return session.Key{}, err
-	}
-	return session.ParseKey(string(text))
+	return readKey(file)
 }

@@ -80,6 +80,7 @@ func (v *pooledVault) Destruct() error {
 func (p *pooled) client(c oauth.Config, settings ...string) (*oauth.Client, error) {
 	comparable := c
 	comparable.ClientSecret, comparable.RootCAs = nil, nil
+	comparable.Scopes = c.RequestedScopes()
 	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%#v %q", comparable, settings))
 	v, err := p.take(fmt.Sprintf("client %x", fingerprint), func() (caddy.Destructor, error) {
 		client, err := oauth.New(c)

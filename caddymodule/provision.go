@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -16,20 +15,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-const (
-	defaultIdleTimeout    = 8 * time.Hour
-	defaultMaxLifetime    = 24 * time.Hour
-	defaultRefreshTimeout = 10 * time.Second
-	// defaultTokenLifetime is assumed where a server does not say how long its
-	// access tokens live.
-	defaultTokenLifetime = 5 * time.Minute
-	defaultCookieName    = "oauth_session"
-)
-
-// Provision sets the handler up. It opens no connection and no store, so that
-// `caddy validate` can run beside a Caddy at work.
+// Provision sets the handler up. It opens no connection and no store and writes
+// no file, so that `caddy validate` can run beside a Caddy at work and as another
+// user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.hosts = h.routeHosts(ctx)
 	if err := h.loadModules(ctx); err != nil {
 		return err
 	}
@@ -49,6 +40,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := handler.CheckOrigin(h.baseURL); err != nil {
 			e.fail(fmt.Errorf("base_url: %w", err))
 		}
+		h.baseHost = urlHost(h.baseURL)
+		h.hosts = h.hosts.add(h.baseHost)
 	}
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
@@ -62,7 +55,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	ring, err := h.keyRing(keys)
+	ring, err := h.keyRing(keys, app.(*App).key)
 	if err != nil {
 		return err
 	}
@@ -75,25 +68,39 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if authority == "" {
 		authority = clientConfig.Endpoints.Token
 	}
-	site := session.NewSite(ring, authority, clientConfig.ClientID, h.cookieName())
+	site := session.NewSite(ring, authority, clientConfig.ClientID, siteName(handlerConfig.Cookie))
+	if h.ownKey != nil {
+		h.ownKey.use(site)
+	}
 	h.keyWork = &keyWork{}
 	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
 	if len(h.Key) > 0 {
 		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
 	}
 	app.(*App).atStart(h.keyWork.start)
-	handlerConfig.Client, handlerConfig.Site = client, site
-	handlerConfig.Keeper = session.NewKeeper(session.Config{
+	handlerConfig.Client = client
+	handlerConfig.Keeper, err = session.NewKeeper(session.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
-		RefreshTimeout: time.Duration(h.RefreshTimeout), DefaultTokenLifetime: defaultTokenLifetime,
-		Observe: observer(h.logger),
+		RefreshTimeout: time.Duration(h.RefreshTimeout),
+		Observe:        observer(h.logger),
 	})
+	if err != nil {
+		return err
+	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
-	h.cookieInUse = h.handler.Cookie.Name
-	cookieNames.add(h.cookieInUse)
+	use := h.cookieUse(h.handler.Cookie.Name)
+	err = app.(*App).share(sharing{
+		store: h.store.StoreID(), authority: authority, client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
+		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
+	})
+	if err != nil {
+		return err
+	}
+	h.cookieInUse = use
+	cookieNames.add(use)
 	return registerMetrics(ctx)
 }
 
@@ -106,13 +113,14 @@ func observer(logger *zap.Logger) func(session.Event) {
 	}
 }
 
-// cookieName tells apart sites that share an authorization server and a client:
-// what is kept for one cookie opens with no other.
-func (h *Handler) cookieName() string {
-	if h.Cookie == nil {
+// siteName tells apart sites that share an authorization server and a client:
+// what is kept for one cookie opens with no other. It is the name of the cookie,
+// and empty for the default name, written out or not.
+func siteName(c handler.Cookie) string {
+	if c.Name == c.DefaultName() {
 		return ""
 	}
-	return h.Cookie.Name
+	return c.Name
 }
 
 func (h *Handler) loadModules(ctx caddy.Context) error {
@@ -163,22 +171,18 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 	return nil
 }
 
-// checkTimes fills in the defaults.
+// checkTimes names the options, unlike session.NewKeeper.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
-		option   string
-		value    *caddy.Duration
-		standard time.Duration
+		option string
+		value  caddy.Duration
 	}{
-		{"idle_timeout", &h.IdleTimeout, defaultIdleTimeout},
-		{"max_lifetime", &h.MaxLifetime, defaultMaxLifetime},
-		{"refresh_timeout", &h.RefreshTimeout, defaultRefreshTimeout},
+		{"idle_timeout", h.IdleTimeout},
+		{"max_lifetime", h.MaxLifetime},
+		{"refresh_timeout", h.RefreshTimeout},
 	} {
-		if *t.value < 0 {
+		if t.value < 0 {
 			return fmt.Errorf("%s: must not be negative", t.option)
-		}
-		if *t.value == 0 {
-			*t.value = caddy.Duration(t.standard)
 		}
 	}
 	return nil
@@ -224,7 +228,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		SetUser:            setUser,
 		RelayContext:       relayContext,
 		KeepOutOfLog:       keepOutOfAccessLog,
-		OtherCookies:       cookieNames.all,
+		OtherCookies:       h.otherCookies,
 		Fail:               fail,
 		Meter:              meter{},
 	}
@@ -232,9 +236,6 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.Cookie = handler.Cookie{Name: h.Cookie.Name, Domain: h.Cookie.Domain, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned}
 	}
 	for _, req := range h.Require {
-		if req.Claim == "" || len(req.Values) == 0 {
-			e.fail(errors.New("require: give a claim and the values it may have"))
-		}
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
 	if h.match != nil {

@@ -121,8 +121,13 @@ func TestJSONIsCheckedToo(t *testing.T) {
 
 func validateJSON(t *testing.T, handler string) error {
 	t.Helper()
+	return validateRoutes(t, `{"handle":[`+handler+`]}`)
+}
+
+func validateRoutes(t *testing.T, routes string) error {
+	t.Helper()
 	c := new(caddy.Config)
-	err := caddy.StrictUnmarshalJSON([]byte(`{"logging":{"logs":{"default":{"writer":{"output":"capture"}}}},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[{"handle":[`+handler+`]}]}}}}}`), c)
+	err := caddy.StrictUnmarshalJSON([]byte(`{"logging":{"logs":{"default":{"writer":{"output":"capture"}}}},"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[`+routes+`]}}}}}`), c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -92,6 +93,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	if len(s.config.URLs) == 0 {
 		s.config.URLs = []string{"redis://127.0.0.1:6379"}
 	}
+	s.config.Prefix = cmp.Or(s.config.Prefix, redis.DefaultPrefix)
 	if s.Replicas < 0 {
 		e.fail(errors.New("store redis replicas: must not be negative"))
 	}
@@ -148,7 +150,9 @@ var idSalt = rand.Text()
 // name is the same for the same settings, and tells no secret: where a store is
 // named, so are its servers, and a hash stands for all else.
 func (s *RedisStore) name(e *expander) string {
-	settings, err := json.Marshal(s) //nolint:gosec // see idSalt
+	effective := *s
+	effective.URL, effective.Prefix = s.config.URLs, s.config.Prefix
+	settings, err := json.Marshal(effective) //nolint:gosec // see idSalt
 	if err != nil {
 		e.fail(err)
 	}

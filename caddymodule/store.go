@@ -61,14 +61,18 @@ func (s *BoltStore) Provision(caddy.Context) error {
 		s.path = dataFile("sessions.db")
 	}
 	var err error
-	if s.path, err = filepath.Abs(s.path); err != nil {
+	if s.path, err = realPath(s.path); err != nil {
 		return fmt.Errorf("store path: %w", err)
 	}
+	s.path = pathInUse(s.path)
 	return nil
 }
 
+// boltIDPrefix comes before the path in a StoreID.
+const boltIDPrefix = "bolt:"
+
 // StoreID implements StoreModule.
-func (s *BoltStore) StoreID() string { return "bolt:" + s.path }
+func (s *BoltStore) StoreID() string { return boltIDPrefix + s.path }
 
 // Shared implements StoreModule.
 func (*BoltStore) Shared() bool { return false }

@@ -31,7 +31,7 @@ func (h *Handler) isOptional(r *http.Request) bool {
 func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
 	var none session.Secret
 	switch s := owner.session; {
-	case h.Site.ID(none) != owner.handler.Site.ID(none):
+	case h.Keeper.Site.ID(none) != owner.handler.Keeper.Site.ID(none):
 		return h.fail(w, r, &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."})
 	case s == nil:
 		return h.relay(w, r, next)

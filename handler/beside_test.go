@@ -170,7 +170,7 @@ func TestSeveralInARow(t *testing.T) {
 		prefix := "/" + name[len(hostPrefix):]
 		g := newRigAt(t, as, plainOAuth, protecting(prefix+"/"), func(s *setup) {
 			s.handler.Cookie.Name, s.handler.PathPrefix = name, prefix+"/oauth2"
-			s.handler.OtherCookies = func() []string { return names }
+			s.handler.OtherCookies = func(*http.Request, string) []string { return names }
 		})
 		all += "; " + name + "=" + g.sessionOf(session.Identity{Subject: name}, session.Tokens{AccessToken: "AT_of_" + name, Expires: time.Now().Add(time.Hour)})
 		sites = append(sites, g)

@@ -39,14 +39,22 @@ const (
 	maxSessionCookies = 4
 )
 
+// DefaultName returns the name of a session's cookie for which none is given.
+func (c *Cookie) DefaultName() string { return c.prefix() + defaultCookieName }
+
+// prefix returns what the name has to begin with.
+func (c *Cookie) prefix() string {
+	if c.Domain != "" {
+		return securePrefix
+	}
+	return hostPrefix
+}
+
 // complete fills in the defaults and refuses what browsers would not keep.
 func (c *Cookie) complete() error {
-	prefix := hostPrefix
-	if c.Domain != "" {
-		prefix = securePrefix
-	}
+	prefix := c.prefix()
 	if c.Name == "" {
-		c.Name = prefix + defaultCookieName
+		c.Name = c.DefaultName()
 	}
 	if !strings.HasPrefix(c.Name, prefix) || !isToken(c.Name) {
 		return fmt.Errorf("cookie name %q: it must begin with %s and be made of letters, digits, - and _", c.Name, prefix)
@@ -142,7 +150,7 @@ func (h *Handler) readCookies(r *http.Request) cookies {
 // sortCookies does not look which session cookie counts.
 func (h *Handler) sortCookies(r *http.Request) (c cookies) {
 	for _, line := range r.Header["Cookie"] {
-		if rest := h.readCookieLine(line, &c); rest != "" {
+		if rest := h.readCookieLine(r, line, &c); rest != "" {
 			c.others = append(c.others, rest)
 		}
 	}
@@ -176,10 +184,10 @@ func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (pi
 	return picked, ok, nil
 }
 
-func (h *Handler) readCookieLine(line string, c *cookies) string {
+func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) string {
 	var neighbours []string
 	if h.OtherCookies != nil {
-		neighbours = h.OtherCookies()
+		neighbours = h.OtherCookies(r, "")
 	}
 	inLine := func(name string) bool { return strings.Contains(line, name) }
 	if !inLine(h.Cookie.Name) && !inLine(loginCookiePrefix) && !slices.ContainsFunc(neighbours, inLine) {

@@ -60,7 +60,7 @@ func (g *cookieGuard) clean(field string) {
 		return
 	}
 	for _, line := range g.header[field] {
-		if g.handler.isOwnCookie(line) {
+		if g.handler.isOwnCookie(g.request, line) {
 			g.remove(field)
 			return
 		}
@@ -69,7 +69,7 @@ func (g *cookieGuard) clean(field string) {
 
 func (g *cookieGuard) remove(field string) {
 	// A copy: the slice may be the app's, and the same for all answers.
-	kept := slices.DeleteFunc(slices.Clone(g.header[field]), g.handler.isOwnCookie)
+	kept := slices.DeleteFunc(slices.Clone(g.header[field]), func(line string) bool { return g.handler.isOwnCookie(g.request, line) })
 	if len(kept) == 0 {
 		delete(g.header, field)
 	} else {
@@ -87,12 +87,33 @@ const cookieBlanks = " \t\r\n\v\f\x00"
 // isOwnCookie reads the name in a Set-Cookie line as browsers do (RFC 6265bis,
 // section 5.6): up to the first =, without the white space around it. A cookie
 // without a name comes back as its bare value, so that counts as a name too.
-func (h *Handler) isOwnCookie(line string) bool {
-	pair, _, _ := strings.Cut(line, ";")
+func (h *Handler) isOwnCookie(r *http.Request, line string) bool {
+	pair, attributes, _ := strings.Cut(line, ";")
 	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieBlanks+"="), "=")
 	name = strings.TrimRight(name, cookieBlanks)
-	return name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) ||
-		h.OtherCookies != nil && slices.Contains(h.OtherCookies(), name)
+	if name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) {
+		return true
+	}
+	if h.OtherCookies == nil {
+		return false
+	}
+	if slices.Contains(h.OtherCookies(r, ""), name) {
+		return true
+	}
+	domain := cookieDomain(attributes)
+	return domain != "" && slices.Contains(h.OtherCookies(r, domain), name)
+}
+
+// cookieDomain returns the Domain of a Set-Cookie line: the last one counts (RFC
+// 6265bis, section 5.7).
+func cookieDomain(attributes string) (domain string) {
+	for attribute := range strings.SplitSeq(attributes, ";") {
+		name, value, _ := strings.Cut(attribute, "=")
+		if strings.EqualFold(strings.Trim(name, cookieBlanks), "domain") {
+			domain = strings.Trim(value, cookieBlanks)
+		}
+	}
+	return strings.TrimPrefix(domain, ".")
 }
 
 // WriteHeader implements http.ResponseWriter. Any number of informational

@@ -333,12 +333,12 @@ func FuzzOwnCookie(f *testing.F) {
 	for _, tt := range planted {
 		f.Add(tt.line)
 	}
-	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}, OtherCookies: func() []string { return []string{"__Host-other"} }}}
+	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}, OtherCookies: func(*http.Request, string) []string { return []string{"__Host-other"} }}}
 	f.Fuzz(func(t *testing.T, line string) {
 		sent := browserCookie(line)
 		var c cookies
-		h.readCookieLine(sent, &c)
-		if (c.present || len(c.logins) > 0) && !h.isOwnCookie(line) {
+		h.readCookieLine(nil, sent, &c)
+		if (c.present || len(c.logins) > 0) && !h.isOwnCookie(nil, line) {
 			t.Errorf("%q passes, and the browser sends %q", line, sent)
 		}
 	})

@@ -17,13 +17,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// Config is what a Handler works with. Client, Keeper, Site, Logger and Origin
-// are required.
+// Config is what a Handler works with. Client, Keeper, Logger and Origin are
+// required.
 type Config struct {
+	// Client is also that of the Keeper's Refresher.
 	Client *oauth.Client
+	// Keeper keeps the sessions. Its Site seals the login cookies, too.
 	Keeper *session.Keeper
-	// Site seals the login cookies. It is the Keeper's.
-	Site   *session.Site
 	Logger *zap.Logger
 
 	// Origin returns the scheme and host under which the browser sees the site,
@@ -52,10 +52,12 @@ type Config struct {
 	// another path. Such a request needs a session if an app may read its path as
 	// another one. Nil: it could.
 	MayProtect func(*http.Request) bool
-	// OtherCookies returns the names of the session cookies of all Handlers whose
-	// browsers may be the same; this one's may be among them. They reach no app,
-	// and no app sets them. It is called for every request. Nil: there are none.
-	OtherCookies func() []string
+	// OtherCookies returns the names of the session cookies of all Handlers to
+	// which a browser sends cookies of the request's host; this one's may be among
+	// them. They reach no app, and no app sets them. With a domain it returns those
+	// at all hosts that get a cookie of that domain, which the app sets. It is
+	// called for every request that has cookies. Nil: there are none.
+	OtherCookies func(r *http.Request, domain string) []string
 
 	// Optional reports whether a request may pass without a session, as nobody.
 	// Nil: none may.
@@ -141,8 +143,11 @@ type endpoint struct {
 	secret bool
 }
 
-// New returns a Handler. Its errors name the option in question.
+// New returns a Handler. Its errors name the option or the field in question.
 func New(c Config) (*Handler, error) {
+	if err := c.checkRequired(); err != nil {
+		return nil, err
+	}
 	if c.PathPrefix == "" {
 		c.PathPrefix = "/oauth2"
 	}
@@ -208,6 +213,36 @@ func New(c Config) (*Handler, error) {
 		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
 	}
 	return h, nil
+}
+
+// checkRequired refuses what would panic at a request.
+func (c *Config) checkRequired() error {
+	switch {
+	case c.Client == nil:
+		return errors.New("Client is missing")
+	case c.Keeper == nil:
+		return errors.New("Keeper is missing")
+	case c.Keeper.Site == nil:
+		return errors.New("Keeper was not made by session.NewKeeper")
+	case c.Logger == nil:
+		return errors.New("Logger is missing")
+	case c.Origin == nil:
+		return errors.New("Origin is missing")
+	}
+	if r, ok := c.Keeper.Refresher.(Refresher); ok && r.Client != c.Client {
+		return errors.New("Client is not the one of the Keeper's Refresher")
+	}
+	for _, l := range c.RefreshIfOlder {
+		if l.Match == nil || l.Age < 0 {
+			return errors.New("refresh_if_older: give each limit a Match and an Age that is not negative")
+		}
+	}
+	for _, r := range c.Require {
+		if r.Claim == "" || len(r.Values) == 0 {
+			return errors.New("require: give a claim and the values it may have")
+		}
+	}
+	return nil
 }
 
 // Next is what requests are relayed to: an http.Handler that also returns an

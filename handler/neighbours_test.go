@@ -10,7 +10,7 @@ import (
 
 // neighbours are other sites on the host. Their cookies are told with ours.
 func neighbours(s *setup) {
-	s.handler.OtherCookies = func() []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
+	s.handler.OtherCookies = func(*http.Request, string) []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
 }
 
 // TestNeighboursCookies: the app gets the cookie of no other site on the host,
@@ -66,5 +66,34 @@ func TestAppsSetNoNeighboursCookie(t *testing.T) {
 		if a := g.get("/", header...); !slices.Equal(a.header["Set-Cookie"], []string{"a=1", "__Host-aa=1"}) {
 			t.Errorf("the browser gets %q", a.header["Set-Cookie"])
 		}
+	}
+}
+
+// TestAppsSetNoCookieForADomainOfNeighbours: a cookie that an app sets for a
+// domain reaches sites on other hosts there.
+func TestAppsSetNoCookieForADomainOfNeighbours(t *testing.T) {
+	var asked []string
+	g := newRig(t, plainOAuth, optional, func(s *setup) {
+		s.handler.OtherCookies = func(_ *http.Request, domain string) []string {
+			if domain == "" {
+				return nil
+			}
+			asked = append(asked, domain)
+			return []string{"__Secure-n"}
+		}
+	})
+	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header()["Set-Cookie"] = []string{
+			"__Secure-n=1; Secure", "__Secure-n=2; Path=/; DOMAIN = .app.test; Secure", "__Secure-n=3; Domain=a.test; Domain=app.test",
+			"__Secure-o=4; Domain=app.test", "__Secure-n=5; Domain=",
+		}
+		return nil
+	}
+	a := g.get("/", script...)
+	if want := []string{"__Secure-n=1; Secure", "__Secure-o=4; Domain=app.test", "__Secure-n=5; Domain="}; !slices.Equal(a.header["Set-Cookie"], want) {
+		t.Errorf("the browser gets %q, want %q", a.header["Set-Cookie"], want)
+	}
+	if slices.ContainsFunc(asked, func(domain string) bool { return domain != "app.test" }) {
+		t.Errorf("asked for the domains %q", asked)
 	}
 }

@@ -197,7 +197,7 @@ func TestOrigins(t *testing.T) {
 		if err := CheckOrigin(origin); (err == nil) != ok {
 			t.Errorf("%q: %v", origin, err)
 		}
-		if _, err := New(Config{TrustedOrigins: []string{origin}}); (err == nil) != ok {
+		if _, err := New(wholeConfig(t, func(c *Config) { c.TrustedOrigins = []string{origin} })); (err == nil) != ok {
 			t.Errorf("trusted_origins %q: %v", origin, err)
 		}
 	}

@@ -247,7 +247,7 @@ func TestPathPrefix(t *testing.T) {
 	for prefix, ok := range map[string]bool{
 		"": true, "/auth": true, "/a/b": true, "/": false, "auth": false, "/auth/": false, "/a b": false, `/a"`: false, "/é": false,
 	} {
-		if _, err := New(Config{PathPrefix: prefix}); (err == nil) != ok {
+		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); (err == nil) != ok {
 			t.Errorf("path_prefix %q: %v", prefix, err)
 		}
 	}
@@ -261,7 +261,7 @@ func TestPathPrefix(t *testing.T) {
 // loop, so it is refused at once.
 func TestPathPrefixThatBrowsersNeverAskFor(t *testing.T) {
 	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
-		if _, err := New(Config{PathPrefix: prefix}); err == nil {
+		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); err == nil {
 			t.Errorf("path_prefix %q is accepted", prefix)
 		}
 	}

@@ -158,8 +158,10 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 		t.Fatal(err)
 	}
 	s.session.Refresher = Refresher{Client: client, UserInfo: s.handler.UserInfo}
-	g.keeper = session.NewKeeper(s.session)
-	s.handler.Client, s.handler.Keeper, s.handler.Site = client, g.keeper, s.session.Site
+	if g.keeper, err = session.NewKeeper(s.session); err != nil {
+		t.Fatal(err)
+	}
+	s.handler.Client, s.handler.Keeper = client, g.keeper
 	if s.handler.Origin == nil {
 		s.handler.Origin = func(*http.Request) (string, error) { return s.origin, nil }
 	}

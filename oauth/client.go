@@ -76,7 +76,7 @@ func New(cfg Config) (*Client, error) {
 		clientID:        cfg.ClientID,
 		clientSecret:    cfg.ClientSecret,
 		authMethod:      cfg.AuthMethod,
-		scopes:          slices.Clone(cfg.Scopes),
+		scopes:          cfg.RequestedScopes(),
 		audience:        cfg.Audience,
 		resources:       slices.Clone(cfg.Resources),
 		authorizeParams: slices.Clone(cfg.AuthorizeParams),
@@ -89,9 +89,6 @@ func New(cfg Config) (*Client, error) {
 
 		http:         newHTTPClient(cfg.RootCAs),
 		metadataURLs: metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
-	}
-	if cfg.Scopes == nil && cfg.Issuer != "" {
-		c.scopes = []string{openIDScope}
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout

@@ -96,6 +96,15 @@ var (
 	}
 )
 
+// RequestedScopes returns the scopes asked for at login: Scopes, or their
+// default.
+func (cfg Config) RequestedScopes() []string {
+	if cfg.Scopes == nil && cfg.Issuer != "" {
+		return []string{openIDScope}
+	}
+	return slices.Clone(cfg.Scopes)
+}
+
 // check refuses what cannot work or is not safe.
 func (cfg Config) check() error {
 	if cfg.ClientID == "" {

@@ -12,15 +12,13 @@ import (
 // logins opens sessions at the server that the rig's keeper shares.
 func (r *rig) logins(n int) []Secret {
 	r.config.Server = "https://as.example.com"
-	r.keeper = r.mustReconfigure()
+	r.reconfigure(func(*Config) {})
 	secrets := make([]Secret, n)
 	for i := range secrets {
 		secrets[i], _ = r.login()
 	}
 	return secrets
 }
-
-func (r *rig) mustReconfigure() *Keeper { return r.reconfigure(func(*Config) {}) }
 
 // TestOneProbeWhileTheServerIsDown: of many sessions whose tokens have expired,
 // one at a time asks the server, and none is lost. When it is back, all work.
@@ -161,7 +159,7 @@ func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 		well := newAuthServer(t.Errorf)
 		c := r.config
 		c.Server, c.Refresher = "https://other.example.com", well.client(r.process)
-		neighbour := newKeeperOf(t, c)
+		neighbour := mustKeeper(c)
 		f, who, tokens := well.login()
 		secret, _, err := neighbour.Create(t.Context(), who, tokens)
 		if err != nil {
@@ -177,11 +175,6 @@ func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 			t.Errorf("the neighbour's session: %v", err)
 		}
 	})
-}
-
-func newKeeperOf(t *testing.T, c Config) *Keeper {
-	t.Helper()
-	return NewKeeper(c)
 }
 
 // TestRefreshesAtOnceAreBounded, and those beyond wait for their turn without the

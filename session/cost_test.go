@@ -17,8 +17,8 @@ func hotPath(tb testing.TB) []step {
 	site := NewSite(ring, "https://login.example.com", "app", "")
 	vault := NewVault(newFakeStore())
 	tb.Cleanup(func() { _ = vault.Close(context.Background()) })
-	k := NewKeeper(Config{
-		Vault: vault, Site: site, IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour,
+	k := mustKeeper(Config{
+		Vault: vault, Site: site, Refresher: noServer{}, IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour,
 		RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 5 * time.Minute,
 	})
 	now := time.Now()

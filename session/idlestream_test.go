@@ -211,7 +211,7 @@ func TestUseElsewhereKeepsStreams(t *testing.T) {
 			for i := range r.keepers {
 				c := r.keepers[i].Config
 				c.IdleTimeout = shortIdle
-				r.keepers[i] = NewKeeper(c)
+				r.keepers[i] = mustKeeper(c)
 			}
 			r.users[0].mu.Lock()
 			r.users[0].deaf = deaf

@@ -127,7 +127,7 @@ func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
 		for i, k := range r.keepers {
 			c := k.Config
 			c.IdleTimeout = 10 * time.Minute
-			r.keepers[i] = NewKeeper(c)
+			r.keepers[i] = mustKeeper(c)
 		}
 		r.keeper = r.keepers[0]
 		secret, f := r.unwrittenAt0()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,16 @@ import (
 	"time"
 )
 
-// Config is what a Keeper works with. All durations must be positive.
+// Defaults of the durations in a Config.
+const (
+	DefaultIdleTimeout    = 8 * time.Hour
+	DefaultMaxLifetime    = 24 * time.Hour
+	DefaultRefreshTimeout = 10 * time.Second
+	DefaultTokenLifetime  = 5 * time.Minute
+)
+
+// Config is what a Keeper works with. Vault, Site and Refresher are required.
+// Durations must not be negative; zero stands for the default.
 type Config struct {
 	Vault     *Vault
 	Site      *Site
@@ -19,14 +29,17 @@ type Config struct {
 	Server string
 	// IdleTimeout ends a session that long after its last use. Uses are written
 	// down at most every five minutes (or 5 % of the time-out, if that is less),
-	// so that it may end that much later, and never earlier.
+	// so that it may end that much later, and never earlier. Default:
+	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
-	// MaxLifetime ends a session that long after the login.
+	// MaxLifetime ends a session that long after the login. Default:
+	// DefaultMaxLifetime.
 	MaxLifetime time.Duration
 	// RefreshTimeout bounds how long a request with an expired token waits.
+	// Default: DefaultRefreshTimeout.
 	RefreshTimeout time.Duration
 	// DefaultTokenLifetime is assumed where the server does not say how long an
-	// access token lives.
+	// access token lives. Default: the constant of the same name.
 	DefaultTokenLifetime time.Duration
 	// Observe, if not nil, is told what happens outside of requests. It must
 	// not block.
@@ -46,15 +59,42 @@ type Keeper struct {
 // touchMax bounds how long a use may stay unwritten.
 const touchMax = 5 * time.Minute
 
-// NewKeeper returns a keeper.
-func NewKeeper(c Config) *Keeper {
+// NewKeeper returns a keeper. Its errors name the field of the Config.
+func NewKeeper(c Config) (*Keeper, error) {
+	switch {
+	case c.Vault == nil:
+		return nil, errors.New("Vault is missing")
+	case c.Vault.store == nil:
+		return nil, errors.New("Vault has no store")
+	case c.Site == nil:
+		return nil, errors.New("Site is missing")
+	case !c.Site.hasKeys():
+		return nil, errors.New("Site has no keys")
+	case c.Refresher == nil:
+		return nil, errors.New("Refresher is missing")
+	}
+	for _, d := range []struct {
+		field    string
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{"IdleTimeout", &c.IdleTimeout, DefaultIdleTimeout},
+		{"MaxLifetime", &c.MaxLifetime, DefaultMaxLifetime},
+		{"RefreshTimeout", &c.RefreshTimeout, DefaultRefreshTimeout},
+		{"DefaultTokenLifetime", &c.DefaultTokenLifetime, DefaultTokenLifetime},
+	} {
+		if *d.value < 0 {
+			return nil, fmt.Errorf("%s must not be negative", d.field)
+		}
+		*d.value = cmp.Or(*d.value, d.standard)
+	}
 	if c.Observe == nil {
 		c.Observe = func(Event) {}
 	}
 	return &Keeper{
 		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server),
 		touchEvery: min(touchMax, c.IdleTimeout/20),
-	}
+	}, nil
 }
 
 // Session is what a request may know of its session.

@@ -438,7 +438,7 @@ func TestUseNearTheIdleEnd(t *testing.T) {
 		for i, k := range r.keepers {
 			c := k.Config
 			c.IdleTimeout = time.Minute
-			r.keepers[i] = NewKeeper(c)
+			r.keepers[i] = mustKeeper(c)
 		}
 		r.server.set(func() { r.server.latency, r.server.lifetime = 20*time.Second, 50*time.Second })
 		secret, _ := r.login()

@@ -79,6 +79,9 @@ func (k *siteKeys) compare() {
 // where no key suits all others: a forged announcement can hold a new key up and
 // cannot bring it forward.
 func (k *siteKeys) choose() *rootKey {
+	if len(k.ring.list) == 0 {
+		return nil
+	}
 	first := &k.ring.list[0]
 	switch {
 	case !k.shared, len(k.ring.list) == 1:
@@ -136,9 +139,14 @@ const agreementWait = 2 * time.Second
 // what another instance cannot open.
 var errNotAgreed = errors.New("the store has not answered yet which of the keys all instances have")
 
+var errNoKeys = errors.New("the site has no keys")
+
 // sealing returns the key to seal with.
 func (s *Site) sealing() (*rootKey, error) {
 	k := s.keys.Load()
+	if len(k.ring.list) == 0 {
+		return nil, errNoKeys
+	}
 	if k.seals == nil {
 		select {
 		case <-k.asked:

@@ -102,7 +102,7 @@ func TestServerLogsOutOfOneSite(t *testing.T) {
 		}
 		config := r.config
 		config.Site = NewSite(ring, "https://as.example.com", "client", "other cookie")
-		other := NewKeeper(config)
+		other := mustKeeper(config)
 		there := r.member(other, "alice", "1")
 		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
 		r.gone(here)

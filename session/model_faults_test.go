@@ -23,7 +23,7 @@ func (m *model) start() {
 			}
 		},
 	}
-	m.keepers = []*Keeper{NewKeeper(m.config)}
+	m.keepers = []*Keeper{mustKeeper(m.config)}
 }
 
 // mortalStore is the store as a process sees it that can be killed.
@@ -66,7 +66,7 @@ func (s mortalStore) Delete(ctx context.Context, id ID) error {
 }
 
 func (m *model) reload(*rapid.T) {
-	m.keepers = append(m.keepers[max(0, len(m.keepers)-1):], NewKeeper(m.config))
+	m.keepers = append(m.keepers[max(0, len(m.keepers)-1):], mustKeeper(m.config))
 }
 
 // crash kills the process. What only it knew is lost, and what it could not

@@ -94,7 +94,7 @@ func newInstancesModel(t *rapid.T) *instancesModel {
 func (m *instancesModel) startOne(i int) {
 	user, p := m.state.user(), &process{}
 	m.users[i], m.processes[i] = user, p
-	m.each[i] = NewKeeper(Config{
+	m.each[i] = mustKeeper(Config{
 		Vault: NewVault(user), Site: m.site, Refresher: m.server.client(p),
 		IdleTimeout: modelIdle, MaxLifetime: modelMax, RefreshTimeout: modelTimeout,
 		DefaultTokenLifetime: 5 * time.Minute,

@@ -19,14 +19,27 @@ type Site struct {
 }
 
 // NewSite binds a site to its authorization server, the client there and a
-// name that tells apart what shares both (the cookie's name).
+// name that tells apart what shares both (the cookie's name). Without keys it
+// neither seals nor opens, and NewKeeper refuses it.
 func NewSite(keys *KeyRing, issuer, clientID, name string) *Site {
 	s := &Site{
 		id:      digest("oauth_session site v1", []byte(issuer), []byte(clientID), []byte(name)),
 		rekeyed: make(chan struct{}, 1),
 	}
-	s.keys.Store(&siteKeys{ring: keys, seals: &keys.list[0]})
+	if keys == nil {
+		keys = new(KeyRing)
+	}
+	first := &siteKeys{ring: keys}
+	if len(keys.list) > 0 {
+		first.seals = &keys.list[0]
+	}
+	s.keys.Store(first)
 	return s
+}
+
+func (s *Site) hasKeys() bool {
+	keys := s.keys.Load()
+	return keys != nil && len(keys.ring.list) > 0
 }
 
 // ID returns where the session of a secret is kept. It does not depend on the

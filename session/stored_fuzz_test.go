@@ -105,7 +105,7 @@ func FuzzStoredSession(f *testing.F) {
 		store := newFakeStore()
 		store.put(id, Item{Version: 1, Expires: time.Now().Add(time.Hour), Value: value})
 		vault := NewVault(store)
-		keeper := NewKeeper(Config{
+		keeper := mustKeeper(Config{
 			Vault: vault, Site: site, Refresher: noServer{},
 			IdleTimeout: time.Hour, MaxLifetime: 2 * time.Hour, RefreshTimeout: time.Second, DefaultTokenLifetime: time.Minute,
 			Observe: func(Event) {},

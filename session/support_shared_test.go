@@ -354,7 +354,7 @@ func (r *instances) add() *Keeper {
 	c := r.config
 	c.Vault = NewVault(user)
 	c.Refresher = r.server.client(p)
-	k := NewKeeper(c)
+	k := mustKeeper(c)
 	r.users, r.keepers, r.processes = append(r.users, user), append(r.keepers, k), append(r.processes, p)
 	r.t.Cleanup(func() {
 		if p.dead.Load() {

@@ -53,7 +53,7 @@ func newRig(t *testing.T) *rig {
 		DefaultTokenLifetime: 5 * time.Minute,
 		Observe:              r.events.add,
 	}
-	r.keeper = NewKeeper(r.config)
+	r.keeper = mustKeeper(r.config)
 	t.Cleanup(func() {
 		r.store.healthy()
 		if err := r.vault.Close(context.Background()); err != nil {
@@ -67,7 +67,7 @@ func newRig(t *testing.T) *rig {
 // reconfigure replaces the keeper, as a reload does: the vault stays.
 func (r *rig) reconfigure(change func(c *Config)) *Keeper {
 	change(&r.config)
-	r.keeper = NewKeeper(r.config)
+	r.keeper = mustKeeper(r.config)
 	return r.keeper
 }
 
@@ -81,7 +81,7 @@ func (r *rig) secondInstance() *Keeper {
 			r.t.Errorf("closing the second vault: %v", err)
 		}
 	})
-	return NewKeeper(c)
+	return mustKeeper(c)
 }
 
 func (r *rig) login() (Secret, *family) {
@@ -273,4 +273,13 @@ func testSecret(n byte) (s Secret) {
 		s[i] = byte(i)*11 + n*17
 	}
 	return s
+}
+
+// mustKeeper makes a keeper of a configuration that is in order.
+func mustKeeper(c Config) *Keeper {
+	k, err := NewKeeper(c)
+	if err != nil {
+		panic(err)
+	}
+	return k
 }

@@ -35,8 +35,8 @@ type Vault struct {
 	cancel, finish context.CancelFunc
 }
 
-// NewVault returns a vault on a store. The caller closes the store after the
-// vault.
+// NewVault returns a vault on a store, which must not be nil: NewKeeper refuses a
+// vault without one. The caller closes the store after the vault.
 func NewVault(store Store) *Vault {
 	v := &Vault{store: store, flights: map[ID]*flight{}, breakers: map[string]*breaker{}, holds: map[ID]*hold{}, checks: newChecks()}
 	v.stop, v.cancel = context.WithCancel(context.Background())

@@ -86,10 +86,13 @@ func newSubject(o opened) *subject {
 		panic(err) // one key makes a ring
 	}
 	vault := session.NewVault(o.store)
-	return &subject{opened: o, samples: map[string][]float64{}, keeper: session.NewKeeper(session.Config{
+	keeper, err := session.NewKeeper(session.Config{
 		Vault: vault, Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: atOnce{},
-		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 5 * time.Minute,
-	})}
+	})
+	if err != nil {
+		panic(err) // nothing is missing
+	}
+	return &subject{opened: o, samples: map[string][]float64{}, keeper: keeper}
 }
 
 // atOnce is an authorization server that takes no time.

@@ -177,10 +177,13 @@ func (w *worker) open() error {
 	}
 	w.vault = session.NewVault(w.store)
 	w.site = session.NewSite(ring, "https://login.example.com", "app", "")
-	w.keeper = session.NewKeeper(session.Config{
+	w.keeper, err = session.NewKeeper(session.Config{
 		Vault: w.vault, Site: w.site, Refresher: w.server, Observe: w.observe,
 		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 10 * time.Minute,
 	})
+	if err != nil {
+		return err
+	}
 	if w.secrets.n() == 0 {
 		return nil
 	}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -115,15 +114,6 @@ func (s *server) kill() {
 		_ = s.cmd.Process.Kill()
 		<-s.exited
 	}
-}
-
-// freeze stops the server in its tracks until the returned function is called.
-func (s *server) freeze() (thaw func()) {
-	s.tb.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		s.tb.Fatal(err)
-	}
-	return func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
 }
 
 func (s *server) addr() string   { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }

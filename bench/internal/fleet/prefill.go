@@ -38,10 +38,12 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject, n int) ([]string, error
 		return nil, fmt.Errorf("filling the store: %w", err)
 	}
 	vault := session.NewVault(store)
-	keeper := session.NewKeeper(session.Config{
-		Vault: vault, Site: session.NewSite(ring, f.issuer.URL, clientID, ""),
-		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: tokenLife,
+	keeper, err := session.NewKeeper(session.Config{
+		Vault: vault, Site: session.NewSite(ring, f.issuer.URL, clientID, ""), Refresher: noRefresh{}, DefaultTokenLifetime: tokenLife,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("filling the store: %w", err)
+	}
 	cookies := make([]string, n)
 	err = each(n, func(i int) error {
 		secret, err := create(ctx, keeper, i, f.prefix+text(tokenSize-len(f.prefix)))
@@ -55,6 +57,9 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject, n int) ([]string, error
 	f.StoreBytes[s.Name] = full - empty
 	return cookies, errors.Join(err, vault.Close(ctx))
 }
+
+// noRefresh is for a keeper that creates sessions and nothing else.
+type noRefresh struct{ session.Refresher }
 
 func create(ctx context.Context, keeper *session.Keeper, i int, token string) (session.Secret, error) {
 	now := time.Now()

@@ -1,0 +1,77 @@
+package caddymodule
+
+import (
+	"slices"
+	"testing"
+)
+
+// Patterns meet if there is a host that fits both, whichever comes first.
+func TestPatternsThatMeet(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		want bool
+	}{
+		{"a.test", "a.test", true}, {"a.test", "b.test", false}, {"a.test", "x.a.test", false},
+		{"", "a.test", true}, {"", "*.test", true}, {"", ".test", true}, {"", "", true},
+		{"*.test", "a.test", true}, {"*.test", "test", false}, {"*.test", "x.a.test", false}, {"*.a.test", "b.*.test", true},
+		{"*.a.test", "*.b.test", false}, {"a.*", "*.test", true}, {"*", "localhost", true}, {"*", "a.test", false},
+		{".a.test", "a.test", true}, {".a.test", "x.y.a.test", true}, {".a.test", "test", false}, {".a.test", "ba.test", false},
+		{".a.test", "*.test", true}, {".a.test", "*.*.test", true}, {".a.test", "*.b.test", false},
+		{".a.test", ".x.a.test", true}, {".a.test", ".test", true}, {".a.test", ".b.test", false},
+		{"::1", "::1", true}, {"127.0.0.1", "127.0.0.2", false},
+	} {
+		if patternsMeet(tc.a, tc.b) != tc.want || patternsMeet(tc.b, tc.a) != tc.want {
+			t.Errorf("%q and %q meet: want %v", tc.a, tc.b, tc.want)
+		}
+	}
+}
+
+func TestNormalHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"A.Test": "a.test", "a.test:8443": "a.test", "a.test.": "a.test", "A.test.:80": "a.test", "[::1]:80": "::1", "[::1]": "::1", "::1": "::1", "": "",
+	} {
+		if got := normalHost(in); got != want {
+			t.Errorf("host of %q is %q, want %q", in, got, want)
+		}
+	}
+}
+
+// The names at a host are those of its own pattern and of all wider ones. An app
+// that sets a cookie for a domain reaches all hosts below.
+func TestNamesAtAHost(t *testing.T) {
+	var n nameRegistry
+	for _, use := range []cookieUse{
+		{"exact", hosts{"a.test", "b.test"}}, {"wild", hosts{"*.test"}}, {"domain", hosts{"x.one.test", ".one.test"}}, {"any", anyHost},
+	} {
+		n.add(use)
+	}
+	for _, tc := range []struct {
+		host, domain string
+		want         []string
+	}{
+		{host: "a.test", want: []string{"any", "exact", "wild"}},
+		{host: "c.test", want: []string{"any", "wild"}},
+		{host: "x.one.test", want: []string{"any", "domain"}},
+		{host: "y.x.one.test", want: []string{"any", "domain"}},
+		{host: "one.test", want: []string{"any", "domain", "wild"}},
+		{host: "two.example", want: []string{"any"}},
+		{domain: "one.test", want: []string{"any", "domain", "wild"}},
+		{domain: "test", want: []string{"any", "domain", "exact", "wild"}},
+		{domain: ".Two.Example", want: []string{"any"}},
+	} {
+		got := n.current().at(tc.host)
+		if tc.domain != "" {
+			got = n.current().below(tc.domain)
+		}
+		if got = slices.Sorted(slices.Values(got)); !slices.Equal(got, tc.want) {
+			t.Errorf("names at %q%s are %q, want %q", tc.host, tc.domain, got, tc.want)
+		}
+	}
+	if allocs := testing.AllocsPerRun(100, func() { n.current().at("a.test") }); allocs > 0 {
+		t.Errorf("%v allocations a request", allocs)
+	}
+	n.remove(cookieUse{"any", anyHost})
+	if got := n.current().at("two.example"); got != nil {
+		t.Errorf("names are %q when none is in use", got)
+	}
+}

@@ -1,0 +1,98 @@
+package caddymodule
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+)
+
+// sharing is what decides whether two handlers use one session, and what that
+// session's tokens were asked for.
+type sharing struct {
+	store, authority, client, site string
+	cookie                         cookieUse
+	hosts                          hosts
+	asked                          map[string]string // by option
+}
+
+// share refuses a handler that would use sessions of another one although it asks
+// for other tokens: an app would get a token that is meant for another.
+func (a *App) share(s sharing) error {
+	for _, other := range a.shared {
+		if !s.sameSession(other) {
+			continue
+		}
+		if option := s.differs(other); option != "" {
+			return fmt.Errorf("%s: another oauth_session directive for the same host, client and cookie asks for something else, "+
+				"and both would use one session: its token would reach an app that it was not asked for. "+
+				"Give both the same, or one of them a cookie and endpoints of its own: cookie { name … } and path_prefix", option)
+		}
+	}
+	a.shared = append(a.shared, s)
+	return nil
+}
+
+// sameSession reports whether a session of one may be found by the other.
+func (s sharing) sameSession(other sharing) bool {
+	return s.store == other.store && s.authority == other.authority && s.client == other.client && s.site == other.site &&
+		s.cookie.name == other.cookie.name && (s.hosts.meet(other.cookie.hosts) || s.cookie.hosts.meet(other.hosts))
+}
+
+// differs returns the first option that differs, or "".
+func (s sharing) differs(other sharing) string {
+	var options []string
+	for option, value := range s.asked {
+		if other.asked[option] != value {
+			options = append(options, option)
+		}
+	}
+	for option := range other.asked {
+		if _, ok := s.asked[option]; !ok {
+			options = append(options, option)
+		}
+	}
+	if options == nil {
+		return ""
+	}
+	return slices.Min(options)
+}
+
+// loginParams shape the sign-in page, and not the tokens (OpenID Connect Core,
+// section 3.1.2.1). Every other parameter may choose a token.
+var loginParams = []string{
+	"prompt", "display", "max_age", "ui_locales", "claims_locales", "id_token_hint", "login_hint", "acr_values",
+}
+
+// askedFor returns what a client asks tokens for. Order and repetition of scopes
+// and resources mean nothing.
+func askedFor(c oauth.Config) map[string]string {
+	asked := map[string]string{
+		"audience": c.Audience,
+		"scope":    asSet(c.RequestedScopes()),
+		"resource": asSet(c.Resources),
+	}
+	for option, params := range map[string][]oauth.Param{
+		"authorize_param": c.AuthorizeParams, "token_param": c.TokenParams, "refresh_param": c.RefreshParams,
+	} {
+		byName := map[string][]string{}
+		for _, p := range params {
+			if !slices.Contains(loginParams, p.Name) {
+				byName[p.Name] = append(byName[p.Name], p.Value)
+			}
+		}
+		for name, values := range byName {
+			if name == "scope" {
+				values = strings.Fields(strings.Join(values, " "))
+			}
+			asked[option+" "+name] = asSet(values)
+		}
+	}
+	return asked
+}
+
+func asSet(values []string) string {
+	values = slices.Sorted(slices.Values(values))
+	return fmt.Sprintf("%q", slices.Compact(values))
+}

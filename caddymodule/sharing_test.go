@@ -1,0 +1,141 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// twoDirectives is a Caddyfile with two sites, or one if the second address is
+// empty. Both directives have a matcher of their own.
+func twoDirectives(a, b, optionsA, optionsB string) string {
+	directive := func(path, options string) string {
+		return "oauth_session " + path + " {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nstore memory\n" + options + "\n}\n"
+	}
+	if b == "" {
+		return a + " {\n" + directive("/a/*", optionsA) + directive("/b/*", optionsB) + "reverse_proxy {$APP}\n}\n"
+	}
+	return a + " {\n" + directive("/a/*", optionsA) + "reverse_proxy {$APP}\n}\n" + b + " {\n" + directive("/b/*", optionsB) + "reverse_proxy {$APP}\n}\n"
+}
+
+// A token goes only where it was asked for: directives that share a session have
+// to ask for the same one.
+func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
+	w := newWorld(t)
+	const one, other = "http://one.localhost:{$PORT}", "http://two.localhost:{$PORT}"
+	for _, tc := range []struct {
+		name, a, b, optionsA, optionsB string
+		want                           string // the option, or "" if all is well
+	}{
+		{"audience", one, "", "audience A", "audience B", "audience"},
+		{"one audience", one, "", "audience A", "", "audience"},
+		{"one audience, second", one, "", "", "audience B", "audience"},
+		{"resource", one, "", "resource https://a.test", "resource https://b.test", "resource"},
+		{"one more resource", one, "", "resource https://a.test", "resource https://a.test https://b.test", "resource"},
+		{"scope", one, "", "scope openid a", "scope openid b", "scope"},
+		{"more scopes", one, "", "scope openid", "scope openid admin", "scope"},
+		{"scope beside the default", one, "", "", "scope openid admin", "scope"},
+		{"token_param", one, "", "token_param audience A", "token_param audience B", "token_param audience"},
+		{"refresh_param", one, "", "refresh_param scope a", "", "refresh_param scope"},
+		{"authorize_param", one, "", "authorize_param authorization_details x", "", "authorize_param authorization_details"},
+		{"cookie name written out", one, "", "audience A", "audience B\ncookie {\nname __Host-oauth_session\n}", "audience"},
+		{"other path_prefix", one, "", "audience A", "audience B\npath_prefix /b/oauth2", "audience"},
+		{"other require", one, "", "audience A", "audience B\nrequire groups admin", "audience"},
+		{"same host, other port", one, "http://one.localhost:9", "audience A", "audience B", "audience"},
+		{"same host, other case", one, "http://ONE.localhost:9", "audience A", "audience B", "audience"},
+		{"wildcard", one, "http://*.localhost:{$PORT}", "audience A", "audience B", "audience"},
+		{"catch-all", one, "http://:9", "audience A", "audience B", "audience"},
+		{"a host both have", "http://x.localhost:{$PORT}, " + one, other + ", http://x.localhost:9", "audience A", "audience B", "audience"},
+		{"cookie of a domain", "http://a.one.localhost:{$PORT}", "http://b.one.localhost:{$PORT}", "audience A\ncookie {\ndomain one.localhost\n}", "audience B\ncookie {\ndomain one.localhost\n}", "audience"},
+		{"same base_url", one, other, "audience A\nbase_url https://app.test", "audience B\nbase_url https://app.test", "audience"},
+
+		{"the same", one, "", "audience A\nscope openid a", "audience A\nscope openid a\nrequire groups admin", ""},
+		{"order and repetition", one, "", "scope a openid b", "scope openid b a b", ""},
+		{"default scope written out", one, "", "", "scope openid", ""},
+		{"order of resources", one, "", "resource https://a.test https://b.test", "resource https://b.test https://a.test", ""},
+		{"the sign-in page", one, "", "authorize_param prompt login", "authorize_param acr_values mfa", ""},
+		{"other host", one, other, "audience A", "audience B", ""},
+		{"other hosts below", "http://*.one.localhost:{$PORT}", "http://*.two.localhost:{$PORT}", "audience A", "audience B", ""},
+		{"beside a wildcard", one, "http://*.one.localhost:{$PORT}", "audience A", "audience B", ""},
+		{"other cookie", one, "", "audience A", "audience B\npath_prefix /b/oauth2\ncookie {\nname __Host-b\n}", ""},
+		{"other client", one, "", "audience A", "audience B\nclient_id b\npath_prefix /b/oauth2\ncookie {\nname __Host-b\n}", ""},
+		{"domains that do not meet", "http://a.one.localhost:{$PORT}", "http://b.two.localhost:{$PORT}", "audience A\ncookie {\ndomain one.localhost\n}", "audience B\ncookie {\ndomain two.localhost\n}", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			text := twoDirectives(tc.a, tc.b, tc.optionsA, tc.optionsB)
+			if i := strings.Index(tc.optionsB, "client_id b"); i >= 0 {
+				text = strings.Replace(text, "client_id app\nclient_secret {env.SECRET}\nstore memory\naudience B\nclient_id b", "client_id b\nclient_secret {env.SECRET}\nstore memory\naudience B", 1)
+			}
+			err := w.validate(text)
+			switch {
+			case tc.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tc.want != "" && err == nil:
+				t.Error("accepted")
+			case tc.want != "":
+				_, told, _ := strings.Cut(err.Error(), "provision http.handlers.oauth_session: ")
+				if !strings.HasPrefix(told, tc.want+":") || !strings.Contains(told, "cookie { name") {
+					t.Errorf("error is %q, want one that begins with %s and tells the way out", told, tc.want)
+				}
+			}
+			if n := poolSize(); n != 0 {
+				t.Errorf("%d things are left in the pool", n)
+			}
+		})
+	}
+}
+
+// Hosts are those of all matchers around a handler, in the Caddyfile and in JSON.
+func TestHostsOfNestedRoutes(t *testing.T) {
+	w := newWorld(t)
+	inner := func(name, host, audience string) string {
+		return "@" + name + " host " + host + "\nhandle @" + name + " {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nstore memory\naudience " + audience + "\n}\nreverse_proxy {$APP}\n}\n"
+	}
+	sites := func(a, b string) string {
+		return "http://*.localhost:{$PORT} {\n" + inner("a", a, "A") + inner("b", b, "B") + "}\n"
+	}
+	if err := w.validate(sites("a.localhost", "b.localhost")); err != nil {
+		t.Errorf("other hosts: %v", err)
+	}
+	for _, host := range []string{"a.localhost", "*.localhost", "{http.request.header.X-Host}"} {
+		if err := w.validate(sites("a.localhost", host)); err == nil || !strings.Contains(err.Error(), "audience") {
+			t.Errorf("a.localhost beside %s: error %v, want one for audience", host, err)
+		}
+	}
+	route := func(match, audience string) string {
+		return `{` + match + `"handle":[{"handler":"subroute","routes":[{"handle":[{"handler":"oauth_session","issuer":"https://login.example.com","client_id":"app","store":{"store":"memory"},"audience":"` + audience + `"}]}]}]}`
+	}
+	for name, tc := range map[string]struct {
+		routes string
+		ok     bool
+	}{
+		"two hosts":          {route(`"match":[{"host":["a.test"]}],`, "A") + "," + route(`"match":[{"host":["b.test"]}],`, "B"), true},
+		"one without":        {route(`"match":[{"host":["a.test"]}],`, "A") + "," + route(``, "B"), false},
+		"sets with a host":   {route(`"match":[{"host":["a.test"]},{"host":["c.test"]}],`, "A") + "," + route(`"match":[{"host":["b.test"]}],`, "B"), true},
+		"a set without":      {route(`"match":[{"host":["a.test"]},{"path":["/x"]}],`, "A") + "," + route(`"match":[{"host":["b.test"]}],`, "B"), false},
+		"a negated host":     {route(`"match":[{"host":["a.test"]}],`, "A") + "," + route(`"match":[{"not":[{"host":["a.test"]}]}],`, "B"), false},
+		"an international":   {route(`"match":[{"host":["bücher.test"]}],`, "A") + "," + route(`"match":[{"host":["xn--bcher-kva.test"]}],`, "B"), false},
+		"an app's own route": {route(`"match":[{"host":["a.test"]}],`, "A") + `,{"match":[{"host":["a.test"]}],"handle":[{"handler":"headers"},` + route(``, "B")[len(`{"handle":[`):], false},
+	} {
+		err := validateRoutes(t, tc.routes)
+		if tc.ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "audience") {
+			t.Errorf("%s: error %v, want none is %v", name, err, tc.ok)
+		}
+	}
+}
+
+// An area for admins, with a directive of its own for the same client, shares the
+// session.
+func TestAnAreaForAdminsSharesTheSession(t *testing.T) {
+	w := newWorld(t)
+	w.load("http://localhost:{$PORT} {\n@admin path /admin/*\n@rest not path /admin/*\noauth_session @admin {\n" + loginOptions +
+		"\nrequire sub nobody\n}\noauth_session @rest {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	if a := b.open("/"); a.status != http.StatusOK {
+		t.Errorf("status %d, want 200", a.status)
+	}
+	if a := b.open("/admin/x"); a.status != http.StatusForbidden {
+		t.Errorf("status %d of the area for admins, want 403", a.status)
+	}
+}

@@ -1,0 +1,89 @@
+package handler
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/memory"
+)
+
+// A handler that would panic at a request is refused with what is missing.
+func TestNewRefusesWhatCannotWork(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	other, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	withClient := func(client *oauth.Client) *session.Keeper {
+		c := g.keeper.Config
+		c.Refresher = Refresher{Client: client}
+		k, err := session.NewKeeper(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	for name, tc := range map[string]struct {
+		damage func(*Config)
+		want   string
+	}{
+		"nothing":                    {func(c *Config) { *c = Config{} }, "Client"},
+		"no client":                  {func(c *Config) { c.Client = nil }, "Client"},
+		"another client":             {func(c *Config) { c.Client = other }, "Client"},
+		"a refresher with another":   {func(c *Config) { c.Keeper = withClient(other) }, "Client"},
+		"a refresher without client": {func(c *Config) { c.Keeper = withClient(nil) }, "Client"},
+		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
+		"keeper of no making":        {func(c *Config) { c.Keeper = new(session.Keeper) }, "Keeper"},
+		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
+		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},
+		"age limit without match":    {func(c *Config) { c.RefreshIfOlder = []AgeLimit{{Age: time.Minute}} }, "refresh_if_older"},
+		"age limit of a negative age": {func(c *Config) {
+			c.RefreshIfOlder = []AgeLimit{{Match: func(*http.Request) bool { return true }, Age: -1}}
+		}, "refresh_if_older"},
+		"requirement without values": {func(c *Config) { c.Require = []Requirement{{Claim: "groups"}} }, "require"},
+		"requirement without claim":  {func(c *Config) { c.Require = []Requirement{{Values: []string{"admin"}}} }, "require"},
+		"prefix that is no path":     {func(c *Config) { c.PathPrefix = "oauth2" }, "path_prefix"},
+	} {
+		c := g.handler.Config
+		tc.damage(&c)
+		if h, err := New(c); err == nil || h != nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: error %v, want one that names %s", name, err, tc.want)
+		}
+	}
+	if _, err := New(g.handler.Config); err != nil {
+		t.Errorf("a whole configuration: %v", err)
+	}
+}
+
+// wholeConfig is one that New accepts, before change.
+func wholeConfig(t *testing.T, change func(*Config)) Config {
+	t.Helper()
+	client, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := session.NewKeyRing(session.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := memory.New()
+	t.Cleanup(func() { _ = store.Close() })
+	keeper, err := session.NewKeeper(session.Config{
+		Vault: session.NewVault(store), Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: Refresher{Client: client},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{
+		Client: client, Keeper: keeper, Logger: zap.NewNop(),
+		Origin: func(*http.Request) (string, error) { return appOrigin, nil },
+	}
+	change(&c)
+	return c
+}
