@@ -111,7 +111,7 @@ func TestNewItemIsPushed(t *testing.T) {
 	news := watch(reader)
 	id := newID()
 	_, err := view(t, reader, id)
-	wantErr(t, "View", err, session.ErrDamaged)
+	wantErr(t, "View", err, session.ErrNotFound)
 	mustCreate(t, writer, id, newItem(1, "new"))
 	await(t, "the push", func() bool { return news.count(id) > 0 })
 	wantView(t, reader, id, "new")
