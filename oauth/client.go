@@ -51,6 +51,10 @@ type Client struct {
 	timeout         time.Duration
 
 	http         *http.Client
+	codes        slots
+	pushes       slots
+	userInfos    slots
+	revokes      slots
 	static       bool // the configuration names every endpoint needed
 	metadataURLs []string
 	discovery    *cache[metadata]
@@ -80,6 +84,10 @@ func New(cfg Config) (*Client, error) {
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cfg.Timeout,
 		http:            newHTTPClient(cfg.RootCAs),
+		codes:           newSlots(),
+		pushes:          newSlots(),
+		userInfos:       newSlots(),
+		revokes:         newSlots(),
 		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}
 	if cfg.Scopes == nil && cfg.Issuer != "" {

@@ -72,8 +72,8 @@ type Session struct {
 }
 
 // Create keeps a new session and returns the secret for its cookie. The error is
-// an *UnavailableError: the store failed, or the authorization server has logged
-// the user out since it issued the tokens (EndLoggedOut).
+// an *UnavailableError if the store failed, or ErrLoggedOut. No session is left
+// then, and the caller may give the tokens back.
 func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *Session, error) {
 	secret := NewSecret()
 	id := k.site.ID(secret)
@@ -92,6 +92,7 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 	item, err := k.item(secret, id, rec)
 	if err == nil {
 		err = k.vault.store.Create(ctx, id, item)
+		k.vault.looks.noteWrite(err)
 	}
 	if err == nil {
 		err = k.endIfLoggedOut(ctx, id, who, item.Tags)
@@ -99,6 +100,9 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 	if err != nil {
 		// It may be there all the same.
 		k.vault.background(func() { k.dropCreated(id) })
+		if errors.Is(err, ErrLoggedOut) {
+			return Secret{}, nil, fmt.Errorf("keeping new session: %w", err)
+		}
 		return Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
 	}
 	return secret, k.session(id, &rec.hot), nil

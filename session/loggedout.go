@@ -219,7 +219,7 @@ func (k *Keeper) endIfLoggedOut(ctx context.Context, id ID, who Identity, tags [
 			return err
 		case !who.IssuedAt.After(last.at):
 			_ = k.finish(ctx, id, EndBackchannel)
-			return errLoggedOut
+			return ErrLoggedOut
 		}
 	}
 	return nil
@@ -232,6 +232,3 @@ func (k *Keeper) dropCreated(id ID) {
 	defer cancel()
 	_ = k.vault.store.Delete(ctx, id)
 }
-
-// errLoggedOut: the tokens of a login were issued before the server's logout.
-var errLoggedOut = errors.New("the authorization server has ended this login meanwhile")
