@@ -139,6 +139,9 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
+	if c.counts() {
+		p.guard.expires = h.loginCookie(loopCookieName, "", -1).String()
+	}
 	ctx := h.Keeper.Attach(r.Context(), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)

@@ -21,7 +21,8 @@ const (
 	maxRefreshConns = 256
 )
 
-var errBusy = errors.New("too many requests of this kind are under way")
+// ErrBusy: too many calls of one kind are under way. Nothing was sent.
+var ErrBusy = errors.New("too many requests of this kind are under way")
 
 // slots are the calls of one kind that may be under way.
 type slots chan struct{}
@@ -33,7 +34,7 @@ func newSlots() slots { return make(slots, callsAtOnce) }
 func (s slots) acquire(ctx context.Context, endpoint string) (release func(), err error) {
 	timer := time.NewTimer(slotWait)
 	defer timer.Stop()
-	err = errBusy
+	err = ErrBusy
 	select {
 	case s <- struct{}{}:
 		return func() { <-s }, nil

@@ -26,6 +26,9 @@ var (
 	// could be shared: it failed, or nobody knows what became of it. The attempt
 	// is never redeemed again.
 	ErrLoginOver = errors.New("this login attempt has been redeemed before")
+	// ErrManyLogins: too many logins are being completed at a time. Nothing was
+	// redeemed.
+	ErrManyLogins = errors.New("too many logins are being completed at a time")
 	// ErrReplayed: this logout has been carried out before.
 	ErrReplayed = errors.New("this logout has been carried out before")
 	// ErrClosed: the vault has been closed.

@@ -72,8 +72,9 @@ type Session struct {
 }
 
 // Create keeps a new session and returns the secret for its cookie. The error is
-// an *UnavailableError if the store failed, or ErrLoggedOut. No session is left
-// then, and the caller may give the tokens back.
+// an *UnavailableError: the store failed, or, if it is ErrLoggedOut as well, the
+// authorization server has logged the user out since it issued the tokens. No
+// session is left then, and the caller may give the tokens back.
 func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *Session, error) {
 	secret := NewSecret()
 	id := k.site.ID(secret)
@@ -100,9 +101,6 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 	if err != nil {
 		// It may be there all the same.
 		k.vault.background(func() { k.dropCreated(id) })
-		if errors.Is(err, ErrLoggedOut) {
-			return Secret{}, nil, fmt.Errorf("keeping new session: %w", err)
-		}
 		return Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
 	}
 	return secret, k.session(id, &rec.hot), nil

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 )
@@ -21,8 +20,6 @@ const (
 	// store has it.
 	loginKept = time.Minute
 )
-
-var errManyLogins = errors.New("too many logins are being completed at a time")
 
 // loginRuns are the attempts that this process redeems, and those it finished
 // lately, so that repeated callbacks cost the authorization server nothing.
@@ -74,7 +71,7 @@ func (l *loginRuns) begin(id ID) (run *loginRun, own bool, err error) {
 		}
 	}
 	if l.running >= maxLoginsRunning {
-		return nil, false, &UnavailableError{RetryAfter: time.Second, Err: errManyLogins}
+		return nil, false, &UnavailableError{RetryAfter: time.Second, Err: ErrManyLogins}
 	}
 	if l.all == nil {
 		l.all = map[ID]*loginRun{}
