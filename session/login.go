@@ -202,10 +202,11 @@ func (k *Keeper) openResult(c loginClaim, value []byte) (secret Secret, err erro
 		return Secret{}, ErrLoginOver
 	}
 	plain, err := sealed.openHot()
-	if err != nil || copy(secret[:], plain) != len(secret) {
+	_, coldErr := sealed.openCold() // empty
+	if err != nil || coldErr != nil || len(plain) != len(secret) {
 		return Secret{}, ErrLoginOver
 	}
-	return secret, nil
+	return Secret(plain), nil
 }
 
 // readClaim reads a claim past all copies.
