@@ -228,15 +228,19 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 }
 
 // TestLoginThatTheServerEnded says so: neither the store nor the server is out of
-// order. One more login may do.
+// order. One more login is tried first.
 func TestLoginThatTheServerEnded(t *testing.T) {
-	for name, logout := range map[string]func(user, sid string) session.Logout{
-		"user": func(user, _ string) session.Logout { return session.Logout{Subject: user} },
+	issued := time.Now().Truncate(time.Second)
+	for name, l := range map[string]session.Logout{
+		"user, same second":       {Subject: fakeas.DefaultUser, IssuedAt: issued},
+		"user, later":             {Subject: fakeas.DefaultUser, IssuedAt: issued.Add(time.Minute)},
+		"session, same second":    {SID: "S1", IssuedAt: issued},
+		"both, within the second": {SID: "S1", Subject: fakeas.DefaultUser, IssuedAt: issued.Add(900 * time.Millisecond)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
-			l := logout(fakeas.DefaultUser, "")
-			l.IssuedAt, l.Token, l.Until = time.Now().Add(2*time.Minute), "LT", time.Now().Add(3*time.Minute)
+			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"iat": issued.Unix(), "sid": "S1"} })
+			l.Token, l.Until = "LT", time.Now().Add(3*time.Minute)
 			if _, err := g.keeper.EndLoggedOut(context.Background(), l); err != nil {
 				t.Fatal(err)
 			}

@@ -81,12 +81,8 @@ func (v *Vault) lookAtStore(look *storeLook) {
 
 // probeStore reads what is not there, and writes if the last write failed.
 func (v *Vault) probeStore(ctx context.Context) error {
-	id := ID(NewSecret())
-	view := v.store.View
-	if v.shared != nil {
-		view = v.shared.ViewCurrent
-	}
-	err := view(ctx, id, func(Item) error { return nil })
+	id := ID(NewSecret()) // of which no store has a copy
+	err := v.store.View(ctx, id, func(Item) error { return nil })
 	if !errors.Is(err, ErrNotFound) {
 		return err
 	}
