@@ -43,7 +43,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	}
 	cb.origin = origin
 	r = r.WithContext(context.WithoutCancel(r.Context()))
-	login := session.LoginAttempt{Cookie: cb.cookie.Value, End: cb.attempt.Begun.Add(attemptLifetime)}
+	login := session.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
 	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (session.Redemption, error) {
 		return h.completeLogin(ctx, c, cb)
 	})

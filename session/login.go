@@ -10,9 +10,11 @@ import (
 
 // LoginAttempt is one login, as the browser's login cookie shows it.
 type LoginAttempt struct {
-	// Cookie is the value of the sealed login cookie. Only the browser has it, so
-	// that only the browser can open what is kept of the result.
-	Cookie string
+	// Cookie is the value of the sealed login cookie, and Code what the
+	// authorization server sent the browser back with. Only the browser has both,
+	// so that nobody else can open what is kept of the result: whoever began the
+	// attempt and planted its cookie in another's browser lacks the code.
+	Cookie, Code string
 	// End is when the cookie is not accepted any more.
 	End time.Time
 }
@@ -39,10 +41,11 @@ const (
 	loginClaimSlack = time.Minute
 )
 
-// RedeemLogin calls redeem once for a login attempt, over all instances, and
+// RedeemLogin calls redeem once for a login cookie, over all instances, and
 // returns the secret of the session that came of it. Later and simultaneous
-// calls for the attempt return the same secret, or ErrLoginOver if there is
-// none; own reports whether this call is the one that redeemed.
+// calls with the same code return the same secret, or ErrLoginOver if there is
+// none; with another code it is always ErrLoginOver. Own reports whether this
+// call is the one that redeemed.
 //
 // Before redeem is called a claim is written to the store: a store that takes no
 // writes lets no code be sent. A claim is deleted when redeem fails, unless the
@@ -52,12 +55,12 @@ const (
 // Redeem runs under ctx: the caller detaches it from the request.
 func (k *Keeper) RedeemLogin(ctx context.Context, a LoginAttempt, redeem func(context.Context) (Redemption, error)) (secret Secret, own bool, err error) {
 	claim := k.loginClaim(a)
-	run, own, err := k.vault.logins.begin(claim.id)
+	run, own, err := k.vault.logins.begin(claim)
 	if err != nil {
 		return Secret{}, false, err
 	}
 	if !own {
-		secret, err = run.wait(ctx)
+		secret, err = run.wait(ctx, claim)
 		return secret, false, err
 	}
 	run.outcome.err, run.until = ErrLoginOver, claim.expires // if redeem panics
@@ -91,9 +94,9 @@ const (
 )
 
 func (k *Keeper) loginClaim(a LoginAttempt) loginClaim {
-	key := Secret(digest("oauth_session login result v1", k.site.id[:], []byte(a.Cookie)))
 	return loginClaim{
-		id: digest("oauth_session login claim v1", k.site.id[:], key[:]), key: key,
+		id:     digest("oauth_session login claim v1", k.site.id[:], []byte(a.Cookie)),
+		key:    digest("oauth_session login result v1", k.site.id[:], []byte(a.Cookie), []byte(a.Code)),
 		holder: newHolder(), expires: a.End.Add(loginClaimSlack),
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // loginAttempt is an attempt that has just begun.
 func loginAttempt(name string) LoginAttempt {
-	return LoginAttempt{Cookie: name + strings.Repeat("c", 200), End: time.Now().Add(10 * time.Minute)}
+	return LoginAttempt{Cookie: name + strings.Repeat("c", 200), Code: "code", End: time.Now().Add(10 * time.Minute)}
 }
 
 // codes counts redemptions, each of which takes a while.
@@ -267,6 +267,36 @@ func TestResultOfALoginOpensWithItsCookieOnly(t *testing.T) {
 		}
 		if _, own, err := r.keepers[1].RedeemLogin(t.Context(), other, c.redeem); own || !errors.Is(err, ErrLoginOver) {
 			t.Errorf("under another attempt: own %v, %v", own, err)
+		}
+	})
+}
+
+// TestResultOfALoginNeedsItsCode: whoever began an attempt and planted its cookie
+// in another's browser must not get that one's session.
+func TestResultOfALoginNeedsItsCode(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		a, c := loginAttempt("a"), &codes{secret: NewSecret(), takes: time.Second}
+		other := a
+		other.Code = "another"
+		var all sync.WaitGroup
+		all.Go(func() {
+			if _, _, err := r.keepers[0].RedeemLogin(t.Context(), a, c.redeem); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Millisecond)
+		try := func() {
+			for i, k := range r.keepers {
+				if secret, own, err := k.RedeemLogin(t.Context(), other, c.redeem); own || !errors.Is(err, ErrLoginOver) || secret != (Secret{}) {
+					t.Errorf("at instance %d: own %v, %v", i, own, err)
+				}
+			}
+		}
+		try()
+		all.Wait()
+		try()
+		if c.n.Load() != 1 {
+			t.Errorf("%d codes were sent", c.n.Load())
 		}
 	})
 }

@@ -34,6 +34,7 @@ type loginRuns struct {
 
 // loginRun is one attempt. Outcome and until are set before done is closed.
 type loginRun struct {
+	key     Secret // of the claim
 	done    chan struct{}
 	outcome loginOutcome
 	until   time.Time // how long it is remembered; zero: not at all
@@ -55,15 +56,15 @@ func (r *loginRun) finished() bool {
 
 // begin returns the run of an attempt, and whether the caller has to carry it
 // out. A run that has failed before is over.
-func (l *loginRuns) begin(id ID) (run *loginRun, own bool, err error) {
+func (l *loginRuns) begin(c loginClaim) (run *loginRun, own bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if run := l.all[id]; run != nil {
+	if run := l.all[c.id]; run != nil {
 		switch {
 		case !run.finished():
 			return run, false, nil
 		case time.Now().After(run.until):
-			delete(l.all, id)
+			delete(l.all, c.id)
 		case run.outcome.err != nil:
 			return nil, false, ErrLoginOver
 		default:
@@ -77,8 +78,8 @@ func (l *loginRuns) begin(id ID) (run *loginRun, own bool, err error) {
 		l.all = map[ID]*loginRun{}
 	}
 	l.makeRoom()
-	run = &loginRun{done: make(chan struct{})}
-	l.all[id] = run
+	run = &loginRun{key: c.key, done: make(chan struct{})}
+	l.all[c.id] = run
 	l.running++
 	return run, true, nil
 }
@@ -107,12 +108,16 @@ func (l *loginRuns) end(id ID, run *loginRun) {
 	close(run.done)
 }
 
-// wait returns the outcome of a run that another call carries out.
-func (r *loginRun) wait(ctx context.Context) (Secret, error) {
+// wait returns the outcome of a run that another call carries out, to those who
+// have its code.
+func (r *loginRun) wait(ctx context.Context, c loginClaim) (Secret, error) {
 	timer := time.NewTimer(loginWait)
 	defer timer.Stop()
 	select {
 	case <-r.done:
+		if r.key != c.key {
+			return Secret{}, ErrLoginOver
+		}
 		return r.outcome.secret, r.outcome.err
 	case <-timer.C:
 		return Secret{}, ErrLoginOver
