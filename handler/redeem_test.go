@@ -157,11 +157,13 @@ func ptr[T any](v T) *T { return &v }
 // it or where it brought nothing that could be kept.
 func TestSpentCodeIsNotSentAgain(t *testing.T) {
 	for name, break_ := range map[string]func(*rig){
-		"lost answer":        func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
-		"lost request":       func(g *rig) { g.as.Fail(fakeas.LoseRequest()) },
-		"nonsense":           func(g *rig) { g.as.Fail(fakeas.Answer(200, "text/html", "<p>Hello")) },
-		"another's ID token": func(g *rig) { g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"aud": "other"} }) },
-		"session not kept":   func(g *rig) { g.store.setFault(false, isSession) },
+		"lost answer":  func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
+		"lost request": func(g *rig) { g.as.Fail(fakeas.LoseRequest()) },
+		"nonsense":     func(g *rig) { g.as.Fail(fakeas.Answer(200, "text/html", "<p>Hello")) },
+		"another's ID token": func(g *rig) {
+			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"aud": "other"} })
+		},
+		"session not kept": func(g *rig) { g.store.setFault(false, isSession) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
