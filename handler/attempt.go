@@ -43,10 +43,6 @@ type attempt struct {
 	Asked  bool      `json:"a,omitempty"`
 	Return string    `json:"r"`
 	Begun  time.Time `json:"b"`
-	// Done is set when the login is complete. The cookie stays for the rest of
-	// its life, for whoever comes back to the callback, and for the loop
-	// breaker.
-	Done bool `json:"d,omitempty"`
 	// Completed counts the logins that were completed one after the other
 	// without the session's cookie coming back, from LoopSince on.
 	Completed int       `json:"c,omitempty"`
@@ -119,8 +115,8 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a a
 	return nil
 }
 
-// evictAttempts makes room for one more. Cookies that do not open go first,
-// then finished attempts, then the oldest.
+// evictAttempts makes room for one more. Cookies that do not open go first, then
+// the oldest.
 func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 	type candidate struct {
 		name string
@@ -131,7 +127,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 	var open []candidate
 	size := 0
 	for _, login := range c.logins {
-		if login.Name == but {
+		if login.Name == but || login.Name == loopCookieName {
 			continue
 		}
 		a, ok := h.openAttempt(login)
@@ -139,11 +135,8 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 		size += len(login.Name) + len(login.Value)
 	}
 	before := func(x, y candidate) bool {
-		switch {
-		case x.ok != y.ok:
+		if x.ok != y.ok {
 			return !x.ok
-		case x.a.Done != y.a.Done:
-			return x.a.Done
 		}
 		return x.a.Begun.Before(y.a.Begun)
 	}
@@ -169,47 +162,26 @@ func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
 	return a, true
 }
 
-// findAttempt returns the attempt that was begun with a state. A name that
-// occurs twice is no answer.
-func (h *Handler) findAttempt(c *cookies, state string) (a attempt, ok bool) {
+// findAttempt returns the attempt that was begun with a state, and its cookie. A
+// name that occurs twice is no answer.
+func (h *Handler) findAttempt(c *cookies, state string) (a attempt, cookie *http.Cookie, ok bool) {
 	name := attemptCookieName(state)
 	for _, login := range c.logins {
 		if login.Name != name {
 			continue
 		}
-		if ok {
-			return attempt{}, false
+		if cookie != nil {
+			return attempt{}, nil, false
 		}
 		if a, ok = h.openAttempt(login); !ok {
-			return attempt{}, false
+			return attempt{}, nil, false
 		}
+		cookie = login
 	}
-	if !ok || subtle.ConstantTimeCompare(a.State, hashState(state)) != 1 {
-		return attempt{}, false
+	if cookie == nil || subtle.ConstantTimeCompare(a.State, hashState(state)) != 1 {
+		return attempt{}, nil, false
 	}
-	return a, true
-}
-
-// lastCompleted returns how many logins this browser has completed in a row
-// without bringing back the session's cookie, and since when.
-func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
-	for _, login := range c.logins {
-		a, ok := h.openAttempt(login)
-		if ok && a.Done && a.Completed > completed && time.Since(a.LoopSince) < loopWindow {
-			completed, since = a.Completed, a.LoopSince
-		}
-	}
-	return completed, since
-}
-
-// forgetCompleted starts that count anew, for a browser whose cookie has led to
-// a session that was alive until now.
-func (h *Handler) forgetCompleted(w http.ResponseWriter, c *cookies) {
-	for _, login := range c.logins {
-		if a, ok := h.openAttempt(login); ok && a.Done {
-			h.clearAttempt(w, login.Name)
-		}
-	}
+	return a, cookie, true
 }
 
 func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {

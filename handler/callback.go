@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -34,9 +33,8 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		return h.staleCallback(w, r, loginState{Return: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
 	}
 	c := h.readCookies(r)
-	name := attemptCookieName(q["state"])
-	a, ok := h.findAttempt(&c, q["state"])
-	if !ok || a.Done {
+	a, cookie, ok := h.findAttempt(&c, q["state"])
+	if !ok {
 		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
 	}
 	// Protects from the answer of another server (RFC 9207).
@@ -52,10 +50,10 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if !a.Asked && h.hasSession(r, &c) {
 		// Another tab was faster, and this one has what it waited for. A second
 		// session would end the first, and the requests under way in it.
-		h.clearAttempt(w, name)
+		h.clearAttempt(w, cookie.Name)
 		return h.landHere(w, r, a.Return)
 	}
-	return h.redeem(w, r, &c, name, state, a, q["code"])
+	return h.redeem(w, r, &c, codeAnswer{cookie: cookie, state: state, attempt: a, code: q["code"]})
 }
 
 // landHere is land for those who have not asked for the origin yet.
@@ -67,43 +65,24 @@ func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) 
 	return h.land(w, r, origin, path)
 }
 
-// redeem exchanges the code and keeps the session. It does not depend on the
-// request: a code is good for one try, whether or not the browser still waits.
-func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, name string, state loginState, a attempt, code string) error {
-	origin, failure := h.origin(r)
-	if failure != nil {
-		return h.fail(w, r, failure)
-	}
-	r = r.WithContext(context.WithoutCancel(r.Context()))
-	answer, err := h.Client.RedeemCode(r.Context(), code, a.Verifier, h.redirectURI(origin))
-	if err != nil {
-		var tokenErr *oauth.TokenError
-		if errors.As(err, &tokenErr) && (tokenErr.Kind == oauth.Rejected || tokenErr.Kind == oauth.Unclear) && state.Restarts < maxRestartsStale {
-			h.Logger.Info("login restarted: the authorization server refused the code", zap.Error(err))
-			return h.restart(w, r, state, a)
-		}
-		return h.fail(w, r, callbackError(fmt.Errorf("redeeming code: %w", err), a.Return))
-	}
-	who, err := h.identify(r.Context(), answer, a.Nonce)
-	if err != nil {
-		return h.fail(w, r, callbackError(err, a.Return))
-	}
-	return h.completeLogin(w, r, c, name, a, who, sessionTokens(answer))
-}
-
 // staleCallback is for an answer whose attempt is over: the back button, a
 // second tab, a bookmark. With a session the wanted page is at hand; else one
 // more login usually passes unseen.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
+	kept := func(err error) *Error {
+		e := unavailable(err)
+		e.Retry = state.Return
+		return e
+	}
 	switch c := h.readCookies(r); {
 	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+		return h.fail(w, r, kept(c.unknown))
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
 			return h.landHere(w, r, state.Return)
 		case isUnavailable(err):
-			return h.fail(w, r, unavailable(err))
+			return h.fail(w, r, kept(err))
 		}
 	}
 	if state.Restarts < maxRestartsStale {
@@ -148,6 +127,9 @@ func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginSta
 
 // callbackError sorts what can go wrong between code and session.
 func callbackError(err error, wanted string) *Error {
+	if errors.Is(err, oauth.ErrBusy) {
+		return loginBusy(err, wanted)
+	}
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
 		switch tokenErr.Kind {

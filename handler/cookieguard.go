@@ -33,6 +33,9 @@ type cookieGuard struct {
 	sharing sharing
 	// private is the value of Cache-Control, to save an allocation.
 	private [1]string
+	// expires is a line of ours that goes along with the app's answer: it deletes
+	// a cookie that has done its work. Empty: there is none.
+	expires string
 }
 
 const (
@@ -47,6 +50,9 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 // finish looks at what is written after the handler: trailers, and the header
 // of an answer without a body.
 func (g *cookieGuard) finish() {
+	if !g.wrote {
+		g.expire()
+	}
 	g.clean(setCookie)
 	g.clean(setCookieTrailer)
 	if !g.wrote {
@@ -59,17 +65,29 @@ func (g *cookieGuard) clean(field string) {
 	if g.off {
 		return
 	}
-	for _, line := range g.header[field] {
-		if g.handler.isOwnCookie(g.request, line) {
-			g.remove(field)
-			return
-		}
+	if slices.ContainsFunc(g.header[field], g.isForged) {
+		g.remove(field)
 	}
+}
+
+func (g *cookieGuard) isForged(line string) bool {
+	return g.handler.isOwnCookie(g.request, line) && line != g.expires
+}
+
+// expire adds the line of ours. A cache on the way must not keep the answer with
+// it, whatever the app says about others.
+func (g *cookieGuard) expire() {
+	if g.expires == "" || g.off {
+		return
+	}
+	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expires)
+	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
+	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
 }
 
 func (g *cookieGuard) remove(field string) {
 	// A copy: the slice may be the app's, and the same for all answers.
-	kept := slices.DeleteFunc(slices.Clone(g.header[field]), func(line string) bool { return g.handler.isOwnCookie(g.request, line) })
+	kept := slices.DeleteFunc(slices.Clone(g.header[field]), g.isForged)
 	if len(kept) == 0 {
 		delete(g.header, field)
 	} else {
@@ -122,6 +140,9 @@ func (g *cookieGuard) WriteHeader(status int) {
 	if !g.wrote {
 		g.clean(setCookie)
 		g.wrote = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+		if g.wrote {
+			g.expire()
+		}
 		if status >= http.StatusOK {
 			g.limitSharing()
 		}
@@ -133,6 +154,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 func (g *cookieGuard) begin() {
 	if !g.wrote {
 		g.clean(setCookie)
+		g.expire()
 		g.limitSharing()
 		g.wrote = true
 	}

@@ -35,6 +35,8 @@ type Error struct {
 
 	prefix string
 	login  bool // it ends a login
+	// reloadAt is where a page goes that tries again by itself. Empty: it reloads.
+	reloadAt string
 }
 
 func (e *Error) Error() string {
@@ -93,7 +95,7 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	e.setRetryAfter(w)
 	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
 	if e.RetryAfter > 0 {
-		p.RefreshAfter = e.retryAfterSeconds()
+		p.RefreshAfter, p.RefreshTo = e.retryAfterSeconds(), e.reloadAt
 	}
 	if e.Retry != "" {
 		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, ""), "Sign in again"
@@ -140,6 +142,24 @@ func storeUnavailable(err error, wanted string) *Error {
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
 		Retry: wanted, Err: err, login: true,
+	}
+}
+
+// loginBusy: nothing was sent, so that trying again costs nothing.
+func loginBusy(err error, wanted string) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "login_busy", RetryAfter: 5 * time.Second,
+		Title: "One moment", Detail: "Very many people are signing in right now. This page tries again by itself.",
+		Retry: wanted, Err: err, login: true,
+	}
+}
+
+// loggedOutMeanwhile: nothing is out of order, so that the page blames nobody.
+func loggedOutMeanwhile(err error, wanted string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Code: "logged_out", Title: "You have been signed out",
+		Detail: "The sign-in service ended this sign-in while it was being completed. You can sign in again.",
+		Retry:  wanted, Err: err, login: true,
 	}
 }
 

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -328,7 +329,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		return nil
 	}
 	if h.OriginalURL(r).Path == h.PathPrefix+callbackPath {
-		// Whoever Fail hands an error to may log it with its URL, code and all.
+		// Whoever Fail hands an error to may log it with its URL, code and all. Nor
+		// does the page reload the callback: that would send the code again.
+		e.reloadAt = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
 		e.Write(w, r)
 		return nil
 	}

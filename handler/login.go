@@ -6,10 +6,7 @@ import (
 	"net/url"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
 // prompts are the values of `prompt` that a link to the login may ask for
@@ -66,6 +63,11 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
+	}
+	// A login that cannot be kept is not worth beginning: the code would be spent,
+	// and the user would end on an error page.
+	if err := h.Keeper.CanKeep(r.Context()); err != nil {
+		return h.fail(w, r, storeUnavailable(err, l.wanted))
 	}
 	state, err := h.sealState(loginState{Return: l.wanted, Restarts: l.restarts})
 	if err != nil {
@@ -151,46 +153,6 @@ func (h *Handler) comeAgain(w http.ResponseWriter, r *http.Request) error {
 	return h.land(w, r, origin, h.originalRequestURI(r))
 }
 
-// completeLogin keeps a session for tokens that were issued just now, and takes
-// the browser to the page it wanted.
-func (h *Handler) completeLogin(w http.ResponseWriter, r *http.Request, c *cookies, name string, a attempt, who session.Identity, t session.Tokens) error {
-	if a.Completed+1 >= loopLimit {
-		h.clearAttempts(w, c)
-		return h.fail(w, r, loginLoop(a))
-	}
-	origin, failure := h.origin(r)
-	if failure != nil {
-		return h.fail(w, r, failure)
-	}
-	secret, s, err := h.Keeper.Create(r.Context(), who, t)
-	if err != nil {
-		return h.fail(w, r, storeUnavailable(err, a.Return))
-	}
-	if c.valid {
-		// A new login is a new session; the old cookie must not open anything
-		// any more.
-		_, _ = h.Keeper.End(r.Context(), c.secret, session.EndReplaced)
-	}
-	if t.RefreshToken == "" {
-		h.warnNoRefreshToken.Do(func() {
-			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",
-				zap.Time("token_expires", s.TokenExpires),
-				zap.String("likely_cause", "it wants scope offline_access (many servers, some only with prompt=consent), access_type=offline (Google), or refresh tokens enabled for this client"))
-		})
-	}
-	h.Meter.Login("completed")
-	h.Logger.Info("login", zap.Stringer("session", s.ID), zap.Time("session_ends", s.End))
-	h.setSession(w, secret)
-	done := attempt{State: a.State, Return: a.Return, Begun: a.Begun, Done: true, Completed: a.Completed + 1, LoopSince: a.LoopSince}
-	if done.LoopSince.IsZero() {
-		done.LoopSince = time.Now()
-	}
-	if err := h.setAttempt(w, c, name, done); err != nil {
-		return h.fail(w, r, internal(err))
-	}
-	return h.land(w, r, origin, a.Return)
-}
-
 // land sends the browser to a page of this site. A cookie with SameSite=Strict
 // would not go along on a redirect that began at the authorization server, so
 // there the page itself moves on.
@@ -202,23 +164,6 @@ func (h *Handler) land(w http.ResponseWriter, r *http.Request, origin, path stri
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
-}
-
-const (
-	// loopLimit logins within loopWindow, with the session's cookie never coming
-	// back, and the next one would not help either.
-	loopLimit  = 3
-	loopWindow = time.Minute
-)
-
-func loginLoop(a attempt) *Error {
-	return &Error{
-		Status: http.StatusInternalServerError, Code: "login_loop",
-		Title:  "Signing in does not last",
-		Detail: "You have signed in several times, but your browser does not send back the session's cookie. Cookies may be blocked for this site, or another one of the same name is in the way. Allow or delete this site's cookies and try again.",
-		Err:    errors.New("the browser completed three logins within a minute without sending the session's cookie: it blocks cookies, reaches the site under another host, or something on the way drops Set-Cookie"),
-		Retry:  a.Return, login: true,
-	}
 }
 
 // singleParams reads parameters that may occur once each: a second one is an

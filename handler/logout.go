@@ -1,14 +1,11 @@
 package handler
 
 import (
-	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
@@ -72,26 +69,6 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended session.En
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
-}
-
-// revokeTimeout bounds a revocation, which nobody waits for.
-const revokeTimeout = 10 * time.Second
-
-// revoke tells the authorization server that nobody needs the refresh token any
-// more (RFC 7009). A refresh token asked for with offline_access outlives the
-// server's own logout.
-func (h *Handler) revoke(ended session.Ended) {
-	if ended.RefreshToken == "" {
-		return
-	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), revokeTimeout)
-		defer cancel()
-		err := h.Client.Revoke(ctx, ended.RefreshToken, "refresh_token")
-		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) {
-			h.Logger.Warn("logged out, but the refresh token was not revoked", zap.Error(err))
-		}
-	}()
 }
 
 // serveLoggedOut is where the authorization server sends the browser after its

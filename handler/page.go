@@ -15,8 +15,8 @@ type page struct {
 	Title  string
 	Detail string
 	Code   string // a word to quote when asking for help
-	// RefreshAfter reloads the page after that many seconds; RefreshTo goes
-	// there at once.
+	// RefreshTo is where the page goes by itself, after RefreshAfter seconds.
+	// Without it, it reloads after that many.
 	RefreshAfter   int
 	RefreshTo      string
 	Link, LinkText string
@@ -32,8 +32,8 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <meta name="robots" content="noindex">
-{{with .RefreshTo}}<meta http-equiv="refresh" content="0;url={{.}}">
-{{end}}{{with .RefreshAfter}}<meta http-equiv="refresh" content="{{.}}">
+{{if .RefreshTo}}<meta http-equiv="refresh" content="{{.RefreshAfter}};url={{.RefreshTo}}">
+{{else if .RefreshAfter}}<meta http-equiv="refresh" content="{{.RefreshAfter}}">
 {{end}}<title>{{.Title}}</title>
 <style>{{.Style}}</style>
 <main>

@@ -141,6 +141,9 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	p := &passage{guard: h.guardCookies(w, r)}
 	p.guard.session = s
 	p.guard.sharing = sharedByNobody
+	if c.counts() {
+		p.guard.expires = h.loginCookie(loopCookieName, "", -1).String()
+	}
 	ctx := h.Keeper.Attach(h.RelayContext(r), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)

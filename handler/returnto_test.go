@@ -30,7 +30,7 @@ func TestHostileReturnTo(t *testing.T) {
 	for _, target := range hostileTargets {
 		b := g.browser()
 		a := b.open("/oauth2/login?return_to=" + url.QueryEscape(target))
-		if a.status != http.StatusOK || a.passed != 1 || len(a.header["Set-Cookie"]) != 0 || a.header.Get("X") != "" {
+		if a.status != http.StatusOK || a.passed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
 			t.Errorf("%.60q: landed at %.80s with status %d", target, a.uri, a.status)
 		}
 	}

@@ -41,6 +41,7 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
+	h.forgetCompleted(w, &c)
 	return h.writeSession(w, r, s)
 }
 
@@ -74,6 +75,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
+	h.forgetCompleted(w, &c)
 	return h.writeSession(w, r, s)
 }
 

@@ -350,6 +350,47 @@ type flakyStore struct {
 	*memory.Store
 	down  atomic.Bool
 	asked atomic.Int64 // how often
+
+	mu   sync.Mutex
+	kept map[session.ID]session.Item
+	// refuse makes a write fail, before it is done.
+	refuse func(session.Item) bool
+	// frozen: reads get no answer.
+	frozen bool
+}
+
+// items counts what is kept.
+func (s *flakyStore) items() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.kept)
+}
+
+// setFault changes what goes wrong while the store is up.
+func (s *flakyStore) setFault(frozen bool, refuse func(session.Item) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frozen, s.refuse = frozen, refuse
+}
+
+// write notes a write that is done, unless it is refused.
+func (s *flakyStore) write(id session.ID, item session.Item, do func() error) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil && s.refuse(item) {
+		return errStoreDown
+	}
+	err := do()
+	if err == nil {
+		if s.kept == nil {
+			s.kept = map[session.ID]session.Item{}
+		}
+		s.kept[id] = item
+	}
+	return err
 }
 
 var errStoreDown = errors.New("connection refused by the store")
@@ -366,28 +407,32 @@ func (s *flakyStore) View(ctx context.Context, id session.ID, f func(session.Ite
 	if err := s.fail(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	frozen := s.frozen
+	s.mu.Unlock()
+	if frozen {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	return s.Store.View(ctx, id, f)
 }
 
 func (s *flakyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
-	if err := s.fail(); err != nil {
-		return err
-	}
-	return s.Store.Create(ctx, id, item)
+	return s.write(id, item, func() error { return s.Store.Create(ctx, id, item) })
 }
 
 func (s *flakyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	if err := s.fail(); err != nil {
-		return err
-	}
-	return s.Store.Replace(ctx, id, item)
+	return s.write(id, item, func() error { return s.Store.Replace(ctx, id, item) })
 }
 
 func (s *flakyStore) Delete(ctx context.Context, id session.ID) error {
-	if err := s.fail(); err != nil {
-		return err
+	err := s.write(id, session.Item{}, func() error { return s.Store.Delete(ctx, id) })
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.kept, id)
 	}
-	return s.Store.Delete(ctx, id)
+	return err
 }
 
 // logBuffer keeps the log's lines.

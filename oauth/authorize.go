@@ -108,6 +108,11 @@ func (c *Client) mustPush(ctx context.Context) (bool, error) {
 // pushAuthorizationRequest returns the parameters that stand for the pushed
 // ones (RFC 9126 section 4).
 func (c *Client) pushAuthorizationRequest(ctx context.Context, query url.Values) (url.Values, error) {
+	release, err := c.pushes.acquire(ctx, parEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	a, err := c.post(ctx, parEndpoint, query)
 	if err != nil {
 		return nil, err

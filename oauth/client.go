@@ -53,6 +53,10 @@ type Client struct {
 	refreshAnswerTimeout time.Duration
 
 	http         *http.Client
+	codes        slots
+	pushes       slots
+	userInfos    slots
+	revokes      slots
 	static       bool // the configuration names every endpoint needed
 	metadataURLs []string
 	discovery    *cache[metadata]
@@ -88,7 +92,14 @@ func New(cfg Config) (*Client, error) {
 		refreshAnswerTimeout: cfg.RefreshAnswerTimeout,
 
 		http:         newHTTPClient(cfg.RootCAs),
+		codes:        newSlots(),
+		pushes:       newSlots(),
+		userInfos:    newSlots(),
+		revokes:      newSlots(),
 		metadataURLs: metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
+	}
+	if cfg.Scopes == nil && cfg.Issuer != "" {
+		c.scopes = []string{openIDScope}
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout

@@ -16,7 +16,12 @@ func (c *Client) Revoke(ctx context.Context, token, typeHint string) error {
 	if typeHint != "" {
 		form.Set("token_type_hint", typeHint)
 	}
-	_, err := c.post(ctx, revocationEndpoint, form)
+	release, err := c.revokes.acquire(ctx, revocationEndpoint)
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = c.post(ctx, revocationEndpoint, form)
 	if errors.Is(err, ErrNoEndpoint) {
 		return fmt.Errorf("revoking token: %w", ErrNoEndpoint)
 	}

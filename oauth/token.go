@@ -15,7 +15,16 @@ import (
 // 4.1.3, RFC 7636 section 4.5). The redirect URI must be the one of the
 // authorization request. If OpenID reports true, the response has an ID token,
 // which the caller must give to VerifyIDToken. All errors are *TokenError.
+//
+// The code is sent at most once, and at most 32 codes are under way at a time.
+// One that waits for its turn longer than five seconds is not sent, and the
+// error is Unavailable.
 func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI string) (*TokenResponse, error) {
+	release, err := c.codes.acquire(ctx, tokenEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	form := url.Values{
 		"grant_type":    {"authorization_code"},
 		"code":          {code},
@@ -23,11 +32,14 @@ func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI str
 		"code_verifier": {verifier},
 	}
 	tokens, err := c.requestTokens(ctx, form, c.tokenParams, delivery{})
+	if err == nil && c.OpenID() && tokens.IDToken == "" {
+		err = malformed(tokenEndpoint, http.StatusOK, errors.New("the answer has no id_token, though scope openid was asked for"))
+	}
+	if tokenErr, ok := errors.AsType[*TokenError](err); ok && tokens != nil {
+		tokenErr.Granted = tokens
+	}
 	if err != nil {
 		return nil, err
-	}
-	if c.OpenID() && tokens.IDToken == "" {
-		return nil, malformed(tokenEndpoint, http.StatusOK, errors.New("the answer has no id_token, though scope openid was asked for"))
 	}
 	return tokens, nil
 }
@@ -54,7 +66,8 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string, confirm func(
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {refreshToken},
 	}
-	return c.requestTokens(ctx, form, c.refreshParams, delivery{confirm: confirm, answerTimeout: c.refreshAnswerTimeout})
+	return c.requestTokens(context.WithValue(ctx, refreshing{}, true), form, c.refreshParams,
+		delivery{confirm: confirm, answerTimeout: c.refreshAnswerTimeout})
 }
 
 func (c *Client) requestTokens(ctx context.Context, form url.Values, params []Param, d delivery) (*TokenResponse, error) {

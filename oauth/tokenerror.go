@@ -92,6 +92,11 @@ type TokenError struct {
 	RetryAfter time.Duration
 	// Err is the cause when there is no usable answer, else nil.
 	Err error
+
+	// Granted holds the tokens of an answer to a code that cannot be used as a
+	// whole, as far as they could be read, else nil. The caller revokes them. They
+	// are no part of the error's text.
+	Granted *TokenResponse
 }
 
 func (e *TokenError) Error() string {

@@ -33,26 +33,51 @@ var errTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxBody)
 
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: refuseWeakKeys},
-			TLSHandshakeTimeout:    5 * time.Second,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: 64 << 10,
-			// As many as are in use when many sessions come back at once: a
-			// connection for each refresh costs more than the refresh.
-			MaxIdleConns:        256,
-			MaxIdleConnsPerHost: 256,
-			// Shorter than the keep-alive of common servers and firewalls: a
-			// grant sent into a dead connection is a grant without an answer.
-			IdleConnTimeout: 30 * time.Second,
-		},
+		Transport: &transports{calls: newTransport(roots, maxConns), refreshes: newTransport(roots, maxRefreshConns)},
 		// A redirect of a request that carries credentials is an attack or a
 		// mistake, and RFC 6749 knows none: it is returned as it is.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+func newTransport(roots *x509.CertPool, conns int) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: refuseWeakKeys},
+		TLSHandshakeTimeout:    5 * time.Second,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+		MaxConnsPerHost:        conns,
+		// As many as are in use when many sessions come back at once: a
+		// connection for each refresh costs more than the refresh.
+		MaxIdleConns:        conns,
+		MaxIdleConnsPerHost: conns,
+		// Shorter than the keep-alive of common servers and firewalls: a
+		// grant sent into a dead connection is a grant without an answer.
+		IdleConnTimeout: 30 * time.Second,
+	}
+}
+
+// transports gives refreshes connections of their own: refreshes that hang must
+// not hold up codes, keys, metadata or revocations.
+type transports struct{ calls, refreshes *http.Transport }
+
+// refreshing marks the context of a refresh.
+type refreshing struct{}
+
+func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Context().Value(refreshing{}) != nil {
+		return t.refreshes.RoundTrip(r)
+	}
+	return t.calls.RoundTrip(r)
+}
+
+// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+func (t *transports) CloseIdleConnections() {
+	t.calls.CloseIdleConnections()
+	t.refreshes.CloseIdleConnections()
 }
 
 // refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls

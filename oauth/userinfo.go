@@ -29,6 +29,11 @@ func (c *Client) UserInfo(ctx context.Context, accessToken, subject string) (map
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Authorization", "Bearer "+accessToken)
+	release, err := c.userInfos.acquire(ctx, userInfoEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, &TokenError{Endpoint: userInfoEndpoint, Kind: Unavailable, Err: connError(err)}

@@ -132,7 +132,7 @@ func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Ti
 		err = r.endIfLoggedOut(ctx, r.id, Identity{IssuedAt: issued}, tags)
 	}
 	switch {
-	case errors.Is(err, errLoggedOut):
+	case errors.Is(err, ErrLoggedOut):
 		return &EndedError{Reason: EndBackchannel}
 	case err != nil:
 		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("looking for a logout: %w", err)}

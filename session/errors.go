@@ -19,6 +19,16 @@ var (
 	// ErrNotEnded: a session that was to end is over in this process, and other
 	// processes that use the store do not know it yet.
 	ErrNotEnded = errors.New("the store did not take the end of the session")
+	// ErrLoggedOut: the authorization server has ended a login while it was being
+	// completed, so that no session was made of it.
+	ErrLoggedOut = errors.New("the authorization server has ended this login meanwhile")
+	// ErrLoginOver: a login attempt was redeemed before, and left no session that
+	// could be shared: it failed, or nobody knows what became of it. The attempt
+	// is never redeemed again.
+	ErrLoginOver = errors.New("this login attempt has been redeemed before")
+	// ErrManyLogins: too many logins are being completed at a time. Nothing was
+	// redeemed.
+	ErrManyLogins = errors.New("too many logins are being completed at a time")
 	// ErrReplayed: this logout has been carried out before.
 	ErrReplayed = errors.New("this logout has been carried out before")
 	// ErrClosed: the vault has been closed.

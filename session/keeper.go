@@ -120,8 +120,9 @@ type Session struct {
 }
 
 // Create keeps a new session and returns the secret for its cookie. The error is
-// an *UnavailableError: the store failed, or the authorization server has logged
-// the user out since it issued the tokens (EndLoggedOut).
+// an *UnavailableError: the store failed, or, if it is ErrLoggedOut as well, the
+// authorization server has logged the user out since it issued the tokens. No
+// session is left then, and the caller may give the tokens back.
 func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *Session, error) {
 	secret := NewSecret()
 	id := k.site.ID(secret)
@@ -140,6 +141,7 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (Secret, *S
 	item, err := k.item(secret, id, rec)
 	if err == nil {
 		err = k.vault.store.Create(ctx, id, item)
+		k.vault.looks.noteWrite(err)
 	}
 	if err == nil {
 		err = k.endIfLoggedOut(ctx, id, who, item.Tags)

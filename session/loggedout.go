@@ -285,7 +285,7 @@ func (k *Keeper) endIfLoggedOut(ctx context.Context, id ID, who Identity, tags [
 			return err
 		case last.unreadable, !who.IssuedAt.After(last.at):
 			_ = k.finish(ctx, id, EndBackchannel)
-			return errLoggedOut
+			return ErrLoggedOut
 		}
 	}
 	return nil
@@ -298,6 +298,3 @@ func (k *Keeper) dropCreated(id ID) {
 	defer cancel()
 	_ = k.vault.store.Delete(ctx, id)
 }
-
-// errLoggedOut: the tokens of a login were issued before the server's logout.
-var errLoggedOut = errors.New("the authorization server has ended this login meanwhile")

@@ -28,6 +28,8 @@ type Vault struct {
 	uses    uses
 	ears    ears
 	checks  checks
+	logins  loginRuns
+	looks   storeLooks
 
 	// stop is cancelled by Close, to wake what waits for its next try; over when
 	// Close returns, for what must not go on after that.

@@ -1,0 +1,157 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// codeAnswer is a callback with a code, and the attempt that it belongs to.
+type codeAnswer struct {
+	cookie  *http.Cookie // of the attempt
+	state   loginState
+	attempt attempt
+	code    string
+	origin  string
+}
+
+// loginFailure is why a code became no session. Callbacks that came at the same
+// time share it.
+type loginFailure struct {
+	page    *Error
+	restart bool // one more login usually passes unseen
+	// forget: the browser's other attempts are over, too.
+	forget bool
+}
+
+func (f *loginFailure) Error() string { return f.page.Error() }
+
+// redeem exchanges the code and keeps the session, once for an attempt over all
+// instances, and takes the browser to the page it wanted. It does not depend on
+// the request: a code is good for one try, whether or not the browser still
+// waits.
+func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer) error {
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	cb.origin = origin
+	r = r.WithContext(context.WithoutCancel(r.Context()))
+	login := session.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
+	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (session.Redemption, error) {
+		return h.completeLogin(ctx, c, cb)
+	})
+	if err == nil && !own {
+		// It may have ended since.
+		_, err = h.Keeper.Peek(r.Context(), secret)
+	}
+	failed, ended := errors.AsType[*loginFailure](err)
+	switch {
+	case err == nil:
+		h.setSession(w, secret)
+		h.clearAttempt(w, cb.cookie.Name)
+		h.markCompleted(w, cb.attempt)
+		return h.land(w, r, origin, cb.attempt.Return)
+	case ended:
+		return h.loginFailed(w, r, c, cb, failed)
+	case errors.Is(err, session.ErrLoginOver), errors.Is(err, session.ErrNoSession):
+		h.clearAttempt(w, cb.cookie.Name)
+		cb.state.Return = cb.attempt.Return
+		return h.staleCallback(w, r, cb.state, err)
+	case errors.Is(err, session.ErrManyLogins):
+		return h.fail(w, r, loginBusy(err, cb.attempt.Return))
+	default:
+		return h.fail(w, r, storeUnavailable(err, cb.attempt.Return))
+	}
+}
+
+// loginFailed answers a callback whose code became no session.
+func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer, f *loginFailure) error {
+	h.clearAttempt(w, cb.cookie.Name)
+	if f.restart {
+		return h.restart(w, r, cb.state, cb.attempt)
+	}
+	if f.forget {
+		h.clearAttempts(w, c)
+	}
+	page := *f.page // fail changes it, and others share it
+	return h.fail(w, r, &page)
+}
+
+// completeLogin redeems the code and keeps a session for its tokens. What was
+// granted and cannot be kept is revoked.
+func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) (session.Redemption, error) {
+	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
+	if err != nil {
+		return h.notRedeemed(ctx, c, cb, err)
+	}
+	secret, failure := h.keepLogin(ctx, c, cb, answer)
+	if failure != nil {
+		h.giveBack(ctx, c, answer)
+		return session.Redemption{Spent: true}, failure
+	}
+	return session.Redemption{Secret: secret}, nil
+}
+
+// notRedeemed sorts an answer to a code that brought no tokens, or none that can
+// be used. A code that the server refused, or of which nobody knows what became,
+// is made up for by one more login.
+func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, err error) (session.Redemption, error) {
+	failure := &loginFailure{page: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.Return)}
+	tokenErr, ok := errors.AsType[*oauth.TokenError](err)
+	if !ok {
+		return session.Redemption{}, failure
+	}
+	if tokenErr.Granted != nil {
+		h.giveBack(ctx, c, tokenErr.Granted)
+	}
+	switch tokenErr.Kind {
+	case oauth.Rejected, oauth.Unclear, oauth.Unanswered:
+		if failure.restart = cb.state.Restarts < maxRestartsStale; failure.restart {
+			h.Logger.Info("login restarted: the code was refused, or its answer was lost", zap.Error(err))
+		}
+	}
+	switch tokenErr.Kind {
+	case oauth.Unanswered, oauth.TimedOut, oauth.Malformed:
+		return session.Redemption{Spent: true}, failure
+	}
+	return session.Redemption{}, failure
+}
+
+// keepLogin makes a session of tokens that were issued just now.
+func (h *Handler) keepLogin(ctx context.Context, c *cookies, cb codeAnswer, answer *oauth.TokenResponse) (session.Secret, error) {
+	a := cb.attempt
+	who, err := h.identify(ctx, answer, a.Nonce)
+	if err != nil {
+		return session.Secret{}, &loginFailure{page: callbackError(err, a.Return)}
+	}
+	if a.Completed+1 >= loopLimit {
+		return session.Secret{}, &loginFailure{page: loginLoop(a), forget: true}
+	}
+	t := sessionTokens(answer)
+	secret, s, err := h.Keeper.Create(ctx, who, t)
+	switch {
+	case errors.Is(err, session.ErrLoggedOut):
+		h.Logger.Info("the authorization server ended a login while it was being completed")
+		return session.Secret{}, &loginFailure{page: loggedOutMeanwhile(err, a.Return), restart: cb.state.Restarts < maxRestartsStale}
+	case err != nil:
+		return session.Secret{}, &loginFailure{page: storeUnavailable(err, a.Return)}
+	}
+	h.endReplaced(ctx, c, who, t)
+	if t.RefreshToken == "" {
+		h.warnNoRefreshToken.Do(func() {
+			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",
+				zap.Time("token_expires", s.TokenExpires),
+				zap.String("likely_cause", "it wants scope offline_access (many servers, some only with prompt=consent), access_type=offline (Google), or refresh tokens enabled for this client"))
+		})
+	}
+	h.Meter.Login("completed")
+	h.Logger.Info("login", zap.Stringer("session", s.ID), zap.Time("session_ends", s.End))
+	return secret, nil
+}

@@ -1,0 +1,258 @@
+package handler
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// secondSite is another process with the same keys, on the same store.
+func (g *rig) secondSite(options ...func(*setup)) *rig {
+	g.t.Helper()
+	return newRigAt(g.t, g.as, append(options, func(s *setup) {
+		s.session.Vault, s.session.Site = session.NewVault(g.store), g.handler.Keeper.Site
+	})...)
+}
+
+// replay sends a callback with cookies that a browser had at some time.
+func (g *rig) replay(callback string, cookies []string) *answer {
+	g.t.Helper()
+	r := g.request(http.MethodGet, callback, navigation...)
+	r.Header["Cookie"] = cookies
+	return g.do(r)
+}
+
+// sessionSet is the value of the session's cookie that an answer sets.
+func sessionSet(a *answer) string {
+	value, _, _ := strings.Cut(strings.TrimPrefix(sessionCookieLine(a), sessionCookie+"="), ";")
+	return value
+}
+
+// TestAttemptIsRedeemedOnce: the same callback many times at once, at two
+// processes, whose server revokes the tokens of a code that comes twice.
+func TestAttemptIsRedeemedOnce(t *testing.T) {
+	for name, options := range map[string][]func(*setup){
+		"OpenID Connect": nil, "plain OAuth": {plainOAuth},
+		"strict cookie": {func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, options...)
+			sites := []*rig{g, g.secondSite(options...)}
+			b := g.browser()
+			callback := b.approve(b.start("/wanted"))
+			cookies := b.jar.header(true)
+			g.as.Fail(fakeas.Slow(200 * time.Millisecond).For(fakeas.GrantCode).Repeat(-1))
+			answers := make([]*answer, 20)
+			var all sync.WaitGroup
+			for i := range answers {
+				all.Go(func() { answers[i] = sites[i%2].replay(callback, cookies) })
+			}
+			all.Wait()
+			secret := sessionSet(answers[0])
+			for i, a := range answers {
+				if landing := a.location() + a.body; sessionSet(a) != secret || secret == "" || !strings.Contains(landing, appOrigin+"/wanted") {
+					t.Errorf("callback %d: status %d to %.60q, session %q", i, a.status, landing, sessionSet(a))
+				}
+			}
+			if n := g.as.codesRedeemed(); n != 1 {
+				t.Errorf("%d codes were sent", n)
+			}
+			for _, site := range sites {
+				if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
+					t.Errorf("the session: status %d", a.status)
+				}
+			}
+		})
+	}
+}
+
+// TestRepeatedCallbackSharesTheResult with the cookies of before the login: in
+// another tab, or restored by a browser that was restarted.
+func TestRepeatedCallbackSharesTheResult(t *testing.T) {
+	g := newRig(t)
+	other := g.secondSite()
+	b := g.browser()
+	callback := b.approve(b.start("/oauth2/login?return_to=/wanted"))
+	cookies := b.jar.header(true)
+	first := g.replay(callback, cookies)
+	secret := sessionSet(first)
+	for name, site := range map[string]*rig{"here": g, "elsewhere": other} {
+		a := site.replay(callback, cookies)
+		if a.status != http.StatusSeeOther || a.location() != appOrigin+"/wanted" || sessionSet(a) != secret {
+			t.Errorf("%s: status %d to %q, session %q, want %q", name, a.status, a.location(), sessionSet(a), secret)
+		}
+		// Whoever planted the cookie in this browser does not know the code.
+		a = site.replay(strings.Replace(callback, "code=", "code=x", 1), cookies)
+		restarted(t, g, a)
+		if sessionSet(a) != "" {
+			t.Errorf("%s: another code got the session", name)
+		}
+		// Whoever has the session already keeps it.
+		a = site.replay(callback, []string{cookies[0] + "; " + sessionCookie + "=" + secret})
+		if a.status != http.StatusSeeOther || sessionSet(a) != secret {
+			t.Errorf("%s, with the session: status %d, session %q", name, a.status, sessionSet(a))
+		}
+		if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
+			t.Errorf("%s: the session has ended: status %d", name, a.status)
+		}
+	}
+	// A result that is over is none: one more login, and no code is sent again.
+	g.post("/oauth2/logout", with(secret, script)...)
+	restarted(t, g, g.replay(callback, cookies))
+	if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 1 {
+		t.Errorf("%d codes were sent", stats.Grants[fakeas.GrantCode])
+	}
+}
+
+// TestMadeUpCodesCostOneTokenRequest, whether they come at once or one after the
+// other, and leave nothing behind.
+func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
+	for name, fault := range map[string]*fakeas.Fault{
+		"refused": nil, "server down": ptr(fakeas.Unavailable()), "misconfigured": ptr(fakeas.OAuthError("invalid_client")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			callback, err := url.Parse(b.approve(b.start("/wanted")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cookies := b.jar.header(true)
+			if fault != nil {
+				g.as.Fail(fault.For(fakeas.GrantCode).Repeat(-1))
+			}
+			made := func(i int) *answer {
+				q := url.Values{"code": {fmt.Sprint("made-up-", i)}, "state": {callback.Query().Get("state")}}
+				return g.replay(callback.Path+"?"+q.Encode(), cookies)
+			}
+			var all sync.WaitGroup
+			for i := range 150 {
+				all.Go(func() { made(i) })
+			}
+			all.Wait()
+			for i := range 150 {
+				restarted(t, g, made(150+i))
+			}
+			if n := g.as.codesRedeemed(); n != 1 {
+				t.Errorf("%d token requests", n)
+			}
+			if n := g.store.items(); n != 0 {
+				t.Errorf("%d items are left in the store", n)
+			}
+		})
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestSpentCodeIsNotSentAgain, at no process, where nobody knows what became of
+// it or where it brought nothing that could be kept.
+func TestSpentCodeIsNotSentAgain(t *testing.T) {
+	for name, break_ := range map[string]func(*rig){
+		"lost answer":  func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
+		"lost request": func(g *rig) { g.as.Fail(fakeas.LoseRequest()) },
+		"nonsense":     func(g *rig) { g.as.Fail(fakeas.Answer(200, "text/html", "<p>Hello")) },
+		"another's ID token": func(g *rig) {
+			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"aud": "other"} })
+		},
+		"session not kept": func(g *rig) { g.store.setFault(false, isSession) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			other := g.secondSite()
+			b := g.browser()
+			callback := b.approve(b.start("/wanted"))
+			cookies := b.jar.header(true)
+			break_(g)
+			first := g.replay(callback, cookies)
+			if sessionSet(first) != "" {
+				t.Fatalf("status %d with a session", first.status)
+			}
+			g.store.setFault(false, nil)
+			for _, site := range []*rig{g, other} {
+				restarted(t, g, site.replay(callback, cookies))
+			}
+			if n := g.as.codesRedeemed(); n != 1 {
+				t.Errorf("%d codes were sent", n)
+			}
+		})
+	}
+}
+
+// isSession tells a session from the claim of a login.
+func isSession(item session.Item) bool { return item.Version == 1 && len(item.Value) > 64 }
+
+// TestNothingOfALoginGoesAlong: after the landing the browser has the session's
+// cookie, and no other.
+func TestNothingOfALoginGoesAlong(t *testing.T) {
+	for _, caching := range []string{"", "public, max-age=60", "no-store"} {
+		t.Run(caching, func(t *testing.T) {
+			g := newRig(t, plainOAuth)
+			g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+				w.Header()["Set-Cookie"] = []string{"app=1", loopCookieName + "=forged; Path=/; Secure"}
+				if caching != "" {
+					w.Header().Set("Cache-Control", caching)
+				}
+				w.WriteHeader(http.StatusOK)
+				return nil
+			}
+			b := g.browser()
+			landing := b.open("/wanted")
+			if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie, "app"}) {
+				t.Errorf("after the login the browser has %q", names)
+			}
+			// A cache on the way must not give the deletion to others.
+			if got := landing.header["Cache-Control"]; len(got) != 1 || !strings.Contains(got[0], "private") || !strings.Contains(got[0], caching) {
+				t.Errorf("the landing has Cache-Control %q", got)
+			}
+			if !onlyEndsTheCount(landing) {
+				t.Errorf("the landing sets %q", landing.header["Set-Cookie"])
+			}
+			next := b.open("/next")
+			if got := next.header["Set-Cookie"]; !slices.Equal(got, []string{"app=1"}) || next.header.Get("Cache-Control") != caching {
+				t.Errorf("the next answer sets %q with Cache-Control %q", got, next.header.Get("Cache-Control"))
+			}
+		})
+	}
+	t.Run("session endpoint", func(t *testing.T) {
+		g := newRig(t)
+		b := g.browser()
+		b.walk(b.origin()+"/wanted", "none", func(next string) bool { return strings.HasSuffix(next, "/wanted") })
+		b.fetch("GET", "/oauth2/session")
+		if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie}) {
+			t.Errorf("the browser has %q", names)
+		}
+	})
+	t.Run("failed login", func(t *testing.T) {
+		g := newRig(t)
+		g.as.Fail(fakeas.OAuthError("invalid_client").For(fakeas.GrantCode))
+		b := g.browser()
+		b.open("/wanted")
+		if names := cookieNames(b); len(names) != 0 {
+			t.Errorf("the browser has %q", names)
+		}
+	})
+}
+
+func cookieNames(b *browser) (names []string) {
+	for _, c := range b.jar.cookies {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// onlyEndsTheCount reports whether an answer of the app brings no cookie of
+// ours, but for the deletion of the count of logins.
+func onlyEndsTheCount(a *answer) bool {
+	return !slices.ContainsFunc(a.header["Set-Cookie"], func(line string) bool {
+		return line != "app=1" && !strings.HasPrefix(line, loopCookieName+"=; Path=/; Max-Age=0; ")
+	})
+}

@@ -1,0 +1,263 @@
+package handler
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// TestNoLoginBeginsWhileTheStoreIsDown: nobody signs in for a session that
+// cannot be kept.
+func TestNoLoginBeginsWhileTheStoreIsDown(t *testing.T) {
+	g := newRig(t)
+	for name, fault := range map[string]func(broken bool){
+		"down": func(broken bool) { g.store.down.Store(broken) },
+		"no writes": func(broken bool) {
+			if !broken {
+				g.store.setFault(false, nil)
+				return
+			}
+			g.store.setFault(false, func(session.Item) bool { return true })
+			b := g.browser() // finds out
+			b.open("/")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fault(true)
+			begun := g.as.Stats().Requests[fakeas.EndpointAuthorize]
+			for _, path := range []string{"/wanted", "/oauth2/login?return_to=/wanted", "/oauth2/login?prompt=none"} {
+				a := g.get(path, navigation...)
+				if a.status != http.StatusServiceUnavailable || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Retry-After") == "" {
+					t.Errorf("%s: status %d to %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
+				}
+			}
+			if a := g.get("/api", script...); a.status != http.StatusUnauthorized {
+				t.Errorf("a script got %d", a.status)
+			}
+			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != begun {
+				t.Errorf("%d logins began", n-begun)
+			}
+			fault(false)
+			g.browser().reaches("/wanted")
+		})
+	}
+}
+
+// TestFrozenStoreHoldsUpNoLoginForLong, however many begin.
+func TestFrozenStoreHoldsUpNoLoginForLong(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth)
+		g.store.setFault(true, nil)
+		begun := time.Now()
+		done := make(chan *answer)
+		for range 10 {
+			go func() { done <- g.get("/wanted", navigation...) }()
+		}
+		for range 10 {
+			if a := <-done; a.status != http.StatusServiceUnavailable {
+				t.Errorf("status %d", a.status)
+			}
+		}
+		if waited := time.Since(begun); waited > 3*time.Second {
+			t.Errorf("the answers took %v", waited)
+		}
+		g.store.setFault(false, nil)
+		g.browser().reaches("/wanted")
+	})
+}
+
+// TestStoreDownDuringTheCallback: the code is not sent, the page goes on to a new
+// login by itself, and the callback still works when the store does.
+func TestStoreDownDuringTheCallback(t *testing.T) {
+	for name, after := range map[string]func(*testing.T, *browser, string, string){
+		"goes on": func(t *testing.T, b *browser, callback, next string) {
+			b.landed(b.open(next), "/wanted?x=1&y")
+		},
+		"reload by hand": func(t *testing.T, b *browser, callback, next string) {
+			b.landed(b.open(callback), "/wanted?x=1&y")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			callback := b.approve(b.start("/wanted?x=1&y"))
+			g.store.down.Store(true)
+			var next string
+			for range 3 {
+				a := b.send(g.request("GET", callback, navigation...), true)
+				if a.status != 503 || a.header.Get("Retry-After") == "" || b.jar.get(sessionCookie) != nil {
+					t.Errorf("status %d: %s", a.status, a.body)
+				}
+				next = goesOnTo(t, a)
+			}
+			if n := g.as.codesRedeemed(); n != 0 {
+				t.Errorf("%d codes were sent", n)
+			}
+			if a := b.open(next); a.status != 503 {
+				t.Errorf("a new login: status %d", a.status)
+			}
+			g.store.down.Store(false)
+			after(t, b, callback, next)
+			if n := g.as.codesRedeemed(); n != 1 {
+				t.Errorf("%d codes were sent", n)
+			}
+		})
+	}
+}
+
+// awaitRevocation returns when the server has answered a revocation, and fails
+// the test if a refresh token that it issued for a login is still good.
+func awaitRevocation(t *testing.T, g *rig) {
+	t.Helper()
+	select {
+	case <-g.as.revoked:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing was revoked")
+	}
+	if live := liveRefreshTokens(g); len(live) != 0 {
+		t.Errorf("%d refresh tokens are still good", len(live))
+	}
+}
+
+func liveRefreshTokens(g *rig) (live []fakeas.Issued) {
+	for _, token := range g.as.Tokens() {
+		if token.Kind == fakeas.KindRefresh && !token.Revoked {
+			live = append(live, token)
+		}
+	}
+	return live
+}
+
+// TestWhatCannotBeKeptIsRevoked: tokens that were granted and lead to no session
+// are of use to nobody but a thief.
+func TestWhatCannotBeKeptIsRevoked(t *testing.T) {
+	for name, tt := range map[string]struct {
+		arrange func(*rig)
+		code    string
+		status  int
+	}{
+		"session not kept":   {func(g *rig) { g.store.setFault(false, isSession) }, "temporarily_unavailable", 503},
+		"another's ID token": {func(g *rig) { loginIDToken(g, "aud", "other") }, "login_failed", 502},
+		"wrong nonce":        {func(g *rig) { loginIDToken(g, "nonce", "other") }, "login_failed", 502},
+		"no keys":            {func(g *rig) { g.as.Fail(fakeas.Unavailable().At(fakeas.EndpointJWKS).Repeat(-1)) }, "login_unavailable", 503},
+		"no ID token":        {func(g *rig) { g.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Omit = []string{"id_token"} }) }, "login_failed", 502},
+		"no access token":    {func(g *rig) { g.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Omit = []string{"access_token"} }) }, "login_failed", 502},
+		"UserInfo refused": {func(g *rig) {
+			g.handler.UserInfo = true
+			g.as.Fail(fakeas.Answer(403, "text/plain", "").At(fakeas.EndpointUserInfo))
+		}, "login_failed", 502},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			tt.arrange(g)
+			a := g.browser().open("/wanted")
+			if a.status != tt.status || !strings.Contains(a.body, tt.code) {
+				t.Errorf("status %d: %s", a.status, a.body)
+			}
+			if tt.status == 503 {
+				goesOnTo(t, a)
+			}
+			awaitRevocation(t, g)
+		})
+	}
+}
+
+func loginIDToken(g *rig, claim string, value any) {
+	g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{claim: value} })
+}
+
+// TestLoopIsRevoked: the login that the breaker stops leaves no token behind.
+func TestLoopIsRevoked(t *testing.T) {
+	for name, options := range map[string][]func(*setup){"OpenID Connect": nil, "plain OAuth": {plainOAuth}} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, options...)
+			b := g.browser()
+			b.jar.refuse = func(name string) bool { return name == sessionCookie }
+			wayOut(t, b.open("/wanted"), 500, "login_loop")
+			<-g.as.revoked
+			if live := liveRefreshTokens(g); len(live) != loopLimit-1 {
+				t.Errorf("%d refresh tokens are still good, want those of the sessions", len(live))
+			}
+		})
+	}
+}
+
+// TestReplacedSessionIsRevoked, and the session that takes its place goes on.
+func TestReplacedSessionIsRevoked(t *testing.T) {
+	g := newRig(t)
+	b := g.loggedIn()
+	old := g.as.newest(fakeas.KindRefresh)
+	b.landed(b.open("/oauth2/login?return_to=/wanted"), "/wanted")
+	<-g.as.revoked
+	live := liveRefreshTokens(g)
+	if len(live) != 1 || live[0].Value == old {
+		t.Errorf("the refresh tokens that are good: %v", live)
+	}
+	if a := b.fetch("POST", "/oauth2/session/refresh"); a.status != http.StatusOK {
+		t.Errorf("the new session: status %d", a.status)
+	}
+}
+
+// TestTokensOfOneGrantAreNotRevoked: with the old one the server may end the new
+// one.
+func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
+	old := session.Ended{Subject: "alice", RefreshToken: "RT_old"}
+	for name, tt := range map[string]struct {
+		oldSID, sid, subject, refreshToken string
+		share                              bool
+	}{
+		"same session at the server":    {"s1", "s1", "alice", "RT_new", true},
+		"another session at the server": {"s1", "s2", "alice", "RT_new", false},
+		"sid was not told before":       {"", "s2", "alice", "RT_new", false},
+		"same user, no sid":             {"", "", "alice", "RT_new", true},
+		"another user, no sid":          {"", "", "bob", "RT_new", false},
+		"same token":                    {"s1", "s2", "bob", "RT_old", true},
+	} {
+		old.SID = tt.oldSID
+		if got := mayShareGrant(old, session.Identity{Subject: tt.subject, SID: tt.sid}, session.Tokens{RefreshToken: tt.refreshToken}); got != tt.share {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestLoginThatTheServerEnded says so: neither the store nor the server is out of
+// order. One more login is tried first.
+func TestLoginThatTheServerEnded(t *testing.T) {
+	issued := time.Now().Truncate(time.Second)
+	for name, l := range map[string]session.Logout{
+		"user, same second":       {Subject: fakeas.DefaultUser, IssuedAt: issued},
+		"user, later":             {Subject: fakeas.DefaultUser, IssuedAt: issued.Add(time.Minute)},
+		"session, same second":    {SID: "S1", IssuedAt: issued},
+		"both, within the second": {SID: "S1", Subject: fakeas.DefaultUser, IssuedAt: issued.Add(900 * time.Millisecond)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"iat": issued.Unix(), "sid": "S1"} })
+			l.Token, l.Until = "LT", time.Now().Add(3*time.Minute)
+			if _, err := g.keeper.EndLoggedOut(context.Background(), l); err != nil {
+				t.Fatal(err)
+			}
+			a := g.browser().open("/wanted")
+			wayOut(t, a, 403, "logged_out")
+			if strings.Contains(a.body, "cannot be kept") || strings.Contains(a.body, `http-equiv="refresh"`) {
+				t.Errorf("the page is %s", a.body)
+			}
+			if n := g.as.codesRedeemed(); n != 1+maxRestartsStale {
+				t.Errorf("%d codes were redeemed", n)
+			}
+			for range 1 + maxRestartsStale {
+				<-g.as.revoked
+			}
+			if lines := g.log.lines(`"level":"error"`); len(lines) != 0 {
+				t.Errorf("the log says %q", lines)
+			}
+		})
+	}
+}

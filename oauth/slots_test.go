@@ -1,0 +1,191 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stuck answers no request of the given paths, and counts those under way.
+type stuck struct {
+	inProcess
+	paths    string
+	underWay atomic.Int64
+}
+
+func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !strings.Contains(s.paths, r.URL.Path) {
+		return s.inProcess.RoundTrip(r)
+	}
+	s.underWay.Add(1)
+	defer s.underWay.Add(-1)
+	if r.Body != nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// TestCallsOfOneKindAreBounded: a server that hangs gets so many at a time, the
+// others learn in time that nothing was sent, and no other kind has to wait.
+func TestCallsOfOneKindAreBounded(t *testing.T) {
+	calls := map[string]func(*Client) error{
+		"/token": func(c *Client) error {
+			_, err := c.RedeemCode(context.Background(), testCode, testVerifier, testRedirect)
+			return err
+		},
+		"/revoke": func(c *Client) error { return c.Revoke(context.Background(), testRefresh, "") },
+		"/par": func(c *Client) error {
+			_, err := c.AuthorizationURL(context.Background(), AuthorizationRequest{
+				RedirectURI: testRedirect, State: "s", Nonce: "n", Verifier: testVerifier,
+			})
+			return err
+		},
+		"/userinfo": func(c *Client) error {
+			_, err := c.UserInfo(context.Background(), "a", "")
+			return err
+		},
+	}
+	for path, call := range calls {
+		t.Run(path, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := bubbleServer(t, func(c *Config) {
+					c.Endpoints = Endpoints{
+						Authorization: "https://idp.test/authorize", Token: "https://idp.test/token", Revocation: "https://idp.test/revoke",
+						UserInfo: "https://idp.test/userinfo", PushedAuthorizationRequest: "https://idp.test/par",
+					}
+				})
+				hung := &stuck{inProcess: inProcess{s}, paths: path}
+				c.http.Transport = hung
+				begun := time.Now()
+				var busy, unanswered atomic.Int64
+				var all sync.WaitGroup
+				for range 100 {
+					all.Go(func() {
+						switch err := call(c); {
+						case errors.Is(err, ErrBusy) && kindOf(err) == Unavailable && time.Since(begun) == slotWait:
+							busy.Add(1)
+						case err != nil && time.Since(begun) == defaultTimeout:
+							unanswered.Add(1)
+						default:
+							t.Errorf("after %v: %v", time.Since(begun), err)
+						}
+					})
+				}
+				synctest.Wait()
+				if n := hung.underWay.Load(); n != callsAtOnce {
+					t.Errorf("%d calls are under way", n)
+				}
+				for other, call := range calls {
+					if other != path {
+						_ = call(c)
+					}
+				}
+				if waited := time.Since(begun); waited != 0 {
+					t.Errorf("the others waited for %v", waited)
+				}
+				all.Wait()
+				if busy.Load() != 100-callsAtOnce || unanswered.Load() != callsAtOnce {
+					t.Errorf("%d were busy, %d unanswered", busy.Load(), unanswered.Load())
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				cancel()
+				if _, err := c.codes.acquire(ctx, tokenEndpoint); err != nil && kindOf(err) != Unavailable {
+					t.Errorf("a call that is not wanted any more: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestConnectionsAreBounded, and refreshes that hang leave some for the rest.
+func TestConnectionsAreBounded(t *testing.T) {
+	const refreshes = maxRefreshConns + 100
+	var open, most atomic.Int64
+	arrived, goOn := make(chan struct{}, refreshes), make(chan struct{})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("grant_type") == "refresh_token" {
+			arrived <- struct{}{}
+			<-goOn
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"access_token":"a","token_type":"Bearer"}`)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			most.Store(max(most.Load(), open.Add(1)))
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	c, err := New(Config{
+		ClientID: "app", Timeout: time.Minute,
+		Endpoints: Endpoints{Authorization: server.URL + "/authorize", Token: server.URL + "/token", Revocation: server.URL + "/revoke"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.http.CloseIdleConnections)
+	var all sync.WaitGroup
+	for range refreshes {
+		all.Go(func() {
+			if _, err := c.Refresh(t.Context(), testRefresh, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range maxRefreshConns {
+		<-arrived
+	}
+	if _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); err != nil {
+		t.Errorf("a code beside refreshes that hang: %v", err)
+	}
+	if err := c.Revoke(within(t), testRefresh, ""); err != nil {
+		t.Errorf("a revocation beside refreshes that hang: %v", err)
+	}
+	close(goOn)
+	all.Wait()
+	if n := most.Load(); n > maxRefreshConns+2 {
+		t.Errorf("%d connections were open", n)
+	}
+}
+
+// TestGrantedTokensComeWithTheError of a code whose answer cannot be used.
+func TestGrantedTokensComeWithTheError(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"access_token":"AT","refresh_token":"RT"}`:                    "RT AT", // no ID token
+		`{"refresh_token":"RT","id_token":"x"}`:                         "RT ",
+		`{"access_token":"AT","token_type":"mac","refresh_token":"RT"}`: "RT ",
+		`{"error":"invalid_grant"}`:                                     "",
+		`{"access_token":"A T"}`:                                        "",
+		`<p>Hello`:                                                      "",
+	} {
+		s := startServer(t)
+		s.answer("/token", 200, body)
+		_, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect)
+		e, ok := errors.AsType[*TokenError](err)
+		if !ok {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		got := ""
+		if e.Granted != nil {
+			got = e.Granted.RefreshToken + " " + e.Granted.AccessToken
+		}
+		if got != want || strings.Contains(err.Error(), "RT") {
+			t.Errorf("%s: got %q with %v, want %q", body, got, err, want)
+		}
+	}
+}
