@@ -16,7 +16,7 @@ import (
 )
 
 // actionLimit bounds every single action, on a busy machine.
-const actionLimit = 60 * time.Second
+const actionLimit = 180 * time.Second
 
 // Path returns the browser's executable.
 func Path() (string, error) {

@@ -20,7 +20,7 @@ import (
 
 const (
 	maxBody = 16 << 20 // bytes read of an answer
-	timeout = time.Minute
+	timeout = 3 * time.Minute
 	// maxTries bounds what Reconnect repeats.
 	maxTries = 5
 )
