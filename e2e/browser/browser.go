@@ -44,6 +44,7 @@ func Start(t testing.TB) (*Browser, *Page) {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
+		chromedp.WSURLReadTimeout(actionLimit), // Chromium may take long to start on a busy machine
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),

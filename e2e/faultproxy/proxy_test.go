@@ -12,7 +12,7 @@ import (
 )
 
 // quiet is how long a test waits for bytes that must not come. Too short a wait can only make a test miss a defect.
-const quiet = 50 * time.Millisecond
+const quiet = 500 * time.Millisecond
 
 // startEcho starts a server that sends lines back, and returns its address.
 func startEcho(t *testing.T) string {
