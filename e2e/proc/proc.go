@@ -16,7 +16,7 @@ import (
 
 const (
 	startLimit = 180 * time.Second // until a program must be ready, on a busy machine
-	stopLimit  = 60 * time.Second  // for an orderly end, before it is killed
+	stopLimit  = 150 * time.Second // for an orderly end, before it is killed
 	logTail    = 32 << 10          // bytes of the log shown when a test fails
 )
 
