@@ -141,7 +141,7 @@ func (b *browser) send(method, target string, header http.Header) answer {
 func (b *browser) do(req *http.Request) (resp *http.Response, err error) {
 	for range 10 {
 		resp, err = b.http.Do(req)
-		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			break
 		}
 	}
