@@ -25,17 +25,17 @@ func long[T any](few, all T) T {
 	return few
 }
 
-// shortLived logs in with a token of few seconds, one that has not been
-// refreshed yet, and returns after what time from now it has certainly expired.
-// Refreshes bring tokens that last.
+// shortLived logs in with a token of few seconds, before any refresh of it is
+// due, and returns after what time from now it has certainly expired. Refreshes
+// bring tokens that last.
 func (w *world) shortLived(t testing.TB) (b *browser, expired time.Duration) {
 	t.Helper()
 	for life := 2; ; life *= 2 { // on a busy machine a login takes longer
 		told(w.idp, life, 300)
-		before := w.refreshes()
+		begun := time.Now()
 		b = w.newBrowser(w.p[0], true)
 		b.login(t, "/short-lived")
-		if w.refreshes() == before {
+		if time.Since(begun) < time.Duration(life)*time.Second*7/10 { // a refresh is due after 70 % at the earliest
 			return b, expiry(life)
 		}
 	}
