@@ -64,6 +64,34 @@ func newBrowserFrom(t *testing.T, site, from string) *browser {
 	}
 }
 
+// begin opens a page of the site that need not be answered. The returned
+// function hangs up and waits until the request is over.
+func (b *browser) begin(path string) (hangUp func()) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.site+path, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for name, value := range b.cookies {
+		req.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	for name, values := range navigation {
+		req.Header[name] = values
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if resp, err := b.http.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	return func() {
+		cancel()
+		<-over
+	}
+}
+
 // send sends one request. target is a path of the site or a URL.
 func (b *browser) send(method, target string, header http.Header) answer {
 	b.t.Helper()
@@ -113,7 +141,7 @@ func (b *browser) send(method, target string, header http.Header) answer {
 func (b *browser) do(req *http.Request) (resp *http.Response, err error) {
 	for range 10 {
 		resp, err = b.http.Do(req)
-		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			break
 		}
 	}

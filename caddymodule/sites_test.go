@@ -12,6 +12,7 @@ import (
 func TestSitesDoNotShareSessions(t *testing.T) {
 	w := newWorld(t)
 	other := fakeas.Start(t, fakeas.Options{})
+	other.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	t.Setenv("OTHER", other.URL)
 	a, b, c, d := "http://a.localhost:"+w.port, "http://b.localhost:"+w.port, "http://c.localhost:"+w.port, "http://d.localhost:"+w.port
 	w.register("client-a", a, d)

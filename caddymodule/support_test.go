@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,6 +28,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
 // A process has one running configuration, so no test here may be parallel.
@@ -36,6 +37,9 @@ func TestMain(m *testing.M) {
 	caddy.RegisterModule(sharedModule{})
 	os.Exit(m.Run())
 }
+
+// patience bounds the waiting for events. It ends a test that has gone wrong, on a busy machine too.
+const patience = 2 * time.Minute
 
 const testSecret = "CS_3f0a9d5c1b7e4286"
 
@@ -57,6 +61,8 @@ func newWorld(t *testing.T) *world {
 		t: t, as: fakeas.Start(t, fakeas.Options{}), app: echo.Start(t, echo.Options{}),
 		port: freePort(t), data: isolate(t),
 	}
+	// Making an RSA key on a busy machine may take longer than the module waits for an answer.
+	w.as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	w.origin = "http://localhost:" + w.port
 	w.register("app", w.origin)
 	for name, value := range map[string]string{
@@ -92,18 +98,10 @@ func isolate(t *testing.T) (data string) {
 	return filepath.Join(dir, "caddy")
 }
 
+// freePort reserves a port for the test.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	return strconv.Itoa(loopback.FreePort(t))
 }
 
 // site is a Caddyfile with one site that has the usual options, further ones,
@@ -229,7 +227,7 @@ next:
 // wait returns the first line with all of the texts, once it is there.
 func (c *capture) wait(t *testing.T, texts ...string) string {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		c.mu.Lock()
 		if c.changed == nil {

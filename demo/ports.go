@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"syscall"
@@ -22,13 +23,20 @@ func (d demo) listen(name string, preferred int) (net.Listener, error) {
 	return ln, nil
 }
 
+// Ports for another process are taken from below Linux's range for outgoing connections: no such connection can occupy one
+// before that process listens.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
 // freePort finds a port that another process is going to listen on.
 //
 // Nobody may listen on it under [::1] either: a browser could take localhost for that.
 func (d demo) freePort(name string, preferred int) (int, error) {
 	found, err := probe(preferred)
-	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 10; try++ {
-		if found, err = probe(0); err == nil {
+	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 100; try++ {
+		if found, err = probe(firstPort + rand.IntN(lastPort-firstPort)); err == nil {
 			d.sayTaken(name, preferred, found)
 		}
 	}

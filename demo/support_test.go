@@ -13,7 +13,7 @@ import (
 )
 
 // watchLimit is only there so that a broken demo cannot hang a test.
-const watchLimit = 2 * time.Minute
+const watchLimit = 5 * time.Minute
 
 // leash is a named pipe that programs under test hold open for writing. It shows whether any of them still runs, without
 // process ids, which say little about the children of children.

@@ -17,8 +17,8 @@ func TestRedisFailsOver(t *testing.T) {
 	store := fmt.Sprintf("%s {\nsentinel_master %s\nreplicas 1\n}", strings.Join(group.URLs(), " "), rediscluster.MasterName)
 	l := startLoadOn(t, store, store, store)
 	for range 2 {
-		l.spend(t, spentInFlight)
-		group.FailOver(t)
+		arrive := l.spend(t, spentInFlight)
+		group.FailOver(t, arrive)
 		// Nothing that is written now would survive another failover, so it does not count as written.
 		l.during(t, "without a replica", 3*time.Second)
 		group.Rejoin(t)

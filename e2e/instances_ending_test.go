@@ -28,7 +28,7 @@ type poll struct {
 }
 
 // longPoll is answered by the app after longer than any test takes.
-const longPoll = "/u/slow?d=59s"
+const longPoll = "/u/slow?d=9m"
 
 // TestInstancesEnding keeps a WebSocket, an event stream and a long poll open at each instance: a logout at one of them ends
 // all of its session, and nobody else's.

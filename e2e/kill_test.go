@@ -101,7 +101,7 @@ func TestKillDuringRefresh(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{
-		RedirectURIs: []string{site + "/oauth2/callback"}, AccessTokenLifetime: shortLife,
+		RedirectURIs: []string{site + "/oauth2/callback"}, AccessTokenLifetime: heldLife,
 	})
 	caddy := caddyserver.Start(t, protected(site, &p.Server, "refresh_timeout 50s", echo.Start(t, echo.Options{})))
 	p.Fault(t, op.Fault{GrantType: "refresh_token", Hold: true, After: true})

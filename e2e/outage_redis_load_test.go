@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -24,9 +25,6 @@ import (
 const (
 	// loadPause is the most time that a visitor takes between two requests.
 	loadPause = 80 * time.Millisecond
-	// loadSlack is for the way of a token from the server, where a test may hold it up: the proxy counts its life from when
-	// it has it.
-	loadSlack = 3 * time.Second
 	// maxComplaints bounds what one defect fills the output with.
 	maxComplaints = 20
 )
@@ -56,7 +54,8 @@ type load struct {
 	stop    context.CancelFunc
 	asking  sync.WaitGroup
 	mu      sync.Mutex
-	ends    map[string]time.Time // of access tokens
+	issued  map[string]bool      // access tokens
+	ends    map[string]time.Time // of access tokens that somebody has been served with
 	tallies []tally              // by instance
 	wrong   []error
 	lost    map[*visitor]bool // who were asked to log in again
@@ -70,24 +69,29 @@ type tally struct {
 
 // newLoad returns a load on a fleet that may have no instances yet.
 func newLoad(f *fleet) *load {
-	return &load{fleet: f, ends: map[string]time.Time{}, lost: map[*visitor]bool{}}
+	return &load{fleet: f, issued: map[string]bool{}, ends: map[string]time.Time{}, lost: map[*visitor]bool{}}
 }
 
-// issue makes a token answer tell a short life, and notes the end of it. The server itself lets tokens live for long, so
+// issue makes a token answer tell a short life. The server itself lets tokens live for long, so
 // that it can be asked at any time whose they are.
 func (l *load) issue(_ string, answer map[string]any) {
 	token, _ := answer["access_token"].(string)
 	answer["expires_in"] = shortLife.Seconds()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ends[token] = time.Now().Add(shortLife + loadSlack)
+	l.issued[token] = true
 }
 
-// overSince reports whether a token was over at a time already.
+// overSince notes that somebody has been served with a token, and reports whether its life was over at a time already. The
+// proxy counts a life from when it has the token, which is before anybody has an answer with it.
 func (l *load) overSince(token string, t time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return t.After(l.ends[token])
+	ends, known := l.ends[token]
+	if !known {
+		l.ends[token] = time.Now().Add(shortLife)
+	}
+	return known && t.After(ends)
 }
 
 // startLoad starts a fleet on one Redis and puts it under load.
@@ -260,10 +264,7 @@ func (l *load) during(t *testing.T, what string, d time.Duration) {
 func (l *load) awaitRefreshed(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
-	old := make(map[string]bool, len(l.ends))
-	for token := range l.ends {
-		old[token] = true
-	}
+	old := maps.Clone(l.issued)
 	l.mu.Unlock()
 	for _, v := range l.remaining() {
 		for i := range l.nodes {

@@ -24,8 +24,9 @@ func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	redis := redisserver.Start(t, redisserver.Options{AppendOnly: true})
 	l := startLoad(t, redis)
-	l.spend(t, spentInFlight)
+	arrive := l.spend(t, spentInFlight)
 	redis.Kill(t)
+	arrive()
 	l.during(t, "dead", outage)
 	redis.Restart(t)
 	l.demand503(t)
@@ -37,8 +38,9 @@ func TestRedisFrozen(t *testing.T) {
 	t.Parallel()
 	redis := redisserver.Start(t, redisserver.Options{})
 	l := startLoad(t, redis)
-	l.spend(t, spentInFlight)
+	arrive := l.spend(t, spentInFlight)
 	redis.Pause(t)
+	arrive()
 	l.during(t, "frozen", outage)
 	redis.Resume(t)
 	l.demand503(t)
@@ -48,12 +50,15 @@ func TestRedisFrozen(t *testing.T) {
 // spentInFlight is how many refreshes are under way when something happens to Redis.
 const spentInFlight = 8
 
-// spend returns when n refresh tokens have been redeemed whose successors are still on their way to the instances.
-func (l *load) spend(t *testing.T, n int) {
+// spend returns when n refresh tokens have been redeemed whose successors are still on their way to the instances. They
+// arrive when arrive is called.
+func (l *load) spend(t *testing.T, n int) (arrive func()) {
 	t.Helper()
 	before := l.as.Stats().Granted[fakeas.GrantRefresh]
-	l.as.Fail(fakeas.Slow(2 * time.Second).For(fakeas.GrantRefresh).Repeat(n))
+	answers := fakeas.NewGate()
+	l.as.Fail(fakeas.Hold(answers).For(fakeas.GrantRefresh).Repeat(n))
 	eventually(t, "refreshes under way", func() bool { return l.as.Stats().Granted[fakeas.GrantRefresh] >= before+n })
+	return answers.Open
 }
 
 // TestRedisRefusesWrites lets Redis answer reads and refuse writes for a while, under load: because it was made a replica,
@@ -80,8 +85,9 @@ func TestRedisRefusesWrites(t *testing.T) {
 			t.Parallel()
 			redis := redisserver.Start(t, redisserver.Options{Args: []string{"--maxmemory-policy", "noeviction"}})
 			l := startLoad(t, redis)
-			l.spend(t, spentInFlight)
+			arrive := l.spend(t, spentInFlight)
 			tc.refuse(t, redis)
+			arrive()
 			l.during(t, "no writes", outage)
 			tc.heal(t, redis)
 			l.demand503(t)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -64,15 +65,13 @@ func TestPartitions(t *testing.T) {
 		p := partition{instance: i, begun: time.Now()}
 		lan.Cut(t, host)
 		l.during(t, "cut off", 5*time.Second)
+		eventually(t, fmt.Sprintf("answer 503 of instance %d, which is cut off", i), func() bool { return l.unavailable()[i] > before[i] })
 		lan.Heal(t, host)
 		l.awaitRefreshed(t)
 		p.end = time.Now()
 		partitions = append(partitions, p)
 		for k, n := range l.unavailable() {
-			switch {
-			case k == i && n == before[k]:
-				t.Errorf("instance %d never answered 503 while it was cut off: the test does not see what it is for", k)
-			case k != i && n != before[k]:
+			if k != i && n != before[k] {
 				t.Errorf("instance %d answered %d times 503 while instance %d was cut off", k, n-before[k], i)
 			}
 		}
@@ -159,10 +158,10 @@ func (l *load) account(t *testing.T, sent *ledger, partitions []partition) {
 }
 
 // cutOffAfter reports whether the instance that sent a token was cut off before it could write what it got for it: at the
-// time itself, or so shortly before the cut that the answer may have been under way.
+// time itself, or shortly before the cut, when the answer may have been under way on a busy machine.
 func cutOffAfter(s spending, partitions []partition) bool {
 	for _, p := range partitions {
-		if p.instance == s.instance && s.at.After(p.begun.Add(-time.Second)) && s.at.Before(p.end) {
+		if p.instance == s.instance && s.at.After(p.begun.Add(-5*time.Second)) && s.at.Before(p.end) {
 			return true
 		}
 	}

@@ -110,19 +110,26 @@ func work(ctx context.Context, t *testing.T, c *client.Client, rawURL string, an
 	}
 }
 
-// expireDuring waits until the session's token has expired while the server, told before to hold refreshes, holds one.
+// expireDuring asks until the server, told before to hold refreshes, holds one, and then waits until the session's token,
+// which lives for heldLife, has expired. The last request is left without an answer.
 func expireDuring(t *testing.T, p *op.OIDCProvider, c *client.Client, rawURL string) {
 	t.Helper()
-	eventually(t, "request that waits for a refresh", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		_, err := c.Fetch(ctx, http.MethodGet, rawURL, "")
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal(err)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	asked := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			_, err = c.Fetch(ctx, http.MethodGet, rawURL, "")
 		}
-		return err != nil
-	})
+		asked <- err
+	}()
 	p.AwaitHeld(t, 1)
+	leave()
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	time.Sleep(heldRest) // what is waited for is the expiry itself
 }
 
 // TestReloadDuringRefresh reloads while the server thinks about a refresh: requests to the old and to the new
@@ -131,7 +138,7 @@ func TestReloadDuringRefresh(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{
-		RedirectURIs: []string{site + "/oauth2/callback"}, AccessTokenLifetime: shortLife,
+		RedirectURIs: []string{site + "/oauth2/callback"}, AccessTokenLifetime: heldLife,
 	})
 	app := echo.Start(t, echo.Options{})
 	config := protected(site, &p.Server, "refresh_timeout 50s", app)

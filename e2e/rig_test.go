@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,11 +23,17 @@ const (
 
 	// shortLife is the life of an access token that a test waits out. The proxy refreshes at 70 % of it at the earliest.
 	shortLife = 2 * time.Second
+	// heldLife is that of a token which a test waits out, and which must not be due for a refresh before the login that
+	// brought it is over.
+	heldLife = 8 * time.Second
+	// heldRest is what is left of heldLife, at most, when the proxy refreshes: it does so after 70 % at the earliest.
+	heldRest = heldLife * 3 / 10
 	// longLife is that of one which lives longer than any test.
 	longLife = time.Hour
 
-	// patience bounds every wait for something that comes by itself.
-	patience = time.Minute
+	// patience bounds every wait for something that comes by itself. It ends a test that has gone wrong, on a busy machine
+	// too.
+	patience = 3 * time.Minute
 )
 
 // newSite returns the address of a site that nothing serves yet.
@@ -40,8 +47,12 @@ func block(site, directives string) string {
 	return fmt.Sprintf("%s {\n\tbind 127.0.0.1\n\tlog\n%s\n}\n", site, directives)
 }
 
-// protect is the directive for a client of the server. The environment must hold secret.
+// protect is the directive for a client of the server. The environment must hold secret. Unless the options say something
+// else, requests wait for a refresh as long as a busy machine may need for it.
 func protect(s *op.Server, options string) string {
+	if !strings.Contains(options, "refresh_timeout") {
+		options += "\nrefresh_timeout 50s"
+	}
 	return fmt.Sprintf("oauth_session {\nissuer %s\nclient_id %q\nclient_secret {env.CLIENT_SECRET}\n%s\n}\n",
 		s.Issuer, s.ClientID, options)
 }
@@ -62,6 +73,8 @@ func startFake(t testing.TB, redirectURI string) (*fakeas.Server, *op.Server) {
 	as := fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{{
 		ID: s.ClientID, Secret: s.ClientSecret, RedirectURIs: []string{redirectURI},
 	}}})
+	// Making an RSA key on a busy machine may take longer than the proxy waits for an answer.
+	as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	s.Issuer = as.URL
 	return as, &s
 }

@@ -31,7 +31,7 @@ type gate struct {
 func startGate(t testing.TB, as *authServer) *gate {
 	t.Helper()
 	g := &gate{arrived: make(chan bool), goOn: make(chan bool), before: func() {}, after: func() {}}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	g.limit = ctx.Done()
 	g.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {

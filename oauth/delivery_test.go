@@ -3,12 +3,15 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
 // TestRefreshIsConfirmedOnTheConnection: confirm runs after connecting and before
@@ -50,7 +53,7 @@ func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
 // TestNothingIsConfirmedWithoutAConnection: a server that cannot be reached is
 // found out before the confirmation.
 func TestNothingIsConfirmedWithoutAConnection(t *testing.T) {
-	c := plainClient(t, "http://127.0.0.1:1")
+	c := plainClient(t, fmt.Sprintf("http://127.0.0.1:%d", loopback.FreePort(t)))
 	_, err := c.Refresh(within(t), testRefresh, func() error {
 		t.Error("confirmed without a connection")
 		return nil

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
 const goodTokens = `{"access_token":"` + testAccess + `","token_type":"Bearer","expires_in":600,"id_token":"x.y.z"}`
@@ -386,12 +388,8 @@ func TestSentOrNotSent(t *testing.T) {
 		})
 	}
 	t.Run("nobody listens", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		if _, err := plainClient(t, "http://"+l.Addr().String()).Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable {
+		address := fmt.Sprintf("http://127.0.0.1:%d", loopback.FreePort(t))
+		if _, err := plainClient(t, address).Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -532,7 +530,7 @@ func TestTimeout(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
 			<-release
 		})
-		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshAnswerTimeout = 200 * time.Millisecond })
+		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshAnswerTimeout = 3 * time.Second })
 		_, err := c.Refresh(t.Context(), testRefresh, nil)
 		close(release)
 		if kindOf(err) != TimedOut || !errors.Is(err, context.DeadlineExceeded) {

@@ -16,7 +16,7 @@ import (
 )
 
 // actionLimit bounds every single action, on a busy machine.
-const actionLimit = 60 * time.Second
+const actionLimit = 180 * time.Second
 
 // Path returns the browser's executable.
 func Path() (string, error) {
@@ -44,6 +44,7 @@ func Start(t testing.TB) (*Browser, *Page) {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
+		chromedp.WSURLReadTimeout(actionLimit), // Chromium may take long to start on a busy machine
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	startLimit   = 60 * time.Second // from start or reload until Caddy reports success
-	commandLimit = 60 * time.Second // for one command of Caddy's
-	adminLimit   = 30 * time.Second // for one request to the admin endpoint
+	startLimit   = 180 * time.Second // from start or reload until Caddy reports success
+	commandLimit = 180 * time.Second // for one command of Caddy's
+	adminLimit   = 120 * time.Second // for one request to the admin endpoint
 )
 
 // A Config is a Caddyfile. Its sites should listen on addresses like http://localhost:PORT, with a port of proc.FreePort

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,12 +16,13 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 )
 
 const (
 	maxBody = 16 << 20 // bytes read of an answer
-	timeout = time.Minute
+	timeout = 3 * time.Minute
 	// maxTries bounds what Reconnect repeats.
 	maxTries = 5
 )
@@ -116,10 +118,10 @@ func (c *Client) send(req *http.Request, from initiator) (*Response, error) {
 
 func (c *Client) do(req *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
-		fresh := false
+		fresh := true // until the transport has a connection: the handshake of a new one may fail, too
 		trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { fresh = !conn.Reused }}
 		answer, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-		again := c.Reconnect && fresh && req.Method == http.MethodGet && req.Context().Err() == nil
+		again := c.Reconnect && fresh && req.Method == http.MethodGet && req.Context().Err() == nil && !errors.Is(err, syscall.ECONNREFUSED)
 		if err == nil || !again || try == maxTries {
 			return answer, err
 		}

@@ -25,7 +25,7 @@ const (
 )
 
 // dialLimit bounds connecting to the target.
-const dialLimit = 5 * time.Second
+const dialLimit = 60 * time.Second
 
 // A Proxy passes connections on to its target. Its methods may be used at any time by many goroutines.
 type Proxy struct {

@@ -21,7 +21,7 @@ import (
 )
 
 // commandLimit bounds one command of ip.
-const commandLimit = 10 * time.Second
+const commandLimit = 120 * time.Second
 
 // A Namespace has a loopback interface of its own, and one to the switch.
 type Namespace struct {

@@ -123,7 +123,7 @@ func (p *OIDCProvider) call(t testing.TB, method, path string, body, answer any)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := http.Client{Timeout: time.Minute}
+	client := http.Client{Timeout: 3 * time.Minute}
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatalf("controlling oidc-provider: %v", err)

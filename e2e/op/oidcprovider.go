@@ -23,7 +23,7 @@ import (
 )
 
 // installTime bounds npm.
-const installTime = 5 * time.Minute
+const installTime = 20 * time.Minute
 
 // installOIDCProvider returns the directory with the program and the packages it needs.
 var installOIDCProvider = sync.OnceValues(func() (string, error) {

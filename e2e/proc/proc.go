@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	startLimit = 90 * time.Second // until a program must be ready, on a busy machine
-	stopLimit  = 15 * time.Second // for an orderly end, before it is killed
-	logTail    = 32 << 10         // bytes of the log shown when a test fails
+	startLimit = 180 * time.Second // until a program must be ready, on a busy machine
+	stopLimit  = 150 * time.Second // for an orderly end, before it is killed
+	logTail    = 32 << 10          // bytes of the log shown when a test fails
 )
 
 // A Process is a running program. When the test ends it is stopped, and its output is shown if the test failed.

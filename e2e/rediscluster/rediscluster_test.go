@@ -17,7 +17,7 @@ func TestGroupFailsOver(t *testing.T) {
 	}
 	first := g.Master(t)
 	write(t, first, "acknowledged")
-	g.FailOver(t)
+	g.FailOver(t, func() {})
 	second := g.Master(t)
 	if second == nil || second == first {
 		t.Fatalf("the master is %v", second)

@@ -25,11 +25,11 @@ const (
 	sentinels  = 3
 	quorum     = 2
 	// downAfter is how long a master must be silent until a Sentinel takes it for dead.
-	downAfter = time.Second
+	downAfter = 2 * time.Second
 	// failoverTimeout bounds one attempt to fail over. The next begins after twice that.
 	failoverTimeout = 3 * time.Second
 	// settleLimit bounds how long servers may take to agree on something.
-	settleLimit = time.Minute
+	settleLimit = 3 * time.Minute
 )
 
 // A Group is a master and its replica, watched by three Sentinels. Neither keeps anything on disk: what the group has
@@ -127,14 +127,15 @@ func (g *Group) Master(t testing.TB) *redisserver.Server {
 }
 
 // FailOver kills the master and waits until the Sentinels have put the replica in its place, which then has no replica of
-// its own until Rejoin.
-func (g *Group) FailOver(t testing.TB) {
+// its own until Rejoin. dead is called as soon as there is no master.
+func (g *Group) FailOver(t testing.TB, dead func()) {
 	t.Helper()
 	old := g.Master(t)
 	if old == nil {
 		t.Fatal("failover of a group without a master")
 	}
 	old.Kill(t)
+	dead()
 	await(t, "failover", func() bool {
 		now := g.Master(t)
 		return now != nil && now != old && strings.Contains(info(t, now, "replication"), "role:master")

@@ -97,7 +97,7 @@ func (s *Server) Resume(t testing.TB) {
 }
 
 // doTimeout bounds one command of Do.
-const doTimeout = 10 * time.Second
+const doTimeout = 120 * time.Second
 
 // Do sends one command and returns the reply: a string, an int64, a []any of these, or nil. An error reply fails the test.
 func (s *Server) Do(t testing.TB, args ...string) any {

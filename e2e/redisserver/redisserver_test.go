@@ -73,7 +73,7 @@ func TestPause(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Options{})
 	s.Pause(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if reply, err := do(ctx, s.Addr, "PING"); err == nil {
 		t.Errorf("a paused Redis answers %v", reply)

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
 // TestS77UpstreamRedirects: where the app sends a browser is the browser's to
@@ -120,19 +120,16 @@ func TestS80OwnAnswers(t *testing.T) {
 // not even if the error page comes from an app that says it may be.
 func TestCookiesAndCaches(t *testing.T) {
 	w := shared(t)
-	w.tell(1)
 	for _, request := range []string{"GET /u/public-cache", "POST /u/public-cache"} {
 		method, target, _ := strings.Cut(request, " ")
-		b := w.browser()
-		b.login(t, "/")
-		for _, issued := range w.idp.Tokens() {
-			w.idp.Revoke(issued.Value)
+		b, expired := w.shortLived(t)
+		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
+		outlive(t, expired) // so that it is the request itself that finds the end of the session
+		resp := b.send(t, method, target, "", navigation...)
+		w.idp.ClearFaults()
+		if resp.Status == http.StatusOK {
+			t.Errorf("%s: the session has not ended: %v", request, resp)
 		}
-		var resp *client.Response
-		eventually(t, "end of the session", func() bool {
-			resp = b.send(t, method, target, "", navigation...)
-			return resp.Status != http.StatusOK
-		})
 		cookies := resp.Header.Values("Set-Cookie")
 		if !slices.ContainsFunc(cookies, func(line string) bool { return strings.HasPrefix(line, sessionCookie+"=;") }) {
 			t.Errorf("%s: the end of the session sets the cookies %q", request, cookies)

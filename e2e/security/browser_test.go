@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
@@ -270,5 +269,5 @@ func (w *world) during(f func()) []echo.Request {
 
 // quickly bounds a request that might hang.
 func quickly(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), 10*time.Second)
+	return context.WithTimeout(t.Context(), patience)
 }

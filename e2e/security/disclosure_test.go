@@ -161,7 +161,7 @@ func TestS120SessionEndpoint(t *testing.T) {
 		}
 	})
 	t.Run("polling is not use", func(t *testing.T) {
-		v := &variant{name: "polled", options: "idle_timeout 2s"}
+		v := &variant{name: "polled", options: "idle_timeout 5s"}
 		w.serve(t, v)
 		b := w.browser()
 		v.login(t, b, "u")

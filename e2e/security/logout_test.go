@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
@@ -16,12 +15,12 @@ import (
 // waits for its answer.
 func TestS97Revocation(t *testing.T) {
 	w := shared(t)
+	slow := fakeas.NewGate()
 	for name, fault := range map[string]*fakeas.Fault{
-		"200": nil,
-		"400": new(fakeas.OAuthError("unsupported_token_type")),
-		"503": new(fakeas.Unavailable()),
-		// Longer than anybody waits, shorter than the test.
-		"slow": {Delay: 2 * time.Second, AfterCommit: true},
+		"200":  nil,
+		"400":  new(fakeas.OAuthError("unsupported_token_type")),
+		"503":  new(fakeas.Unavailable()),
+		"slow": new(fakeas.Hold(slow)),
 		"lost": new(fakeas.LoseRequest()),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,8 +41,11 @@ func TestS97Revocation(t *testing.T) {
 				t.Errorf("the logout: %d", resp.Status)
 			}
 			w.refused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
-			if name == "slow" && answered > 0 {
-				t.Error("the logout has waited for the revocation")
+			if name == "slow" {
+				if answered > 0 {
+					t.Error("the logout has waited for the revocation")
+				}
+				slow.Open()
 			}
 			var calls []fakeas.Entry
 			eventually(t, "revocation", func() bool {

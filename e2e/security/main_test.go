@@ -109,7 +109,7 @@ type late struct {
 }
 
 // cleanupLimit bounds all that is done at the end of a test.
-const cleanupLimit = time.Minute
+const cleanupLimit = 5 * time.Minute
 
 func atCleanup(t testing.TB, f func(testing.TB)) {
 	t.Cleanup(func() {
@@ -121,8 +121,9 @@ func atCleanup(t testing.TB, f func(testing.TB)) {
 
 func (l late) Context() context.Context { return l.ctx }
 
-// patience bounds every wait for something that comes by itself.
-const patience = 30 * time.Second
+// patience bounds every wait for something that comes by itself. It ends a test
+// that has gone wrong, on a busy machine too.
+const patience = 2 * time.Minute
 
 // eventually asks ok again and again until it says yes.
 func eventually(t testing.TB, what string, ok func() bool) {

@@ -173,11 +173,11 @@ func TestS104SlowServer(t *testing.T) {
 	}
 	w.serve(t, all...)
 	all[4].idp.Fail(fakeas.Fault{AfterCommit: true, Delivery: fakeas.DeliverDrip, Interval: 5 * time.Second, Times: -1})
-	all[5].idp.Fail(fakeas.Fault{Delay: time.Minute, Times: -1})
+	all[5].idp.Fail(fakeas.Fault{Delay: time.Hour, Times: -1})
 	member := w.browser()
 	member.login(t, "/")
 	// Much more than any login may take, much less than the servers do.
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	n := long(20, 200) // at each
 	var running sync.WaitGroup

@@ -13,7 +13,7 @@ import (
 )
 
 // rawLimit bounds one raw exchange.
-const rawLimit = 20 * time.Second
+const rawLimit = patience
 
 // A rawAnswer is an answer to exact bytes. Status is 0 when the connection was
 // closed without one.

@@ -2,6 +2,7 @@ package security
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,7 +43,7 @@ func TestS51Rollback(t *testing.T) {
 	w := sharedRedis(t)
 	settled := func(t *testing.T, b *browser, reuses int) {
 		t.Helper()
-		deadline := time.Now().Add(25 * time.Second)
+		deadline := time.Now().Add(patience)
 		for refreshes := w.refreshes(); ; {
 			one, two := b.xhr(t, http.MethodGet, "/x").Status, b.at(1).xhr(t, http.MethodGet, "/x").Status
 			ended := one == http.StatusUnauthorized && two == http.StatusUnauthorized
@@ -86,15 +88,26 @@ func TestS51Rollback(t *testing.T) {
 		// The new refresh token is written before the ID token is judged, for
 		// which a key has to be fetched.
 		w.idp.RotateKey()
-		w.idp.Fail(fakeas.Slow(3 * time.Second).At(fakeas.EndpointJWKS))
-		eventually(t, "new refresh token in the store", func() bool {
-			if _, err := b.trySend(t.Context(), http.MethodGet, "/x", "", script...); err != nil {
-				t.Fatal(err)
+		judged := fakeas.NewGate()
+		w.idp.Fail(fakeas.Hold(judged).At(fakeas.EndpointJWKS))
+		ctx, leave := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := b.trySend(ctx, http.MethodGet, "/x", "", script...); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
 			}
+		})
+		eventually(t, "new refresh token in the store", func() bool {
 			now, _ := w.redis.Do(t, "GET", key).(string)
 			return now[:8] != old[:8]
 		})
+		leave()
+		asking.Wait()
 		w.redis.Do(t, "SET", key, old, "KEEPTTL")
+		judged.Open()
 		settled(t, b, reuses)
 	})
 }

@@ -174,7 +174,7 @@ func TestS57LogoutEverywhere(t *testing.T) {
 		// The news reaches the other one by itself, and long before its copy of
 		// the record would end.
 		other := w.browserAt(1 - at)
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(patience)
 		for other.send(t, http.MethodGet, "/replay", "", append([]string{line}, script...)...).Status != http.StatusUnauthorized {
 			if time.Now().After(deadline) {
 				t.Fatal("the other instance still serves the session")

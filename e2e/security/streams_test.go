@@ -181,7 +181,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 			user := strings.NewReplacer("/", "", ".", "").Replace(protocol + ending)
 			t.Run(protocol+", "+ending, func(t *testing.T) {
 				t.Parallel()
-				ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+				ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 				defer cancel()
 				tr := w.over(t, protocol)
 				mine, other := w.browser(), w.browser()
@@ -229,11 +229,11 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 // TestS71AbsoluteLimit: streams end when their session does by itself, too.
 func TestS71AbsoluteLimit(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, plan{env: []string{extendedConnect}, options: "max_lifetime 10s"})
+	w := newWorld(t, plan{env: []string{extendedConnect}, options: "max_lifetime 20s"})
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			b := w.loggedIn(t)
 			ws, events, _ := w.openAll(ctx, t, protocol, w.over(t, protocol), b.session())
@@ -292,7 +292,7 @@ func (w *world) allOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *
 
 // slowStatus is the status of a request that takes longer than its session.
 func (w *world) slowStatus(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) int {
-	resp, err := tr.RoundTrip(w.streamRequest(ctx, t, http.MethodGet, "/u/slow?d=45s", cookie, nil))
+	resp, err := tr.RoundTrip(w.streamRequest(ctx, t, http.MethodGet, "/u/slow?d=9m", cookie, nil))
 	if err != nil {
 		return 0
 	}

@@ -174,7 +174,7 @@ func TestS96StoreFailsAfterRotation(t *testing.T) {
 		w.redis.Do(t, "CONFIG", "SET", "min-replicas-to-write", replicas)
 	}
 	atCleanup(t, func(t testing.TB) { writable(t, true) })
-	b := w.shortLived(t)
+	b, expired := w.shortLived(t)
 	issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 	spent := issued[len(issued)-1]
 	rotated, goOn := make(chan struct{}), make(chan struct{})

@@ -96,6 +96,9 @@ func Start(t testing.TB, p Provider) *Server {
 		t.Fatal(err)
 	}
 	s := New("http://"+listener.Addr().String(), p)
+	if _, err := signingKey(); err != nil { // made here, since a client in the midst of a login does not wait for long
+		t.Fatal(err)
+	}
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
 	go func() {
@@ -125,6 +128,16 @@ func (s *Server) SetLifetimes(access, refresh time.Duration) {
 	s.accessLife, s.refreshLife = access, refresh
 }
 
+// ExpireRefreshTokens ends the life of all refresh tokens issued so far, as if
+// their time had passed.
+func (s *Server) ExpireRefreshTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.refreshes {
+		t.ends = time.Now()
+	}
+}
+
 // Violations lists what clients did that the documentation does not allow.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
@@ -152,6 +165,14 @@ func (s *Server) SentTwice() []string {
 	}
 	slices.Sort(twice)
 	return twice
+}
+
+// Issued reports whether an access token was issued here, however long ago.
+func (s *Server) Issued(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, issued := s.accesses[token]
+	return issued
 }
 
 // ValidAccessToken reports whether a token was issued here and has not

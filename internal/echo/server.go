@@ -17,7 +17,7 @@ import (
 const maxLog = 20_000
 
 // idleTimeout ends connections on which nothing happens.
-const idleTimeout = 2 * time.Minute
+const idleTimeout = 20 * time.Minute
 
 // Options of a server.
 type Options struct {

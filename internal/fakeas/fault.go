@@ -46,6 +46,8 @@ type Fault struct {
 	AfterCommit bool `json:"after_commit"`
 	// Delay passes before anything is sent.
 	Delay time.Duration `json:"delay"`
+	// Gate, if set, holds the answer until it is opened, after Delay.
+	Gate *Gate `json:"-"`
 
 	// Error is an OAuth error code: JSON with Status (default 400), or from
 	// the authorization endpoint an error callback.
@@ -109,6 +111,10 @@ func BOM() Fault { return Fault{AfterCommit: true, Prefix: "\ufeff"} }
 // Slow delays the true answer; the work is done before the delay.
 func Slow(d time.Duration) Fault { return Fault{AfterCommit: true, Delay: d} }
 
+// Hold does the work at once and keeps the true answer back until the gate is
+// opened.
+func Hold(g *Gate) Fault { return Fault{AfterCommit: true, Gate: g} }
+
 // Fail appends faults. A request takes the first that fits it.
 func (s *Server) Fail(faults ...Fault) {
 	s.mu.Lock()
@@ -167,6 +173,7 @@ func (s *Server) spoil(c *call, f *Fault, serve func(*call) answer) answer {
 		a = refuse(http.StatusBadRequest, f.Error, "as ordered").answer()
 	}
 	s.sleep(f.Delay)
+	s.hold(f.Gate)
 	if f.Status != 0 {
 		a.status = f.Status
 	}

@@ -210,3 +210,39 @@ func TestMutatedAnswers(t *testing.T) {
 		t.Errorf("refresh answer: %s", r.body)
 	}
 }
+
+// TestGateHoldsAnswers shows that the work is done while the answer waits.
+func TestGateHoldsAnswers(t *testing.T) {
+	g := newRig(t)
+	token := g.login("scope", "api").text("refresh_token")
+	gate := NewGate()
+	g.as.Fail(Hold(gate).For(GrantRefresh))
+	answered := make(chan result, 1)
+	go func() { answered <- g.refresh(token) }()
+	<-gate.Arrived()
+	if n := g.as.Stats().Redeemed[token]; n != 1 {
+		t.Errorf("the token was redeemed %d times before the gate opened, want once", n)
+	}
+	select {
+	case r := <-answered:
+		t.Errorf("answered with %d before the gate opened", r.status)
+	default:
+	}
+	gate.Open()
+	gate.Open() // does no harm
+	if r := <-answered; r.status != 200 {
+		t.Errorf("status %d", r.status)
+	}
+}
+
+// TestCloseOpensGates shows that a forgotten gate does not outlive its server.
+func TestCloseOpensGates(t *testing.T) {
+	g := newRig(t)
+	gate := NewGate()
+	g.as.Fail(Hold(gate).At(EndpointJWKS))
+	answered := make(chan result, 1)
+	go func() { answered <- g.get("/jwks") }()
+	<-gate.Arrived()
+	g.as.Close()
+	<-answered
+}

@@ -83,7 +83,7 @@ func FuzzScriptAnswer(f *testing.F) {
 			return // the client's own parser is not ours to test
 		}
 		server.say(reply)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		res := acquireScript.run(ctx, s.plain, []string{"p:{i}", "p:{i}:lease"}, encodeVersion(1), "", "")
 		got, err := readLease(res)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/storetest"
 )
@@ -19,8 +20,15 @@ const slots = 16384
 func startCluster(t *testing.T) []*server {
 	t.Helper()
 	nodes := make([]*server, 3)
+	var firstBus string
 	for i := range nodes {
-		nodes[i] = newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+		// By default the nodes would talk to each other 10,000 above their port, which nobody has reserved. A busy machine may
+		// keep a node from answering for seconds: that must not count as its end.
+		bus := strconv.Itoa(loopback.FreePort(t))
+		nodes[i] = newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-port", bus)
+		if i == 0 {
+			firstBus = bus
+		}
 		nodes[i].start()
 	}
 	for i, node := range nodes {
@@ -28,7 +36,7 @@ func startCluster(t *testing.T) []*server {
 		node.do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/3), strconv.Itoa((i+1)*slots/3-1))
 		node.do("CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
 		if i > 0 {
-			node.do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(nodes[0].port))
+			node.do("CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(nodes[0].port), firstBus)
 		}
 	}
 	for _, node := range nodes {

@@ -205,7 +205,7 @@ func TestLeaseEndsWithItem(t *testing.T) {
 	s := open(t, Config{URLs: []string{server.url()}})
 	id := newID()
 	item := newItem(1, "value")
-	item.Expires = time.Now().Add(300 * time.Millisecond)
+	item.Expires = time.Now().Add(3 * time.Second)
 	mustCreate(t, s, id, item)
 	lease := mustAcquire(t, s, id, 1)
 	await(t, "the item to expire", func() bool {

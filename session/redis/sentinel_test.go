@@ -27,7 +27,7 @@ unixsocket %s
 requirepass watchword
 sentinel monitor main 127.0.0.1 %d 1
 sentinel auth-pass main secret
-sentinel down-after-milliseconds main 300
+sentinel down-after-milliseconds main 2000
 sentinel failover-timeout main 3000
 `, s.port, s.dir, s.socket(), master.port)
 	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {

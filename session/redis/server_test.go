@@ -13,10 +13,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
-// patience bounds the waiting for what has to happen, but has no fixed time.
-const patience = 20 * time.Second
+// patience bounds the waiting for events. It ends a test that has gone wrong, on a busy machine too.
+const patience = 2 * time.Minute
 
 // server is a redis-server of the test's own.
 type server struct {
@@ -64,7 +66,7 @@ func newServer(tb testing.TB, args ...string) *server {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Fatal("no redis-server in PATH: install it with `make setup`")
 	}
-	s := &server{tb: tb, dir: shortDir(tb), port: freePort(tb), log: &logBuffer{}}
+	s := &server{tb: tb, dir: shortDir(tb), port: loopback.FreePort(tb), log: &logBuffer{}}
 	s.args = append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir,
 		"--unixsocket", s.socket(), "--save", "", "--repl-diskless-sync-delay", "0",
@@ -131,7 +133,7 @@ func (s *server) do(args ...string) string {
 }
 
 func (s *server) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "redis-cli", append([]string{"-e", "-s", s.socket()}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
@@ -158,28 +160,4 @@ func await(tb testing.TB, what string, ok func() bool) {
 			tb.Fatalf("waited in vain for %s", what)
 		}
 	}
-}
-
-// freePort returns a port that is free, and whose number plus 10000 is too:
-// the nodes of a cluster talk to each other there.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if port > 55000 {
-			continue
-		}
-		bus, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+10000)))
-		if err == nil {
-			bus.Close()
-			return port
-		}
-	}
-	tb.Fatal("no free port")
-	return 0
 }

@@ -13,7 +13,7 @@ import (
 
 // soon is how long a push may take. It is long, as nobody waits for it but
 // those whose store is broken.
-const soon = 10 * time.Second
+const soon = time.Minute
 
 // peer is a shared store as one process uses it. Its methods are steps of
 // checks, as those of probe are.

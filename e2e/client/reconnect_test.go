@@ -1,0 +1,63 @@
+package client
+
+import (
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+)
+
+// resetting resets the first connections that it takes, before anybody has read from them.
+type resetting struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (r *resetting) Accept() (net.Conn, error) {
+	for {
+		conn, err := r.Listener.Accept()
+		if err != nil || r.left.Add(-1) < 0 {
+			return conn, err
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0) // closing then sends RST
+		conn.Close()
+	}
+}
+
+func TestReconnectRepeatsBrokenConnections(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		for _, tc := range []struct {
+			name      string
+			reconnect bool
+			resets    int32
+			ok        bool
+		}{{"no reset", false, 0, true}, {"without Reconnect", false, 1, false}, {"some resets", true, maxTries - 1, true}, {"only resets", true, maxTries, false}} {
+			name := "HTTP, " + tc.name
+			if tls {
+				name = "HTTPS, " + tc.name
+			}
+			t.Run(name, func(t *testing.T) {
+				server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+				listener := &resetting{Listener: server.Listener}
+				listener.left.Store(tc.resets)
+				server.Listener = listener
+				c := New("", "")
+				c.Reconnect = tc.reconnect
+				if tls {
+					server.StartTLS()
+					authorities := x509.NewCertPool()
+					authorities.AddCert(server.Certificate())
+					c.Trust(authorities)
+				} else {
+					server.Start()
+				}
+				defer server.Close()
+				if _, err := c.Fetch(t.Context(), http.MethodGet, server.URL, ""); (err == nil) != tc.ok {
+					t.Errorf("got error %v, want success: %v", err, tc.ok)
+				}
+			})
+		}
+	}
+}
