@@ -25,24 +25,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	// The app opens the stores when the configuration really starts.
-	app, err := ctx.App(appName)
+	module, err := ctx.App(appName)
 	if err != nil {
 		return err
 	}
+	app := module.(*App)
 	e := newExpander()
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
 		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
 	}
-	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
-	if h.baseURL != "" {
-		if err := handler.CheckOrigin(h.baseURL); err != nil {
-			e.fail(fmt.Errorf("base_url: %w", err))
-		}
-		h.baseHost = urlHost(h.baseURL)
-		h.hosts = h.hosts.add(h.baseHost)
-	}
+	h.expandBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
 	if err := e.err; err != nil {
@@ -51,49 +45,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.checkTimes(); err != nil {
 		return err
 	}
-	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)
-	if err != nil {
+	if handlerConfig.Client, err = h.pooled.client(clientConfig, h.ClientSecret, certificates); err != nil {
 		return err
 	}
-	ring, err := h.keyRing(keys, app.(*App).key)
-	if err != nil {
-		return err
-	}
-	vault, err := h.pooled.vault(h.store)
-	if err != nil {
-		return err
-	}
-	app.(*App).use(h.store.StoreID(), vault.store)
-	authority := clientConfig.Issuer
-	if authority == "" {
-		authority = clientConfig.Endpoints.Token
-	}
-	site := session.NewSite(ring, authority, clientConfig.ClientID, siteName(handlerConfig.Cookie))
-	if h.ownKey != nil {
-		h.ownKey.use(site)
-	}
-	h.keyWork = &keyWork{}
-	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
-	if len(h.Key) > 0 {
-		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
-	}
-	app.(*App).atStart(h.keyWork.start)
-	handlerConfig.Client = client
-	handlerConfig.Keeper, err = session.NewKeeper(session.Config{
-		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: authority,
-		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
-		RefreshTimeout: time.Duration(h.RefreshTimeout),
-		Observe:        observer(h.logger),
-	})
-	if err != nil {
+	if handlerConfig.Keeper, err = h.newKeeper(app, clientConfig, handlerConfig, keys); err != nil {
 		return err
 	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
 	use := h.cookieUse(h.handler.Cookie.Name)
-	err = app.(*App).share(sharing{
-		store: h.store.StoreID(), authority: authority, client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
+	err = app.share(sharing{
+		store: h.store.StoreID(), authority: authority(clientConfig), client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
 		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
 	})
 	if err != nil {
@@ -102,6 +65,57 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.cookieInUse = use
 	cookieNames.add(use)
 	return registerMetrics(ctx)
+}
+
+func (h *Handler) expandBaseURL(e *expander) {
+	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
+	if h.baseURL == "" {
+		return
+	}
+	if err := handler.CheckOrigin(h.baseURL); err != nil {
+		e.fail(fmt.Errorf("base_url: %w", err))
+	}
+	h.baseHost = urlHost(h.baseURL)
+	h.hosts = h.hosts.add(h.baseHost)
+}
+
+// authority names the authorization server.
+func authority(c oauth.Config) string {
+	if c.Issuer == "" {
+		return c.Endpoints.Token
+	}
+	return c.Issuer
+}
+
+// newKeeper takes the store's vault from the pool and sets up its keys, which
+// begin to work when the app starts.
+func (h *Handler) newKeeper(app *App, c oauth.Config, config handler.Config, keys []string) (*session.Keeper, error) {
+	ring, err := h.keyRing(keys, app.key)
+	if err != nil {
+		return nil, err
+	}
+	vault, err := h.pooled.vault(h.store)
+	if err != nil {
+		return nil, err
+	}
+	app.use(h.store.StoreID(), vault.store)
+	site := session.NewSite(ring, authority(c), c.ClientID, siteName(config.Cookie))
+	if h.ownKey != nil {
+		h.ownKey.use(site)
+	}
+	h.keyWork = &keyWork{}
+	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
+	if len(h.Key) > 0 {
+		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
+	}
+	app.atStart(h.keyWork.start)
+	return session.NewKeeper(session.Config{
+		Vault: vault.Vault, Site: site, Server: authority(c),
+		Refresher:   handler.Refresher{Client: config.Client, UserInfo: h.UserInfo},
+		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
+		RefreshTimeout: time.Duration(h.RefreshTimeout),
+		Observe:        observer(h.logger),
+	})
 }
 
 // observer logs and counts.
