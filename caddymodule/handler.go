@@ -27,7 +27,7 @@ func init() {
 // Navigations without a session are sent to the login; any other request
 // without one gets status 401 and a JSON body with `login_url`. The handler
 // answers the endpoints below `path_prefix`: `login`, `callback`, `logout`,
-// `logout/callback` and `session`. Register `<origin>/oauth2/callback` as
+// `logout/callback`, `backchannel_logout`, `session` and `session/refresh`. Register `<origin>/oauth2/callback` as
 // redirect URI and `<origin>/oauth2/logout/callback` as post-logout redirect
 // URI at the authorization server.
 //
@@ -37,8 +37,9 @@ func init() {
 // before this one have set are removed; a directive behind it can set them only
 // for a request without a session.
 //
-// All values may be placeholders that are known at start, such as `{env.NAME}`
-// and `{file./path}`; one that is empty or missing is an error. Secrets should
+// Texts, URLs, lists and parameter values may be placeholders that are known at
+// start, such as `{env.NAME}` and `{file./path}`; one that is empty or missing is
+// an error. Secrets should
 // be given so: then they do not occur in the configuration.
 type Handler struct {
 	// The issuer identifier of the authorization server. Its metadata is

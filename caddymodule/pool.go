@@ -61,9 +61,9 @@ type pooledVault struct {
 }
 
 // destructTimeout is how long refreshes under way may take to finish when the
-// last configuration that uses their store is gone: as long as one refresh takes
-// at most, from connecting to the last write. Without refreshes under way, closing
-// takes no time. Whatever ends the process earlier loses what they bring.
+// last configuration that uses their store is gone: one request to a slow server
+// and the writing of its result. A refresh that has to repeat its request may be
+// cut off. Without refreshes under way, closing takes no time.
 const destructTimeout = 90 * time.Second
 
 // Destruct implements caddy.Destructor.

@@ -68,7 +68,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, session.ErrNotRefreshable):
 		return h.fail(w, r, &Error{
 			Status: http.StatusConflict, Code: "not_refreshable", Title: "Not refreshable",
-			Detail: "This session has no refresh token: it lasts as long as its access token.",
+			Detail: "The token of this session cannot be refreshed now. The session lasts as long as its access token.",
 		})
 	case errors.Is(err, session.ErrNoSession):
 		return h.unauthenticated(w, r)

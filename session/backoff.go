@@ -23,7 +23,7 @@ const (
 	backoffPrune = 4096
 )
 
-// backoff keeps the refreshes of one session back after a failure.
+// backoff is a pause after failures, of one session or of one server.
 type backoff struct {
 	failedAt, until time.Time
 	failures        int
@@ -76,9 +76,9 @@ func (s *backoffs) check(id ID, now time.Time, waiting bool) *UnavailableError {
 	return b.check(now, waiting)
 }
 
-// add notes a failure and sets its RetryAfter, which never is less than the
-// server asked for, nor more than backoffWaiting. It returns the length of the
-// back-off: least, doubling from there, or as long as the server asked for.
+// add notes a failure and returns the length of the back-off: least, doubling from
+// there, or as long as the server asked for if that is longer. It sets the
+// failure's RetryAfter to that length, to backoffWaiting at most.
 func (s *backoffs) add(id ID, failure *UnavailableError, least time.Duration, unanswered bool, spread float64) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

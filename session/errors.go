@@ -13,9 +13,10 @@ var (
 	// ErrIdentityChanged is returned by a Refresher's Identify for an ID token
 	// that is proven to be of another login. It ends the session.
 	ErrIdentityChanged = errors.New("the refreshed ID token is of another login")
-	// ErrNotRefreshable: the session is alive and has no refresh token, so a
-	// newer access token cannot be had.
-	ErrNotRefreshable = errors.New("the session has no refresh token")
+	// ErrNotRefreshable: the session is alive and a newer access token cannot be had
+	// now. There is no refresh token, or the server has refused it once without
+	// saying that it is dead.
+	ErrNotRefreshable = errors.New("the session cannot be refreshed now")
 	// ErrNotEnded: a session that was to end is over in this process, and other
 	// processes that use the store do not know it yet.
 	ErrNotEnded = errors.New("the store did not take the end of the session")
@@ -23,8 +24,8 @@ var (
 	// completed, so that no session was made of it.
 	ErrLoggedOut = errors.New("the authorization server has ended this login meanwhile")
 	// ErrLoginOver: a login attempt was redeemed before, and left no session that
-	// could be shared: it failed, or nobody knows what became of it. The attempt
-	// is never redeemed again.
+	// could be shared: it failed, or nobody knows what became of it. This process
+	// does not redeem it again.
 	ErrLoginOver = errors.New("this login attempt has been redeemed before")
 	// ErrManyLogins: too many logins are being completed at a time. Nothing was
 	// redeemed.

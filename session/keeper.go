@@ -181,7 +181,7 @@ func (k *Keeper) FreshOtherThan(ctx context.Context, secret Secret, refused stri
 	return k.fresh(ctx, secret, demand{since: never, other: refused})
 }
 
-// never lies behind every time at which a token can be obtained.
+// never is later than any time at which a token can have been obtained.
 var never = time.Unix(1<<60, 0)
 
 func (k *Keeper) fresh(ctx context.Context, secret Secret, d demand) (*Session, error) {

@@ -41,8 +41,8 @@ const (
 	loginClaimSlack = time.Minute
 )
 
-// RedeemLogin calls redeem once for a login cookie, over all instances, and
-// returns the secret of the session that came of it. Later and simultaneous
+// RedeemLogin calls redeem for a login cookie, at one instance at a time and never
+// again once the code may have been used, and returns the secret of the session that came of it. Later and simultaneous
 // calls with the same code return the same secret, or ErrLoginOver if there is
 // none; with another code it is always ErrLoginOver. Own reports whether this
 // call is the one that redeemed.

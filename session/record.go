@@ -22,7 +22,7 @@ type hot struct {
 	end     time.Time // absolute
 	subject string
 	claims  json.RawMessage // of the ID token and of UserInfo together
-	// rotation rises with every change of the tokens. It tells a record that was
+	// rotation rises with every write that is more than a use. It tells a record that was
 	// merely used from one that somebody else has refreshed.
 	rotation uint64
 	token    accessToken
@@ -41,8 +41,8 @@ type accessToken struct {
 	expires  time.Time
 	// usableUntil lies before expires, by what clocks and networks may differ.
 	usableUntil time.Time
-	// refreshAt is when a request first causes a refresh. Zero: never, because
-	// there is no refresh token or it was refused.
+	// refreshAt is when a request first causes a refresh. Zero: there is no refresh
+	// token, or, in a record of an earlier release, it was refused once.
 	refreshAt time.Time
 	rest      []byte
 	bearer    string // not kept: see opened

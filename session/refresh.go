@@ -142,7 +142,8 @@ type refresh struct {
 	demand demand
 	asked  time.Time
 	lease  *hold // of the try under way
-	// probe names the probe that this refresh is; zero: it is none.
+	// probe is when this refresh became the probe of a server that is down, which
+	// identifies the probe. Zero: it is none.
 	probe time.Time
 	// keepLease is how long the lease stays held after the refresh.
 	keepLease time.Duration
