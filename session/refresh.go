@@ -142,8 +142,9 @@ type refresh struct {
 	demand demand
 	asked  time.Time
 	lease  *hold // of the try under way
-	// probe names the probe that this refresh is; zero: it is none.
-	probe time.Time
+	// These name the probes that this refresh is, of the server and of its client;
+	// zero: it is none.
+	probe, clientProbe time.Time
 	// keepLease is how long the lease stays held after the refresh.
 	keepLease time.Duration
 }
@@ -259,23 +260,32 @@ func (r *refresh) enter(ctx context.Context, rec *record) error {
 	now := time.Now()
 	waiting := !rec.token.usable(now)
 	err := r.vault.backoffs.check(r.id, now, waiting)
+	failed := !r.vault.backoffs.failingSince(r.id).IsZero()
 	if err == nil {
-		r.probe, err = r.breaker.admit(now, waiting)
+		r.probe, err = r.breaker.admit(now, waiting, failed)
+	}
+	if err == nil {
+		r.clientProbe, err = r.client.admit(now, waiting, failed)
 	}
 	if err != nil {
-		r.breaker.leave()
+		r.leave()
 		return err
 	}
 	return nil
 }
 
-// leave gives the slot back.
+// leave gives the slot back, and ends a probe that brought no result.
 func (r *refresh) leave() {
-	if !r.probe.IsZero() {
-		r.breaker.withdraw(r.probe)
-		r.probe = time.Time{}
-	}
+	r.breaker.withdraw(r.probe)
+	r.client.withdraw(r.clientProbe)
+	r.probe, r.clientProbe = time.Time{}, time.Time{}
 	r.breaker.leave()
+}
+
+// succeed notes an answer that shows the server at work for this client.
+func (r *refresh) succeed() {
+	r.breaker.succeed()
+	r.client.succeed()
 }
 
 // redeem sends the refresh token, and once more if the connection broke: if the
@@ -300,7 +310,7 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 		}
 	}
 	if answer.Outcome == Refreshed {
-		r.breaker.succeed()
+		r.succeed()
 		return r.accept(ctx, rec, answer.Tokens)
 	}
 	return r.failed(ctx, rec, answer, unanswered)
