@@ -25,6 +25,7 @@ const (
 
 // backoff is a pause after failures, of one session or of one server.
 type backoff struct {
+	since           time.Time // of the first of the failures
 	failedAt, until time.Time
 	failures        int
 	err             *UnavailableError
@@ -87,8 +88,12 @@ func (s *backoffs) add(id ID, failure *UnavailableError, least time.Duration, un
 	failure.RetryAfter = min(delay, backoffWaiting)
 	now := time.Now()
 	s.prune(now)
+	since := b.since
+	if since.IsZero() {
+		since = now
+	}
 	s.all[id] = backoff{
-		failedAt: now, until: now.Add(delay), failures: b.failures + 1, err: failure,
+		since: since, failedAt: now, until: now.Add(delay), failures: b.failures + 1, err: failure,
 		unanswered: unanswered || b.unanswered,
 	}
 	return delay
@@ -113,6 +118,14 @@ func (s *backoffs) unanswered(id ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[id].unanswered
+}
+
+// failingSince returns when a session failed for the first time since its last
+// success, or the zero time if it has not.
+func (s *backoffs) failingSince(id ID) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[id].since
 }
 
 // clear forgets the failures of a session.

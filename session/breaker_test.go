@@ -1,8 +1,11 @@
 package session
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -148,6 +151,117 @@ func TestTroubleOfFewSessionsIsTheirOwn(t *testing.T) {
 			for _, secret := range secrets[breakerThreshold:] {
 				r.fresh(secret)
 			}
+		}
+	})
+}
+
+// failsFor is the server for a process, except that it refreshes none of the sessions
+// of some families.
+type failsFor struct {
+	Refresher
+	families []*family
+	outcome  Outcome
+}
+
+func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer {
+	for _, family := range f.families {
+		if strings.Contains(refreshToken, family.name) {
+			return Answer{Outcome: f.outcome, Err: errors.New(f.outcome.String())}
+		}
+	}
+	return f.Refresher.Refresh(ctx, refreshToken, confirm)
+}
+
+// TestSessionsThatFailForEverTakeNoProbesFromOthers: the server never refreshes some
+// sessions, which ask all the time and before all others. The others have to wait
+// once at most, until the first of them is refreshed.
+func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
+	for _, tt := range []struct {
+		failing int
+		outcome Outcome
+	}{
+		{breakerThreshold, Unavailable},
+		{breakerThreshold, Misconfigured},
+		{breakerThreshold + 3, Malformed},
+	} {
+		t.Run(fmt.Sprintf("%d %v", tt.failing, tt.outcome), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secrets := r.logins(tt.failing + 3)
+				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:tt.failing], tt.outcome} })
+				r.expired()
+				start := time.Now()
+				for time.Since(start) < time.Hour {
+					for i, secret := range secrets {
+						_, err := r.keeper.Fresh(t.Context(), secret)
+						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMax {
+							t.Fatalf("after %v: %v", time.Since(start), err)
+						}
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// TestSessionsThatFailForEverDoNotCount: once another session was refreshed, they do
+// not make the server count as down again. Its user comes back after long pauses.
+func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
+	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
+		t.Run(outcome.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				const failing = breakerThreshold
+				secrets := r.logins(failing + 1)
+				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:failing], outcome} })
+				r.expired()
+				for _, secret := range secrets[:failing] {
+					r.unavailable(secret)
+				}
+				time.Sleep(breakerMax)
+				r.fresh(secrets[failing])
+				for second := range 3600 {
+					for _, secret := range secrets[:failing] {
+						_, _ = r.keeper.Fresh(t.Context(), secret)
+					}
+					if second%370 == 369 {
+						r.fresh(secrets[failing])
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedClientHoldsUpNoOther: the server refuses one client. Sessions of another
+// client of the same server work as ever, and those of the refused one share a probe.
+func TestRefusedClientHoldsUpNoOther(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(200)
+		c := r.config
+		c.Site = NewSite(mustRing(t, testKey(1)), "https://as.example.com", "other client", "cookie")
+		neighbour := mustKeeper(c)
+		_, who, tokens := r.server.login()
+		other, _, err := neighbour.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := failsFor{c.Refresher, r.server.families[:len(secrets)], Misconfigured}
+		r.reconfigure(func(c *Config) { c.Refresher = refused })
+		r.expired()
+		for range 600 {
+			for _, secret := range secrets {
+				if err := r.unavailable(secret); !err.Misconfigured {
+					t.Fatal(err)
+				}
+			}
+			if _, err := neighbour.Fresh(t.Context(), other); err != nil {
+				t.Fatalf("the other client's session: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := r.events.count(EventRefreshFailed); n > 60 {
+			t.Errorf("the refused client was sent %d times in ten minutes", n)
 		}
 	})
 }
@@ -341,6 +455,49 @@ func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
 		r.wantCalls(1)
 		r.users[0].healthy()
 		r.all(2, secret)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestLostLeaseEndsTheWait: an instance that stood still while it waited for the
+// server serves what the others have got meanwhile. It does not wait for an answer
+// that may never come.
+func TestLostLeaseEndsTheWait(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(n int) (b behaviour) {
+				if n == 1 {
+					b.before = time.Hour
+				}
+				return b
+			}
+		})
+		answered := make(chan time.Duration, 1)
+		start := time.Now()
+		for i := range r.keepers {
+			r.keepers[i].RefreshTimeout = 50 * time.Second
+		}
+		go func() {
+			s, err := r.keepers[0].Fresh(t.Context(), secret)
+			if err != nil {
+				t.Errorf("at the instance that stood still: %v", err)
+			} else {
+				r.usable(s)
+			}
+			answered <- time.Since(start)
+		}()
+		synctest.Wait()
+		r.processes[0].stalled.Store(true)
+		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
+		r.freshAt(1, secret)
+		time.Sleep(10 * time.Second)
+		r.users[0].healthy()
+		if took := <-answered; took > 20*time.Second {
+			t.Errorf("the request waited %v", took)
+		}
+		r.wantCalls(2)
 		r.wantStored(secret, f)
 	})
 }

@@ -97,5 +97,19 @@ func (k *Keeper) forgetEnd(id ID, entry *overlayEntry) {
 	// after it, while the deletion was under way.
 	k.vault.opened.forget(id)
 	entry.landed.Store(true)
-	time.AfterFunc(endedKept, func() { k.vault.overlay.remove(id, entry) })
+	time.AfterFunc(endedKept, func() { k.vault.dropEnd(id, entry) })
+}
+
+// dropEnd removes the end of a session from memory, unless a refresh of it is still
+// under way. If the store did not take what that refresh brings, its tokens would
+// be kept in memory, and the session would be served again.
+func (v *Vault) dropEnd(id ID, entry *overlayEntry) {
+	v.mu.Lock()
+	_, refreshing := v.flights[id]
+	v.mu.Unlock()
+	if refreshing {
+		time.AfterFunc(endedKept, func() { v.dropEnd(id, entry) })
+		return
+	}
+	v.overlay.remove(id, entry)
 }

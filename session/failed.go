@@ -18,7 +18,7 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {
 	case Rejected, Unclear:
-		r.breaker.succeed() // it answers
+		r.succeed() // it answers
 		h, refusedErr := r.refused(ctx, rec, answer.Outcome)
 		var unavailable *UnavailableError
 		if !errors.As(refusedErr, &unavailable) {
@@ -35,10 +35,20 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 			}
 		}
 	}
-	r.breaker.fail(r.id, r.probe, UnavailableError{
+	r.trip(answer, err)
+	return hot{}, r.backOff(answer, err)
+}
+
+// trip counts a failure against the authorization server, or, if the server refuses
+// the client, against the client alone: other clients of the server may be well.
+func (r *refresh) trip(answer Answer, err error) {
+	open, probe := &r.breaker.circuit, r.probe
+	if answer.Outcome == Misconfigured {
+		open, probe = r.client, r.clientProbe
+	}
+	open.fail(r.id, r.vault.backoffs.failingSince(r.id), probe, UnavailableError{
 		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
 	}, rand.Float64()) //nolint:gosec // spreads load, guards nothing
-	return hot{}, r.backOff(answer, err)
 }
 
 // backOff begins the back-off of the session and returns the error for those who

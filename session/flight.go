@@ -93,7 +93,11 @@ func (k *Keeper) paused(id ID, waiting bool) *UnavailableError {
 	if err := k.vault.backoffs.check(id, now, waiting); err != nil {
 		return err
 	}
-	return k.breaker.check(now, waiting)
+	failed := !k.vault.backoffs.failingSince(id).IsZero()
+	if err := k.breaker.check(now, waiting, failed); err != nil {
+		return err
+	}
+	return k.client.check(now, waiting, failed)
 }
 
 // fly is the whole of a flight.

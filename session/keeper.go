@@ -52,6 +52,9 @@ type Keeper struct {
 	vault   *Vault
 	site    *Site
 	breaker *breaker
+	// client is open while the server refuses this keeper's client. Other clients
+	// of the same server are none the worse for that.
+	client *circuit
 	// touchEvery is how often a use is written down.
 	touchEvery time.Duration
 }
@@ -92,7 +95,7 @@ func NewKeeper(c Config) (*Keeper, error) {
 		c.Observe = func(Event) {}
 	}
 	return &Keeper{
-		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server),
+		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server), client: &circuit{},
 		touchEvery: min(touchMax, c.IdleTimeout/20),
 	}, nil
 }

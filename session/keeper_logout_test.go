@@ -353,3 +353,52 @@ func TestAttachedWhileNobodyKnows(t *testing.T) {
 		}
 	})
 }
+
+// TestLogoutOutlastsASlowRefresh: the server answers a refresh long after the
+// logout, and the store takes no writes at that moment. The session stays ended, and
+// its new tokens are revoked.
+func TestLogoutOutlastsASlowRefresh(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		b    behaviour
+		wait time.Duration // until the answer to the last request
+		lost int           // requests without an answer before that
+	}{
+		{"answer after 62 s", behaviour{before: 62 * time.Second}, 62 * time.Second, 0},
+		{"second answer after a broken connection", behaviour{before: 59 * time.Second}, 2 * 59 * time.Second, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secret, f := r.login()
+				r.expired()
+				r.server.set(func() {
+					r.server.behave = func(n int) behaviour {
+						b := tt.b
+						if n <= tt.lost {
+							b.outcome = Unanswered
+						}
+						return b
+					}
+				})
+				go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
+				time.Sleep(100 * time.Millisecond)
+				if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(tt.wait - time.Second)
+				r.gone(secret)
+				r.store.failing(opReplace)
+				time.Sleep(5 * time.Second)
+				r.gone(secret)
+				var newest string
+				r.server.set(func() { newest = f.current })
+				r.server.wantDiscarded(t, newest)
+				time.Sleep(3 * endedKept)
+				if n := r.vault.overlay.count.Load(); n != 0 {
+					t.Errorf("%d sessions still lie over the store", n)
+				}
+				r.gone(secret)
+			})
+		})
+	}
+}

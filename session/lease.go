@@ -34,6 +34,7 @@ type hold struct {
 	beat      uint64
 	confirmed time.Time // when the last beat was sent that the store confirmed
 	lost      bool      // taken by somebody else
+	onLost    func()    // called when a renewal finds that out
 }
 
 // leaseWaiter takes the lease of one session, which was read in one version.
@@ -172,6 +173,23 @@ func (h *hold) beatUntil(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+	h.mu.Lock()
+	onLost := h.onLost
+	h.mu.Unlock()
+	if ctx.Err() == nil && onLost != nil {
+		onLost()
+	}
+}
+
+// whenLost has f called once, on a goroutine of the hold, if the lease turns out to
+// be lost from now on.
+func (h *hold) whenLost(f func()) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onLost = f
 }
 
 // raise sends one beat.

@@ -37,8 +37,9 @@ func (e *overlayEntry) counts(rotation uint64, err error) bool {
 	return e != nil && (err == nil && rotation < e.rec.rotation || errors.Is(err, errUnreadable))
 }
 
-// endedKept is how long an ended session is remembered after its record is
-// gone: longer than any refresh or any step of a request that began before.
+// endedKept is how long an ended session is remembered at least after its record
+// is gone: longer than any step of a request that began before. A refresh may take
+// longer, and then the end is remembered until that is over.
 const endedKept = time.Minute
 
 // get returns the entry over a session, or nil.

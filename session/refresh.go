@@ -142,9 +142,9 @@ type refresh struct {
 	demand demand
 	asked  time.Time
 	lease  *hold // of the try under way
-	// probe is when this refresh became the probe of a server that is down, which
-	// identifies the probe. Zero: it is none.
-	probe time.Time
+	// probe and clientProbe are when this refresh became the probe of a server that
+	// is down, or of its client, which identifies the probe. Zero: it is none.
+	probe, clientProbe time.Time
 	// keepLease is how long the lease stays held after the refresh.
 	keepLease time.Duration
 }
@@ -260,30 +260,39 @@ func (r *refresh) enter(ctx context.Context, rec *record) error {
 	now := time.Now()
 	waiting := !rec.token.usable(now)
 	err := r.vault.backoffs.check(r.id, now, waiting)
+	failed := !r.vault.backoffs.failingSince(r.id).IsZero()
 	if err == nil {
-		r.probe, err = r.breaker.admit(now, waiting)
+		r.probe, err = r.breaker.admit(now, waiting, failed)
+	}
+	if err == nil {
+		r.clientProbe, err = r.client.admit(now, waiting, failed)
 	}
 	if err != nil {
-		r.breaker.leave()
+		r.leave()
 		return err
 	}
 	return nil
 }
 
-// leave gives the slot back.
+// leave gives the slot back, and ends a probe that brought no result.
 func (r *refresh) leave() {
-	if !r.probe.IsZero() {
-		r.breaker.withdraw(r.probe)
-		r.probe = time.Time{}
-	}
+	r.breaker.withdraw(r.probe)
+	r.client.withdraw(r.clientProbe)
+	r.probe, r.clientProbe = time.Time{}, time.Time{}
 	r.breaker.leave()
+}
+
+// succeed notes an answer that shows the server at work for this client.
+func (r *refresh) succeed() {
+	r.breaker.succeed()
+	r.client.succeed()
 }
 
 // redeem sends the refresh token, and once more if the connection broke: if the
 // server took it, nothing is lost by asking. A request without an answer in time
 // is not repeated: the server may still be working on it.
 func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
-	answer, err := r.send(ctx, rec.refreshToken)
+	answer, err := r.send(ctx, rec)
 	if err != nil {
 		return hot{}, errAgain
 	}
@@ -292,7 +301,7 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	if answer.Outcome == Unanswered {
 		unanswered = true
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.id, Outcome: Unanswered, Err: answer.Err})
-		again, err := r.send(ctx, rec.refreshToken)
+		again, err := r.send(ctx, rec)
 		switch {
 		case errors.Is(err, errAgain):
 			return hot{}, errAgain // somebody else has taken over, and may be done
@@ -301,19 +310,27 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 		}
 	}
 	if answer.Outcome == Refreshed {
-		r.breaker.succeed()
+		r.succeed()
 		return r.accept(ctx, rec, answer.Tokens)
 	}
 	return r.failed(ctx, rec, answer, unanswered)
 }
 
 // send sends the refresh token, unless the lease cannot be confirmed right
-// before: then it returns why.
-func (r *refresh) send(ctx context.Context, refreshToken string) (Answer, error) {
+// before: then it returns why. If the lease is lost while the server takes its
+// time, and the new holder has refreshed, send waits no longer and returns errAgain.
+func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	var refusal atomic.Pointer[error]
-	answer := r.Refresher.Refresh(ctx, refreshToken, func() error {
+	r.lease.whenLost(func() {
+		if r.awaitOther(ctx, rec.rotation) {
+			err := errAgain
+			refusal.Store(&err)
+			cancel()
+		}
+	})
+	answer := r.Refresher.Refresh(ctx, rec.refreshToken, func() error {
 		err := r.lease.confirm(ctx)
 		if err != nil {
 			refusal.Store(&err)
@@ -324,6 +341,20 @@ func (r *refresh) send(ctx context.Context, refreshToken string) (Answer, error)
 		return Answer{}, *err
 	}
 	return answer, nil
+}
+
+// awaitOther waits until another process has refreshed the session. It reports
+// false if ctx ended first, or the session, whose new tokens are then to be revoked.
+func (r *refresh) awaitOther(ctx context.Context, rotation uint64) bool {
+	for {
+		current, err := r.read(ctx, r.id, r.secret)
+		switch {
+		case err == nil && current.rotation > rotation:
+			return true
+		case errors.Is(err, ErrNoSession), !sleep(ctx, leaseBeat):
+			return false
+		}
+	}
 }
 
 // notRefreshable is for a session without a refresh token: it lasts as long as
