@@ -20,13 +20,14 @@ import (
 // user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	h.hosts = h.routeHosts(ctx)
-	if err := h.loadModules(ctx); err != nil {
+	// The app opens the stores when the configuration really starts.
+	module, err := ctx.App(appName)
+	if err != nil {
 		return err
 	}
-	// The app opens the stores when the configuration really starts.
-	app, err := ctx.App(appName)
-	if err != nil {
+	app := module.(*App)
+	h.hosts = h.routeHosts(ctx, app)
+	if err := h.loadModules(ctx); err != nil {
 		return err
 	}
 	e := newExpander()
@@ -55,7 +56,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	ring, err := h.keyRing(keys, app.(*App).key)
+	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	app.(*App).use(h.store.StoreID(), vault.store)
+	app.use(h.store.StoreID(), vault.store)
 	authority := clientConfig.Issuer
 	if authority == "" {
 		authority = clientConfig.Endpoints.Token
@@ -77,7 +78,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if len(h.Key) > 0 {
 		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
 	}
-	app.(*App).atStart(h.keyWork.start)
+	app.atStart(h.keyWork.start)
 	handlerConfig.Client = client
 	handlerConfig.Keeper, err = session.NewKeeper(session.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: authority,
@@ -92,7 +93,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	use := h.cookieUse(h.handler.Cookie.Name)
-	err = app.(*App).share(sharing{
+	err = app.share(sharing{
 		store: h.store.StoreID(), authority: authority, client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
 		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
 	})
