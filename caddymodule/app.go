@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
@@ -24,6 +25,7 @@ type App struct {
 	stores map[string]*lazyStore
 	key    *ownKey
 	shared []sharing
+	routes map[*caddyhttp.Route]handlerHosts
 	starts []func() // what handlers have to do once the configuration starts
 	logger *zap.Logger
 }
@@ -35,7 +37,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger, a.key = ctx.Logger(), new(ownKey)
+	a.logger, a.key, a.routes = ctx.Logger(), new(ownKey), map[*caddyhttp.Route]handlerHosts{}
 	return nil
 }
 
@@ -50,9 +52,9 @@ func (a *App) use(id string, s *lazyStore) {
 // atStart has f called when the configuration starts. It does not block.
 func (a *App) atStart(f func()) { a.starts = append(a.starts, f) }
 
-// Start makes the key, if there is none yet, and opens the stores. One that several processes share may be out of reach
-// for now, which must not keep other sites waiting: it is opened behind, and
-// tried again when it is needed.
+// Start makes the key, if there is none yet, and opens the stores. One that
+// several processes share may be out of reach for now, which must not keep other
+// sites waiting: it is opened behind, and tried again when it is needed.
 func (a *App) Start() error {
 	if err := a.key.keep(); err != nil {
 		return err

@@ -45,6 +45,8 @@ func patternsMeet(a, b string) bool {
 	switch {
 	case a == "" || b == "" || a == b:
 		return true
+	case isExact(a) && isExact(b):
+		return false
 	case a[0] != '.' && b[0] != '.':
 		return labelsMeet(strings.Split(a, "."), strings.Split(b, "."))
 	case a[0] != '.':

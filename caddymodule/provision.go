@@ -20,16 +20,16 @@ import (
 // user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	h.hosts = h.routeHosts(ctx)
-	if err := h.loadModules(ctx); err != nil {
-		return err
-	}
 	// The app opens the stores when the configuration really starts.
 	module, err := ctx.App(appName)
 	if err != nil {
 		return err
 	}
 	app := module.(*App)
+	h.hosts = h.routeHosts(ctx, app)
+	if err := h.loadModules(ctx); err != nil {
+		return err
+	}
 	e := newExpander()
 	clientConfig := h.clientConfig(e)
 	var certificates string

@@ -4,18 +4,22 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
+// handlerHosts are the hosts of the requests that can reach each handler of a
+// route, by the handler's JSON. Equal handlers at several places count as one,
+// which makes no difference.
+type handlerHosts map[string]hosts
+
 // routeHosts returns the hosts of the requests that can reach a handler, as the
-// host matchers of the routes around it say. It is called first thing when the
-// handler is provisioned: the route of the server that is provisioned at the time
-// is the first one that still has its JSON, and in there the handler is found by
-// its own.
-func (h *Handler) routeHosts(ctx caddy.Context) hosts {
+// host matchers of the routes around it say. It is called before the handler's
+// modules are loaded: the handler is found in its route by its JSON.
+func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
 		return anyHost
@@ -24,27 +28,44 @@ func (h *Handler) routeHosts(ctx caddy.Context) hosts {
 	if err != nil {
 		return anyHost
 	}
-	search := hostSearch{own: own}
 	lists := []caddyhttp.RouteList{server.Routes}
 	if server.Errors != nil {
 		lists = append(lists, server.Errors.Routes)
 	}
 	for _, routes := range lists {
-		for i := range routes {
-			if len(routes[i].HandlersRaw) == 0 {
-				continue
-			}
-			reached := matcherHosts(routes[i].MatcherSets, routes[i].MatcherSetsRaw)
-			for _, raw := range routes[i].HandlersRaw {
-				search.walk(raw, reached)
-			}
-			break
-		}
-		if search.found != nil {
-			return search.found
+		if found := app.hostsIn(firstUnloaded(routes))[string(own)]; found != nil {
+			return slices.Clip(found) // it is shared
 		}
 	}
 	return anyHost // a named route, or one of another module's
+}
+
+// firstUnloaded returns the route that is provisioned at the time, or nil: the
+// first one that still has the JSON of its handlers.
+func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
+	for i := range routes {
+		if len(routes[i].HandlersRaw) > 0 {
+			return &routes[i]
+		}
+	}
+	return nil
+}
+
+// hostsIn searches each route once, because a route may hold many handlers.
+func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
+	if route == nil {
+		return nil
+	}
+	found, ok := a.routes[route]
+	if !ok {
+		found = handlerHosts{}
+		reached := matcherHosts(route.MatcherSets, route.MatcherSetsRaw)
+		for _, raw := range route.HandlersRaw {
+			found.walk(raw, reached)
+		}
+		a.routes[route] = found
+	}
+	return found
 }
 
 // matcherHosts returns the hosts that matchers let through. Those of a server's
@@ -90,21 +111,15 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 	return out
 }
 
-// hostSearch looks for a handler in JSON.
-type hostSearch struct {
-	own   []byte // the handler, as JSON
-	found hosts
-}
-
 // walk goes through every value, because handlers of any module may hold routes.
-func (s *hostSearch) walk(raw json.RawMessage, reached hosts) {
+func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
 		return
 	}
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) == nil {
 		for _, v := range list {
-			s.walk(v, reached)
+			found.walk(v, reached)
 		}
 		return
 	}
@@ -113,7 +128,7 @@ func (s *hostSearch) walk(raw json.RawMessage, reached hosts) {
 		return
 	}
 	if string(object["handler"]) == `"`+directive+`"` {
-		s.compare(raw, reached)
+		found.add(raw, reached)
 		return
 	}
 	if object["handle"] != nil { // a route
@@ -123,19 +138,18 @@ func (s *hostSearch) walk(raw json.RawMessage, reached hosts) {
 		}
 	}
 	for _, v := range object {
-		s.walk(v, reached)
+		found.walk(v, reached)
 	}
 }
 
-// compare notes the hosts of a handler like ours. Equal ones at several places
-// count as one, which makes no difference.
-func (s *hostSearch) compare(raw json.RawMessage, reached hosts) {
-	var other Handler
-	if json.Unmarshal(raw, &other) != nil {
+// add notes a handler's hosts, by the JSON that the handler itself has.
+func (found handlerHosts) add(raw json.RawMessage, reached hosts) {
+	var h Handler
+	if json.Unmarshal(raw, &h) != nil {
 		return
 	}
-	if text, err := json.Marshal(&other); err == nil && bytes.Equal(text, s.own) {
-		s.found = s.found.add(reached...)
+	if text, err := json.Marshal(&h); err == nil {
+		found[string(text)] = found[string(text)].add(reached...)
 	}
 }
 

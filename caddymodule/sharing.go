@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ type sharing struct {
 // for other tokens: an app would get a token that is meant for another.
 func (a *App) share(s sharing) error {
 	for _, other := range a.shared {
+		if reflect.DeepEqual(s, other) {
+			return nil // compared before
+		}
 		if !s.sameSession(other) {
 			continue
 		}

@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -137,5 +139,33 @@ func TestAnAreaForAdminsSharesTheSession(t *testing.T) {
 	}
 	if a := b.open("/admin/x"); a.status != http.StatusForbidden {
 		t.Errorf("status %d of the area for admins, want 403", a.status)
+	}
+}
+
+// One site for hundreds of tenants, as for a wildcard certificate: the search for
+// hosts must not cost each handler the whole route.
+func TestManyHandlersInOneRoute(t *testing.T) {
+	w := newWorld(t)
+	allocated := func(tenants int) uint64 {
+		var text strings.Builder
+		text.WriteString("http://*.localhost:{$PORT} {\n")
+		for i := range tenants {
+			fmt.Fprintf(&text, "@h%d host h%d.localhost\nhandle @h%d {\noauth_session {\n%s\naudience A%d\n}\n}\n", i, i, i, loginOptions, i%2)
+		}
+		text.WriteString("}\n")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := w.validate(text.String()); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	const tenants = 60
+	allocated(1)
+	once, twice := allocated(tenants), allocated(2*tenants)
+	t.Logf("%d tenants %d KB, %d tenants %d KB", tenants, once>>10, 2*tenants, twice>>10)
+	if twice > 3*once {
+		t.Errorf("twice as many tenants take %.1f times as much memory", float64(twice)/float64(once))
 	}
 }

@@ -27,11 +27,6 @@ const reloginAge = 30 * time.Second
 // request wants it.
 func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 	age, limited := h.ageLimit(r)
-	if len(h.RefreshIfOlder) > 0 && h.hasAmbiguousPath(r) {
-		// The app may read it as any of the paths that have a limit.
-		byAge := func(a, b AgeLimit) int { return cmp.Compare(a.Age, b.Age) }
-		age, limited = slices.MinFunc(h.RefreshIfOlder, byAge).Age, true
-	}
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
 	}
@@ -49,8 +44,13 @@ func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
 // errTooOld: only a new login gets a token as young as the request wants it.
 var errTooOld = errors.New("the token is too old and cannot be refreshed")
 
-// ageLimit is the strictest limit for a request.
+// ageLimit is the strictest limit for a request. The app may read an ambiguous
+// path as any of the paths that have a limit.
 func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {
+	if len(h.RefreshIfOlder) > 0 && h.hasAmbiguousPath(r) {
+		byAge := func(a, b AgeLimit) int { return cmp.Compare(a.Age, b.Age) }
+		return slices.MinFunc(h.RefreshIfOlder, byAge).Age, true
+	}
 	for _, l := range h.RefreshIfOlder {
 		if (!limited || l.Age < age) && l.Match(r) {
 			age, limited = l.Age, true

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,19 +27,27 @@ func (h *Handler) isOptional(r *http.Request) bool {
 
 // relayOwned is for a request that may belong to this Handler by its path, and
 // that another one before has passed on as its own. The cookies are off by now,
-// and a login would lead here again: so it has to be the same login, and the
-// user one that this Handler lets in, too.
+// and a login would lead here again: so it has to be the same login. The session
+// then counts for this Handler as for the one before.
 func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
 	var none session.Secret
-	switch s := owner.session; {
+	switch {
 	case h.Keeper.Site.ID(none) != owner.handler.Keeper.Site.ID(none):
-		return h.fail(w, r, &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."})
-	case s == nil:
+		return h.fail(w, r, ambiguousPath())
+	case owner.session == nil:
 		return h.relay(w, r, next)
-	case len(h.Require) > 0 && !h.meetsRequirements(s.Claims):
-		return h.fail(w, r, h.forbidden(r))
 	}
-	return next.ServeHTTP(w, r)
+	c := &cookies{secret: owner.secret, valid: true}
+	s, err := h.sessionOf(r, c)
+	switch {
+	case err == nil:
+		return h.relaySession(w, r, c, s, next)
+	case errors.Is(err, errTooEarly):
+		return h.fail(w, r, tooEarly())
+	case errors.Is(err, errTooOld), errors.Is(err, session.ErrNoSession):
+		return h.fail(w, r, ambiguousPath())
+	}
+	return h.fail(w, r, unavailable(err))
 }
 
 // hasAmbiguousPath reports whether an app may read the path of a request as
@@ -181,6 +190,10 @@ func isAmbiguousText(path string) bool {
 		case c == '\u200c' || c == '\u200d': // part of Persian and Indic words, and of emoji
 			next := i + utf8.RuneLen(c)
 			if path[i-1] < utf8.RuneSelf || next == len(path) || path[next] < utf8.RuneSelf {
+				return true
+			}
+		case unicode.In(c, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point):
+			if path[i-1] < utf8.RuneSelf { // else part of an emoji or of an ideograph
 				return true
 			}
 		case unicode.Is(unicode.Cf, c):

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
@@ -38,6 +39,7 @@ var ambiguous = []string{
 	"/static/%ef%bc%8e%ef%bc%8e/admin", "/static/..%ef%bc%8fadmin", "/static/..%ef%bc%bcadmin", "/static/..%e2%88%95admin", "/static/..%e2%81%84admin", "/static/%e2%80%a5/admin", "/static/%e2%80%a6",
 	"/%ef%bd%93tatic/x", "/%f0%9d%90%acatic/x", "/static/x%cd%be", "/static/%e2%84%aa", "/static/%c5%bf", "/static/x%c2%a0", "/static/x%e3%80%80", "/static/x%e2%80%a8",
 	"/sta%c2%adtic/x", "/sta%e2%80%8btic/x", "/sta%e2%80%8ctic/x", "/static/x%e2%80%8d", "/%ef%bb%bfstatic/x", "/static/%e2%80%aex",
+	"/sta%ef%b8%8ftic/x", "/static%ef%b8%8f/x", "/sta%cd%8ftic/x", "/sta%e3%85%a4tic/x", "/sta%e1%85%9ftic/x", "/sta%f3%a0%84%80tic/x", "/sta%e1%a0%8btic/x",
 	"/static/u%cc%88ber", "/static/%d0%b8%cc%86", "/static/%e2%84%ab", "/static/%ef%a4%80", // letters with a second spelling
 }
 
@@ -48,7 +50,7 @@ var ordinary = []string{
 	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
 	"/static/a%3Db%26c", "/static/a$b", "/static/$metadata", "/static/a!b'c(d)*e", "/static/%21%27%28%29%2A", "/static/~user", "/static/%7Euser", "/static/a~b", "/static/backup~2024-01", "/static/%22%3C%3E%5B%5D%5E%60%7B%7C%7D",
 	"/static/caf%C3%A9", "/static/gr%C3%B6%C3%9Fe", "/static/%E6%97%A5%E6%9C%AC%E8%AA%9E", "/static/%D0%9F%D1%80", "/static/%D9%85%DB%8C%E2%80%8C%D8%B4%D9%88%D8%AF", "/static/%E0%B8%99%E0%B9%89%E0%B8%B3",
-	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
+	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%9D%A4%EF%B8%8F", "/static/I%E2%9D%A4%EF%B8%8FNY", "/static/%E8%91%9B%F3%A0%84%80", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
@@ -158,6 +160,11 @@ func TestAmbiguousPathHasTheStrictestLimit(t *testing.T) {
 			}
 			synctest.Wait()
 		}
+		for _, target := range []string{"/;/young/now", "/x/..%5cyoung/now"} {
+			if a := g.get(target, with(cookie, append(script, "Early-Data: 1"))...); a.status != http.StatusTooEarly {
+				t.Errorf("%s in early data: status %d", target, a.status)
+			}
+		}
 		before := g.as.refreshes()
 		if a := g.get("/old", with(cookie, script)...); a.passed != 1 || g.as.refreshes() != before {
 			t.Errorf("an ordinary path: status %d, %d refreshes", a.status, g.as.refreshes()-before)
@@ -186,13 +193,16 @@ func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, plainOAuth, tt.outer)
-			inner := newRig(t, plainOAuth, tt.inner, func(s *setup) {
-				ring, err := session.NewKeyRing(session.NewKey())
-				if err != nil {
-					t.Fatal(err)
-				}
-				s.session.Site = session.NewSite(ring, g.as.URL, "app", tt.other)
-			})
+			inner := g.secondSite(plainOAuth, tt.inner)
+			if tt.other != "" {
+				inner = newRigAt(t, g.as, plainOAuth, tt.inner, func(s *setup) {
+					ring, err := session.NewKeyRing(session.NewKey())
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.session.Site = session.NewSite(ring, g.as.URL, "app", tt.other)
+				})
+			}
 			header := with(g.session(tt.claims), navigation)
 			asked := 0
 			w := httptest.NewRecorder()
@@ -212,6 +222,40 @@ func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
 	}
 }
 
+// TestAmbiguousPathHasTheOptionsOfBothHandlers: the app gets the header that the
+// second one sets, and not the client's, with a token as young as it wants.
+func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, protecting("/admin/"))
+		rest := g.secondSite(plainOAuth, func(s *setup) {
+			s.handler.Protects = func(r *http.Request) bool { return !below("/admin/")(r) }
+			s.handler.HeaderName = "X-Token"
+			s.handler.RefreshIfOlder = []AgeLimit{{Match: below("/pay/"), Age: 0}}
+		})
+		b := g.browser()
+		b.reaches("/admin/")
+		cookie := b.jar.get(sessionCookie).Value
+		for i, header := range [][]string{nil, {"X-Token: FORGED"}, {"x_token: FORGED", "Authorization: Bearer FORGED"}} {
+			time.Sleep(2 * time.Second)
+			resp := row{g, rest}.serve(t, "/pay;/x", append(with(cookie, script), header...)...)
+			got := rest.app.last()
+			if want := g.as.newest(fakeas.KindAccess); resp.StatusCode != 200 || got.Get("X-Token") != "Bearer "+want {
+				t.Errorf("with %q: status %d, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
+			}
+			if got["x_token"] != nil || got["Authorization"] != nil {
+				t.Errorf("with %q the app got %v", header, got)
+			}
+			if n := g.as.refreshes(); n != i+1 {
+				t.Errorf("with %q: %d refreshes, want %d", header, n, i+1)
+			}
+		}
+		if resp := (row{g, rest}).serve(t, "/pay;/x", append(with(cookie, script), "Early-Data: 1")...); resp.StatusCode != http.StatusTooEarly {
+			t.Errorf("in early data: status %d", resp.StatusCode)
+		}
+	})
+}
+
 // TestPathInAHeader: apps that take one for the path get none from nobody.
 func TestPathInAHeader(t *testing.T) {
 	for how, option := range map[string]func(*setup){
@@ -219,7 +263,7 @@ func TestPathInAHeader(t *testing.T) {
 		"beside":   func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } },
 	} {
 		g := newRig(t, plainOAuth, option)
-		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url"} {
+		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X_Original_Url", "X-Rewrite_Url", "x.original.url"} {
 			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
 				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.passed, g.app.last()[name])
 			}

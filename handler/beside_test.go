@@ -216,6 +216,31 @@ func TestOneBehindAnother(t *testing.T) {
 	}
 }
 
+// TestOneBesideAnother: who stands beside, but behind a Handler that the request
+// belongs to, does not take its deletion of a cookie for the app's.
+func TestOneBesideAnother(t *testing.T) {
+	first := newRig(t, plainOAuth, protecting("/admin/"))
+	second := first.secondSite(plainOAuth, func(s *setup) {
+		s.handler.Protects = func(r *http.Request) bool { return !below("/admin/")(r) }
+	})
+	for _, body := range []string{"", "x"} {
+		second.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+			_, err := io.WriteString(w, body)
+			return err
+		}
+		b := first.browser()
+		b.reaches("/admin/x")
+		b.jar.set([]string{loopCookieName + "=x; Path=/; Secure"})
+		resp := row{first, second}.serve(t, "/admin/x", append(script, "Cookie: "+b.jar.header(true)[0])...)
+		if lines := resp.Header["Set-Cookie"]; resp.StatusCode != 200 || len(lines) != 1 || !strings.HasPrefix(lines[0], loopCookieName+"=;") {
+			t.Errorf("status %d, cookies %q", resp.StatusCode, lines)
+		}
+	}
+	if lines := append(first.log.lines("the app set"), second.log.lines("the app set")...); len(lines) > 0 {
+		t.Errorf("the app is blamed: %q", lines)
+	}
+}
+
 // BenchmarkBeside is what the module adds to a request that needs no session.
 func BenchmarkBeside(b *testing.B) {
 	g := newRig(b, plainOAuth, protecting("/private/"))

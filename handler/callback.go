@@ -42,6 +42,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, callbackError(err, a.Return))
 	}
 	if q["error"] != "" {
+		h.clearAttempt(w, cookie.Name)
 		return h.refusedLogin(w, r, state, a, q["error"], q["error_description"])
 	}
 	if q["code"] == "" {

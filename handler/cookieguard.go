@@ -27,8 +27,9 @@ type cookieGuard struct {
 	header http.Header
 	wrote  bool // the header is out
 	off    bool // a Handler behind has taken over
-	// session is that of the request. Nil: it has none.
+	// session is that of the request, and secret its secret. Nil: it has none.
 	session *session.Session
+	secret  session.Secret
 
 	sharing sharing
 	// private is the value of Cache-Control, to save an allocation.
@@ -70,8 +71,10 @@ func (g *cookieGuard) clean(field string) {
 	}
 }
 
+// isForged does not mind who ends the count of logins: this Handler, one before
+// it, or the app, which does no harm with it.
 func (g *cookieGuard) isForged(line string) bool {
-	return g.handler.isOwnCookie(g.request, line) && line != g.expires
+	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;")
 }
 
 // expire adds the line of ours. A cache on the way must not keep the answer with

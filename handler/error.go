@@ -113,6 +113,10 @@ func badRequest(err error) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
 }
 
+func ambiguousPath() *Error {
+	return &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."}
+}
+
 func notFound() *Error {
 	return &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."}
 }

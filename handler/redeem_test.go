@@ -233,6 +233,18 @@ func TestNothingOfALoginGoesAlong(t *testing.T) {
 			t.Errorf("the browser has %q", names)
 		}
 	})
+	for _, code := range []string{"access_denied", "invalid_scope", "login_required"} {
+		t.Run(code, func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			callback := b.approve(b.start("/wanted"))
+			before := cookieNames(b)
+			a := b.send(g.request(http.MethodGet, strings.Replace(callback, "code=", "error="+code+"&x=", 1), navigation...), true)
+			if names := cookieNames(b); slices.Contains(names, before[0]) {
+				t.Errorf("status %d, and the browser has %q", a.status, names)
+			}
+		})
+	}
 	t.Run("failed login", func(t *testing.T) {
 		g := newRig(t)
 		g.as.Fail(fakeas.OAuthError("invalid_client").For(fakeas.GrantCode))

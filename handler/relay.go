@@ -112,8 +112,8 @@ type passage struct {
 // judged as it stands.
 func (p *prepared) stripPaths(r *http.Request) {
 	p.header = r.Header
-	for _, name := range [...]string{"X-Original-Url", "X-Rewrite-Url"} {
-		if r.Header[name] != nil {
+	for name := range r.Header {
+		if sameToUpstream(name, "X-Original-Url") || sameToUpstream(name, "X-Rewrite-Url") {
 			p.set(name, nil)
 		}
 	}
@@ -139,7 +139,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, h.forbidden(r))
 	}
 	p := &passage{guard: h.guardCookies(w, r)}
-	p.guard.session = s
+	p.guard.session, p.guard.secret = s, c.secret
 	p.guard.sharing = sharedByNobody
 	if c.counts() {
 		p.guard.expires = h.loginCookie(loopCookieName, "", -1).String()
