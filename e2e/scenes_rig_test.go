@@ -62,7 +62,7 @@ type guest struct {
 type scenePlan struct {
 	sessions int
 	// expired says whether the access token of a session has expired when Caddy starts. Those of the others are due
-	// for a refresh, and good for some minutes more.
+	// for a refresh, and good for half an hour more.
 	expired func(i int) bool
 	// neighbours is the number of sessions at the other site.
 	neighbours int
@@ -164,11 +164,11 @@ func (s *sceneSite) newGuest(ctx context.Context, keeper *session.Keeper, i int,
 		return nil, err
 	}
 	g.former = login.AccessToken
-	// A token is due after 85 % of its life, at the latest.
-	now := time.Now()
+	// A token is due after 85 % of its life, at the latest. What is left of it is longer than any scene takes.
+	now, rest := time.Now(), 30*time.Minute
 	tokens := session.Tokens{
 		AccessToken: login.AccessToken, RefreshToken: login.RefreshToken, IDToken: login.IDToken,
-		Obtained: now.Add(-9 * patience), Expires: now.Add(patience),
+		Obtained: now.Add(-9 * rest), Expires: now.Add(rest),
 	}
 	if expired {
 		tokens.Expires = now.Add(-time.Second)

@@ -59,7 +59,8 @@ func neighbour(ctx context.Context, o options) error {
 				return err
 			}
 		}
-		progress(fmt.Sprintf("neighbour of a site whose server is down: round %d of %d", round+1, o.neighbour))
+		progress(fmt.Sprintf("neighbour of a site whose server is down: round %d of %d: %v without, %v with", round+1, o.neighbour,
+			runs[0].p50[round].Round(time.Millisecond), runs[1].p50[round].Round(time.Millisecond)))
 	}
 	well, down := runs[0].medians(), runs[1].medians()
 	fmt.Printf("| requests of a site that need a refresh | median | p99 |\n|---|---:|---:|\n"+
