@@ -36,7 +36,7 @@ test-tomcat:
 	@cd e2e && TOMCAT=1 go test -race -count 1 -v -run '^TestTomcat$$' .
 
 # Thousands of sessions while their authorization server is in trouble, and storms
-# over three instances at a slow one. Half an hour; make test has a short version.
+# over three instances at a slow one. A quarter of an hour; make test has a short version.
 test-scenes:
 	@cd e2e && FULL=1 $(gotest) -count 1 -parallel 3 -v -run '^TestScenes' .
 
