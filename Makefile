@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat bench bench-peers bench-scale bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat test-scenes bench bench-peers bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -34,6 +34,11 @@ test-demo:
 # Java. Not part of make test, where a stand-in reads paths as Tomcat does.
 test-tomcat:
 	@cd e2e && TOMCAT=1 go test -race -count 1 -v -run '^TestTomcat$$' .
+
+# Thousands of sessions while their authorization server is in trouble, and storms
+# over three instances at a slow one. A quarter of an hour; make test has a short version.
+test-scenes:
+	@cd e2e && FULL=1 $(gotest) -count 1 -parallel 3 -v -run '^TestScenes' .
 
 # A moment of fuzzing after all that was ever found to be interesting.
 test-fuzz:

@@ -3,7 +3,7 @@
 // in turns in one run. Other login proxies are measured beside it if they are
 // installed, in PATH or in peers/bin, where make bench-peers puts them.
 //
-//	go run ./proxy [-quick] [-gate] [-due 20] [-storms 5] [-sessions 1,10000] [-out results]
+//	go run ./proxy [-quick] [-gate] [-due 20] [-storms 5] [-neighbour 5] [-sessions 1,10000] [-out results]
 //
 // It writes a table (table.md), a plot (plot.svg) and all figures (raw.json),
 // and prints the table. What counts are the ratios, as the absolute figures are
@@ -31,15 +31,16 @@ import (
 
 // options are the flags.
 type options struct {
-	sessions []int
-	active   int
-	rounds   int
-	gateOnly bool
-	due      int
-	storms   int
-	quick    bool
-	force    bool
-	out      string
+	sessions  []int
+	active    int
+	rounds    int
+	gateOnly  bool
+	due       int
+	storms    int
+	neighbour int
+	quick     bool
+	force     bool
+	out       string
 }
 
 func main() {
@@ -49,7 +50,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	do := run
+	if o.neighbour > 0 {
+		do = neighbour
+	}
+	if err := do(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -73,6 +78,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only: 16 requests at a time, and 1; by default with 1 session")
 	flags.IntVar(&o.due, "due", 0, "measure only that many rounds of requests while tokens are refreshed, with each store, and print them")
 	flags.IntVar(&o.storms, "storms", 0, "measure only that many storms of refreshes with each store, and print them")
+	flags.IntVar(&o.neighbour, "neighbour", 0, "measure only that many rounds of requests of a site while the server of another site is down, and print them")
 	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
 	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
 	flags.StringVar(&o.out, "out", "results", "directory for the table, the plot and the figures")

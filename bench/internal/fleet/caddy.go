@@ -88,7 +88,11 @@ http://%s {
 // runCaddy starts the subject's Caddy with its files in a directory.
 func (f *Fleet) runCaddy(ctx context.Context, s *Subject, dir string) error {
 	file := filepath.Join(dir, "Caddyfile")
-	if err := os.WriteFile(file, []byte(f.caddyfile(s)), 0o600); err != nil {
+	config := s.config
+	if config == "" {
+		config = f.caddyfile(s)
+	}
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return fmt.Errorf("starting %s: %w", s.Name, err)
 	}
 	notify := filepath.Join(dir, "notify.sock")

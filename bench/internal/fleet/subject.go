@@ -24,6 +24,7 @@ type Subject struct {
 	process *process
 	admin   string // socket
 	store   string // of Caddy, the store's line in the Caddyfile; "" without a login
+	config  string // of Caddy; "": the usual one
 
 	peer         *Peer // nil: it is Caddy
 	database     int   // of Redis, of a peer
