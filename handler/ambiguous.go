@@ -170,7 +170,7 @@ const lookalikes = "\u2044\u2215\u2216\u29f5\u29f8\u29f9\u00a5\u20a9"
 // some servers drop, trim or turn into ASCII, bytes that are no UTF-8, and
 // letters that have a second spelling in Unicode.
 func isAmbiguousText(path string) bool {
-	if !utf8.ValidString(path) || !norm.NFC.IsNormalString(path) || asciiIn(norm.NFKC.String(path)) != asciiIn(path) {
+	if !utf8.ValidString(path) || !norm.NFC.IsNormalString(strings.Map(withoutNukta, path)) || isCompatibleWithASCII(path) {
 		return true
 	}
 	for i, c := range path {
@@ -190,9 +190,33 @@ func isAmbiguousText(path string) bool {
 	return false
 }
 
+// withoutNukta makes a plain letter of an Indic one that is written with a dot.
+// Unicode's normal form takes these apart, but keyboards and apps do not, so
+// that both spellings are in everyday use.
+func withoutNukta(c rune) rune {
+	switch {
+	case '\u0958' <= c && c <= '\u095f', // Devanagari
+		c == '\u09dc', c == '\u09dd', c == '\u09df', // Bengali
+		c == '\u0a33', c == '\u0a36', '\u0a59' <= c && c <= '\u0a5b', c == '\u0a5e', // Gurmukhi
+		c == '\u0b5c', c == '\u0b5d': // Oriya
+		return '\u0915'
+	}
+	return c
+}
+
+// isCompatibleWithASCII reports whether Unicode's compatible form of a path has
+// other ASCII characters than the path. The full-width punctuation of Chinese
+// and Japanese titles is left out, as far as its ASCII form means nothing to a
+// server. A colon does, before a dollar sign.
+func isCompatibleWithASCII(path string) bool {
+	compatible := norm.NFKC.String(path)
+	return asciiIn(compatible) != asciiIn(path) || strings.Contains(compatible, ":$")
+}
+
+// asciiIn is the ASCII in a text but for plain punctuation.
 func asciiIn(s string) string {
 	return strings.Map(func(c rune) rune {
-		if c >= utf8.RuneSelf {
+		if c >= utf8.RuneSelf || strings.ContainsRune("!(),:", c) {
 			return -1
 		}
 		return c

@@ -39,6 +39,9 @@ var ambiguous = []string{
 	"/%ef%bd%93tatic/x", "/%f0%9d%90%acatic/x", "/static/x%cd%be", "/static/%e2%84%aa", "/static/%c5%bf", "/static/x%c2%a0", "/static/x%e3%80%80", "/static/x%e2%80%a8",
 	"/sta%c2%adtic/x", "/sta%e2%80%8btic/x", "/sta%e2%80%8ctic/x", "/static/x%e2%80%8d", "/%ef%bb%bfstatic/x", "/static/%e2%80%aex",
 	"/static/u%cc%88ber", "/static/%d0%b8%cc%86", "/static/%e2%84%ab", "/static/%ef%a4%80", // letters with a second spelling
+	// Full-width forms of what servers look for, and what is no more a letter of its own beside them.
+	"/static/x%ef%bc%9f", "/static/x%ef%bc%9bv=1", "/static/x%ef%bc%9a$DATA", "/static/x:%ef%bc%84DATA", "/static/x%ef%bc%9a%ef%bc%84DATA", "/static/x%ef%bc%88%ef%bc%91%ef%bc%89", "/static/x%ef%bd%9e1", "/static/%e2%91%b4",
+	"/static/%e0%a7%9cu%cc%88", "/static/%e0%a7%9c%ef%bc%8fx", "/static/%d7%a9%ef%ac%aa",
 }
 
 // ordinary are targets that everybody reads alike.
@@ -48,7 +51,8 @@ var ordinary = []string{
 	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
 	"/static/a%3Db%26c", "/static/a$b", "/static/$metadata", "/static/a!b'c(d)*e", "/static/%21%27%28%29%2A", "/static/~user", "/static/%7Euser", "/static/a~b", "/static/backup~2024-01", "/static/%22%3C%3E%5B%5D%5E%60%7B%7C%7D",
 	"/static/caf%C3%A9", "/static/gr%C3%B6%C3%9Fe", "/static/%E6%97%A5%E6%9C%AC%E8%AA%9E", "/static/%D0%9F%D1%80", "/static/%D9%85%DB%8C%E2%80%8C%D8%B4%D9%88%D8%AF", "/static/%E0%B8%99%E0%B9%89%E0%B8%B3",
-	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
+	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/%E4%BD%A0%E5%A5%BD%EF%BC%8C%E4%B8%96%E7%95%8C%EF%BC%81", "/static/%E5%A4%A7%E5%AD%A6%EF%BC%88%E4%B8%AD%E5%9B%BD%EF%BC%89", "/static/Re%EF%BC%9A%E5%BE%9E%E9%9B%B6",
+	"/static/%E0%A4%AC%E0%A5%9C%E0%A4%BE", "/static/%E0%A4%AC%E0%A4%A1%E0%A4%BC%E0%A4%BE", "/static/%E0%A6%AC%E0%A6%BE%E0%A7%9C%E0%A6%BF", "/static/%E0%A6%A8%E0%A7%9F/%E0%A6%B9%E0%A7%9F", "/static/%E0%A8%96%E0%A8%BC/%E0%A9%9E", "/static/%E0%AC%93%E0%AD%9C%E0%AC%BF%E0%AC%86", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
