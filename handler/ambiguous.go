@@ -46,7 +46,22 @@ func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cook
 // browser sent it: apps get the one from a proxy, and the other from FastCGI and
 // from placeholders. Decision 0017 lists the readers.
 func (h *Handler) hasAmbiguousPath(r *http.Request) bool {
-	return isAmbiguous(r.Method, r.URL) || isAmbiguous(r.Method, h.OriginalURL(r))
+	original := h.OriginalURL(r)
+	return isAmbiguous(r.Method, r.URL) || isAmbiguous(r.Method, original) || hasFrontController(original.Path)
+}
+
+// hasFrontController reports whether a path as the browser sent it names the
+// script that all of an app's addresses lead to, and something behind it: to
+// most PHP frameworks /index.php/x is /x. A rewrite may lead there.
+func hasFrontController(path string) bool {
+	const index = "index."
+	directory := path[:max(0, strings.LastIndexByte(path, '/'))]
+	for name := range strings.SplitSeq(directory, "/") {
+		if len(name) > len(index) && strings.EqualFold(name[:len(index)], index) {
+			return true
+		}
+	}
+	return false
 }
 
 func isAmbiguous(method string, u *url.URL) bool {

@@ -32,6 +32,8 @@ var ambiguous = []string{
 	// Controls, and what ends a path or a name.
 	"/static/x%00.css", "/static/x%0a", "/static/x%0d%0ay", "/static/x%1f", "/static/x%7f", "/static/x%3f.css", "/static/x%23.css", "/static/x%C2%85", "/static/x%C2%9F",
 	"/static/x.", "/static/x..", "/static/x%20", "/static/x%20/y", "/static/x./y", "/static/%20x", "/static/x%20.", "/static/x::$DATA", "/static:$i30:$INDEX_ALLOCATION/x", "/static/PRIVAT~1/x", "/static/WEB~1.CON",
+	// Scripts that read what follows them as the path.
+	"/index.php/admin", "/static/index.php/admin", "/INDEX.PHP/admin", "/index.php/", "/index.cgi/admin", "/index.cfm/admin", "/static/%69ndex.php/admin",
 	// Bytes that are no UTF-8.
 	"/static/%c0%ae%c0%ae/admin", "/static/..%c0%afadmin", "/static/%e0%80%af", "/static/%ff", "/static/gr%fc", "/static/%ed%a0%80",
 	// Characters that some make ASCII of, drop or trim.
@@ -48,7 +50,7 @@ var ambiguous = []string{
 var ordinary = []string{
 	"/static/", "/static/x", "/static/x/", "/static/x.y", "/static/file.tar.gz", "/static/v1.0/x", "/static/..x", "/static/x..y/z", "/static/a...b/x", "/static/.x", "/static/.well-known/x", "/static/a-b_c~d",
 	"/static/100%25", "/static/100%25.png", "/static/100%25/x", "/static/50%25off", "/static/%25zz", "/static/x%25", "/static/%25u", "/static/%25u12",
-	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
+	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/index.php", "/static/index.php?/admin", "/static/index/x", "/static/index_php/x", "/static/myindex.php/x", "/static/x.php/y", "/static/index-1.2/x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
 	"/static/a%3Db%26c", "/static/a$b", "/static/$metadata", "/static/a!b'c(d)*e", "/static/%21%27%28%29%2A", "/static/~user", "/static/%7Euser", "/static/a~b", "/static/backup~2024-01", "/static/%22%3C%3E%5B%5D%5E%60%7B%7C%7D",
 	"/static/caf%C3%A9", "/static/gr%C3%B6%C3%9Fe", "/static/%E6%97%A5%E6%9C%AC%E8%AA%9E", "/static/%D0%9F%D1%80", "/static/%D9%85%DB%8C%E2%80%8C%D8%B4%D9%88%D8%AF", "/static/%E0%B8%99%E0%B9%89%E0%B8%B3",
 	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/%E4%BD%A0%E5%A5%BD%EF%BC%8C%E4%B8%96%E7%95%8C%EF%BC%81", "/static/%E5%A4%A7%E5%AD%A6%EF%BC%88%E4%B8%AD%E5%9B%BD%EF%BC%89", "/static/Re%EF%BC%9A%E5%BE%9E%E9%9B%B6",
@@ -115,6 +117,7 @@ func TestTargetsWithoutAPath(t *testing.T) {
 func TestOriginalPathIsJudged(t *testing.T) {
 	for sent, want := range map[string]struct{ rewritten, status string }{
 		"/a;b": {"/index.html", "401"}, "/a": {"/x/;/y", "401"}, "/b": {"/index.html", "200"},
+		"/index.php/c": {"/c", "401"}, "/c": {"/index.php/c", "200"},
 	} {
 		g := newRig(t, plainOAuth, func(s *setup) {
 			s.handler.Protects = func(*http.Request) bool { return false }
