@@ -76,7 +76,7 @@ func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
 		},
 		"a path": {
 			"oauth_session /private/* {",
-			[]string{"/private;/x", "/;/private/x", "/%5cprivate/x", "/private%252fx", "/%2570rivate/x", "/private%00/x", "/PRIVATE/x", "//private/x", "http:private/x"},
+			[]string{"/private;/x", "/;/private/x", "/%5cprivate/x", "/private%252fx", "/%2570rivate/x", "/private%00/x", "/PRIVATE/x", "//private/x", "http:private/x", "/index.php/private/x"},
 			[]string{"/", "/x", "/private-beta/x", "/100%25"},
 		},
 		"an expression": {

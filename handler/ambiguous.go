@@ -55,7 +55,22 @@ func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cook
 // browser sent it: apps get the one from a proxy, and the other from FastCGI and
 // from placeholders. Decision 0017 lists the readers.
 func (h *Handler) hasAmbiguousPath(r *http.Request) bool {
-	return isAmbiguous(r.Method, r.URL) || isAmbiguous(r.Method, h.OriginalURL(r))
+	original := h.OriginalURL(r)
+	return isAmbiguous(r.Method, r.URL) || isAmbiguous(r.Method, original) || hasFrontController(original.Path)
+}
+
+// hasFrontController reports whether a path as the browser sent it names the
+// script that all of an app's addresses lead to, and something behind it: to
+// most PHP frameworks /index.php/x is /x. A rewrite may lead there.
+func hasFrontController(path string) bool {
+	const index = "index."
+	directory := path[:max(0, strings.LastIndexByte(path, '/'))]
+	for name := range strings.SplitSeq(directory, "/") {
+		if len(name) > len(index) && strings.EqualFold(name[:len(index)], index) {
+			return true
+		}
+	}
+	return false
 }
 
 func isAmbiguous(method string, u *url.URL) bool {
@@ -179,7 +194,7 @@ const lookalikes = "\u2044\u2215\u2216\u29f5\u29f8\u29f9\u00a5\u20a9"
 // some servers drop, trim or turn into ASCII, bytes that are no UTF-8, and
 // letters that have a second spelling in Unicode.
 func isAmbiguousText(path string) bool {
-	if !utf8.ValidString(path) || !norm.NFC.IsNormalString(path) || asciiIn(norm.NFKC.String(path)) != asciiIn(path) {
+	if !utf8.ValidString(path) || !norm.NFC.IsNormalString(strings.Map(withoutNukta, path)) || isCompatibleWithASCII(path) {
 		return true
 	}
 	for i, c := range path {
@@ -203,9 +218,33 @@ func isAmbiguousText(path string) bool {
 	return false
 }
 
+// withoutNukta makes a plain letter of an Indic one that is written with a dot.
+// Unicode's normal form takes these apart, but keyboards and apps do not, so
+// that both spellings are in everyday use.
+func withoutNukta(c rune) rune {
+	switch {
+	case '\u0958' <= c && c <= '\u095f', // Devanagari
+		c == '\u09dc', c == '\u09dd', c == '\u09df', // Bengali
+		c == '\u0a33', c == '\u0a36', '\u0a59' <= c && c <= '\u0a5b', c == '\u0a5e', // Gurmukhi
+		c == '\u0b5c', c == '\u0b5d': // Oriya
+		return '\u0915'
+	}
+	return c
+}
+
+// isCompatibleWithASCII reports whether Unicode's compatible form of a path has
+// other ASCII characters than the path. The full-width punctuation of Chinese
+// and Japanese titles is left out, as far as its ASCII form means nothing to a
+// server. A colon does, before a dollar sign.
+func isCompatibleWithASCII(path string) bool {
+	compatible := norm.NFKC.String(path)
+	return asciiIn(compatible) != asciiIn(path) || strings.Contains(compatible, ":$")
+}
+
+// asciiIn is the ASCII in a text but for plain punctuation.
 func asciiIn(s string) string {
 	return strings.Map(func(c rune) rune {
-		if c >= utf8.RuneSelf {
+		if c >= utf8.RuneSelf || strings.ContainsRune("!(),:", c) {
 			return -1
 		}
 		return c

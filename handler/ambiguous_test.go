@@ -33,6 +33,8 @@ var ambiguous = []string{
 	// Controls, and what ends a path or a name.
 	"/static/x%00.css", "/static/x%0a", "/static/x%0d%0ay", "/static/x%1f", "/static/x%7f", "/static/x%3f.css", "/static/x%23.css", "/static/x%C2%85", "/static/x%C2%9F",
 	"/static/x.", "/static/x..", "/static/x%20", "/static/x%20/y", "/static/x./y", "/static/%20x", "/static/x%20.", "/static/x::$DATA", "/static:$i30:$INDEX_ALLOCATION/x", "/static/PRIVAT~1/x", "/static/WEB~1.CON",
+	// Scripts that read what follows them as the path.
+	"/index.php/admin", "/static/index.php/admin", "/INDEX.PHP/admin", "/index.php/", "/index.cgi/admin", "/index.cfm/admin", "/static/%69ndex.php/admin",
 	// Bytes that are no UTF-8.
 	"/static/%c0%ae%c0%ae/admin", "/static/..%c0%afadmin", "/static/%e0%80%af", "/static/%ff", "/static/gr%fc", "/static/%ed%a0%80",
 	// Characters that some make ASCII of, drop or trim.
@@ -41,16 +43,21 @@ var ambiguous = []string{
 	"/sta%c2%adtic/x", "/sta%e2%80%8btic/x", "/sta%e2%80%8ctic/x", "/static/x%e2%80%8d", "/%ef%bb%bfstatic/x", "/static/%e2%80%aex",
 	"/sta%ef%b8%8ftic/x", "/static%ef%b8%8f/x", "/sta%cd%8ftic/x", "/sta%e3%85%a4tic/x", "/sta%e1%85%9ftic/x", "/sta%f3%a0%84%80tic/x", "/sta%e1%a0%8btic/x",
 	"/static/u%cc%88ber", "/static/%d0%b8%cc%86", "/static/%e2%84%ab", "/static/%ef%a4%80", // letters with a second spelling
+	// Full-width forms of what servers look for, and what is no more a letter of its own beside them.
+	"/static/x%ef%bc%9f", "/static/x%ef%bc%9bv=1", "/static/x%ef%bc%9a$DATA", "/static/x:%ef%bc%84DATA", "/static/x%ef%bc%9a%ef%bc%84DATA", "/static/x%ef%bc%88%ef%bc%91%ef%bc%89", "/static/x%ef%bd%9e1", "/static/%e2%91%b4",
+	"/static/%e0%a7%9cu%cc%88", "/static/%e0%a7%9c%ef%bc%8fx", "/static/%d7%a9%ef%ac%aa",
 }
 
 // ordinary are targets that everybody reads alike.
 var ordinary = []string{
 	"/static/", "/static/x", "/static/x/", "/static/x.y", "/static/file.tar.gz", "/static/v1.0/x", "/static/..x", "/static/x..y/z", "/static/a...b/x", "/static/.x", "/static/.well-known/x", "/static/a-b_c~d",
 	"/static/100%25", "/static/100%25.png", "/static/100%25/x", "/static/50%25off", "/static/%25zz", "/static/x%25", "/static/%25u", "/static/%25u12",
-	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
+	"/static/a%20b", "/static/a%20(1).pdf", "/static/a+b", "/static/a%2Bb", "/static/@x/y", "/static/%40x", "/static/index.php", "/static/index.php?/admin", "/static/index/x", "/static/index_php/x", "/static/myindex.php/x", "/static/x.php/y", "/static/index-1.2/x", "/static/a:b", "/static/x:batchGet", "/static/a%3Ab", "/static/a,b", "/static/a%2Cb", "/static/a=b&c",
 	"/static/a%3Db%26c", "/static/a$b", "/static/$metadata", "/static/a!b'c(d)*e", "/static/%21%27%28%29%2A", "/static/~user", "/static/%7Euser", "/static/a~b", "/static/backup~2024-01", "/static/%22%3C%3E%5B%5D%5E%60%7B%7C%7D",
 	"/static/caf%C3%A9", "/static/gr%C3%B6%C3%9Fe", "/static/%E6%97%A5%E6%9C%AC%E8%AA%9E", "/static/%D0%9F%D1%80", "/static/%D9%85%DB%8C%E2%80%8C%D8%B4%D9%88%D8%AF", "/static/%E0%B8%99%E0%B9%89%E0%B8%B3",
 	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%9D%A4%EF%B8%8F", "/static/I%E2%9D%A4%EF%B8%8FNY", "/static/%E8%91%9B%F3%A0%84%80", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
+	"/static/%F0%9F%91%A9%E2%80%8D%F0%9F%92%BB", "/static/%E2%82%AC", "/static/%E2%80%93", "/static/%E4%BD%A0%E5%A5%BD%EF%BC%8C%E4%B8%96%E7%95%8C%EF%BC%81", "/static/%E5%A4%A7%E5%AD%A6%EF%BC%88%E4%B8%AD%E5%9B%BD%EF%BC%89", "/static/Re%EF%BC%9A%E5%BE%9E%E9%9B%B6",
+	"/static/%E0%A4%AC%E0%A5%9C%E0%A4%BE", "/static/%E0%A4%AC%E0%A4%A1%E0%A4%BC%E0%A4%BE", "/static/%E0%A6%AC%E0%A6%BE%E0%A7%9C%E0%A6%BF", "/static/%E0%A6%A8%E0%A7%9F/%E0%A6%B9%E0%A7%9F", "/static/%E0%A8%96%E0%A8%BC/%E0%A9%9E", "/static/%E0%AC%93%E0%AD%9C%E0%AC%BF%E0%AC%86", "/static/k%C4%B1rm%C4%B1z%C4%B1", "/static/caf\u00e9",
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
@@ -113,6 +120,7 @@ func TestTargetsWithoutAPath(t *testing.T) {
 func TestOriginalPathIsJudged(t *testing.T) {
 	for sent, want := range map[string]struct{ rewritten, status string }{
 		"/a;b": {"/index.html", "401"}, "/a": {"/x/;/y", "401"}, "/b": {"/index.html", "200"},
+		"/index.php/c": {"/c", "401"}, "/c": {"/index.php/c", "200"},
 	} {
 		g := newRig(t, plainOAuth, func(s *setup) {
 			s.handler.Protects = func(*http.Request) bool { return false }
