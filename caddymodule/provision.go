@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -36,14 +37,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if len(h.TrustedCA) > 0 {
 		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
 	}
-	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
-	if h.baseURL != "" {
-		if err := handler.CheckOrigin(h.baseURL); err != nil {
-			e.fail(fmt.Errorf("base_url: %w", err))
-		}
-		h.baseHost = urlHost(h.baseURL)
-		h.hosts = h.hosts.add(h.baseHost)
-	}
+	h.setBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
 	if err := e.err; err != nil {
@@ -56,20 +50,51 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	use := sharing{
+		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
+		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig),
+	}
+	handlerConfig.Client = client
+	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, keys); err != nil {
+		return err
+	}
+	if h.handler, err = handler.New(handlerConfig); err != nil {
+		return err
+	}
+	use.cookie = h.cookieUse(h.handler.Cookie.Name)
+	if err := app.share(use); err != nil {
+		return err
+	}
+	h.cookieInUse = use.cookie
+	cookieNames.add(use.cookie)
+	return registerMetrics(ctx)
+}
+
+// setBaseURL reads base_url. Its host is one of the handler's.
+func (h *Handler) setBaseURL(e *expander) {
+	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
+	if h.baseURL == "" {
+		return
+	}
+	if err := handler.CheckOrigin(h.baseURL); err != nil {
+		e.fail(fmt.Errorf("base_url: %w", err))
+	}
+	h.baseHost = urlHost(h.baseURL)
+	h.hosts = h.hosts.add(h.baseHost)
+}
+
+// newKeeper makes the keeper of the sessions, with its store and keys.
+func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*session.Keeper, error) {
 	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	vault, err := h.pooled.vault(h.store)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	app.use(h.store.StoreID(), vault.store)
-	authority := clientConfig.Issuer
-	if authority == "" {
-		authority = clientConfig.Endpoints.Token
-	}
-	site := session.NewSite(ring, authority, clientConfig.ClientID, siteName(handlerConfig.Cookie))
+	app.use(use.store, vault.store)
+	site := session.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
@@ -79,30 +104,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
 	}
 	app.atStart(h.keyWork.start)
-	handlerConfig.Client = client
-	handlerConfig.Keeper, err = session.NewKeeper(session.Config{
-		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: authority,
+	return session.NewKeeper(session.Config{
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout),
 		Observe:        observer(h.logger),
 	})
-	if err != nil {
-		return err
-	}
-	if h.handler, err = handler.New(handlerConfig); err != nil {
-		return err
-	}
-	use := h.cookieUse(h.handler.Cookie.Name)
-	err = app.share(sharing{
-		store: h.store.StoreID(), authority: authority, client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
-		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
-	})
-	if err != nil {
-		return err
-	}
-	h.cookieInUse = use
-	cookieNames.add(use)
-	return registerMetrics(ctx)
 }
 
 // observer logs and counts.

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -85,7 +86,7 @@ func TestTokenForThisRequest(t *testing.T) {
 
 // TestStrictestLimitCounts, whatever the order.
 func TestStrictestLimitCounts(t *testing.T) {
-	h := &Handler{}
+	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	limit := func(path string, age time.Duration) AgeLimit { return AgeLimit{below(path), age} }
 	for _, limits := range [][]AgeLimit{
 		{limit("/", time.Hour), limit("/a", time.Minute), limit("/a/now", 0)},

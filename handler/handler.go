@@ -149,9 +149,7 @@ func New(c Config) (*Handler, error) {
 	if err := c.checkRequired(); err != nil {
 		return nil, err
 	}
-	if c.PathPrefix == "" {
-		c.PathPrefix = "/oauth2"
-	}
+	c.PathPrefix = cmp.Or(c.PathPrefix, "/oauth2")
 	if !isPlainPath(c.PathPrefix) {
 		return nil, fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
 	}
@@ -166,6 +164,22 @@ func New(c Config) (*Handler, error) {
 			return nil, fmt.Errorf("trusted_origins: %w", err)
 		}
 	}
+	c.setDefaults()
+	h := &Handler{Config: c}
+	h.endpoints = map[string]endpoint{
+		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
+		callbackPath:       {methods: "GET", serve: h.serveCallback, secret: true},
+		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, secret: true},
+		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
+		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, secret: true},
+		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
+		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
+	}
+	return h, nil
+}
+
+// setDefaults sets what may be left out, besides PathPrefix and Cookie.
+func (c *Config) setDefaults() {
 	if c.OriginalURL == nil {
 		c.OriginalURL = func(r *http.Request) *url.URL { return r.URL }
 	}
@@ -184,10 +198,7 @@ func New(c Config) (*Handler, error) {
 	if c.Optional == nil {
 		c.Optional = func(*http.Request) bool { return false }
 	}
-	if c.HeaderName == "" {
-		c.HeaderName = "Authorization"
-	}
-	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
+	c.HeaderName = http.CanonicalHeaderKey(cmp.Or(c.HeaderName, "Authorization"))
 	if c.SetUser == nil {
 		c.SetUser = func(*http.Request, *session.Session) {}
 	}
@@ -203,17 +214,6 @@ func New(c Config) (*Handler, error) {
 			return nil
 		}
 	}
-	h := &Handler{Config: c}
-	h.endpoints = map[string]endpoint{
-		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
-		callbackPath:       {methods: "GET", serve: h.serveCallback, secret: true},
-		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, secret: true},
-		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
-		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, secret: true},
-		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
-		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
-	}
-	return h, nil
 }
 
 // checkRequired refuses what would panic at a request.
@@ -230,7 +230,11 @@ func (c *Config) checkRequired() error {
 	case c.Origin == nil:
 		return errors.New("Origin is missing")
 	}
-	if r, ok := c.Keeper.Refresher.(Refresher); ok && r.Client != c.Client {
+	refresher, ours := c.Keeper.Refresher.(Refresher)
+	if p, ok := c.Keeper.Refresher.(*Refresher); ok && p != nil {
+		refresher, ours = *p, true
+	}
+	if ours && refresher.Client != c.Client {
 		return errors.New("Client is not the one of the Keeper's Refresher")
 	}
 	for _, l := range c.RefreshIfOlder {
