@@ -116,8 +116,9 @@ type Handler struct {
 	RetryUnauthorized bool `json:"retry_unauthorized,omitempty"`
 
 	// Requests that need a session. None means all. Others pass as they are, but
-	// for our cookies, which reach no app. Matchers of the route keep requests
-	// from the handler altogether, and so their cookies from being taken off.
+	// without our cookies, an `Upgrade` to other than WebSocket, and headers that
+	// some apps take for the path. Matchers of the route keep requests from the
+	// handler altogether, and so their cookies from being taken off.
 	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 	// Requests that pass without a session, as nobody.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`

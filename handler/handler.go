@@ -47,7 +47,8 @@ type Config struct {
 	RetryUnauthorized bool
 
 	// Protects reports whether a request needs a session. Every other one passes
-	// as it is, but for our cookies. Nil: all do. So do the endpoints.
+	// as it is, but without our cookies, an Upgrade to other than WebSocket, and
+	// headers that some apps take for the path. Nil: all do. So do the endpoints.
 	Protects func(*http.Request) bool
 	// MayProtect reports whether Protects could report true if the request had
 	// another path. Such a request needs a session if an app may read its path as
