@@ -229,7 +229,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	// Caddy starts apps in any order: requests may come before App.Start.
 	if h.ownKey != nil {
 		if err := h.ownKey.keep(); err != nil {
-			return caddyhttp.Error(http.StatusServiceUnavailable, err)
+			w.Header().Set("Cache-Control", "no-store")
+			return fail(w, r, noKey(err))
 		}
 	}
 	return h.handler.ServeHTTP(w, r, next)
