@@ -41,6 +41,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a pointer to one":           {func(c *Config) { c.Keeper = withRefresher(&Refresher{Client: other}) }, "Client"},
 		"a pointer to an empty one":  {func(c *Config) { c.Keeper = withRefresher(new(Refresher)) }, "Client"},
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
+		"keeper without a vault":     {func(c *Config) { c.Keeper = &session.Keeper{Config: g.keeper.Config} }, "Keeper"},
 		"keeper of no making":        {func(c *Config) { c.Keeper = new(session.Keeper) }, "Keeper"},
 		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
 		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},

@@ -224,7 +224,7 @@ func (c *Config) checkRequired() error {
 		return errors.New("Client is missing")
 	case c.Keeper == nil:
 		return errors.New("Keeper is missing")
-	case c.Keeper.Site == nil:
+	case !c.Keeper.Valid():
 		return errors.New("Keeper was not made by session.NewKeeper")
 	case c.Logger == nil:
 		return errors.New("Logger is missing")
