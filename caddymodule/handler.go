@@ -117,8 +117,9 @@ type Handler struct {
 	RetryUnauthorized bool `json:"retry_unauthorized,omitempty"`
 
 	// Requests that need a session. None means all. Others pass as they are, but
-	// for our cookies, which reach no app. Matchers of the route keep requests
-	// from the handler altogether, and so their cookies from being taken off.
+	// without our cookies, an `Upgrade` to other than WebSocket, and headers that
+	// some apps take for the path. Matchers of the route keep requests from the
+	// handler altogether, and so their cookies from being taken off.
 	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 	// Requests that pass without a session, as nobody.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`
@@ -229,7 +230,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	// Caddy starts apps in any order: requests may come before App.Start.
 	if h.ownKey != nil {
 		if err := h.ownKey.keep(); err != nil {
-			return caddyhttp.Error(http.StatusServiceUnavailable, err)
+			w.Header().Set("Cache-Control", "no-store")
+			return fail(w, r, noKey(err))
 		}
 	}
 	return h.handler.ServeHTTP(w, r, next)

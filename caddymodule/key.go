@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
@@ -124,6 +127,15 @@ func (k *ownKey) keep() error {
 	}
 	k.kept.Store(true)
 	return nil
+}
+
+// noKey is for requests before a start that will fail: the start reports the
+// cause, which names a file.
+func noKey(err error) *handler.Error {
+	return &handler.Error{
+		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
+		Title: "One moment", Detail: "Sessions cannot be kept at the moment.", Err: err,
+	}
 }
 
 func readKey(file string) (session.Key, error) {

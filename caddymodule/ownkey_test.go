@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -155,6 +156,46 @@ func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
 	}
 	w.load(byDefault)
 	newBrowser(t, w.origin).login("/")
+}
+
+// If the key cannot be written, a page does not say where it should have been.
+func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
+	for name, text := range map[string]string{
+		"our page":      byDefault,
+		"handle_errors": strings.TrimSuffix(strings.TrimSpace(byDefault), "}") + "\nhandle_errors {\nrespond \"{err.message}\"\n}\n}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			var c *caddy.Config
+			if err := json.Unmarshal(w.config(text), &c); err != nil {
+				t.Fatal(err)
+			}
+			ctx, err := caddy.ProvisionContext(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			app, err := ctx.App("http")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.MkdirAll(w.data, 0o700), os.WriteFile(filepath.Join(w.data, "oauth_session"), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			for _, server := range app.(*caddyhttp.App).Servers {
+				t.Cleanup(func() { cleanUp(t, server.Routes) })
+				r := httptest.NewRequest(http.MethodGet, w.origin+"/", nil)
+				r.Header.Set("Accept", "text/html")
+				rec := httptest.NewRecorder()
+				server.ServeHTTP(rec, r)
+				if rec.Code != http.StatusServiceUnavailable || strings.Contains(rec.Body.String(), w.data) || !strings.Contains(rec.Body.String(), "cannot be kept") {
+					t.Errorf("status %d: %s", rec.Code, rec.Body)
+				}
+				if got := rec.Header().Get("Cache-Control"); got != "no-store" {
+					t.Errorf("Cache-Control %q", got)
+				}
+			}
+		})
+	}
 }
 
 // cleanUp releases the handlers of a configuration that was only provisioned.

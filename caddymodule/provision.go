@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strings"
@@ -36,7 +37,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if len(h.TrustedCA) > 0 {
 		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
 	}
-	h.expandBaseURL(e)
+	h.setBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
 	if err := e.err; err != nil {
@@ -45,29 +46,32 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.checkTimes(); err != nil {
 		return err
 	}
-	if handlerConfig.Client, err = h.pooled.client(clientConfig, h.ClientSecret, certificates); err != nil {
+	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)
+	if err != nil {
 		return err
 	}
-	if handlerConfig.Keeper, err = h.newKeeper(app, clientConfig, handlerConfig, keys); err != nil {
+	use := sharing{
+		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
+		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig),
+	}
+	handlerConfig.Client = client
+	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, keys); err != nil {
 		return err
 	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
-	use := h.cookieUse(h.handler.Cookie.Name)
-	err = app.share(sharing{
-		store: h.store.StoreID(), authority: authority(clientConfig), client: clientConfig.ClientID, site: siteName(handlerConfig.Cookie),
-		cookie: use, hosts: h.hosts, asked: askedFor(clientConfig),
-	})
-	if err != nil {
+	use.cookie = h.cookieUse(h.handler.Cookie.Name)
+	if err := app.share(use); err != nil {
 		return err
 	}
-	h.cookieInUse = use
-	cookieNames.add(use)
+	h.cookieInUse = use.cookie
+	cookieNames.add(use.cookie)
 	return registerMetrics(ctx)
 }
 
-func (h *Handler) expandBaseURL(e *expander) {
+// setBaseURL reads base_url. Its host is one of the handler's.
+func (h *Handler) setBaseURL(e *expander) {
 	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
 	if h.baseURL == "" {
 		return
@@ -79,17 +83,8 @@ func (h *Handler) expandBaseURL(e *expander) {
 	h.hosts = h.hosts.add(h.baseHost)
 }
 
-// authority names the authorization server.
-func authority(c oauth.Config) string {
-	if c.Issuer == "" {
-		return c.Endpoints.Token
-	}
-	return c.Issuer
-}
-
-// newKeeper takes the store's vault from the pool and sets up its keys, which
-// begin to work when the app starts.
-func (h *Handler) newKeeper(app *App, c oauth.Config, config handler.Config, keys []string) (*session.Keeper, error) {
+// newKeeper makes the keeper of the sessions, with its store and keys.
+func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*session.Keeper, error) {
 	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
 		return nil, err
@@ -98,8 +93,8 @@ func (h *Handler) newKeeper(app *App, c oauth.Config, config handler.Config, key
 	if err != nil {
 		return nil, err
 	}
-	app.use(h.store.StoreID(), vault.store)
-	site := session.NewSite(ring, authority(c), c.ClientID, siteName(config.Cookie))
+	app.use(use.store, vault.store)
+	site := session.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
@@ -110,8 +105,7 @@ func (h *Handler) newKeeper(app *App, c oauth.Config, config handler.Config, key
 	}
 	app.atStart(h.keyWork.start)
 	return session.NewKeeper(session.Config{
-		Vault: vault.Vault, Site: site, Server: authority(c),
-		Refresher:   handler.Refresher{Client: config.Client, UserInfo: h.UserInfo},
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout),
 		Observe:        observer(h.logger),

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// relayBeside passes on a request that needs no session. Our cookies are taken
-// off: browsers send them to the whole site, and an app that had one could act as
-// its user where a session is needed. So is an Upgrade to anything but WebSocket.
-// No session is looked up.
+// relayBeside passes on a request that needs no session as it is, but without our
+// cookies, an Upgrade to other than WebSocket, and headers that some apps take for
+// the path. Browsers send our cookies to the whole site, and an app that had one
+// could act as its user where a session is needed. No session is looked up.
 func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next) error {
 	guard := &besideGuard{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
 	c := h.sortCookies(r)

@@ -42,7 +42,8 @@ type Config struct {
 	RetryUnauthorized bool
 
 	// Protects reports whether a request needs a session. Every other one passes
-	// as it is, but for our cookies. Nil: all do. So do the endpoints.
+	// as it is, but without our cookies, an Upgrade to other than WebSocket, and
+	// headers that some apps take for the path. Nil: all do. So do the endpoints.
 	Protects func(*http.Request) bool
 	// MayProtect reports whether Protects could report true if the request had
 	// another path. Such a request needs a session if an app may read its path as
@@ -149,14 +150,18 @@ func (c *Config) checkRequired() error {
 		return errors.New("Client is missing")
 	case c.Keeper == nil:
 		return errors.New("Keeper is missing")
-	case c.Keeper.Site == nil:
+	case !c.Keeper.Valid():
 		return errors.New("Keeper was not made by session.NewKeeper")
 	case c.Logger == nil:
 		return errors.New("Logger is missing")
 	case c.Origin == nil:
 		return errors.New("Origin is missing")
 	}
-	if r, ok := c.Keeper.Refresher.(Refresher); ok && r.Client != c.Client {
+	refresher, ours := c.Keeper.Refresher.(Refresher)
+	if p, ok := c.Keeper.Refresher.(*Refresher); ok && p != nil {
+		refresher, ours = *p, true
+	}
+	if ours && refresher.Client != c.Client {
 		return errors.New("Client is not the one of the Keeper's Refresher")
 	}
 	for _, l := range c.RefreshIfOlder {

@@ -20,9 +20,9 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withClient := func(client *oauth.Client) *session.Keeper {
+	withRefresher := func(r session.Refresher) *session.Keeper {
 		c := g.keeper.Config
-		c.Refresher = Refresher{Client: client}
+		c.Refresher = r
 		k, err := session.NewKeeper(c)
 		if err != nil {
 			t.Fatal(err)
@@ -36,9 +36,12 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"nothing":                    {func(c *Config) { *c = Config{} }, "Client"},
 		"no client":                  {func(c *Config) { c.Client = nil }, "Client"},
 		"another client":             {func(c *Config) { c.Client = other }, "Client"},
-		"a refresher with another":   {func(c *Config) { c.Keeper = withClient(other) }, "Client"},
-		"a refresher without client": {func(c *Config) { c.Keeper = withClient(nil) }, "Client"},
+		"a refresher with another":   {func(c *Config) { c.Keeper = withRefresher(Refresher{Client: other}) }, "Client"},
+		"a refresher without client": {func(c *Config) { c.Keeper = withRefresher(Refresher{}) }, "Client"},
+		"a pointer to one":           {func(c *Config) { c.Keeper = withRefresher(&Refresher{Client: other}) }, "Client"},
+		"a pointer to an empty one":  {func(c *Config) { c.Keeper = withRefresher(new(Refresher)) }, "Client"},
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
+		"keeper without a vault":     {func(c *Config) { c.Keeper = &session.Keeper{Config: g.keeper.Config} }, "Keeper"},
 		"keeper of no making":        {func(c *Config) { c.Keeper = new(session.Keeper) }, "Keeper"},
 		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
 		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},

@@ -100,6 +100,9 @@ func NewKeeper(c Config) (*Keeper, error) {
 	}, nil
 }
 
+// Valid reports whether NewKeeper has made the keeper. Any other one panics.
+func (k *Keeper) Valid() bool { return k.vault != nil }
+
 // Session is what a request may know of its session.
 type Session struct {
 	ID      ID
