@@ -63,10 +63,12 @@ func (s sharing) differs(other sharing) string {
 	return slices.Min(options)
 }
 
-// loginParams shape the sign-in page, and not the tokens (OpenID Connect Core,
-// section 3.1.2.1). Every other parameter may choose a token.
+// loginParams shape the sign-in page, and not the tokens: those of OpenID Connect
+// Core, section 3.1.2.1, and the hints of Keycloak, Entra ID, Auth0, Cognito and
+// Google. Every other parameter may choose a token.
 var loginParams = []string{
 	"prompt", "display", "max_age", "ui_locales", "claims_locales", "id_token_hint", "login_hint", "acr_values",
+	"kc_idp_hint", "domain_hint", "connection", "screen_hint", "identity_provider", "idp_identifier", "hd",
 }
 
 // askedFor returns what a client asks tokens for. Order and repetition of scopes
