@@ -61,9 +61,11 @@ type pooledVault struct {
 }
 
 // destructTimeout is how long refreshes under way may take to finish when the
-// last configuration that uses their store is gone: as long as one refresh takes
-// at most, from connecting to the last write. Without refreshes under way, closing
-// takes no time. Whatever ends the process earlier loses what they bring.
+// last configuration that uses their store is gone: as long as one request to the
+// authorization server takes at most, from connecting to writing what it brings. A
+// refresh whose request has to be repeated may take longer, and its tokens are lost
+// then. Without refreshes under way, closing takes no time. Whatever ends the process
+// earlier loses what they bring.
 const destructTimeout = 90 * time.Second
 
 // Destruct implements caddy.Destructor.
