@@ -14,7 +14,8 @@
 // to loopback hosts only. Redirects are never followed, so a credential goes
 // to the configured endpoint or nowhere. A grant is sent at most once per
 // call, and the client authentication method is never found by trial. Answers
-// are limited to 1 MiB and each call to [Config.Timeout].
+// are limited to 1 MiB and each call to [Config.Timeout], but for the answer to a
+// refresh ([Config.RefreshAnswerTimeout]).
 //
 // # Errors
 //

@@ -2,9 +2,11 @@ package oauth
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,18 +19,28 @@ import (
 // TestRefreshIsConfirmedOnTheConnection: confirm runs after connecting and before
 // the first byte of the token, and its error keeps the token from being sent.
 func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
-	for _, scheme := range []string{"http", "https"} {
-		t.Run(scheme, func(t *testing.T) {
-			s := startServer(t)
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			s := newServer(t, "")
+			hs, roots := httptest.NewServer(s), (*x509.CertPool)(nil)
+			if protocol == "HTTP/2.0" {
+				hs.Close()
+				hs, roots = startTLS(t, s)
+			}
+			t.Cleanup(hs.Close)
+			*s = *newServer(t, hs.URL)
 			var sent atomic.Int32
 			s.handle("/token", func(w http.ResponseWriter, r *http.Request) {
 				if r.ParseForm() == nil && r.PostForm.Get("refresh_token") != "" {
 					sent.Add(1)
 				}
+				if r.Proto != protocol {
+					t.Errorf("the request came over %s", r.Proto)
+				}
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = w.Write([]byte(goodTokens))
 			})
-			c := s.client()
+			c := s.client(func(c *Config) { c.RootCAs = roots })
 			refused := errors.New("the lease is lost")
 			_, err := c.Refresh(within(t), testRefresh, func() error { return refused })
 			if kindOf(err) != Unavailable || sent.Load() != 0 {

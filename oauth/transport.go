@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,7 +34,7 @@ var errTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxBody)
 
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
-		Transport: &transports{calls: newTransport(roots, maxConns), refreshes: newTransport(roots, maxRefreshConns)},
+		Transport: &transports{calls: newConns(roots, maxConns), refreshes: newConns(roots, maxRefreshConns)},
 		// A redirect of a request that carries credentials is an attack or a
 		// mistake, and RFC 6749 knows none: it is returned as it is.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -62,22 +63,49 @@ func newTransport(roots *x509.CertPool, conns int) *http.Transport {
 
 // transports gives refreshes connections of their own: refreshes that hang must
 // not hold up codes, keys, metadata or revocations.
-type transports struct{ calls, refreshes *http.Transport }
+type transports struct{ calls, refreshes *conns }
 
 // refreshing marks the context of a refresh.
 type refreshing struct{}
 
 func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Context().Value(refreshing{}) != nil {
-		return t.refreshes.RoundTrip(r)
+		return t.refreshes.roundTrip(r)
 	}
-	return t.calls.RoundTrip(r)
+	return t.calls.roundTrip(r)
 }
 
 // CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
 func (t *transports) CloseIdleConnections() {
-	t.calls.CloseIdleConnections()
-	t.refreshes.CloseIdleConnections()
+	t.calls.current.Load().CloseIdleConnections()
+	t.refreshes.current.Load().CloseIdleConnections()
+}
+
+// conns are connections to the server. After a request without an answer in time
+// the next ones use new connections: net/http goes on using an HTTP/2 connection
+// whose other end is gone, and the operating system takes a quarter of an hour to
+// notice. Requests under way stay where they are, since breaking them off would have
+// their refresh tokens sent twice.
+type conns struct {
+	roots   *x509.CertPool
+	limit   int
+	current atomic.Pointer[http.Transport]
+}
+
+func newConns(roots *x509.CertPool, limit int) *conns {
+	c := &conns{roots: roots, limit: limit}
+	c.current.Store(newTransport(roots, limit))
+	return c
+}
+
+func (c *conns) roundTrip(r *http.Request) (*http.Response, error) {
+	used := c.current.Load()
+	resp, err := used.RoundTrip(r)
+	if err != nil && errors.Is(context.Cause(r.Context()), context.DeadlineExceeded) &&
+		c.current.CompareAndSwap(used, newTransport(c.roots, c.limit)) {
+		used.CloseIdleConnections()
+	}
+	return resp, err
 }
 
 // refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls

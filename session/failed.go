@@ -28,7 +28,7 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	case Malformed:
 		if t := answer.Tokens.RefreshToken; t != "" {
 			next := *rec
-			next.refreshToken = t
+			next.refreshToken, next.unclear = t, false // this one was not refused
 			next.rotation++
 			if err := r.commit(ctx, r.id, r.secret, &next); err != nil {
 				return r.adopt(ctx, err, answer.Tokens)

@@ -169,6 +169,30 @@ func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 	})
 }
 
+// TestUnclearRefusalIsOfOneToken: a refresh token that came with an answer which was
+// otherwise of no use was not refused yet.
+func TestUnclearRefusalIsOfOneToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.due()
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				return []behaviour{
+					{outcome: Unclear}, {outcome: Malformed, processed: true, withRefreshToken: true}, {outcome: Unclear}, {},
+				}[min(n-1, 3)]
+			}
+		})
+		for range 60 {
+			if _, err := r.keeper.Fresh(t.Context(), secret); errors.Is(err, ErrNoSession) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		r.wantCalls(4)
+		r.wantStored(secret, f)
+	})
+}
+
 // TestUnclearRefusalIsKnownToOtherInstances: the session ends with the second
 // refusal, wherever that is met.
 func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
