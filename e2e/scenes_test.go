@@ -40,7 +40,7 @@ func TestScenes(t *testing.T) {
 	}{
 		{
 			name: "keys that the cache does not have", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: replacedKey, after: wantNewClaims,
+			expired: everyOther, trouble: rotatedKey, after: wantNewClaims,
 		},
 		{
 			name: "keys that are published later", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
@@ -108,7 +108,8 @@ type sceneSize struct {
 	lasts    time.Duration
 }
 
-func replacedKey(t *testing.T, s *scene) func() {
+// rotatedKey signs with a new key, which is published at once.
+func rotatedKey(_ *testing.T, s *scene) func() {
 	s.main.as.RotateKey()
 	return func() {}
 }
@@ -162,7 +163,7 @@ func (s *scene) wantClaims(t *testing.T, good func(email string) bool) {
 }
 
 // slowAnswers has each refresh answered after 12 seconds: longer than a request waits by default.
-func slowAnswers(t *testing.T, s *scene) func() {
+func slowAnswers(_ *testing.T, s *scene) func() {
 	const took = 12 * time.Second
 	s.main.as.Fail(fakeas.Slow(took).For(fakeas.GrantRefresh).Repeat(-1))
 	return func() {}
