@@ -168,6 +168,8 @@ func TestRefusals(t *testing.T) {
 			TokenError{Kind: Rejected, Code: "invalid_grant", Description: "token is dead"}},
 		{"dead, Auth0", 403, `{"error":"invalid_grant"}`, nil, TokenError{Kind: Rejected, Code: "invalid_grant"}},
 		{"dead, mockoidc code", 401, `{"error":"invalid_grant"}`, nil, TokenError{Kind: Rejected, Code: "invalid_grant"}},
+		{"dead with 200, tokens null", 200, `{"error":"invalid_grant","access_token":null,"refresh_token":""}`, nil,
+			TokenError{Kind: Rejected, Code: "invalid_grant"}},
 		{"dead with 200", 200, `{"error":"invalid_grant"}`, nil, TokenError{Kind: Rejected, Code: "invalid_grant"}},
 		{"dead, Dex", 400, `{"error":"invalid_request"}`, nil, TokenError{Kind: Unclear, Code: "invalid_request"}},
 		{"dead, mockoidc", 401, `{"error":"invalid_request"}`, nil, TokenError{Kind: Unclear, Code: "invalid_request"}},

@@ -67,6 +67,10 @@ func parseTokenResponse(a answer) (*TokenResponse, error) {
 		err = malformed(tokenEndpoint, a.status, err)
 	} else if code, _ := stringMember(members, "error"); code != "" {
 		err = answerError(tokenEndpoint, a)
+		if access, _ := stringMember(members, "access_token"); access != "" || t.RefreshToken != "" {
+			// It contradicts itself, and so proves nothing about the grant.
+			err = malformed(tokenEndpoint, a.status, errors.New("the answer has both an error and tokens"))
+		}
 	} else if e := t.readTokens(members, a.sent); e != nil {
 		err = malformed(tokenEndpoint, a.status, e)
 	}

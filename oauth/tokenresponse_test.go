@@ -46,6 +46,7 @@ func TestTokenResponse(t *testing.T) {
 		{"type missing", `{"access_token":"a"}`, &TokenResponse{AccessToken: "a"}},
 		{"type null", `{"access_token":"a","token_type":null}`, &TokenResponse{AccessToken: "a"}},
 		{"error null", `{"access_token":"a","error":null}`, &TokenResponse{AccessToken: "a"}},
+		{"error beside an access token", `{"access_token":"a","error":"invalid_grant"}`, nil},
 		{"names differ in case", `{"Access_Token":"b","access_token":"a","TOKEN_TYPE":"mac"}`, &TokenResponse{AccessToken: "a"}},
 		{"last of two counts", `{"access_token":"b","access_token":"a"}`, &TokenResponse{AccessToken: "a"}},
 		{"odd members cost themselves only",
@@ -131,6 +132,21 @@ func TestTokenResponse(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestErrorBesideNewTokensEndsNothing: an answer that contradicts itself does not
+// prove that the grant is dead, and its refresh token is the newest one.
+func TestErrorBesideNewTokensEndsNothing(t *testing.T) {
+	for _, body := range []string{
+		`{"access_token":"a","refresh_token":"r","error":"invalid_grant"}`,
+		`{"refresh_token":"r","error":"invalid_grant"}`,
+		`{"refresh_token":"r","error":"bad_refresh_token"}`,
+	} {
+		got, err := parseTokenResponse(answer{status: 200, body: []byte(body), sent: sentAt})
+		if kindOf(err) != Malformed || got == nil || got.RefreshToken != "r" || got.AccessToken != "" {
+			t.Errorf("%s: got %+v, %v; want Malformed and the refresh token", body, got, err)
+		}
 	}
 }
 
