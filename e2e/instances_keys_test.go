@@ -26,14 +26,16 @@ func TestInstancesKeyRotation(t *testing.T) {
 	c.awaitRounds(t, 2)
 	f.changeKeys(t, c, b, a)
 	// Who comes by moves to the new key, and the absent one stays behind.
-	for moved := false; !moved; {
+	eventually(t, "move of all sessions in use to the new key", func() bool {
 		c.awaitRounds(t, 2)
 		sealed := f.sealedUnder(t)
-		moved = len(sealed) == 2
 		for id := range old {
-			moved = moved && sealed[id] == 1
+			if sealed[id] != 1 {
+				return false
+			}
 		}
-	}
+		return len(sealed) == 2
+	})
 	f.changeKeys(t, c, b)
 	c.awaitRounds(t, 5)
 	c.leave(t)
@@ -64,9 +66,10 @@ func (f *fleet) changeKeys(t testing.TB, c *crowd, keys ...string) {
 		c.awaitRounds(t, 1)
 	}
 	for i, n := range f.nodes {
-		for n.keyChanges(t) == before[i] {
+		eventually(t, "change of keys", func() bool {
 			c.awaitRounds(t, 1)
-		}
+			return n.keyChanges(t) > before[i]
+		})
 	}
 }
 
@@ -80,6 +83,9 @@ func (n *node) keyChanges(t testing.TB) int {
 const (
 	keyIDStart = 16 + 4
 	keyIDEnd   = keyIDStart + 8
+	// loginResultSize is the length of the result of a login, which is sealed, too,
+	// and keeps its key until it expires. Sessions are longer.
+	loginResultSize = 16 + 52 + 4 + 32 + 2*28
 )
 
 // sealedUnder returns how many sessions each key seals, by the name in the record.
@@ -88,7 +94,7 @@ func (f *fleet) sealedUnder(t testing.TB) map[string]int {
 	sealed := map[string]int{}
 	for _, name := range f.redis.Keys(t, "oauth_session:{*}") {
 		item, _ := f.redis.Do(t, "GET", name).(string) // it may have been deleted since
-		if len(item) > keyIDEnd {
+		if len(item) > loginResultSize {
 			sealed[item[keyIDStart:keyIDEnd]]++
 		}
 	}
