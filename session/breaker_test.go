@@ -266,6 +266,22 @@ func TestRefusedClientHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// TestAnswersThatRotateShowTheServerAtWork: the server rotates the tokens of many
+// sessions and sends access tokens that cannot be used. Another session is refreshed
+// at once.
+func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(3 * breakerThreshold)
+		r.expired()
+		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
+		for _, secret := range secrets[1:] {
+			r.unavailable(secret)
+		}
+		r.server.normal()
+		r.fresh(secrets[0])
+	})
+}
+
 // TestServersHaveBreakersOfTheirOwn: another site's server is not held up.
 func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

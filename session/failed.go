@@ -33,6 +33,9 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 			if err := r.commit(ctx, r.id, r.secret, &next); err != nil {
 				return r.adopt(ctx, err, answer.Tokens)
 			}
+			// The server has rotated the token, so it is at work. Only its answer to
+			// this session is wrong.
+			return hot{}, r.backOff(answer, err)
 		}
 	}
 	r.trip(answer, err)
