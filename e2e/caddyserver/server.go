@@ -137,8 +137,11 @@ func (s *Server) end(t testing.TB, how func(*proc.Process, testing.TB)) {
 func (s *Server) Reload(t testing.TB, config Config) error {
 	t.Helper()
 	s.write(t, config)
-	_, err := s.Command(t, "reload", "--force", "--config", s.caddyfile(), "--address", s.adminAddress())
-	return err
+	if _, err := s.Command(t, "reload", "--force", "--config", s.caddyfile(), "--address", s.adminAddress()); err != nil {
+		return err
+	}
+	s.awaitOneListener(t)
+	return nil
 }
 
 // Validate runs `caddy validate` on a configuration, beside the running Caddy and with its data directory.

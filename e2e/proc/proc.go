@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -113,6 +114,9 @@ func (p *Process) signal(t testing.TB, sig syscall.Signal) {
 		p.cmd.Process.Signal(syscall.SIGCONT)
 	}
 }
+
+// PID is the process's folder below /proc.
+func (p *Process) PID() string { return strconv.Itoa(p.cmd.Process.Pid) }
 
 // Log returns everything the program has written so far.
 func (p *Process) Log(t testing.TB) string {
