@@ -6,10 +6,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// splitByPath takes matcher sets apart. Without holds each set without the
-// matchers that may look at the path: a request that meets none of them is
-// matched on no path. Whole holds the sets that have no such matcher: a request
-// that meets one of them is matched on every path.
+// splitByPath splits matcher sets by whether they may depend on the path. The result
+// without has each set without the matchers that may: a request that matches none of
+// these sets is matched on no path. The result whole has the sets with no such matcher:
+// a request that matches one of these sets is matched on every path.
 func splitByPath(sets caddyhttp.MatcherSets) (without, whole caddyhttp.MatcherSets) {
 	for _, set := range sets {
 		kept := caddyhttp.MatcherSet{}
@@ -26,9 +26,9 @@ func splitByPath(sets caddyhttp.MatcherSets) (without, whole caddyhttp.MatcherSe
 	return without, whole
 }
 
-// ignoresPath reports whether a matcher is known not to depend on the path. A
-// placeholder may stand for it, and headers, queries and variables may have been
-// set for it by directives that run before.
+// ignoresPath reports whether a matcher certainly does not depend on the path. A
+// placeholder may contain the path. Earlier directives may have set headers, queries and
+// variables from it.
 func ignoresPath(matcher any) bool {
 	switch m := matcher.(type) {
 	case *caddyhttp.MatchHost:

@@ -15,18 +15,18 @@ func init() {
 	caddy.RegisterModule(App{})
 }
 
-// App opens the stores of all oauth_session handlers when a configuration
-// starts, so that one that cannot be used is found then and not by the first
-// visitor. It has no settings, and is there whenever a handler is.
+// App opens the stores of all oauth_session handlers when a configuration starts. A
+// store that does not open is then found at the start and not by the first visitor. The
+// App has no settings; a handler loads it.
 //
-// Handlers do not open stores themselves when they are provisioned: `caddy
-// validate` provisions too, and must not get in the way of a Caddy at work.
+// Handlers do not open stores in Provision, because `caddy validate` provisions too, and
+// must not disturb a running Caddy.
 type App struct {
 	stores map[string]*lazyStore
 	key    *ownKey
 	shared []sharing
 	routes map[*caddyhttp.Route]handlerHosts
-	starts []func() // what handlers have to do once the configuration starts
+	starts []func() // the handlers' tasks at the start of the configuration
 	logger *zap.Logger
 }
 
@@ -41,7 +41,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// use notes a store of this configuration.
+// use registers a store of this configuration.
 func (a *App) use(id string, s *lazyStore) {
 	if a.stores == nil {
 		a.stores = map[string]*lazyStore{}
@@ -49,12 +49,12 @@ func (a *App) use(id string, s *lazyStore) {
 	a.stores[id] = s
 }
 
-// atStart has f called when the configuration starts. It does not block.
+// atStart registers f to be called when the configuration starts. f must not block.
 func (a *App) atStart(f func()) { a.starts = append(a.starts, f) }
 
-// Start makes the key, if there is none yet, and opens the stores. One that
-// several processes share may be out of reach for now, which must not keep other
-// sites waiting: it is opened behind, and tried again when it is needed.
+// Start writes the key file, if there is none yet, and opens the stores. A shared store
+// is opened in the background, because an unreachable one must not delay other sites. It
+// is opened again when a request needs it.
 func (a *App) Start() error {
 	if err := a.key.keep(); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop does nothing: a store is closed when no configuration uses it any more.
+// Stop does nothing. A store is closed when the last configuration that uses it is gone.
 func (*App) Stop() error { return nil }
 
 // Interface guards

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -40,6 +41,27 @@ func newBrowser(t *testing.T, site string) *browser {
 	return newBrowserFrom(t, site, "127.0.0.1")
 }
 
+// transports has those of all browsers.
+var transports struct {
+	sync.Mutex
+	all []*http.Transport
+}
+
+func keepTransport(tr *http.Transport) {
+	transports.Lock()
+	defer transports.Unlock()
+	transports.all = append(transports.all, tr)
+}
+
+// closeIdleConnections closes the connections that no request uses.
+func closeIdleConnections() {
+	transports.Lock()
+	defer transports.Unlock()
+	for _, tr := range transports.all {
+		tr.CloseIdleConnections()
+	}
+}
+
 // newBrowserFrom connects from a certain loopback address.
 func newBrowserFrom(t *testing.T, site, from string) *browser {
 	t.Helper()
@@ -55,6 +77,7 @@ func newBrowserFrom(t *testing.T, site, from string) *browser {
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
+	keepTransport(transport)
 	return &browser{
 		t: t, site: site, cookies: map[string]string{}, header: http.Header{},
 		http: &http.Client{

@@ -61,8 +61,9 @@ func init() {
 //	    post_logout_redirect <url>
 //	}
 //
-// The matcher says which requests need a session. It goes to the handler, and
-// its route matches all requests: the others must not take our cookies to an app.
+// The matcher selects the requests that need a session. It becomes a setting of the
+// handler, and the handler's route matches all requests, because the handler must remove
+// its cookies from the others, too.
 func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if !h.Next() {
 		return nil, h.ArgErr()
@@ -94,8 +95,8 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}}, nil
 }
 
-// parseGlobalOption reads defaults for all oauth_session directives. They are
-// written like a directive; what a directive says itself counts.
+// parseGlobalOption parses defaults for all oauth_session directives. They have the syntax
+// of a directive; a directive's own options take precedence.
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if !d.Next() {
 		return nil, d.ArgErr()
@@ -110,15 +111,15 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return p.handler, nil
 }
 
-// parser reads one block of options.
+// parser parses one block of options.
 type parser struct {
 	*caddyfile.Dispenser
 	handler *Handler
-	// matcher reads a matcher; nil where named matchers mean nothing.
+	// matcher reads a matcher. It is nil in the global options, which have no matchers.
 	matcher func() (caddy.ModuleMap, bool, error)
 }
 
-// parse reads the block. The dispenser is at the directive's name.
+// parse parses the block. The dispenser is at the directive's name.
 func (p *parser) parse() error {
 	if p.NextArg() {
 		return p.Errf("%s takes at most one argument, a matcher, and its options in a block: %s { ... }", directive, directive)
@@ -144,8 +145,8 @@ func (p *parser) parse() error {
 	return nil
 }
 
-// check finds options that do not go together. What placeholders hold is only
-// known when the handler is provisioned, where all of this is checked again.
+// check finds missing and conflicting options. Provision checks all of this again, because
+// only then the values of placeholders are known.
 func (p *parser) check() error {
 	h := p.handler
 	switch {
@@ -176,16 +177,16 @@ func (p *parser) unrecognized(name string) error {
 	if near := nearestOption(name); near != "" {
 		return p.Errf("unrecognized subdirective '%s': did you mean %s?", name, options[near].usage)
 	}
-	return p.Errf("unrecognized subdirective '%s': the README lists what there is", name)
+	return p.Errf("unrecognized subdirective '%s': docs/options.md lists all options", name)
 }
 
-// notAvailable are options of the design that come with later releases.
+// notAvailable has planned options that this release does not have.
 var notAvailable = map[string]string{
 	"client_key":         "use client_secret",
 	"client_certificate": "use client_secret",
 }
 
-// isURL accepts what a placeholder may turn into a URL.
+// isURL also accepts a text with placeholders, whose value is not known yet.
 func isURL(text string) bool {
 	if strings.Contains(text, "{") {
 		return true

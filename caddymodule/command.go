@@ -17,7 +17,7 @@ func init() {
 		Usage: "keygen | key-id",
 		Short: "Tools for the oauth_session handler",
 		Long: "keygen prints a new key for the option `key` of oauth_session.\n" +
-			"key-id reads keys from standard input and prints the names that logs call them by.",
+			"key-id reads keys from standard input and prints their IDs, which logs contain.",
 		CobraFunc: func(cmd *cobra.Command) { cmd.AddCommand(keygenCommand(), keyIDCommand()) },
 	})
 }
@@ -34,15 +34,15 @@ func keygenCommand() *cobra.Command {
 	}
 }
 
-// keyFileMax is what Caddy reads of a file behind a placeholder.
+// keyFileMax is Caddy's limit for a file in a placeholder, in bytes.
 const keyFileMax = 1 << 20
 
-// keyIDCommand tells which key of a file a log speaks of. It takes no keys as
-// arguments: those show in lists of processes.
+// keyIDCommand prints the IDs of keys, to find the key that a log names. It takes no
+// keys as arguments, because lists of processes show arguments.
 func keyIDCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "key-id",
-		Short: "Prints the names of keys read from standard input, which are no secret",
+		Short: "Prints the IDs of keys read from standard input; an ID is not secret",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), keyFileMax))

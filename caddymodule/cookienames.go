@@ -11,25 +11,25 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// cookieNames are those of the session cookies of all handlers in the process,
-// with the hosts to which browsers send them. Sites on one host that differ in
-// the name get each other's cookies from the browser, and must not hand them to
-// their apps. On every other host the name is the app's own.
+// cookieNames has the names of the session cookies of all handlers in the process, with
+// the hosts to which browsers send them. A browser sends every cookie of a host to all
+// sites on it, and a site must not relay the session cookie of another one to its app. On
+// other hosts, the app may use the name itself.
 var cookieNames nameRegistry
 
-// cookieUse is a name of a session's cookie where it is in use.
+// cookieUse is the name of a session cookie and the hosts where it is in use.
 type cookieUse struct {
 	name  string
 	hosts hosts
 }
 
-// nameRegistry counts, because an old and a new configuration overlap when Caddy
-// reloads.
+// nameRegistry counts the handlers of each use, because the old and the new
+// configuration overlap during a reload.
 type nameRegistry struct {
 	mu   sync.Mutex
-	uses map[string]cookieUse // by their text
+	uses map[string]cookieUse // by its text
 	n    map[string]int
-	// index is nil after a change, until the next request needs it.
+	// index is nil after a change. The next request builds it.
 	index atomic.Pointer[nameIndex]
 }
 
@@ -53,8 +53,8 @@ func (n *nameRegistry) count(use cookieUse, change int) {
 	n.index.Store(nil)
 }
 
-// current returns the index. It costs one atomic load, unless a configuration
-// has just changed.
+// current returns the index. It costs one atomic load, except after a change of the
+// configuration.
 func (n *nameRegistry) current() *nameIndex {
 	if index := n.index.Load(); index != nil {
 		return index
@@ -66,11 +66,11 @@ func (n *nameRegistry) current() *nameIndex {
 	return index
 }
 
-// nameIndex finds the names at a host. It does not change.
+// nameIndex maps hosts to names. It is immutable.
 type nameIndex struct {
 	all      []string
-	byHost   map[string][]string // by patterns of one host: the names there
-	byOthers map[string][]string // by patterns of several: the names in use so
+	byHost   map[string][]string // by a pattern that matches one host
+	byOthers map[string][]string // by a pattern that matches several hosts
 }
 
 func newNameIndex(uses []cookieUse) *nameIndex {
@@ -100,7 +100,7 @@ func addName(names []string, more ...string) []string {
 	return names
 }
 
-// at returns the names that a browser sends to a host.
+// at returns the names of the cookies that a browser sends to a host.
 func (x *nameIndex) at(host string) []string {
 	if names, ok := x.byHost[host]; ok {
 		return names
@@ -108,7 +108,7 @@ func (x *nameIndex) at(host string) []string {
 	return x.matching(host, nil)
 }
 
-// matching adds to names those of patterns that a host fits.
+// matching adds the names of the patterns that match a host.
 func (x *nameIndex) matching(host string, names []string) []string {
 	for p, more := range x.byOthers {
 		switch {
@@ -122,7 +122,7 @@ func (x *nameIndex) matching(host string, names []string) []string {
 	return names
 }
 
-// below returns the names at the hosts that get a cookie of a domain.
+// below returns the names in use at the hosts that receive a cookie of a domain.
 func (x *nameIndex) below(domain string) (names []string) {
 	pattern := domainPattern(domain)
 	for _, patterns := range []map[string][]string{x.byHost, x.byOthers} {
@@ -145,7 +145,7 @@ func (h *Handler) otherCookies(r *http.Request, domain string) []string {
 	if r.Header["X-Forwarded-Host"] != nil {
 		trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 		if trusted && normalHost(lastValue(r.Header, "X-Forwarded-Host")) != host {
-			// The browser's host is none that a configuration has matched.
+			// No host matcher has seen the host that the browser used.
 			return index.all
 		}
 	}
@@ -156,7 +156,7 @@ func (h *Handler) otherCookies(r *http.Request, domain string) []string {
 	return names
 }
 
-// cookieUse returns where the handler's cookie is in use.
+// cookieUse returns the handler's own entry for cookieNames.
 func (h *Handler) cookieUse(name string) cookieUse {
 	use := cookieUse{name: name, hosts: h.hosts}
 	if h.Cookie != nil && h.Cookie.Domain != "" {

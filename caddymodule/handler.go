@@ -1,6 +1,3 @@
-// Package caddymodule makes oauth_session a Caddy module: its configuration, in
-// JSON and as a Caddyfile directive, and what it shares between the old and the
-// new configuration when Caddy reloads.
 package caddymodule
 
 import (
@@ -19,126 +16,146 @@ func init() {
 	caddy.RegisterModule(Handler{})
 }
 
-// Handler logs browsers in at an OAuth 2.0 or OpenID Connect authorization
-// server, keeps their tokens in an encrypted session on the server, refreshes
-// them silently, and passes requests on with `Authorization: Bearer <access
-// token>`. The browser holds one opaque cookie.
+// Handler logs browsers in at an OAuth 2.0 or OpenID Connect authorization server,
+// keeps their tokens in an encrypted session on the server, refreshes the tokens, and
+// relays requests with `Authorization: Bearer <access token>`. The browser holds one
+// opaque cookie.
 //
-// Navigations without a session are sent to the login; any other request
-// without one gets status 401 and a JSON body with `login_url`. The handler
-// answers the endpoints below `path_prefix`: `login`, `callback`, `logout`,
-// `logout/callback`, `backchannel_logout`, `session` and `session/refresh`. Register `<origin>/oauth2/callback` as
-// redirect URI and `<origin>/oauth2/logout/callback` as post-logout redirect
-// URI at the authorization server.
+// A navigation without a session is redirected to the login. Any other request without
+// a session gets status 401 and a JSON body with `login_url`. The handler itself answers
+// the endpoints below `path_prefix`: `login`, `callback`, `logout`, `logout/callback`,
+// `backchannel_logout`, `session` and `session/refresh`. Register
+// `<origin>/oauth2/callback` as redirect URI and `<origin>/oauth2/logout/callback` as
+// post-logout redirect URI at the authorization server.
 //
-// It sets the placeholders `{http.auth.user.id}` (the `sub` of the user) and
-// `{http.auth.user.<claim>}`. They are empty without a session, and for requests
-// that the matcher does not protect. Values of these names that directives
-// before this one have set are removed; a directive behind it can set them only
-// for a request without a session.
+// The handler sets the placeholders `{http.auth.user.id}` (the `sub` claim of the user)
+// and `{http.auth.user.<claim>}`. They are empty without a session, and for requests that
+// the matcher does not protect. The handler removes values of these names that earlier
+// directives have set. A later directive can set them only for a request without a
+// session.
 //
-// Texts, URLs, lists and parameter values may be placeholders that are known at
-// start, such as `{env.NAME}` and `{file./path}`; one that is empty or missing is
-// an error. Secrets should
-// be given so: then they do not occur in the configuration.
+// Texts, URLs, lists and parameter values may be placeholders that are known at start,
+// such as `{env.NAME}` and `{file./path}`. An empty or missing placeholder is an error.
+// Give secrets as placeholders: the configuration then does not contain them.
 type Handler struct {
-	// The issuer identifier of the authorization server. Its metadata is
-	// fetched when it is first needed, and again later if that fails: starting
-	// needs no network. Without an issuer, `authorization_endpoint` and
-	// `token_endpoint` make a plain OAuth 2.0 client.
+	// The issuer identifier of the authorization server. The handler fetches its metadata
+	// when it first needs it, and tries again later if that fails: a start needs no
+	// network. Without an issuer, `authorization_endpoint` and `token_endpoint` make a
+	// plain OAuth 2.0 client.
 	Issuer string `json:"issuer,omitempty"`
-	// Where the metadata is served, if not at the well-known place.
+	// The URL of the metadata. Default: the well-known place below the issuer.
 	DiscoveryURL string `json:"discovery_url,omitempty"`
 
-	// Endpoints to use in place of those in the metadata.
+	// The authorization endpoint. Default: from the metadata, as for the six endpoints
+	// that follow.
 	AuthorizationEndpoint string `json:"authorization_endpoint,omitempty"`
-	TokenEndpoint         string `json:"token_endpoint,omitempty"`
-	UserinfoEndpoint      string `json:"userinfo_endpoint,omitempty"`
-	JWKSURI               string `json:"jwks_uri,omitempty"`
-	RevocationEndpoint    string `json:"revocation_endpoint,omitempty"`
-	EndSessionEndpoint    string `json:"end_session_endpoint,omitempty"`
-	PAREndpoint           string `json:"pushed_authorization_request_endpoint,omitempty"`
+	// The token endpoint.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+	// The UserInfo endpoint.
+	UserinfoEndpoint string `json:"userinfo_endpoint,omitempty"`
+	// The URL of the authorization server's keys (JWK set).
+	JWKSURI string `json:"jwks_uri,omitempty"`
+	// The revocation endpoint (RFC 7009).
+	RevocationEndpoint string `json:"revocation_endpoint,omitempty"`
+	// The end session endpoint (OpenID Connect RP-Initiated Logout).
+	EndSessionEndpoint string `json:"end_session_endpoint,omitempty"`
+	// The pushed authorization request endpoint (RFC 9126). The handler uses it if it is
+	// set here or if the metadata requires pushed requests.
+	PAREndpoint string `json:"pushed_authorization_request_endpoint,omitempty"`
 
 	// The client identifier. Required.
 	ClientID string `json:"client_id,omitempty"`
-	// The client secret. Read anew for every use if it is a placeholder, so
-	// that a rotated file counts at once. None makes a public client.
+	// The client secret. The handler expands a placeholder again for each use, so a rotated
+	// file takes effect at once. Without a secret, the client is public.
 	ClientSecret string `json:"client_secret,omitempty"`
-	// How the client authenticates: `client_secret_basic`,
-	// `client_secret_post` or `none`. Default: from the metadata.
+	// How the client authenticates: `client_secret_basic`, `client_secret_post` or `none`.
+	// The handler never finds it out by trying. Default: from the metadata.
 	TokenEndpointAuthMethod string `json:"token_endpoint_auth_method,omitempty"`
-	// Files with CA certificates (PEM) for calls to the authorization server,
-	// besides those of the system.
+	// Files with CA certificates (PEM) to trust for the authorization server, in addition
+	// to those of the system.
 	TrustedCA []string `json:"trusted_ca,omitempty"`
 
-	// The public origin of the site, such as `https://app.example.com`.
-	// Default: from the request, as far as Caddy trusts it (see
-	// `trusted_proxies`).
+	// The public origin of the site, such as `https://app.example.com`. Default: the
+	// origin of the request; `X-Forwarded-*` headers count if Caddy's `trusted_proxies`
+	// allows.
 	BaseURL string `json:"base_url,omitempty"`
-	// Scopes to ask for. Default: `openid` with an issuer, none without.
+	// The scopes to request. Default: `openid` with an issuer, none without.
 	Scope []string `json:"scope,omitempty"`
-	// The parameter `audience` of the authorization request (Auth0).
+	// The parameter `audience` of the authorization request (Auth0). Default: none.
 	Audience string `json:"audience,omitempty"`
-	// Resource indicators (RFC 8707).
+	// Resource indicators (RFC 8707). Default: none.
 	Resource []string `json:"resource,omitempty"`
-	// Further parameters of the authorization request.
+	// An additional parameter of the authorization request. The option may repeat.
 	AuthorizeParam []Param `json:"authorize_param,omitempty"`
-	// Further parameters when a code is redeemed.
+	// An additional parameter of the request that redeems a code. The option may repeat.
 	TokenParam []Param `json:"token_param,omitempty"`
-	// Further parameters when a token is refreshed.
+	// An additional parameter of a refresh request. The option may repeat.
 	RefreshParam []Param `json:"refresh_param,omitempty"`
-	// Ask the UserInfo endpoint for claims at login.
+	// Fetch claims from the UserInfo endpoint at login. A refreshed ID token renews the
+	// other claims. Default: off.
 	UserInfo bool `json:"userinfo,omitempty"`
 
-	// Where sessions are kept. Default: `bolt`, a file in Caddy's data
-	// directory.
+	// Where sessions are kept: `bolt` in a file, `memory` until Caddy stops, `redis` for
+	// any number of instances, or another module of the namespace. Default: `bolt`, in
+	// Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=http.handlers.oauth_session.stores inline_key=store"`
-	// Keys that seal the sessions, each 32 bytes in base64url. The first seals,
-	// all open. One placeholder may stand for several, separated by white space.
-	// Files are read again every few seconds. With a shared store, the first key
-	// that all instances have seals, and there is no default; otherwise it is a
-	// key made in Caddy's data directory.
+	// Keys that seal the sessions, each 32 bytes in base64url, as `caddy oauth-session
+	// keygen` prints them. The first key seals, and all of them open. One placeholder may
+	// hold several keys, separated by white space. The handler reads files again every few
+	// seconds. With a shared store, the option is required, and the first key that all
+	// instances have seals. Default: a key that the handler makes in Caddy's data
+	// directory.
 	Key []string `json:"key,omitempty"`
-	// A session ends when it has not been used for so long. Default: 8h.
+	// A session ends when it has not been used for this time, and its WebSockets and event
+	// streams end with it. An open connection does not count as use. The handler writes a
+	// use at most every five minutes (5 % of the time-out, if that is less), so a session
+	// may live longer by that time, and never shorter. Default: 8h.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
-	// A session ends so long after the login. Default: 24h.
+	// A session ends this time after the login. Default: 24h.
 	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
-	// How the session's cookie is set.
+	// The attributes of the session cookie, which is always `Secure` and `HttpOnly`.
+	// Default: `__Host-oauth_session`, `SameSite=Lax`.
 	Cookie *Cookie `json:"cookie,omitempty"`
-	// How long a request with an expired token waits for a new one. Default:
-	// 10s.
+	// How long a request with an expired token waits for a new one. Default: 10s.
 	RefreshTimeout caddy.Duration `json:"refresh_timeout,omitempty"`
 
-	// Requests that want a token no older than an age: it is refreshed first.
+	// Requests that need a token no older than an age: the handler refreshes an older token
+	// first. `0s` means a new token for each request. The option may repeat.
 	RefreshIfOlder []AgeLimit `json:"refresh_if_older,omitempty"`
-	// If the app answers 401 with `WWW-Authenticate: Bearer
-	// error="invalid_token"`, refresh the token, and repeat the request if it
-	// had no body.
+	// If the app answers 401 with `WWW-Authenticate: Bearer error="invalid_token"`,
+	// refresh the token, and repeat the request if it had no body. Default: off.
 	RetryUnauthorized bool `json:"retry_unauthorized,omitempty"`
 
-	// Requests that need a session. None means all. Others pass as they are, but
-	// without our cookies, an `Upgrade` to other than WebSocket, and headers that
-	// some apps take for the path. Matchers of the route keep requests from the
-	// handler altogether, and so their cookies from being taken off.
+	// The requests that need a session; in a Caddyfile, the directive's matcher. Other
+	// requests pass unchanged, except that the handler removes its own cookies, an
+	// `Upgrade` to anything but WebSocket, and headers that some apps take for the path.
+	// Matchers of the route keep requests from the handler, so it cannot remove its
+	// cookies from them. Default: all requests.
 	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
-	// Requests that pass without a session, as nobody.
+	// Requests that pass without a session, and without `Authorization`. With a session,
+	// they get the token. The option may repeat. Default: none.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`
-	// Claims that a user must have; all of them.
+	// A claim that the user must have, with one of the values: the claim is the value, or a
+	// list that contains it. The name may be a path with dots into nested claims. The
+	// option may repeat; all requirements must hold. Default: none.
 	Require []Requirement `json:"require,omitempty"`
-	// What becomes of an Authorization header the client sent: `replace`
-	// (default), `keep` or `reject`.
+	// How to treat an `Authorization` header of the client: `replace` it with the token,
+	// `keep` it and send no token (the request still needs a session), or `reject` the request with status 400. Default:
+	// `replace`.
 	Authorization string `json:"authorization,omitempty"`
-	// The header that carries the token to the app. Default: `Authorization`
-	// with the value `Bearer {token}`. With another header, a cache between Caddy
-	// and the app does not know that the answers are personal (RFC 9111, section
-	// 3.5): the app has to answer with `Cache-Control: private` or `Vary`, or
-	// there must be no cache.
+	// The header that carries the token to the app; the value contains `{token}`. With a
+	// header other than `Authorization`, Caddy's DEBUG log shows the value. A cache between
+	// Caddy and the app then does not know that the answers are personal (RFC 9111,
+	// section 3.5): the app must answer with `Cache-Control: private` or `Vary`, or there
+	// must be no such cache. Default: `Authorization "Bearer {token}"`.
 	Header *Header `json:"header,omitempty"`
-	// Other origins whose pages may send unsafe requests and open WebSockets.
+	// Other origins whose pages may send unsafe requests and open WebSockets. Their
+	// preflight requests pass without a session. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
-	// Where the endpoints are, as the browser sees it. Default: `/oauth2`.
+	// The path of the handler's own endpoints, as the browser sees it. Default: `/oauth2`.
 	PathPrefix string `json:"path_prefix,omitempty"`
-	// Where a browser lands after logging out. Default: a page that says so.
+	// Where the browser goes after signing out: a path of the site or a URL. Default: a
+	// page that says so.
 	PostLogoutRedirect string `json:"post_logout_redirect,omitempty"`
 
 	logger   *zap.Logger
@@ -146,49 +163,53 @@ type Handler struct {
 	match    caddyhttp.MatcherSets
 	optional caddyhttp.MatcherSets
 	pooled   pooled
-	keyWork  *keyWork
+	keyTasks *keyTasks
 	ownKey   *ownKey // nil: keys are given
 	baseURL  string
 	header   headerTemplate
 	handler  *handler.Handler
-	// hosts are those of the requests that can reach the handler, and of base_url.
+	// hosts has the hosts of requests that can reach the handler, and that of base_url.
 	hosts    hosts
 	baseHost string
-	// cookieInUse is what cookieNames has of this handler.
+	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
 }
 
 // Param is a name and a value.
 type Param struct {
-	Name  string `json:"name"`
+	// The name.
+	Name string `json:"name"`
+	// The value.
 	Value string `json:"value"`
 }
 
-// Cookie is how the session's cookie is set. It is always Secure and HttpOnly.
+// Cookie has the attributes of the session cookie. It is always Secure and HttpOnly.
 type Cookie struct {
-	// Default: `__Host-oauth_session`, or `__Secure-oauth_session` with a
+	// The name. Default: `__Host-oauth_session`, or `__Secure-oauth_session` with a
 	// domain.
 	Name string `json:"name,omitempty"`
-	// Also send the cookie to the subdomains of this host.
+	// A host: browsers send the cookie to its subdomains, too. Default: this host alone.
 	Domain string `json:"domain,omitempty"`
-	// `lax` (default), `strict` or `none`.
+	// `lax`, `strict` or `none`. Default: `lax`.
 	SameSite string `json:"same_site,omitempty"`
-	// Keep a cookie of its own for each site that embeds this one.
+	// Browsers keep a separate cookie for each site that embeds this one (CHIPS).
+	// Default: off.
 	Partitioned bool `json:"partitioned,omitempty"`
 }
 
-// Requirement is a claim and the values it may have.
+// Requirement is a claim and its permitted values.
 type Requirement struct {
-	// The claim's name, or a path with dots into nested ones.
-	Claim  string   `json:"claim"`
+	// The claim's name, or a path with dots into nested claims.
+	Claim string `json:"claim"`
+	// The permitted values.
 	Values []string `json:"values"`
 }
 
-// AgeLimit is how old a token may be for some requests.
+// AgeLimit is the greatest age of a token for some requests.
 type AgeLimit struct {
-	// The requests. None means all.
+	// The requests. Default: all.
 	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
-	// The greatest age. 0 wants a new token for each request.
+	// The greatest age. 0 means a new token for each request.
 	Age caddy.Duration `json:"age,omitempty"`
 
 	matchers caddyhttp.MatcherSets
@@ -196,8 +217,9 @@ type AgeLimit struct {
 
 // Header is the header that carries the token.
 type Header struct {
+	// The name of the header.
 	Name string `json:"name"`
-	// Must contain `{token}`. May contain other placeholders.
+	// The value. It contains `{token}`, and may contain other placeholders.
 	Value string `json:"value"`
 }
 
@@ -215,19 +237,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if repl == nil {
 		return h.serve(w, r, next)
 	}
-	// Before anything else: error routes and matchers may look at the user, too.
+	// This comes first, because error routes and matchers may read the user, too.
 	u := claimUser(repl)
 	err := h.serve(w, r, next)
 	if u.session != nil {
-		// Error routes and log fields see the user of the session, not what a
-		// directive behind this one has set.
+		// Error routes and log fields must see the user of the session, not a value that
+		// a later directive has set.
 		repl.DeleteByPrefix(userPrefix)
 	}
 	return err
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	// Caddy starts apps in any order: requests may come before App.Start.
+	// Caddy starts apps in any order, so requests may come before App.Start.
 	if h.ownKey != nil {
 		if err := h.ownKey.keep(); err != nil {
 			w.Header().Set("Cache-Control", "no-store")
@@ -237,11 +259,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return h.handler.ServeHTTP(w, r, next)
 }
 
-// Cleanup releases what is shared with other configurations. It tolerates a
-// Provision that failed half-way.
+// Cleanup releases the store and the client, which other configurations may share. It
+// also works after a Provision that failed half-way.
 func (h *Handler) Cleanup() error {
-	if h.keyWork != nil {
-		h.keyWork.stop() // before the store may be closed
+	if h.keyTasks != nil {
+		h.keyTasks.stop() // before release may close the store
 	}
 	if h.cookieInUse.name != "" {
 		cookieNames.remove(h.cookieInUse)
@@ -250,7 +272,7 @@ func (h *Handler) Cleanup() error {
 	return h.pooled.release()
 }
 
-// MarshalLogObject keeps secrets out of `servers { trace }`, which logs whole
+// MarshalLogObject keeps secrets out of Caddy's `servers { trace }`, which logs whole
 // handlers.
 func (h *Handler) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("issuer", h.Issuer)

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// hosts are patterns of host names without ports: cookies do not know ports
-// (RFC 6265, section 8.5). A pattern is
+// hosts is a list of patterns for host names. Patterns have no ports, because cookies
+// ignore them (RFC 6265, section 8.5). A pattern is
 //
 //	app.example.com     this host
-//	*.example.com       with any label in place of each *, as Caddy matches
-//	.example.com        example.com and everything below, as a cookie's domain
-//	""                  any host
+//	*.example.com       each * matches one label, as in Caddy's host matcher
+//	.example.com        example.com and its subdomains, as a cookie's Domain
+//	""                  every host
 type hosts []string
 
-// anyHost is what is known of a handler of which no host is known.
+// anyHost stands for a handler whose hosts are unknown.
 var anyHost = hosts{""}
 
-// normalHost returns a host as browsers compare it: without port and final dot,
-// in lower case.
+// normalHost returns a host as browsers compare it: in lower case, without port and
+// final dot.
 func normalHost(host string) string {
 	if strings.IndexByte(host, ':') >= 0 {
 		if name, _, err := net.SplitHostPort(host); err == nil {
@@ -35,12 +35,12 @@ func domainPattern(domain string) string {
 	return "." + normalHost(strings.TrimPrefix(domain, "."))
 }
 
-// isExact reports whether a pattern stands for one host.
+// isExact reports whether a pattern matches exactly one host.
 func isExact(pattern string) bool {
 	return pattern != "" && pattern[0] != '.' && !strings.Contains(pattern, "*")
 }
 
-// patternsMeet reports whether a host can fit both patterns.
+// patternsMeet reports whether some host matches both patterns.
 func patternsMeet(a, b string) bool {
 	switch {
 	case a == "" || b == "" || a == b:
@@ -64,15 +64,15 @@ func labelsMeet(a, b []string) bool {
 	return slices.EqualFunc(a, b, func(a, b string) bool { return a == b || a == "*" || b == "*" })
 }
 
-// meet reports whether a host can be of both.
+// meet reports whether some host matches a pattern of each list.
 func (h hosts) meet(other hosts) bool {
 	return slices.ContainsFunc(h, func(a string) bool {
 		return slices.ContainsFunc(other, func(b string) bool { return patternsMeet(a, b) })
 	})
 }
 
-// within returns what is left of h below a matcher for inner hosts. Of two
-// patterns that meet, the narrower one is kept.
+// within returns the hosts of h that a matcher for inner lets through. Of two patterns
+// that meet, it keeps the narrower one.
 func (h hosts) within(inner hosts) hosts {
 	var out hosts
 	for _, a := range h {

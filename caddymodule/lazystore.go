@@ -13,27 +13,27 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// lazyStore opens a store when it is first used, and again if that failed.
+// lazyStore opens a store at its first use, and tries again after a failure.
 type lazyStore struct {
 	open   func() (session.Store, error)
 	shared bool
 	opened atomic.Pointer[session.Store]
 	mu     sync.Mutex
 	closed bool
-	// opening is closed when the attempt that is under way is over.
+	// opening is closed at the end of the current attempt.
 	opening chan struct{}
-	// retryAt keeps requests from trying to open all the time.
+	// retryAt is the earliest time of the next attempt.
 	retryAt time.Time
 	err     error
-	// changed is what a shared store tells of changes, once it is open.
+	// changed is the callback for Watch of a shared store.
 	changed func([]session.ID)
 }
 
-// reopenEvery spaces the attempts to open a store that does not open.
+// reopenEvery is the pause after a failed attempt.
 const reopenEvery = time.Second
 
-// get returns the store, and opens it if need be. One attempt is made for all
-// who wait, and nobody waits for longer than the context.
+// get returns the store, and opens it if necessary. All callers wait for one attempt,
+// each at most until its context ends.
 func (s *lazyStore) get(ctx context.Context) (session.Store, error) {
 	if store := s.opened.Load(); store != nil {
 		return *store, nil
@@ -55,7 +55,7 @@ func (s *lazyStore) get(ctx context.Context) (session.Store, error) {
 	return nil, s.err
 }
 
-// begin returns the attempt that is under way, or begins one.
+// begin starts an attempt, unless one is in progress, and returns its channel.
 func (s *lazyStore) begin() (<-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *lazyStore) openAndWatch() (session.Store, error) {
 	}
 	shared, ok := store.(session.SharedStore)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("%T says that several processes share it, and is no session.SharedStore", store), closeStore(store))
+		return nil, errors.Join(fmt.Errorf("%T says that several processes share it, but is not a session.SharedStore", store), closeStore(store))
 	}
 	shared.Watch(s.changed)
 	return store, nil
@@ -159,7 +159,7 @@ func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, 
 	return store.Tagged(ctx, tag)
 }
 
-// ready returns why the store cannot be used now, or nil.
+// ready returns nil if the store can be used now, and otherwise the reason.
 func (s *lazyStore) ready(ctx context.Context) error {
 	store, err := s.get(ctx)
 	if err != nil {
@@ -169,7 +169,7 @@ func (s *lazyStore) ready(ctx context.Context) error {
 	if shared, ok := store.(session.SharedStore); ok {
 		view = shared.ViewCurrent
 	}
-	// There is no session of this ID, and a store that says so is at work.
+	// No session has this ID. A store that says so works.
 	err = view(ctx, session.ID{}, func(session.Item) error { return nil })
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
@@ -177,7 +177,7 @@ func (s *lazyStore) ready(ctx context.Context) error {
 	return err
 }
 
-// lazySharedStore is a lazyStore that several processes use.
+// lazySharedStore is a lazyStore for a store that several processes use.
 type lazySharedStore struct{ *lazyStore }
 
 func (s lazySharedStore) shared(ctx context.Context) (session.SharedStore, error) {
@@ -228,7 +228,7 @@ func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version ui
 	return store.DeleteAt(ctx, id, version, holder)
 }
 
-// Watch takes effect when the store is opened: nothing is read before.
+// Watch takes effect when the store is opened. No item is read before.
 func (s lazySharedStore) Watch(changed func([]session.ID)) { s.changed = changed }
 
 func (s lazySharedStore) Announce(ctx context.Context, topic session.Topic, from session.Holder, note []byte) ([][]byte, error) {

@@ -10,18 +10,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// The collectors exist once, so that a reload resets no counter. All labels are
-// words of ours: no user, session or path is among them.
+// The collectors are global, so a reload resets no counter. Label values come from fixed
+// sets: none of them is a user, a session or a path.
 var (
-	loginsTotal = counter("logins_total", "Logins by how they went: completed, restarted, or the code of the page they ended on.", "result")
+	loginsTotal = counter("logins_total", "Logins by result: completed, restarted, or the code of the page they ended on.", "result")
 	refusals    = counter("refusals_total", "Requests answered with an error of oauth_session, by its code.", "code")
 	refreshes   = counter("refreshes_total", "Refreshes by outcome.", "outcome")
 	endings     = counter("sessions_ended_total", "Sessions that ended, by reason.", "reason")
 	unwritten   = counter("unwritten_total", "Times that new tokens could not be written to the store and were kept in memory.")
-	takenOver   = counter("leases_taken_total", "Refreshes begun in place of another instance that had fallen silent in the midst of one.")
-	discarded   = counter("discarded_total", "Times that new tokens came for a session which had ended.")
-	unreadable  = counter("unreadable_total", "Times that something in the store did not open, and was taken for no session, by the part that failed.", "part")
-	foreignKeys = counter("foreign_keys_total", "Times, at most once a minute for each site, that other instances were found to have keys which this one lacks.")
+	takenOver   = counter("leases_taken_total", "Refreshes taken over from another instance that stopped responding during one.")
+	discarded   = counter("discarded_total", "Times that new tokens arrived for a session that had ended.")
+	unreadable  = counter("unreadable_total", "Times that a stored value did not open and counted as no session, by the part that failed.", "part")
+	foreignKeys = counter("foreign_keys_total", "Times, at most once a minute for each site, that other instances had keys that this one lacks.")
 )
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -30,7 +30,7 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	}, labels)
 }
 
-// registerMetrics makes the collectors known to a configuration's registry.
+// registerMetrics adds the collectors to the registry of a configuration.
 func registerMetrics(ctx caddy.Context) error {
 	for _, c := range []prometheus.Collector{loginsTotal, refusals, refreshes, endings, unwritten, takenOver, discarded, unreadable, foreignKeys} {
 		err := ctx.GetMetricsRegistry().Register(c)
@@ -42,7 +42,7 @@ func registerMetrics(ctx caddy.Context) error {
 	return nil
 }
 
-// countEvent counts what happens to sessions outside of requests.
+// countEvent counts an event of a keeper.
 func countEvent(e keeper.Event) {
 	switch e.Kind {
 	case keeper.EventRefreshed:
@@ -66,7 +66,7 @@ func countEvent(e keeper.Event) {
 	}
 }
 
-// meter counts what a handler answers.
+// meter counts logins and refusals.
 type meter struct{}
 
 var _ handler.Meter = meter{}

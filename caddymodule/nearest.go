@@ -1,7 +1,7 @@
 package caddymodule
 
-// nearestOption finds the option that a misspelt one was most likely meant to
-// be, or "".
+// nearestOption returns the option with the smallest edit distance to a misspelt name,
+// or "" if none is near.
 func nearestOption(name string) string {
 	best, distance := "", len(name)/3+2
 	for candidate := range options {
@@ -12,7 +12,7 @@ func nearestOption(name string) string {
 	return best
 }
 
-// editDistance counts the letters to change, add or drop (Levenshtein).
+// editDistance is the Levenshtein distance in bytes.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

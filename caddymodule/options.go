@@ -9,12 +9,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// option is one line of a block.
+// option is one option of the directive's block.
 type option struct {
 	usage   string
 	repeats bool
-	// reset empties what may repeat before its first line: a directive's lines
-	// replace the defaults, and are not added to them.
+	// reset empties the field before the first line of an option that repeats. The lines
+	// of a directive replace the global defaults, and do not add to them.
 	reset func(*Handler)
 	parse func(p *parser, usage string) error
 }
@@ -79,7 +79,7 @@ func init() { // not a literal: the parsers refer to the table
 	}
 }
 
-// one reads exactly one argument that is not empty.
+// one reads exactly one non-empty argument.
 func (p *parser) one(usage string) (string, error) {
 	args := p.RemainingArgs()
 	if len(args) != 1 {
@@ -252,7 +252,7 @@ func parseOptional(p *parser, usage string) error {
 		return p.Errf("'%s' is not a matcher: write optional, optional /path/* or optional @name", p.Val())
 	}
 	if set == nil {
-		set = caddy.ModuleMap{} // matches everything
+		set = caddy.ModuleMap{} // matches every request
 	}
 	p.handler.OptionalRaw = append(p.handler.OptionalRaw, set)
 	return p.noMore(usage)

@@ -13,11 +13,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// pool holds what outlives a reload: stores with their vaults, and clients with
-// the metadata and keys they have fetched.
+// pool has the objects that outlive a reload: stores with their vaults, and clients with
+// their fetched metadata and keys.
 var pool = caddy.NewUsagePool()
 
-// pooled is what one handler has taken from the pool.
+// pooled has the keys of one handler's objects in the pool.
 type pooled struct{ keys []string }
 
 func (p *pooled) take(key string, construct caddy.Constructor) (any, error) {
@@ -28,7 +28,7 @@ func (p *pooled) take(key string, construct caddy.Constructor) (any, error) {
 	return v, err
 }
 
-// release gives everything back.
+// release returns all objects to the pool.
 func (p *pooled) release() error {
 	var err error
 	for _, key := range p.keys {
@@ -60,10 +60,10 @@ type pooledVault struct {
 	name  string // the store's ID
 }
 
-// destructTimeout is how long refreshes under way may take to finish when the
-// last configuration that uses their store is gone: one request to a slow server
-// and the writing of its result. A refresh that has to repeat its request may be
-// cut off. Without refreshes under way, closing takes no time.
+// destructTimeout is how long refreshes in progress may take to finish when the last
+// configuration that uses their store is gone: one request to a slow server, and the
+// write of its result. A refresh that has to repeat its request may be cancelled. Without
+// refreshes in progress, closing takes no time.
 const destructTimeout = 90 * time.Second
 
 // Destruct implements caddy.Destructor.
@@ -74,14 +74,14 @@ func (v *pooledVault) Destruct() error {
 	return errors.Join(err, v.store.close())
 }
 
-// client returns the client for a configuration: the same one for the same
-// configuration, so that a reload forgets neither metadata nor keys. The
-// settings stand for what the configuration holds in another form.
+// client returns the client for a configuration. Equal configurations share one client,
+// so a reload keeps metadata and keys. The configuration's text (%#v) is the key in the
+// pool; settings has the values that it contains only as pointers or functions.
 func (p *pooled) client(c oauth.Config, settings ...string) (*oauth.Client, error) {
-	comparable := c
-	comparable.ClientSecret, comparable.RootCAs = nil, nil
-	comparable.Scopes = c.RequestedScopes()
-	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%#v %q", comparable, settings))
+	key := c
+	key.ClientSecret, key.RootCAs = nil, nil
+	key.Scopes = c.RequestedScopes()
+	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%#v %q", key, settings))
 	v, err := p.take(fmt.Sprintf("client %x", fingerprint), func() (caddy.Destructor, error) {
 		client, err := oauth.New(c)
 		return pooledClient{client}, err
@@ -94,6 +94,5 @@ func (p *pooled) client(c oauth.Config, settings ...string) (*oauth.Client, erro
 
 type pooledClient struct{ *oauth.Client }
 
-// Destruct implements caddy.Destructor. A client holds nothing that must be
-// closed.
+// Destruct implements caddy.Destructor. A client has no resource to close.
 func (pooledClient) Destruct() error { return nil }

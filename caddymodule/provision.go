@@ -17,12 +17,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// Provision sets the handler up. It opens no connection and no store and writes
-// no file, so that `caddy validate` can run beside a Caddy at work and as another
-// user.
+// Provision sets up the handler. It opens no connection and no store, and writes no file,
+// so `caddy validate` can run beside a running Caddy and as another user.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	// The app opens the stores when the configuration really starts.
+	// The app opens the stores when the configuration starts.
 	module, err := ctx.App(appName)
 	if err != nil {
 		return err
@@ -71,7 +70,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return registerMetrics(ctx)
 }
 
-// setBaseURL reads base_url. Its host is one of the handler's.
+// setBaseURL expands base_url and adds its host to the handler's hosts.
 func (h *Handler) setBaseURL(e *expander) {
 	h.baseURL = strings.TrimSuffix(e.text("base_url", h.BaseURL), "/")
 	if h.baseURL == "" {
@@ -84,7 +83,7 @@ func (h *Handler) setBaseURL(e *expander) {
 	h.hosts = h.hosts.add(h.baseHost)
 }
 
-// newKeeper makes the keeper of the sessions, with its store and keys.
+// newKeeper returns the keeper of the sessions, with its store and keys.
 func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*keeper.Keeper, error) {
 	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
@@ -99,14 +98,14 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
-	h.keyWork = &keyWork{}
+	h.keyTasks = &keyTasks{}
 	if vault.store.shared {
-		h.keyWork.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
+		h.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
 	}
 	if len(h.Key) > 0 {
-		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
+		h.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
 	}
-	app.atStart(h.keyWork.start)
+	app.atStart(h.keyTasks.start)
 	return keeper.New(keeper.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
@@ -115,7 +114,7 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 	})
 }
 
-// observer logs and counts.
+// observer logs and counts the events of a keeper.
 func observer(logger *zap.Logger) func(keeper.Event) {
 	log := handler.NewObserver(logger)
 	return func(e keeper.Event) {
@@ -124,9 +123,9 @@ func observer(logger *zap.Logger) func(keeper.Event) {
 	}
 }
 
-// siteName tells apart sites that share an authorization server and a client:
-// what is kept for one cookie opens with no other. It is the name of the cookie,
-// and empty for the default name, written out or not.
+// siteName separates sites that share an authorization server and a client: a session of
+// one cookie opens with no other cookie. It is the name of the cookie, or "" for the default
+// name, whether or not the configuration writes it out.
 func siteName(c handler.Cookie) string {
 	if c.Name == c.DefaultName() {
 		return ""
@@ -147,42 +146,40 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 		}
 		store, ok := mod.(StoreModule)
 		if !ok {
-			return fmt.Errorf("store: module %T keeps no sessions", mod)
+			return fmt.Errorf("store: module %T is not a session store", mod)
 		}
 		h.store = store
 	}
 	for i := range h.RefreshIfOlder {
 		limit := &h.RefreshIfOlder[i]
-		mods, err := ctx.LoadModule(limit, "MatchRaw")
-		if err == nil {
-			err = limit.matchers.FromInterface(mods)
-		}
-		if err != nil {
+		if err := loadMatchers(ctx, limit, "MatchRaw", &limit.matchers); err != nil {
 			return fmt.Errorf("refresh_if_older: %w", err)
 		}
 	}
 	if h.MatchRaw != nil {
-		mods, err := ctx.LoadModule(h, "MatchRaw")
-		if err != nil {
-			return fmt.Errorf("match: %w", err)
-		}
-		if err := h.match.FromInterface(mods); err != nil {
+		if err := loadMatchers(ctx, h, "MatchRaw", &h.match); err != nil {
 			return fmt.Errorf("match: %w", err)
 		}
 	}
 	if h.OptionalRaw != nil {
-		mods, err := ctx.LoadModule(h, "OptionalRaw")
-		if err != nil {
-			return fmt.Errorf("optional: %w", err)
-		}
-		if err := h.optional.FromInterface(mods); err != nil {
+		if err := loadMatchers(ctx, h, "OptionalRaw", &h.optional); err != nil {
 			return fmt.Errorf("optional: %w", err)
 		}
 	}
 	return nil
 }
 
-// checkTimes names the options, unlike keeper.New.
+// loadMatchers loads the matcher modules of a field.
+func loadMatchers(ctx caddy.Context, of any, field string, to *caddyhttp.MatcherSets) error {
+	modules, err := ctx.LoadModule(of, field)
+	if err != nil {
+		return err
+	}
+	return to.FromInterface(modules)
+}
+
+// checkTimes refuses negative durations. Its errors name the options; those of keeper.New
+// name the fields of its Config.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
 		option string
@@ -199,8 +196,8 @@ func (h *Handler) checkTimes() error {
 	return nil
 }
 
-// clientConfig is the configuration with its placeholders expanded. Errors are
-// collected by e.
+// clientConfig returns the client's configuration with expanded placeholders. Errors go to
+// e.
 func (h *Handler) clientConfig(e *expander) oauth.Config {
 	c := oauth.Config{
 		Issuer:       e.text("issuer", h.Issuer),
@@ -250,12 +247,12 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
 	if h.match != nil {
-		// Who cannot be told apart needs a session.
+		// A request on which a matcher fails needs a session.
 		c.Protects = matches(h.match, true)
 		onSomePath, _ := splitByPath(h.match)
 		c.MayProtect = matches(onSomePath, true)
 	}
-	if h.optional != nil { // OptionalRaw is empty once it is loaded
+	if h.optional != nil { // OptionalRaw is nil after loading
 		c.Optional = matches(h.optional, false)
 		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
 			c.AlwaysOptional = matches(onEveryPath, false)
@@ -265,7 +262,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	for _, limit := range h.RefreshIfOlder {
 		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
 			Age: time.Duration(limit.Age),
-			// Who cannot be told apart is treated as sensitive.
+			// A request on which a matcher fails is treated as sensitive.
 			Match: matches(limit.matchers, true),
 		})
 	}
@@ -283,8 +280,8 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	return c
 }
 
-// matches asks matcher sets whether one of them matches a request. A matcher
-// that fails counts as failed says.
+// matches returns a function that reports whether one of the matcher sets matches a
+// request. It returns failed if a matcher fails.
 func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
 	return func(r *http.Request) bool {
 		match, err := sets.AnyMatchWithError(r)

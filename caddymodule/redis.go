@@ -24,47 +24,48 @@ func init() {
 	caddy.RegisterModule(RedisStore{})
 }
 
-// RedisStore keeps sessions in Redis or Valkey, where any number of Caddy
-// instances use them together. All instances need the same `key`.
+// RedisStore keeps sessions in Redis or Valkey. Any number of Caddy instances share
+// them. All instances need the same `key`.
 type RedisStore struct {
-	// Where the server is: `redis://host:port`, `rediss://host:port` for TLS, or
-	// `unix:///path`. Several URLs name nodes of a Redis Cluster, or, with
-	// `sentinel_master`, the Sentinels. Default: `redis://127.0.0.1:6379`.
+	// The server: `redis://host:port`, `rediss://host:port` for TLS, or `unix:///path`.
+	// Several URLs are nodes of a Redis Cluster or, with `sentinel_master`, the Sentinels.
+	// Default: `redis://127.0.0.1:6379`.
 	URL []string `json:"url,omitempty"`
 	// The ACL user. Default: the server's default user.
 	Username string `json:"username,omitempty"`
-	// The password. Read anew for every connection if it is a placeholder, so
-	// that a rotated file counts.
+	// The password. The handler expands a placeholder again for each connection, so a
+	// rotated file takes effect. Default: none.
 	Password string `json:"password,omitempty"`
-	// The name that the Sentinels have for the master.
+	// The name of the master at the Sentinels. Default: no Sentinel is used.
 	SentinelMaster string `json:"sentinel_master,omitempty"`
-	// User and password for the Sentinels themselves.
+	// The ACL user at the Sentinels. Default: their default user.
 	SentinelUsername string `json:"sentinel_username,omitempty"`
+	// The password at the Sentinels. Default: none.
 	SentinelPassword string `json:"sentinel_password,omitempty"`
-	// What all keys begin with. Default: `oauth_session`.
+	// The prefix of all keys. Default: `oauth_session`.
 	Prefix string `json:"prefix,omitempty"`
-	// How many replicas must have taken over a write before it counts. Default:
-	// 0. With Sentinel, or a cluster with replicas, 1 makes sure that a failover
-	// loses no login.
+	// How many replicas must acknowledge a write before it counts. With Sentinel, or a
+	// cluster with replicas, 1 makes sure that a failover loses no login. Default: 0.
 	Replicas int `json:"replicas,omitempty"`
-	// How to connect with TLS, where a URL says so.
+	// Settings for URLs with TLS.
 	TLS *RedisTLS `json:"tls,omitempty"`
 
 	config redis.Config
-	// authorities are the certificates that were read.
+	// authorities has the CA certificates in PEM.
 	authorities string
 	id          string
 }
 
-// RedisTLS is how to connect to Redis with TLS.
+// RedisTLS has the settings of TLS connections to Redis.
 type RedisTLS struct {
-	// Files with CA certificates (PEM), in place of those of the system.
+	// Files with CA certificates (PEM). Default: those of the system.
 	CA []string `json:"ca,omitempty"`
-	// The client's certificate and its key (PEM). Read anew for every
-	// connection.
+	// A file with the client's certificate (PEM). The handler reads it again for each
+	// connection. Default: no client certificate.
 	Certificate string `json:"certificate,omitempty"`
-	Key         string `json:"key,omitempty"`
-	// The name in the server's certificate, if it is not that of the URL.
+	// A file with the key of the client's certificate (PEM).
+	Key string `json:"key,omitempty"`
+	// The name in the server's certificate. Default: the host of the URL.
 	ServerName string `json:"server_name,omitempty"`
 }
 
@@ -115,8 +116,7 @@ func (s *RedisStore) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// config makes the TLS configuration, and returns the certificates that it
-// trusts. Errors are collected by e.
+// config returns the TLS configuration and the CA certificates in PEM. Errors go to e.
 func (t *RedisTLS) config(e *expander) (c *tls.Config, authorities string) {
 	c = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.text("store redis tls server_name", t.ServerName)}
 	if len(t.CA) > 0 {
@@ -143,12 +143,12 @@ func (t *RedisTLS) config(e *expander) (c *tls.Config, authorities string) {
 	return c, authorities
 }
 
-// idSalt keeps a password that stands in the configuration from being guessed by
-// its hash.
+// idSalt is random, so that an attacker cannot guess a password in the configuration from the
+// hash in a store's name.
 var idSalt = rand.Text()
 
-// name is the same for the same settings, and tells no secret: where a store is
-// named, so are its servers, and a hash stands for all else.
+// name returns the store's ID: its servers, and a hash of all settings. Equal settings
+// have equal names. The name contains no secret.
 func (s *RedisStore) name(e *expander) string {
 	effective := *s
 	effective.URL, effective.Prefix = s.config.URLs, s.config.Prefix

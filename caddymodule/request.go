@@ -11,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/handler"
 )
 
-// origin is what the browser sees: as configured, or as the request says it.
-// X-Forwarded-* count only if Caddy trusts the sender, and then the last value,
-// which is the one that the trusted proxy itself has written.
+// origin returns the origin that the browser sees: base_url, or the origin of the
+// request. X-Forwarded-* headers count only if Caddy trusts the sender. Of several values
+// the last one counts, because the trusted proxy itself has written it.
 func (h *Handler) origin(r *http.Request) (string, error) {
 	if h.baseURL != "" {
 		return h.baseURL, nil
@@ -42,7 +42,7 @@ func lastValue(header http.Header, name string) string {
 	return strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
 }
 
-// originalURL is the URL before anything in Caddy rewrote it.
+// originalURL returns the URL from before any rewrite in Caddy.
 func originalURL(r *http.Request) *url.URL {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
 		return original.URL
@@ -50,13 +50,13 @@ func originalURL(r *http.Request) *url.URL {
 	return r.URL
 }
 
-// keepOutOfAccessLog leaves a request out of Caddy's log.
+// keepOutOfAccessLog excludes a request from Caddy's access log.
 func keepOutOfAccessLog(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 }
 
-// fail hands an error to the site's handle_errors routes, if the server has
-// any, and otherwise shows our own page.
+// fail passes an error to the site's handle_errors routes. If there are none, it writes
+// the module's own page.
 func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.Errors == nil || len(server.Errors.Routes) == 0 {
@@ -66,19 +66,19 @@ func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
 	return caddyhttp.Error(e.Status, publicError{e})
 }
 
-// publicError is an error whose text error pages may show, as {err.message}.
-// Its cause is in the log already.
+// publicError is an error whose text error pages may show as {err.message}. The handler
+// has already logged its cause.
 type publicError struct{ cause *handler.Error }
 
 func (e publicError) Error() string { return e.cause.Detail }
 
-// Unwrap returns the whole error.
+// Unwrap returns the full error.
 func (e publicError) Unwrap() error { return e.cause }
 
 const tokenPlaceholder = "{token}"
 
-// headerTemplate is a header's value, cut at its {token}: the token itself
-// never goes through a replacer, which would expand what it contains.
+// headerTemplate is a header's value, split at {token}. The token never passes through a
+// Replacer, which would expand placeholders in it.
 type headerTemplate struct{ parts []string }
 
 func newHeaderTemplate(value string) headerTemplate {

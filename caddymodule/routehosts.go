@@ -11,14 +11,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// handlerHosts are the hosts of the requests that can reach each handler of a
-// route, by the handler's JSON. Equal handlers at several places count as one,
-// which makes no difference.
+// handlerHosts maps the JSON of each handler in a route to the hosts whose requests can
+// reach it. Handlers with equal JSON count as one.
 type handlerHosts map[string]hosts
 
-// routeHosts returns the hosts of the requests that can reach a handler, as the
-// host matchers of the routes around it say. It is called before the handler's
-// modules are loaded: the handler is found in its route by its JSON.
+// routeHosts returns the hosts whose requests can reach the handler, according to the
+// host matchers of the enclosing routes. It finds the handler in its route by its JSON,
+// and must be called before the handler's modules are loaded.
 func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -34,14 +33,14 @@ func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
 	}
 	for _, routes := range lists {
 		if found := app.hostsIn(firstUnloaded(routes))[string(own)]; found != nil {
-			return slices.Clip(found) // it is shared
+			return slices.Clip(found) // equal handlers share it
 		}
 	}
-	return anyHost // a named route, or one of another module's
+	return anyHost // a named route, or a route of another module
 }
 
-// firstUnloaded returns the route that is provisioned at the time, or nil: the
-// first one that still has the JSON of its handlers.
+// firstUnloaded returns the route that Caddy is provisioning, or nil: the first one that
+// still has the JSON of its handlers.
 func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
 	for i := range routes {
 		if len(routes[i].HandlersRaw) > 0 {
@@ -51,7 +50,7 @@ func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
 	return nil
 }
 
-// hostsIn searches each route once, because a route may hold many handlers.
+// hostsIn searches each route once, because a route may have many handlers.
 func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
 	if route == nil {
 		return nil
@@ -68,8 +67,8 @@ func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
 	return found
 }
 
-// matcherHosts returns the hosts that matchers let through. Those of a server's
-// routes are loaded by then, others are still JSON.
+// matcherHosts returns the hosts that matchers let through. The matchers of a server's
+// routes are already loaded; others are JSON.
 func matcherHosts(loaded caddyhttp.MatcherSets, raw caddyhttp.RawMatcherSets) hosts {
 	if len(loaded) == 0 && len(raw) == 0 {
 		return anyHost
@@ -96,8 +95,8 @@ func matcherHosts(loaded caddyhttp.MatcherSets, raw caddyhttp.RawMatcherSets) ho
 	return out
 }
 
-// namedHosts are the hosts of a matcher. What holds a placeholder that is known
-// at a request only may be any.
+// namedHosts returns the hosts of a matcher. A name with a placeholder that only a
+// request defines may be any host.
 func namedHosts(m caddyhttp.MatchHost) hosts {
 	var out hosts
 	repl := caddy.NewReplacer()
@@ -111,7 +110,7 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 	return out
 }
 
-// walk goes through every value, because handlers of any module may hold routes.
+// walk visits every value, because handlers of any module may contain routes.
 func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
 		return
@@ -142,7 +141,7 @@ func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 	}
 }
 
-// add notes a handler's hosts, by the JSON that the handler itself has.
+// add adds the hosts of a handler under the JSON that the handler itself produces.
 func (found handlerHosts) add(raw json.RawMessage, reached hosts) {
 	var h Handler
 	if json.Unmarshal(raw, &h) != nil {
@@ -153,7 +152,7 @@ func (found handlerHosts) add(raw json.RawMessage, reached hosts) {
 	}
 }
 
-// urlHost returns the host of a URL, or "" if there is none.
+// urlHost returns the host of a URL, or "" if it has none.
 func urlHost(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {

@@ -149,19 +149,19 @@ func TestPlaceholdersStayPlaceholders(t *testing.T) {
 	}
 }
 
-// A secret that stands in the configuration itself works, and the log warns of
+// A secret in plain text in the configuration works, and the log warns of
 // it without repeating it.
 func TestLiteralSecretIsWarnedOf(t *testing.T) {
 	w := newWorld(t)
 	w.load(strings.Replace(site("", ""), "{env.SECRET}", testSecret, 1))
 	newBrowser(t, w.origin).login("/")
-	if captured.lines(`"level":"warn"`, "client_secret stands in the configuration") == nil {
+	if captured.lines(`"level":"warn"`, "client_secret is written in plain text in the configuration") == nil {
 		t.Error("no warning")
 	}
 	w.noSecrets("the log", captured.String())
 	captured.reset()
 	w.load(site("", ""))
-	if found := captured.lines("stands in the configuration"); found != nil {
+	if found := captured.lines("is written in plain text"); found != nil {
 		t.Errorf("a placeholder is warned of: %s", found)
 	}
 }

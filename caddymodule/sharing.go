@@ -9,8 +9,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
-// sharing is what decides whether two handlers use one session, and what that
-// session's tokens were asked for.
+// sharing has the settings that decide whether two handlers use one session, and the
+// settings for which that session's tokens are requested.
 type sharing struct {
 	store, authority, client, site string
 	cookie                         cookieUse
@@ -18,27 +18,27 @@ type sharing struct {
 	asked                          map[string]string // by option
 }
 
-// share refuses a handler that would use sessions of another one although it asks
-// for other tokens: an app would get a token that is meant for another.
+// share refuses a handler that would use the sessions of another handler although it
+// requests other tokens: an app would receive a token that is meant for another app.
 func (a *App) share(s sharing) error {
 	for _, other := range a.shared {
 		if reflect.DeepEqual(s, other) {
-			return nil // compared before
+			return nil // an equal one has been compared
 		}
 		if !s.sameSession(other) {
 			continue
 		}
 		if option := s.differs(other); option != "" {
-			return fmt.Errorf("%s: another oauth_session directive for the same host, client and cookie asks for something else, "+
-				"and both would use one session: its token would reach an app that it was not asked for. "+
-				"Give both the same, or one of them a cookie and endpoints of its own: cookie { name … } and path_prefix", option)
+			return fmt.Errorf("%s: another oauth_session directive for the same host, client and cookie has another value, "+
+				"and both would use one session: its token would reach an app that it was not requested for. "+
+				"Give both the same value, or give one of them another cookie { name … } and path_prefix", option)
 		}
 	}
 	a.shared = append(a.shared, s)
 	return nil
 }
 
-// sameSession reports whether a session of one may be found by the other.
+// sameSession reports whether one handler may find a session of the other.
 func (s sharing) sameSession(other sharing) bool {
 	return s.store == other.store && s.authority == other.authority && s.client == other.client && s.site == other.site &&
 		s.cookie.name == other.cookie.name && (s.hosts.meet(other.cookie.hosts) || s.cookie.hosts.meet(other.hosts))
@@ -63,16 +63,16 @@ func (s sharing) differs(other sharing) string {
 	return slices.Min(options)
 }
 
-// loginParams shape the sign-in page, and not the tokens: those of OpenID Connect
-// Core, section 3.1.2.1, and the hints of Keycloak, Entra ID, Auth0, Cognito and
-// Google. Every other parameter may choose a token.
+// loginParams affect the sign-in page and not the tokens: parameters of OpenID Connect
+// Core, section 3.1.2.1, and hints of Keycloak, Entra ID, Auth0, Cognito and Google.
+// Every other parameter may affect the tokens.
 var loginParams = []string{
 	"prompt", "display", "max_age", "ui_locales", "claims_locales", "id_token_hint", "login_hint", "acr_values",
 	"kc_idp_hint", "domain_hint", "connection", "screen_hint", "identity_provider", "idp_identifier", "hd",
 }
 
-// askedFor returns what a client asks tokens for. Order and repetition of scopes
-// and resources mean nothing.
+// askedFor returns the settings that select the tokens, by option. The order and the
+// repetition of scopes and resources do not matter.
 func askedFor(c oauth.Config) map[string]string {
 	asked := map[string]string{
 		"audience": c.Audience,

@@ -17,22 +17,22 @@ func init() {
 	caddy.RegisterModule(MemoryStore{})
 }
 
-// StoreModule is what modules in the namespace
-// http.handlers.oauth_session.stores implement.
+// StoreModule is the interface of modules in the namespace
+// http.handlers.oauth_session.stores.
 type StoreModule interface {
-	// StoreID names the store itself: two configurations that mean the same
-	// store have the same ID, and share it.
+	// StoreID identifies the store. Two configurations of the same store return the same
+	// ID, and share it.
 	StoreID() string
-	// Shared reports whether several processes use the store at a time. Then
-	// the operator has to give the keys.
+	// Shared reports whether several processes use the store at the same time. The option
+	// key is then required.
 	Shared() bool
-	// OpenStore opens it. It is called when the configuration starts, and again
-	// later if it fails. A store that is an io.Closer is closed when no
-	// configuration uses it any more.
+	// OpenStore opens the store. The App calls it when the configuration starts, and again
+	// after a failure. A store that is an io.Closer is closed when the last configuration
+	// that uses it is gone.
 	OpenStore() (session.Store, error)
 }
 
-// BoltStore keeps sessions in a file, which one Caddy process uses at a time.
+// BoltStore keeps sessions in a file. One Caddy process at a time can use the file.
 type BoltStore struct {
 	// The file. Default: `oauth_session/sessions.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
@@ -50,7 +50,7 @@ func (BoltStore) CaddyModule() caddy.ModuleInfo {
 
 const storesNamespace = "http.handlers.oauth_session.stores."
 
-// Provision finds out where the file is.
+// Provision resolves the path of the file. It does not open the file.
 func (s *BoltStore) Provision(caddy.Context) error {
 	e := newExpander()
 	s.path = e.text("store path", s.Path)
@@ -68,7 +68,7 @@ func (s *BoltStore) Provision(caddy.Context) error {
 	return nil
 }
 
-// boltIDPrefix comes before the path in a StoreID.
+// boltIDPrefix precedes the path in a StoreID.
 const boltIDPrefix = "bolt:"
 
 // StoreID implements StoreModule.
@@ -80,8 +80,8 @@ func (*BoltStore) Shared() bool { return false }
 // OpenStore implements StoreModule.
 func (s *BoltStore) OpenStore() (session.Store, error) { return bolt.Open(s.path) }
 
-// MemoryStore keeps sessions in memory. They survive a reload, and are lost when
-// Caddy stops.
+// MemoryStore keeps sessions in memory. They survive a reload, and are lost when Caddy
+// stops.
 type MemoryStore struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -101,7 +101,7 @@ func (*MemoryStore) Shared() bool { return false }
 // OpenStore implements StoreModule.
 func (*MemoryStore) OpenStore() (session.Store, error) { return memory.New(), nil }
 
-// dataFile is a file of ours in Caddy's data directory.
+// dataFile returns the path of a file in the module's part of Caddy's data directory.
 func dataFile(name string) string { return filepath.Join(caddy.AppDataDir(), "oauth_session", name) }
 
 // Interface guards

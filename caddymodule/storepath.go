@@ -10,9 +10,9 @@ import (
 // maxLinks bounds the elements and symbolic links of one path.
 const maxLinks = 256
 
-// realPath returns the one name of a file that may be there or not: absolute,
-// and without symbolic links. Different spellings of a path in a configuration
-// have to lead to one store, because the file can be open only once.
+// realPath returns the canonical path of a file, which need not exist: absolute, and
+// without symbolic links. Different spellings of a path must lead to one store, because
+// the file can be open only once.
 func realPath(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -28,7 +28,7 @@ func followLinks(path string, left int) (string, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real, nil
 	}
-	// The end of the path is not there yet. It may still be a link.
+	// The last element of the path does not exist. It may be a dangling link.
 	dir := filepath.Dir(path)
 	if dir == path {
 		return path, nil // the root
@@ -46,9 +46,9 @@ func followLinks(path string, left int) (string, error) {
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// pathInUse returns the name under which a file is in the pool already, if it
-// is: hard links, and names that a file system takes for the same, differ even
-// without symbolic links.
+// pathInUse returns the path under which the file is already in the pool, or else path.
+// Hard links, and spellings that a file system treats as equal, have different canonical
+// paths.
 func pathInUse(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -142,7 +142,20 @@ func (w *world) load(text string) {
 
 func (w *world) tryLoad(text string) error {
 	w.t.Helper()
-	return caddy.Load(w.config(text), true)
+	if err := caddy.Load(w.config(text), true); err != nil {
+		return err
+	}
+	// Every later request must reach the new configuration.
+	closeIdleConnections()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		twice, err := loopback.ListensTwice("self")
+		if err != nil || time.Now().After(end) {
+			w.t.Fatalf("the former configuration still listens (%v)", err)
+		}
+		if !twice {
+			return nil
+		}
+	}
 }
 
 // validate is what `caddy validate` does.

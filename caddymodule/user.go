@@ -13,31 +13,30 @@ import (
 )
 
 const (
-	// userPrefix begins the placeholders of the user.
+	// userPrefix is the prefix of the placeholders of the user.
 	userPrefix = "http.auth.user."
-	// requestUserKey is where a Replacer keeps the requestUser of its request.
+	// requestUserKey is the key of the requestUser in the Replacer of a request.
 	requestUserKey = "http.oauth_session.user"
 )
 
-// requestUser is the user of a request, as the placeholders show it. All
-// oauth_session handlers that a request passes share one, because a Replacer
-// asks the function that was mapped first. Decision 0019 gives the reasons.
+// requestUser is the source of the user's placeholders in one request. All oauth_session
+// handlers of a request share one, because a Replacer uses the function that was mapped
+// first. Decision 0019 gives the reasons.
 type requestUser struct {
-	session *keeper.Session // nil: nobody
-	// context is the first one of relayContext, to save an allocation.
+	session *keeper.Session // nil without a session
+	// context is the first result of relayContext; the field saves an allocation.
 	context userContext
 }
 
-// replacerOf returns the Replacer of a request, or nil outside of Caddy's HTTP
-// server.
+// replacerOf returns the Replacer of a request, or nil outside Caddy's HTTP server.
 func replacerOf(r *http.Request) *caddy.Replacer {
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	return repl
 }
 
-// claimUser makes the placeholders of the user known, and removes the values
-// that directives before this one have set. A static value, such as that of
-// basic_auth, would win over a mapped one.
+// claimUser maps the placeholders of the user, and removes values that earlier directives
+// have set. A static value, such as that of basic_auth, would take precedence over a mapped
+// function.
 func claimUser(repl *caddy.Replacer) *requestUser {
 	repl.DeleteByPrefix(userPrefix)
 	known, _ := repl.Get(requestUserKey)
@@ -49,16 +48,15 @@ func claimUser(repl *caddy.Replacer) *requestUser {
 	return u
 }
 
-// setUser sets the user of a request: the user of the session, or nobody.
+// setUser sets the session of a request, or nil.
 func setUser(r *http.Request, s *keeper.Session) {
 	if repl := replacerOf(r); repl != nil {
 		claimUser(repl).session = s
 	}
 }
 
-// replace is a caddy.ReplacerFunc. It evaluates a claim only when a placeholder
-// needs it. For nobody all placeholders are empty, so that a header made of
-// them is empty, too.
+// replace is a caddy.ReplacerFunc. It evaluates a claim only when a placeholder needs it.
+// Without a session, all placeholders are empty, so a header made of them is empty, too.
 func (u *requestUser) replace(key string) (any, bool) {
 	if key == requestUserKey {
 		return u, true
@@ -79,13 +77,13 @@ func (u *requestUser) replace(key string) (any, bool) {
 	return headerSafe(claimText(value)), true
 }
 
-// String keeps the claims out of whatever prints requestUserKey.
+// String keeps the claims out of text that contains the placeholder requestUserKey.
 func (u *requestUser) String() string { return "" }
 
-// userContext is the context of a request that is relayed with a session. It
-// removes the values that directives behind this one set as the user: the user
-// of the request stays the one whose token the app gets. Every handler of Caddy
-// takes the Replacer from the context when it begins.
+// userContext is the context of a request that is relayed with a session. It removes
+// values that later directives set as the user, so the user of the request stays the user
+// of the token. This works because every Caddy handler takes the Replacer from the context
+// when it begins.
 type userContext struct {
 	context.Context
 	repl *caddy.Replacer
@@ -99,15 +97,15 @@ func relayContext(r *http.Request) context.Context {
 	}
 	u := claimUser(repl)
 	if u.context.Context != nil {
-		// Another oauth_session handler has relayed this request, and what it
-		// relayed may still hold that context.
+		// Another oauth_session handler has relayed this request, and a handler behind it
+		// may still use that context.
 		return &userContext{Context: r.Context(), repl: repl}
 	}
 	u.context = userContext{Context: r.Context(), repl: repl}
 	return &u.context
 }
 
-// Value returns the value of a key, as a context.Context does.
+// Value implements context.Context.
 func (c *userContext) Value(key any) any {
 	if key == caddy.ReplacerCtxKey {
 		c.repl.DeleteByPrefix(userPrefix)
@@ -116,9 +114,9 @@ func (c *userContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// claimText joins a list with commas, which is how lists go into a header. An
-// element that contains a comma is left out: an app would read it as several, so
-// whoever chooses the name of one group could add others.
+// claimText joins a list with commas, the format of lists in headers. It leaves out an
+// element that contains a comma: an app would read it as several elements, so the person
+// who names one group could add others.
 func claimText(value json.RawMessage) string {
 	var list []json.RawMessage
 	if json.Unmarshal(value, &list) != nil {
@@ -134,7 +132,8 @@ func claimText(value json.RawMessage) string {
 	return strings.Join(texts, ",")
 }
 
-// headerSafe returns text, or nothing if it could end a header line.
+// headerSafe returns text, or "" if text contains a control character, which could end a
+// header line.
 func headerSafe(text string) string {
 	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 		return ""

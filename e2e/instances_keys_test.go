@@ -76,7 +76,7 @@ func (f *fleet) changeKeys(t testing.TB, c *crowd, keys ...string) {
 // keyChanges counts how often an instance has taken other keys over.
 func (n *node) keyChanges(t testing.TB) int {
 	t.Helper()
-	return strings.Count(n.Log(t), `"keys have changed"`)
+	return strings.Count(n.Log(t), `"keys replaced"`)
 }
 
 // Of a session Redis holds 16 bytes that it needs itself, and then the record, which names its key after 4 bytes.

@@ -2,61 +2,19 @@ package caddyserver
 
 import (
 	"context"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
-// listening is the state of a listening socket in /proc/net/tcp (TCP_LISTEN of the kernel).
-const listening = "0A"
-
-// awaitOneListener waits until the former configuration has closed its listeners. `caddy reload` returns earlier: until
-// then two sockets listen on each address, and the kernel resets the connections that the closed one had not accepted.
+// awaitOneListener waits until the former configuration has closed its listeners.
 func (s *Server) awaitOneListener(t testing.TB) {
 	t.Helper()
-	s.Process.Await(t, "end of the former listeners", func(context.Context) bool { return !listensTwice(t, s.Process.PID()) })
-}
-
-// listensTwice reports whether the process has two listening sockets with one address.
-func listensTwice(t testing.TB, pid string) bool {
-	t.Helper()
-	sockets := sockets(t, pid)
-	seen := map[string]bool{}
-	for _, table := range []string{"tcp", "tcp6"} {
-		text, err := os.ReadFile(filepath.Join("/proc", pid, "net", table))
+	s.Process.Await(t, "end of the former listeners", func(context.Context) bool {
+		twice, err := loopback.ListensTwice(s.Process.PID())
 		if err != nil {
-			t.Fatalf("looking for listeners: %v", err)
+			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(text)) {
-			// sl local_address rem_address st tx_queue:rx_queue tr:when retrnsmt uid timeout inode
-			f := strings.Fields(line)
-			if len(f) < 10 || f[3] != listening || !sockets["socket:["+f[9]+"]"] {
-				continue
-			}
-			if seen[f[1]] {
-				return true
-			}
-			seen[f[1]] = true
-		}
-	}
-	return false
-}
-
-// sockets are the sockets that the process has open.
-func sockets(t testing.TB, pid string) map[string]bool {
-	t.Helper()
-	dir := filepath.Join("/proc", pid, "fd")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatalf("looking for listeners: %v", err)
-	}
-	open := map[string]bool{}
-	for _, entry := range entries {
-		// A descriptor may be closed while the folder is read.
-		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
-			open[target] = true
-		}
-	}
-	return open
+		return !twice
+	})
 }

@@ -115,7 +115,7 @@ func (p *Process) signal(t testing.TB, sig syscall.Signal) {
 	}
 }
 
-// PID is the process's folder below /proc.
+// PID returns the number of the process.
 func (p *Process) PID() string { return strconv.Itoa(p.cmd.Process.Pid) }
 
 // Log returns everything the program has written so far.

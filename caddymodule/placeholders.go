@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
-// expander replaces the placeholders of settings. It keeps the first error,
-// which names the option and never its value.
+// expander expands the placeholders of settings. It keeps the first error. An error
+// names the option and never contains its value.
 type expander struct {
 	repl *caddy.Replacer
 	err  error
@@ -28,8 +28,8 @@ func (e *expander) fail(err error) {
 	}
 }
 
-// text expands one setting. A placeholder that is unknown or empty is an
-// error: silence would turn a missing secret into an empty one.
+// text expands one setting. An unknown or empty placeholder is an error: otherwise a
+// missing secret would become an empty one.
 func (e *expander) text(option, setting string) string {
 	text, err := e.repl.ReplaceOrErr(setting, true, true)
 	if err != nil {
@@ -54,14 +54,14 @@ func (e *expander) params(option string, params []Param) []oauth.Param {
 	return out
 }
 
-// secret returns a function that reads the secret anew each time, or nil if
-// there is none.
+// secret returns a function that expands the setting again for each call, or nil if the
+// setting is empty.
 func (e *expander) secret(option, setting string, logger *zap.Logger) func() (string, error) {
 	if setting == "" {
 		return nil
 	}
 	if e.text(option, setting) == setting {
-		logger.Warn(option + " stands in the configuration itself, where everybody who reads that sees it: use {env.NAME} or {file./path}")
+		logger.Warn(option + " is written in plain text in the configuration; use {env.NAME} or {file./path}")
 	}
 	return func() (string, error) {
 		text, err := caddy.NewReplacer().ReplaceOrErr(setting, true, true)
@@ -72,8 +72,8 @@ func (e *expander) secret(option, setting string, logger *zap.Logger) func() (st
 	}
 }
 
-// certificates reads files with CA certificates and adds them to the system's.
-// It also returns what it read.
+// certificates returns the system's CA certificates together with those of the files,
+// and the text of the files.
 func (e *expander) certificates(option string, files []string) (*x509.CertPool, string) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {

@@ -48,8 +48,8 @@ func inWatch(t *testing.T, keys []seal.Key, f func(w *watched)) {
 			t.Fatal(err, e.err)
 		}
 		w.site = seal.NewSite(ring, "issuer", "client", "cookie")
-		work := &keyWork{}
-		work.add(newKeyWatch([]string{text}, texts, w.site, zap.New(core)).run)
+		work := &keyTasks{}
+		work.add(newKeyReloader([]string{text}, texts, w.site, zap.New(core)).run)
 		work.start()
 		defer work.stop()
 		f(w)
@@ -85,7 +85,7 @@ func (w *watched) replace(text string) {
 
 // pass lets the watch look once, and a change settle.
 func (w *watched) pass() {
-	time.Sleep(keyLookEvery + 2*keySettle)
+	time.Sleep(keyReloadEvery + 2*keySettle)
 	synctest.Wait()
 }
 
@@ -187,7 +187,7 @@ func TestBadKeyFileIsRefused(t *testing.T) {
 // A file that is just being written may look like a list of keys.
 func TestHalfWrittenKeyFileWaits(t *testing.T) {
 	inWatch(t, []seal.Key{keyA}, func(w *watched) {
-		time.Sleep(keyLookEvery - time.Millisecond)
+		time.Sleep(keyReloadEvery - time.Millisecond)
 		w.write(lines(keyB))
 		time.Sleep(keySettle / 2) // it has been seen
 		w.write(lines(keyB, keyA))
@@ -288,7 +288,7 @@ func TestKeysOfARunningConfiguration(t *testing.T) {
 		t.Errorf("validating wrote %d notes", n)
 	}
 	w.load(text.String())
-	if line := captured.wait(t, "sealed with this key now"); !strings.Contains(line, keyB.ID()) {
+	if line := captured.wait(t, "this key seals sessions from now on"); !strings.Contains(line, keyB.ID()) {
 		t.Errorf("the log names another key than %s: %s", keyB.ID(), line)
 	}
 	if a := newBrowser(t, w.origin).visit("/"); a.status == http.StatusInternalServerError {
@@ -297,10 +297,10 @@ func TestKeysOfARunningConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte(lines(keyC, keyB, keyA)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if line := captured.wait(t, "keys have changed"); !strings.Contains(line, keyC.ID()) {
+	if line := captured.wait(t, "keys replaced"); !strings.Contains(line, keyC.ID()) {
 		t.Errorf("the log does not name key %s: %s", keyC.ID(), line)
 	}
-	captured.wait(t, "sealed with this key now", keyC.ID())
+	captured.wait(t, "this key seals sessions from now on", keyC.ID())
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}

@@ -29,10 +29,10 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: "/oauth_session/ready", Handler: caddy.AdminHandlerFunc(serveReady)}}
 }
 
-// readyTimeout bounds asking all stores.
+// readyTimeout bounds the check of all stores.
 const readyTimeout = 5 * time.Second
 
-// storeState is what the admin endpoint says of one store.
+// storeState is the state of one store in the answer.
 type storeState struct {
 	Store string `json:"store"`
 	Ready bool   `json:"ready"`

@@ -45,13 +45,13 @@ func parseCookie(p *parser, usage string) error {
 	})
 }
 
-// setting is one line of a sub-block: a name and so many values.
+// setting is one line of a sub-block.
 type setting struct {
-	values int // or several
+	values int // the number of values, or several
 	set    func(values []string) error
 }
 
-// several: one value or more.
+// several means one value or more.
 const several = -1
 
 func word(to *string) setting {
@@ -62,7 +62,7 @@ func list(to *[]string) setting {
 	return setting{values: several, set: func(v []string) error { *to = v; return nil }}
 }
 
-// parseSubBlock reads lines of a name and values. Each line may occur once.
+// parseSubBlock parses lines with a name and values. Each name may occur once.
 func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]setting) error {
 	seen := map[string]bool{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -94,7 +94,7 @@ func parseSubBlock(d *caddyfile.Dispenser, of string, lines map[string]setting) 
 	return nil
 }
 
-// settings tells what a block may hold.
+// settings returns a hint with the names that a block may have.
 func settings(lines map[string]setting) string {
 	if len(lines) == 0 {
 		return "it has no settings, leave the line out"

@@ -16,17 +16,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
+// keyTexts expands the option key. It warns about a key in plain text.
 func (h *Handler) keyTexts(e *expander) []string {
 	for _, k := range h.Key {
 		if e.text("key", k) == k {
-			h.logger.Warn("key stands in the configuration itself, where everybody who reads that sees it: use {env.NAME} or {file./path}")
+			h.logger.Warn("key is written in plain text in the configuration; use {env.NAME} or {file./path}")
 			break
 		}
 	}
 	return e.texts("key", h.Key)
 }
 
-// keyRing parses the keys that were given, or uses the one in Caddy's data
+// keyRing parses the configured keys. Without any it returns the key in Caddy's data
 // directory.
 func (h *Handler) keyRing(texts []string, own *ownKey) (*seal.KeyRing, error) {
 	if len(texts) > 0 {
@@ -39,8 +40,8 @@ func (h *Handler) keyRing(texts []string, own *ownKey) (*seal.KeyRing, error) {
 	return own.ring()
 }
 
-// parseKeys reads a list of keys. Each text may hold several, separated by
-// white space: a file has one a line.
+// parseKeys parses keys. Each text may have several keys, separated by white space: a
+// file has one key per line.
 func parseKeys(texts []string) (*seal.KeyRing, error) {
 	var keys []seal.Key
 	for _, text := range texts {
@@ -59,20 +60,20 @@ func parseKeys(texts []string) (*seal.KeyRing, error) {
 	return ring, nil
 }
 
-// ownKey is the key in Caddy's data directory, for the handlers of one
-// configuration that are given none. Provisioning reads the file, and draws a key
-// if there is none; the file is written when the configuration starts, because
-// `caddy validate` provisions, too, and may do so as another user.
+// ownKey is the key in Caddy's data directory. The handlers of one configuration that
+// have no option key share it. Provision reads the file, and draws a key if there is no
+// file. App.Start writes the file, because `caddy validate` provisions too, and may run
+// as another user.
 type ownKey struct {
 	mu    sync.Mutex
 	file  string
-	drawn *seal.KeyRing // the ring of key; nil until the file was looked for
+	drawn *seal.KeyRing // a ring with key; nil until the file was read
 	key   seal.Key
-	sites []*seal.Site // they have the key that was drawn
-	kept  atomic.Bool  // the file holds the key of all sites
+	sites []*seal.Site // the sites that use the ring
+	kept  atomic.Bool  // the file has the key of all sites
 }
 
-// ring returns the key as a ring.
+// ring reads the key from the file, or draws one, and returns it as a ring.
 func (k *ownKey) ring() (*seal.KeyRing, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -94,15 +95,15 @@ func (k *ownKey) ring() (*seal.KeyRing, error) {
 	return k.drawn, err
 }
 
-// use notes a site that has the ring.
+// use registers a site that uses the ring.
 func (k *ownKey) use(site *seal.Site) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sites = append(k.sites, site)
 }
 
-// keep makes sure that the file holds the key, before anything is sealed with
-// it. If another process has written the file meanwhile, its key counts.
+// keep writes the key to the file, before a site seals with it. If another process has
+// written the file first, all sites take the key from the file.
 func (k *ownKey) keep() error {
 	if k.kept.Load() {
 		return nil
@@ -129,8 +130,8 @@ func (k *ownKey) keep() error {
 	return nil
 }
 
-// noKey is for requests before a start that will fail: the start reports the
-// cause, which names a file.
+// noKey answers requests that arrive before a start that will fail. The start reports
+// the cause, which names a file.
 func noKey(err error) *handler.Error {
 	return &handler.Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
@@ -150,9 +151,9 @@ func readKey(file string) (seal.Key, error) {
 	return key, nil
 }
 
-// makeKey writes a key into a file, unless it is there already, and returns the
-// key that is in the file. The file is never seen half-written: it gets its name
-// when it is complete, and never replaces another.
+// makeKey writes a key to a file, unless the file exists, and returns the key in the
+// file. Readers never see a partial file: it gets its name once it is complete, and never
+// replaces another file.
 func makeKey(file string, key seal.Key) (seal.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return seal.Key{}, err
