@@ -19,9 +19,9 @@ import (
 func TestS77UpstreamRedirects(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
-	for _, to := range []string{"https://evil.test/x", "//evil.test/", "/admin", w.evil.URL} {
-		reached := w.during(func() {
-			resp := b.send(t, http.MethodGet, "/u/redirect?"+url.Values{"to": {to}}.Encode(), "", navigation...)
+	for _, to := range []string{"https://evil.test/x", "//evil.test/", "/admin", w.attacker.URL} {
+		reached := w.appRequests(func() {
+			resp := b.send(t, http.MethodGet, "/u/redirect?"+url.Values{"to": {to}}.Encode(), "", navigationHeaders...)
 			if resp.Status != http.StatusFound || resp.Header.Get("Location") != to {
 				t.Errorf("%s: %v to %q", to, resp, resp.Header.Get("Location"))
 			}
@@ -30,7 +30,7 @@ func TestS77UpstreamRedirects(t *testing.T) {
 			t.Errorf("%s: the app got %d requests", to, len(reached))
 		}
 	}
-	if contacts, _ := w.evil.seen(); contacts != 0 {
+	if contacts, _ := w.attacker.received(); contacts != 0 {
 		t.Errorf("the site followed %d redirects", contacts)
 	}
 }
@@ -43,10 +43,10 @@ func TestS78UpstreamRefuses(t *testing.T) {
 	b := w.loggedIn(t)
 	before := w.refreshes()
 	const each = 10
-	reached := w.during(func() {
+	reached := w.appRequests(func() {
 		for range each {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
-				resp := b.send(t, method, "/u/401", strings.Repeat("x", map[string]int{http.MethodPost: 100}[method]), script...)
+				resp := b.send(t, method, "/u/401", strings.Repeat("x", map[string]int{http.MethodPost: 100}[method]), scriptHeaders...)
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
 					t.Errorf("%s: %v with %q", method, resp, resp.Header.Get("WWW-Authenticate"))
 				}
@@ -62,12 +62,12 @@ func TestS78UpstreamRefuses(t *testing.T) {
 	}
 }
 
-var foreignResource = regexp.MustCompile(`(?i)(src|href|action|url)\s*[=(]\s*["']?\s*(https?:)?//`)
+var externalResource = regexp.MustCompile(`(?i)(src|href|action|url)\s*[=(]\s*["']?\s*(https?:)?//`)
 
 // TestS80OwnAnswers: no answer of ours is kept by a cache, names the page it is
 // on to others, or takes anything from elsewhere.
 func TestS80OwnAnswers(t *testing.T) {
-	w := newWorld(t, plan{ownErrors: true})
+	w := newWorld(t, plan{moduleErrors: true})
 	b := w.browser()
 	start := b.nav(t, "/x")
 	done := b.nav(t, b.approve(t, start.Location()).String())
@@ -81,16 +81,16 @@ func TestS80OwnAnswers(t *testing.T) {
 	}
 	answers := []own{{"start of a login", start.Header, start.Body}, {"callback", done.Header, done.Body}}
 	for _, request := range []string{
-		"GET " + callback, "GET " + callback + "?state=x&code=y", "GET " + logout, "GET " + info, "HEAD " + info, "GET " + loggedOut, "GET " + prefix + "/unknown",
-		"POST " + backchan, "POST " + info, "GET " + refresh, "POST " + refresh, "GET /x", "POST /x", "TRACE /x", "GET " + login + "?prompt=x", "GET " + login,
+		"GET " + callback, "GET " + callback + "?state=x&code=y", "GET " + logout, "GET " + sessionInfo, "HEAD " + sessionInfo, "GET " + logoutCallback, "GET " + prefix + "/unknown",
+		"POST " + backchannel, "POST " + sessionInfo, "GET " + refresh, "POST " + refresh, "GET /x", "POST /x", "TRACE /x", "GET " + login + "?prompt=x", "GET " + login,
 	} {
-		for _, lines := range [][]string{navigation, script} {
+		for _, lines := range [][]string{navigationHeaders, scriptHeaders} {
 			method, target, _ := strings.Cut(request, " ")
 			resp := w.browser().send(t, method, target, "", lines...)
 			answers = append(answers, own{request, resp.Header, resp.Body})
 		}
 	}
-	resp := b.send(t, http.MethodPost, "/x", "", append(slices.Clone(navigation[:2]), "Accept: text/html", "Origin: https://evil.test")...)
+	resp := b.send(t, http.MethodPost, "/x", "", append(slices.Clone(navigationHeaders[:2]), "Accept: text/html", "Origin: https://evil.test")...)
 	answers = append(answers, own{"cross-site form", resp.Header, resp.Body})
 	resp = b.xhr(t, http.MethodPost, logout)
 	answers = append(answers, own{"logout", resp.Header, resp.Body})
@@ -109,7 +109,7 @@ func TestS80OwnAnswers(t *testing.T) {
 			t.Errorf("%s: Content-Security-Policy is %q", a.name, a.header.Get("Content-Security-Policy"))
 		}
 		if strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
-			if found := foreignResource.Find(a.body); found != nil {
+			if found := externalResource.Find(a.body); found != nil {
 				t.Errorf("%s: the page has %q", a.name, found)
 			}
 		}
@@ -122,10 +122,10 @@ func TestCookiesAndCaches(t *testing.T) {
 	w := shared(t)
 	for _, request := range []string{"GET /u/public-cache", "POST /u/public-cache"} {
 		method, target, _ := strings.Cut(request, " ")
-		b, expired := w.shortLived(t)
+		b, expired := w.loginWithShortToken(t)
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
-		outlive(t, expired) // so that it is the request itself that finds the end of the session
-		resp := b.send(t, method, target, "", navigation...)
+		sleep(t, expired) // so that it is the request itself that finds the end of the session
+		resp := b.send(t, method, target, "", navigationHeaders...)
 		w.idp.ClearFaults()
 		if resp.Status == http.StatusOK {
 			t.Errorf("%s: the session has not ended: %v", request, resp)
@@ -146,10 +146,10 @@ func TestCookiesAndCaches(t *testing.T) {
 // TestS81NothingBeforeLogin: no byte of a protected page, nor its size, is told
 // before the login.
 func TestS81NothingBeforeLogin(t *testing.T) {
-	w := newWorld(t, plan{ownErrors: true}) // the other app's error page looks like the app's
-	reached := w.during(func() {
+	w := newWorld(t, plan{moduleErrors: true}) // the other app's error page looks like the app's
+	reached := w.appRequests(func() {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
-			for _, lines := range [][]string{navigation, script, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {
+			for _, lines := range [][]string{navigationHeaders, scriptHeaders, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {
 				resp := w.raw(t, w.request(method+" /admin", lines...))
 				if resp.Status != http.StatusFound && resp.Status != http.StatusUnauthorized {
 					t.Errorf("%s with %q: status %d", method, lines, resp.Status)
@@ -169,10 +169,10 @@ func TestS81NothingBeforeLogin(t *testing.T) {
 func TestS82Methods(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
-	for _, request := range []string{"TRACE /x", "trace /x", "Trace /static/x", "CONNECT " + w.host, "connect /x", "TRACE " + info, "CONNECT " + w.app.Addr(), "CONNECT evil.test:443", "CONNECT *"} {
+	for _, request := range []string{"TRACE /x", "trace /x", "Trace /static/x", "CONNECT " + w.host, "connect /x", "TRACE " + sessionInfo, "CONNECT " + w.app.Addr(), "CONNECT evil.test:443", "CONNECT *"} {
 		for _, lines := range [][]string{nil, {b.cookieLine()}, {b.cookieLine(), "Upgrade: websocket", "Connection: Upgrade"}, {b.cookieLine(), "Max-Forwards: 0"}} {
 			var resp *rawAnswer
-			reached := w.during(func() { resp = w.raw(t, w.request(request, lines...)) })
+			reached := w.appRequests(func() { resp = w.raw(t, w.request(request, lines...)) })
 			// What CONNECT names is the site's name, and Caddy has none of that: its
 			// answer is empty, and the connection ends with it.
 			elsewhere := strings.HasPrefix(request, "CONNECT ") && !strings.HasSuffix(request, w.host)

@@ -13,12 +13,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-const isForm = "Content-Type: application/x-www-form-urlencoded"
+const formType = "Content-Type: application/x-www-form-urlencoded"
 
 // logOut posts a logout token, as the authorization server does.
-func (w *world) logOut(t testing.TB, token string, lines ...string) *client.Response {
+func (w *world) postLogoutToken(t testing.TB, token string, lines ...string) *client.Response {
 	t.Helper()
-	resp := w.browser().send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), append(lines, isForm)...)
+	resp := w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), append(lines, formType)...)
 	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
 		t.Errorf("the answer has Cache-Control %q", got)
 	}
@@ -61,9 +61,9 @@ func TestS109LogoutTokens(t *testing.T) {
 		if resp.Status != http.StatusBadRequest {
 			t.Errorf("got %v", resp)
 		}
-		w.generic(t, resp.Body)
-		member.works(t)
-		member.at(1).works(t)
+		w.checkGenericPage(t, resp.Body)
+		member.checkSession(t)
+		member.at(1).checkSession(t)
 		if t.Failed() {
 			member.loginAs(t, "s109", "/") // for those who come after
 		}
@@ -72,13 +72,13 @@ func TestS109LogoutTokens(t *testing.T) {
 		return w.logoutToken(t, fakeas.Logout{Subject: "s109", SessionID: w.sid(t, "s109"), Edit: edit})
 	}
 	for _, defect := range fakeas.LogoutDefects() {
-		t.Run(defect.Name, func(t *testing.T) { bad(t, w.logOut(t, about(defect.Edit))) })
+		t.Run(defect.Name, func(t *testing.T) { bad(t, w.postLogoutToken(t, about(defect.Edit))) })
 	}
 	t.Run("ID token", func(t *testing.T) {
-		issued := tokens(w.idp, fakeas.KindID, "s109")
-		bad(t, w.logOut(t, issued[len(issued)-1]))
+		issued := issuedTokens(w.idp, fakeas.KindID, "s109")
+		bad(t, w.postLogoutToken(t, issued[len(issued)-1]))
 	})
-	t.Run("access token", func(t *testing.T) { bad(t, w.logOut(t, tokens(w.idp, fakeas.KindAccess, "s109")[0])) })
+	t.Run("access token", func(t *testing.T) { bad(t, w.postLogoutToken(t, issuedTokens(w.idp, fakeas.KindAccess, "s109")[0])) })
 	good := about(fakeas.TokenEdit{})
 	form := url.Values{"logout_token": {good}}.Encode()
 	for name, request := range map[string]struct{ contentType, body string }{
@@ -95,7 +95,7 @@ func TestS109LogoutTokens(t *testing.T) {
 		"broken":         {"application/x-www-form-urlencoded", form + "%zz"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad(t, w.browser().send(t, http.MethodPost, backchan, request.body, "Content-Type: "+request.contentType))
+			bad(t, w.browser().send(t, http.MethodPost, backchannel, request.body, "Content-Type: "+request.contentType))
 		})
 	}
 }
@@ -104,8 +104,8 @@ func TestS109LogoutTokens(t *testing.T) {
 // The site has no access log, where URLs are for everybody to see.
 func TestS109LogoutInURL(t *testing.T) {
 	w := shared(t)
-	v := &variant{name: "in-url", quiet: true}
-	w.serve(t, v)
+	v := &variant{name: "in-url", noAccessLog: true}
+	w.addVariants(t, v)
 	b := w.browser()
 	v.login(t, b, "u")
 	token, err := v.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "u"})
@@ -118,7 +118,7 @@ func TestS109LogoutInURL(t *testing.T) {
 		if method == http.MethodPost {
 			body = ""
 		}
-		resp := w.browser().send(t, method, v.url+backchan+"?"+form, body, isForm)
+		resp := w.browser().send(t, method, v.url+backchannel+"?"+form, body, formType)
 		if resp.Status < 400 || resp.Status >= 500 {
 			t.Errorf("%s: got %v", method, resp)
 		}
@@ -127,7 +127,7 @@ func TestS109LogoutInURL(t *testing.T) {
 		}
 	}
 	// The control: it is a good one.
-	if resp := w.browser().send(t, http.MethodPost, v.url+backchan, form, isForm); resp.Status != http.StatusOK {
+	if resp := w.browser().send(t, http.MethodPost, v.url+backchannel, form, formType); resp.Status != http.StatusOK {
 		t.Errorf("in the body: got %v", resp)
 	}
 	eventually(t, "end of the session", func() bool { return v.get(t, b, "/x").Status == http.StatusUnauthorized })
@@ -140,9 +140,9 @@ func TestS109LogoutEnds(t *testing.T) {
 		t.Helper()
 		for _, b := range browsers {
 			cookie := "Cookie: " + sessionCookie + "=" + b.session()
-			for i := range w.p {
+			for i := range w.instances {
 				eventually(t, "end of the session", func() bool {
-					return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...).Status == http.StatusUnauthorized
+					return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...).Status == http.StatusUnauthorized
 				})
 			}
 		}
@@ -163,49 +163,49 @@ func TestS109LogoutEnds(t *testing.T) {
 	}
 	t.Run("sid", func(t *testing.T) {
 		first, second, sid := twoSessions(t, "s109-sid")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
+		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
 		ended(t, first)
-		second.works(t)
+		second.checkSession(t)
 	})
 	t.Run("sub", func(t *testing.T) {
 		first, second, _ := twoSessions(t, "s109-sub")
 		other := w.browser()
 		other.loginAs(t, "s109-other", "/")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
+		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
 		ended(t, first, second)
-		other.works(t)
+		other.checkSession(t)
 	})
 	t.Run("unknown", func(t *testing.T) {
 		first, _, _ := twoSessions(t, "s109-unknown")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: "nobody's"})))
-		first.works(t)
+		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "nobody's"})))
+		first.checkSession(t)
 	})
 	t.Run("typ JWT", func(t *testing.T) {
 		first, _, sid := twoSessions(t, "s109-typ")
 		edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
+		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
 		ended(t, first)
 	})
 	t.Run("cookie of another session", func(t *testing.T) {
 		first, second, sid := twoSessions(t, "s109-cookie")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
+		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
 		ended(t, first)
-		second.works(t)
+		second.checkSession(t)
 	})
 	t.Run("again", func(t *testing.T) {
 		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
-		ok(t, w.logOut(t, token))
+		ok(t, w.postLogoutToken(t, token))
 		// Later than the token by the server's own clock, which counts seconds.
 		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
 		b := w.browser()
 		b.loginAs(t, "s109-again", "/")
-		for i := range w.p {
-			resp := w.browserAt(i).send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), isForm)
+		for i := range w.instances {
+			resp := w.browserAt(i).send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), formType)
 			if resp.Status != http.StatusBadRequest {
 				t.Errorf("at instance %d the second time: %v", i+1, resp)
 			}
 		}
-		b.works(t)
+		b.checkSession(t)
 	})
 }
 
@@ -214,7 +214,7 @@ func TestS109LogoutEnds(t *testing.T) {
 func TestS111LogoutFlood(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "flood"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	b64 := func(s string) string { return encodeSegment([]byte(s)) }
 	signature := "." + b64(strings.Repeat("s", 64))
 	garbage := []string{
@@ -225,15 +225,15 @@ func TestS111LogoutFlood(t *testing.T) {
 		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(`{"iss":"https://evil.test","aud":"app"}`) + signature,
 		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(strings.Repeat("[", 9000)) + signature,
 	}
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	n := long(300, 2000)
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	n := amount(300, 2000)
 	var running sync.WaitGroup
 	for side := range 8 {
 		running.Go(func() {
-			b := w.newBrowser(w.p[0], true)
+			b := w.newBrowser(w.instances[0], true)
 			for i := side; i < n; i += 8 {
 				form := url.Values{"logout_token": {garbage[i%len(garbage)]}}.Encode()
-				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchan, form, isForm)
+				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchannel, form, formType)
 				if err != nil || resp.Status != http.StatusBadRequest && resp.Status != http.StatusRequestEntityTooLarge {
 					t.Errorf("post %d: %v, %v", i, resp, err)
 				}
@@ -244,7 +244,7 @@ func TestS111LogoutFlood(t *testing.T) {
 	if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointJWKS] > 0 {
 		t.Errorf("garbage made the keys be fetched: %v", stats.Requests)
 	}
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
 	}
 }

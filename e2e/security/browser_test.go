@@ -22,7 +22,7 @@ func isSite(host string) bool {
 
 // transport reaches one instance of the site by its name. evil.test is the
 // recorder's, on every port.
-func (w *world) transport(in *instance, http2 bool) http.RoundTripper {
+func (w *world) newTransport(in *instance, http2 bool) http.RoundTripper {
 	var dialer net.Dialer
 	tr := &http.Transport{
 		MaxIdleConnsPerHost: 64, DisableCompression: true, ForceAttemptHTTP2: http2,
@@ -33,7 +33,7 @@ func (w *world) transport(in *instance, http2 bool) http.RoundTripper {
 			case err != nil:
 				return nil, err
 			case host == "evil.test" || strings.HasSuffix(host, ".evil.test"):
-				addr = w.evil.addr
+				addr = w.attacker.addr
 			case addr == w.host:
 				addr = in.addr
 			case isSite(host):
@@ -45,7 +45,7 @@ func (w *world) transport(in *instance, http2 bool) http.RoundTripper {
 	w.mu.Lock()
 	w.transports = append(w.transports, tr)
 	w.mu.Unlock()
-	return &watched{w, tr}
+	return &scanningTransport{w, tr}
 }
 
 // A browser is one profile of a user's browser.
@@ -58,10 +58,10 @@ type browser struct {
 func (w *world) browser() *browser { return w.browserAt(0) }
 
 // browserAt is browser at another instance.
-func (w *world) browserAt(i int) *browser { return w.newBrowser(w.p[i], false) }
+func (w *world) browserAt(i int) *browser { return w.newBrowser(w.instances[i], false) }
 
 // browser2 is browser over HTTP/2.
-func (w *world) browser2() *browser { return w.newBrowser(w.p[0], true) }
+func (w *world) browser2() *browser { return w.newBrowser(w.instances[0], true) }
 
 func (w *world) newBrowser(in *instance, http2 bool) *browser {
 	b := &browser{Client: client.New("", ""), w: w}
@@ -71,13 +71,13 @@ func (w *world) newBrowser(in *instance, http2 bool) *browser {
 
 func (b *browser) use(in *instance, http2 bool) {
 	host := b.w.host
-	b.Through(b.w.transport(in, http2), host, func() string { return host })
+	b.Through(b.w.newTransport(in, http2), host, func() string { return host })
 }
 
 // at returns the same browser, cookies and all, at another instance.
 func (b *browser) at(i int) *browser {
 	twin := &browser{Client: b.Twin(), w: b.w}
-	twin.use(b.w.p[i], false)
+	twin.use(b.w.instances[i], false)
 	return twin
 }
 
@@ -127,10 +127,10 @@ func (b *browser) trySend(ctx context.Context, method, path, body string, lines 
 }
 
 // navigation are the lines of a window's own request, for send and raw.
-var navigation = []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Accept: text/html"}
+var navigationHeaders = []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Accept: text/html"}
 
 // script are those of a script's request.
-var script = []string{"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: application/json"}
+var scriptHeaders = []string{"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: application/json"}
 
 func (b *browser) absolute(path string) string {
 	if strings.HasPrefix(path, "/") {
@@ -156,7 +156,7 @@ func (b *browser) loginAs(t testing.TB, user, path string) *client.Response {
 	q := url.Values{"login_hint": {user}, "return_to": {path}}
 	page, err := b.Visit(t.Context(), b.w.site+login+"?"+q.Encode())
 	if err == nil {
-		err = b.landed(page, path)
+		err = b.checkLogin(page, path)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -169,10 +169,10 @@ func (b *browser) tryLogin(ctx context.Context, path string) (*client.Response, 
 	if err != nil {
 		return nil, fmt.Errorf("logging in: %w", err)
 	}
-	return page, b.landed(page, path)
+	return page, b.checkLogin(page, path)
 }
 
-func (b *browser) landed(page *client.Response, path string) error {
+func (b *browser) checkLogin(page *client.Response, path string) error {
 	if page.Status != http.StatusOK || page.URL.String() != b.w.site+path {
 		return fmt.Errorf("the login for %s ended with %v", path, page)
 	}
@@ -236,7 +236,7 @@ func appAnswer(resp *client.Response) (echo.Request, bool) {
 
 // works demands that the browser has a session that works, everything else
 // being as it should.
-func (b *browser) works(t testing.TB) {
+func (b *browser) checkSession(t testing.TB) {
 	t.Helper()
 	resp := b.xhr(t, http.MethodGet, "/works")
 	seen, ok := appAnswer(resp)
@@ -247,7 +247,7 @@ func (b *browser) works(t testing.TB) {
 
 // refused demands the answer to somebody without a session: a login for a
 // navigation, 401 for everything else, and the app not reached.
-func (w *world) refused(t testing.TB, resp *client.Response) {
+func (w *world) checkRefused(t testing.TB, resp *client.Response) {
 	t.Helper()
 	if _, ok := appAnswer(resp); ok {
 		t.Errorf("the app was reached: %v", resp)
@@ -261,13 +261,13 @@ func (w *world) refused(t testing.TB, resp *client.Response) {
 }
 
 // during returns the requests that reached the app meanwhile.
-func (w *world) during(f func()) []echo.Request {
+func (w *world) appRequests(f func()) []echo.Request {
 	before := len(w.app.Requests())
 	f()
 	return w.app.Requests()[before:]
 }
 
 // quickly bounds a request that might hang.
-func quickly(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), patience)
+func boundedContext(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), waitLimit)
 }

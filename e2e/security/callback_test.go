@@ -15,7 +15,7 @@ import (
 // anybody.
 func TestS12BrokenCallbacks(t *testing.T) {
 	w := shared(t)
-	calls := w.tokenCalls()
+	calls := w.tokenRequests()
 	for _, tc := range []struct{ name, query string }{
 		{"nothing", ""},
 		{"only code", "code=x"},
@@ -29,7 +29,7 @@ func TestS12BrokenCallbacks(t *testing.T) {
 		{"10,000 parameters", strings.Repeat("a=b&", 10_000)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			resp := w.rawGet(t, callback+"?"+tc.query, navigation...)
+			resp := w.rawGet(t, callback+"?"+tc.query, navigationHeaders...)
 			if resp.Status < 400 || resp.Status > 499 || resp.Header.Get("Set-Cookie") != "" {
 				t.Errorf("got %d %v", resp.Status, resp.Header)
 			}
@@ -42,7 +42,7 @@ func TestS12BrokenCallbacks(t *testing.T) {
 			t.Errorf("got %v", resp)
 		}
 	})
-	if n := w.tokenCalls(); n != calls {
+	if n := w.tokenRequests(); n != calls {
 		t.Errorf("%d token requests", n-calls)
 	}
 }
@@ -71,10 +71,10 @@ func TestS19Issuer(t *testing.T) {
 				t.Fatal("the server does not name itself")
 			}
 			tc.edit(q)
-			calls := w.tokenCalls()
+			calls := w.tokenRequests()
 			resp := b.nav(t, callback+"?"+q.Encode())
-			if resp.Status < 400 || w.tokenCalls() != calls || b.session() != "" {
-				t.Errorf("got %v and %d token requests", resp, w.tokenCalls()-calls)
+			if resp.Status < 400 || w.tokenRequests() != calls || b.session() != "" {
+				t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
 			}
 		})
 	}
@@ -83,10 +83,10 @@ func TestS19Issuer(t *testing.T) {
 		w := shared(t)
 		b := w.browser()
 		answer := b.approve(t, b.start(t, "/x"))
-		calls := w.tokenCalls()
+		calls := w.tokenRequests()
 		resp := b.nav(t, answer.String()+"&iss="+url.QueryEscape(w.other.URL))
-		if resp.Status < 400 || w.tokenCalls() != calls {
-			t.Errorf("got %v and %d token requests", resp, w.tokenCalls()-calls)
+		if resp.Status < 400 || w.tokenRequests() != calls {
+			t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
 		}
 	})
 }
@@ -99,20 +99,20 @@ func TestS20ParameterPollution(t *testing.T) {
 			b := w.browser()
 			q := b.approve(t, b.start(t, "/x")).Query()
 			q[name] = append(q[name], "x", "x")[:2]
-			calls := w.tokenCalls()
+			calls := w.tokenRequests()
 			resp := b.nav(t, callback+"?"+q.Encode())
-			if resp.Status != http.StatusBadRequest || w.tokenCalls() != calls {
-				t.Errorf("got %v and %d token requests", resp, w.tokenCalls()-calls)
+			if resp.Status != http.StatusBadRequest || w.tokenRequests() != calls {
+				t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
 			}
 		})
 	}
 	t.Run("code in query and body", func(t *testing.T) {
 		b := w.browser()
 		answer := b.approve(t, b.start(t, "/x"))
-		calls := w.tokenCalls()
-		form := append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigation...)
+		calls := w.tokenRequests()
+		form := append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)
 		// The endpoint does not take a POST at all.
-		if resp := b.send(t, http.MethodPost, answer.String(), "code=other", form...); resp.Status != http.StatusMethodNotAllowed || w.tokenCalls() != calls {
+		if resp := b.send(t, http.MethodPost, answer.String(), "code=other", form...); resp.Status != http.StatusMethodNotAllowed || w.tokenRequests() != calls {
 			t.Errorf("POST: got %v", resp)
 		}
 		// A body of a GET is nothing.
@@ -120,7 +120,7 @@ func TestS20ParameterPollution(t *testing.T) {
 		if resp := b.send(t, http.MethodGet, answer.String(), "code=other", form...); resp.Status != http.StatusSeeOther {
 			t.Errorf("GET with a body: got %v", resp)
 		}
-		if got := last(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code"); got != answer.Query().Get("code") {
+		if got := lastOf(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code"); got != answer.Query().Get("code") {
 			t.Error("the code was taken from the body")
 		}
 	})
@@ -132,7 +132,7 @@ func TestS20ParameterPollution(t *testing.T) {
 		}
 	})
 	t.Run("logout_token", func(t *testing.T) {
-		resp := w.browser().send(t, http.MethodPost, backchan, "logout_token=a.b.c&logout_token=d.e.f", "Content-Type: application/x-www-form-urlencoded")
+		resp := w.browser().send(t, http.MethodPost, backchannel, "logout_token=a.b.c&logout_token=d.e.f", "Content-Type: application/x-www-form-urlencoded")
 		if resp.Status != http.StatusBadRequest {
 			t.Errorf("got %v", resp)
 		}
@@ -144,7 +144,7 @@ func TestS20ParameterPollution(t *testing.T) {
 func TestS25OnlyNavigationsLogIn(t *testing.T) {
 	w := shared(t)
 	for name, lines := range map[string][]string{
-		"script":       script,
+		"script":       scriptHeaders,
 		"JSON":         {"Accept: application/json"},
 		"XHR of old":   {"X-Requested-With: XMLHttpRequest", "Accept: text/html, */*; q=0.01"},
 		"image":        {"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image", "Accept: image/*,text/html"},
@@ -155,7 +155,7 @@ func TestS25OnlyNavigationsLogIn(t *testing.T) {
 		"gRPC":         {"Content-Type: application/grpc", "TE: trailers"},
 		"anything":     {"Accept: */*"},
 		"nothing":      nil,
-		"prefetch":     append([]string{"Sec-Purpose: prefetch"}, navigation...),
+		"prefetch":     append([]string{"Sec-Purpose: prefetch"}, navigationHeaders...),
 		"event stream": {"Accept: text/event-stream"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestS25OnlyNavigationsLogIn(t *testing.T) {
 	}
 	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY", "get"} {
 		t.Run(method, func(t *testing.T) {
-			resp := w.raw(t, w.request(method+" /x", append([]string{"Content-Length: 0"}, navigation...)...))
+			resp := w.raw(t, w.request(method+" /x", append([]string{"Content-Length: 0"}, navigationHeaders...)...))
 			if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
 				t.Errorf("got %d %v", resp.Status, resp.Header)
 			}
@@ -196,13 +196,13 @@ func TestS26Framing(t *testing.T) {
 		"cross-site POST":  b.send(t, http.MethodPost, "/x", "", cross...).Header,
 		"unknown endpoint": b.nav(t, prefix+"/x").Header,
 		"wrong method":     b.send(t, http.MethodPost, login, "", post...).Header,
-		"session":          b.xhr(t, http.MethodGet, info).Header,
+		"session":          b.xhr(t, http.MethodGet, sessionInfo).Header,
 		"logout page":      b.nav(t, logout).Header,
 		"logout":           b.send(t, http.MethodPost, logout, "", post...).Header,
-		"logged out":       b.nav(t, loggedOut).Header,
+		"logged out":       b.nav(t, logoutCallback).Header,
 		"401":              w.browser().xhr(t, http.MethodGet, "/x").Header,
 		"401 for a person": w.browser().send(t, http.MethodPost, "/x", "", post...).Header,
-		"back-channel":     b.send(t, http.MethodPost, backchan, "logout_token=x", post...).Header,
+		"back-channel":     b.send(t, http.MethodPost, backchannel, "logout_token=x", post...).Header,
 	}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		header := headers[name]
@@ -231,24 +231,24 @@ func TestS27CallbackMethods(t *testing.T) {
 	b := w.browser()
 	answer := b.approve(t, b.start(t, "/x"))
 	state := answer.Query().Get("state")
-	calls := w.tokenCalls()
+	calls := w.tokenRequests()
 	for _, tc := range []struct {
 		name, method, path, body string
 		lines                    []string
 		want                     int
 	}{
-		{"form post", http.MethodPost, callback, answer.RawQuery, append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigation...), http.StatusMethodNotAllowed},
-		{"HEAD", http.MethodHead, answer.RequestURI(), "", navigation, http.StatusMethodNotAllowed},
-		{"OPTIONS", http.MethodOptions, answer.RequestURI(), "", script, http.StatusMethodNotAllowed},
-		{"PUT", http.MethodPut, answer.RequestURI(), "", navigation, http.StatusMethodNotAllowed},
-		{"tokens in the query", http.MethodGet, callback + "?state=" + state + "&id_token=x&access_token=y&token_type=Bearer", "", navigation, http.StatusBadRequest},
-		{"prefetch", http.MethodGet, answer.RequestURI(), "", append([]string{"Sec-Purpose: prefetch;prerender"}, navigation...), http.StatusBadRequest},
-		{"prefetch of old", http.MethodGet, answer.RequestURI(), "", append([]string{"Purpose: prefetch"}, navigation...), http.StatusBadRequest},
+		{"form post", http.MethodPost, callback, answer.RawQuery, append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...), http.StatusMethodNotAllowed},
+		{"HEAD", http.MethodHead, answer.RequestURI(), "", navigationHeaders, http.StatusMethodNotAllowed},
+		{"OPTIONS", http.MethodOptions, answer.RequestURI(), "", scriptHeaders, http.StatusMethodNotAllowed},
+		{"PUT", http.MethodPut, answer.RequestURI(), "", navigationHeaders, http.StatusMethodNotAllowed},
+		{"tokens in the query", http.MethodGet, callback + "?state=" + state + "&id_token=x&access_token=y&token_type=Bearer", "", navigationHeaders, http.StatusBadRequest},
+		{"prefetch", http.MethodGet, answer.RequestURI(), "", append([]string{"Sec-Purpose: prefetch;prerender"}, navigationHeaders...), http.StatusBadRequest},
+		{"prefetch of old", http.MethodGet, answer.RequestURI(), "", append([]string{"Purpose: prefetch"}, navigationHeaders...), http.StatusBadRequest},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			resp := b.send(t, tc.method, tc.path, tc.body, tc.lines...)
-			if resp.Status != tc.want || w.tokenCalls() != calls || b.session() != "" {
-				t.Errorf("got %v and %d token requests, want %d and none", resp, w.tokenCalls()-calls, tc.want)
+			if resp.Status != tc.want || w.tokenRequests() != calls || b.session() != "" {
+				t.Errorf("got %v and %d token requests, want %d and none", resp, w.tokenRequests()-calls, tc.want)
 			}
 		})
 	}
@@ -267,7 +267,7 @@ func TestS29ThirdPartyLogin(t *testing.T) {
 	b.login(t, "/")
 	session := b.session()
 	cross := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site"}
-	for _, iss := range []string{"https://evil.test", w.evil.URL, w.other.URL, w.idp.URL + "/"} {
+	for _, iss := range []string{"https://evil.test", w.attacker.URL, w.other.URL, w.idp.URL + "/"} {
 		q := url.Values{"iss": {iss}, "login_hint": {"x"}, "target_link_uri": {"//evil.test"}}
 		if resp := b.send(t, http.MethodGet, login+"?"+q.Encode(), "", cross...); resp.Status != http.StatusBadRequest {
 			t.Errorf("iss %s: got %v", iss, resp)
@@ -279,8 +279,8 @@ func TestS29ThirdPartyLogin(t *testing.T) {
 	foreign := url.Values{
 		"scope": {"admin"}, "redirect_uri": {"https://evil.test"}, "client_id": {"evil"}, "response_type": {"token"}, "state": {"evil"},
 		"nonce": {"evil"}, "code_challenge": {"evil"}, "code_challenge_method": {"plain"}, "response_mode": {"fragment"}, "resource": {"https://evil.test"},
-		"audience": {"evil"}, "request": {"evil"}, "request_uri": {w.evil.URL}, "acr_values": {"evil"}, "target_link_uri": {"//evil.test"},
-		"max_age": {"0"}, "claims": {"evil"}, "registration": {w.evil.URL}, "id_token_hint": {"evil"},
+		"audience": {"evil"}, "request": {"evil"}, "request_uri": {w.attacker.URL}, "acr_values": {"evil"}, "target_link_uri": {"//evil.test"},
+		"max_age": {"0"}, "claims": {"evil"}, "registration": {w.attacker.URL}, "id_token_hint": {"evil"},
 	}
 	resp := b.send(t, http.MethodGet, login+"?prompt=none&login_hint=x&iss="+url.QueryEscape(w.idp.URL)+"&"+foreign.Encode(), "", cross...)
 	to := resp.Location()
@@ -298,5 +298,5 @@ func TestS29ThirdPartyLogin(t *testing.T) {
 	if b.session() != session {
 		t.Error("a login that was only begun has changed the session's cookie")
 	}
-	b.works(t)
+	b.checkSession(t)
 }

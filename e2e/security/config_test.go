@@ -15,10 +15,10 @@ import (
 // restart stops the only instance and starts it again with other keys.
 func (w *world) restart(t *testing.T, keys ...string) {
 	t.Helper()
-	w.p[0].Stop(t)
-	w.setKeys(t, keys...)
-	w.p[0].Restart(t)
-	w.inspectFirst(t)
+	w.instances[0].Stop(t)
+	w.writeKeys(t, keys...)
+	w.instances[0].Restart(t)
+	w.inspectAtEnd(t)
 }
 
 // TestS58KeyRotation: a new key takes over without anybody noticing, and a
@@ -27,10 +27,10 @@ func TestS58KeyRotation(t *testing.T) {
 	t.Parallel()
 	first, second := newKey(), newKey()
 	w := newWorld(t, plan{keys: []string{first}})
-	w.tell(2)
+	w.announceLifetime(2)
 	used := w.browser()
 	used.login(t, "/")
-	w.tell(3600)
+	w.announceLifetime(3600)
 	unused := w.browser()
 	unused.login(t, "/")
 
@@ -38,7 +38,7 @@ func TestS58KeyRotation(t *testing.T) {
 	used, unused = used.at(0), unused.at(0)
 	refreshes := w.refreshes()
 	eventually(t, "refresh", func() bool {
-		used.works(t)
+		used.checkSession(t)
 		return w.refreshes() > refreshes
 	})
 	// The refresh is a write, and done only after the answer.
@@ -49,9 +49,9 @@ func TestS58KeyRotation(t *testing.T) {
 
 	w.restart(t, second)
 	used, unused = used.at(0), unused.at(0)
-	used.works(t)
-	w.refused(t, unused.xhr(t, http.MethodGet, "/x"))
-	w.refused(t, unused.nav(t, "/x"))
+	used.checkSession(t)
+	w.checkRefused(t, unused.xhr(t, http.MethodGet, "/x"))
+	w.checkRefused(t, unused.nav(t, "/x"))
 }
 
 // TestS59UnsafeConfiguration: what would not be safe does not start, and the
@@ -69,7 +69,7 @@ func TestS59UnsafeConfiguration(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := w.p[0].Command(t, "validate", "--config", file)
+		_, err := w.instances[0].Command(t, "validate", "--config", file)
 		return err
 	}
 	const issuer, id = "issuer https://idp.example.com", "client_id app"
@@ -140,13 +140,13 @@ func TestS59UnsafeConfiguration(t *testing.T) {
 		}
 		// The store is opened when the configuration is run, not when it is
 		// looked at (docs/decisions/0003). The world keeps its own.
-		config := w.p[0].config
+		config := w.instances[0].config
 		more := config
 		more.Sites += strings.ReplaceAll(site(issuer, id, "store bolt {\npath "+filepath.Join(dir, "sessions.db")+"\n}"), "localhost:1", fmt.Sprintf("localhost:%d", proc.FreePort(t)))
-		err := w.p[0].Reload(t, more)
+		err := w.instances[0].Reload(t, more)
 		if err == nil {
 			t.Error("it starts")
-			if err := w.p[0].Reload(t, config); err != nil {
+			if err := w.instances[0].Reload(t, config); err != nil {
 				t.Fatal(err)
 			}
 		} else if !strings.Contains(err.Error(), "store") || !strings.Contains(err.Error(), "written by group or others") {

@@ -23,15 +23,15 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 	})
 	b := w.browser()
 	b.login(t, "/")
-	b.at(1).works(t)
-	if found := w.leaks(t); len(found) > 0 {
+	b.at(1).checkSession(t)
+	if found := w.findLeaks(t); len(found) > 0 {
 		t.Fatalf("before anything was planted: %v", found)
 	}
 	for _, s := range w.plantable(t) {
 		t.Run(s.kind, func(t *testing.T) {
 			w.plant(t, s.value)
 			places := map[string]bool{}
-			for _, f := range w.leaks(t) {
+			for _, f := range w.findLeaks(t) {
 				places[f.place] = places[f.place] || f.kind == s.kind
 			}
 			for _, place := range []string{
@@ -46,8 +46,8 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 			}
 		})
 	}
-	w.keepSecret(inMetrics)
-	if found := w.leaks(t); !slices.ContainsFunc(found, func(f finding) bool { return f.place == "instance 1: /metrics" }) {
+	w.addSecret(inMetrics)
+	if found := w.findLeaks(t); !slices.ContainsFunc(found, func(f leak) bool { return f.place == "instance 1: /metrics" }) {
 		t.Errorf("nothing was found in the metrics, only %v", found)
 	}
 }
@@ -56,7 +56,7 @@ type plantable struct{ kind, value string }
 
 // plantable is one secret of each kind.
 func (w *world) plantable(t *testing.T) []plantable {
-	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.keys[0]}}
+	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.allKeys[0]}}
 	kinds := map[fakeas.Kind]bool{}
 	known := map[string]bool{}
 	for _, issued := range w.idp.Tokens() {
@@ -72,7 +72,7 @@ func (w *world) plantable(t *testing.T) []plantable {
 			break
 		}
 	}
-	for value := range w.cookies {
+	for value := range w.cookieValues {
 		all = append(all, plantable{kindCookie, value})
 		break
 	}
@@ -88,8 +88,8 @@ func (w *world) plant(t *testing.T, value string) {
 	t.Helper()
 	w.app.Reset()
 	w.errorApp.Reset()
-	w.evil.reset()
-	for _, to := range []string{w.app.URL, w.errorApp.URL, w.evil.URL} {
+	w.attacker.reset()
+	for _, to := range []string{w.app.URL, w.errorApp.URL, w.attacker.URL} {
 		resp, err := http.Post(to+"/planted?leak="+value, "text/plain", strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func (w *world) plant(t *testing.T, value string) {
 	}
 	w.browser().send(t, http.MethodGet, "/static/head?leak="+strings.ReplaceAll(value, "%", "%25"), "")
 	w.redis.Do(t, "HSET", "planted", "field", value)
-	if err := os.WriteFile(filepath.Join(w.p[1].DataDir, "planted.db"), []byte(value), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(w.instances[1].DataDir, "planted.db"), []byte(value), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -109,20 +109,20 @@ func (w *world) plant(t *testing.T, value string) {
 func TestScanFindsPieces(t *testing.T) {
 	w := &world{
 		idp: fakeas.New(fakeas.Options{}), other: fakeas.New(fakeas.Options{}),
-		keys: []string{newKey()}, clientSecret: canary("CS_", 32), cookies: map[string]bool{},
+		allKeys: []string{newKey()}, clientSecret: canary("CS_", 32), cookieValues: map[string]bool{},
 	}
 	cookie := strings.Repeat("A", 20) + "BCDEFGHIJKLMNOPQRSTUVWX"
-	w.cookies[cookie] = true
-	n := newNeedles(w.secrets())
+	w.cookieValues[cookie] = true
+	n := newSecretFinder(w.secrets())
 	noise := strings.Repeat("0123456789abcdef", 1000)
 	for name, text := range map[string]string{
-		"first bytes of a key": w.keys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
+		"first bytes of a key": w.allKeys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
 	} {
 		if got := n.find("here", []byte(noise+text+noise)); len(got) != 1 {
 			t.Errorf("%s: found %v, want one", name, got)
 		}
 	}
-	if got := n.find("here", []byte(noise+w.keys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
+	if got := n.find("here", []byte(noise+w.allKeys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
 		t.Errorf("found what is not there: %v", got)
 	}
 }

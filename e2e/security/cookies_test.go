@@ -43,7 +43,7 @@ func TestS40CookieAttributes(t *testing.T) {
 		}
 	}
 	t.Run("entropy", func(t *testing.T) {
-		values := w.manySessions(t, flood(t, 200))
+		values := w.loginMany(t, floodSize(t, 200))
 		const window = 8
 		seen := map[string]bool{}
 		for _, v := range values {
@@ -60,7 +60,7 @@ func TestS40CookieAttributes(t *testing.T) {
 
 // manySessions logs in as often as given, up to 2,000 times, and returns the
 // values of the session cookies.
-func (w *world) manySessions(t *testing.T, n int) []string {
+func (w *world) loginMany(t *testing.T, n int) []string {
 	n = min(n, 2000)
 	var workers sync.WaitGroup
 	var mu sync.Mutex
@@ -123,12 +123,12 @@ func TestS41Deletion(t *testing.T) {
 		"navigation": func(b *browser, t *testing.T) *client.Response { return b.nav(t, "/x") },
 	} {
 		t.Run("end of the session, "+name, func(t *testing.T) {
-			b, expired := w.shortLived(t)
+			b, expired := w.loginWithShortToken(t)
 			w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
 			defer w.idp.ClearFaults()
 			// With an expired token it is the request itself that finds the end, and only such a one is
 			// told to delete the cookie.
-			outlive(t, expired)
+			sleep(t, expired)
 			resp := request(b, t)
 			if resp.Status != http.StatusUnauthorized && !w.isAuthorization(resp.Location()) {
 				t.Errorf("the session has not ended: %v", resp)
@@ -137,7 +137,7 @@ func TestS41Deletion(t *testing.T) {
 		})
 	}
 	t.Run("no session", func(t *testing.T) {
-		resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + strings.Repeat("A", 43)}, script...)...)
+		resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + strings.Repeat("A", 43)}, scriptHeaders...)...)
 		if resp.Status != http.StatusUnauthorized || resp.Header.Get("Set-Cookie") != "" {
 			t.Errorf("got %d %v", resp.Status, resp.Header)
 		}
@@ -145,7 +145,7 @@ func TestS41Deletion(t *testing.T) {
 }
 
 // alike is an answer without what may differ from one to the next.
-func alike(resp *rawAnswer) string {
+func normalized(resp *rawAnswer) string {
 	header := resp.Header.Clone()
 	header.Del("Date")
 	text := fmt.Sprint(resp.Status, slices.Sorted(maps.Keys(header)))
@@ -156,7 +156,7 @@ func alike(resp *rawAnswer) string {
 }
 
 // flipped is the value with one character changed into another of base64url.
-func flipped(value string, at int) string {
+func altered(value string, at int) string {
 	other := byte('A')
 	if value[at] == other {
 		other = 'B'
@@ -174,18 +174,18 @@ func TestS42Tampering(t *testing.T) {
 	pair := b.logins()[0]
 	name, attempt, _ := strings.Cut(pair, "=")
 	// Before it is used, lest the login be done.
-	calls := w.tokenCalls()
+	calls := w.tokenRequests()
 	t.Run("login cookie", func(t *testing.T) {
 		ask := func(value string) *rawAnswer {
-			return w.rawGet(t, answer.RequestURI(), append([]string{"Cookie: " + name + "=" + value}, navigation...)...)
+			return w.rawGet(t, answer.RequestURI(), append([]string{"Cookie: " + name + "=" + value}, navigationHeaders...)...)
 		}
-		want := alike(ask(strings.Repeat("A", len(attempt))))
+		want := normalized(ask(strings.Repeat("A", len(attempt))))
 		for at := range attempt {
-			if got := alike(ask(flipped(attempt, at))); got != want {
+			if got := normalized(ask(altered(attempt, at))); got != want {
 				t.Fatalf("altered at %d: %s, want %s", at, got, want)
 			}
 		}
-		if n := w.tokenCalls(); n != calls {
+		if n := w.tokenRequests(); n != calls {
 			t.Errorf("%d codes were redeemed", n-calls)
 		}
 	})
@@ -194,7 +194,7 @@ func TestS42Tampering(t *testing.T) {
 	if value == "" {
 		t.Fatal("the unaltered cookie brought no session")
 	}
-	for kind, lines := range map[string][]string{"script": script, "navigation": navigation} {
+	for kind, lines := range map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders} {
 		t.Run("session cookie, "+kind, func(t *testing.T) {
 			ask := func(value string) *rawAnswer {
 				return w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + value}, lines...)...)
@@ -204,8 +204,8 @@ func TestS42Tampering(t *testing.T) {
 				t.Fatalf("got %d", want.Status)
 			}
 			for at := range value {
-				if got := alike(ask(flipped(value, at))); got != alike(want) {
-					t.Errorf("altered at %d: %s, want %s", at, got, alike(want))
+				if got := normalized(ask(altered(value, at))); got != normalized(want) {
+					t.Errorf("altered at %d: %s, want %s", at, got, normalized(want))
 				}
 			}
 			if len(want.Body) > 0 && strings.Contains(strings.ToLower(string(want.Body)), "key") {
@@ -213,7 +213,7 @@ func TestS42Tampering(t *testing.T) {
 			}
 		})
 	}
-	b.works(t)
+	b.checkSession(t)
 }
 
 // TestS43MalformedCookies: what is no cookie of ours is none at all.
@@ -230,14 +230,14 @@ func TestS43MalformedCookies(t *testing.T) {
 		"tab": own + "\t", "control character": own + "\x01", "comma": own + "a,b", "brace": own + "{env.HOME}", "only equal signs": strings.Repeat("=", 100),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, path := range []string{"/x", info} {
+			for _, path := range []string{"/x", sessionInfo} {
 				var resp *rawAnswer
-				reached := w.during(func() { resp = w.rawGet(t, path, append([]string{"Cookie: " + line}, script...)...) })
+				reached := w.appRequests(func() { resp = w.rawGet(t, path, append([]string{"Cookie: " + line}, scriptHeaders...)...) })
 				switch {
 				case len(reached) != 0:
 					t.Errorf("%s: the app was reached", path)
 				case resp.Status == http.StatusBadRequest, resp.Status == http.StatusRequestHeaderFieldsTooLarge:
-				case path == info && resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"authenticated":false`):
+				case path == sessionInfo && resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"authenticated":false`):
 				case path == "/x" && resp.Status == http.StatusUnauthorized && resp.Header.Get("Set-Cookie") == "":
 				default:
 					t.Errorf("%s: got %d %v %s", path, resp.Status, resp.Header, resp.Body)
@@ -265,7 +265,7 @@ func TestS45LookAlikes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var resp *rawAnswer
-			reached := w.during(func() { resp = w.rawGet(t, "/x", append([]string{"Cookie: " + line}, script...)...) })
+			reached := w.appRequests(func() { resp = w.rawGet(t, "/x", append([]string{"Cookie: " + line}, scriptHeaders...)...) })
 			if len(reached) != 0 || resp.Status != http.StatusUnauthorized && resp.Status != http.StatusBadRequest {
 				t.Errorf("got %d, and %d requests reached the app", resp.Status, len(reached))
 			}
@@ -274,8 +274,8 @@ func TestS45LookAlikes(t *testing.T) {
 	// Unlike the list: for RFC 6265 $Version is a cookie like any other, and the
 	// one behind it is the browser's own.
 	t.Run("$Version", func(t *testing.T) {
-		reached := w.during(func() {
-			w.rawGet(t, "/x", append([]string{"Cookie: $Version=1; " + sessionCookie + "=" + value}, script...)...)
+		reached := w.appRequests(func() {
+			w.rawGet(t, "/x", append([]string{"Cookie: $Version=1; " + sessionCookie + "=" + value}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"$Version=1"}) {
 			t.Errorf("the app got %v", reached)
@@ -315,7 +315,7 @@ func TestS46CookiesForTheApp(t *testing.T) {
 				for _, line := range tc.lines {
 					lines = append(lines, "Cookie: "+line)
 				}
-				reached := w.during(func() { w.rawGet(t, path, append(lines, script...)...) })
+				reached := w.appRequests(func() { w.rawGet(t, path, append(lines, scriptHeaders...)...) })
 				if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), tc.want) {
 					t.Errorf("%s: the app got %v, want cookies %q", path, reached, tc.want)
 				}
@@ -323,8 +323,8 @@ func TestS46CookiesForTheApp(t *testing.T) {
 		})
 	}
 	t.Run("nobody, on a public page", func(t *testing.T) {
-		reached := w.during(func() {
-			w.rawGet(t, "/static/x", append([]string{"Cookie: a=1; " + sessionCookie + "=" + strings.Repeat("A", 43) + "; " + attempt}, script...)...)
+		reached := w.appRequests(func() {
+			w.rawGet(t, "/static/x", append([]string{"Cookie: a=1; " + sessionCookie + "=" + strings.Repeat("A", 43) + "; " + attempt}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
 			t.Errorf("the app got %v", reached)
@@ -337,7 +337,7 @@ func TestS46CookiesForTheApp(t *testing.T) {
 			t.Fatal(err)
 		}
 		b2.Jar.Update(u, []string{own + "; Secure; Path=/", attempt + "; Secure; Path=/", "a=1; Path=/"})
-		reached := w.during(func() { b2.xhr(t, http.MethodGet, "/x") })
+		reached := w.appRequests(func() { b2.xhr(t, http.MethodGet, "/x") })
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
 			t.Errorf("the app got %v", reached)
 		}

@@ -42,7 +42,7 @@ func TestS72CrossSiteWrites(t *testing.T) {
 			}
 			for _, method := range []string{"POST", "PUT", "PATCH", "DELETE"} {
 				var resp *rawAnswer
-				reached := w.during(func() { resp = w.raw(t, w.request(method+" /x", lines...)) })
+				reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", lines...)) })
 				if ok != (len(reached) == 1) || !ok && resp.Status != http.StatusForbidden {
 					t.Errorf("%s: status %d, %d requests reached the app", method, resp.Status, len(reached))
 				}
@@ -58,7 +58,7 @@ func TestS72CrossSiteWrites(t *testing.T) {
 			}
 		})
 	}
-	b.works(t)
+	b.checkSession(t)
 }
 
 // TestS73MethodTricks: only GET, HEAD and OPTIONS in exactly this spelling are
@@ -69,17 +69,17 @@ func TestS73MethodTricks(t *testing.T) {
 	foreign := []string{"Origin: https://evil.test", "Sec-Fetch-Site: cross-site"}
 	for _, method := range []string{"get", "post", "PoSt", "FOO", "head", "Options", "PROPFIND", "GET\x0b"} {
 		var resp *rawAnswer
-		reached := w.during(func() { resp = w.raw(t, w.request(method+" /x", append(foreign, b.cookieLine())...)) })
+		reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", append(foreign, b.cookieLine())...)) })
 		if len(reached) != 0 || resp.Status != http.StatusForbidden && resp.Status != http.StatusBadRequest {
 			t.Errorf("%s: status %d, %d requests reached the app", method, resp.Status, len(reached))
 		}
-		reached = w.during(func() { w.refused(t, w.browser().send(t, "FOO", "/x", "")) })
+		reached = w.appRequests(func() { w.checkRefused(t, w.browser().send(t, "FOO", "/x", "")) })
 		if len(reached) != 0 {
 			t.Errorf("FOO without a session reached the app")
 		}
 	}
 	for _, override := range []string{"X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE"} {
-		reached := w.during(func() {
+		reached := w.appRequests(func() {
 			if resp := w.rawGet(t, "/x", append(foreign, override, b.cookieLine())...); resp.Status != http.StatusForbidden {
 				t.Errorf("%s: status %d", override, resp.Status)
 			}
@@ -88,7 +88,7 @@ func TestS73MethodTricks(t *testing.T) {
 			t.Errorf("%s: the app got %v", override, reached)
 		}
 		// The site's own pages may say so.
-		if reached := w.during(func() { w.rawGet(t, "/x", override, "Sec-Fetch-Site: same-origin", b.cookieLine()) }); len(reached) != 1 {
+		if reached := w.appRequests(func() { w.rawGet(t, "/x", override, "Sec-Fetch-Site: same-origin", b.cookieLine()) }); len(reached) != 1 {
 			t.Errorf("%s from the site: %d requests reached the app", override, len(reached))
 		}
 	}
@@ -114,16 +114,16 @@ func TestS74Preflight(t *testing.T) {
 		"with a cookie":       {"/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
 		"open page":           {"/static/x", append(slices.Clone(ask), "Authorization: EVIL", "X-User: EVIL"), http.StatusOK, true},
 		"open page, a cookie": {"/static/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
-		"session endpoint":    {info, append(slices.Clone(ask), b.cookieLine()), http.StatusMethodNotAllowed, false},
+		"session endpoint":    {sessionInfo, append(slices.Clone(ask), b.cookieLine()), http.StatusMethodNotAllowed, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var resp *rawAnswer
-			reached := w.during(func() { resp = w.raw(t, w.request("OPTIONS "+tt.path, tt.lines...)) })
+			reached := w.appRequests(func() { resp = w.raw(t, w.request("OPTIONS "+tt.path, tt.lines...)) })
 			if resp.Status != tt.status || tt.passes != (len(reached) == 1) {
 				t.Errorf("status %d, the app got %v", resp.Status, reached)
 			}
 			for _, r := range reached {
-				w.nothingEvil(t, r)
+				w.checkNoEvilHeader(t, r)
 				if r.Values("Authorization") != nil {
 					t.Errorf("the app got %q", r.Headers)
 				}
@@ -145,7 +145,7 @@ func TestS75CrossSiteReads(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, dest := range []string{"script", "image", "document", "iframe"} {
-		reached := w.during(func() {
+		reached := w.appRequests(func() {
 			resp := w.rawGet(t, "/x", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: "+dest, b.cookieLine())
 			for name := range resp.Header {
 				if strings.HasPrefix(name, "Access-Control-") {
@@ -157,7 +157,7 @@ func TestS75CrossSiteReads(t *testing.T) {
 			t.Errorf("%s: %d requests reached the app", dest, len(reached))
 		}
 	}
-	resp := w.rawGet(t, info, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script", b.cookieLine())
+	resp := w.rawGet(t, sessionInfo, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script", b.cookieLine())
 	if resp.Header.Get("Cross-Origin-Resource-Policy") != "same-origin" || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("the session endpoint answers with %v", resp.Header)
 	}

@@ -18,14 +18,14 @@ func TestS118ErrorPages(t *testing.T) {
 	w := sharedBare(t)
 	v := &variant{name: "pages", options: "require email nobody@example.test"}
 	broken := &variant{name: "pages-broken", issuer: "http://127.0.0.1:1"}
-	w.serve(t, v, broken)
+	w.addVariants(t, v, broken)
 	member := w.browser()
 	member.login(t, "/")
 	foreign := []string{"Sec-Fetch-Site: cross-site", "Origin: https://evil.test"}
 	badLogin := func(edit func(*fakeas.Knobs)) func(b *browser, lines []string) (int, http.Header, []byte) {
 		return func(b *browser, _ []string) (int, http.Header, []byte) {
 			w.idp.Set(edit)
-			defer w.calm()
+			defer w.resetServers()
 			page, err := b.Visit(t.Context(), w.site+"/x")
 			if err != nil {
 				t.Fatal(err)
@@ -46,30 +46,30 @@ func TestS118ErrorPages(t *testing.T) {
 		only   []string // navigation or script; both if nil
 	}{
 		"no session":         {401, false, send(http.MethodPost, "/x"), nil},
-		"foreign":            {403, true, send(http.MethodPost, "/x", foreign...), script[3:]},
+		"foreign":            {403, true, send(http.MethodPost, "/x", foreign...), scriptHeaders[3:]},
 		"unknown endpoint":   {404, false, send(http.MethodGet, prefix+"/nothing"), nil},
 		"wrong method":       {405, false, send(http.MethodDelete, prefix+"/login"), nil},
 		"TRACE":              {405, false, send(http.MethodTrace, "/x"), nil},
 		"stale callback":     {400, false, send(http.MethodGet, callback), nil},
 		"repeated parameter": {400, false, send(http.MethodGet, callback+"?code=a&code=b&state=x"), nil},
-		"foreign iss":        {400, false, send(http.MethodGet, login+"?iss=https://evil.test"), navigation},
+		"foreign iss":        {400, false, send(http.MethodGet, login+"?iss=https://evil.test"), navigationHeaders},
 		"no access": {403, false, func(b *browser, _ []string) (int, http.Header, []byte) {
 			page := v.signIn(t, b, "u")
 			return page.Status, page.Header, page.Body
-		}, navigation},
+		}, navigationHeaders},
 		"server out of reach": {503, false, func(b *browser, _ []string) (int, http.Header, []byte) {
 			page := b.nav(t, broken.url+"/x")
 			return page.Status, page.Header, page.Body
-		}, navigation},
-		"bad ID token": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectFlipped }), navigation},
-		"other issuer": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectIssuer }), navigation},
-		"mac token":    {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"token_type": "mac"} }), navigation},
+		}, navigationHeaders},
+		"bad ID token": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectFlipped }), navigationHeaders},
+		"other issuer": {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectIssuer }), navigationHeaders},
+		"mac token":    {502, false, badLogin(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"token_type": "mac"} }), navigationHeaders},
 		"login refused": {403, false, badLogin(func(k *fakeas.Knobs) {
 			k.Callback = fakeas.Edit{Set: map[string]any{"error": "access_denied", "error_description": "/etc/passwd: goroutine 1"}, Omit: []string{"code"}}
-		}), navigation},
+		}), navigationHeaders},
 	} {
-		for kind, lines := range map[string][]string{"page": navigation, "document": script} {
-			if tc.only != nil && &tc.only[0] != &lines[0] && !(kind == "document" && &tc.only[0] == &script[3]) {
+		for kind, lines := range map[string][]string{"page": navigationHeaders, "document": scriptHeaders} {
+			if tc.only != nil && &tc.only[0] != &lines[0] && !(kind == "document" && &tc.only[0] == &scriptHeaders[3]) {
 				continue
 			}
 			t.Run(name+", "+kind, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestS118ErrorPages(t *testing.T) {
 				if status != tc.status {
 					t.Errorf("got %d %s", status, body)
 				}
-				w.generic(t, body)
+				w.checkGenericPage(t, body)
 				for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
 					if got := header.Get(name); got != want {
 						t.Errorf("%s: %q", name, got)
@@ -116,7 +116,7 @@ func TestS120SessionEndpoint(t *testing.T) {
 	}
 	t.Run("nobody", func(t *testing.T) {
 		b := w.browser()
-		resp := b.xhr(t, http.MethodGet, info)
+		resp := b.xhr(t, http.MethodGet, sessionInfo)
 		headers(t, resp.Header)
 		var got map[string]any
 		if err := json.Unmarshal(resp.Body, &got); err != nil || resp.Status != http.StatusOK || got["authenticated"] != false || len(got) != 2 || got["login_url"] != login {
@@ -129,8 +129,8 @@ func TestS120SessionEndpoint(t *testing.T) {
 	t.Run("member", func(t *testing.T) {
 		b := w.browser()
 		b.loginAs(t, "s120", "/")
-		for _, lines := range [][]string{script, append(slices.Clone(script), "Origin: "+w.site), {"Sec-Fetch-Site: cross-site", "Origin: https://evil.test"}} {
-			resp := b.send(t, http.MethodGet, info, "", lines...)
+		for _, lines := range [][]string{scriptHeaders, append(slices.Clone(scriptHeaders), "Origin: "+w.site), {"Sec-Fetch-Site: cross-site", "Origin: https://evil.test"}} {
+			resp := b.send(t, http.MethodGet, sessionInfo, "", lines...)
 			headers(t, resp.Header)
 			var got map[string]any
 			if err := json.Unmarshal(resp.Body, &got); err != nil || got["authenticated"] != true || got["user"] != "s120" {
@@ -155,18 +155,18 @@ func TestS120SessionEndpoint(t *testing.T) {
 				}
 			}
 		}
-		preflight := b.send(t, http.MethodOptions, info, "", "Origin: https://evil.test", "Access-Control-Request-Method: GET", "Sec-Fetch-Site: cross-site")
+		preflight := b.send(t, http.MethodOptions, sessionInfo, "", "Origin: https://evil.test", "Access-Control-Request-Method: GET", "Sec-Fetch-Site: cross-site")
 		if preflight.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Error("another site may read it")
 		}
 	})
 	t.Run("polling is not use", func(t *testing.T) {
 		v := &variant{name: "polled", options: "idle_timeout 5s"}
-		w.serve(t, v)
+		w.addVariants(t, v)
 		b := w.browser()
 		v.login(t, b, "u")
 		eventually(t, "end of a session that is only asked about", func() bool {
-			u, err := url.Parse(v.url + info)
+			u, err := url.Parse(v.url + sessionInfo)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,12 +23,12 @@ func TestS83EarlyData(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	t.Run("a proxy's word", func(t *testing.T) {
-		for _, request := range []string{"GET " + login, "GET " + callback + "?state=x&code=y", "POST " + logout, "POST " + refresh, "GET " + info, "POST /x", "DELETE /x", "GET /x"} {
-			lines := append(slices.Clone(script), "Early-Data: 1")
+		for _, request := range []string{"GET " + login, "GET " + callback + "?state=x&code=y", "POST " + logout, "POST " + refresh, "GET " + sessionInfo, "POST /x", "DELETE /x", "GET /x"} {
+			lines := append(slices.Clone(scriptHeaders), "Early-Data: 1")
 			if request != "GET /x" { // with a session that may pass
 				lines = append(lines, b.cookieLine())
 			}
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				if resp := w.raw(t, w.request(request, lines...)); resp.Status != http.StatusTooEarly || resp.Header["Set-Cookie"] != nil {
 					t.Errorf("%s: status %d", request, resp.Status)
 				}
@@ -37,11 +37,11 @@ func TestS83EarlyData(t *testing.T) {
 				t.Errorf("%s: the app got %v", request, reached)
 			}
 		}
-		reached := w.during(func() { w.rawGet(t, "/x", "Early-Data: 1", b.cookieLine()) })
+		reached := w.appRequests(func() { w.rawGet(t, "/x", "Early-Data: 1", b.cookieLine()) })
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Early-Data"), []string{"1"}) {
 			t.Errorf("the app got %v", reached)
 		}
-		b.works(t)
+		b.checkSession(t)
 	})
 	t.Run("HTTP/3", func(t *testing.T) {
 		start := b.start(t, login)
@@ -58,16 +58,16 @@ func TestS83EarlyData(t *testing.T) {
 			"/x?session":    {func() string { return sessionCookie + "=" + b.session() }, true},
 			// What does not come early enough is refreshed: each try needs a new one.
 			"/x?session=stale": {func() string {
-				w.tell(1)
+				w.announceLifetime(1)
 				expired = w.loggedIn(t)
-				w.calm()
+				w.resetServers()
 				return sessionCookie + "=" + expired.session()
 			}, false},
 		} {
 			w.sendEarly(t, path, early.cookies, early.passes)
 		}
 		// Now it may be refreshed, and the code redeemed.
-		expired.works(t)
+		expired.checkSession(t)
 		if resp := b.nav(t, cb.String()); resp.Status != http.StatusSeeOther {
 			t.Errorf("after the handshake the callback answers %v", resp)
 		}
@@ -76,7 +76,7 @@ func TestS83EarlyData(t *testing.T) {
 
 // buildEarlyClient builds the client without the race detector.
 var buildEarlyClient = sync.OnceValues(func() (string, error) {
-	program := filepath.Join(lasting.dir, "earlyclient")
+	program := filepath.Join(wholeSuite.dir, "earlyclient")
 	out, err := exec.Command("go", "build", "-o", program, "./earlyclient").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("building earlyclient: %w\n%s", err, out)
@@ -94,8 +94,8 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 	}
 	eventually(t, "early data for "+path, func() bool {
 		send := w.prepareEarly(t, program, path, cookies())
-		calls, status := w.tokenCalls(), 0
-		reached := w.during(func() { status = send() })
+		calls, status := w.tokenRequests(), 0
+		reached := w.appRequests(func() { status = send() })
 		if passes {
 			// Caddy tells the app.
 			if len(reached) != 1 || status != http.StatusOK {
@@ -103,8 +103,8 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 			}
 			return len(reached) == 0 || slices.Equal(reached[0].Values("Early-Data"), []string{"1"})
 		}
-		if status == http.StatusTooEarly && (len(reached) != 0 || w.tokenCalls() != calls) {
-			t.Errorf("%s: the app got %v, the authorization server %d requests", path, reached, w.tokenCalls()-calls)
+		if status == http.StatusTooEarly && (len(reached) != 0 || w.tokenRequests() != calls) {
+			t.Errorf("%s: the app got %v, the authorization server %d requests", path, reached, w.tokenRequests()-calls)
 		}
 		return status == http.StatusTooEarly
 	})
@@ -114,9 +114,9 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 // returns sends the request and gives the status of the answer.
 func (w *world) prepareEarly(t *testing.T, program, path, cookies string) (send func() int) {
 	t.Helper()
-	ctx, cancel := quickly(t)
+	ctx, cancel := boundedContext(t)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, program, w.p[0].addr, w.site, path, cookies)
+	cmd := exec.CommandContext(ctx, program, w.instances[0].addr, w.site, path, cookies)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 func (w *world) clientIPs(t *testing.T, uri string) []string {
 	t.Helper()
 	var ips []string
-	for _, entry := range w.p[0].Entries(t, "http.log.access") {
+	for _, entry := range w.instances[0].Entries(t, "http.log.access") {
 		request, _ := entry["request"].(map[string]any)
 		if request["uri"] == uri {
 			ip, _ := request["client_ip"].(string)
@@ -25,7 +25,7 @@ func (w *world) clientIPs(t *testing.T, uri string) []string {
 func TestS06Forwarded(t *testing.T) {
 	// Everybody from this network may pass without a session.
 	inside := plan{
-		base: "-", public: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
+		baseURLLine: "-", optionalLine: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
 	}
 	forged := []string{
 		"X-Forwarded-Proto: http", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.99.0.1", "X-Forwarded-For: a", "X-Real-IP: 203.0.113.9",
@@ -37,7 +37,9 @@ func TestS06Forwarded(t *testing.T) {
 			if got := w.redirectURI(t, lines...); got != w.site+callback {
 				t.Errorf("%q: redirect_uri is %q", lines, got)
 			}
-			reached := w.during(func() { w.refused(t, w.browser().send(t, http.MethodGet, "/forged", "", append(lines, script...)...)) })
+			reached := w.appRequests(func() {
+				w.checkRefused(t, w.browser().send(t, http.MethodGet, "/forged", "", append(lines, scriptHeaders...)...))
+			})
 			if len(reached) != 0 {
 				t.Errorf("%q: a rule about addresses was met: %v", lines, reached)
 			}
@@ -45,7 +47,7 @@ func TestS06Forwarded(t *testing.T) {
 		// A session is what it is, too.
 		b := w.browser()
 		b.login(t, "/")
-		if got := b.send(t, http.MethodGet, "/with-session", "", append(forged, script...)...); got.Status != http.StatusOK {
+		if got := b.send(t, http.MethodGet, "/with-session", "", append(forged, scriptHeaders...)...); got.Status != http.StatusOK {
 			t.Errorf("with a session: %v", got)
 		}
 		for _, ip := range append(w.clientIPs(t, "/forged"), w.clientIPs(t, "/with-session")...) {
@@ -69,8 +71,8 @@ func TestS06Forwarded(t *testing.T) {
 		if got := w.redirectURI(t, "X-Forwarded-Proto: http", "X-Forwarded-Host: public.app.test"); got != "" {
 			t.Errorf("redirect_uri is %q", got)
 		}
-		reached := w.during(func() {
-			w.browser().send(t, http.MethodGet, "/trusted", "", append([]string{"X-Forwarded-For: 203.0.113.9"}, script...)...)
+		reached := w.appRequests(func() {
+			w.browser().send(t, http.MethodGet, "/trusted", "", append([]string{"X-Forwarded-For: 203.0.113.9"}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || reached[0].Values("Authorization") != nil {
 			t.Errorf("the app got %v", reached)

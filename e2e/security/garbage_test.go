@@ -43,13 +43,13 @@ func TestS125GarbagePosts(t *testing.T) {
 	w := shared(t)
 	member := w.browser()
 	member.login(t, "/")
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	n := long(200, 10_000)
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	n := amount(200, 10_000)
 	var running sync.WaitGroup
-	for side, path := range []string{login, callback, logout, loggedOut, info, refresh, backchan, prefix + "/none", "/app"} {
+	for side, path := range []string{login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel, prefix + "/none", "/app"} {
 		running.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(side), 0))
-			b := w.newBrowser(w.p[0], true)
+			b := w.newBrowser(w.instances[0], true)
 			for i := range n {
 				contentType, body := garbagePost(r)
 				lines := []string{"Content-Type: " + contentType}
@@ -65,8 +65,8 @@ func TestS125GarbagePosts(t *testing.T) {
 		})
 	}
 	running.Wait()
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
 	}
-	member.works(t)
+	member.checkSession(t)
 }

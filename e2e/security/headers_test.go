@@ -13,16 +13,16 @@ import (
 
 // ownToken demands that a request brought one Authorization line to the app, with
 // an access token of ours, and nothing that the client had written as EVIL.
-func (w *world) ownToken(t testing.TB, r echo.Request) {
+func (w *world) checkOwnToken(t testing.TB, r echo.Request) {
 	t.Helper()
-	w.nothingEvil(t, r)
+	w.checkNoEvilHeader(t, r)
 	if r.Bearer() == "" || !strings.HasPrefix(r.Bearer(), "AT_") {
 		t.Errorf("%s brought no token of ours: %q", r.Line, r.Headers)
 	}
 }
 
 // nothingEvil demands that no header, whatever its name, and no trailer says so.
-func (w *world) nothingEvil(t testing.TB, r echo.Request) {
+func (w *world) checkNoEvilHeader(t testing.TB, r echo.Request) {
 	t.Helper()
 	for _, h := range append(slices.Clone(r.Headers), r.Trailers...) {
 		if strings.Contains(h[1], "EVIL") {
@@ -56,21 +56,21 @@ func TestS62ClientAuthorization(t *testing.T) {
 			// An open page gets the token of a session, too: optional says who may
 			// come without one.
 			for _, path := range []string{"/x", "/static/x"} {
-				reached := w.during(func() { w.rawGet(t, path, slices.Concat(lines, script, []string{b.cookieLine()})...) })
+				reached := w.appRequests(func() { w.rawGet(t, path, slices.Concat(lines, scriptHeaders, []string{b.cookieLine()})...) })
 				if len(reached) != 1 {
 					t.Fatalf("%s: %d requests reached the app", path, len(reached))
 				}
-				w.ownToken(t, reached[0])
+				w.checkOwnToken(t, reached[0])
 			}
-			reached := w.during(func() {
-				if resp := w.rawGet(t, "/x", append(slices.Clone(lines), script...)...); resp.Status != http.StatusUnauthorized {
+			reached := w.appRequests(func() {
+				if resp := w.rawGet(t, "/x", append(slices.Clone(lines), scriptHeaders...)...); resp.Status != http.StatusUnauthorized {
 					t.Errorf("without a session: status %d", resp.Status)
 				}
 			})
 			if len(reached) != 0 {
 				t.Errorf("without a session the app was reached: %v", reached)
 			}
-			reached = w.during(func() { w.rawGet(t, "/static/x", append(slices.Clone(lines), script...)...) })
+			reached = w.appRequests(func() { w.rawGet(t, "/static/x", append(slices.Clone(lines), scriptHeaders...)...) })
 			if len(reached) != 1 || reached[0].Values("Authorization") != nil {
 				t.Errorf("an open page without a session: the app got %v", reached)
 			}
@@ -86,14 +86,14 @@ func TestS63NameVariants(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, line := range []string{"authorization: EVIL", "AUTHORIZATION: EVIL", "aUTHORIZATION:EVIL", "Authorization:\tEVIL", "Authorization: EVIL\r\nAuthorization: EVIL", "Authorization: EVIL\r\nauthorization: EVIL"} {
-		reached := w.during(func() { w.rawGet(t, "/x", line, b.cookieLine()) })
+		reached := w.appRequests(func() { w.rawGet(t, "/x", line, b.cookieLine()) })
 		if len(reached) != 1 {
 			t.Fatalf("%q: %d requests reached the app", line, len(reached))
 		}
-		w.ownToken(t, reached[0])
+		w.checkOwnToken(t, reached[0])
 	}
 	for _, line := range []string{"Authorization : EVIL", "Authorization\t: EVIL", " Authorization: EVIL", "Authorization\x00: EVIL", "X: y\r\n Authorization: EVIL", ": EVIL", "Authorization\xa0: EVIL"} {
-		reached := w.during(func() {
+		reached := w.appRequests(func() {
 			// A folded line is one value, and then harmless.
 			if resp := w.rawGet(t, "/x", line, b.cookieLine()); resp.Status != http.StatusBadRequest && !strings.HasPrefix(line, "X: y") {
 				t.Errorf("%q: status %d", line, resp.Status)
@@ -108,13 +108,13 @@ func TestS63NameVariants(t *testing.T) {
 	for name, browser := range map[string]*browser{"HTTP/2": w.browser2(), "HTTP/3": w.browser3(t)} {
 		t.Run(name, func(t *testing.T) {
 			browser.Jar = b.Jar
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				browser.send(t, http.MethodGet, "/x", "", "Authorization: EVIL", "AUTHORIZATION: EVIL")
 			})
 			if len(reached) != 1 {
 				t.Fatalf("%d requests reached the app", len(reached))
 			}
-			w.ownToken(t, reached[0])
+			w.checkOwnToken(t, reached[0])
 		})
 	}
 }
@@ -157,7 +157,7 @@ func TestS66Smuggling(t *testing.T) {
 					path, cookie = "/x", b.cookieLine()+"\r\n"
 				}
 				var resp *rawAnswer
-				reached := w.during(func() {
+				reached := w.appRequests(func() {
 					resp = w.raw(t, "POST "+path+" HTTP/1.1\r\nHost: "+w.host+"\r\n"+cookie+"Connection: close\r\n"+tt.lines+"\r\n"+tt.body)
 				})
 				// 502: it was refused in the middle of its body.
@@ -169,7 +169,7 @@ func TestS66Smuggling(t *testing.T) {
 					if r.Malformed != "" || !strings.HasPrefix(r.Line, "POST "+path+" ") {
 						t.Errorf("the app got %+v", r)
 					}
-					w.nothingEvil(t, r)
+					w.checkNoEvilHeader(t, r)
 				}
 			})
 		}
@@ -192,11 +192,11 @@ func TestS67SpoofedIdentity(t *testing.T) {
 				if cookie != "" {
 					lines = append(lines, cookie)
 				}
-				reached := w.during(func() { w.raw(t, w.request(method+" /static/x", lines...)) })
+				reached := w.appRequests(func() { w.raw(t, w.request(method+" /static/x", lines...)) })
 				if len(reached) != 1 {
 					t.Fatalf("%d requests reached the app", len(reached))
 				}
-				w.nothingEvil(t, reached[0])
+				w.checkNoEvilHeader(t, reached[0])
 				if reached[0].Values("Authorization") != nil {
 					t.Errorf("the app got %q", reached[0].Headers)
 				}
@@ -204,11 +204,11 @@ func TestS67SpoofedIdentity(t *testing.T) {
 		}
 	}
 	b := w.loggedIn(t)
-	reached := w.during(func() { w.rawGet(t, "/x", append(slices.Clone(spoofed), b.cookieLine())...) })
+	reached := w.appRequests(func() { w.rawGet(t, "/x", append(slices.Clone(spoofed), b.cookieLine())...) })
 	if len(reached) != 1 || len(reached[0].Values("X-User")) != 1 || reached[0].Values("X-User")[0] == "" {
 		t.Fatalf("with a session the app got %v", reached)
 	}
-	w.ownToken(t, reached[0])
+	w.checkOwnToken(t, reached[0])
 }
 
 // TestS69TokenElsewhere: a token in the query or in a form is the app's business
@@ -218,7 +218,7 @@ func TestS69TokenElsewhere(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	form := "access_token=MINE&a=b"
-	reached := w.during(func() {
+	reached := w.appRequests(func() {
 		b.send(t, http.MethodGet, "/x?access_token=MINE&a=%20b", "")
 		b.send(t, http.MethodPost, "/form", form, "Content-Type: application/x-www-form-urlencoded")
 	})
@@ -226,11 +226,11 @@ func TestS69TokenElsewhere(t *testing.T) {
 		t.Fatalf("the app got %v", reached)
 	}
 	for _, r := range reached {
-		w.ownToken(t, r)
+		w.checkOwnToken(t, r)
 	}
-	reached = w.during(func() {
-		w.refused(t, w.browser().send(t, http.MethodGet, "/x?access_token=MINE", "", script...))
-		w.refused(t, w.browser().send(t, http.MethodPost, "/x", "access_token=MINE", "Content-Type: application/x-www-form-urlencoded"))
+	reached = w.appRequests(func() {
+		w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x?access_token=MINE", "", scriptHeaders...))
+		w.checkRefused(t, w.browser().send(t, http.MethodPost, "/x", "access_token=MINE", "Content-Type: application/x-www-form-urlencoded"))
 	})
 	if len(reached) != 0 {
 		t.Errorf("without a session the app got %v", reached)
@@ -254,5 +254,5 @@ func TestCookiesTheAppSets(t *testing.T) {
 			t.Errorf("%s: the browser's session is another one", name)
 		}
 	}
-	b.works(t)
+	b.checkSession(t)
 }

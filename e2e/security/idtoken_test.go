@@ -36,18 +36,18 @@ func TestS30BadIDTokens(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notLoggedIn(t, page, b.session(), http.StatusBadGateway)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, b.session(), http.StatusBadGateway)
+			w.checkGenericPage(t, page.Body)
 		})
 	}
 	// One line a minute tells the operator.
-	if log := w.p[0].Log(t); !strings.Contains(log, "checking ID token") {
+	if log := w.instances[0].Log(t); !strings.Contains(log, "checking ID token") {
 		t.Error("the log does not say why")
 	}
 }
 
 // generic demands that a page of ours tells nothing but its own words.
-func (w *world) generic(t testing.TB, body []byte) {
+func (w *world) checkGenericPage(t testing.TB, body []byte) {
 	t.Helper()
 	for _, word := range []string{
 		w.idp.URL, strings.TrimPrefix(w.idp.URL, "http://"), "127.0.0.1:", "dial", "tcp", "oauth:", "session:", "handler.", "goroutine",
@@ -65,7 +65,7 @@ func (w *world) generic(t testing.TB, body []byte) {
 func TestS30Requested(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "requested", options: "authorize_param max_age 60\n\tauthorize_param acr_values gold\n\trequire acr gold"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.login(t, w.browser(), "good")
 	for name, tc := range map[string]struct {
 		edit   fakeas.TokenEdit
@@ -79,7 +79,7 @@ func TestS30Requested(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = tc.edit })
 			page := v.signIn(t, w.browser(), "bad")
-			notLoggedIn(t, page, "", tc.status)
+			checkNoLogin(t, page, "", tc.status)
 		})
 	}
 }
@@ -94,7 +94,7 @@ func TestS33TolerantJWKS(t *testing.T) {
 		idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.ExtraKeys = alg, fakeas.OddKeys("key-1") })
 		all = append(all, &variant{name: "jwks-" + strings.ToLower(alg), idp: idp})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) { v.login(t, w.browser(), "u") })
 	}
@@ -129,7 +129,7 @@ func newSigner(t *testing.T, kid string) signer {
 }
 
 // again signs the claims of a JWT anew.
-func (s signer) again(token string) string {
+func (s signer) signAgain(token string) string {
 	signed, err := s.Sign(decodeSegment(token, 1))
 	if err != nil {
 		return ""
@@ -157,13 +157,13 @@ func TestS34KeyRotation(t *testing.T) {
 	old := newSigner(t, "old")
 	var useOld atomic.Bool
 	v := &variant{name: "rotation"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.idp.Set(func(k *fakeas.Knobs) {
 		k.ExtraKeys = []map[string]any{old.public}
 		k.Mutate = func(_ string, answer map[string]any) {
 			if useOld.Load() {
-				signed := old.again(answer["id_token"].(string))
-				w.keepSecret(tail(signed))
+				signed := old.signAgain(answer["id_token"].(string))
+				w.addSecret(tail(signed))
 				answer["id_token"] = signed
 			}
 		}
@@ -185,7 +185,7 @@ func TestS34KeyRotation(t *testing.T) {
 	}
 	useOld.Store(true)
 	b := w.browser()
-	notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+	checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 	useOld.Store(false)
 
 	v.idp.Fail(fakeas.LoseRequest().At(fakeas.EndpointJWKS).Repeat(-1))
@@ -200,7 +200,7 @@ func TestS34KeyRotation(t *testing.T) {
 func TestS37UserInfo(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "userinfo", options: "userinfo"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.idp.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"email": "by-userinfo@example.test"} })
 	if seen, _ := appAnswer(v.login(t, w.browser(), "u")); !slices.Equal(seen.Values("X-Email"), []string{"by-userinfo@example.test"}) {
 		t.Fatalf("the app sees the email %q", seen.Values("X-Email"))
@@ -234,7 +234,7 @@ func TestS37UserInfo(t *testing.T) {
 			})
 			spoil()
 			b := w.browser()
-			notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+			checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 		})
 	}
 	for _, r := range v.app.Requests() {
@@ -252,7 +252,7 @@ func TestS38ClaimRules(t *testing.T) {
 	email := &variant{name: "rule-email", options: "require email a@corp.test"}
 	verified := &variant{name: "rule-verified", options: "require email_verified true"}
 	groups := &variant{name: "rule-groups", options: "require groups admin"}
-	w.serve(t, email, verified, groups)
+	w.addVariants(t, email, verified, groups)
 	many := make([]string, 10_000)
 	for i := range many {
 		many[i] = fmt.Sprintf("group-%d", i)
@@ -309,7 +309,7 @@ func TestS38ClaimRules(t *testing.T) {
 				tc.v.login(t, w.browser(), user.Name)
 				return
 			}
-			notLoggedIn(t, tc.v.signIn(t, w.browser(), user.Name), "", http.StatusForbidden, http.StatusBadGateway)
+			checkNoLogin(t, tc.v.signIn(t, w.browser(), user.Name), "", http.StatusForbidden, http.StatusBadGateway)
 		})
 	}
 }

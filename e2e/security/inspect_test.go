@@ -13,15 +13,15 @@ import (
 // inspect is the end of every test: nobody has talked to the attacker, no
 // secret is where it does not belong, and the site works as before.
 func (w *world) inspect(t testing.TB) {
-	w.calm()
+	w.resetServers()
 	if !w.down {
-		w.stillServes(t)
-		w.fewGoroutines(t)
+		w.checkServes(t)
+		w.awaitGoroutineEnd(t)
 	}
-	if contacts, got := w.evil.seen(); contacts > 0 {
+	if contacts, got := w.attacker.received(); contacts > 0 {
 		t.Errorf("somebody talked to the attacker, %d times: %q", contacts, got)
 	}
-	for _, f := range w.leaks(t) {
+	for _, f := range w.findLeaks(t) {
 		t.Errorf("leak: %v", f)
 	}
 	w.mu.Lock()
@@ -35,7 +35,7 @@ func (w *world) inspect(t testing.TB) {
 // stillServes logs in. A connection that is lost while a test's last reload
 // replaces the listeners is made again, as a browser does. The Errorf lets the
 // rest of the inspection go on: the logs may say why.
-func (w *world) stillServes(t testing.TB) {
+func (w *world) checkServes(t testing.TB) {
 	t.Helper()
 	_, err := w.browser().tryLogin(t.Context(), "/alive")
 	if lost := new(url.Error); errors.As(err, &lost) {
@@ -51,20 +51,20 @@ func (w *world) stillServes(t testing.TB) {
 func (w *world) expectDown() { w.down = true }
 
 // maxGoroutines is how many more there may be than at the start.
-const maxGoroutines = 50
+const maxExtraGoroutines = 50
 
 // fewGoroutines waits for what a test has left behind to end.
-func (w *world) fewGoroutines(t testing.TB) {
+func (w *world) awaitGoroutineEnd(t testing.TB) {
 	t.Helper()
 	w.mu.Lock()
 	for _, tr := range w.transports {
 		tr.CloseIdleConnections()
 	}
 	w.mu.Unlock()
-	deadline := time.Now().Add(patience)
-	for w.countGoroutines(t) > w.goroutines+maxGoroutines {
+	deadline := time.Now().Add(waitLimit)
+	for w.countGoroutines(t) > w.goroutines+maxExtraGoroutines {
 		if time.Now().After(deadline) {
-			_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+			_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
 			t.Fatalf("at the start there were %d goroutines, now: %.4000s", w.goroutines, profile)
 		}
 		time.Sleep(20 * time.Millisecond) // between two looks
@@ -73,7 +73,7 @@ func (w *world) fewGoroutines(t testing.TB) {
 
 func (w *world) countGoroutines(t testing.TB) int {
 	t.Helper()
-	_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+	_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
 	line, _, _ := strings.Cut(profile, "\n")
 	n, err := strconv.Atoi(strings.TrimPrefix(line, "goroutine profile: total "))
 	if err != nil {

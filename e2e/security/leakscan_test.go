@@ -33,7 +33,7 @@ const (
 	kindCookie   = "cookie"
 	kindKey      = "server key"
 	kindClient   = "client secret"
-	kindFixed    = "planted secret"
+	kindAdded    = "planted secret"
 )
 
 // partSize is how much of a secret is looked for, unless it is shorter.
@@ -57,7 +57,7 @@ func (w *world) secrets() []secret {
 			}
 		}
 	}
-	for _, key := range w.keys {
+	for _, key := range w.allKeys {
 		all = append(all, secret{kindKey, head(key)})
 		if raw, err := base64.RawURLEncoding.DecodeString(key); err == nil {
 			all = append(all, secret{kindKey, head(string(raw))}, secret{kindKey, head(hex.EncodeToString(raw))})
@@ -67,15 +67,15 @@ func (w *world) secrets() []secret {
 	all = append(all, secret{kindClient, head(w.clientSecret)}, secret{kindClient, basic[8 : 8+partSize]})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for value := range w.cookies {
+	for value := range w.cookieValues {
 		// The first bytes of sealed cookies are alike.
 		all = append(all, secret{kindCookie, tail(value)})
 		if raw, err := base64.RawURLEncoding.DecodeString(value); err == nil {
 			all = append(all, secret{kindCookie, tail(string(raw))}, secret{kindCookie, tail(hex.EncodeToString(raw))})
 		}
 	}
-	for _, value := range w.fixed {
-		all = append(all, secret{kindFixed, head(value)})
+	for _, value := range w.addedSecrets {
+		all = append(all, secret{kindAdded, head(value)})
 	}
 	return all
 }
@@ -95,24 +95,24 @@ func tokenParts(kind, value string) []secret {
 }
 
 // keepSecret adds a value that a test has made up to the secrets.
-func (w *world) keepSecret(value string) {
+func (w *world) addSecret(value string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fixed = append(w.fixed, value)
+	w.addedSecrets = append(w.addedSecrets, value)
 }
 
 // A finding is a secret where it does not belong.
-type finding struct {
+type leak struct {
 	place, kind, context string
 }
 
-func (f finding) String() string {
+func (f leak) String() string {
 	return fmt.Sprintf("%s holds a %s: …%s", f.place, f.kind, f.context)
 }
 
 // needles finds many secrets in one pass: by a hash of eight bytes first, and
 // few places pass that.
-type needles struct {
+type secretFinder struct {
 	bloom  []uint64
 	starts map[uint64][]secret
 }
@@ -124,8 +124,8 @@ const (
 
 func bloomIndex(window uint64) uint64 { return window * 0x9e3779b97f4a7c15 >> (64 - bloomBits) }
 
-func newNeedles(all []secret, but ...string) *needles {
-	n := &needles{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
+func newSecretFinder(all []secret, but ...string) *secretFinder {
+	n := &secretFinder{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
 next:
 	for _, s := range all {
 		for _, kind := range but {
@@ -147,8 +147,8 @@ next:
 // maxFindings is how many are told of one place.
 const maxFindings = 5
 
-func (n *needles) find(place string, text []byte) []finding {
-	var found []finding
+func (n *secretFinder) find(place string, text []byte) []leak {
+	var found []leak
 	for at := 0; at+windowSize <= len(text) && len(found) < maxFindings; at++ {
 		window := binary.LittleEndian.Uint64(text[at:])
 		if i := bloomIndex(window); n.bloom[i/64]&(1<<(i%64)) == 0 {
@@ -157,7 +157,7 @@ func (n *needles) find(place string, text []byte) []finding {
 		for _, s := range n.starts[window] {
 			if bytes.HasPrefix(text[at:], []byte(s.part)) {
 				before := text[max(0, at-200):at]
-				found = append(found, finding{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})
+				found = append(found, leak{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})
 				break
 			}
 		}
@@ -167,17 +167,17 @@ func (n *needles) find(place string, text []byte) []finding {
 
 // leaks looks through everything that is no place for a secret. The app may
 // have access tokens, and nothing else.
-func (w *world) leaks(t testing.TB) []finding {
+func (w *world) findLeaks(t testing.TB) []leak {
 	t.Helper()
 	all := w.secrets()
-	n := newNeedles(all)
+	n := newSecretFinder(all)
 	w.mu.Lock()
-	found := append(w.leaked, n.find("an answer to a browser", w.browsers)...)
-	w.leaked, w.browsers = nil, nil
+	found := append(w.pendingLeaks, n.find("an answer to a browser", w.sentToBrowsers)...)
+	w.pendingLeaks, w.sentToBrowsers = nil, nil
 	w.mu.Unlock()
-	for i, in := range w.p {
+	for i, in := range w.instances {
 		name := fmt.Sprintf("instance %d: ", i+1)
-		found = append(found, w.leaksOnDisk(t, n, name, in.dir())...)
+		found = append(found, w.findLeaksOnDisk(t, n, name, in.dir())...)
 		if in.Process != nil {
 			found = append(found, n.find(name+"the output", []byte(in.Process.Log(t)))...)
 			_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
@@ -187,18 +187,18 @@ func (w *world) leaks(t testing.TB) []finding {
 	if w.redis != nil && w.redis.Process != nil {
 		found = append(found, n.find("Redis", w.redisBytes(t))...)
 	}
-	_, evil := w.evil.seen()
+	_, evil := w.attacker.received()
 	found = append(found, n.find("the recorder", evil)...)
 	found = append(found, n.find("the app of the error pages", requestBytes(w.errorApp))...)
-	toApp := newNeedles(all, string(fakeas.KindAccess))
+	toApp := newSecretFinder(all, string(fakeas.KindAccess))
 	return append(found, toApp.find("the app", requestBytes(w.app))...)
 }
 
 // leaksOnDisk looks through all files below a directory: configuration, logs,
 // sessions. Logs grow; what is new of them is enough.
-func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []finding {
+func (w *world) findLeaksOnDisk(t testing.TB, n *secretFinder, name, dir string) []leak {
 	t.Helper()
-	var found []finding
+	var found []leak
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return ignoreGone(err)
@@ -208,8 +208,8 @@ func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []findin
 			return ignoreGone(err)
 		}
 		if filepath.Ext(path) == ".log" {
-			from := max(0, w.scanned[path]-4*partSize)
-			w.scanned[path] = int64(len(text))
+			from := max(0, w.logOffsets[path]-4*partSize)
+			w.logOffsets[path] = int64(len(text))
 			text = text[min(from, int64(len(text))):]
 			if i := bytes.Index(text, []byte("panic")); i >= 0 {
 				t.Errorf("%s tells of a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
@@ -259,28 +259,28 @@ func requestBytes(app *echo.Server) []byte {
 }
 
 // maxBrowsers is how much of what browsers got waits for the end of a test.
-const maxBrowsers = 32 << 20
+const maxUnscanned = 32 << 20
 
 // sawBytes notes what a browser got.
-func (w *world) sawBytes(b []byte) {
+func (w *world) recordBytes(b []byte) {
 	w.mu.Lock()
-	w.browsers = append(append(w.browsers, b...), '\n')
-	full := len(w.browsers) > maxBrowsers
+	w.sentToBrowsers = append(append(w.sentToBrowsers, b...), '\n')
+	full := len(w.sentToBrowsers) > maxUnscanned
 	w.mu.Unlock()
 	if !full {
 		return
 	}
-	n := newNeedles(w.secrets())
+	n := newSecretFinder(w.secrets())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.leaked = append(w.leaked, n.find("an answer to a browser", w.browsers)...)
-	w.browsers = nil
+	w.pendingLeaks = append(w.pendingLeaks, n.find("an answer to a browser", w.sentToBrowsers)...)
+	w.sentToBrowsers = nil
 }
 
 // sawHead notes the head of an answer, but for the two places where a browser
 // has to see a secret: our own cookies, which are secrets from here on, and
 // the ID token that takes a logout to the authorization server.
-func (w *world) sawHead(resp *http.Response) {
+func (w *world) recordHead(resp *http.Response) {
 	header := resp.Header.Clone()
 	for i, line := range header["Set-Cookie"] {
 		pair, attributes, _ := strings.Cut(line, ";")
@@ -291,7 +291,7 @@ func (w *world) sawHead(resp *http.Response) {
 		header["Set-Cookie"][i] = name + ";" + attributes
 		if value != "" {
 			w.mu.Lock()
-			w.cookies[value] = true
+			w.cookieValues[value] = true
 			w.mu.Unlock()
 		}
 	}
@@ -303,5 +303,5 @@ func (w *world) sawHead(resp *http.Response) {
 	}
 	var text bytes.Buffer
 	_ = header.Write(&text) // a bytes.Buffer takes everything
-	w.sawBytes(text.Bytes())
+	w.recordBytes(text.Bytes())
 }

@@ -28,11 +28,11 @@ func TestS97Revocation(t *testing.T) {
 			b := w.browser()
 			b.login(t, "/")
 			cookie := "Cookie: " + sessionCookie + "=" + b.session()
-			issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
+			issued := issuedTokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 			if fault != nil {
 				w.idp.Fail(fault.At(fakeas.EndpointRevoke))
 			}
-			resp, err := signOut(t.Context(), b, w.site)
+			resp, err := postLogout(t.Context(), b, w.site)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestS97Revocation(t *testing.T) {
 			if resp.Status != http.StatusSeeOther || b.session() != "" {
 				t.Errorf("the logout: %d", resp.Status)
 			}
-			w.refused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
+			w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
 			if name == "slow" {
 				if answered > 0 {
 					t.Error("the logout has waited for the revocation")
@@ -73,18 +73,18 @@ func TestS114Logout(t *testing.T) {
 		b := w.browser()
 		b.login(t, "/")
 		cookie := "Cookie: " + sessionCookie + "=" + b.session()
-		resp, err := signOut(t.Context(), b, w.site)
+		resp, err := postLogout(t.Context(), b, w.site)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.refused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
+		w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
 		to, err := url.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Status != http.StatusSeeOther || to.Host+to.Path != strings.TrimPrefix(w.idp.URL, "http://")+"/end_session" {
 			t.Fatalf("got %d", resp.Status)
 		}
 		q := to.Query()
-		if !slices.Contains(tokens(w.idp, fakeas.KindID, fakeas.DefaultUser), q.Get("id_token_hint")) ||
-			len(q.Get("state")) < 16 || q.Get("post_logout_redirect_uri") != w.site+loggedOut {
+		if !slices.Contains(issuedTokens(w.idp, fakeas.KindID, fakeas.DefaultUser), q.Get("id_token_hint")) ||
+			len(q.Get("state")) < 16 || q.Get("post_logout_redirect_uri") != w.site+logoutCallback {
 			t.Error("the parameters for the authorization server are not complete")
 		}
 		if resp.Header.Get("Cache-Control") != "no-store" || b.session() != "" {
@@ -110,24 +110,24 @@ func TestS114Logout(t *testing.T) {
 			if resp.Status == http.StatusSeeOther || strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
 				t.Errorf("%s: got %d", name, resp.Status)
 			}
-			b.works(t)
+			b.checkSession(t)
 		}
 	})
 	t.Run("back from the authorization server", func(t *testing.T) {
 		stranger, member := w.browser(), w.browser()
 		member.login(t, "/")
-		page := stranger.nav(t, loggedOut+"?state=wrong")
+		page := stranger.nav(t, logoutCallback+"?state=wrong")
 		if page.Status != http.StatusOK || page.Header.Get("Set-Cookie") != "" || strings.Contains(string(page.Body), "wrong") {
 			t.Errorf("got %v", page)
 		}
-		if other := member.nav(t, loggedOut+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
+		if other := member.nav(t, logoutCallback+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
 			t.Errorf("somebody with a session sees another page: %v", other)
 		}
-		member.works(t)
+		member.checkSession(t)
 	})
 	t.Run("server down", func(t *testing.T) {
 		v := &variant{name: "down"}
-		w.serve(t, v)
+		w.addVariants(t, v)
 		b := w.browser()
 		v.login(t, b, "u")
 		value := v.session(b)
@@ -135,15 +135,15 @@ func TestS114Logout(t *testing.T) {
 			v.idp.Fail(fakeas.LoseRequest().At(e).Repeat(-1))
 		}
 		v.options = "audience other" // a change, after which the metadata has to be fetched
-		w.serveAnew(t, v)
-		resp, err := signOut(t.Context(), b, v.url)
+		w.reloadVariants(t, v)
+		resp, err := postLogout(t.Context(), b, v.url)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp.Status != http.StatusSeeOther || resp.Header.Get("Location") != loggedOut {
-			t.Errorf("got %d, to the page of the site itself: %v", resp.Status, resp.Header.Get("Location") == loggedOut)
+		if resp.Status != http.StatusSeeOther || resp.Header.Get("Location") != logoutCallback {
+			t.Errorf("got %d, to the page of the site itself: %v", resp.Status, resp.Header.Get("Location") == logoutCallback)
 		}
-		old := w.browser().send(t, http.MethodGet, v.url+"/x", "", append([]string{"Cookie: " + sessionCookie + "=" + value}, script...)...)
+		old := w.browser().send(t, http.MethodGet, v.url+"/x", "", append([]string{"Cookie: " + sessionCookie + "=" + value}, scriptHeaders...)...)
 		if old.Status != http.StatusUnauthorized {
 			t.Errorf("the session lives on: %v", old)
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // logged returns the lines that an instance logs while f runs.
-func (in *instance) logged(t *testing.T, f func()) []string {
+func (in *instance) linesLoggedDuring(t *testing.T, f func()) []string {
 	t.Helper()
 	name := filepath.Join(in.dir(), "caddy.log")
 	before, err := os.ReadFile(name)
@@ -37,13 +37,13 @@ func (in *instance) logged(t *testing.T, f func()) []string {
 // secrets themselves are the names they go by in URLs and forms.
 func TestS115Logs(t *testing.T) {
 	w := shared(t)
-	lines := w.p[0].logged(t, func() {
-		w.tell(2)
+	lines := w.instances[0].linesLoggedDuring(t, func() {
+		w.announceLifetime(2)
 		b := w.browser()
 		b.login(t, "/s115?x=1")
 		before := w.refreshes()
-		eventually(t, "refresh", func() bool { b.works(t); return w.refreshes() > before })
-		b.xhr(t, http.MethodGet, info)
+		eventually(t, "refresh", func() bool { b.checkSession(t); return w.refreshes() > before })
+		b.xhr(t, http.MethodGet, sessionInfo)
 		b.xhr(t, http.MethodPost, refresh)
 		b.nav(t, callback+"?"+url.Values{"code": {canary("CODE_", 64)}, "state": {"stale"}}.Encode())
 		b.send(t, http.MethodPost, callback, url.Values{"code": {canary("CODE_", 64)}, "state": {"x"}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
@@ -53,9 +53,9 @@ func TestS115Logs(t *testing.T) {
 		}
 		form := url.Values{"logout_token": {token}}.Encode()
 		for range 2 { // the second time it is refused
-			b.send(t, http.MethodPost, backchan, form, "Content-Type: application/x-www-form-urlencoded")
+			b.send(t, http.MethodPost, backchannel, form, "Content-Type: application/x-www-form-urlencoded")
 		}
-		if resp, err := signOut(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
+		if resp, err := postLogout(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
 			t.Errorf("the logout: %v", err)
 		}
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantCode).Repeat(-1))
@@ -89,8 +89,8 @@ func TestS115Logs(t *testing.T) {
 func TestS116Admin(t *testing.T) {
 	w := shared(t)
 	w.browser().login(t, "/")
-	in := w.p[0]
-	n := newNeedles(w.secrets())
+	in := w.instances[0]
+	n := newSecretFinder(w.secrets())
 	shown := map[string]string{}
 	for _, path := range []string{
 		"/config/", "/config/apps/http/servers", "/config/apps/oauth_session", "/config/apps/http/servers/srv0/routes", "/debug/vars", "/debug/pprof/",
@@ -115,10 +115,10 @@ func TestS116Admin(t *testing.T) {
 		t.Error("the client secret would not be found")
 	}
 	for _, path := range []string{"/oauth_session/", "/oauth_session/ready", "/config/", "/metrics", "/debug/vars"} {
-		w.refused(t, w.browser().send(t, http.MethodGet, path, "", script...))
+		w.checkRefused(t, w.browser().send(t, http.MethodGet, path, "", scriptHeaders...))
 	}
 	for _, path := range []string{"/admin", "/sessions", "/revoke", "/ready", "/metrics", "/list"} {
-		if resp := w.browser().send(t, http.MethodGet, prefix+path, "", script...); resp.Status != http.StatusNotFound {
+		if resp := w.browser().send(t, http.MethodGet, prefix+path, "", scriptHeaders...); resp.Status != http.StatusNotFound {
 			t.Errorf("%s: got %v", path, resp)
 		}
 	}
@@ -129,7 +129,7 @@ func TestS116Admin(t *testing.T) {
 func TestS117Metrics(t *testing.T) {
 	w := shared(t)
 	var running sync.WaitGroup
-	n := long(1000, 10_000)
+	n := amount(1000, 10_000)
 	for side := range 4 {
 		running.Go(func() {
 			b := w.browser()
@@ -145,7 +145,7 @@ func TestS117Metrics(t *testing.T) {
 				if i%10 == 0 {
 					path = prefix + path
 				}
-				if _, err := b.trySend(t.Context(), http.MethodGet, path, "", script...); err != nil {
+				if _, err := b.trySend(t.Context(), http.MethodGet, path, "", scriptHeaders...); err != nil {
 					t.Error(err)
 					return
 				}
@@ -153,7 +153,7 @@ func TestS117Metrics(t *testing.T) {
 		})
 	}
 	running.Wait()
-	_, metrics := w.p[0].Admin(t, http.MethodGet, "/metrics", "")
+	_, metrics := w.instances[0].Admin(t, http.MethodGet, "/metrics", "")
 	if strings.Contains(metrics, "s117") {
 		t.Error("a path or a user is in the metrics")
 	}
@@ -178,15 +178,15 @@ func TestS117Metrics(t *testing.T) {
 func TestS119LogInjection(t *testing.T) {
 	w := shared(t)
 	forged := "s119\r\n" + `{"level":"error","logger":"forged","msg":"forged"}` + "\n\x1b[31mred\x1b]0;title\x07\u2028\u0085\u202e" + strings.Repeat("A", 5000)
-	lines := w.p[0].logged(t, func() {
+	lines := w.instances[0].linesLoggedDuring(t, func() {
 		for _, name := range []string{"error", "error_description", "iss"} {
 			b := w.browser()
 			q := url.Values{"error": {"access_denied"}, "state": {b.start(t, "/x").Query().Get("state")}}
 			q.Set(name, forged)
 			b.nav(t, callback+"?"+q.Encode())
 		}
-		w.rawGet(t, "/s119", append([]string{"User-Agent: s119 \x1b[31m{\"level\":\"error\"}\x7f\x80\xff", "Referer: \x1b]0;x\x07"}, script...)...)
-		w.rawGet(t, callback+"?state=%0a%1b%5b31m&code=x", navigation...)
+		w.rawGet(t, "/s119", append([]string{"User-Agent: s119 \x1b[31m{\"level\":\"error\"}\x7f\x80\xff", "Referer: \x1b]0;x\x07"}, scriptHeaders...)...)
+		w.rawGet(t, callback+"?state=%0a%1b%5b31m&code=x", navigationHeaders...)
 		spoil := func(claim string) {
 			w.idp.Set(func(k *fakeas.Knobs) {
 				k.LoginIDToken = fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{claim: forged}}}

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	s := &suite{dir: dir}
-	lasting = s
+	wholeSuite = s
 	code := m.Run()
 	s.end()
 	os.RemoveAll(dir)
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // lasting is the owner of what all tests share.
-var lasting *suite
+var wholeSuite *suite
 
 // A suite stands in for a test where something lives as long as all of them.
 type suite struct {
@@ -103,7 +103,7 @@ func (s *suite) run(f func()) {
 }
 
 // late is a test at its cleanup, when its own context is over.
-type late struct {
+type cleanupTB struct {
 	testing.TB
 	ctx context.Context
 }
@@ -115,20 +115,20 @@ func atCleanup(t testing.TB, f func(testing.TB)) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 		defer cancel()
-		f(late{t, ctx})
+		f(cleanupTB{t, ctx})
 	})
 }
 
-func (l late) Context() context.Context { return l.ctx }
+func (l cleanupTB) Context() context.Context { return l.ctx }
 
 // patience bounds every wait for something that comes by itself. It ends a test
 // that has gone wrong, on a busy machine too.
-const patience = 2 * time.Minute
+const waitLimit = 2 * time.Minute
 
 // eventually asks ok again and again until it says yes.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -136,7 +136,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("no %s within %v", what, patience)
+			t.Fatalf("no %s within %v", what, waitLimit)
 		}
 	}
 }

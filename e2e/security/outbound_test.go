@@ -49,19 +49,19 @@ func TestS100InsecureEndpoints(t *testing.T) {
 	for _, e := range all {
 		variants = append(variants, e.variant)
 	}
-	w.serve(t, variants...)
+	w.addVariants(t, variants...)
 	for _, e := range all {
 		t.Run(e.member+" "+e.url, func(t *testing.T) {
 			b := w.browser()
 			page := e.signIn(t, b, "u")
-			notLoggedIn(t, page, e.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, e.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
+			w.checkGenericPage(t, page.Body)
 			if page.URL.Host != strings.TrimPrefix(e.url, "https://") && !strings.HasPrefix(e.variant.url, "https://"+page.URL.Hostname()) {
 				t.Errorf("the browser ended at %s", page.URL.Host)
 			}
 		})
 	}
-	log := w.p[0].Log(t)
+	log := w.instances[0].Log(t)
 	for _, member := range []string{"token_endpoint", "authorization_endpoint", "jwks_uri", "userinfo_endpoint"} {
 		if !strings.Contains(log, member+" in the server's metadata: must be https") {
 			t.Errorf("the log does not name %s", member)
@@ -88,7 +88,7 @@ func TestS101Issuer(t *testing.T) {
 	add("space", func(k *fakeas.Knobs, url string) { k.Issuer = url + " " })
 	add("none", func(k *fakeas.Knobs, _ string) { k.Metadata.Omit = []string{"issuer"} })
 	add("list", func(k *fakeas.Knobs, url string) { k.Metadata.Set = map[string]any{"issuer": []string{url}} })
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -98,7 +98,7 @@ func TestS101Issuer(t *testing.T) {
 				if resp.Status != http.StatusServiceUnavailable || resp.Location() != nil {
 					t.Fatalf("got %v", resp)
 				}
-				w.generic(t, resp.Body)
+				w.checkGenericPage(t, resp.Body)
 			}
 			pause := time.Second
 			log := v.idp.Log(fakeas.EndpointDiscovery)
@@ -119,7 +119,7 @@ func TestS101Issuer(t *testing.T) {
 
 // startStalling runs a server that takes connections, says what it is told to
 // and then nothing more.
-func startStalling(t *testing.T, say string, dripEvery time.Duration) (addr string) {
+func startStallingServer(t *testing.T, say string, dripEvery time.Duration) (addr string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,37 +162,37 @@ func startStalling(t *testing.T, say string, dripEvery time.Duration) (addr stri
 func TestS104SlowServer(t *testing.T) {
 	w := shared(t)
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-	silent := startStalling(t, "", time.Hour)
+	silent := startStallingServer(t, "", time.Hour)
 	all := []*variant{
 		{name: "silent", issuer: "http://" + silent},
 		{name: "no-handshake", issuer: "https://" + silent},
-		{name: "only-headers", issuer: "http://" + startStalling(t, head+"{", time.Hour)},
-		{name: "dripping", issuer: "http://" + startStalling(t, head+"{", 5*time.Second)},
+		{name: "only-headers", issuer: "http://" + startStallingServer(t, head+"{", time.Hour)},
+		{name: "dripping", issuer: "http://" + startStallingServer(t, head+"{", 5*time.Second)},
 		{name: "token-dripping"},
 		{name: "token-silent"},
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	all[4].idp.Fail(fakeas.Fault{AfterCommit: true, Delivery: fakeas.DeliverDrip, Interval: 5 * time.Second, Times: -1})
 	all[5].idp.Fail(fakeas.Fault{Delay: time.Hour, Times: -1})
 	member := w.browser()
 	member.login(t, "/")
 	// Much more than any login may take, much less than the servers do.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	n := long(20, 200) // at each
+	n := amount(20, 200) // at each
 	var running sync.WaitGroup
 	for _, v := range all {
-		crowd := w.newBrowser(w.p[0], true)
+		crowd := w.newBrowser(w.instances[0], true)
 		for range n {
 			running.Go(func() {
 				b := &browser{Client: crowd.Twin(), w: w}
-				b.use(w.p[0], true)
+				b.use(w.instances[0], true)
 				page, err := b.Visit(ctx, v.url+"/x")
 				if err != nil {
 					t.Errorf("%s: %v", v.name, err)
 					return
 				}
-				notLoggedIn(t, page, v.session(b), http.StatusServiceUnavailable)
+				checkNoLogin(t, page, v.session(b), http.StatusServiceUnavailable)
 			})
 		}
 	}
@@ -209,7 +209,7 @@ func TestS104SlowServer(t *testing.T) {
 			}
 			return
 		default:
-			member.works(t)
+			member.checkSession(t)
 		}
 	}
 }
@@ -223,7 +223,7 @@ func TestS106StrangeAnswers(t *testing.T) {
 		name: "strange", issuer: "-",
 		options: "scope read\n\tauthorization_endpoint {IDP}/authorize\n\ttoken_endpoint {IDP}/token",
 	}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.login(t, w.browser(), "u")
 	requests := len(v.app.Requests())
 	for name, fault := range map[string]fakeas.Fault{
@@ -235,7 +235,7 @@ func TestS106StrangeAnswers(t *testing.T) {
 		"list":             fakeas.Answer(http.StatusOK, "application/json", `[{"access_token":"AT_x","token_type":"Bearer"}]`),
 		"text":             fakeas.Answer(http.StatusOK, "application/json", `"AT_x"`),
 		"form":             fakeas.Answer(http.StatusOK, "application/x-www-form-urlencoded", "access_token=AT_x&token_type=bearer"),
-		"redirect":         {Status: http.StatusTemporaryRedirect, Header: map[string]string{"Location": w.evil.URL}, Times: -1},
+		"redirect":         {Status: http.StatusTemporaryRedirect, Header: map[string]string{"Location": w.attacker.URL}, Times: -1},
 		"trailing garbage": {AfterCommit: true, Suffix: "x"},
 		"second object":    {AfterCommit: true, Suffix: "{}"},
 		"cut":              {AfterCommit: true, Delivery: fakeas.DeliverCut},
@@ -247,8 +247,8 @@ func TestS106StrangeAnswers(t *testing.T) {
 			defer v.idp.ClearFaults()
 			b := w.browser()
 			page := v.signIn(t, b, "u")
-			notLoggedIn(t, page, v.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, v.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
+			w.checkGenericPage(t, page.Body)
 		})
 	}
 	for name, token := range map[string]any{
@@ -260,7 +260,7 @@ func TestS106StrangeAnswers(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"access_token": token} })
 			defer v.idp.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = nil })
 			b := w.browser()
-			notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+			checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 		})
 	}
 	if got := v.app.Requests()[requests:]; len(got) > 0 {
@@ -274,11 +274,11 @@ func TestS106StrangeAnswers(t *testing.T) {
 // connection. The end of every test looks at the recorder.
 func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
 	w := shared(t)
-	evil := w.evil.URL
+	evil := w.attacker.URL
 	b := w.browser()
 	b.login(t, "/")
 	authority := strings.TrimPrefix(evil, "http://")
-	lines := append(slices.Clone(navigation),
+	lines := append(slices.Clone(navigationHeaders),
 		"X-Forwarded-Host: "+authority, "X-Forwarded-Proto: http", "Forwarded: host="+authority+";proto=http", "X-Original-URL: "+evil,
 		"X-Rewrite-URL: "+evil, "X-Forwarded-Server: "+authority, "Referer: "+evil, "Origin: "+evil, "X-Host: "+authority)
 	q := url.Values{}
@@ -288,7 +288,7 @@ func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
 	} {
 		q.Set(name, evil)
 	}
-	for _, path := range []string{"/x", login, callback, logout, loggedOut, info, refresh, backchan} {
+	for _, path := range []string{"/x", login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel} {
 		for _, side := range []*browser{b, w.browser()} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				side.send(t, method, path+"?"+q.Encode(), q.Encode(), append(slices.Clone(lines), "Content-Type: application/x-www-form-urlencoded")...)
@@ -309,8 +309,8 @@ func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.browser().send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
-	if contacts, _ := w.evil.seen(); contacts > 0 {
+	w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
+	if contacts, _ := w.attacker.received(); contacts > 0 {
 		t.Errorf("%d connections to the recorder", contacts)
 	}
 }

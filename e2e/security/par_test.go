@@ -16,7 +16,7 @@ import (
 
 // A pusher takes pushed authorization requests (RFC 9126) in front of an
 // authorization server that knows none.
-type pusher struct {
+type parServer struct {
 	url    string
 	target *fakeas.Server
 
@@ -32,9 +32,9 @@ type pushedRequest struct {
 	query, form  url.Values
 }
 
-func startPusher(t *testing.T, target *fakeas.Server) *pusher {
+func startPARServer(t *testing.T, target *fakeas.Server) *parServer {
 	t.Helper()
-	p := &pusher{target: target, open: map[string]url.Values{}}
+	p := &parServer{target: target, open: map[string]url.Values{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/par", p.push)
 	mux.HandleFunc("/authorize", p.authorize)
@@ -44,7 +44,7 @@ func startPusher(t *testing.T, target *fakeas.Server) *pusher {
 	return p
 }
 
-func (p *pusher) push(w http.ResponseWriter, r *http.Request) {
+func (p *parServer) push(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.ParseForm() != nil {
@@ -66,7 +66,7 @@ func (p *pusher) push(w http.ResponseWriter, r *http.Request) {
 }
 
 // authorize sends the browser on with what was pushed, once.
-func (p *pusher) authorize(w http.ResponseWriter, r *http.Request) {
+func (p *parServer) authorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	form, ok := p.open[r.FormValue("request_uri")]
@@ -78,13 +78,13 @@ func (p *pusher) authorize(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, p.target.URL+"/authorize?"+form.Encode(), http.StatusFound)
 }
 
-func (p *pusher) requests() []pushedRequest {
+func (p *parServer) requests() []pushedRequest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.pushed)
 }
 
-func (p *pusher) answers(f func(w http.ResponseWriter)) {
+func (p *parServer) setAnswer(f func(w http.ResponseWriter)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answer = f
@@ -97,9 +97,9 @@ func TestS126PushedRequests(t *testing.T) {
 	w := shared(t)
 	configured := &variant{name: "par-configured", idp: fakeas.Start(t, fakeas.Options{})}
 	required := &variant{name: "par-required", idp: fakeas.Start(t, fakeas.Options{})}
-	pushers := map[*variant]*pusher{}
+	pushers := map[*variant]*parServer{}
 	for _, v := range []*variant{configured, required} {
-		p := startPusher(t, v.idp)
+		p := startPARServer(t, v.idp)
 		pushers[v] = p
 		v.idp.Set(func(k *fakeas.Knobs) {
 			k.SigningAlg = "ES256"
@@ -116,14 +116,14 @@ func TestS126PushedRequests(t *testing.T) {
 	nowhere.idp.Set(func(k *fakeas.Knobs) {
 		k.SigningAlg, k.Metadata.Set = "ES256", map[string]any{"require_pushed_authorization_requests": true}
 	})
-	w.serve(t, configured, required, nowhere)
+	w.addVariants(t, configured, required, nowhere)
 	for v, p := range pushers {
 		t.Run(v.name, func(t *testing.T) { p.test(t, v) })
 	}
-	t.Run("nowhere to push to", func(t *testing.T) { noFallBack(t, w.browser().nav(t, nowhere.url+"/x")) })
+	t.Run("nowhere to push to", func(t *testing.T) { checkNoFallback(t, w.browser().nav(t, nowhere.url+"/x")) })
 }
 
-func (p *pusher) test(t *testing.T, v *variant) {
+func (p *parServer) test(t *testing.T, v *variant) {
 	w := v.w
 	v.login(t, w.browser(), "u")
 	b := w.browser()
@@ -167,20 +167,20 @@ func (p *pusher) test(t *testing.T, v *variant) {
 		},
 		"HTML": func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) },
 		"redirect": func(rw http.ResponseWriter) {
-			rw.Header().Set("Location", w.evil.URL)
+			rw.Header().Set("Location", w.attacker.URL)
 			rw.WriteHeader(http.StatusTemporaryRedirect)
 		},
 		"lost": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.answers(answer)
-			defer p.answers(nil)
-			noFallBack(t, w.browser().nav(t, v.url+"/x"))
+			p.setAnswer(answer)
+			defer p.setAnswer(nil)
+			checkNoFallback(t, w.browser().nav(t, v.url+"/x"))
 		})
 	}
 }
 
-func noFallBack(t *testing.T, resp *client.Response) {
+func checkNoFallback(t *testing.T, resp *client.Response) {
 	t.Helper()
 	if resp.Status != http.StatusServiceUnavailable && resp.Status != http.StatusBadGateway || resp.Header.Get("Location") != "" {
 		t.Errorf("got %v to %q", resp, resp.Header.Get("Location"))

@@ -14,7 +14,7 @@ import (
 // readAsAdmin reports whether an app may read a target as one below /admin:
 // after decoding it as often as a server and what is behind it may, with back
 // slashes for slashes, without the parameters of segments, in any case.
-func readAsAdmin(target string) bool {
+func mayResolveToAdmin(target string) bool {
 	p, _, _ := strings.Cut(target, "?")
 	for range 3 {
 		plain := strings.ToLower(strings.ReplaceAll(p, `\`, "/"))
@@ -54,14 +54,14 @@ func TestS84OpenPathBypass(t *testing.T) {
 		"/static/a%2fb", "/static/./x", "/static/x;v=1", "/static;/x", "//static/admin", "/%2561dmin", "/static/admin%00.css", "/%c0%afadmin",
 		"/static/..%00/admin", "/static/..%20/admin", "/static/..", "/static/..%2f", "/STATIC/../admin", "/static/../Admin", "/admin/../static/../admin", "/static/.%252e/%61dmin",
 	} {
-		for name, lines := range map[string][]string{"window": navigation, "script": script} {
+		for name, lines := range map[string][]string{"window": navigationHeaders, "script": scriptHeaders} {
 			var resp *rawAnswer
-			reached := w.during(func() { resp = w.rawGet(t, target, lines...) })
+			reached := w.appRequests(func() { resp = w.rawGet(t, target, lines...) })
 			if strings.Contains(string(resp.Body), "SECRET-PAGE") {
 				t.Errorf("%s in a %s: got the page", target, name)
 			}
 			for _, r := range reached {
-				if readAsAdmin(requestTarget(r)) {
+				if mayResolveToAdmin(requestTarget(r)) {
 					t.Errorf("%s in a %s: the app got %s", target, name, r.Line)
 				}
 			}
@@ -72,7 +72,7 @@ func TestS84OpenPathBypass(t *testing.T) {
 	}
 	// What is plainly open stays so.
 	for _, target := range []string{"/static/x", "/static/", "/static/..x", "/static/a%20b", "/static/100%25", "/static/a,b=c", "/static/.x", "/static/caf%C3%A9"} {
-		if reached := w.during(func() { w.rawGet(t, target, script...) }); len(reached) != 1 || requestTarget(reached[0]) != target {
+		if reached := w.appRequests(func() { w.rawGet(t, target, scriptHeaders...) }); len(reached) != 1 || requestTarget(reached[0]) != target {
 			t.Errorf("%s: the app got %v", target, reached)
 		}
 	}
@@ -88,10 +88,10 @@ func TestS85OverrideHeaders(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			b := w.browser()
-			reached := w.during(func() {
-				w.refused(t, b.send(t, http.MethodGet, "/admin", "", append([]string{line}, script...)...))
-				start := b.send(t, http.MethodGet, "/admin", "", append([]string{line}, navigation...)...)
-				w.refused(t, start)
+			reached := w.appRequests(func() {
+				w.checkRefused(t, b.send(t, http.MethodGet, "/admin", "", append([]string{line}, scriptHeaders...)...))
+				start := b.send(t, http.MethodGet, "/admin", "", append([]string{line}, navigationHeaders...)...)
+				w.checkRefused(t, start)
 				done := b.nav(t, b.approve(t, start.Location()).String())
 				if got := done.Header.Get("Location"); got != w.site+"/admin" {
 					t.Errorf("the login leads to %q", got)
@@ -107,10 +107,10 @@ func TestS85OverrideHeaders(t *testing.T) {
 // TestS86NoExemptions: nobody is let in for what he calls himself.
 func TestS86NoExemptions(t *testing.T) {
 	w := shared(t)
-	reached := w.during(func() {
+	reached := w.appRequests(func() {
 		for _, agent := range []string{"GoogleHC/1.0", "kube-probe/1.29", "ELB-HealthChecker/2.0", "Consul Health Check", "Amazon-Route53-Health-Check-Service", ""} {
 			for _, path := range []string{"/", "/admin", "/healthz", "/ping", "/ready", "/robots.txt", "/favicon.ico", "/.well-known/x"} {
-				w.refused(t, w.browser().send(t, http.MethodGet, path, "", "User-Agent: "+agent, "X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1"))
+				w.checkRefused(t, w.browser().send(t, http.MethodGet, path, "", "User-Agent: "+agent, "X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1"))
 			}
 		}
 	})
@@ -124,37 +124,37 @@ func TestS86NoExemptions(t *testing.T) {
 func TestS87OwnEndpoints(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
-	before := w.tokenCalls()
-	for _, endpoint := range []string{login, callback, logout, loggedOut, info, refresh, backchan} {
+	before := w.tokenRequests()
+	for _, endpoint := range []string{login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel} {
 		for _, spelling := range []string{"%s/", "%s%%2f", "%s;x", "%s%%00", "%s%%20", "%s.", "/x/..%s", "/.%s", "/%s", "/x/%%2e%%2e%s", "%s/../x", "%s%%3fx"} {
 			targets := []string{fmt.Sprintf(spelling, endpoint), fmt.Sprintf(spelling, strings.ToUpper(endpoint)), fmt.Sprintf(spelling, strings.Replace(endpoint, "o", "%6f", 1))}
 			for _, target := range targets {
-				w.noEndpoint(t, b, target)
+				w.checkNoEndpoint(t, b, target)
 			}
 		}
 		for _, target := range []string{strings.ToUpper(endpoint), strings.Replace(endpoint, "/", "%2f", 2)[3:], strings.Replace(endpoint, "oauth2/", "oauth2%2f", 1), strings.Replace(endpoint, "oauth2/", "oauth2//", 1), strings.Replace(endpoint, "oauth2/", "oauth2/./", 1)} {
 			if strings.HasPrefix(target, "/") {
-				w.noEndpoint(t, b, target)
+				w.checkNoEndpoint(t, b, target)
 			}
 		}
 	}
 	for _, target := range []string{prefix + "/", prefix + "/unknown", prefix + "/callback2", prefix + "/..%2fx", prefix + "/../x", prefix + "/session/", prefix + "/%2e%2e/x"} {
-		w.noEndpoint(t, b, target)
+		w.checkNoEndpoint(t, b, target)
 	}
-	if calls := w.tokenCalls() - before; calls != 0 {
+	if calls := w.tokenRequests() - before; calls != 0 {
 		t.Errorf("the authorization server was asked for tokens %d times", calls)
 	}
-	b.works(t)
+	b.checkSession(t)
 }
 
 // noEndpoint demands that a target does nothing: below the prefix it is not
 // found, elsewhere it is a path like any other.
-func (w *world) noEndpoint(t *testing.T, b *browser, target string) {
+func (w *world) checkNoEndpoint(t *testing.T, b *browser, target string) {
 	t.Helper()
-	for name, lines := range map[string][]string{"nobody": script, "session": append([]string{b.cookieLine()}, script...)} {
+	for name, lines := range map[string][]string{"nobody": scriptHeaders, "session": append([]string{b.cookieLine()}, scriptHeaders...)} {
 		for _, method := range []string{"GET", "POST"} {
 			var resp *rawAnswer
-			reached := w.during(func() { resp = w.raw(t, w.request(method+" "+target+"?state=x&code=y", lines...)) })
+			reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" "+target+"?state=x&code=y", lines...)) })
 			decoded, err := url.PathUnescape(target)
 			below := err == nil && strings.HasPrefix(decoded, prefix+"/")
 			passes := name == "session" && !below
@@ -191,8 +191,8 @@ func TestS88Hosts(t *testing.T) {
 	_, port, _ := strings.Cut(w.host, ":")
 	for _, host := range []string{"APP.TEST:" + port, "app.test.:" + port, "app.test", "App.Test", "app.test:1", "x.app.test:" + port, "localhost:" + port, "127.0.0.1:" + port, "evil.test", "", "app.test:" + port + "@evil.test", "other.test:" + port} {
 		var resp *rawAnswer
-		raw := "GET /admin HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(navigation, "\r\n") + "\r\nConnection: close\r\n\r\n"
-		reached := w.during(func() { resp = w.raw(t, raw) })
+		raw := "GET /admin HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(navigationHeaders, "\r\n") + "\r\nConnection: close\r\n\r\n"
+		reached := w.appRequests(func() { resp = w.raw(t, raw) })
 		if len(reached) != 0 {
 			t.Errorf("Host %q: the app got %v", host, reached)
 		}
@@ -206,9 +206,9 @@ func TestS88Hosts(t *testing.T) {
 		}
 	}
 	// The other site has the same store and key, and another client.
-	resp := w.raw(t, "GET /x HTTP/1.1\r\nHost: other.test:"+port+"\r\n"+b.cookieLine()+"\r\n"+strings.Join(script, "\r\n")+"\r\nConnection: close\r\n\r\n")
+	resp := w.raw(t, "GET /x HTTP/1.1\r\nHost: other.test:"+port+"\r\n"+b.cookieLine()+"\r\n"+strings.Join(scriptHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 	if resp.Status != http.StatusUnauthorized || strings.Contains(string(resp.Body), "OTHER") {
 		t.Errorf("a session of one site opens another: status %d, %s", resp.Status, resp.Body)
 	}
-	b.works(t)
+	b.checkSession(t)
 }

@@ -19,7 +19,7 @@ func (w *world) transport3(t testing.TB) *http3.Transport {
 	tr := &http3.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: w.authority, ServerName: siteName},
 		Dial: func(ctx context.Context, _ string, c *tls.Config, config *quic.Config) (*quic.Conn, error) {
-			return quic.DialAddrEarly(ctx, w.p[0].addr, c, config)
+			return quic.DialAddrEarly(ctx, w.instances[0].addr, c, config)
 		},
 	}
 	t.Cleanup(func() { tr.Close() })
@@ -29,14 +29,14 @@ func (w *world) transport3(t testing.TB) *http3.Transport {
 // browser3 is a browser that knows HTTP/3 alone, and so only the site.
 func (w *world) browser3(t testing.TB) *browser {
 	b := &browser{Client: client.New("", ""), w: w}
-	b.Through(&watched{w, w.transport3(t)}, w.host, func() string { return w.host })
+	b.Through(&scanningTransport{w, w.transport3(t)}, w.host, func() string { return w.host })
 	return b
 }
 
 // dialTLS connects to the first instance for one protocol.
 func (w *world) dialTLS(ctx context.Context, protocol string) (net.Conn, error) {
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: w.authority, ServerName: siteName, NextProtos: []string{protocol}}}
-	return dialer.DialContext(ctx, "tcp", w.p[0].addr)
+	return dialer.DialContext(ctx, "tcp", w.instances[0].addr)
 }
 
 // protocols are the ways to speak to the site.

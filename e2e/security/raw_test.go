@@ -13,7 +13,7 @@ import (
 )
 
 // rawLimit bounds one raw exchange.
-const rawLimit = patience
+const rawLimit = waitLimit
 
 // A rawAnswer is an answer to exact bytes. Status is 0 when the connection was
 // closed without one.
@@ -40,7 +40,7 @@ func (w *world) dialRaw(t testing.TB, in *instance) *tls.Conn {
 // raw sends bytes as they are over HTTP/1.1 in TLS and reads one answer.
 func (w *world) raw(t testing.TB, request string) *rawAnswer {
 	t.Helper()
-	conn := w.dialRaw(t, w.p[0])
+	conn := w.dialRaw(t, w.instances[0])
 	defer conn.Close()
 	return w.exchange(t, conn, request)
 }
@@ -80,8 +80,8 @@ func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer
 	if i := bytes.Index(head, []byte("\r\n\r\n")); i >= 0 {
 		head = head[:i+4]
 	}
-	w.sawHead(resp)
+	w.recordHead(resp)
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 16<<20)) // cut off is an answer, too
-	w.sawBytes(body)
+	w.recordBytes(body)
 	return &rawAnswer{Status: resp.StatusCode, Header: resp.Header, Body: body, Bytes: head}
 }

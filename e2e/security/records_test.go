@@ -18,7 +18,7 @@ import (
 )
 
 // keyOf is the key of the one session in Redis that f makes.
-func (w *world) keyOf(t *testing.T, f func()) string {
+func (w *world) newSessionKey(t *testing.T, f func()) string {
 	t.Helper()
 	before := map[string]bool{}
 	for _, key := range w.sessionKeys(t) {
@@ -43,7 +43,7 @@ func TestS51Rollback(t *testing.T) {
 	w := sharedRedis(t)
 	settled := func(t *testing.T, b *browser, reuses int) {
 		t.Helper()
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(waitLimit)
 		for refreshes := w.refreshes(); ; {
 			one, two := b.xhr(t, http.MethodGet, "/x").Status, b.at(1).xhr(t, http.MethodGet, "/x").Status
 			ended := one == http.StatusUnauthorized && two == http.StatusUnauthorized
@@ -57,22 +57,22 @@ func TestS51Rollback(t *testing.T) {
 			}
 		}
 		for range 10 {
-			b.at(1).trySend(t.Context(), http.MethodGet, info, "", script...)
+			b.at(1).trySend(t.Context(), http.MethodGet, sessionInfo, "", scriptHeaders...)
 		}
 		if n := w.idp.Stats().Reuses - reuses; n > 1 {
 			t.Errorf("the spent refresh token came back %d times", n)
 		}
-		w.tell(3600)
+		w.announceLifetime(3600)
 		b.login(t, "/again")
 	}
 	t.Run("after a refresh", func(t *testing.T) {
-		w.tell(2)
+		w.announceLifetime(2)
 		b := w.browser()
-		key := w.keyOf(t, func() { b.login(t, "/") })
+		key := w.newSessionKey(t, func() { b.login(t, "/") })
 		old, _ := w.redis.Do(t, "GET", key).(string)
 		refreshes, reuses := w.refreshes(), w.idp.Stats().Reuses
 		eventually(t, "refreshed record", func() bool {
-			b.works(t)
+			b.checkSession(t)
 			now, _ := w.redis.Do(t, "GET", key).(string)
 			return w.refreshes() > refreshes && now != old && w.redis.Do(t, "EXISTS", key+":lease") == int64(0)
 		})
@@ -80,9 +80,9 @@ func TestS51Rollback(t *testing.T) {
 		settled(t, b, reuses)
 	})
 	t.Run("during a refresh", func(t *testing.T) {
-		w.tell(2)
+		w.announceLifetime(2)
 		b := w.browser()
-		key := w.keyOf(t, func() { b.login(t, "/") })
+		key := w.newSessionKey(t, func() { b.login(t, "/") })
 		old, _ := w.redis.Do(t, "GET", key).(string)
 		reuses := w.idp.Stats().Reuses
 		// The new refresh token is written before the ID token is judged, for
@@ -94,7 +94,7 @@ func TestS51Rollback(t *testing.T) {
 		var asking sync.WaitGroup
 		asking.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := b.trySend(ctx, http.MethodGet, "/x", "", script...); err != nil && ctx.Err() == nil {
+				if _, err := b.trySend(ctx, http.MethodGet, "/x", "", scriptHeaders...); err != nil && ctx.Err() == nil {
 					t.Error(err)
 					return
 				}
@@ -122,14 +122,14 @@ func TestS52Garbage(t *testing.T) {
 	t.Run("Redis", func(t *testing.T) {
 		w := sharedRedis(t)
 		b := w.browser()
-		key := w.keyOf(t, func() { b.login(t, "/") })
+		key := w.newSessionKey(t, func() { b.login(t, "/") })
 		whole, _ := w.redis.Do(t, "GET", key).(string)
 		values := map[string]string{
 			"header alone": whole[:header], "no sealed body": whole[:header+sealedHead], "half": whole[:len(whole)/4],
 			"10 MiB": whole[:header] + strings.Repeat("x", 10<<20), "other version": whole[:header] + "\xa5s\xff" + whole[header+3:],
 			"huge hot part": whole[:header+sealedHead] + "\xff\xff\xff\xff" + whole[header+sealedHead+4:],
 			"other expiry":  whole[:8] + "\x7f\xff\xff\xff" + whole[12:header+sealedHead+4] + strings.Repeat("x", 100),
-			"altered":       flipped(whole, header+sealedHead+30),
+			"altered":       altered(whole, header+sealedHead+30),
 		}
 		for _, n := range []int{0, 1, 15, 16, 17, 40} {
 			values[fmt.Sprintf("%d bytes", n)] = strings.Repeat("\x80\x00\xff\x7f", 11)[:n]
@@ -139,12 +139,12 @@ func TestS52Garbage(t *testing.T) {
 				w.redis.Do(t, "SET", key, value, "KEEPTTL")
 				defer func() {
 					w.redis.Do(t, "SET", key, whole, "KEEPTTL")
-					for i := range w.p {
+					for i := range w.instances {
 						eventually(t, "whole record", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 					}
 				}()
-				for i := range w.p {
-					told := w.p[i].unreadable(t)
+				for i := range w.instances {
+					told := w.instances[i].unreadableCount(t)
 					var status int
 					eventually(t, "news of the record", func() bool {
 						status = b.at(i).xhr(t, http.MethodGet, "/x").Status
@@ -155,7 +155,7 @@ func TestS52Garbage(t *testing.T) {
 					}
 					// With an expiry that has passed it is not there.
 					expired := len(value) >= header && value[header/2] >= 0x80
-					if !expired && w.p[i].unreadable(t) <= told || !strings.Contains(w.p[i].Log(t), "what the store has does not open") {
+					if !expired && w.instances[i].unreadableCount(t) <= told || !strings.Contains(w.instances[i].Log(t), "what the store has does not open") {
 						t.Errorf("instance %d does not tell of it", i+1)
 					}
 				}
@@ -168,14 +168,14 @@ func TestS52Garbage(t *testing.T) {
 	// A request opens the hot part only, which is authenticated for itself.
 	t.Run("cold part", func(t *testing.T) {
 		w := sharedRedis(t)
-		w.tell(2)
+		w.announceLifetime(2)
 		b := w.browser()
-		key := w.keyOf(t, func() { b.login(t, "/") })
+		key := w.newSessionKey(t, func() { b.login(t, "/") })
 		whole, _ := w.redis.Do(t, "GET", key).(string)
 		w.redis.Do(t, "SET", key, whole[:len(whole)-1], "KEEPTTL")
-		calls := w.tokenCalls()
+		calls := w.tokenRequests()
 		eventually(t, "end of the session", func() bool { return b.xhr(t, http.MethodGet, "/x").Status == http.StatusUnauthorized })
-		if n := w.tokenCalls(); n != calls {
+		if n := w.tokenRequests(); n != calls {
 			t.Errorf("%d token requests", n-calls)
 		}
 	})
@@ -183,8 +183,8 @@ func TestS52Garbage(t *testing.T) {
 		w := newWorld(t, plan{})
 		b := w.browser()
 		b.login(t, "/")
-		w.p[0].Stop(t)
-		file := w.p[0].sessionsFile()
+		w.instances[0].Stop(t)
+		file := w.instances[0].sessionsFile()
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -204,11 +204,11 @@ func TestS52Garbage(t *testing.T) {
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		w.p[0].Restart(t)
-		w.inspectFirst(t)
+		w.instances[0].Restart(t)
+		w.inspectAtEnd(t)
 		b = b.at(0)
-		w.refused(t, b.xhr(t, http.MethodGet, "/x"))
-		if w.p[0].unreadable(t) == 0 || !strings.Contains(w.p[0].Log(t), "what the store has does not open") {
+		w.checkRefused(t, b.xhr(t, http.MethodGet, "/x"))
+		if w.instances[0].unreadableCount(t) == 0 || !strings.Contains(w.instances[0].Log(t), "what the store has does not open") {
 			t.Error("nothing tells of it")
 		}
 		b.login(t, "/again")
@@ -216,19 +216,19 @@ func TestS52Garbage(t *testing.T) {
 	t.Run("cookies that lead to nothing", func(t *testing.T) {
 		w := sharedRedis(t)
 		b := w.browser()
-		told := w.p[0].unreadable(t)
+		told := w.instances[0].unreadableCount(t)
 		for i := range 20 {
 			made := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{byte(i)}, 32))
-			w.refused(t, b.send(t, http.MethodGet, "/x", "", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+made)...))
+			w.checkRefused(t, b.send(t, http.MethodGet, "/x", "", append(slices.Clone(scriptHeaders), "Cookie: "+sessionCookie+"="+made)...))
 		}
-		if n := w.p[0].unreadable(t); n != told {
+		if n := w.instances[0].unreadableCount(t); n != told {
 			t.Errorf("made-up cookies count as %v records that do not open", n-told)
 		}
 	})
 }
 
 // unreadable returns how often something in the store did not open.
-func (in *instance) unreadable(t testing.TB) (n float64) {
+func (in *instance) unreadableCount(t testing.TB) (n float64) {
 	t.Helper()
 	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
 	for line := range strings.Lines(metrics) {

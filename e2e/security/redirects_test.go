@@ -56,7 +56,7 @@ func TestS01ReturnTo(t *testing.T) {
 			if got := resp.Header.Get("Location"); resp.Status != http.StatusSeeOther || got != w.site+tc.want {
 				t.Errorf("the login leads to %d %.200q, want %s", resp.Status, got, tc.want)
 			}
-			w.ownPage(t, resp.Header.Get("Location"))
+			w.checkOwnSite(t, resp.Header.Get("Location"))
 
 			w.idp.Fail(fakeas.OAuthError("invalid_scope").At(fakeas.EndpointAuthorize))
 			b = w.browser()
@@ -64,7 +64,7 @@ func TestS01ReturnTo(t *testing.T) {
 			if resp.Status != http.StatusBadGateway {
 				t.Errorf("a failed login answered %v", resp)
 			}
-			w.ownLinks(t, resp.Body)
+			w.checkOwnLinks(t, resp.Body)
 		})
 	}
 	t.Run("100 KiB", func(t *testing.T) {
@@ -79,15 +79,15 @@ var links = regexp.MustCompile(`(?:href|action|src)="([^"]*)"|url=([^"]*)"`)
 
 // ownLinks demands that all links of a page lead to the site, and so do the
 // pages that they ask to return to.
-func (w *world) ownLinks(t *testing.T, page []byte) {
+func (w *world) checkOwnLinks(t *testing.T, page []byte) {
 	t.Helper()
 	for _, match := range links.FindAllStringSubmatch(string(page), -1) {
 		link := strings.ReplaceAll(match[1]+match[2], "&amp;", "&")
-		w.ownPage(t, link)
+		w.checkOwnSite(t, link)
 		if u, err := url.Parse(link); err != nil {
 			t.Errorf("link %q: %v", link, err)
 		} else {
-			w.ownPage(t, u.Query().Get("return_to"))
+			w.checkOwnSite(t, u.Query().Get("return_to"))
 		}
 	}
 }
@@ -97,8 +97,8 @@ func TestS04AbsoluteTarget(t *testing.T) {
 	w := shared(t)
 	t.Run("another host", func(t *testing.T) {
 		var resp *rawAnswer
-		reached := w.during(func() {
-			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		reached := w.appRequests(func() {
+			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		})
 		// Caddy serves no such host: it answers with nothing at all.
 		if len(reached) != 0 || len(resp.Body) != 0 || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
@@ -106,7 +106,7 @@ func TestS04AbsoluteTarget(t *testing.T) {
 		}
 	})
 	t.Run("own host, other scheme", func(t *testing.T) {
-		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		to, err := url.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
 			t.Fatalf("got %d %v", resp.Status, resp.Header)
@@ -115,7 +115,7 @@ func TestS04AbsoluteTarget(t *testing.T) {
 			t.Errorf("redirect_uri is %q", got)
 		}
 		b := w.browser()
-		b.keep(t, resp)
+		b.storeCookies(t, resp)
 		done := b.nav(t, b.approve(t, to).String())
 		if got := done.Header.Get("Location"); got != w.site+"/p?q=1" {
 			t.Errorf("the login leads to %q", got)
@@ -124,7 +124,7 @@ func TestS04AbsoluteTarget(t *testing.T) {
 }
 
 // keep takes the cookies that a raw answer sets.
-func (b *browser) keep(t *testing.T, resp *rawAnswer) {
+func (b *browser) storeCookies(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	u, err := url.Parse(b.w.site)
 	if err != nil {
@@ -137,7 +137,7 @@ func (b *browser) keep(t *testing.T, resp *rawAnswer) {
 // redirect URI of the authorization request, or "" if none began.
 func (w *world) redirectURI(t *testing.T, lines ...string) string {
 	t.Helper()
-	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigation...)...)
+	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigationHeaders...)...)
 	to := resp.Location()
 	if resp.Status != http.StatusFound || !w.isAuthorization(to) {
 		return ""
@@ -166,8 +166,8 @@ func TestS05HostHeader(t *testing.T) {
 			// The site is not served under other names.
 			for _, host := range []string{"evil.test", "app.test.evil.test", "evil.test:443@" + w.host} {
 				var resp *rawAnswer
-				reached := w.during(func() {
-					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+				reached := w.appRequests(func() {
+					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 				})
 				if resp.Header.Get("Location") != "" || len(resp.Body) != 0 && resp.Status < 400 || len(reached) != 0 {
 					t.Errorf("Host %s: got %d %v %q, and %d requests reached the app", host, resp.Status, resp.Header, resp.Body, len(reached))
@@ -191,23 +191,23 @@ func TestS07PostLogoutRedirect(t *testing.T) {
 			if page.Status != http.StatusOK || strings.Contains(string(page.Body), "evil") {
 				t.Errorf("GET: %v", page)
 			}
-			w.ownLinks(t, page.Body)
+			w.checkOwnLinks(t, page.Body)
 			resp := b.send(t, http.MethodPost, logout+"?"+query, query,
 				"Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
 			to := resp.Location()
 			if to == nil || !strings.HasPrefix(to.String(), w.idp.URL+"/end_session?") || strings.Contains(to.String(), "evil") ||
-				to.Query().Get("post_logout_redirect_uri") != w.site+loggedOut {
+				to.Query().Get("post_logout_redirect_uri") != w.site+logoutCallback {
 				t.Fatalf("POST: %d, Location is not as configured", resp.Status)
 			}
 			back := b.nav(t, to.String()).Location()
-			if back == nil || back.Path != loggedOut {
+			if back == nil || back.Path != logoutCallback {
 				t.Fatalf("the authorization server sends the browser to %v", back)
 			}
 			last := b.nav(t, back.String()+"&"+query)
 			if last.Status != http.StatusOK || strings.Contains(string(last.Body), "evil") {
 				t.Errorf("afterwards: %v", last)
 			}
-			w.ownLinks(t, last.Body)
+			w.checkOwnLinks(t, last.Body)
 		})
 	}
 }
@@ -216,7 +216,7 @@ func TestS07PostLogoutRedirect(t *testing.T) {
 func TestS08NoBodyReplay(t *testing.T) {
 	w := shared(t)
 	marker := canary("BODY_", 32)
-	w.keepSecret(marker)
+	w.addSecret(marker)
 	body := marker + strings.Repeat("x", 1<<20)
 	before := len(w.idp.Log())
 	for _, tc := range []struct {
@@ -225,10 +225,10 @@ func TestS08NoBodyReplay(t *testing.T) {
 	}{
 		{"text", []string{"Content-Type: text/plain"}},
 		{"no type", nil},
-		{"form of a person", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigation...)},
+		{"form of a person", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				resp := w.browser().send(t, http.MethodPost, "/form", body, tc.lines...)
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" {
 					t.Errorf("got %d to %q", resp.Status, resp.Header.Get("Location"))
@@ -253,7 +253,7 @@ var injections = []string{
 
 // intact demands that an answer holds nothing injected and nothing filled in.
 // It was asked for with a query of ours.
-func (w *world) intact(t *testing.T, resp *rawAnswer) {
+func (w *world) checkNotInjected(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	head := string(resp.Bytes)
 	for _, bad := range []string{"\nSet-Cookie: x=1", "\nX-Injected:", "\nx-injected:"} {
@@ -261,7 +261,7 @@ func (w *world) intact(t *testing.T, resp *rawAnswer) {
 			t.Errorf("a line was injected: %q", head)
 		}
 	}
-	for _, bad := range []string{w.p[0].dir(), "root:", "127.0.0.1/", "<script"} {
+	for _, bad := range []string{w.instances[0].dir(), "root:", "127.0.0.1/", "<script"} {
 		if strings.Contains(strings.ReplaceAll(head, w.idp.URL+"/", "")+string(resp.Body), bad) {
 			t.Errorf("%q stands in %q %q", bad, head, resp.Body)
 		}
@@ -275,22 +275,22 @@ func (w *world) intact(t *testing.T, resp *rawAnswer) {
 // parameter, nor in the claims that go into headers of the app.
 func TestS09Injection(t *testing.T) {
 	w := shared(t)
-	nav := append([]string{}, navigation...)
+	nav := append([]string{}, navigationHeaders...)
 	for _, value := range injections {
 		t.Run(value, func(t *testing.T) {
-			w.intact(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
-			w.intact(t, w.rawGet(t, login+"?login_hint="+value, nav...))
-			w.intact(t, w.rawGet(t, login+"?iss="+value, nav...))
-			w.intact(t, w.rawGet(t, callback+"?code=x&state="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?login_hint="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?iss="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, callback+"?code=x&state="+value, nav...))
 			for _, query := range []string{"error=" + value, "error=access_denied&error_description=" + value, "code=x&iss=" + value} {
 				b := w.browser()
 				state := b.start(t, "/x").Query().Get("state")
 				lines := append([]string{"Cookie: " + strings.Join(b.logins(), "; ")}, nav...)
-				w.intact(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
+				w.checkNotInjected(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
 			}
 			// The whole way, to where the login leads.
 			b := w.browser()
-			b.keep(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+			b.storeCookies(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
 		})
 	}
 	for i, value := range []string{
@@ -340,7 +340,7 @@ func TestS10ErrorPage(t *testing.T) {
 			t.Errorf("X-Content-Type-Options is %q", got)
 		}
 	}
-	lines := append([]string{"Referer: javascript:alert(1)"}, navigation...)
+	lines := append([]string{"Referer: javascript:alert(1)"}, navigationHeaders...)
 	t.Run("no login", func(t *testing.T) {
 		ours(t, w.rawGet(t, callback+"?"+attack+"&state=x", lines...))
 	})
@@ -353,6 +353,6 @@ func TestS10ErrorPage(t *testing.T) {
 		w := sharedBare(t) // with error pages of its own
 		resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(lines, "Content-Length: 0")...))
 		ours(t, resp)
-		w.ownLinks(t, resp.Body)
+		w.checkOwnLinks(t, resp.Body)
 	})
 }

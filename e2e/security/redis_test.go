@@ -29,7 +29,7 @@ func redisUser(password string, rights ...string) plan {
 
 // statuses sends requests of one browser side by side and returns what they
 // got, 0 for no answer.
-func (b *browser) statuses(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
+func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
 	t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -59,18 +59,18 @@ func TestS53StoreDown(t *testing.T) {
 	password := canary("PASSWORD_", 32)
 	rights := []string{"~oauth_session:*", "+@all", "&*"}
 	w := newWorld(t, redisUser(password, rights...))
-	w.keepSecret(password)
+	w.addSecret(password)
 	requests := map[string][2]string{
-		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, info},
+		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, sessionInfo},
 		// Whoever has a session is not turned into nobody (promise 4 of design.md).
 		"public page": {http.MethodGet, "/static/x"},
 	}
-	lines := map[string][]string{"script": script, "navigation": navigation, "unsafe": script, "endpoint": script, "public page": navigation}
+	lines := map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders, "unsafe": scriptHeaders, "endpoint": scriptHeaders, "public page": navigationHeaders}
 	for _, tc := range []struct {
 		name         string
 		break_, mend func()
 	}{
-		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectFirst(t) }},
+		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectAtEnd(t) }},
 		{"frozen", func() { w.redis.Pause(t) }, func() { w.redis.Resume(t) }},
 		{"user is gone", func() { w.redis.Do(t, "ACL", "DELUSER", "caddy") }, func() {
 			w.redis.Do(t, append([]string{"ACL", "SETUSER", "caddy", "on", ">" + password}, rights...)...)
@@ -83,18 +83,18 @@ func TestS53StoreDown(t *testing.T) {
 			tc.break_()
 			defer func() {
 				tc.mend()
-				for i := range w.p {
+				for i := range w.instances {
 					eventually(t, "session after the trouble", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 				}
 				if b.session() != cookie {
 					t.Error("the session is another one")
 				}
 			}()
-			for i := range w.p {
+			for i := range w.instances {
 				// What an instance has read lately it may serve for a moment.
 				eventually(t, "trouble of the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
-				reached := w.during(func() {
-					for kind, status := range b.at(i).statuses(t, requests, lines) {
+				reached := w.appRequests(func() {
+					for kind, status := range b.at(i).statusesOf(t, requests, lines) {
 						if status != http.StatusServiceUnavailable {
 							t.Errorf("instance %d, %s: got %d", i+1, kind, status)
 						}
@@ -121,7 +121,7 @@ func TestS53StoreDown(t *testing.T) {
 		if resp := newcomer.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newcomer.session() != "" {
 			t.Errorf("a login: got %d, a session: %v", resp.Status, newcomer.session() != "")
 		}
-		for _, status := range b.statuses(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": script}) {
+		for _, status := range b.statusesOf(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": scriptHeaders}) {
 			if status != http.StatusOK && status != http.StatusServiceUnavailable {
 				t.Errorf("a session: got %d", status)
 			}
@@ -136,7 +136,7 @@ func TestS55RedisKeys(t *testing.T) {
 	t.Parallel()
 	password := canary("PASSWORD_", 32)
 	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
-	w.keepSecret(password)
+	w.addSecret(password)
 	w.redis.Do(t, "SET", "somebody-else", "untouched")
 	w.redis.Do(t, "ACL", "LOG", "RESET")
 	commands := w.monitor(t)
@@ -149,9 +149,9 @@ func TestS55RedisKeys(t *testing.T) {
 			k.LoginIDToken.Claims = fakeas.Edit{Set: map[string]any{"sid": value, "sub": "sub" + value}}
 		})
 		header := strings.NewReplacer("\r", "%0d", "\n", "%0a", "\x00", "%00").Replace(value)
-		w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + header}, script...)...)
-		w.rawGet(t, callback+"?code=x&state="+url.QueryEscape(value[:min(len(value), 30<<10)]), navigation...)
-		w.browser().send(t, http.MethodPost, backchan, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
+		w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + header}, scriptHeaders...)...)
+		w.rawGet(t, callback+"?code=x&state="+url.QueryEscape(value[:min(len(value), 30<<10)]), navigationHeaders...)
+		w.browser().send(t, http.MethodPost, backchannel, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
 		if len(value) < 1<<10 {
 			b := w.browser()
 			// Whether the server's sid is taken or refused, it stays harmless.

@@ -18,7 +18,7 @@ import (
 )
 
 // long is how much a test does: few in every run, all with SECURITY_LONG=1.
-func long[T any](few, all T) T {
+func amount[T any](few, all T) T {
 	if os.Getenv("SECURITY_LONG") == "1" {
 		return all
 	}
@@ -28,25 +28,27 @@ func long[T any](few, all T) T {
 // shortLived logs in with a token of few seconds, before any refresh of it is
 // due, and returns after what time from now it has certainly expired. Refreshes
 // bring tokens that last.
-func (w *world) shortLived(t testing.TB) (b *browser, expired time.Duration) {
+func (w *world) loginWithShortToken(t testing.TB) (b *browser, expired time.Duration) {
 	t.Helper()
 	for life := 2; ; life *= 2 { // on a busy machine a login takes longer
-		told(w.idp, life, 300)
+		announceLifetimes(w.idp, life, 300)
 		begun := time.Now()
-		b = w.newBrowser(w.p[0], true)
+		b = w.newBrowser(w.instances[0], true)
 		b.login(t, "/short-lived")
 		if time.Since(begun) < time.Duration(life)*time.Second*7/10 { // a refresh is due after 70 % at the earliest
-			return b, expiry(life)
+			return b, untilExpired(life)
 		}
 	}
 }
 
 // expiry is after what time a token has expired that lives for so many seconds.
-func expiry(life int) time.Duration { return time.Duration(life)*time.Second + 100*time.Millisecond }
+func untilExpired(life int) time.Duration {
+	return time.Duration(life)*time.Second + 100*time.Millisecond
+}
 
 // longerLife is the life of tokens, in seconds, that must not be due for a
 // refresh before some logins are over.
-const longerLife = 10
+const manyLoginsLife = 10
 
 // TestS89SingleFlight: whoever asks, and wherever, at the end of a token's life:
 // there is one refresh.
@@ -55,18 +57,18 @@ func TestS89SingleFlight(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := start(t)
 			// Caddy's idle connections to the app go with its configuration.
-			atCleanup(t, func(t testing.TB) { w.serveAnew(t) })
-			b, expired := w.shortLived(t)
+			atCleanup(t, func(t testing.TB) { w.reloadVariants(t) })
+			b, expired := w.loginWithShortToken(t)
 			w.idp.Set(func(k *fakeas.Knobs) { k.LatencyBefore = 500 * time.Millisecond })
 			sides := []*browser{b}
-			for _, in := range w.p[1:] {
+			for _, in := range w.instances[1:] {
 				side := &browser{Client: b.Twin(), w: w}
 				side.use(in, true)
 				sides = append(sides, side)
 			}
 			before := w.idp.Stats()
-			outlive(t, expired)
-			seen := w.during(func() { burst(t, 200, sides) })
+			sleep(t, expired)
+			seen := w.appRequests(func() { burst(t, 200, sides) })
 			after := w.idp.Stats()
 			if n := after.Grants[fakeas.GrantRefresh] - before.Grants[fakeas.GrantRefresh]; n != 1 {
 				t.Errorf("%d refreshes", n)
@@ -74,7 +76,7 @@ func TestS89SingleFlight(t *testing.T) {
 			if after.Reuses != before.Reuses || len(after.RedeemedTwice) > 0 {
 				t.Errorf("a refresh token was used again: %d times, twice redeemed %d", after.Reuses-before.Reuses, len(after.RedeemedTwice))
 			}
-			issued := tokens(w.idp, fakeas.KindAccess, fakeas.DefaultUser)
+			issued := issuedTokens(w.idp, fakeas.KindAccess, fakeas.DefaultUser)
 			for _, r := range seen {
 				if r.Bearer() != issued[len(issued)-1] {
 					t.Errorf("%s came with another token than the new one", r.Line)
@@ -94,7 +96,7 @@ func burst(t *testing.T, n int, sides []*browser) {
 	var running sync.WaitGroup
 	for i := range n {
 		running.Go(func() {
-			resp, err := sides[i%len(sides)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", script...)
+			resp, err := sides[i%len(sides)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", scriptHeaders...)
 			if err != nil || resp.Status != http.StatusOK {
 				t.Errorf("request %d: %v, %v", i, resp, err)
 			}
@@ -136,10 +138,10 @@ func TestS91RefreshShapes(t *testing.T) {
 		"access_token not ASCII": {change: set("access_token", "AT_ä"), kept: true},
 	}
 	v := &variant{name: "shapes"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	var mu sync.Mutex
 	spoiled := true
-	told(v.idp, longerLife, 300)
+	announceLifetimes(v.idp, manyLoginsLife, 300)
 	v.idp.Set(func(k *fakeas.Knobs) {
 		k.Mutate = func(grant string, answer map[string]any) {
 			mu.Lock()
@@ -151,17 +153,17 @@ func TestS91RefreshShapes(t *testing.T) {
 	})
 	browsers := map[string]*browser{}
 	for name := range shapes {
-		browsers[name] = w.newBrowser(w.p[0], true)
+		browsers[name] = w.newBrowser(w.instances[0], true)
 		v.login(t, browsers[name], name)
 	}
-	outlive(t, expiry(longerLife))
+	sleep(t, untilExpired(manyLoginsLife))
 	for name, shape := range shapes {
 		t.Run(name, func(t *testing.T) {
 			b, begun := browsers[name], time.Now()
 			resp := v.get(t, b, "/x")
-			issued := tokens(v.idp, fakeas.KindAccess, name)
+			issued := issuedTokens(v.idp, fakeas.KindAccess, name)
 			switch {
-			case !shape.kept && (resp.Status != http.StatusOK || !sent(v.app, issued[len(issued)-1])):
+			case !shape.kept && (resp.Status != http.StatusOK || !appReceived(v.app, issued[len(issued)-1])):
 				t.Errorf("got %v", resp)
 			case shape.kept && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == ""):
 				t.Errorf("got %v", resp)
@@ -173,7 +175,7 @@ func TestS91RefreshShapes(t *testing.T) {
 			if shape.kept {
 				most = int(time.Since(begun) / time.Second) // the shortest pause
 			}
-			if n := len(tokens(v.idp, fakeas.KindAccess, name)) - len(issued); n > most {
+			if n := len(issuedTokens(v.idp, fakeas.KindAccess, name)) - len(issued); n > most {
 				t.Errorf("%d more refreshes at once, want %d at most", n, most)
 			}
 		})
@@ -202,18 +204,18 @@ func TestS91KeptRefreshToken(t *testing.T) {
 	for name, rotation := range map[string]fakeas.Rotation{"no-refresh-token": fakeas.RotateNever, "same-refresh-token": fakeas.RotateSame} {
 		v := &variant{name: name, idp: fakeas.Start(t, fakeas.Options{})}
 		v.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.Rotation = "ES256", rotation })
-		told(v.idp, 1, 1)
+		announceLifetimes(v.idp, 1, 1)
 		all = append(all, v)
 	}
 	// Of members that are there twice one counts, whole.
 	twice := &variant{name: "twice"}
-	w.serve(t, append(all, twice)...)
+	w.addVariants(t, append(all, twice)...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
 			b := w.browser()
 			v.login(t, b, "u")
-			issued := tokens(v.idp, fakeas.KindRefresh, "u")
+			issued := issuedTokens(v.idp, fakeas.KindRefresh, "u")
 			eventually(t, "second refresh with the same token", func() bool {
 				if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
 					t.Fatalf("got %v", resp)
@@ -222,16 +224,16 @@ func TestS91KeptRefreshToken(t *testing.T) {
 			})
 		})
 	}
-	told(twice.idp, 2, 300)
+	announceLifetimes(twice.idp, 2, 300)
 	first, second := canary("AT_", 64), canary("AT_", 64)
-	w.keepSecret(first)
-	w.keepSecret(second)
+	w.addSecret(first)
+	w.addSecret(second)
 	body := fmt.Sprintf(`{"access_token":%q,"token_type":"mac","access_token":%q,"token_type":"Bearer","expires_in":300}`, first, second)
 	twice.idp.Fail(fakeas.Answer(http.StatusOK, "application/json", body).For(fakeas.GrantRefresh))
 	b := w.browser()
 	twice.login(t, b, "u")
-	outlive(t, expiry(2))
-	if resp := twice.get(t, b, "/x"); resp.Status != http.StatusOK || sent(twice.app, first) || !sent(twice.app, second) {
+	sleep(t, untilExpired(2))
+	if resp := twice.get(t, b, "/x"); resp.Status != http.StatusOK || appReceived(twice.app, first) || !appReceived(twice.app, second) {
 		t.Errorf("repeated members: got %v", resp)
 	}
 }
@@ -242,11 +244,11 @@ func TestS92InvalidGrant(t *testing.T) {
 	w := sharedRedis(t)
 	for _, kind := range []string{"script", "navigation"} {
 		t.Run(kind, func(t *testing.T) {
-			b, expired := w.shortLived(t)
+			b, expired := w.loginWithShortToken(t)
 			cookie := "Cookie: " + sessionCookie + "=" + b.session()
-			issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
+			issued := issuedTokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 			w.idp.Revoke(issued[len(issued)-1])
-			outlive(t, expired)
+			sleep(t, expired)
 			before := w.refreshes()
 			var resp *client.Response
 			if kind == "script" {
@@ -254,13 +256,13 @@ func TestS92InvalidGrant(t *testing.T) {
 			} else {
 				resp = b.nav(t, "/x")
 			}
-			w.refused(t, resp)
+			w.checkRefused(t, resp)
 			if b.session() != "" {
 				t.Error("the browser keeps the cookie")
 			}
-			for i := range w.p {
-				w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...))
-				w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, navigation...)...))
+			for i := range w.instances {
+				w.checkRefused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
+				w.checkRefused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, navigationHeaders...)...))
 			}
 			if n := w.refreshes() - before; n != 1 {
 				t.Errorf("%d requests to the token endpoint", n)
@@ -268,11 +270,11 @@ func TestS92InvalidGrant(t *testing.T) {
 		})
 	}
 	t.Run("no loop", func(t *testing.T) {
-		b, expired := w.shortLived(t)
+		b, expired := w.loginWithShortToken(t)
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
-		outlive(t, expired)
+		sleep(t, expired)
 		before := w.idp.Stats()
-		told(w.idp, 300, 300)
+		announceLifetimes(w.idp, 300, 300)
 		b.login(t, "/again")
 		after := w.idp.Stats()
 		for grant, n := range after.Grants {
@@ -288,12 +290,12 @@ func TestS92InvalidGrant(t *testing.T) {
 func TestS98Expiry(t *testing.T) {
 	w := shared(t)
 	var all []*variant
-	ages := map[*variant]*tokenAges{}
+	ages := map[*variant]*tokenClock{}
 	for _, format := range []fakeas.TokenFormat{fakeas.FormatOpaque, fakeas.FormatJWT} {
 		for name, offset := range map[string]time.Duration{"behind": -time.Minute, "right": 0, "ahead": time.Minute} {
 			v := &variant{name: fmt.Sprintf("clock-%s-%s", name, format), idp: fakeas.Start(t, fakeas.Options{})}
-			ages[v] = &tokenAges{life: 2 * time.Second}
-			v.check = ages[v].arrive
+			ages[v] = &tokenClock{life: 2 * time.Second}
+			v.checkToken = ages[v].record
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.SigningAlg, k.ClockOffset, k.AccessTokenFormat, k.AccessTokenLifetime = "ES256", offset, format, 2*time.Second
 				if format == fakeas.FormatJWT {
@@ -308,10 +310,10 @@ func TestS98Expiry(t *testing.T) {
 	tiny := &variant{name: "tiny"}
 	tiny.idp = fakeas.Start(t, fakeas.Options{})
 	tiny.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.AccessTokenLifetime = "ES256", time.Second })
-	ages[tiny] = &tokenAges{life: time.Second}
-	tiny.check = ages[tiny].arrive
+	ages[tiny] = &tokenClock{life: time.Second}
+	tiny.checkToken = ages[tiny].record
 	all = append(all, tiny)
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	var running sync.WaitGroup
 	for _, v := range all {
 		running.Go(func() {
@@ -321,9 +323,9 @@ func TestS98Expiry(t *testing.T) {
 				t.Errorf("%s: the login ended with %v, %v", v.name, page, err)
 				return
 			}
-			for n := 1; time.Since(began) < long(6*time.Second, time.Minute) || v.refreshes() < 2 && time.Since(began) < patience; n++ {
+			for n := 1; time.Since(began) < amount(6*time.Second, time.Minute) || v.refreshes() < 2 && time.Since(began) < waitLimit; n++ {
 				if n%20 == 0 {
-					outlive(t, ages[v].life) // nobody asks before the token is over
+					sleep(t, ages[v].life) // nobody asks before the token is over
 				}
 				sent := time.Now()
 				resp, err := b.Fetch(t.Context(), http.MethodGet, v.url+"/x", "")
@@ -331,7 +333,7 @@ func TestS98Expiry(t *testing.T) {
 					t.Errorf("%s: %v, %v", v.name, resp, err)
 					return
 				}
-				if late := ages[v].late(sent); late > 0 {
+				if late := ages[v].expiredFor(sent); late > 0 {
 					t.Errorf("%s: a request came with a token that had been over for %v when it was sent", v.name, late)
 				}
 			}
@@ -349,8 +351,8 @@ func TestS98Expiry(t *testing.T) {
 func TestS99IdleUser(t *testing.T) {
 	w := sharedRedis(t)
 	v := &variant{name: "idle", options: "idle_timeout 5s"}
-	w.serve(t, v)
-	told(v.idp, 1, 1)
+	w.addVariants(t, v)
+	announceLifetimes(v.idp, 1, 1)
 	before := w.sessionKeys(t)
 	b := w.browser()
 	v.login(t, b, "u")
@@ -364,7 +366,7 @@ func TestS99IdleUser(t *testing.T) {
 		}
 	}
 	refreshes := v.refreshes()
-	outlive(t, 6*time.Second)
+	sleep(t, 6*time.Second)
 	if n := v.refreshes() - refreshes; n > 1 { // one may have been under way since the login
 		t.Errorf("%d refreshes of a session that nobody used", n)
 	}
@@ -381,7 +383,7 @@ func TestS99IdleUser(t *testing.T) {
 }
 
 // signOut logs out as the page of the site does, and returns the answer.
-func signOut(ctx context.Context, b *browser, site string) (*client.Response, error) {
+func postLogout(ctx context.Context, b *browser, site string) (*client.Response, error) {
 	u, err := url.Parse(site)
 	if err != nil {
 		return nil, err

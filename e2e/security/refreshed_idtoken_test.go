@@ -29,17 +29,17 @@ func TestS36RefreshedIDToken(t *testing.T) {
 	for name := range refused {
 		all = append(all, &variant{name: name})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			told(v.idp, 2, 300)
+			announceLifetimes(v.idp, 2, 300)
 			v.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = refused[v.name] })
 			b := w.browser()
 			v.login(t, b, "u")
 			second := func() bool {
-				issued := tokens(v.idp, fakeas.KindAccess, "u")
-				return len(issued) > 1 && sent(v.app, issued[1])
+				issued := issuedTokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && appReceived(v.app, issued[1])
 			}
 			eventually(t, "end of the session", func() bool {
 				return v.get(t, b, "/x").Status == http.StatusUnauthorized || second()
@@ -70,11 +70,11 @@ func TestS36UnverifiableIDToken(t *testing.T) {
 	for name := range kept {
 		all = append(all, &variant{name: "kept-" + name})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			told(v.idp, 2, 300)
+			announceLifetimes(v.idp, 2, 300)
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.RefreshIDToken = kept[strings.TrimPrefix(v.name, "kept-")]
 				k.RefreshIDToken.Claims.Set = maps.Clone(k.RefreshIDToken.Claims.Set)
@@ -94,8 +94,8 @@ func TestS36UnverifiableIDToken(t *testing.T) {
 				if email := seen.Values("X-Email"); !slices.Equal(email, []string{"u@example.test"}) {
 					t.Fatalf("the app sees the email %q", email)
 				}
-				issued := tokens(v.idp, fakeas.KindAccess, "u")
-				return len(issued) > 1 && sent(v.app, issued[1])
+				issued := issuedTokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && appReceived(v.app, issued[1])
 			})
 			if n := v.refreshes(); n != 1 {
 				t.Errorf("%d refreshes", n)
@@ -110,10 +110,10 @@ func TestS36ClaimsOfTheNewestIDToken(t *testing.T) {
 	w := shared(t)
 	changed := &variant{name: "new-email"}
 	removed := &variant{name: "no-groups", options: "require groups users"}
-	w.serve(t, changed, removed)
+	w.addVariants(t, changed, removed)
 	t.Run("new email", func(t *testing.T) {
 		t.Parallel()
-		told(changed.idp, 2, 300)
+		announceLifetimes(changed.idp, 2, 300)
 		changed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = set("email", "new@example.test") })
 		b := w.browser()
 		if seen, _ := appAnswer(changed.login(t, b, "u")); !slices.Equal(seen.Values("X-Email"), []string{"u@example.test"}) {
@@ -126,7 +126,7 @@ func TestS36ClaimsOfTheNewestIDToken(t *testing.T) {
 	})
 	t.Run("no groups", func(t *testing.T) {
 		t.Parallel()
-		told(removed.idp, 2, 300)
+		announceLifetimes(removed.idp, 2, 300)
 		removed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken.Claims.Omit = []string{"groups"} })
 		b := w.browser()
 		removed.login(t, b, "u")

@@ -10,7 +10,7 @@ import (
 // follows the WHATWG URL standard where that differs from what a reader of RFC
 // 3986 expects: white space that is ignored, back slashes that are slashes,
 // any number of slashes before the host.
-func (w *world) landsOn(location string) string {
+func (w *world) browserOrigin(location string) string {
 	s := strings.Trim(location, "\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ")
 	s = strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(s)
 	scheme, rest, special := "https", s, true
@@ -48,9 +48,9 @@ func cutScheme(s string) (scheme, rest string, ok bool) {
 }
 
 // ownPage demands that a Location leads to the site itself.
-func (w *world) ownPage(t testing.TB, location string) {
+func (w *world) checkOwnSite(t testing.TB, location string) {
 	t.Helper()
-	if got := w.landsOn(location); got != w.site {
+	if got := w.browserOrigin(location); got != w.site {
 		t.Errorf("a browser takes Location %q to %s", location, got)
 	}
 }
@@ -67,7 +67,7 @@ func TestLandsOn(t *testing.T) {
 		"http:evil.test": "http://evil.test", `https:\\evil.test`: "https://evil.test", "https:////evil.test": "https://evil.test",
 		"JavaScript:alert(1)": "javascript:", "data:text/html,x": "data:", "java\nscript:x": "javascript:",
 	} {
-		if got := w.landsOn(location); got != want {
+		if got := w.browserOrigin(location); got != want {
 			t.Errorf("%q leads to %s, want %s", location, got, want)
 		}
 	}

@@ -20,8 +20,8 @@ func encodeSegment(b []byte) string { return base64.RawURLEncoding.EncodeToStrin
 // nothing behind.
 func TestS124Reload(t *testing.T) {
 	w := shared(t)
-	in := w.p[0]
-	told(w.idp, 2, 2) // so that refreshes are always under way
+	in := w.instances[0]
+	announceLifetimes(w.idp, 2, 2) // so that refreshes are always under way
 	const users = 6
 	var browsers []*browser
 	for range users {
@@ -51,7 +51,7 @@ func TestS124Reload(t *testing.T) {
 		})
 	}
 	refreshes := func() int { return w.refreshes() - before.Grants[fakeas.GrantRefresh] }
-	for i := 0; i < long(20, 100) || refreshes() < 2*users; i++ {
+	for i := 0; i < amount(20, 100) || refreshes() < 2*users; i++ {
 		if err := in.Reload(t, in.config); err != nil || t.Failed() {
 			t.Errorf("reload %d: %v", i, err)
 			break
@@ -60,19 +60,19 @@ func TestS124Reload(t *testing.T) {
 	close(stop)
 	running.Wait()
 	for _, b := range browsers {
-		b.works(t)
+		b.checkSession(t)
 	}
 	after := w.idp.Stats()
 	if after.Reuses > before.Reuses || len(after.RedeemedTwice) > 0 || after.MaxConcurrentRefreshes() > 1 {
 		t.Errorf("%d reuses, %d redeemed twice, %d refreshes of a session at once",
 			after.Reuses-before.Reuses, len(after.RedeemedTwice), after.MaxConcurrentRefreshes())
 	}
-	w.closeIdle()
+	w.closeIdleConnections()
 	eventually(t, "end of the files of old configurations", func() bool { return in.metric(t, "process_open_fds") < files+50 })
 }
 
 // closeIdle ends the connections of all browsers that nothing happens on.
-func (w *world) closeIdle() {
+func (w *world) closeIdleConnections() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, tr := range w.transports {
@@ -81,7 +81,7 @@ func (w *world) closeIdle() {
 }
 
 // A mutator makes requests that hardly anybody has thought of.
-type mutator struct {
+type requestGenerator struct {
 	*rand.Rand
 	values []string // what requests are made of
 	// cookies are real ones, name=value. They are secrets: only sent where they
@@ -100,14 +100,14 @@ func TestS125Random(t *testing.T) {
 	b := w.browser()
 	started := b.start(t, "/deep")
 	b.login(t, "/")
-	m := &mutator{Rand: rand.New(rand.NewPCG(seed, 0)), w: w}
+	m := &requestGenerator{Rand: rand.New(rand.NewPCG(seed, 0)), w: w}
 	m.cookies = append(b.logins(), sessionCookie+"="+b.session())
 	m.values = append(m.values, sessionCookie+"=x", loginCookie+"x=y", started.Query().Get("state"), "CODE_x", w.idp.URL, w.site,
 		"", "/", "//evil.test", "%", "%zz", "%00", "\x00", "\xff\xfe", "é", strings.Repeat("A", 5000), strings.Repeat("..", 200), "..", "true", "0", "-1",
 		"{env.HOME}", "{http.request.host}", "eyJhbGciOiJub25lIn0.e30.", "a.b.c", "application/x-www-form-urlencoded", "navigate", "document",
 		"same-origin", "cross-site", "none", "login", "text/html", "application/json", "websocket", "Upgrade", `"`, ";", ",", "=", "&", "\t")
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	end := time.Now().Add(long(20*time.Second, 5*time.Minute))
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	end := time.Now().Add(amount(20*time.Second, 5*time.Minute))
 	answers := map[int]int{}
 	for n := 0; time.Now().Before(end); n++ {
 		request := m.request()
@@ -122,15 +122,15 @@ func TestS125Random(t *testing.T) {
 	if answers[http.StatusOK] == 0 || answers[http.StatusFound] == 0 || answers[http.StatusUnauthorized] == 0 {
 		t.Error("most of the site was not reached")
 	}
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
 	}
 }
 
-func (m *mutator) pick(from ...string) string { return from[m.IntN(len(from))] }
+func (m *requestGenerator) pick(from ...string) string { return from[m.IntN(len(from))] }
 
 // value is one of the known values, sometimes damaged.
-func (m *mutator) value() string {
+func (m *requestGenerator) value() string {
 	v := m.pick(m.values...)
 	for range m.IntN(3) {
 		if len(v) == 0 {
@@ -152,12 +152,12 @@ func (m *mutator) value() string {
 }
 
 // field is a value that can stand in a header line.
-func (m *mutator) field() string {
+func (m *requestGenerator) field() string {
 	return strings.NewReplacer("\r", "", "\n", "", "\x00", "").Replace(m.value())
 }
 
 // cookie is a real cookie, sometimes damaged.
-func (m *mutator) cookie() string {
+func (m *requestGenerator) cookie() string {
 	c := m.pick(m.cookies...)
 	i := m.IntN(len(c)-len(sessionCookie)-1) + len(sessionCookie) + 1
 	switch m.IntN(5) {
@@ -171,7 +171,7 @@ func (m *mutator) cookie() string {
 	return c
 }
 
-func (m *mutator) query(n int) string {
+func (m *requestGenerator) query(n int) string {
 	var pairs []string
 	for range n {
 		name := m.pick("code", "state", "iss", "error", "error_description", "return_to", "prompt", "login_hint", "logout_token", "x", "session_state")
@@ -184,8 +184,8 @@ func (m *mutator) query(n int) string {
 	return strings.Join(pairs, "&")
 }
 
-func (m *mutator) request() string {
-	target := m.pick(login, callback, logout, loggedOut, info, refresh, backchan, prefix, prefix+"/", "/", "/x", "/static/x")
+func (m *requestGenerator) request() string {
+	target := m.pick(login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel, prefix, prefix+"/", "/", "/x", "/static/x")
 	if m.IntN(10) == 0 {
 		target += m.pick("/", "%2f", ";x", "/..", "%00", "//")
 	}
@@ -212,9 +212,9 @@ func (m *mutator) request() string {
 	}
 	switch m.IntN(3) {
 	case 0:
-		lines = append(lines, navigation...)
+		lines = append(lines, navigationHeaders...)
 	case 1:
-		lines = append(lines, script...)
+		lines = append(lines, scriptHeaders...)
 	}
 	for range m.IntN(4) {
 		name := m.pick("Accept", "Origin", "Referer", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Sec-Purpose", "Authorization",

@@ -45,9 +45,9 @@ func TestS11LoginCSRF(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			calls := w.tokenCalls()
-			resp := w.rawGet(t, answer.RequestURI(), append(tc.lines(), navigation...)...)
-			if n := w.tokenCalls(); n != calls {
+			calls := w.tokenRequests()
+			resp := w.rawGet(t, answer.RequestURI(), append(tc.lines(), navigationHeaders...)...)
+			if n := w.tokenRequests(); n != calls {
 				t.Errorf("%d codes were redeemed", n-calls)
 			}
 			if strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
@@ -62,7 +62,7 @@ func TestS11LoginCSRF(t *testing.T) {
 			}
 			// A second time there is no restart any more.
 			state := url.Values{"state": to.Query()["state"], "code": {"x"}}
-			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigation...); resp.Status != http.StatusBadRequest {
+			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigationHeaders...); resp.Status != http.StatusBadRequest {
 				t.Errorf("the second time: got %d", resp.Status)
 			}
 		})
@@ -82,7 +82,7 @@ func TestS14Tabs(t *testing.T) {
 			for i, tab := range slices.Backward(tabs) {
 				page, err := b.Visit(t.Context(), tab.String())
 				if err == nil {
-					err = b.landed(page, fmt.Sprintf("/deep/%d?tab=%d", i, i))
+					err = b.checkLogin(page, fmt.Sprintf("/deep/%d?tab=%d", i, i))
 				}
 				if err != nil {
 					t.Errorf("tab %d: %v", i, err)
@@ -109,7 +109,7 @@ func TestS15LoginCookieFlood(t *testing.T) {
 
 // flood is how much a test of floods sends: few in every run, all of them with
 // SECURITY_FLOOD set to a number.
-func flood(t *testing.T, few int) int {
+func floodSize(t *testing.T, few int) int {
 	text := os.Getenv("SECURITY_FLOOD")
 	if text == "" {
 		return few
@@ -124,23 +124,23 @@ func flood(t *testing.T, few int) int {
 // TestS16AnonymousFlood: navigations of nobody are remembered nowhere.
 func TestS16AnonymousFlood(t *testing.T) {
 	w := newWorld(t, plan{})
-	n := flood(t, 2000)
+	n := floodSize(t, 2000)
 	// The first ones fill pools and caches.
-	w.navigations(t, 200)
-	store := fileState(t, w.p[0].sessionsFile())
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	w.navigations(t, n)
-	if got := fileState(t, w.p[0].sessionsFile()); got != store {
+	w.sendNavigations(t, 200)
+	store := fileFingerprint(t, w.instances[0].sessionsFile())
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	w.sendNavigations(t, n)
+	if got := fileFingerprint(t, w.instances[0].sessionsFile()); got != store {
 		t.Errorf("the store was written to: %s, before %s", got, store)
 	}
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
 	}
 	// In between, somebody real.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.navigations(t, n/4)
+		w.sendNavigations(t, n/4)
 	}()
 	b := w.browser()
 	for range 20 {
@@ -150,7 +150,7 @@ func TestS16AnonymousFlood(t *testing.T) {
 }
 
 // navigations sends as many as given from browsers without cookies.
-func (w *world) navigations(t *testing.T, n int) {
+func (w *world) sendNavigations(t *testing.T, n int) {
 	var workers sync.WaitGroup
 	const side = 8
 	for range side {
@@ -158,7 +158,7 @@ func (w *world) navigations(t *testing.T, n int) {
 			b := w.browser()
 			for range n / side {
 				b.Jar = new(client.Jar)
-				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigation...)
+				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigationHeaders...)
 				if err != nil || resp.Status != http.StatusFound {
 					t.Errorf("a navigation: %v, %v", resp, err)
 					return
@@ -170,7 +170,7 @@ func (w *world) navigations(t *testing.T, n int) {
 }
 
 // fileState changes when a file does.
-func fileState(t *testing.T, name string) string {
+func fileFingerprint(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -189,7 +189,7 @@ func TestS18LoginAgain(t *testing.T) {
 	keys := w.sessionKeys(t)
 	page, err := b.Visit(t.Context(), w.site+login+"?return_to=/again")
 	if err == nil {
-		err = b.landed(page, "/again")
+		err = b.checkLogin(page, "/again")
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestS18LoginAgain(t *testing.T) {
 	if b.session() == first {
 		t.Error("the cookie has stayed the same")
 	}
-	old := w.rawGet(t, "/old", append([]string{"Cookie: " + sessionCookie + "=" + first}, script...)...)
+	old := w.rawGet(t, "/old", append([]string{"Cookie: " + sessionCookie + "=" + first}, scriptHeaders...)...)
 	if old.Status != http.StatusUnauthorized {
 		t.Errorf("the former cookie: got %d", old.Status)
 	}
@@ -205,7 +205,7 @@ func TestS18LoginAgain(t *testing.T) {
 	if len(after) != before+1 || slices.Equal(after, keys) {
 		t.Errorf("keys in the store: %d before the logins, %d after; the old record is still there: %v", before, len(after), slices.Equal(after, keys))
 	}
-	b.works(t)
+	b.checkSession(t)
 }
 
 // loginResultSize is the most that a login leaves in Redis besides its session: the
@@ -264,8 +264,8 @@ func TestS21Entropy(t *testing.T) {
 	}
 
 	w.browser().login(t, "/x")
-	entry := last(t, w.idp.Log(fakeas.EndpointToken))
-	authorization := last(t, w.idp.Log(fakeas.EndpointAuthorize))
+	entry := lastOf(t, w.idp.Log(fakeas.EndpointToken))
+	authorization := lastOf(t, w.idp.Log(fakeas.EndpointAuthorize))
 	challenge := authorization.Query.Get("code_challenge")
 	verifier := entry.Form.Get("code_verifier")
 	sum := sha256.Sum256([]byte(verifier))
@@ -285,7 +285,7 @@ func TestS21Entropy(t *testing.T) {
 	}
 }
 
-func last[T any](t *testing.T, list []T) T {
+func lastOf[T any](t *testing.T, list []T) T {
 	t.Helper()
 	if len(list) == 0 {
 		t.Fatal("nothing there")
@@ -309,9 +309,9 @@ func TestS22StateExpiry(t *testing.T) {
 	}
 	answer := b.approve(t, resp.Location())
 	b.Jar = new(client.Jar)
-	calls := w.tokenCalls()
+	calls := w.tokenRequests()
 	again := b.nav(t, answer.String())
-	if n := w.tokenCalls(); n != calls {
+	if n := w.tokenRequests(); n != calls {
 		t.Errorf("%d codes were redeemed", n-calls)
 	}
 	if !w.isAuthorization(again.Location()) {
@@ -319,7 +319,7 @@ func TestS22StateExpiry(t *testing.T) {
 	}
 	page, err := b.Visit(t.Context(), again.Location().String())
 	if err == nil {
-		err = b.landed(page, "/late?x=1")
+		err = b.checkLogin(page, "/late?x=1")
 	}
 	if err != nil {
 		t.Error(err)
@@ -332,7 +332,7 @@ func TestS24CookiePurposes(t *testing.T) {
 	b := w.browser()
 	to := b.start(t, "/wanted-page?x=1")
 	name, attempt, _ := strings.Cut(b.logins()[0], "=")
-	resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + attempt}, script...)...)
+	resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + attempt}, scriptHeaders...)...)
 	if resp.Status != http.StatusUnauthorized {
 		t.Errorf("a login cookie as session: got %d", resp.Status)
 	}
@@ -340,15 +340,15 @@ func TestS24CookiePurposes(t *testing.T) {
 	if resp := b.nav(t, answer.String()); resp.Status != http.StatusSeeOther {
 		t.Fatalf("the login: %v", resp)
 	}
-	verifier := last(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code_verifier")
-	calls := w.tokenCalls()
+	verifier := lastOf(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code_verifier")
+	calls := w.tokenRequests()
 	for _, value := range []string{b.session(), to.Query().Get("state"), attempt[:len(attempt)-1], attempt + attempt} {
 		fresh := w.browser()
 		state := fresh.start(t, "/x").Query().Get("state")
 		cookie, _, _ := strings.Cut(fresh.logins()[0], "=")
-		resp := w.rawGet(t, callback+"?code=x&state="+state, append([]string{"Cookie: " + cookie + "=" + value}, navigation...)...)
-		if resp.Status != http.StatusFound || w.tokenCalls() != calls {
-			t.Errorf("something else as login cookie: got %d, %d codes redeemed", resp.Status, w.tokenCalls()-calls)
+		resp := w.rawGet(t, callback+"?code=x&state="+state, append([]string{"Cookie: " + cookie + "=" + value}, navigationHeaders...)...)
+		if resp.Status != http.StatusFound || w.tokenRequests() != calls {
+			t.Errorf("something else as login cookie: got %d, %d codes redeemed", resp.Status, w.tokenRequests()-calls)
 		}
 	}
 	for what, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {

@@ -19,7 +19,7 @@ import (
 )
 
 // personal are users whose names and claims can be found wherever they got to.
-func (w *world) personal(t *testing.T, n int) (sessions []string, words []string) {
+func (w *world) loginPersonalUsers(t *testing.T, n int) (sessions []string, words []string) {
 	t.Helper()
 	for i := range n {
 		user := fakeas.User{Name: canary("USER_", 16), Subject: canary("SUB_", 16)}
@@ -42,7 +42,7 @@ func (w *world) personal(t *testing.T, n int) (sessions []string, words []string
 
 // tellsNothing demands that the bytes of a store hold none of the words, and no
 // eight bytes of a cookie.
-func tellsNothing(t *testing.T, store []byte, sessions, words []string) {
+func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 	t.Helper()
 	for _, word := range words {
 		if bytes.Contains(store, []byte(word)) {
@@ -74,8 +74,8 @@ func tellsNothing(t *testing.T, store []byte, sessions, words []string) {
 func TestS48StoreTellsNothing(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		w := shared(t)
-		sessions, words := w.personal(t, 50)
-		file := w.p[0].sessionsFile()
+		sessions, words := w.loginPersonalUsers(t, 50)
+		file := w.instances[0].sessionsFile()
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func TestS48StoreTellsNothing(t *testing.T) {
 		if n := bytes.Count(content, []byte("\xa5s\x01\x01")); n < 50 {
 			t.Fatalf("only %d records: the file is not looked at right", n)
 		}
-		tellsNothing(t, content, sessions, words)
+		checkStoreReveals(t, content, sessions, words)
 		for path, want := range map[string]fs.FileMode{file: 0o600, filepath.Dir(file): 0o700} {
 			stat, err := os.Stat(path)
 			if err != nil || stat.Mode().Perm() != want {
@@ -94,8 +94,8 @@ func TestS48StoreTellsNothing(t *testing.T) {
 	t.Run("Redis", func(t *testing.T) {
 		w := sharedRedis(t)
 		before := w.sessionKeys(t) // other tests put things there
-		sessions, words := w.personal(t, 20)
-		tellsNothing(t, w.redisBytes(t), sessions, words)
+		sessions, words := w.loginPersonalUsers(t, 20)
+		checkStoreReveals(t, w.redisBytes(t), sessions, words)
 		name := regexp.MustCompile(`^oauth_session:\{[A-Za-z0-9_-]{43}\}$`)
 		seen := map[string]bool{}
 		for _, key := range w.sessionKeys(t) {
@@ -124,10 +124,10 @@ func TestS49StolenStore(t *testing.T) {
 	dir := t.TempDir()
 	option := func(name string) string { return "store bolt {\n\tpath " + filepath.Join(dir, name) + "\n}" }
 	w := newWorld(t, plan{options: option("sessions.db")})
-	w.tell(1)
+	w.announceLifetime(1)
 	b := w.browser()
 	b.login(t, "/")
-	w.p[0].Stop(t)
+	w.instances[0].Stop(t)
 	content, err := os.ReadFile(filepath.Join(dir, "sessions.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -137,21 +137,21 @@ func TestS49StolenStore(t *testing.T) {
 	}
 	w.plan.options = option("stolen.db")
 	w.start(t, proc.FreePort(t))
-	w.inspectFirst(t)
-	w.p[0], w.p[1] = w.p[1], w.p[0]
-	calls := w.tokenCalls()
+	w.inspectAtEnd(t)
+	w.instances[0], w.instances[1] = w.instances[1], w.instances[0]
+	calls := w.tokenRequests()
 	for range 10 { // whatever is asked without the cookie
-		w.refused(t, w.browser().xhr(t, http.MethodGet, "/x"))
+		w.checkRefused(t, w.browser().xhr(t, http.MethodGet, "/x"))
 	}
 	// That nothing happens by itself can only be seen by waiting: two lives of
 	// the token.
 	time.Sleep(2 * time.Second)
-	if n := w.tokenCalls(); n != calls {
+	if n := w.tokenRequests(); n != calls {
 		t.Errorf("the copy has sent %d token requests", n-calls)
 	}
 	b = b.at(0)
-	b.works(t)
-	if n := w.tokenCalls(); n != calls+1 {
+	b.checkSession(t)
+	if n := w.tokenRequests(); n != calls+1 {
 		t.Errorf("with the cookie there were %d token requests, want a refresh", n-calls)
 	}
 }
@@ -162,20 +162,20 @@ func TestS57LogoutEverywhere(t *testing.T) {
 	w := sharedRedis(t)
 	for i := range 10 {
 		b := w.browser()
-		key := w.keyOf(t, func() { b.login(t, "/") })
-		b.at(1).works(t) // both have read it
+		key := w.newSessionKey(t, func() { b.login(t, "/") })
+		b.at(1).checkSession(t) // both have read it
 		line := "Cookie: " + sessionCookie + "=" + b.session()
 		at := i % 2
 		if resp := b.at(at).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
 			t.Fatalf("the logout: %v", resp)
 		}
-		replay := w.browserAt(at).send(t, http.MethodGet, "/replay", "", append([]string{line}, script...)...)
-		w.refused(t, replay)
+		replay := w.browserAt(at).send(t, http.MethodGet, "/replay", "", append([]string{line}, scriptHeaders...)...)
+		w.checkRefused(t, replay)
 		// The news reaches the other one by itself, and long before its copy of
 		// the record would end.
 		other := w.browserAt(1 - at)
-		deadline := time.Now().Add(patience)
-		for other.send(t, http.MethodGet, "/replay", "", append([]string{line}, script...)...).Status != http.StatusUnauthorized {
+		deadline := time.Now().Add(waitLimit)
+		for other.send(t, http.MethodGet, "/replay", "", append([]string{line}, scriptHeaders...)...).Status != http.StatusUnauthorized {
 			if time.Now().After(deadline) {
 				t.Fatal("the other instance still serves the session")
 			}
@@ -191,7 +191,7 @@ func TestS57LogoutEverywhere(t *testing.T) {
 func TestS60Files(t *testing.T) {
 	w := shared(t)
 	w.browser().login(t, "/")
-	in := w.p[0]
+	in := w.instances[0]
 	adapted, err := in.Command(t, "adapt", "--config", filepath.Join(in.dir(), "Caddyfile"))
 	if err != nil || !strings.Contains(adapted, "oauth_session") {
 		t.Fatalf("%v, %s", err, adapted)
@@ -205,7 +205,7 @@ func TestS60Files(t *testing.T) {
 		if !strings.Contains(text, "{env.CLIENT_SECRET}") {
 			t.Errorf("%s does not show the configuration: %.200s", what, text)
 		}
-		for _, f := range newNeedles(w.secrets()).find(what, []byte(text)) {
+		for _, f := range newSecretFinder(w.secrets()).find(what, []byte(text)) {
 			t.Errorf("leak: %v", f)
 		}
 	}

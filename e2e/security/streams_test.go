@@ -44,7 +44,7 @@ func (s socket) echoes(text string) error {
 }
 
 // ends waits for the end of a stream, however it comes.
-func ends(stream io.Reader) { _, _ = io.Copy(io.Discard, stream) }
+func awaitEnd(stream io.Reader) { _, _ = io.Copy(io.Discard, stream) }
 
 // streamRequest is one that lasts until ctx ends.
 func (w *world) streamRequest(ctx context.Context, t testing.TB, method, path, cookie string, body io.Reader) *http.Request {
@@ -126,10 +126,10 @@ func nextEvent(events *bufio.Reader) error {
 type upload struct {
 	io.Writer
 	close  func() error
-	answer chan uploaded
+	answer chan uploadResult
 }
 
-type uploaded struct {
+type uploadResult struct {
 	status int
 	seen   echo.Request
 	err    error
@@ -138,9 +138,9 @@ type uploaded struct {
 func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) *upload {
 	in, out := io.Pipe()
 	req := w.streamRequest(ctx, t, http.MethodPost, "/upload", cookie, in)
-	u := &upload{out, out.Close, make(chan uploaded, 1)}
+	u := &upload{out, out.Close, make(chan uploadResult, 1)}
 	go func() {
-		var a uploaded
+		var a uploadResult
 		var resp *http.Response
 		if resp, a.err = tr.RoundTrip(req); a.err == nil {
 			defer resp.Body.Close()
@@ -158,7 +158,7 @@ func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTrip
 func TestS71StreamsEndWithTheirSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{redis: true, env: []string{extendedConnect}})
-	w.tell(2) // seconds
+	w.announceLifetime(2) // seconds
 	endings := map[string]func(t *testing.T, b *browser, user string){
 		"logout": func(t *testing.T, b *browser, _ string) {
 			if resp := b.at(1).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
@@ -170,7 +170,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp := w.browserAt(1).send(t, http.MethodPost, backchan, "logout_token="+token, "Content-Type: application/x-www-form-urlencoded")
+			resp := w.browserAt(1).send(t, http.MethodPost, backchannel, "logout_token="+token, "Content-Type: application/x-www-form-urlencoded")
 			if resp.Status != http.StatusOK {
 				t.Errorf("the back-channel logout answers %v", resp)
 			}
@@ -181,21 +181,21 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 			user := strings.NewReplacer("/", "", ".", "").Replace(protocol + ending)
 			t.Run(protocol+", "+ending, func(t *testing.T) {
 				t.Parallel()
-				ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+				ctx, cancel := context.WithTimeout(t.Context(), 4*waitLimit)
 				defer cancel()
 				tr := w.over(t, protocol)
 				mine, other := w.browser(), w.browser()
 				mine.loginAs(t, user, "/")
 				other.loginAs(t, user+"-other", "/")
-				ws, events, upload := w.openAll(ctx, t, protocol, tr, mine.session())
-				theirs, theirEvents, _ := w.openAll(ctx, t, protocol, tr, other.session())
+				ws, events, upload := w.openStreams(ctx, t, protocol, tr, mine.session())
+				theirs, theirEvents, _ := w.openStreams(ctx, t, protocol, tr, other.session())
 
 				before := w.accessTokens(user)
 				eventually(t, "refresh", func() bool {
-					mine.works(t)
+					mine.checkSession(t)
 					return w.accessTokens(user) > before
 				})
-				w.allOpen(t, ws, events, upload)
+				w.checkStreamsOpen(t, ws, events, upload)
 				if err := upload.close(); err != nil {
 					t.Fatal(err)
 				}
@@ -205,10 +205,10 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 
 				waiting := make(chan int, 1)
 				go func() { waiting <- w.slowStatus(ctx, t, tr, mine.session()) }()
-				eventually(t, "long request", func() bool { return w.hasBegun("/u/slow", user) })
+				eventually(t, "long request", func() bool { return w.appReceivedFrom("/u/slow", user) })
 				end(t, mine, user)
-				ends(ws)
-				ends(events)
+				awaitEnd(ws)
+				awaitEnd(events)
 				if status := <-waiting; status != http.StatusUnauthorized {
 					t.Errorf("a request that waited for its answer ends with status %d", status)
 				}
@@ -233,12 +233,12 @@ func TestS71AbsoluteLimit(t *testing.T) {
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 			defer cancel()
 			b := w.loggedIn(t)
-			ws, events, _ := w.openAll(ctx, t, protocol, w.over(t, protocol), b.session())
-			ends(ws)
-			ends(events)
+			ws, events, _ := w.openStreams(ctx, t, protocol, w.over(t, protocol), b.session())
+			awaitEnd(ws)
+			awaitEnd(events)
 			if ctx.Err() != nil {
 				t.Fatal("the streams outlived their session")
 			}
@@ -258,26 +258,26 @@ func (w *world) accessTokens(user string) int {
 }
 
 // hasBegun reports whether a user's request has reached the app.
-func (w *world) hasBegun(path, user string) bool {
+func (w *world) appReceivedFrom(path, user string) bool {
 	return slices.ContainsFunc(w.app.Requests(), func(r echo.Request) bool {
 		return strings.Contains(r.Line, path) && slices.Equal(r.Values("X-User"), []string{user})
 	})
 }
 
 // openAll opens one of each kind.
-func (w *world) openAll(ctx context.Context, t *testing.T, protocol string, tr http.RoundTripper, cookie string) (*socket, *bufio.Reader, *upload) {
+func (w *world) openStreams(ctx context.Context, t *testing.T, protocol string, tr http.RoundTripper, cookie string) (*socket, *bufio.Reader, *upload) {
 	t.Helper()
 	ws, status := w.openSocket(ctx, t, protocol, tr, cookie, w.site)
 	if ws == nil {
 		t.Fatalf("the WebSocket was refused with %d", status)
 	}
 	events, upload := w.openEvents(ctx, t, tr, cookie), w.startUpload(ctx, t, tr, cookie)
-	w.allOpen(t, ws, events, upload)
+	w.checkStreamsOpen(t, ws, events, upload)
 	return ws, events, upload
 }
 
 // allOpen demands that all three still carry.
-func (w *world) allOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *upload) {
+func (w *world) checkStreamsOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *upload) {
 	t.Helper()
 	if err := ws.echoes("hello"); err != nil {
 		t.Errorf("the WebSocket: %v", err)
@@ -309,7 +309,7 @@ func TestWebSocketsFromElsewhere(t *testing.T) {
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			tr := w.over(t, protocol)
-			ctx, cancel := quickly(t)
+			ctx, cancel := boundedContext(t)
 			defer cancel()
 			for origin, want := range map[string]int{"https://evil.test": http.StatusForbidden, "null": http.StatusForbidden, "https://x." + w.host: http.StatusForbidden} {
 				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), origin); ws != nil || status != want {
@@ -319,7 +319,7 @@ func TestWebSocketsFromElsewhere(t *testing.T) {
 			if ws, status := w.openSocket(ctx, t, protocol, tr, "", w.site); ws != nil || status != http.StatusUnauthorized {
 				t.Errorf("without a session: status %d", status)
 			}
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), w.site); ws == nil || ws.echoes("hello") != nil {
 					t.Errorf("from the site: status %d", status)
 				}
@@ -327,7 +327,7 @@ func TestWebSocketsFromElsewhere(t *testing.T) {
 			if len(reached) != 1 || reached[0].Values("Cookie") != nil {
 				t.Fatalf("the app got %v", reached)
 			}
-			w.ownToken(t, reached[0])
+			w.checkOwnToken(t, reached[0])
 		})
 	}
 }

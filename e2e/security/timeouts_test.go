@@ -10,9 +10,9 @@ import (
 )
 
 // authenticated asks without using the session.
-func (b *browser) authenticated(t testing.TB) bool {
+func (b *browser) hasSession(t testing.TB) bool {
 	t.Helper()
-	resp := b.xhr(t, http.MethodGet, info)
+	resp := b.xhr(t, http.MethodGet, sessionInfo)
 	var answer struct{ Authenticated bool }
 	if err := json.Unmarshal(resp.Body, &answer); resp.Status != http.StatusOK || err != nil {
 		t.Fatalf("got %v, %v", resp, err)
@@ -29,8 +29,8 @@ func TestS56Lifetimes(t *testing.T) {
 	// A browser that keeps its cookies for ever has the same ones.
 	over := func(t *testing.T, cookie string) {
 		t.Helper()
-		for i := range w.p {
-			w.refused(t, w.browserAt(i).send(t, http.MethodGet, "/replay", "", append([]string{"Cookie: " + sessionCookie + "=" + cookie}, script...)...))
+		for i := range w.instances {
+			w.checkRefused(t, w.browserAt(i).send(t, http.MethodGet, "/replay", "", append([]string{"Cookie: " + sessionCookie + "=" + cookie}, scriptHeaders...)...))
 		}
 	}
 	t.Run("idle", func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestS56Lifetimes(t *testing.T) {
 		b := w.browser()
 		b.login(t, "/")
 		cookie := b.session()
-		eventually(t, "end of an idle session", func() bool { return !b.at(1).authenticated(t) })
+		eventually(t, "end of an idle session", func() bool { return !b.at(1).hasSession(t) })
 		if lived := time.Since(begun); lived < idle {
 			t.Errorf("it ended after %v", lived)
 		}

@@ -88,20 +88,20 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func
 }
 
 // A front speaks TLS and passes on what it gets.
-type front struct {
-	addr  string // localhost and a port
-	tried atomic.Int64
-	heard atomic.Int64 // bytes that came through TLS
+type tlsProxy struct {
+	addr          string // localhost and a port
+	connections   atomic.Int64
+	receivedBytes atomic.Int64 // bytes that came through TLS
 }
 
-func startFront(t *testing.T, config *tls.Config, target string) *front {
+func startTLSProxy(t *testing.T, config *tls.Config, target string) *tlsProxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String()) // it is one
-	f := &front{addr: net.JoinHostPort("localhost", port)}
+	f := &tlsProxy{addr: net.JoinHostPort("localhost", port)}
 	var mu sync.Mutex
 	var open []net.Conn
 	var running sync.WaitGroup
@@ -114,7 +114,7 @@ func startFront(t *testing.T, config *tls.Config, target string) *front {
 			mu.Lock()
 			open = append(open, conn)
 			mu.Unlock()
-			running.Go(func() { f.pass(tls.Server(conn, config), target) })
+			running.Go(func() { f.relay(tls.Server(conn, config), target) })
 		}
 	})
 	t.Cleanup(func() {
@@ -129,9 +129,9 @@ func startFront(t *testing.T, config *tls.Config, target string) *front {
 	return f
 }
 
-func (f *front) pass(conn *tls.Conn, target string) {
+func (f *tlsProxy) relay(conn *tls.Conn, target string) {
 	defer conn.Close()
-	f.tried.Add(1)
+	f.connections.Add(1)
 	if conn.Handshake() != nil {
 		return
 	}
@@ -147,7 +147,7 @@ func (f *front) pass(conn *tls.Conn, target string) {
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := conn.Read(buf)
-		f.heard.Add(int64(n))
+		f.receivedBytes.Add(int64(n))
 		if err != nil {
 			return
 		}
@@ -158,7 +158,7 @@ func (f *front) pass(conn *tls.Conn, target string) {
 }
 
 // badTLS are the servers that nobody may talk to, by what is wrong with them.
-func badTLS(t *testing.T, a *authority) map[string]*tls.Config {
+func badTLSConfigs(t *testing.T, a *authority) map[string]*tls.Config {
 	t.Helper()
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
@@ -189,35 +189,35 @@ func TestS105TLSOfTheServer(t *testing.T) {
 	a := newAuthority(t)
 	type server struct {
 		*variant
-		*front
+		*tlsProxy
 		good bool
 	}
 	var all []server
 	var variants []*variant
 	add := func(name string, config *tls.Config, good bool) {
 		idp := fakeas.Start(t, fakeas.Options{})
-		f := startFront(t, config, strings.TrimPrefix(idp.URL, "http://"))
+		f := startTLSProxy(t, config, strings.TrimPrefix(idp.URL, "http://"))
 		idp.URL = "https://" + f.addr
 		all = append(all, server{&variant{name: "tls-" + name, options: "trusted_ca " + a.file, idp: idp}, f, good})
 		variants = append(variants, all[len(all)-1].variant)
 	}
 	add("good", &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, true)
-	for name, config := range badTLS(t, a) {
+	for name, config := range badTLSConfigs(t, a) {
 		add(name, config, false)
 	}
-	w.serve(t, variants...)
+	w.addVariants(t, variants...)
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			resp := w.browser().nav(t, s.variant.url+"/x")
 			switch {
 			case s.good && resp.Status != http.StatusFound:
 				t.Errorf("got %v", resp)
-			case !s.good && (resp.Status != http.StatusServiceUnavailable || s.heard.Load() > 0):
-				t.Errorf("got %d; the server was sent %d bytes", resp.Status, s.heard.Load())
-			case s.tried.Load() == 0:
+			case !s.good && (resp.Status != http.StatusServiceUnavailable || s.receivedBytes.Load() > 0):
+				t.Errorf("got %d; the server was sent %d bytes", resp.Status, s.receivedBytes.Load())
+			case s.connections.Load() == 0:
 				t.Error("nobody connected")
 			}
-			w.generic(t, resp.Body)
+			w.checkGenericPage(t, resp.Body)
 		})
 	}
 }
@@ -228,29 +228,29 @@ func TestS105TLSOfRedis(t *testing.T) {
 	a := newAuthority(t)
 	type server struct {
 		*variant
-		*front
+		*tlsProxy
 	}
 	var all []server
 	var variants []*variant
 	add := func(name string, config *tls.Config) {
-		f := startFront(t, config, w.redis.Addr)
+		f := startTLSProxy(t, config, w.redis.Addr)
 		v := &variant{name: "redis-" + name, options: "store redis rediss://" + f.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
 		all, variants = append(all, server{v, f}), append(variants, v)
 	}
-	for name, config := range badTLS(t, a) {
+	for name, config := range badTLSConfigs(t, a) {
 		add(name, config)
 	}
-	good := startFront(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
+	good := startTLSProxy(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
 	control := &variant{name: "redis-good", options: "store redis rediss://" + good.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
-	w.serve(t, append(variants, control)...)
+	w.addVariants(t, append(variants, control)...)
 	control.login(t, w.browser(), "u")
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			b := w.browser()
 			page := s.signIn(t, b, "u")
-			notLoggedIn(t, page, s.session(b), http.StatusServiceUnavailable)
-			if s.tried.Load() == 0 || s.heard.Load() > 0 {
-				t.Errorf("%d connections, %d bytes were sent", s.tried.Load(), s.heard.Load())
+			checkNoLogin(t, page, s.session(b), http.StatusServiceUnavailable)
+			if s.connections.Load() == 0 || s.receivedBytes.Load() > 0 {
+				t.Errorf("%d connections, %d bytes were sent", s.connections.Load(), s.receivedBytes.Load())
 			}
 		})
 	}

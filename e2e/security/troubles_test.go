@@ -17,14 +17,14 @@ const (
 	// troubledLife is the life of the access tokens in TestS93ServerTrouble, in
 	// seconds: a refresh is due after 8.4 to 10.2 of them, and the token is not
 	// used any more from 11.4 on.
-	troubledLife = 12
-	usableLife   = 11400 * time.Millisecond
+	outageTokenLife  = 12
+	outageUsableLife = 11400 * time.Millisecond
 	// troubledEnd is when the trouble ends.
-	troubledEnd = 16 * time.Second
+	outageEnd = 16 * time.Second
 )
 
 // A trouble is one way for an authorization server not to refresh.
-type trouble struct {
+type refreshOutage struct {
 	*variant
 	begin func()
 	end   func(t *testing.T)
@@ -41,20 +41,20 @@ type trouble struct {
 // are good are used, a session without one waits, and nobody is logged out.
 func TestS93ServerTrouble(t *testing.T) {
 	w := shared(t)
-	all := w.troubles(t)
+	all := w.refreshOutages(t)
 	var running sync.WaitGroup
 	for _, tr := range all {
-		running.Go(func() { tr.suffer(t) })
+		running.Go(func() { tr.run(t) })
 	}
 	running.Wait()
 	for _, tr := range all {
-		tr.steps(t)
+		tr.checkBackoff(t)
 	}
 }
 
-func (w *world) troubles(t *testing.T) []*trouble {
+func (w *world) refreshOutages(t *testing.T) []*refreshOutage {
 	t.Helper()
-	var all []*trouble
+	var all []*refreshOutage
 	for name, fault := range map[string]fakeas.Fault{
 		"error-500": fakeas.Answer(http.StatusInternalServerError, "text/plain", "sorry"),
 		"too-many":  fakeas.TooManyRequests(3 * time.Second),
@@ -62,7 +62,7 @@ func (w *world) troubles(t *testing.T) []*trouble {
 		"reset":     fakeas.LoseRequest(),
 		"timeout":   {Delay: time.Minute},
 	} {
-		tr := &trouble{variant: &variant{name: "trouble-" + name, options: "refresh_timeout 1s"}, perStep: 1, gap: time.Second, doubles: true}
+		tr := &refreshOutage{variant: &variant{name: "trouble-" + name, options: "refresh_timeout 1s"}, perStep: 1, gap: time.Second, doubles: true}
 		switch name {
 		case "too-many":
 			tr.gap, tr.doubles = 3*time.Second, false
@@ -78,7 +78,7 @@ func (w *world) troubles(t *testing.T) []*trouble {
 	idp := fakeas.Start(t, fakeas.Options{})
 	idp.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	proxy := faultproxy.Start(t, strings.TrimPrefix(idp.URL, "http://"))
-	all = append(all, &trouble{
+	all = append(all, &refreshOutage{
 		variant: &variant{name: "trouble-refused", options: "refresh_timeout 1s\n\ttoken_endpoint http://" + proxy.Addr() + "/token", idp: idp},
 		begin:   proxy.Refuse, end: func(t *testing.T) { proxy.Heal(t) },
 	})
@@ -86,15 +86,15 @@ func (w *world) troubles(t *testing.T) []*trouble {
 	for _, tr := range all {
 		variants = append(variants, tr.variant)
 	}
-	w.serve(t, variants...)
+	w.addVariants(t, variants...)
 	return all
 }
 
 // suffer sends requests from before a refresh is due until long after the
 // token's end, and then demands that all is well again.
-func (tr *trouble) suffer(t *testing.T) {
-	told(tr.idp, troubledLife, 300)
-	b := tr.w.newBrowser(tr.w.p[0], true)
+func (tr *refreshOutage) run(t *testing.T) {
+	announceLifetimes(tr.idp, outageTokenLife, 300)
+	b := tr.w.newBrowser(tr.w.instances[0], true)
 	before := time.Now()
 	page, err := b.Visit(t.Context(), tr.url+"/first")
 	if err != nil || page.Status != http.StatusOK {
@@ -103,12 +103,12 @@ func (tr *trouble) suffer(t *testing.T) {
 	}
 	after := time.Now()
 	tr.begin()
-	n := long(200, 1000)
-	every := time.NewTicker((troubledEnd - 7*time.Second) / time.Duration(n))
+	n := amount(200, 1000)
+	every := time.NewTicker((outageEnd - 7*time.Second) / time.Duration(n))
 	defer every.Stop()
-	outlive(t, time.Until(before.Add(7*time.Second)))
+	sleep(t, time.Until(before.Add(7*time.Second)))
 	var running sync.WaitGroup
-	for time.Since(before) < troubledEnd {
+	for time.Since(before) < outageEnd {
 		<-every.C
 		running.Go(func() {
 			start := time.Now()
@@ -118,9 +118,9 @@ func (tr *trouble) suffer(t *testing.T) {
 				return
 			}
 			switch _, reached := appAnswer(resp); {
-			case time.Since(before) < usableLife && (resp.Status != http.StatusOK || !reached):
+			case time.Since(before) < outageUsableLife && (resp.Status != http.StatusOK || !reached):
 				t.Errorf("%s, token good: %v", tr.name, resp)
-			case start.Sub(after) > troubledLife*time.Second && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || reached):
+			case start.Sub(after) > outageTokenLife*time.Second && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || reached):
 				t.Errorf("%s, token expired: %v", tr.name, resp)
 			}
 		})
@@ -134,7 +134,7 @@ func (tr *trouble) suffer(t *testing.T) {
 }
 
 // steps looks at when the refreshes came.
-func (tr *trouble) steps(t *testing.T) {
+func (tr *refreshOutage) checkBackoff(t *testing.T) {
 	t.Helper()
 	if tr.gap == 0 {
 		if n := tr.refreshes(); n > 4 {
@@ -174,8 +174,8 @@ func TestS96StoreFailsAfterRotation(t *testing.T) {
 		w.redis.Do(t, "CONFIG", "SET", "min-replicas-to-write", replicas)
 	}
 	atCleanup(t, func(t testing.TB) { writable(t, true) })
-	b, expired := w.shortLived(t)
-	issued := tokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
+	b, expired := w.loginWithShortToken(t)
+	issued := issuedTokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 	spent := issued[len(issued)-1]
 	rotated, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -189,12 +189,12 @@ func TestS96StoreFailsAfterRotation(t *testing.T) {
 			}
 		}
 	})
-	unwritten := w.p[0].counter(t, "caddy_oauth_session_unwritten_total")
+	unwritten := w.instances[0].counter(t, "caddy_oauth_session_unwritten_total")
 	reuses := w.idp.Stats().Reuses
-	outlive(t, expired)
+	sleep(t, expired)
 	answers := make(chan *client.Response, 1)
 	go func() {
-		resp, err := b.trySend(t.Context(), http.MethodGet, "/during", "", script...)
+		resp, err := b.trySend(t.Context(), http.MethodGet, "/during", "", scriptHeaders...)
 		if err != nil {
 			t.Error(err)
 		}
@@ -215,7 +215,7 @@ func TestS96StoreFailsAfterRotation(t *testing.T) {
 		}
 	}
 	eventually(t, "the new token at the instance that has it", func() bool { return b.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
-	if got := w.p[0].counter(t, "caddy_oauth_session_unwritten_total"); got <= unwritten {
+	if got := w.instances[0].counter(t, "caddy_oauth_session_unwritten_total"); got <= unwritten {
 		t.Error("that the tokens were not written is not counted")
 	}
 	writable(t, true)

@@ -25,9 +25,9 @@ type variant struct {
 	// issuer replaces the URL of the server. "-": there is no such line.
 	issuer string
 	// quiet leaves its requests out of the access log.
-	quiet bool
+	noAccessLog bool
 	// check judges each token at the app, see echo.Options.
-	check func(token string) bool
+	checkToken func(token string) bool
 
 	w   *world
 	url string
@@ -37,30 +37,30 @@ type variant struct {
 
 // serve gives each variant its servers and adds all to the first instance,
 // until the test ends.
-func (w *world) serve(t *testing.T, all ...*variant) {
+func (w *world) addVariants(t *testing.T, all ...*variant) {
 	t.Helper()
 	for _, v := range all {
 		v.w = w
 		v.url = fmt.Sprintf("https://%s.%s%s", v.name, siteName, strings.TrimPrefix(w.host, siteName))
-		v.app = echo.Start(t, echo.Options{HideAuthorization: true, Check: v.check})
+		v.app = echo.Start(t, echo.Options{HideAuthorization: true, Check: v.checkToken})
 		if v.idp == nil {
 			v.idp = fakeas.Start(t, fakeas.Options{})
 			v.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 		}
 		v.idp.AddClient(fakeas.Client{
 			ID: clientID, Secret: w.clientSecret, RedirectURIs: []string{v.url + callback},
-			PostLogoutRedirectURIs: []string{v.url + loggedOut},
+			PostLogoutRedirectURIs: []string{v.url + logoutCallback},
 		})
 	}
-	w.serveAnew(t, all...)
+	w.reloadVariants(t, all...)
 	atCleanup(t, func(t testing.TB) {
 		for _, v := range all {
 			v.idp.ClearFaults()
 			for _, value := range v.idp.Secrets() {
-				w.keepSecret(tail(value)) // of JWTs the signature: they begin alike
+				w.addSecret(tail(value)) // of JWTs the signature: they begin alike
 			}
 		}
-		if err := w.p[0].Reload(t, w.p[0].config); err != nil {
+		if err := w.instances[0].Reload(t, w.instances[0].config); err != nil {
 			t.Error(err)
 		}
 	})
@@ -68,13 +68,13 @@ func (w *world) serve(t *testing.T, all ...*variant) {
 
 // serveAnew reloads the configuration with these variants. A site whose server
 // is configured as before goes on with what it knows of it.
-func (w *world) serveAnew(t testing.TB, all ...*variant) {
+func (w *world) reloadVariants(t testing.TB, all ...*variant) {
 	t.Helper()
-	config := w.p[0].config
+	config := w.instances[0].config
 	for _, v := range all {
 		config.Sites += v.site()
 	}
-	if err := w.p[0].Reload(t, config); err != nil {
+	if err := w.instances[0].Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -100,7 +100,7 @@ func (v *variant) site() string {
 	}
 	lines = append(lines, strings.ReplaceAll(v.options, "{IDP}", v.idp.URL))
 	log := "log"
-	if v.quiet {
+	if v.noAccessLog {
 		log = "log_skip"
 	}
 	return fmt.Sprintf("\n%s {\nbind 127.0.0.1\n%s\n%s\noauth_session {\n\t%s\n}\n"+
@@ -154,7 +154,7 @@ func (v *variant) session(b *browser) string {
 func (v *variant) refreshes() int { return v.idp.Stats().Grants[fakeas.GrantRefresh] }
 
 // tokens are the access tokens of a user, oldest first.
-func tokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
+func issuedTokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 	var all []string
 	for _, issued := range idp.Tokens() {
 		if issued.Kind == kind && issued.User == user {
@@ -165,7 +165,7 @@ func tokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 }
 
 // sent reports whether an app has got a token.
-func sent(app *echo.Server, token string) bool {
+func appReceived(app *echo.Server, token string) bool {
 	for _, r := range app.Requests() {
 		if r.Bearer() == token {
 			return true
@@ -176,7 +176,7 @@ func sent(app *echo.Server, token string) bool {
 
 // notLoggedIn demands the generic page of a login that failed, and nothing of a
 // session.
-func notLoggedIn(t testing.TB, page *client.Response, cookie string, statuses ...int) {
+func checkNoLogin(t testing.TB, page *client.Response, cookie string, statuses ...int) {
 	t.Helper()
 	if cookie != "" {
 		t.Error("there is a session")
@@ -190,7 +190,7 @@ func notLoggedIn(t testing.TB, page *client.Response, cookie string, statuses ..
 }
 
 // outlive lets real time pass, which is what makes tokens and sessions old.
-func outlive(t testing.TB, d time.Duration) {
+func sleep(t testing.TB, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -203,7 +203,7 @@ func outlive(t testing.TB, d time.Duration) {
 
 // told makes a server say that access tokens live for so many seconds, at login
 // and at refreshes. They really live for long.
-func told(idp *fakeas.Server, atLogin, atRefresh int) {
+func announceLifetimes(idp *fakeas.Server, atLogin, atRefresh int) {
 	idp.Set(func(k *fakeas.Knobs) {
 		k.LoginAnswer = fakeas.Edit{Set: map[string]any{"expires_in": atLogin}}
 		k.RefreshAnswer = fakeas.Edit{Set: map[string]any{"expires_in": atRefresh}}

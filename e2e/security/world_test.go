@@ -20,16 +20,16 @@ import (
 )
 
 const (
-	siteName  = "app.test"
-	clientID  = "app"
-	prefix    = "/oauth2"
-	login     = prefix + "/login"
-	callback  = prefix + "/callback"
-	logout    = prefix + "/logout"
-	loggedOut = prefix + "/logout/callback"
-	info      = prefix + "/session"
-	refresh   = prefix + "/session/refresh"
-	backchan  = prefix + "/backchannel_logout"
+	siteName       = "app.test"
+	clientID       = "app"
+	prefix         = "/oauth2"
+	login          = prefix + "/login"
+	callback       = prefix + "/callback"
+	logout         = prefix + "/logout"
+	logoutCallback = prefix + "/logout/callback"
+	sessionInfo    = prefix + "/session"
+	refresh        = prefix + "/session/refresh"
+	backchannel    = prefix + "/backchannel_logout"
 
 	sessionCookie = "__Host-oauth_session"
 	loginCookie   = "__Host-oauth_login_" // begins the name of each
@@ -50,11 +50,11 @@ type plan struct {
 	matcher string
 	// options are more lines for the directive; public replaces the line
 	// `optional /static/*`, base the one with base_url ("-": none).
-	options, public, base string
+	options, optionalLine, baseURLLine string
 	// before and after are directives before oauth_session and behind the app.
 	before, after string
 	// ownErrors leaves error pages to the module: there is no handle_errors.
-	ownErrors bool
+	moduleErrors bool
 	// global are lines for the global options block, sites further sites. In
 	// them {TLS} stands for the certificate, {ADDR} for where the site listens,
 	// {PORT} for its port.
@@ -70,15 +70,15 @@ type plan struct {
 // A world is everything between a browser and its app, in one test or for all
 // of them.
 type world struct {
-	site string // https://app.test:PORT
-	host string // the same without the scheme
-	p    []*instance
+	site      string // https://app.test:PORT
+	host      string // the same without the scheme
+	instances []*instance
 	// idp is the authorization server of the site, other one that it knows
 	// nothing of.
 	idp, other *fakeas.Server
 	// app gets the requests of the site, errorApp those of its error routes.
 	app, errorApp *echo.Server
-	evil          *recorder
+	attacker      *recorder
 	redis         *redisserver.Server // nil unless planned
 
 	authority *x509.CertPool
@@ -87,15 +87,15 @@ type world struct {
 
 	// clientSecret and keys are canaries. fixed are further secrets.
 	clientSecret string
-	keys         []string // all there ever were
+	allKeys      []string // all there ever were
 	keyFile      string
 
-	mu       sync.Mutex
-	cookies  map[string]bool // the values of all our cookies so far
-	fixed    []string
-	browsers []byte // what browsers got, since it was last looked through
-	leaked   []finding
-	scanned  map[string]int64 // how much of a log has been looked through
+	mu             sync.Mutex
+	cookieValues   map[string]bool // the values of all our cookies so far
+	addedSecrets   []string
+	sentToBrowsers []byte // what browsers got, since it was last looked through
+	pendingLeaks   []leak
+	logOffsets     map[string]int64 // how much of a log has been looked through
 
 	transports []*http.Transport
 	goroutines int  // soon after the start
@@ -119,22 +119,22 @@ var (
 // the other: a test that calls shared must not be parallel.
 func shared(t *testing.T) *world {
 	t.Helper()
-	sharedOnce.Do(func() { lasting.run(func() { sharedWorld = startWorld(lasting, plan{}) }) })
+	sharedOnce.Do(func() { wholeSuite.run(func() { sharedWorld = startWorld(wholeSuite, plan{}) }) })
 	if sharedWorld == nil {
 		t.Fatal("the shared world did not start")
 	}
-	sharedWorld.begin(t)
+	sharedWorld.startTest(t)
 	return sharedWorld
 }
 
 // sharedRedis is shared with two instances and their sessions in a Redis.
 func sharedRedis(t *testing.T) *world {
 	t.Helper()
-	redisOnce.Do(func() { lasting.run(func() { redisWorld = startWorld(lasting, plan{redis: true}) }) })
+	redisOnce.Do(func() { wholeSuite.run(func() { redisWorld = startWorld(wholeSuite, plan{redis: true}) }) })
 	if redisWorld == nil {
 		t.Fatal("the shared world did not start")
 	}
-	redisWorld.begin(t)
+	redisWorld.startTest(t)
 	return redisWorld
 }
 
@@ -142,11 +142,13 @@ func sharedRedis(t *testing.T) *world {
 // makes its error pages itself.
 func sharedBare(t *testing.T) *world {
 	t.Helper()
-	bareOnce.Do(func() { lasting.run(func() { bareWorld = startWorld(lasting, plan{base: "-", ownErrors: true}) }) })
+	bareOnce.Do(func() {
+		wholeSuite.run(func() { bareWorld = startWorld(wholeSuite, plan{baseURLLine: "-", moduleErrors: true}) })
+	})
 	if bareWorld == nil {
 		t.Fatal("the shared world did not start")
 	}
-	bareWorld.begin(t)
+	bareWorld.startTest(t)
 	return bareWorld
 }
 
@@ -154,24 +156,24 @@ func sharedBare(t *testing.T) *world {
 func newWorld(t *testing.T, p plan) *world {
 	t.Helper()
 	w := startWorld(t, p)
-	w.begin(t)
+	w.startTest(t)
 	return w
 }
 
 // begin puts the world into its first state for a test, and has it inspected
 // when the test is over.
-func (w *world) begin(t testing.TB) {
-	w.calm()
+func (w *world) startTest(t testing.TB) {
+	w.resetServers()
 	w.app.Reset()
 	w.errorApp.Reset()
-	w.evil.reset()
+	w.attacker.reset()
 	w.inspected = false
-	w.inspectFirst(t)
+	w.inspectAtEnd(t)
 }
 
 // inspectFirst has the world inspected before whatever a test has started until
 // now is stopped at its end. It must be called again after a Restart.
-func (w *world) inspectFirst(t testing.TB) {
+func (w *world) inspectAtEnd(t testing.TB) {
 	atCleanup(t, func(t testing.TB) {
 		if !w.inspected {
 			w.inspected = true
@@ -181,7 +183,7 @@ func (w *world) inspectFirst(t testing.TB) {
 }
 
 // calm ends whatever the servers have been told to do.
-func (w *world) calm() {
+func (w *world) resetServers() {
 	for _, as := range []*fakeas.Server{w.idp, w.other} {
 		as.ClearFaults()
 		as.Set(func(k *fakeas.Knobs) {
@@ -201,25 +203,25 @@ func startWorld(t testing.TB, p plan) *world {
 		host: fmt.Sprintf("%s:%d", siteName, port), plan: p,
 		app:      echo.Start(t, echo.Options{HideAuthorization: true}),
 		errorApp: echo.Start(t, echo.Options{HideAuthorization: true}),
-		evil:     startRecorder(t),
+		attacker: startRecorder(t),
 		// What has to be encoded in a form is in it (RFC 6749, section 2.3.1).
 		clientSecret: canary("CS_", 32) + ":+%&",
-		cookies:      map[string]bool{}, scanned: map[string]int64{},
+		cookieValues: map[string]bool{}, logOffsets: map[string]int64{},
 	}
 	w.site = "https://" + w.host
 	w.authority, w.cert = issueCertificate(t, siteName, "*."+siteName, "other.test", "localhost")
 	client := fakeas.Client{
 		ID: clientID, Secret: w.clientSecret, RedirectURIs: []string{w.site + callback},
-		PostLogoutRedirectURIs: []string{w.site + loggedOut}, BackchannelLogoutURI: w.site + backchan,
+		PostLogoutRedirectURIs: []string{w.site + logoutCallback}, BackchannelLogoutURI: w.site + backchannel,
 	}
 	w.idp = fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{client}})
 	w.other = fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{client}})
-	w.calm()
+	w.resetServers()
 	if p.keys == nil {
 		p.keys = []string{newKey()}
 	}
 	w.keyFile = filepath.Join(t.TempDir(), "keys")
-	w.setKeys(t, p.keys...)
+	w.writeKeys(t, p.keys...)
 	instances := 1
 	if p.redis {
 		instances = 2
@@ -242,30 +244,30 @@ func (w *world) start(t testing.TB, port int) {
 	fill := strings.NewReplacer("{TLS}", w.cert, "{ADDR}", in.addr, "{PORT}", fmt.Sprint(port))
 	in.config = caddyserver.Config{
 		Global: "\tauto_https disable_redirects\n\tmetrics\n" + fill.Replace(w.plan.global),
-		Sites:  fmt.Sprintf("https://%s:%d {\n%s}\n", siteName, port, w.directives()) + fill.Replace(w.plan.sites),
+		Sites:  fmt.Sprintf("https://%s:%d {\n%s}\n", siteName, port, w.siteBody()) + fill.Replace(w.plan.sites),
 		Env:    append([]string{"CLIENT_SECRET=" + w.clientSecret}, w.plan.env...),
 	}
 	in.Server = caddyserver.Start(t, in.config)
-	w.p = append(w.p, in)
+	w.instances = append(w.instances, in)
 }
 
 // setKeys writes the key file. Caddy reads it at its start, and again some
 // seconds after a change.
-func (w *world) setKeys(t testing.TB, keys ...string) {
+func (w *world) writeKeys(t testing.TB, keys ...string) {
 	t.Helper()
-	w.keys = append(w.keys, keys...)
+	w.allKeys = append(w.allKeys, keys...)
 	if err := os.WriteFile(w.keyFile, []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // directives is the inside of the site.
-func (w *world) directives() string {
-	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.protect() +
+func (w *world) siteBody() string {
+	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.directive() +
 		"reverse_proxy " + w.app.Addr() + " {\n\theader_up X-User {http.auth.user.id}\n\theader_up X-Email {http.auth.user.email}\n" +
 		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" + // or they hide goroutines that are left behind
 		w.plan.after + "\n"
-	if !w.plan.ownErrors {
+	if !w.plan.moduleErrors {
 		// The other app makes the page, the status stays that of the error.
 		text += "handle_errors {\n\treverse_proxy " + w.errorApp.Addr() + " {\n\t\t@any status 2xx\n\t\thandle_response @any {\n\t\t\tcopy_response {\n\t\t\t\tstatus {err.status_code}\n\t\t\t}\n\t\t}\n\t}\n}\n"
 	}
@@ -273,22 +275,22 @@ func (w *world) directives() string {
 }
 
 // protect is the directive under test.
-func (w *world) protect() string {
+func (w *world) directive() string {
 	lines := []string{
 		"issuer " + w.idp.URL, "client_id " + clientID, "client_secret {env.CLIENT_SECRET}",
 		"scope openid profile email offline_access", "key {file." + w.keyFile + "}",
 	}
-	switch w.plan.base {
+	switch w.plan.baseURLLine {
 	case "":
 		lines = append(lines, "base_url "+w.site)
 	case "-":
 	default:
-		lines = append(lines, w.plan.base)
+		lines = append(lines, w.plan.baseURLLine)
 	}
-	if w.plan.public == "" {
+	if w.plan.optionalLine == "" {
 		lines = append(lines, "optional /static/*")
 	} else {
-		lines = append(lines, w.plan.public)
+		lines = append(lines, w.plan.optionalLine)
 	}
 	if w.redis != nil {
 		store := cmp.Or(w.plan.redisStore, "{REDIS}")
@@ -307,14 +309,14 @@ func (in *instance) sessionsFile() string {
 }
 
 // tokenCalls is how many requests the token endpoint has got.
-func (w *world) tokenCalls() int { return w.idp.Stats().Requests[fakeas.EndpointToken] }
+func (w *world) tokenRequests() int { return w.idp.Stats().Requests[fakeas.EndpointToken] }
 
 // refreshes is how many of them were to refresh.
 func (w *world) refreshes() int { return w.idp.Stats().Grants[fakeas.GrantRefresh] }
 
 // tell changes what the server says of the life of the access tokens it issues
 // from now on. They really live for long.
-func (w *world) tell(seconds int) {
+func (w *world) announceLifetime(seconds int) {
 	w.idp.Set(func(k *fakeas.Knobs) {
 		edit := fakeas.Edit{Set: map[string]any{"expires_in": seconds}}
 		k.LoginAnswer, k.RefreshAnswer = edit, edit
