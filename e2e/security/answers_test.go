@@ -13,10 +13,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS77UpstreamRedirects: where the app sends a browser is the browser's to
-// follow. Whether an upstream in plain http is a danger only the operator knows:
-// it may be a container's own network, and there is no warning.
-func TestS77UpstreamRedirects(t *testing.T) {
+// TestS77UpstreamRedirectsReachTheBrowser: the site relays the app's redirects and does
+// not follow them. The module gives no warning about an upstream in plain http: the
+// operator may have placed it in a private container network.
+func TestS77UpstreamRedirectsReachTheBrowser(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, to := range []string{"https://evil.test/x", "//evil.test/", "/admin", w.attacker.URL} {
@@ -35,10 +35,10 @@ func TestS77UpstreamRedirects(t *testing.T) {
 	}
 }
 
-// TestS78UpstreamRefuses: an app that calls every token invalid causes neither a
-// flood of refreshes nor a loop, and nobody's form is sent twice. That an old
-// token is refreshed once is TestRefusedTokenIsRefreshed's.
-func TestS78UpstreamRefuses(t *testing.T) {
+// TestS78UpstreamRefusalCausesOneRefresh: an app that calls every token invalid causes at
+// most one refresh, no loop, and no repeated form. The handler package tests that a
+// refused old token is refreshed once.
+func TestS78UpstreamRefusalCausesOneRefresh(t *testing.T) {
 	w := newWorld(t, plan{options: "retry_unauthorized"})
 	b := w.loggedIn(t)
 	before := w.refreshes()
@@ -64,9 +64,9 @@ func TestS78UpstreamRefuses(t *testing.T) {
 
 var externalResource = regexp.MustCompile(`(?i)(src|href|action|url)\s*[=(]\s*["']?\s*(https?:)?//`)
 
-// TestS80OwnAnswers: no answer of ours is kept by a cache, names the page it is
-// on to others, or takes anything from elsewhere.
-func TestS80OwnAnswers(t *testing.T) {
+// TestS80OwnAnswersAreSelfContained: caches do not store the module's own answers. The
+// answers send no Referer to other sites and load nothing from them.
+func TestS80OwnAnswersAreSelfContained(t *testing.T) {
 	w := newWorld(t, plan{moduleErrors: true})
 	b := w.browser()
 	start := b.nav(t, "/x")
@@ -97,7 +97,7 @@ func TestS80OwnAnswers(t *testing.T) {
 	for _, a := range answers {
 		referrer := "no-referrer"
 		if a.name == "GET "+logout {
-			// Its button has to tell the site where it comes from.
+			// The form on the logout page must send its origin to the site.
 			referrer = "same-origin"
 		}
 		for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": referrer, "X-Content-Type-Options": "nosniff"} {
@@ -116,15 +116,15 @@ func TestS80OwnAnswers(t *testing.T) {
 	}
 }
 
-// TestCookiesAndCaches: an answer that sets a cookie of ours is kept by no cache,
-// not even if the error page comes from an app that says it may be.
-func TestCookiesAndCaches(t *testing.T) {
+// TestAnswersThatSetCookiesAreNotCached: an answer that sets one of the module's cookies
+// is not cacheable, even when the error page comes from an app that marks it as cacheable.
+func TestAnswersThatSetCookiesAreNotCached(t *testing.T) {
 	w := shared(t)
 	for _, request := range []string{"GET /u/public-cache", "POST /u/public-cache"} {
 		method, target, _ := strings.Cut(request, " ")
 		b, expired := w.loginWithShortToken(t)
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
-		sleep(t, expired) // so that it is the request itself that finds the end of the session
+		sleep(t, expired) // the request itself must discover the end of the session
 		resp := b.send(t, method, target, "", navigationHeaders...)
 		w.idp.ClearFaults()
 		if resp.Status == http.StatusOK {
@@ -143,10 +143,10 @@ func TestCookiesAndCaches(t *testing.T) {
 	}
 }
 
-// TestS81NothingBeforeLogin: no byte of a protected page, nor its size, is told
-// before the login.
-func TestS81NothingBeforeLogin(t *testing.T) {
-	w := newWorld(t, plan{moduleErrors: true}) // the other app's error page looks like the app's
+// TestS81ProtectedPageIsHiddenBeforeLogin: without a session no request reveals a byte or
+// the size of a protected page.
+func TestS81ProtectedPageIsHiddenBeforeLogin(t *testing.T) {
+	w := newWorld(t, plan{moduleErrors: true}) // the error app's page would look like the app's
 	reached := w.appRequests(func() {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
 			for _, lines := range [][]string{navigationHeaders, scriptHeaders, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {
@@ -165,16 +165,17 @@ func TestS81NothingBeforeLogin(t *testing.T) {
 	}
 }
 
-// TestS82Methods: nothing echoes our header, and nothing leads past us.
-func TestS82Methods(t *testing.T) {
+// TestS82TraceAndConnectAreRefused: TRACE does not echo the Authorization header, and
+// CONNECT does not tunnel past the module.
+func TestS82TraceAndConnectAreRefused(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, request := range []string{"TRACE /x", "trace /x", "Trace /static/x", "CONNECT " + w.host, "connect /x", "TRACE " + sessionInfo, "CONNECT " + w.app.Addr(), "CONNECT evil.test:443", "CONNECT *"} {
 		for _, lines := range [][]string{nil, {b.cookieLine()}, {b.cookieLine(), "Upgrade: websocket", "Connection: Upgrade"}, {b.cookieLine(), "Max-Forwards: 0"}} {
 			var resp *rawAnswer
 			reached := w.appRequests(func() { resp = w.raw(t, w.request(request, lines...)) })
-			// What CONNECT names is the site's name, and Caddy has none of that: its
-			// answer is empty, and the connection ends with it.
+			// The target of CONNECT is the request's host. Caddy has no site for a foreign
+			// host: it sends an empty answer and closes the connection.
 			elsewhere := strings.HasPrefix(request, "CONNECT ") && !strings.HasSuffix(request, w.host)
 			refused := resp.Status == http.StatusMethodNotAllowed || resp.Status == http.StatusBadRequest
 			if len(reached) != 0 || !refused && (!elsewhere || len(resp.Body) != 0) || bytes.Contains(resp.Body, []byte("AT_")) {

@@ -15,7 +15,7 @@ import (
 
 const formType = "Content-Type: application/x-www-form-urlencoded"
 
-// logOut posts a logout token, as the authorization server does.
+// postLogoutToken posts a logout token as the authorization server does.
 func (w *world) postLogoutToken(t testing.TB, token string, lines ...string) *client.Response {
 	t.Helper()
 	resp := w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), append(lines, formType)...)
@@ -25,7 +25,7 @@ func (w *world) postLogoutToken(t testing.TB, token string, lines ...string) *cl
 	return resp
 }
 
-// logoutToken makes one.
+// logoutToken makes a logout token for the site.
 func (w *world) logoutToken(t testing.TB, l fakeas.Logout) string {
 	t.Helper()
 	l.ClientID = clientID
@@ -36,8 +36,7 @@ func (w *world) logoutToken(t testing.TB, l fakeas.Logout) string {
 	return token
 }
 
-// sid is the name that the authorization server has for the newest login of a
-// user.
+// sid returns the session ID (claim sid) of a user's newest login.
 func (w *world) sid(t testing.TB, user string) string {
 	t.Helper()
 	for _, issued := range slices.Backward(w.idp.Tokens()) {
@@ -49,10 +48,10 @@ func (w *world) sid(t testing.TB, user string) string {
 	return ""
 }
 
-// TestS109LogoutTokens: a good logout token ends what it names, on all
-// instances; one with any defect ends nothing. That a token may call itself JWT
-// is as documented: servers do that are older than the type.
-func TestS109LogoutTokens(t *testing.T) {
+// TestS109DefectiveLogoutTokenEndsNothing: a logout token with any defect ends no session,
+// on any instance. The type JWT is documented as valid, because older servers use it: see
+// TestS109LogoutTokenEndsNamedSessions.
+func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	w := sharedRedis(t)
 	member := w.browser()
 	member.loginAs(t, "s109", "/")
@@ -65,7 +64,7 @@ func TestS109LogoutTokens(t *testing.T) {
 		member.checkSession(t)
 		member.at(1).checkSession(t)
 		if t.Failed() {
-			member.loginAs(t, "s109", "/") // for those who come after
+			member.loginAs(t, "s109", "/") // restore the session for the next subtests
 		}
 	}
 	about := func(edit fakeas.TokenEdit) string {
@@ -100,9 +99,9 @@ func TestS109LogoutTokens(t *testing.T) {
 	}
 }
 
-// TestS109LogoutInURL: a token in the URL counts nowhere, whatever the method.
-// The site has no access log, where URLs are for everybody to see.
-func TestS109LogoutInURL(t *testing.T) {
+// TestS109LogoutTokenInURLIsIgnored: a logout token in the query has no effect with any
+// method. The site has no access log, because an access log shows URLs.
+func TestS109LogoutTokenInURLIsIgnored(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "in-url", noAccessLog: true}
 	w.addVariants(t, v)
@@ -126,15 +125,16 @@ func TestS109LogoutInURL(t *testing.T) {
 			t.Errorf("after %s the session is over", method)
 		}
 	}
-	// The control: it is a good one.
+	// Control: the same token works in the body.
 	if resp := w.browser().send(t, http.MethodPost, v.url+backchannel, form, formType); resp.Status != http.StatusOK {
 		t.Errorf("in the body: got %v", resp)
 	}
 	eventually(t, "end of the session", func() bool { return v.get(t, b, "/x").Status == http.StatusUnauthorized })
 }
 
-// TestS109LogoutEnds is about the good ones.
-func TestS109LogoutEnds(t *testing.T) {
+// TestS109LogoutTokenEndsNamedSessions: a valid logout token ends the sessions that it
+// names, on all instances, and no others.
+func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	w := sharedRedis(t)
 	ended := func(t *testing.T, browsers ...*browser) {
 		t.Helper()
@@ -195,7 +195,8 @@ func TestS109LogoutEnds(t *testing.T) {
 	t.Run("again", func(t *testing.T) {
 		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
 		ok(t, w.postLogoutToken(t, token))
-		// Later than the token by the server's own clock, which counts seconds.
+		// The new login must be later than the token. The server's clock counts whole
+		// seconds.
 		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
 		b := w.browser()
 		b.loginAs(t, "s109-again", "/")
@@ -209,9 +210,9 @@ func TestS109LogoutEnds(t *testing.T) {
 	})
 }
 
-// TestS111LogoutFlood: garbage costs the site little, and the authorization
-// server nothing.
-func TestS111LogoutFlood(t *testing.T) {
+// TestS111LogoutFloodIsBounded: invalid logout tokens cost the site little memory and
+// cause no request to the authorization server.
+func TestS111LogoutFloodIsBounded(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "flood"}
 	w.addVariants(t, v)

@@ -15,13 +15,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// isSite reports whether a host is served by the Caddy under test.
+// isSite reports whether the Caddy under test serves a host.
 func isSite(host string) bool {
 	return host == siteName || strings.HasSuffix(host, "."+siteName) || host == "other.test"
 }
 
-// transport reaches one instance of the site by its name. evil.test is the
-// recorder's, on every port.
+// newTransport connects to one instance under the name of the site. The host evil.test
+// leads to the attacker's server, on every port.
 func (w *world) newTransport(in *instance, http2 bool) http.RoundTripper {
 	var dialer net.Dialer
 	tr := &http.Transport{
@@ -48,19 +48,19 @@ func (w *world) newTransport(in *instance, http2 bool) http.RoundTripper {
 	return &scanningTransport{w, tr}
 }
 
-// A browser is one profile of a user's browser.
+// A browser is one browser profile: its cookies and its connections.
 type browser struct {
 	*client.Client
 	w *world
 }
 
-// browser returns one with no cookies, at the first instance.
+// browser returns a browser without cookies, connected to the first instance.
 func (w *world) browser() *browser { return w.browserAt(0) }
 
-// browserAt is browser at another instance.
+// browserAt returns a browser without cookies, connected to instance i.
 func (w *world) browserAt(i int) *browser { return w.newBrowser(w.instances[i], false) }
 
-// browser2 is browser over HTTP/2.
+// browser2 returns a browser that uses HTTP/2.
 func (w *world) browser2() *browser { return w.newBrowser(w.instances[0], true) }
 
 func (w *world) newBrowser(in *instance, http2 bool) *browser {
@@ -74,15 +74,14 @@ func (b *browser) use(in *instance, http2 bool) {
 	b.Through(b.w.newTransport(in, http2), host, func() string { return host })
 }
 
-// at returns the same browser, cookies and all, at another instance.
+// at returns a browser with the same cookies, connected to instance i.
 func (b *browser) at(i int) *browser {
 	twin := &browser{Client: b.Twin(), w: b.w}
 	twin.use(b.w.instances[i], false)
 	return twin
 }
 
-// nav opens a path, or a whole URL, in the browser's window. It follows no
-// redirect.
+// nav opens a path or a whole URL in the browser's window. It does not follow redirects.
 func (b *browser) nav(t testing.TB, path string) *client.Response {
 	t.Helper()
 	resp, err := b.Navigate(t.Context(), b.absolute(path))
@@ -92,7 +91,7 @@ func (b *browser) nav(t testing.TB, path string) *client.Response {
 	return resp
 }
 
-// xhr sends what a script of the site sends.
+// xhr sends a request as a script of the site does.
 func (b *browser) xhr(t testing.TB, method, path string) *client.Response {
 	t.Helper()
 	resp, err := b.Fetch(t.Context(), method, b.absolute(path), "")
@@ -102,9 +101,8 @@ func (b *browser) xhr(t testing.TB, method, path string) *client.Response {
 	return resp
 }
 
-// send sends a request with the browser's cookies and, besides those, with
-// nothing but the given header lines, "Name: value". Host is not among them:
-// see raw.
+// send sends the browser's cookies and the given header lines ("Name: value"), and no
+// other header. Host cannot be set: use raw for that.
 func (b *browser) send(t testing.TB, method, path, body string, lines ...string) *client.Response {
 	t.Helper()
 	resp, err := b.trySend(t.Context(), method, path, body, lines...)
@@ -126,10 +124,10 @@ func (b *browser) trySend(ctx context.Context, method, path, body string, lines 
 	return b.Do(req)
 }
 
-// navigation are the lines of a window's own request, for send and raw.
+// navigationHeaders are the header lines of a navigation in the browser's window.
 var navigationHeaders = []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Accept: text/html"}
 
-// script are those of a script's request.
+// scriptHeaders are the header lines of a script's request.
 var scriptHeaders = []string{"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Accept: application/json"}
 
 func (b *browser) absolute(path string) string {
@@ -139,8 +137,8 @@ func (b *browser) absolute(path string) string {
 	return path
 }
 
-// login goes through a whole login for a path and demands to end there, with
-// the app having got a good token.
+// login logs in by opening a path. It requires that the browser ends on this path and that
+// the app received an access token.
 func (b *browser) login(t testing.TB, path string) *client.Response {
 	t.Helper()
 	page, err := b.tryLogin(t.Context(), path)
@@ -150,7 +148,7 @@ func (b *browser) login(t testing.TB, path string) *client.Response {
 	return page
 }
 
-// loginAs is login as a certain user.
+// loginAs is login with a given user.
 func (b *browser) loginAs(t testing.TB, user, path string) *client.Response {
 	t.Helper()
 	q := url.Values{"login_hint": {user}, "return_to": {path}}
@@ -183,7 +181,7 @@ func (b *browser) checkLogin(page *client.Response, path string) error {
 	return nil
 }
 
-// start begins a login and returns where the authorization server is asked.
+// start begins a login and returns the URL of the authorization request.
 func (b *browser) start(t testing.TB, path string) *url.URL {
 	t.Helper()
 	resp := b.nav(t, path)
@@ -194,8 +192,7 @@ func (b *browser) start(t testing.TB, path string) *url.URL {
 	return to
 }
 
-// approve signs in at the authorization server and returns the URL it sends
-// the browser back to, code and all.
+// approve signs in at the authorization server. It returns the callback URL with the code.
 func (b *browser) approve(t testing.TB, authorization *url.URL) *url.URL {
 	t.Helper()
 	resp := b.nav(t, authorization.String())
@@ -206,16 +203,16 @@ func (b *browser) approve(t testing.TB, authorization *url.URL) *url.URL {
 	return to
 }
 
-// session is the value of the session's cookie, or "".
+// session returns the value of the session cookie, or "".
 func (b *browser) session() string {
-	u, _ := url.Parse(b.w.site) // was made here
+	u, _ := url.Parse(b.w.site) // a valid URL by construction
 	if c := b.Jar.Cookie(u, sessionCookie); c != nil {
 		return c.Value
 	}
 	return ""
 }
 
-// logins are the login cookies, name=value.
+// logins returns the login cookies as name=value.
 func (b *browser) logins() []string {
 	u, _ := url.Parse(b.w.site)
 	var pairs []string
@@ -227,15 +224,16 @@ func (b *browser) logins() []string {
 	return pairs
 }
 
-// appAnswer is what the app saw, if it was the app that answered.
+// appAnswer decodes the app's answer, which describes the request. It returns false if the
+// answer did not come from the app.
 func appAnswer(resp *client.Response) (echo.Request, bool) {
 	var seen echo.Request
 	err := json.Unmarshal(resp.Body, &seen)
 	return seen, err == nil && seen.Line != ""
 }
 
-// works demands that the browser has a session that works, everything else
-// being as it should.
+// checkSession checks that the browser has a session and that the app receives its access
+// token.
 func (b *browser) checkSession(t testing.TB) {
 	t.Helper()
 	resp := b.xhr(t, http.MethodGet, "/works")
@@ -245,8 +243,8 @@ func (b *browser) checkSession(t testing.TB) {
 	}
 }
 
-// refused demands the answer to somebody without a session: a login for a
-// navigation, 401 for everything else, and the app not reached.
+// checkRefused checks the answer to a request without a session: a redirect to the login
+// for a navigation, 401 for any other request. The app must not answer.
 func (w *world) checkRefused(t testing.TB, resp *client.Response) {
 	t.Helper()
 	if _, ok := appAnswer(resp); ok {
@@ -260,14 +258,14 @@ func (w *world) checkRefused(t testing.TB, resp *client.Response) {
 	}
 }
 
-// during returns the requests that reached the app meanwhile.
+// appRequests returns the requests that reach the app while f runs.
 func (w *world) appRequests(f func()) []echo.Request {
 	before := len(w.app.Requests())
 	f()
 	return w.app.Requests()[before:]
 }
 
-// quickly bounds a request that might hang.
+// boundedContext bounds a request that might hang.
 func boundedContext(t testing.TB) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), waitLimit)
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS12BrokenCallbacks: an incomplete answer is refused without asking
-// anybody.
-func TestS12BrokenCallbacks(t *testing.T) {
+// TestS12BrokenCallbackIsRefused: an incomplete callback is refused without a token
+// request.
+func TestS12BrokenCallbackIsRefused(t *testing.T) {
 	w := shared(t)
 	calls := w.tokenRequests()
 	for _, tc := range []struct{ name, query string }{
@@ -47,9 +47,10 @@ func TestS12BrokenCallbacks(t *testing.T) {
 	}
 }
 
-// TestS19Issuer: an answer that names another issuer, or none although the
-// server always names itself, is refused.
-func TestS19Issuer(t *testing.T) {
+// TestS19CallbackFromAnotherIssuerIsRefused: a callback with a foreign iss is refused. So
+// is a callback without iss if the server has announced that it always sends one (RFC
+// 9207).
+func TestS19CallbackFromAnotherIssuerIsRefused(t *testing.T) {
 	w := newWorld(t, plan{knobs: func(k *fakeas.Knobs) { k.IssParameter = true }})
 	for _, tc := range []struct {
 		name string
@@ -78,7 +79,7 @@ func TestS19Issuer(t *testing.T) {
 			}
 		})
 	}
-	// A server that does not announce it may be right or wrong, not just silent.
+	// A server that does not announce iss may omit it, but not send a wrong one.
 	t.Run("not announced and wrong", func(t *testing.T) {
 		w := shared(t)
 		b := w.browser()
@@ -91,8 +92,9 @@ func TestS19Issuer(t *testing.T) {
 	})
 }
 
-// TestS20ParameterPollution: what could be understood in two ways is refused.
-func TestS20ParameterPollution(t *testing.T) {
+// TestS20RepeatedParameterIsRefused: a request with a repeated parameter is ambiguous and
+// is refused.
+func TestS20RepeatedParameterIsRefused(t *testing.T) {
 	w := shared(t)
 	for _, name := range []string{"code", "state", "iss", "error", "error_description"} {
 		t.Run(name, func(t *testing.T) {
@@ -111,11 +113,11 @@ func TestS20ParameterPollution(t *testing.T) {
 		answer := b.approve(t, b.start(t, "/x"))
 		calls := w.tokenRequests()
 		form := append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)
-		// The endpoint does not take a POST at all.
+		// The endpoint accepts no POST.
 		if resp := b.send(t, http.MethodPost, answer.String(), "code=other", form...); resp.Status != http.StatusMethodNotAllowed || w.tokenRequests() != calls {
 			t.Errorf("POST: got %v", resp)
 		}
-		// A body of a GET is nothing.
+		// The body of a GET is ignored.
 		w.idp.ClearLog()
 		if resp := b.send(t, http.MethodGet, answer.String(), "code=other", form...); resp.Status != http.StatusSeeOther {
 			t.Errorf("GET with a body: got %v", resp)
@@ -139,9 +141,9 @@ func TestS20ParameterPollution(t *testing.T) {
 	})
 }
 
-// TestS25OnlyNavigationsLogIn: whatever is not a window of a browser is told,
-// and not sent away with a login cookie.
-func TestS25OnlyNavigationsLogIn(t *testing.T) {
+// TestS25OnlyNavigationsStartALogin: any other request gets 401, no redirect and no login
+// cookie.
+func TestS25OnlyNavigationsStartALogin(t *testing.T) {
 	w := shared(t)
 	for name, lines := range map[string][]string{
 		"script":       scriptHeaders,
@@ -180,8 +182,8 @@ func TestS25OnlyNavigationsLogIn(t *testing.T) {
 	}
 }
 
-// TestS26Framing: no answer of ours is shown in a frame.
-func TestS26Framing(t *testing.T) {
+// TestS26OwnAnswersAreNotFramed: no frame may show one of the module's own answers.
+func TestS26OwnAnswersAreNotFramed(t *testing.T) {
 	w := sharedBare(t)
 	b := w.browser()
 	start := b.nav(t, "/x")
@@ -209,7 +211,7 @@ func TestS26Framing(t *testing.T) {
 		if !strings.Contains(header.Get("Content-Security-Policy"), "frame-ancestors 'none'") || header.Get("X-Frame-Options") != "DENY" {
 			t.Errorf("%s may be framed: %v", name, header)
 		}
-		// And no cache keeps it (S80).
+		// The same answers are not cached (S80).
 		if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s may be stored, or guessed at: %v", name, header)
 		}
@@ -224,9 +226,9 @@ func TestS26Framing(t *testing.T) {
 	})
 }
 
-// TestS27CallbackMethods: a login ends with a plain GET of the browser's
-// window, and takes nothing but a code.
-func TestS27CallbackMethods(t *testing.T) {
+// TestS27CallbackAcceptsOnlyNavigationGET: only a GET in the browser's window ends a
+// login. The callback accepts a code and no tokens.
+func TestS27CallbackAcceptsOnlyNavigationGET(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	answer := b.approve(t, b.start(t, "/x"))
@@ -252,16 +254,16 @@ func TestS27CallbackMethods(t *testing.T) {
 			}
 		})
 	}
-	// None of it has spent the answer.
+	// None of these requests has used up the code.
 	if resp := b.nav(t, answer.String()); resp.Status != http.StatusSeeOther || b.session() == "" {
 		t.Errorf("the browser's own request: got %v", resp)
 	}
 }
 
-// TestS29ThirdPartyLogin: who sends a browser to the login chooses neither the
-// server nor anything that is asked of it, and ends no session. design.md has
-// `prompt` and `login_hint` as parameters of the login; they do pass.
-func TestS29ThirdPartyLogin(t *testing.T) {
+// TestS29ThirdPartyLoginDecidesNothing: another site may send a browser to the login
+// endpoint. It chooses neither the server nor a parameter of the authorization request,
+// except the documented `prompt` and `login_hint`, and it ends no session.
+func TestS29ThirdPartyLoginDecidesNothing(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	b.login(t, "/")

@@ -21,9 +21,9 @@ func (w *world) restart(t *testing.T, keys ...string) {
 	w.inspectAtEnd(t)
 }
 
-// TestS58KeyRotation: a new key takes over without anybody noticing, and a
-// dropped one opens nothing.
-func TestS58KeyRotation(t *testing.T) {
+// TestS58KeyRotationKeepsSessions: sessions survive a change of the server key. A removed
+// key opens no session.
+func TestS58KeyRotationKeepsSessions(t *testing.T) {
 	t.Parallel()
 	first, second := newKey(), newKey()
 	w := newWorld(t, plan{keys: []string{first}})
@@ -41,7 +41,7 @@ func TestS58KeyRotation(t *testing.T) {
 		used.checkSession(t)
 		return w.refreshes() > refreshes
 	})
-	// The refresh is a write, and done only after the answer.
+	// The refresh writes the record with the new key, after the answer.
 	eventually(t, "session that has been refreshed", func() bool {
 		resp := used.xhr(t, http.MethodPost, refresh)
 		return resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"token_expires_in":3`)
@@ -54,15 +54,15 @@ func TestS58KeyRotation(t *testing.T) {
 	w.checkRefused(t, unused.nav(t, "/x"))
 }
 
-// TestS59UnsafeConfiguration: what would not be safe does not start, and the
-// reason names the option and not what was written there.
-func TestS59UnsafeConfiguration(t *testing.T) {
+// TestS59UnsafeConfigurationIsRefused: Caddy does not start with an unsafe configuration.
+// The error names the option and does not show its value.
+func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 	w := shared(t)
 	const secretValue = "hunter2-hunter2-hunter2"
 	site := func(lines ...string) string {
 		return "http://localhost:1 {\noauth_session {\n" + strings.Join(lines, "\n") + "\n}\n}\n"
 	}
-	// Without a log in the configuration, errors are printed.
+	// Without a `log` block Caddy prints errors to standard error.
 	validate := func(t *testing.T, text string) error {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "Caddyfile")
@@ -80,7 +80,7 @@ func TestS59UnsafeConfiguration(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		lines []string
-		want  string // in the error
+		want  string // a part of the error text
 	}{
 		{"empty key", []string{issuer, id, `key ""`}, "key"},
 		{"key from nowhere", []string{issuer, id, "key {env.NO_SUCH_VARIABLE}"}, "key"},
@@ -119,7 +119,7 @@ func TestS59UnsafeConfiguration(t *testing.T) {
 			if err == nil {
 				t.Fatal("it would start")
 			}
-			_, text, _ := strings.Cut(err.Error(), "\n") // the command itself
+			_, text, _ := strings.Cut(err.Error(), "\n") // the first line is the command
 			if !strings.Contains(text, tc.want) {
 				t.Errorf("the error does not name %s: %s", tc.want, text)
 			}
@@ -138,8 +138,8 @@ func TestS59UnsafeConfiguration(t *testing.T) {
 		if err := os.Chmod(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		// The store is opened when the configuration is run, not when it is
-		// looked at (docs/decisions/0003). The world keeps its own.
+		// Caddy opens the store when it starts a configuration, not when it validates one
+		// (docs/decisions/0003). The reload fails, so the world keeps its own store.
 		config := w.instances[0].config
 		more := config
 		more.Sites += strings.ReplaceAll(site(issuer, id, "store bolt {\npath "+filepath.Join(dir, "sessions.db")+"\n}"), "localhost:1", fmt.Sprintf("localhost:%d", proc.FreePort(t)))

@@ -12,8 +12,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestScanFindsPlantedSecrets is the positive control of every other test: a
-// secret is found in each place, and none where there is none.
+// TestScanFindsPlantedSecrets is the positive control for the leak scan at the end of
+// every test: it finds a planted secret in each place, and nothing before that.
 func TestScanFindsPlantedSecrets(t *testing.T) {
 	const inMetrics = "PLANTED_0123456789abcdef0123456789abcdef"
 	w := startWorld(t, plan{
@@ -38,7 +38,7 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 				"an answer to a browser", "instance 1: caddy.log", "instance 2: planted.db", "Redis",
 				"the recorder", "the app of the error pages", "the app",
 			} {
-				// The app is where access tokens belong.
+				// The app is the one place where access tokens belong.
 				want := place != "the app" || s.kind != string(fakeas.KindAccess)
 				if places[place] != want {
 					t.Errorf("%s: found %v, want %v", place, places[place], want)
@@ -54,7 +54,7 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 
 type plantable struct{ kind, value string }
 
-// plantable is one secret of each kind.
+// plantable returns one secret of each kind.
 func (w *world) plantable(t *testing.T) []plantable {
 	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.allKeys[0]}}
 	kinds := map[fakeas.Kind]bool{}
@@ -82,8 +82,7 @@ func (w *world) plantable(t *testing.T) []plantable {
 	return all
 }
 
-// plant puts a value into every place that is looked through, but for the
-// metrics.
+// plant puts a value into every place that the leak scan covers, except the metrics.
 func (w *world) plant(t *testing.T, value string) {
 	t.Helper()
 	w.app.Reset()
@@ -104,9 +103,9 @@ func (w *world) plant(t *testing.T, value string) {
 	}
 }
 
-// TestScanFindsPieces: what is cut short, decoded or in one of many bytes is
-// found all the same.
-func TestScanFindsPieces(t *testing.T) {
+// TestScanFindsPartsOfSecrets: the scan finds a secret that is truncated or surrounded by
+// other bytes.
+func TestScanFindsPartsOfSecrets(t *testing.T) {
 	w := &world{
 		idp: fakeas.New(fakeas.Options{}), other: fakeas.New(fakeas.Options{}),
 		allKeys: []string{newKey()}, clientSecret: canary("CS_", 32), cookieValues: map[string]bool{},

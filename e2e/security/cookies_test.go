@@ -15,9 +15,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS40CookieAttributes: the cookies are as they should be, and no two of
-// many have anything in common.
-func TestS40CookieAttributes(t *testing.T) {
+// TestS40CookiesAreSafeAndRandom: the cookies have the safe attributes and contain no personal
+// data. No two of many session cookies share eight characters at the same position.
+func TestS40CookiesAreSafeAndRandom(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	start := b.nav(t, "/x")
@@ -58,8 +58,8 @@ func TestS40CookieAttributes(t *testing.T) {
 	})
 }
 
-// manySessions logs in as often as given, up to 2,000 times, and returns the
-// values of the session cookies.
+// loginMany logs in n times, at most 2,000 times, and returns the values of the session
+// cookies.
 func (w *world) loginMany(t *testing.T, n int) []string {
 	n = min(n, 2000)
 	var workers sync.WaitGroup
@@ -88,10 +88,10 @@ func (w *world) loginMany(t *testing.T, n int) []string {
 	return values
 }
 
-// TestS41Deletion: a browser really drops the cookie at a logout, and when its
-// session has turned out to be over. Unlike the list, a cookie without any
-// session is left alone: docs/decisions/0005.
-func TestS41Deletion(t *testing.T) {
+// TestS41CookieIsDeletedWithItsSession: the browser drops the cookie at a logout and when
+// a request discovers the end of the session. A cookie that never had a session is left
+// alone (docs/decisions/0005).
+func TestS41CookieIsDeletedWithItsSession(t *testing.T) {
 	w := shared(t)
 	deleted := func(t *testing.T, b *browser, resp *client.Response) {
 		t.Helper()
@@ -126,8 +126,8 @@ func TestS41Deletion(t *testing.T) {
 			b, expired := w.loginWithShortToken(t)
 			w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
 			defer w.idp.ClearFaults()
-			// With an expired token it is the request itself that finds the end, and only such a one is
-			// told to delete the cookie.
+			// With an expired token the request itself discovers the end. Only such a
+			// request gets the header that deletes the cookie.
 			sleep(t, expired)
 			resp := request(b, t)
 			if resp.Status != http.StatusUnauthorized && !w.isAuthorization(resp.Location()) {
@@ -144,18 +144,18 @@ func TestS41Deletion(t *testing.T) {
 	})
 }
 
-// alike is an answer without what may differ from one to the next.
+// normalized returns the parts of an answer that must be equal for every invalid cookie.
 func normalized(resp *rawAnswer) string {
 	header := resp.Header.Clone()
 	header.Del("Date")
 	text := fmt.Sprint(resp.Status, slices.Sorted(maps.Keys(header)))
-	if resp.Status == http.StatusFound { // to the authorization server, with values of its own
+	if resp.Status == http.StatusFound { // Location has a random state and nonce
 		return text + fmt.Sprint(len(resp.Header.Get("Location")))
 	}
 	return text + fmt.Sprint(header) + string(resp.Body)
 }
 
-// flipped is the value with one character changed into another of base64url.
+// altered returns the value with another base64url character at a position.
 func altered(value string, at int) string {
 	other := byte('A')
 	if value[at] == other {
@@ -164,16 +164,16 @@ func altered(value string, at int) string {
 	return value[:at] + string(other) + value[at+1:]
 }
 
-// TestS42Tampering: an altered cookie is answered exactly like none that ever
-// was, wherever it was altered.
-func TestS42Tampering(t *testing.T) {
+// TestS42AlteredCookieIsLikeAnUnknownOne: a cookie with any character changed gets the
+// same answer as a cookie that never existed.
+func TestS42AlteredCookieIsLikeAnUnknownOne(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	to := b.start(t, "/x")
 	answer := b.approve(t, to)
 	pair := b.logins()[0]
 	name, attempt, _ := strings.Cut(pair, "=")
-	// Before it is used, lest the login be done.
+	// This must precede the real callback, which uses up the login.
 	calls := w.tokenRequests()
 	t.Run("login cookie", func(t *testing.T) {
 		ask := func(value string) *rawAnswer {
@@ -216,8 +216,9 @@ func TestS42Tampering(t *testing.T) {
 	b.checkSession(t)
 }
 
-// TestS43MalformedCookies: what is no cookie of ours is none at all.
-func TestS43MalformedCookies(t *testing.T) {
+// TestS43MalformedCookieIsNoCookie: a malformed cookie neither opens a session nor causes
+// an error.
+func TestS43MalformedCookieIsNoCookie(t *testing.T) {
 	w := shared(t)
 	own := sessionCookie + "="
 	for name, line := range map[string]string{
@@ -247,8 +248,8 @@ func TestS43MalformedCookies(t *testing.T) {
 	}
 }
 
-// TestS45LookAlikes: only the very name is ours.
-func TestS45LookAlikes(t *testing.T) {
+// TestS45SimilarCookieNameIsIgnored: only the exact name is the session cookie.
+func TestS45SimilarCookieNameIsIgnored(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	b.login(t, "/")
@@ -271,8 +272,7 @@ func TestS45LookAlikes(t *testing.T) {
 			}
 		})
 	}
-	// Unlike the list: for RFC 6265 $Version is a cookie like any other, and the
-	// one behind it is the browser's own.
+	// In RFC 6265 $Version is an ordinary cookie, and the cookie after it is valid.
 	t.Run("$Version", func(t *testing.T) {
 		reached := w.appRequests(func() {
 			w.rawGet(t, "/x", append([]string{"Cookie: $Version=1; " + sessionCookie + "=" + value}, scriptHeaders...)...)
@@ -283,13 +283,14 @@ func TestS45LookAlikes(t *testing.T) {
 	})
 }
 
-// TestS46CookiesForTheApp: the app's cookies reach it byte for byte, and ours
-// do not.
-func TestS46CookiesForTheApp(t *testing.T) {
+// TestS46AppReceivesOnlyItsOwnCookies: the app receives its cookies byte for byte, without
+// the module's cookies.
+func TestS46AppReceivesOnlyItsOwnCookies(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	b.login(t, "/")
-	// A finished login leaves no cookie behind; another tab may have one under way.
+	// A finished login has no cookie left. The second cookie is that of a login in another
+	// tab.
 	own, attempt := sessionCookie+"="+b.session(), loginCookie+"AAAAAAAAAAAA="+strings.Repeat("A", 120)
 	for _, tc := range []struct {
 		name  string

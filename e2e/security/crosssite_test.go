@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// TestS72CrossSiteWrites: what may change something comes from the site's own
-// pages, or from no browser at all. A list of trusted origins is compared whole:
-// TestUnsafeRequestsFromOtherSites has the cases.
-func TestS72CrossSiteWrites(t *testing.T) {
+// TestS72CrossSiteWritesAreRefused: an unsafe request must come from the site's own pages,
+// or from a client that is not a browser. The handler package tests the option
+// trusted_origins.
+func TestS72CrossSiteWritesAreRefused(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for header, ok := range map[string]bool{
-		"":                             true, // no browser: nobody else can make it send the cookie
+		"":                             true, // not a browser: another site cannot make it send the cookie
 		"Sec-Fetch-Site: cross-site":   false,
 		"Sec-Fetch-Site: same-site":    false,
 		"Sec-Fetch-Site: none":         true,
@@ -47,7 +47,7 @@ func TestS72CrossSiteWrites(t *testing.T) {
 					t.Errorf("%s: status %d, %d requests reached the app", method, resp.Status, len(reached))
 				}
 			}
-			// The site's own endpoints that change something.
+			// These endpoints of the module change state.
 			for _, path := range []string{refresh, logout} {
 				if ok {
 					continue
@@ -61,9 +61,9 @@ func TestS72CrossSiteWrites(t *testing.T) {
 	b.checkSession(t)
 }
 
-// TestS73MethodTricks: only GET, HEAD and OPTIONS in exactly this spelling are
-// safe, and not even those if an app may take them for something else.
-func TestS73MethodTricks(t *testing.T) {
+// TestS73OnlyExactSafeMethodsAreSafe: only GET, HEAD and OPTIONS in this spelling count as
+// safe. A safe method with a method override header counts as unsafe.
+func TestS73OnlyExactSafeMethodsAreSafe(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	foreign := []string{"Origin: https://evil.test", "Sec-Fetch-Site: cross-site"}
@@ -87,20 +87,20 @@ func TestS73MethodTricks(t *testing.T) {
 		if len(reached) != 0 {
 			t.Errorf("%s: the app got %v", override, reached)
 		}
-		// The site's own pages may say so.
+		// The site's own pages may override the method.
 		if reached := w.appRequests(func() { w.rawGet(t, "/x", override, "Sec-Fetch-Site: same-origin", b.cookieLine()) }); len(reached) != 1 {
 			t.Errorf("%s from the site: %d requests reached the app", override, len(reached))
 		}
 	}
-	// A form's _method is read from a POST.
+	// Frameworks read a form's _method from a POST, which is unsafe already.
 	if resp := w.raw(t, w.request("POST /x?_method=DELETE", append(foreign, b.cookieLine())...)); resp.Status != http.StatusForbidden {
 		t.Errorf("POST with _method: status %d", resp.Status)
 	}
 }
 
-// TestS74Preflight: who asks from another site what it may send gets no token,
-// and learns nothing from us.
-func TestS74Preflight(t *testing.T) {
+// TestS74PreflightGetsNoToken: a CORS preflight from another site carries no token to the
+// app and gets no CORS header from the module.
+func TestS74PreflightGetsNoToken(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	ask := []string{"Origin: https://evil.test", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: cors", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization"}
@@ -137,11 +137,11 @@ func TestS74Preflight(t *testing.T) {
 	}
 }
 
-// TestS75CrossSiteReads: an image or a script on another site's page passes with
-// the session, if the browser sends its cookie at all (SameSite). The list has an
-// option to keep them back; there is none here, and apps set
-// Cross-Origin-Resource-Policy themselves. What we answer ourselves has it.
-func TestS75CrossSiteReads(t *testing.T) {
+// TestS75CrossSiteSubresourcePasses: an image or script request of another site passes
+// with the session if the browser sends the cookie, which SameSite decides. The module has
+// no option to block it; apps set Cross-Origin-Resource-Policy themselves. The module's
+// own answers have that header.
+func TestS75CrossSiteSubresourcePasses(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, dest := range []string{"script", "image", "document", "iframe"} {

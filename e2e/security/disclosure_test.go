@@ -11,10 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS118ErrorPages: error pages and documents say what people and programs
-// need, in fixed words, and nothing of the inside. Instead of a request id they
-// have a word for the kind of error, by which the log is found.
-func TestS118ErrorPages(t *testing.T) {
+// TestS118ErrorsRevealNothingInternal: error pages and problem documents use fixed texts.
+// They contain an error code, with which the operator finds the log line.
+func TestS118ErrorsRevealNothingInternal(t *testing.T) {
 	w := sharedBare(t)
 	v := &variant{name: "pages", options: "require email nobody@example.test"}
 	broken := &variant{name: "pages-broken", issuer: "http://127.0.0.1:1"}
@@ -43,7 +42,7 @@ func TestS118ErrorPages(t *testing.T) {
 		status int
 		member bool
 		ask    func(b *browser, lines []string) (int, http.Header, []byte)
-		only   []string // navigation or script; both if nil
+		only   []string // navigationHeaders or scriptHeaders; both if nil
 	}{
 		"no session":         {401, false, send(http.MethodPost, "/x"), nil},
 		"foreign":            {403, true, send(http.MethodPost, "/x", foreign...), scriptHeaders[3:]},
@@ -99,9 +98,9 @@ func TestS118ErrorPages(t *testing.T) {
 	}
 }
 
-// TestS120SessionEndpoint: the session endpoint tells pages of the site about
-// the session, without tokens, and asking is not using.
-func TestS120SessionEndpoint(t *testing.T) {
+// TestS120SessionEndpointRevealsNoToken: the session endpoint describes the session to the
+// site's own pages, without tokens. A request to it does not count as use of the session.
+func TestS120SessionEndpointRevealsNoToken(t *testing.T) {
 	w := shared(t)
 	headers := func(t *testing.T, h http.Header) {
 		t.Helper()

@@ -15,17 +15,17 @@ import (
 	"testing"
 )
 
-// TestS83EarlyData: what came in TLS early data may be sent again by anybody on
-// the network. It begins and ends no login, changes nothing and refreshes
-// nothing. Caddy accepts early data over HTTP/3 unless told otherwise; a proxy in
-// front may, too, and then says so.
-func TestS83EarlyData(t *testing.T) {
+// TestS83EarlyDataChangesNothing: an attacker on the network can replay TLS early data. A
+// request in early data starts or ends no login, changes nothing and refreshes nothing.
+// Caddy accepts early data over HTTP/3 by default. A proxy in front may accept it too, and
+// then sends Early-Data.
+func TestS83EarlyDataChangesNothing(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	t.Run("a proxy's word", func(t *testing.T) {
 		for _, request := range []string{"GET " + login, "GET " + callback + "?state=x&code=y", "POST " + logout, "POST " + refresh, "GET " + sessionInfo, "POST /x", "DELETE /x", "GET /x"} {
 			lines := append(slices.Clone(scriptHeaders), "Early-Data: 1")
-			if request != "GET /x" { // with a session that may pass
+			if request != "GET /x" { // GET /x with a session may pass
 				lines = append(lines, b.cookieLine())
 			}
 			reached := w.appRequests(func() {
@@ -56,7 +56,8 @@ func TestS83EarlyData(t *testing.T) {
 			"/x":            {func() string { return "" }, false},
 			"/static/x":     {func() string { return "" }, true},
 			"/x?session":    {func() string { return sessionCookie + "=" + b.session() }, true},
-			// What does not come early enough is refreshed: each try needs a new one.
+			// A request that arrives after the handshake causes a refresh: each attempt
+			// needs a new session.
 			"/x?session=stale": {func() string {
 				w.announceLifetime(1)
 				expired = w.loggedIn(t)
@@ -66,7 +67,7 @@ func TestS83EarlyData(t *testing.T) {
 		} {
 			w.sendEarly(t, path, early.cookies, early.passes)
 		}
-		// Now it may be refreshed, and the code redeemed.
+		// After the handshake the token is refreshed and the code is redeemed.
 		expired.checkSession(t)
 		if resp := b.nav(t, cb.String()); resp.Status != http.StatusSeeOther {
 			t.Errorf("after the handshake the callback answers %v", resp)
@@ -84,8 +85,8 @@ var buildEarlyClient = sync.OnceValues(func() (string, error) {
 	return program, err
 })
 
-// sendEarly sends a request in early data until that was early enough: the
-// handshake may be complete when the server gets to it.
+// sendEarly repeats a request until the server handles it as early data. The handshake may
+// complete before the server reads the request.
 func (w *world) sendEarly(t *testing.T, path string, cookies func() string, passes bool) {
 	t.Helper()
 	program, err := buildEarlyClient()
@@ -97,7 +98,7 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 		calls, status := w.tokenRequests(), 0
 		reached := w.appRequests(func() { status = send() })
 		if passes {
-			// Caddy tells the app.
+			// Caddy adds Early-Data for the app.
 			if len(reached) != 1 || status != http.StatusOK {
 				t.Errorf("%s: status %d, the app got %v", path, status, reached)
 			}
@@ -110,8 +111,8 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 	})
 }
 
-// prepareEarly starts the client and waits until it has its ticket. What it
-// returns sends the request and gives the status of the answer.
+// prepareEarly starts the client and waits until it has a session ticket. The returned
+// function sends the request and returns the status of the answer.
 func (w *world) prepareEarly(t *testing.T, program, path, cookies string) (send func() int) {
 	t.Helper()
 	ctx, cancel := boundedContext(t)

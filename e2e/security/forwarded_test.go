@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// clientIPs are those of the access log's lines for a path.
+// clientIPs returns the client addresses of the access log's entries for a URI.
 func (w *world) clientIPs(t *testing.T, uri string) []string {
 	t.Helper()
 	var ips []string
@@ -20,10 +20,10 @@ func (w *world) clientIPs(t *testing.T, uri string) []string {
 	return ips
 }
 
-// TestS06Forwarded: what a client says about proxies on the way counts only
-// where Caddy is told to trust it.
-func TestS06Forwarded(t *testing.T) {
-	// Everybody from this network may pass without a session.
+// TestS06ForwardedNeedsATrustedProxy: forwarding headers have an effect only if they come
+// from a proxy that Caddy is configured to trust.
+func TestS06ForwardedNeedsATrustedProxy(t *testing.T) {
+	// Requests from these networks may pass without a session.
 	inside := plan{
 		baseURLLine: "-", optionalLine: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
 	}
@@ -44,7 +44,7 @@ func TestS06Forwarded(t *testing.T) {
 				t.Errorf("%q: a rule about addresses was met: %v", lines, reached)
 			}
 		}
-		// A session is what it is, too.
+		// The headers do not disturb a session either.
 		b := w.browser()
 		b.login(t, "/")
 		if got := b.send(t, http.MethodGet, "/with-session", "", append(forged, scriptHeaders...)...); got.Status != http.StatusOK {
@@ -63,11 +63,11 @@ func TestS06Forwarded(t *testing.T) {
 		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: public.app.test"); got != "https://public.app.test"+callback {
 			t.Errorf("redirect_uri is %q", got)
 		}
-		// A chain: what the proxy next to us has written counts.
+		// In a chain, the entry of the nearest proxy counts.
 		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test, public.app.test"); got != "https://public.app.test"+callback {
 			t.Errorf("redirect_uri is %q", got)
 		}
-		// Browsers keep no session on plain http: no login begins there.
+		// Browsers keep no session cookie on plain http, so no login starts.
 		if got := w.redirectURI(t, "X-Forwarded-Proto: http", "X-Forwarded-Host: public.app.test"); got != "" {
 			t.Errorf("redirect_uri is %q", got)
 		}

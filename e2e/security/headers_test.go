@@ -11,8 +11,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// ownToken demands that a request brought one Authorization line to the app, with
-// an access token of ours, and nothing that the client had written as EVIL.
+// checkOwnToken checks that the app received one Authorization header with an access token
+// of the authorization server, and no text EVIL from the client.
 func (w *world) checkOwnToken(t testing.TB, r echo.Request) {
 	t.Helper()
 	w.checkNoEvilHeader(t, r)
@@ -21,7 +21,7 @@ func (w *world) checkOwnToken(t testing.TB, r echo.Request) {
 	}
 }
 
-// nothingEvil demands that no header, whatever its name, and no trailer says so.
+// checkNoEvilHeader checks that no header and no trailer contains EVIL.
 func (w *world) checkNoEvilHeader(t testing.TB, r echo.Request) {
 	t.Helper()
 	for _, h := range append(slices.Clone(r.Headers), r.Trailers...) {
@@ -31,10 +31,10 @@ func (w *world) checkNoEvilHeader(t testing.TB, r echo.Request) {
 	}
 }
 
-// cookieLine is the browser's session for a raw request.
+// cookieLine returns the session cookie as a header line for a raw request.
 func (b *browser) cookieLine() string { return "Cookie: " + sessionCookie + "=" + b.session() }
 
-// loggedIn returns a browser of the world with a session.
+// loggedIn returns a browser with a session.
 func (w *world) loggedIn(t testing.TB) *browser {
 	t.Helper()
 	b := w.browser()
@@ -42,9 +42,9 @@ func (w *world) loggedIn(t testing.TB) *browser {
 	return b
 }
 
-// TestS62ClientAuthorization: what a client writes into Authorization reaches
-// nobody, and is no login.
-func TestS62ClientAuthorization(t *testing.T) {
+// TestS62ClientAuthorizationIsReplaced: the client's Authorization header never reaches
+// the app and does not log anyone in.
+func TestS62ClientAuthorizationIsReplaced(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for name, lines := range map[string][]string{
@@ -53,8 +53,8 @@ func TestS62ClientAuthorization(t *testing.T) {
 		"nominated": {"Authorization: Bearer EVIL", "Connection: keep-alive, Authorization"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// An open page gets the token of a session, too: optional says who may
-			// come without one.
+			// An optional page gets the token of a session, too. The option only admits
+			// requests without one.
 			for _, path := range []string{"/x", "/static/x"} {
 				reached := w.appRequests(func() { w.rawGet(t, path, slices.Concat(lines, scriptHeaders, []string{b.cookieLine()})...) })
 				if len(reached) != 1 {
@@ -78,11 +78,10 @@ func TestS62ClientAuthorization(t *testing.T) {
 	}
 }
 
-// TestS63NameVariants: our header reaches the app once, whatever a client writes
-// beside it, over each protocol. Other names than Authorization are tried where
-// the handler is alone, in TestOwnHeaderForTheToken: Caddy's own debug line would
-// show a token in them.
-func TestS63NameVariants(t *testing.T) {
+// TestS63TokenHeaderIsUnique: the app receives one Authorization header in any spelling
+// the client tries, over each protocol. The handler package tests header names other than
+// Authorization, because Caddy's debug log would show a token in them.
+func TestS63TokenHeaderIsUnique(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, line := range []string{"authorization: EVIL", "AUTHORIZATION: EVIL", "aUTHORIZATION:EVIL", "Authorization:\tEVIL", "Authorization: EVIL\r\nAuthorization: EVIL", "Authorization: EVIL\r\nauthorization: EVIL"} {
@@ -94,7 +93,7 @@ func TestS63NameVariants(t *testing.T) {
 	}
 	for _, line := range []string{"Authorization : EVIL", "Authorization\t: EVIL", " Authorization: EVIL", "Authorization\x00: EVIL", "X: y\r\n Authorization: EVIL", ": EVIL", "Authorization\xa0: EVIL"} {
 		reached := w.appRequests(func() {
-			// A folded line is one value, and then harmless.
+			// A folded line becomes one harmless value.
 			if resp := w.rawGet(t, "/x", line, b.cookieLine()); resp.Status != http.StatusBadRequest && !strings.HasPrefix(line, "X: y") {
 				t.Errorf("%q: status %d", line, resp.Status)
 			}
@@ -119,9 +118,9 @@ func TestS63NameVariants(t *testing.T) {
 	}
 }
 
-// TestS66Smuggling: whatever is in doubt about where a request ends is refused,
-// or reaches the app as one plain request, with our headers alone.
-func TestS66Smuggling(t *testing.T) {
+// TestS66SmuggledRequestIsNotRelayed: a request with an ambiguous end is refused, or
+// reaches the app as one plain request without injected headers.
+func TestS66SmuggledRequestIsNotRelayed(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	const inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: EVIL\r\n\r\n"
@@ -152,7 +151,7 @@ func TestS66Smuggling(t *testing.T) {
 	} {
 		for _, who := range []string{"session", "nobody"} {
 			t.Run(name+", "+who, func(t *testing.T) {
-				path, cookie := "/static/x", "" // open, so that nothing else keeps it back
+				path, cookie := "/static/x", "" // an optional page, so that only the parser can refuse the request
 				if who == "session" {
 					path, cookie = "/x", b.cookieLine()+"\r\n"
 				}
@@ -160,7 +159,7 @@ func TestS66Smuggling(t *testing.T) {
 				reached := w.appRequests(func() {
 					resp = w.raw(t, "POST "+path+" HTTP/1.1\r\nHost: "+w.host+"\r\n"+cookie+"Connection: close\r\n"+tt.lines+"\r\n"+tt.body)
 				})
-				// 502: it was refused in the middle of its body.
+				// 502: the body was refused while it was relayed.
 				refused := resp.Status == http.StatusBadRequest || resp.Status == http.StatusNotImplemented || resp.Status == http.StatusBadGateway
 				if len(reached) > 1 || len(reached) == 0 && !refused {
 					t.Errorf("status %d, and %d requests reached the app: %v", resp.Status, len(reached), reached)
@@ -176,10 +175,9 @@ func TestS66Smuggling(t *testing.T) {
 	}
 }
 
-// TestS67SpoofedIdentity: on an open page a header that we, or the
-// configuration, make of the user is ours or nothing. What an app may take for
-// one of them, such as X_User, Caddy drops itself.
-func TestS67SpoofedIdentity(t *testing.T) {
+// TestS67SpoofedIdentityIsRemoved: on an optional page without a session, the app receives
+// no identity header of the client. Caddy itself drops similar names such as X_User.
+func TestS67SpoofedIdentityIsRemoved(t *testing.T) {
 	w := shared(t)
 	spoofed := []string{"Authorization: Bearer EVIL", "X-User: EVIL", "x-email: EVIL", "X-EMAIL: EVIL", "X_User: EVIL", "X.Email: EVIL", "X-Email_: EVIL"}
 	for name, cookie := range map[string]string{
@@ -211,10 +209,10 @@ func TestS67SpoofedIdentity(t *testing.T) {
 	w.checkOwnToken(t, reached[0])
 }
 
-// TestS69TokenElsewhere: a token in the query or in a form is the app's business
-// (RFC 6750, sections 2.2 and 2.3): it passes unchanged, and is no login. The
-// access log has URLs as Caddy writes them; a filter for it is Caddy's.
-func TestS69TokenElsewhere(t *testing.T) {
+// TestS69TokenInQueryOrFormIsNoLogin: a token in the query or in a form (RFC 6750,
+// sections 2.2 and 2.3) passes unchanged to the app and is no login. Caddy's access log
+// shows URLs; an operator can filter them there.
+func TestS69TokenInQueryOrFormIsNoLogin(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	form := "access_token=MINE&a=b"
@@ -237,8 +235,9 @@ func TestS69TokenElsewhere(t *testing.T) {
 	}
 }
 
-// TestCookiesTheAppSets: no answer of the app sets a cookie of ours.
-func TestCookiesTheAppSets(t *testing.T) {
+// TestAppCannotSetModuleCookies: an answer of the app cannot set a cookie with a name of
+// the module's.
+func TestAppCannotSetModuleCookies(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	q := url.Values{"name": {sessionCookie, loginCookie + "abc", "=" + sessionCookie, "other", " " + sessionCookie + " "}}

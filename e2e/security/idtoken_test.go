@@ -18,16 +18,15 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS30BadIDTokens: one thing that is wrong with an ID token, and there is no
-// login.
-func TestS30BadIDTokens(t *testing.T) {
+// TestS30DefectiveIDTokenIsRefused: an ID token with any single defect logs no user in.
+func TestS30DefectiveIDTokenIsRefused(t *testing.T) {
 	w := shared(t)
-	// The nonce of a login that is still running must not do for another one.
+	// One of the defects is the nonce of another login: this login is still running.
 	running := w.browser()
 	running.approve(t, running.start(t, "/running"))
 	for _, defect := range fakeas.Defects() {
 		if defect == fakeas.DefectACR || defect == fakeas.DefectAuthTime {
-			continue // wrong only where asked for: see below
+			continue // a defect only where requested: see TestS30RequestedClaimsAreChecked
 		}
 		t.Run(string(defect), func(t *testing.T) {
 			w.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = fakeas.TokenEdit{Defect: defect} })
@@ -40,13 +39,14 @@ func TestS30BadIDTokens(t *testing.T) {
 			w.checkGenericPage(t, page.Body)
 		})
 	}
-	// One line a minute tells the operator.
+	// The log has one such line a minute for the operator.
 	if log := w.instances[0].Log(t); !strings.Contains(log, "checking ID token") {
 		t.Error("the log does not say why")
 	}
 }
 
-// generic demands that a page of ours tells nothing but its own words.
+// checkGenericPage checks that a page reveals no address, package, file or internal error
+// text.
 func (w *world) checkGenericPage(t testing.TB, body []byte) {
 	t.Helper()
 	for _, word := range []string{
@@ -59,10 +59,10 @@ func (w *world) checkGenericPage(t testing.TB, body []byte) {
 	}
 }
 
-// TestS30Requested: acr and auth_time count where they were asked for. That the
-// server may answer acr_values with less is in the standard, so that a certain
-// acr is demanded with `require`.
-func TestS30Requested(t *testing.T) {
+// TestS30RequestedClaimsAreChecked: the site checks acr and auth_time if it requests them.
+// OpenID Connect lets a server answer acr_values with less, so an operator demands an acr
+// with `require`.
+func TestS30RequestedClaimsAreChecked(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "requested", options: "authorize_param max_age 60\n\tauthorize_param acr_values gold\n\trequire acr gold"}
 	w.addVariants(t, v)
@@ -84,9 +84,9 @@ func TestS30Requested(t *testing.T) {
 	}
 }
 
-// TestS33TolerantJWKS: keys that nobody understands do not hide the one that
-// counts.
-func TestS33TolerantJWKS(t *testing.T) {
+// TestS33OddKeysCostOnlyThemselves: unusable keys in the key set do not hide the right
+// one.
+func TestS33OddKeysCostOnlyThemselves(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	for _, alg := range []string{"ES256", "RS256"} {
@@ -100,8 +100,7 @@ func TestS33TolerantJWKS(t *testing.T) {
 	}
 }
 
-// A signer signs in place of the authorization server, with a key that the
-// test publishes.
+// A signer signs in place of the authorization server. The test publishes its key.
 type signer struct {
 	jose.Signer
 	public map[string]any
@@ -128,31 +127,30 @@ func newSigner(t *testing.T, kid string) signer {
 	return s
 }
 
-// again signs the claims of a JWT anew.
+// signAgain signs the claims of a JWT with the signer's key.
 func (s signer) signAgain(token string) string {
 	signed, err := s.Sign(decodeSegment(token, 1))
 	if err != nil {
 		return ""
 	}
-	compact, _ := signed.CompactSerialize() // "", and no login, if it fails
+	compact, _ := signed.CompactSerialize() // an empty ID token fails the login
 	return compact
 }
 
-// decodeSegment returns a part of a JWT.
+// decodeSegment returns segment i of a JWT, decoded.
 func decodeSegment(token string, i int) []byte {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil
 	}
-	text, _ := base64.RawURLEncoding.DecodeString(parts[i]) // nil, if it is none
+	text, _ := base64.RawURLEncoding.DecodeString(parts[i]) // nil if it is not base64url
 	return text
 }
 
-// TestS34KeyRotation: a new key is found, a withdrawn one is not trusted any
-// more, and a set that cannot be fetched does not end what works. The key set
-// is renewed here because of an unknown key, not by its age, which is five
-// minutes at least.
-func TestS34KeyRotation(t *testing.T) {
+// TestS34RotatedServerKeyIsFound: the site finds a new key, no longer trusts a withdrawn
+// one, and keeps working while the key set cannot be fetched. Here an unknown key causes
+// the fetch; by age a key set is fetched again after five minutes at the earliest.
+func TestS34RotatedServerKeyIsFound(t *testing.T) {
 	w := shared(t)
 	old := newSigner(t, "old")
 	var useOld atomic.Bool
@@ -195,9 +193,9 @@ func TestS34KeyRotation(t *testing.T) {
 	}
 }
 
-// TestS37UserInfo: claims of the UserInfo endpoint count for the user of the ID
-// token only, and only if they can be read.
-func TestS37UserInfo(t *testing.T) {
+// TestS37UserInfoOfAnotherUserIsRefused: claims from the UserInfo endpoint are used only
+// if the answer is readable and names the user of the ID token.
+func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "userinfo", options: "userinfo"}
 	w.addVariants(t, v)
@@ -244,10 +242,9 @@ func TestS37UserInfo(t *testing.T) {
 	}
 }
 
-// TestS38ClaimRules: rules about claims compare whole values and fail closed.
-// That "true" as a string passes for true is as documented at Requirement: some
-// servers write it so, and it is they who say it.
-func TestS38ClaimRules(t *testing.T) {
+// TestS38ClaimsAreComparedWhole: `require` compares whole values and fails closed. The
+// text "true" is documented to match true, because some servers send it so.
+func TestS38ClaimsAreComparedWhole(t *testing.T) {
 	w := shared(t)
 	email := &variant{name: "rule-email", options: "require email a@corp.test"}
 	verified := &variant{name: "rule-verified", options: "require email_verified true"}
@@ -290,7 +287,7 @@ func TestS38ClaimRules(t *testing.T) {
 		{groups, "groups", json.RawMessage("null"), false},
 		{groups, "groups", []any{nil, 1, true}, false},
 		{groups, "groups", many, false},
-		{groups, "groups", append(slices.Clone(many), "admin"), false}, // too large to be a token at all
+		{groups, "groups", append(slices.Clone(many), "admin"), false}, // exceeds the size limit of a token
 		{groups, "groups", []string{"admin "}, false},
 		{groups, "groups", []string{"Admin"}, false},
 		{groups, "groups", []string{"ａｄｍｉｎ"}, false},

@@ -10,31 +10,27 @@ import (
 	"time"
 )
 
-// inspect is the end of every test: nobody has talked to the attacker, no
-// secret is where it does not belong, and the site works as before.
+// inspect runs at the end of every test. It checks that the site still works, that the
+// attacker's server received nothing, and that no secret leaked.
 func (w *world) inspect(t testing.TB) {
 	w.resetServers()
-	if !w.down {
-		w.checkServes(t)
-		w.awaitGoroutineEnd(t)
-	}
+	w.checkServes(t)
+	w.awaitGoroutineEnd(t)
 	if contacts, got := w.attacker.received(); contacts > 0 {
 		t.Errorf("somebody talked to the attacker, %d times: %q", contacts, got)
 	}
 	for _, f := range w.findLeaks(t) {
 		t.Errorf("leak: %v", f)
 	}
+	w.closeIdleConnections()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, tr := range w.transports {
-		tr.CloseIdleConnections()
-	}
 	w.transports = nil
 }
 
-// stillServes logs in. A connection that is lost while a test's last reload
-// replaces the listeners is made again, as a browser does. The Errorf lets the
-// rest of the inspection go on: the logs may say why.
+// checkServes logs in. The test's last reload may close a connection; a browser would open
+// it again, and so does this. It reports with Errorf, so that the rest of the inspection
+// runs: the logs may show the reason.
 func (w *world) checkServes(t testing.TB) {
 	t.Helper()
 	_, err := w.browser().tryLogin(t.Context(), "/alive")
@@ -47,27 +43,20 @@ func (w *world) checkServes(t testing.TB) {
 	}
 }
 
-// expectDown is for a test that leaves its own world out of order.
-func (w *world) expectDown() { w.down = true }
-
-// maxGoroutines is how many more there may be than at the start.
+// maxExtraGoroutines bounds the goroutines beyond the number at the start.
 const maxExtraGoroutines = 50
 
-// fewGoroutines waits for what a test has left behind to end.
+// awaitGoroutineEnd waits until the goroutines that a test caused have ended.
 func (w *world) awaitGoroutineEnd(t testing.TB) {
 	t.Helper()
-	w.mu.Lock()
-	for _, tr := range w.transports {
-		tr.CloseIdleConnections()
-	}
-	w.mu.Unlock()
+	w.closeIdleConnections()
 	deadline := time.Now().Add(waitLimit)
 	for w.countGoroutines(t) > w.goroutines+maxExtraGoroutines {
 		if time.Now().After(deadline) {
 			_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
 			t.Fatalf("at the start there were %d goroutines, now: %.4000s", w.goroutines, profile)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
+		time.Sleep(20 * time.Millisecond) // poll interval
 	}
 }
 
@@ -82,7 +71,7 @@ func (w *world) countGoroutines(t testing.TB) int {
 	return n
 }
 
-// metric is the value of a metric without labels.
+// metric returns the value of a metric without labels.
 func (in *instance) metric(t testing.TB, name string) float64 {
 	t.Helper()
 	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")

@@ -20,11 +20,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A secret is a value that must stay where it belongs.
+// A secret is a value that must not appear outside its place.
 type secret struct {
-	kind string // of fakeas, or one of those below
-	// part is what is looked for: enough of the value to be sure, so that one
-	// that was cut short is found, too.
+	kind string // a fakeas.Kind or a constant below
+	// part is the piece that the scan searches for: long enough to be unique, short enough
+	// to find a truncated secret.
 	part string
 }
 
@@ -36,13 +36,13 @@ const (
 	kindAdded    = "planted secret"
 )
 
-// partSize is how much of a secret is looked for, unless it is shorter.
+// partSize is the length of a part in bytes. A shorter secret is its own part.
 const partSize = 24
 
 func head(s string) string { return s[:min(len(s), partSize)] }
 func tail(s string) string { return s[max(0, len(s)-partSize):] }
 
-// secrets are all secrets there are by now.
+// secrets returns all secrets that exist so far.
 func (w *world) secrets() []secret {
 	var all []secret
 	for _, as := range []*fakeas.Server{w.idp, w.other} {
@@ -68,7 +68,7 @@ func (w *world) secrets() []secret {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for value := range w.cookieValues {
-		// The first bytes of sealed cookies are alike.
+		// Sealed cookies all begin with the same bytes.
 		all = append(all, secret{kindCookie, tail(value)})
 		if raw, err := base64.RawURLEncoding.DecodeString(value); err == nil {
 			all = append(all, secret{kindCookie, tail(string(raw))}, secret{kindCookie, tail(hex.EncodeToString(raw))})
@@ -80,8 +80,8 @@ func (w *world) secrets() []secret {
 	return all
 }
 
-// tokenParts are what is looked for of a token. A JWT begins and ends like
-// others: what tells it apart is in the middle, and its signature.
+// tokenParts returns the parts of a token. All JWTs begin and end alike; the middle and
+// the signature are unique.
 func tokenParts(kind, value string) []secret {
 	jwt := strings.Split(value, ".")
 	if len(jwt) != 3 {
@@ -94,14 +94,14 @@ func tokenParts(kind, value string) []secret {
 	return parts
 }
 
-// keepSecret adds a value that a test has made up to the secrets.
+// addSecret adds a value that a test made to the secrets.
 func (w *world) addSecret(value string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.addedSecrets = append(w.addedSecrets, value)
 }
 
-// A finding is a secret where it does not belong.
+// A leak is a secret outside its place.
 type leak struct {
 	place, kind, context string
 }
@@ -110,8 +110,8 @@ func (f leak) String() string {
 	return fmt.Sprintf("%s holds a %s: …%s", f.place, f.kind, f.context)
 }
 
-// needles finds many secrets in one pass: by a hash of eight bytes first, and
-// few places pass that.
+// A secretFinder searches for many secrets in one pass. A Bloom filter over eight-byte
+// windows excludes most positions.
 type secretFinder struct {
 	bloom  []uint64
 	starts map[uint64][]secret
@@ -134,7 +134,7 @@ next:
 			}
 		}
 		if len(s.part) < windowSize {
-			continue // too short to mean anything
+			continue // too short to be unique
 		}
 		window := binary.LittleEndian.Uint64([]byte(s.part))
 		i := bloomIndex(window)
@@ -144,7 +144,7 @@ next:
 	return n
 }
 
-// maxFindings is how many are told of one place.
+// maxFindings bounds the reported leaks of one place.
 const maxFindings = 5
 
 func (n *secretFinder) find(place string, text []byte) []leak {
@@ -165,8 +165,8 @@ func (n *secretFinder) find(place string, text []byte) []leak {
 	return found
 }
 
-// leaks looks through everything that is no place for a secret. The app may
-// have access tokens, and nothing else.
+// findLeaks scans every place where no secret belongs. The app may receive access tokens
+// and no other secret.
 func (w *world) findLeaks(t testing.TB) []leak {
 	t.Helper()
 	all := w.secrets()
@@ -194,8 +194,8 @@ func (w *world) findLeaks(t testing.TB) []leak {
 	return append(found, toApp.find("the app", requestBytes(w.app))...)
 }
 
-// leaksOnDisk looks through all files below a directory: configuration, logs,
-// sessions. Logs grow; what is new of them is enough.
+// findLeaksOnDisk scans all files below a directory: configuration, logs, sessions. Of a
+// log it scans the part that is new since the last scan.
 func (w *world) findLeaksOnDisk(t testing.TB, n *secretFinder, name, dir string) []leak {
 	t.Helper()
 	var found []leak
@@ -224,7 +224,7 @@ func (w *world) findLeaksOnDisk(t testing.TB, n *secretFinder, name, dir string)
 	return found
 }
 
-// ignoreGone: files come and go while Caddy runs.
+// ignoreGone ignores a missing file: Caddy removes files while it runs.
 func ignoreGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -232,7 +232,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// redisBytes is every key and value in Redis. DUMP would compress them.
+// redisBytes returns every key and value in Redis. DUMP would compress the values.
 func (w *world) redisBytes(t testing.TB) []byte {
 	t.Helper()
 	var all bytes.Buffer
@@ -245,7 +245,7 @@ func (w *world) redisBytes(t testing.TB) []byte {
 			fmt.Fprintln(&all, w.redis.Do(t, "HGETALL", key))
 		case "zset":
 			fmt.Fprintln(&all, w.redis.Do(t, "ZRANGE", key, "0", "-1"))
-		case "none": // it has ended just now
+		case "none": // the key expired after KEYS
 		default:
 			t.Errorf("Redis has a key of a type that is not looked into: %s", key)
 		}
@@ -258,10 +258,10 @@ func requestBytes(app *echo.Server) []byte {
 	return text
 }
 
-// maxBrowsers is how much of what browsers got waits for the end of a test.
+// maxUnscanned bounds the bytes of answers that wait for the scan at the end of the test.
 const maxUnscanned = 32 << 20
 
-// sawBytes notes what a browser got.
+// recordBytes keeps bytes that a browser received for the next scan.
 func (w *world) recordBytes(b []byte) {
 	w.mu.Lock()
 	w.sentToBrowsers = append(append(w.sentToBrowsers, b...), '\n')
@@ -277,9 +277,9 @@ func (w *world) recordBytes(b []byte) {
 	w.sentToBrowsers = nil
 }
 
-// sawHead notes the head of an answer, but for the two places where a browser
-// has to see a secret: our own cookies, which are secrets from here on, and
-// the ID token that takes a logout to the authorization server.
+// recordHead keeps the head of an answer for the next scan. It removes two values that a
+// browser must receive: the module's own cookies, which become secrets here, and the ID
+// token in the redirect to the authorization server's logout.
 func (w *world) recordHead(resp *http.Response) {
 	header := resp.Header.Clone()
 	for i, line := range header["Set-Cookie"] {
@@ -302,6 +302,6 @@ func (w *world) recordHead(resp *http.Response) {
 		}
 	}
 	var text bytes.Buffer
-	_ = header.Write(&text) // a bytes.Buffer takes everything
+	_ = header.Write(&text) // a bytes.Buffer never fails
 	w.recordBytes(text.Bytes())
 }

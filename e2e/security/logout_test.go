@@ -10,10 +10,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS97Revocation: logging out ends the session here, and tells the
-// authorization server that the refresh token is not needed any more. Nobody
-// waits for its answer.
-func TestS97Revocation(t *testing.T) {
+// TestS97LogoutRevokesWithoutWaiting: a logout ends the session at once and revokes the
+// refresh token at the authorization server afterwards.
+func TestS97LogoutRevokesWithoutWaiting(t *testing.T) {
 	w := shared(t)
 	slow := fakeas.NewGate()
 	for name, fault := range map[string]*fakeas.Fault{
@@ -64,10 +63,10 @@ func TestS97Revocation(t *testing.T) {
 	}
 }
 
-// TestS114Logout: a page of the site logs out, by POST and at once; nothing
-// else does. Clear-Site-Data is not documented and not sent. The state that
-// comes back is not checked: the page says the same to everybody.
-func TestS114Logout(t *testing.T) {
+// TestS114OnlyTheSiteLogsOut: a POST from a page of the site logs out at once, and no
+// other request does. The answer has no Clear-Site-Data, which is not documented. The
+// state that comes back is not checked, because the page is the same for every visitor.
+func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 	w := shared(t)
 	t.Run("POST", func(t *testing.T) {
 		b := w.browser()
@@ -134,7 +133,7 @@ func TestS114Logout(t *testing.T) {
 		for _, e := range []fakeas.Endpoint{fakeas.EndpointDiscovery, fakeas.EndpointRevoke, fakeas.EndpointToken} {
 			v.idp.Fail(fakeas.LoseRequest().At(e).Repeat(-1))
 		}
-		v.options = "audience other" // a change, after which the metadata has to be fetched
+		v.options = "audience other" // this change makes Caddy fetch the metadata again
 		w.reloadVariants(t, v)
 		resp, err := postLogout(t.Context(), b, v.url)
 		if err != nil {

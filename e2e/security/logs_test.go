@@ -16,7 +16,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// logged returns the lines that an instance logs while f runs.
+// linesLoggedDuring returns the lines that an instance logs while f runs.
 func (in *instance) linesLoggedDuring(t *testing.T, f func()) []string {
 	t.Helper()
 	name := filepath.Join(in.dir(), "caddy.log")
@@ -32,10 +32,10 @@ func (in *instance) linesLoggedDuring(t *testing.T, f func()) []string {
 	return strings.Split(strings.TrimSuffix(string(after[len(before):]), "\n"), "\n")
 }
 
-// TestS115Logs: a whole life of a session, with the debug log and the access
-// log on, leaves none of its secrets there. What is looked for here besides the
-// secrets themselves are the names they go by in URLs and forms.
-func TestS115Logs(t *testing.T) {
+// TestS115LogsHoldNoSecret: with the debug log and the access log on, the whole life of a
+// session leaves none of its secrets in the log. This test searches for the names of
+// secrets in URLs and forms; the leak scan searches for the values.
+func TestS115LogsHoldNoSecret(t *testing.T) {
 	w := shared(t)
 	lines := w.instances[0].linesLoggedDuring(t, func() {
 		w.announceLifetime(2)
@@ -52,7 +52,7 @@ func TestS115Logs(t *testing.T) {
 			t.Fatal(err)
 		}
 		form := url.Values{"logout_token": {token}}.Encode()
-		for range 2 { // the second time it is refused
+		for range 2 { // the second one is a replay and is refused
 			b.send(t, http.MethodPost, backchannel, form, "Content-Type: application/x-www-form-urlencoded")
 		}
 		if resp, err := postLogout(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
@@ -69,8 +69,8 @@ func TestS115Logs(t *testing.T) {
 	}
 	for _, line := range lines {
 		var entry struct{ Request struct{ URI string } }
-		// The state of a login that begins stands in Location, where it leads
-		// nowhere without its cookie.
+		// The log may show the state in a Location header: without the login cookie it is
+		// useless.
 		if json.Unmarshal([]byte(line), &entry) == nil && strings.Contains(entry.Request.URI, "state=") {
 			t.Errorf("the log has the address of a callback: %s", line)
 		}
@@ -84,9 +84,9 @@ func TestS115Logs(t *testing.T) {
 	}
 }
 
-// TestS116Admin: what Caddy shows on its admin endpoint holds no secret that was
-// configured by a placeholder, and nothing of it is on the site itself.
-func TestS116Admin(t *testing.T) {
+// TestS116AdminEndpointShowsNoSecret: Caddy's admin endpoint shows no secret that is
+// configured with a placeholder. The site itself does not serve the admin endpoint.
+func TestS116AdminEndpointShowsNoSecret(t *testing.T) {
 	w := shared(t)
 	w.browser().login(t, "/")
 	in := w.instances[0]
@@ -110,7 +110,7 @@ func TestS116Admin(t *testing.T) {
 	if !strings.Contains(shown["/config/"], "{env.CLIENT_SECRET}") || !strings.Contains(shown["caddy adapt"], "oauth_session") {
 		t.Error("this is not the configuration")
 	}
-	// The control: the same look finds a secret that is there.
+	// Control: the same search finds a secret that is present.
 	if found := n.find("control", []byte(shown["/config/"]+w.clientSecret)); len(found) == 0 {
 		t.Error("the client secret would not be found")
 	}
@@ -124,9 +124,9 @@ func TestS116Admin(t *testing.T) {
 	}
 }
 
-// TestS117Metrics: the labels are few words of ours, however many users and
-// paths there are.
-func TestS117Metrics(t *testing.T) {
+// TestS117MetricLabelsAreBounded: the number of metric series does not grow with users and
+// paths.
+func TestS117MetricLabelsAreBounded(t *testing.T) {
 	w := shared(t)
 	var running sync.WaitGroup
 	n := amount(1000, 10_000)
@@ -139,7 +139,7 @@ func TestS117Metrics(t *testing.T) {
 			}
 			for i := range n / 4 {
 				if i%100 == 50 {
-					b.Jar = new(client.Jar) // from now on nobody
+					b.Jar = new(client.Jar) // continue without a session
 				}
 				path := fmt.Sprintf("/s117-path-%d-%d", side, i)
 				if i%10 == 0 {
@@ -173,9 +173,9 @@ func TestS117Metrics(t *testing.T) {
 	}
 }
 
-// TestS119LogInjection: whatever comes from outside stays inside one line of
-// JSON, and is cut short.
-func TestS119LogInjection(t *testing.T) {
+// TestS119LogLinesCannotBeForged: input from outside stays inside one JSON line, and the
+// module truncates it.
+func TestS119LogLinesCannotBeForged(t *testing.T) {
 	w := shared(t)
 	forged := "s119\r\n" + `{"level":"error","logger":"forged","msg":"forged"}` + "\n\x1b[31mred\x1b]0;title\x07\u2028\u0085\u202e" + strings.Repeat("A", 5000)
 	lines := w.instances[0].linesLoggedDuring(t, func() {
@@ -221,7 +221,7 @@ func TestS119LogInjection(t *testing.T) {
 		if logger == "forged" || entry["msg"] == "forged" {
 			t.Errorf("a forged line: %s", line)
 		}
-		// What Caddy's own access log makes of a request is as long as the request.
+		// Caddy's own access log entries are as long as the request.
 		if strings.HasPrefix(logger, "http.handlers.oauth_session") && len(line) > 2000 {
 			t.Errorf("a line of %d bytes", len(line))
 		}

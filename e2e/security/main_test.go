@@ -29,13 +29,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// lasting is the owner of what all tests share.
+// wholeSuite owns the resources that all tests share.
 var wholeSuite *suite
 
-// A suite stands in for a test where something lives as long as all of them.
+// A suite is the testing.TB of a resource that lives as long as the test program.
 type suite struct {
-	testing.TB        // nil: what is not defined here is not used
-	dir        string // for files
+	testing.TB        // nil: only the methods defined here may be called
+	dir        string // for temporary files
 
 	mu       sync.Mutex
 	cleanups []func()
@@ -85,14 +85,14 @@ func (s *suite) TempDir() string {
 
 func (s *suite) ArtifactDir() string { return s.dir }
 
-// end runs the cleanups, the last one first. One of them may give up.
+// end runs the cleanups in reverse order.
 func (s *suite) end() {
 	for _, f := range slices.Backward(s.cleanups) {
 		s.run(f)
 	}
 }
 
-// run calls a function that may give up: that ends a goroutine.
+// run calls f on a goroutine, because FailNow ends the goroutine that calls it.
 func (s *suite) run(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -102,13 +102,13 @@ func (s *suite) run(f func()) {
 	<-done
 }
 
-// late is a test at its cleanup, when its own context is over.
+// A cleanupTB is a test during its cleanup, with a context that has not ended yet.
 type cleanupTB struct {
 	testing.TB
 	ctx context.Context
 }
 
-// cleanupLimit bounds all that is done at the end of a test.
+// cleanupLimit bounds one function of atCleanup.
 const cleanupLimit = 5 * time.Minute
 
 func atCleanup(t testing.TB, f func(testing.TB)) {
@@ -121,11 +121,12 @@ func atCleanup(t testing.TB, f func(testing.TB)) {
 
 func (l cleanupTB) Context() context.Context { return l.ctx }
 
-// patience bounds every wait for something that comes by itself. It ends a test
-// that has gone wrong, on a busy machine too.
+// waitLimit bounds every wait for an event. It is far longer than a busy machine needs,
+// and ends a test that has failed.
 const waitLimit = 2 * time.Minute
 
-// eventually asks ok again and again until it says yes.
+// eventually polls ok until it returns true. The event is a noun phrase for the failure
+// message.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)

@@ -16,10 +16,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS100InsecureEndpoints: what the metadata names is used if it is https, or
-// http to a loopback host, and nothing else. https to localhost is thus no
-// error in itself, unlike in the list.
-func TestS100InsecureEndpoints(t *testing.T) {
+// TestS100EndpointsAreHTTPSOrLoopback: the site uses an endpoint from the metadata only if
+// its URL is https, or http to a loopback host. A URL such as https://localhost:1/ is
+// valid, but fails to connect.
+func TestS100EndpointsAreHTTPSOrLoopback(t *testing.T) {
 	w := shared(t)
 	urls := []string{
 		"http://idp.example.test/x", "file:///etc/passwd", "ftp://idp.example.test/x", "https://u:pw@idp.example.test/x",
@@ -72,9 +72,9 @@ func TestS100InsecureEndpoints(t *testing.T) {
 	}
 }
 
-// TestS101Issuer: metadata of any other issuer than the configured one, to the
-// letter, is not used at all, and asked for again in ever longer intervals.
-func TestS101Issuer(t *testing.T) {
+// TestS101IssuerIsComparedExactly: metadata with any other issuer than the configured one
+// is not used. The site fetches it again after growing pauses.
+func TestS101IssuerIsComparedExactly(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	add := func(name string, edit func(k *fakeas.Knobs, url string)) {
@@ -117,8 +117,8 @@ func TestS101Issuer(t *testing.T) {
 	}
 }
 
-// startStalling runs a server that takes connections, says what it is told to
-// and then nothing more.
+// startStallingServer runs a server that accepts connections, sends a reply, then one
+// space at every interval, and never ends.
 func startStallingServer(t *testing.T, say string, dripEvery time.Duration) (addr string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -157,9 +157,10 @@ func startStallingServer(t *testing.T, say string, dripEvery time.Duration) (add
 	return listener.Addr().String()
 }
 
-// TestS104SlowServer: however an authorization server stalls, every login ends
-// in time (10 s for a call, as documented), and other sessions notice nothing.
-func TestS104SlowServer(t *testing.T) {
+// TestS104EveryCallEndsInTime: a login ends with an error although the authorization
+// server stalls at any point (the documented limit is 10 s a call). Other sessions are
+// served during that time.
+func TestS104EveryCallEndsInTime(t *testing.T) {
 	w := shared(t)
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 	silent := startStallingServer(t, "", time.Hour)
@@ -176,10 +177,11 @@ func TestS104SlowServer(t *testing.T) {
 	all[5].idp.Fail(fakeas.Fault{Delay: time.Hour, Times: -1})
 	member := w.browser()
 	member.login(t, "/")
-	// Much more than any login may take, much less than the servers do.
+	// The limit is far longer than a login may take, and far shorter than the servers
+	// stall.
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	n := amount(20, 200) // at each
+	n := amount(20, 200) // logins at each server
 	var running sync.WaitGroup
 	for _, v := range all {
 		crowd := w.newBrowser(w.instances[0], true)
@@ -214,10 +216,10 @@ func TestS104SlowServer(t *testing.T) {
 	}
 }
 
-// TestS106StrangeAnswers: what is no answer of a token endpoint is no login. The
-// server is one without OpenID, so that no ID token stands in for the check of
-// the access token. A byte order mark is put up with, as some servers send it.
-func TestS106StrangeAnswers(t *testing.T) {
+// TestS106StrangeTokenAnswersAreRefused: a malformed answer of the token endpoint logs no
+// user in. The server does not use OpenID Connect, so the site has no ID token to check
+// the access token with. A byte order mark is accepted, as some servers send one.
+func TestS106StrangeTokenAnswersAreRefused(t *testing.T) {
 	w := shared(t)
 	v := &variant{
 		name: "strange", issuer: "-",
@@ -270,9 +272,9 @@ func TestS106StrangeAnswers(t *testing.T) {
 	v.login(t, w.browser(), "u")
 }
 
-// TestS107NobodyDecidesWhomWeCall: nothing in a request or in a token leads to a
-// connection. The end of every test looks at the recorder.
-func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
+// TestS107RequestsChooseNoConnection: no URL in a request or in a token makes the site
+// connect to it.
+func TestS107RequestsChooseNoConnection(t *testing.T) {
 	w := shared(t)
 	evil := w.attacker.URL
 	b := w.browser()
@@ -295,7 +297,7 @@ func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
 			}
 		}
 	}
-	// Headers of tokens that name keys elsewhere are ignored.
+	// Key URLs in the headers of tokens are ignored.
 	header := fakeas.Edit{Set: map[string]any{"jku": evil, "x5u": evil}}
 	w.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = fakeas.TokenEdit{Header: header} })
 	w.browser().login(t, "/")

@@ -14,14 +14,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A pusher takes pushed authorization requests (RFC 9126) in front of an
-// authorization server that knows none.
+// A parServer accepts pushed authorization requests (RFC 9126) in front of an
+// authorization server that does not support them.
 type parServer struct {
 	url    string
 	target *fakeas.Server
 
 	mu     sync.Mutex
-	answer func(w http.ResponseWriter) // in place of the true one
+	answer func(w http.ResponseWriter) // replaces the valid answer
 	pushed []pushedRequest
 	open   map[string]url.Values // by request_uri
 }
@@ -65,7 +65,8 @@ func (p *parServer) push(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"request_uri": uri, "expires_in": 60})
 }
 
-// authorize sends the browser on with what was pushed, once.
+// authorize redirects the browser to the target with the pushed parameters, once per
+// request_uri.
 func (p *parServer) authorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,10 +91,10 @@ func (p *parServer) setAnswer(f func(w http.ResponseWriter)) {
 	p.answer = f
 }
 
-// TestS126PushedRequests: with pushed authorization requests the browser
-// carries nothing but their name, each is used once, and there is no falling
-// back to parameters in the URL.
-func TestS126PushedRequests(t *testing.T) {
+// TestS126PushedRequestsDoNotFallBack: with pushed authorization requests the browser
+// carries only a request_uri, and each is used once. If pushing fails, the site does not
+// put the parameters in the URL.
+func TestS126PushedRequestsDoNotFallBack(t *testing.T) {
 	w := shared(t)
 	configured := &variant{name: "par-configured", idp: fakeas.Start(t, fakeas.Options{})}
 	required := &variant{name: "par-required", idp: fakeas.Start(t, fakeas.Options{})}
@@ -111,7 +112,7 @@ func TestS126PushedRequests(t *testing.T) {
 		})
 	}
 	configured.options = "pushed_authorization_request_endpoint " + pushers[configured].url + "/par"
-	// Demanded by the metadata, but nowhere to push to.
+	// The metadata requires pushing but names no endpoint for it.
 	nowhere := &variant{name: "par-nowhere", idp: fakeas.Start(t, fakeas.Options{})}
 	nowhere.idp.Set(func(k *fakeas.Knobs) {
 		k.SigningAlg, k.Metadata.Set = "ES256", map[string]any{"require_pushed_authorization_requests": true}
@@ -147,7 +148,7 @@ func (p *parServer) test(t *testing.T, v *variant) {
 			t.Errorf("not as it should be pushed: %s, Basic %v, %q", r.method, r.basic, r.form)
 		}
 	}
-	// The back button leads to a new request.
+	// The back button leads to the used request_uri; a new login pushes a new request.
 	if page, err := b.Visit(t.Context(), first.String()); err != nil || page.Status != http.StatusOK {
 		t.Errorf("the login: %v, %v", page, err)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// readAsAdmin reports whether an app may read a target as one below /admin:
-// after decoding it as often as a server and what is behind it may, with back
-// slashes for slashes, without the parameters of segments, in any case.
+// mayResolveToAdmin reports whether an app may read a target as a path below /admin. The
+// app may decode it up to three times, read a backslash as a slash, drop path parameters
+// and ignore case.
 func mayResolveToAdmin(target string) bool {
 	p, _, _ := strings.Cut(target, "?")
 	for range 3 {
@@ -42,13 +42,14 @@ func requestTarget(r echo.Request) string {
 	return parts[1]
 }
 
-// TestS84OpenPathBypass: no spelling of a protected path is an open one.
-func TestS84OpenPathBypass(t *testing.T) {
+// TestS84NoSpellingOpensAProtectedPath: no spelling of a protected path matches the
+// optional path.
+func TestS84NoSpellingOpensAProtectedPath(t *testing.T) {
 	w := shared(t)
 	for _, target := range []string{
 		"/static/../admin", "/static/%2e%2e/admin", "/static/..%2fadmin", "/static/..;/admin", "/static//../admin", "//admin", "/./admin", "/%61dmin", "/ADMIN", "/admin/",
 		"/admin;x=/static/", "/admin?/static/", "/admin%3f/static/", "/static%2f..%2fadmin",
-		// Beyond the list: what is decoded again, and what other systems take for a slash or a dot.
+		// Double encoding, and characters that other systems read as a slash or a dot.
 		"/static/%252e%252e/admin", "/static/..%252fadmin", "/static/%252e%252e%252fadmin", "/static/%25252e%25252e/admin", "/static/%2e%2e%2fadmin", "/static/.%2e/admin",
 		`/static/..\admin`, "/static/..%5cadmin", "/static/..%255cadmin", `/static\..\admin`, "/static/..;x=1/admin", "/static/..%3b/admin", "/static/x/../../admin", "/static/x/..%2f..%2fadmin",
 		"/static/a%2fb", "/static/./x", "/static/x;v=1", "/static;/x", "//static/admin", "/%2561dmin", "/static/admin%00.css", "/%c0%afadmin",
@@ -70,7 +71,7 @@ func TestS84OpenPathBypass(t *testing.T) {
 			}
 		}
 	}
-	// What is plainly open stays so.
+	// Plain spellings of the optional path stay optional.
 	for _, target := range []string{"/static/x", "/static/", "/static/..x", "/static/a%20b", "/static/100%25", "/static/a,b=c", "/static/.x", "/static/caf%C3%A9"} {
 		if reached := w.appRequests(func() { w.rawGet(t, target, scriptHeaders...) }); len(reached) != 1 || requestTarget(reached[0]) != target {
 			t.Errorf("%s: the app got %v", target, reached)
@@ -78,9 +79,9 @@ func TestS84OpenPathBypass(t *testing.T) {
 	}
 }
 
-// TestS85OverrideHeaders: no header says what a request is for, nor where it
-// leads after the login.
-func TestS85OverrideHeaders(t *testing.T) {
+// TestS85HeadersDoNotReplaceTheURL: no header replaces the requested URL, neither for the
+// decision nor for the page after the login.
+func TestS85HeadersDoNotReplaceTheURL(t *testing.T) {
 	w := shared(t)
 	for _, line := range []string{
 		"X-Forwarded-Uri: /static/x", "X-Original-URL: /static/x", "X-Rewrite-URL: /static/x", "X-Forwarded-Prefix: /static", "X-Forwarded-Method: OPTIONS",
@@ -104,8 +105,8 @@ func TestS85OverrideHeaders(t *testing.T) {
 	}
 }
 
-// TestS86NoExemptions: nobody is let in for what he calls himself.
-func TestS86NoExemptions(t *testing.T) {
+// TestS86NoClientIsExempt: no user agent and no claimed address passes without a session.
+func TestS86NoClientIsExempt(t *testing.T) {
 	w := shared(t)
 	reached := w.appRequests(func() {
 		for _, agent := range []string{"GoogleHC/1.0", "kube-probe/1.29", "ELB-HealthChecker/2.0", "Consul Health Check", "Amazon-Route53-Health-Check-Service", ""} {
@@ -119,9 +120,9 @@ func TestS86NoExemptions(t *testing.T) {
 	}
 }
 
-// TestS87OwnEndpoints: only the exact spelling is an endpoint, and nothing below
+// TestS87EndpointsMatchExactly: only the exact spelling is an endpoint, and no path below
 // the prefix reaches the app.
-func TestS87OwnEndpoints(t *testing.T) {
+func TestS87EndpointsMatchExactly(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	before := w.tokenRequests()
@@ -147,8 +148,8 @@ func TestS87OwnEndpoints(t *testing.T) {
 	b.checkSession(t)
 }
 
-// noEndpoint demands that a target does nothing: below the prefix it is not
-// found, elsewhere it is a path like any other.
+// checkNoEndpoint checks that a target is no endpoint: 404 below the prefix, an ordinary
+// protected path elsewhere.
 func (w *world) checkNoEndpoint(t *testing.T, b *browser, target string) {
 	t.Helper()
 	for name, lines := range map[string][]string{"nobody": scriptHeaders, "session": append([]string{b.cookieLine()}, scriptHeaders...)} {
@@ -171,9 +172,9 @@ func (w *world) checkNoEndpoint(t *testing.T, b *browser, target string) {
 	}
 }
 
-// TestS88Hosts: whatever form the host's name has, the site is protected as it
-// is, and a session is of one site alone.
-func TestS88Hosts(t *testing.T) {
+// TestS88SessionBelongsToOneSite: the site is protected under every form of its host name,
+// and its sessions are valid at no other site.
+func TestS88SessionBelongsToOneSite(t *testing.T) {
 	w := newWorld(t, plan{sites: `https://other.test:{PORT} {
 	bind 127.0.0.1
 	{TLS}
@@ -205,7 +206,7 @@ func TestS88Hosts(t *testing.T) {
 			}
 		}
 	}
-	// The other site has the same store and key, and another client.
+	// The other site has the same store and key, but another client.
 	resp := w.raw(t, "GET /x HTTP/1.1\r\nHost: other.test:"+port+"\r\n"+b.cookieLine()+"\r\n"+strings.Join(scriptHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 	if resp.Status != http.StatusUnauthorized || strings.Contains(string(resp.Body), "OTHER") {
 		t.Errorf("a session of one site opens another: status %d, %s", resp.Status, resp.Body)

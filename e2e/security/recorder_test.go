@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// A recorder is the attacker's own server. The site has no reason to talk to
-// it, and no browser one to be sent there: the test fails if anybody connects.
+// A recorder is the attacker's server. Neither the site nor a browser has a reason to
+// connect to it: the inspection reports every connection.
 type recorder struct {
-	// URL is its address. Browsers also reach it as evil.test, on every port.
+	// URL is the address of the recorder. Browsers also reach it as evil.test, on every
+	// port.
 	URL  string
 	addr string
 
@@ -45,7 +46,7 @@ func startRecorder(t testing.TB) *recorder {
 	return r
 }
 
-// take notes one request and answers it.
+// serve records one request and answers it.
 func (r *recorder) serve(conn net.Conn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
@@ -53,14 +54,14 @@ func (r *recorder) serve(conn net.Conn) {
 	r.contacts++
 	r.mu.Unlock()
 	first := make([]byte, 16<<10)
-	n, _ := conn.Read(first) // silence is a contact, too
+	n, _ := conn.Read(first) // a connection without a request counts, too
 	r.mu.Lock()
 	r.bytes = append(r.bytes, first[:n]...)
 	r.mu.Unlock()
 	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nevil")
 }
 
-// seen returns how many connections there were, and what came.
+// received returns the number of connections and their bytes.
 func (r *recorder) received() (contacts int, got []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,8 +74,7 @@ func (r *recorder) reset() {
 	r.contacts, r.bytes = 0, nil
 }
 
-// watched lets the world look through everything that the site sends to
-// browsers.
+// A scanningTransport keeps everything that the site sends to browsers for the leak scan.
 type scanningTransport struct {
 	w    *world
 	next http.RoundTripper
@@ -86,14 +86,14 @@ func (v *scanningTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	v.w.recordHead(resp)
-	if resp.StatusCode != http.StatusSwitchingProtocols { // then the body is the connection
+	if resp.StatusCode != http.StatusSwitchingProtocols { // after an upgrade the body is the connection
 		resp.Body = &scannedBody{ReadCloser: resp.Body, w: v.w}
 	}
 	return resp, nil
 }
 
-// watchedBody hands on what it has read when the answer is complete: answers
-// come at the same time, and their pieces must not mix.
+// A scannedBody records the body when it is complete: answers arrive concurrently, and
+// their parts must not mix.
 type scannedBody struct {
 	io.ReadCloser
 	w   *world

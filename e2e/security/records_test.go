@@ -17,7 +17,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// keyOf is the key of the one session in Redis that f makes.
+// newSessionKey returns the Redis key of the one session that f creates.
 func (w *world) newSessionKey(t *testing.T, f func()) string {
 	t.Helper()
 	before := map[string]bool{}
@@ -37,9 +37,10 @@ func (w *world) newSessionKey(t *testing.T, f func()) string {
 	return found[0]
 }
 
-// TestS51Rollback: an old record put back costs one session at most, and the
-// authorization server sees its spent refresh token once at most.
-func TestS51Rollback(t *testing.T) {
+// TestS51OldRecordIsReusedAtMostOnce: if an attacker restores an old record, at most one
+// session ends, and the authorization server receives the spent refresh token at most
+// once.
+func TestS51OldRecordIsReusedAtMostOnce(t *testing.T) {
 	w := sharedRedis(t)
 	settled := func(t *testing.T, b *browser, reuses int) {
 		t.Helper()
@@ -47,7 +48,8 @@ func TestS51Rollback(t *testing.T) {
 		for refreshes := w.refreshes(); ; {
 			one, two := b.xhr(t, http.MethodGet, "/x").Status, b.at(1).xhr(t, http.MethodGet, "/x").Status
 			ended := one == http.StatusUnauthorized && two == http.StatusUnauthorized
-			// Or it was found out, and the session goes on with newer tokens.
+			// Or an instance detected the old record, and the session continues with newer
+			// tokens.
 			if ended || one == http.StatusOK && two == http.StatusOK && w.refreshes() > refreshes+1 {
 				break
 			}
@@ -85,8 +87,8 @@ func TestS51Rollback(t *testing.T) {
 		key := w.newSessionKey(t, func() { b.login(t, "/") })
 		old, _ := w.redis.Do(t, "GET", key).(string)
 		reuses := w.idp.Stats().Reuses
-		// The new refresh token is written before the ID token is judged, for
-		// which a key has to be fetched.
+		// The instance writes the new refresh token before it checks the ID token, and
+		// that check needs a new key.
 		w.idp.RotateKey()
 		judged := fakeas.NewGate()
 		w.idp.Fail(fakeas.Hold(judged).At(fakeas.EndpointJWKS))
@@ -112,12 +114,11 @@ func TestS51Rollback(t *testing.T) {
 	})
 }
 
-// TestS52Garbage: a record that cannot be read is none (design.md: undecodable,
-// unknown, foreign = no session). It neither keeps the session's browser from
-// logging in nor troubles anybody else.
-func TestS52Garbage(t *testing.T) {
-	// Version and expiry stand before the sealed part, which has a head of 52
-	// bytes and then the length of the hot part.
+// TestS52GarbageInTheStoreIsNoSession: an unreadable record counts as no session. Its
+// browser can log in again, and no other session is affected.
+func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
+	// A record has a header (version and expiry), then the sealed part: a head of 52
+	// bytes, then the length of the hot part.
 	const header, sealedHead = 16, 52
 	t.Run("Redis", func(t *testing.T) {
 		w := sharedRedis(t)
@@ -153,7 +154,7 @@ func TestS52Garbage(t *testing.T) {
 					if status != http.StatusUnauthorized {
 						t.Errorf("instance %d: got %d, want 401", i+1, status)
 					}
-					// With an expiry that has passed it is not there.
+					// A record with an expiry in the past counts as missing.
 					expired := len(value) >= header && value[header/2] >= 0x80
 					if !expired && w.instances[i].unreadableCount(t) <= told || !strings.Contains(w.instances[i].Log(t), "what the store has does not open") {
 						t.Errorf("instance %d does not tell of it", i+1)
@@ -165,7 +166,7 @@ func TestS52Garbage(t *testing.T) {
 			})
 		}
 	})
-	// A request opens the hot part only, which is authenticated for itself.
+	// A request opens only the hot part, which has its own authentication tag.
 	t.Run("cold part", func(t *testing.T) {
 		w := sharedRedis(t)
 		w.announceLifetime(2)
@@ -193,7 +194,7 @@ func TestS52Garbage(t *testing.T) {
 		if !bytes.Contains(content, magic) {
 			t.Fatal("no record in the file")
 		}
-		// Every record is spoiled, in its sealed part.
+		// Damage the sealed part of every record.
 		for at := range content {
 			if bytes.HasPrefix(content[at:], magic) {
 				for i := range 16 {
@@ -227,7 +228,8 @@ func TestS52Garbage(t *testing.T) {
 	})
 }
 
-// unreadable returns how often something in the store did not open.
+// unreadableCount returns the number of unreadable values that an instance has found in
+// the store.
 func (in *instance) unreadableCount(t testing.TB) (n float64) {
 	t.Helper()
 	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")

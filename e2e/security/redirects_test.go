@@ -11,13 +11,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS01ReturnTo: whatever is asked for as the page after the login, a browser
-// ends on the site itself, also when the login fails.
-func TestS01ReturnTo(t *testing.T) {
+// TestS01ReturnToStaysOnTheSite: with any return_to, the browser ends on the site itself,
+// also when the login fails.
+func TestS01ReturnToStaysOnTheSite(t *testing.T) {
 	w := shared(t)
 	for _, tc := range []struct {
 		name, value string
-		// want is the path that the login leads to.
+		// want is the path after the login.
 		want string
 	}{
 		{"two slashes", "//evil.test", "/"},
@@ -36,7 +36,8 @@ func TestS01ReturnTo(t *testing.T) {
 		{"similar name", "https://evil-app.test/", "/"},
 		{"name that ends alike", "https://evilapp.test/", "/"},
 		{"plain http", strings.Replace(w.site, "https", "http", 1) + "/x", "/"},
-		// A path of this site, as strange as it looks: the host stands before it.
+		// A strange path is still a path of this site, because the Location begins with
+		// the site's origin.
 		{"dot segments", "/..//evil.test", "/..//evil.test"},
 		{"tab", "/\t/evil.test", "/"},
 		{"line feed", "/\n/evil.test", "/"},
@@ -77,8 +78,8 @@ func TestS01ReturnTo(t *testing.T) {
 
 var links = regexp.MustCompile(`(?:href|action|src)="([^"]*)"|url=([^"]*)"`)
 
-// ownLinks demands that all links of a page lead to the site, and so do the
-// pages that they ask to return to.
+// checkOwnLinks checks that all links of a page, and the pages in their return_to, lead to
+// the site.
 func (w *world) checkOwnLinks(t *testing.T, page []byte) {
 	t.Helper()
 	for _, match := range links.FindAllStringSubmatch(string(page), -1) {
@@ -92,15 +93,16 @@ func (w *world) checkOwnLinks(t *testing.T, page []byte) {
 	}
 }
 
-// TestS04AbsoluteTarget: a whole URL in the request line moves nothing.
-func TestS04AbsoluteTarget(t *testing.T) {
+// TestS04AbsoluteTargetIsIgnored: a whole URL in the request line changes neither the
+// origin nor the page after the login.
+func TestS04AbsoluteTargetIsIgnored(t *testing.T) {
 	w := shared(t)
 	t.Run("another host", func(t *testing.T) {
 		var resp *rawAnswer
 		reached := w.appRequests(func() {
 			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		})
-		// Caddy serves no such host: it answers with nothing at all.
+		// Caddy has no site for this host and sends an empty answer.
 		if len(reached) != 0 || len(resp.Body) != 0 || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
 			t.Errorf("got %d %v %q", resp.Status, resp.Header, resp.Body)
 		}
@@ -123,7 +125,7 @@ func TestS04AbsoluteTarget(t *testing.T) {
 	})
 }
 
-// keep takes the cookies that a raw answer sets.
+// storeCookies adds the cookies of a raw answer to the browser.
 func (b *browser) storeCookies(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	u, err := url.Parse(b.w.site)
@@ -133,8 +135,8 @@ func (b *browser) storeCookies(t *testing.T, resp *rawAnswer) {
 	b.Jar.Update(u, resp.Header.Values("Set-Cookie"))
 }
 
-// redirectURI asks for a login with the given header lines, and returns the
-// redirect URI of the authorization request, or "" if none began.
+// redirectURI starts a login with the given header lines. It returns the redirect_uri of
+// the authorization request, or "" if no login started.
 func (w *world) redirectURI(t *testing.T, lines ...string) string {
 	t.Helper()
 	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigationHeaders...)...)
@@ -150,9 +152,9 @@ func (w *world) redirectURI(t *testing.T, lines ...string) string {
 	return to.Query().Get("redirect_uri")
 }
 
-// TestS05HostHeader: no header moves the redirect URI, wherever the public
-// origin comes from.
-func TestS05HostHeader(t *testing.T) {
+// TestS05HeadersDoNotChangeRedirectURI: no header changes the redirect_uri, whether the
+// origin comes from base_url or from the request.
+func TestS05HeadersDoNotChangeRedirectURI(t *testing.T) {
 	for name, w := range map[string]*world{"base_url": shared(t), "origin of the request": sharedBare(t)} {
 		t.Run(name, func(t *testing.T) {
 			for _, line := range []string{
@@ -177,8 +179,8 @@ func TestS05HostHeader(t *testing.T) {
 	}
 }
 
-// TestS07PostLogoutRedirect: no parameter moves where a logout ends.
-func TestS07PostLogoutRedirect(t *testing.T) {
+// TestS07LogoutEndsAtConfiguredPages: no parameter changes the page after a logout.
+func TestS07LogoutEndsAtConfiguredPages(t *testing.T) {
 	w := shared(t)
 	for _, query := range []string{
 		"return_to=//evil.test", "post_logout_redirect_uri=https://evil.test", "post_logout_redirect=https://evil.test/",
@@ -212,8 +214,9 @@ func TestS07PostLogoutRedirect(t *testing.T) {
 	}
 }
 
-// TestS08NoBodyReplay: what was posted without a session goes nowhere.
-func TestS08NoBodyReplay(t *testing.T) {
+// TestS08BodyIsNotReplayed: the body of a POST without a session is neither kept nor sent
+// on.
+func TestS08BodyIsNotReplayed(t *testing.T) {
 	w := shared(t)
 	marker := canary("BODY_", 32)
 	w.addSecret(marker)
@@ -244,15 +247,15 @@ func TestS08NoBodyReplay(t *testing.T) {
 	}
 }
 
-// injections are values that end a header line, name what Caddy would fill in,
-// or are no text at all, percent-encoded.
+// injections are percent-encoded values: line ends, Caddy placeholders, markup and invalid
+// text.
 var injections = []string{
 	"%0d%0aSet-Cookie:%20x=1", "%0aX-Injected:%20y", "%0d%0a%0d%0a<script>", "{env.CLIENT_SECRET}", "{env.HOME}",
 	"{http.request.host}", "{file./etc/passwd}", "{http.vars.client_ip}", "%7Benv.HOME%7D", "%00", "%ff%fe", "%c0%af", "%e2%80%a8",
 }
 
-// intact demands that an answer holds nothing injected and nothing filled in.
-// It was asked for with a query of ours.
+// checkNotInjected checks that the answer to a request with an injection contains no added
+// header line and no expanded placeholder.
 func (w *world) checkNotInjected(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	head := string(resp.Bytes)
@@ -271,9 +274,9 @@ func (w *world) checkNotInjected(t *testing.T, resp *rawAnswer) {
 	}
 }
 
-// TestS09Injection: line ends, placeholders and broken text do nothing in any
-// parameter, nor in the claims that go into headers of the app.
-func TestS09Injection(t *testing.T) {
+// TestS09InputIsNotInterpreted: line ends, placeholders and invalid text have no effect in
+// a parameter, or in a claim that becomes a header of the app.
+func TestS09InputIsNotInterpreted(t *testing.T) {
 	w := shared(t)
 	nav := append([]string{}, navigationHeaders...)
 	for _, value := range injections {
@@ -288,7 +291,7 @@ func TestS09Injection(t *testing.T) {
 				lines := append([]string{"Cookie: " + strings.Join(b.logins(), "; ")}, nav...)
 				w.checkNotInjected(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
 			}
-			// The whole way, to where the login leads.
+			// This request begins a login, whose cookies must be valid.
 			b := w.browser()
 			b.storeCookies(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
 		})
@@ -318,8 +321,8 @@ func TestS09Injection(t *testing.T) {
 	}
 }
 
-// TestS10ErrorPage: nothing of a request becomes markup.
-func TestS10ErrorPage(t *testing.T) {
+// TestS10ErrorPageHasNoForeignMarkup: no part of a request becomes markup of a page.
+func TestS10ErrorPageHasNoForeignMarkup(t *testing.T) {
 	w := shared(t)
 	const attack = `error=<script>alert(1)</script>&error_description="><img%20src=x%20onerror=alert(1)>`
 	ours := func(t *testing.T, resp *rawAnswer) {
@@ -350,7 +353,7 @@ func TestS10ErrorPage(t *testing.T) {
 		ours(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(lines, "Cookie: "+strings.Join(b.logins(), "; "))...))
 	})
 	t.Run("form without a session", func(t *testing.T) {
-		w := sharedBare(t) // with error pages of its own
+		w := sharedBare(t) // the module makes the error pages here
 		resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(lines, "Content-Length: 0")...))
 		ours(t, resp)
 		w.checkOwnLinks(t, resp.Body)

@@ -16,8 +16,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// redisUser is a plan with a Redis that knows the site as a user of its own,
-// with the given rights.
+// redisUser is a plan with a Redis in which the site has its own user with the given
+// rights.
 func redisUser(password string, rights ...string) plan {
 	return plan{
 		redis:      true,
@@ -27,8 +27,8 @@ func redisUser(password string, rights ...string) plan {
 	}
 }
 
-// statuses sends requests of one browser side by side and returns what they
-// got, 0 for no answer.
+// statusesOf sends requests of one browser concurrently. It returns their statuses, with 0
+// for no answer.
 func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
 	t.Helper()
 	var mu sync.Mutex
@@ -51,10 +51,10 @@ func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines 
 	return got
 }
 
-// TestS53StoreDown: without its store the site lets nobody in and logs nobody
-// out. A full disk under the file store is in package session/bolt: it cannot
-// be made for a whole process.
-func TestS53StoreDown(t *testing.T) {
+// TestS53StoreFailureEndsNoSession: without its store the site answers 503. It lets no
+// user in and logs no user out. Package session/bolt tests a full disk, which cannot be
+// simulated for a whole process.
+func TestS53StoreFailureEndsNoSession(t *testing.T) {
 	t.Parallel()
 	password := canary("PASSWORD_", 32)
 	rights := []string{"~oauth_session:*", "+@all", "&*"}
@@ -62,7 +62,7 @@ func TestS53StoreDown(t *testing.T) {
 	w.addSecret(password)
 	requests := map[string][2]string{
 		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, sessionInfo},
-		// Whoever has a session is not turned into nobody (promise 4 of design.md).
+		// A session cookie never becomes an anonymous request because of a store error.
 		"public page": {http.MethodGet, "/static/x"},
 	}
 	lines := map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders, "unsafe": scriptHeaders, "endpoint": scriptHeaders, "public page": navigationHeaders}
@@ -91,7 +91,7 @@ func TestS53StoreDown(t *testing.T) {
 				}
 			}()
 			for i := range w.instances {
-				// What an instance has read lately it may serve for a moment.
+				// For a moment an instance may serve from its record cache.
 				eventually(t, "trouble of the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
 				reached := w.appRequests(func() {
 					for kind, status := range b.at(i).statusesOf(t, requests, lines) {
@@ -109,8 +109,7 @@ func TestS53StoreDown(t *testing.T) {
 			}
 		})
 	}
-	// A store that can be read but not written serves who is there, and lets
-	// nobody new in.
+	// With a store that is readable but not writable, sessions continue and logins fail.
 	t.Run("read-only replica", func(t *testing.T) {
 		b := w.browser()
 		b.login(t, "/")
@@ -129,10 +128,10 @@ func TestS53StoreDown(t *testing.T) {
 	})
 }
 
-// TestS55RedisKeys: nothing of a request or of the authorization server's
-// answers becomes a part of a command, and a user limited to the prefix is
-// enough.
-func TestS55RedisKeys(t *testing.T) {
+// TestS55InputIsNotPartOfRedisCommands: no part of a request or of the authorization
+// server's answers becomes a key or a command. A Redis user limited to the key prefix is
+// sufficient.
+func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 	t.Parallel()
 	password := canary("PASSWORD_", 32)
 	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
@@ -154,7 +153,7 @@ func TestS55RedisKeys(t *testing.T) {
 		w.browser().send(t, http.MethodPost, backchannel, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
 		if len(value) < 1<<10 {
 			b := w.browser()
-			// Whether the server's sid is taken or refused, it stays harmless.
+			// The site may accept or refuse the server's sid; both are harmless.
 			if _, err := b.tryLogin(t.Context(), "/"); err == nil {
 				b.xhr(t, http.MethodPost, logout)
 			}
@@ -186,8 +185,8 @@ func TestS55RedisKeys(t *testing.T) {
 	}
 }
 
-// monitor notes every command that Redis gets from now on. The function it
-// returns ends that, and returns the words of each.
+// monitor records every command that Redis receives from here on. The returned function
+// stops that and returns the words of each command.
 func (w *world) monitor(t *testing.T) func() [][]string {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.redis.Addr)
@@ -223,7 +222,7 @@ func (w *world) monitor(t *testing.T) func() [][]string {
 	}
 }
 
-// quotedWords are the words in quotation marks of a line of MONITOR.
+// quotedWords returns the quoted words of a line of MONITOR.
 func quotedWords(line string) []string {
 	var words []string
 	for {

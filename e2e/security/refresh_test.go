@@ -17,7 +17,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// long is how much a test does: few in every run, all with SECURITY_LONG=1.
+// amount returns normal, or full with SECURITY_LONG=1.
 func amount[T any](few, all T) T {
 	if os.Getenv("SECURITY_LONG") == "1" {
 		return all
@@ -25,38 +25,38 @@ func amount[T any](few, all T) T {
 	return few
 }
 
-// shortLived logs in with a token of few seconds, before any refresh of it is
-// due, and returns after what time from now it has certainly expired. Refreshes
-// bring tokens that last.
+// loginWithShortToken logs in with a token that lives for few seconds. It returns before a
+// refresh is due, with the time from now until the token has expired. Refreshed tokens
+// live for five minutes.
 func (w *world) loginWithShortToken(t testing.TB) (b *browser, expired time.Duration) {
 	t.Helper()
-	for life := 2; ; life *= 2 { // on a busy machine a login takes longer
+	for life := 2; ; life *= 2 { // a login on a busy machine takes longer
 		announceLifetimes(w.idp, life, 300)
 		begun := time.Now()
 		b = w.newBrowser(w.instances[0], true)
 		b.login(t, "/short-lived")
-		if time.Since(begun) < time.Duration(life)*time.Second*7/10 { // a refresh is due after 70 % at the earliest
+		if time.Since(begun) < time.Duration(life)*time.Second*7/10 { // a refresh is due after 70 % of the life at the earliest
 			return b, untilExpired(life)
 		}
 	}
 }
 
-// expiry is after what time a token has expired that lives for so many seconds.
+// untilExpired returns the time after which a token with a life in seconds has expired.
 func untilExpired(life int) time.Duration {
 	return time.Duration(life)*time.Second + 100*time.Millisecond
 }
 
-// longerLife is the life of tokens, in seconds, that must not be due for a
-// refresh before some logins are over.
+// manyLoginsLife is the life of a token in seconds. No refresh is due before a series of
+// logins is complete.
 const manyLoginsLife = 10
 
-// TestS89SingleFlight: whoever asks, and wherever, at the end of a token's life:
-// there is one refresh.
-func TestS89SingleFlight(t *testing.T) {
+// TestS89ExpiryCausesOneRefresh: 200 requests at the expiry of a token cause one refresh,
+// on one instance and on two.
+func TestS89ExpiryCausesOneRefresh(t *testing.T) {
 	for name, start := range map[string]func(*testing.T) *world{"one instance": shared, "two instances": sharedRedis} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t)
-			// Caddy's idle connections to the app go with its configuration.
+			// A reload closes Caddy's idle connections to the app.
 			atCleanup(t, func(t testing.TB) { w.reloadVariants(t) })
 			b, expired := w.loginWithShortToken(t)
 			w.idp.Set(func(k *fakeas.Knobs) { k.LatencyBefore = 500 * time.Millisecond })
@@ -89,8 +89,8 @@ func TestS89SingleFlight(t *testing.T) {
 	}
 }
 
-// burst sends n requests at once, by all browsers alike, and demands that all
-// are answered by the app.
+// burst sends n requests at once, spread over the browsers. It checks that the app answers
+// each.
 func burst(t *testing.T, n int, sides []*browser) {
 	t.Helper()
 	var running sync.WaitGroup
@@ -105,15 +105,15 @@ func burst(t *testing.T, n int, sides []*browser) {
 	running.Wait()
 }
 
-// TestS91RefreshShapes: what the answer to a refresh may look like, and what
-// becomes of the session then.
-func TestS91RefreshShapes(t *testing.T) {
+// TestS91EveryRefreshAnswerKeepsTheSession: an unusual but valid answer to a refresh is
+// used. An unusable answer keeps the session, which waits with 503.
+func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
 	w := shared(t)
 	drop := func(name string) func(map[string]any) { return func(m map[string]any) { delete(m, name) } }
 	set := func(name string, value any) func(map[string]any) { return func(m map[string]any) { m[name] = value } }
 	shapes := map[string]struct {
 		change func(map[string]any)
-		kept   bool // not usable: the session is kept, and waits
+		kept   bool // the answer is unusable: the session waits
 	}{
 		"new refresh token":      {change: func(map[string]any) {}},
 		"narrower scope":         {change: set("scope", "openid")},
@@ -173,7 +173,7 @@ func TestS91RefreshShapes(t *testing.T) {
 			}
 			most := 0
 			if shape.kept {
-				most = int(time.Since(begun) / time.Second) // the shortest pause
+				most = int(time.Since(begun) / time.Second) // one second is the shortest pause
 			}
 			if n := len(issuedTokens(v.idp, fakeas.KindAccess, name)) - len(issued); n > most {
 				t.Errorf("%d more refreshes at once, want %d at most", n, most)
@@ -196,9 +196,9 @@ func TestS91RefreshShapes(t *testing.T) {
 	}
 }
 
-// TestS91KeptRefreshToken: an answer without a refresh token, or with the same
-// one, leaves it good.
-func TestS91KeptRefreshToken(t *testing.T) {
+// TestS91RefreshTokenIsKept: an answer without a refresh token, or with the same one,
+// leaves the old refresh token valid.
+func TestS91RefreshTokenIsKept(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	for name, rotation := range map[string]fakeas.Rotation{"no-refresh-token": fakeas.RotateNever, "same-refresh-token": fakeas.RotateSame} {
@@ -207,7 +207,7 @@ func TestS91KeptRefreshToken(t *testing.T) {
 		announceLifetimes(v.idp, 1, 1)
 		all = append(all, v)
 	}
-	// Of members that are there twice one counts, whole.
+	// Of a repeated member one value counts, whole.
 	twice := &variant{name: "twice"}
 	w.addVariants(t, append(all, twice)...)
 	for _, v := range all {
@@ -238,9 +238,9 @@ func TestS91KeptRefreshToken(t *testing.T) {
 	}
 }
 
-// TestS92InvalidGrant: a refresh token that is dead ends the session, on all
-// instances, at the price of one request.
-func TestS92InvalidGrant(t *testing.T) {
+// TestS92InvalidGrantEndsTheSession: an invalid refresh token ends the session on all
+// instances and costs one token request.
+func TestS92InvalidGrantEndsTheSession(t *testing.T) {
 	w := sharedRedis(t)
 	for _, kind := range []string{"script", "navigation"} {
 		t.Run(kind, func(t *testing.T) {
@@ -285,9 +285,10 @@ func TestS92InvalidGrant(t *testing.T) {
 	})
 }
 
-// TestS98Expiry: the shortest lives, and clocks that are a minute off, neither
-// let an old token through nor cause a storm.
-func TestS98Expiry(t *testing.T) {
+// TestS98ExpiredTokenIsNeverSent: tokens that live for one or two seconds, and server
+// clocks that are wrong by a minute, cause neither an expired token at the app nor a storm
+// of refreshes.
+func TestS98ExpiredTokenIsNeverSent(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	ages := map[*variant]*tokenClock{}
@@ -299,7 +300,7 @@ func TestS98Expiry(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.SigningAlg, k.ClockOffset, k.AccessTokenFormat, k.AccessTokenLifetime = "ES256", offset, format, 2*time.Second
 				if format == fakeas.FormatJWT {
-					// exp is all there is then, by the server's clock.
+					// Then exp is the only expiry, by the server's clock.
 					k.LoginAnswer.Omit = []string{"expires_in"}
 					k.RefreshAnswer.Omit = []string{"expires_in"}
 				}
@@ -325,7 +326,7 @@ func TestS98Expiry(t *testing.T) {
 			}
 			for n := 1; time.Since(began) < amount(6*time.Second, time.Minute) || v.refreshes() < 2 && time.Since(began) < waitLimit; n++ {
 				if n%20 == 0 {
-					sleep(t, ages[v].life) // nobody asks before the token is over
+					sleep(t, ages[v].life) // no request before the token has expired
 				}
 				sent := time.Now()
 				resp, err := b.Fetch(t.Context(), http.MethodGet, v.url+"/x", "")
@@ -345,10 +346,11 @@ func TestS98Expiry(t *testing.T) {
 	running.Wait()
 }
 
-// TestS99IdleUser: only requests cause refreshes. A session that nobody uses is
-// not refreshed, ends, and leaves nothing behind: Redis lets go of it by itself,
-// an hour later for uses and clocks that differ, and whoever asks for it at once.
-func TestS99IdleUser(t *testing.T) {
+// TestS99IdleSessionIsNotRefreshed: only requests cause refreshes. An unused session ends
+// at its idle limit and leaves no key. Redis expires the key by itself an hour later,
+// which allows for unwritten uses and different clocks; a request for the ended session
+// deletes it at once.
+func TestS99IdleSessionIsNotRefreshed(t *testing.T) {
 	w := sharedRedis(t)
 	v := &variant{name: "idle", options: "idle_timeout 5s"}
 	w.addVariants(t, v)
@@ -367,7 +369,7 @@ func TestS99IdleUser(t *testing.T) {
 	}
 	refreshes := v.refreshes()
 	sleep(t, 6*time.Second)
-	if n := v.refreshes() - refreshes; n > 1 { // one may have been under way since the login
+	if n := v.refreshes() - refreshes; n > 1 { // one may have started at the login
 		t.Errorf("%d refreshes of a session that nobody used", n)
 	}
 	refreshes = v.refreshes()
@@ -382,7 +384,7 @@ func TestS99IdleUser(t *testing.T) {
 	})
 }
 
-// signOut logs out as the page of the site does, and returns the answer.
+// postLogout logs out as the form on the site's logout page does, and returns the answer.
 func postLogout(ctx context.Context, b *browser, site string) (*client.Response, error) {
 	u, err := url.Parse(site)
 	if err != nil {

@@ -14,10 +14,9 @@ func set(name string, value any) fakeas.TokenEdit {
 	return fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{name: value}}}
 }
 
-// TestS36RefreshedIDToken: an ID token that comes with a refresh and is proven
-// to be of another login ends the session, and its new access token goes
-// nowhere.
-func TestS36RefreshedIDToken(t *testing.T) {
+// TestS36ForeignIDTokenEndsTheSession: if the ID token of a refresh proves to belong to
+// another login, the session ends, and the app never receives the new access token.
+func TestS36ForeignIDTokenEndsTheSession(t *testing.T) {
 	w := shared(t)
 	refused := map[string]fakeas.TokenEdit{
 		"other-sub": set("sub", "mallory"), "other-iss": {Defect: fakeas.DefectIssuer},
@@ -57,9 +56,9 @@ func TestS36RefreshedIDToken(t *testing.T) {
 	}
 }
 
-// TestS36UnverifiableIDToken: one that cannot be verified ends nothing. The new
-// access token is used, and the claims before stay.
-func TestS36UnverifiableIDToken(t *testing.T) {
+// TestS36UnverifiableIDTokenEndsNothing: if the ID token of a refresh cannot be verified,
+// the new access token is used, and the claims stay as they were.
+func TestS36UnverifiableIDTokenEndsNothing(t *testing.T) {
 	w := shared(t)
 	kept := map[string]fakeas.TokenEdit{
 		"no-sub": {Defect: fakeas.DefectNoSubject}, "further-aud": {Defect: fakeas.DefectAudienceOther},
@@ -104,9 +103,9 @@ func TestS36UnverifiableIDToken(t *testing.T) {
 	}
 }
 
-// TestS36ClaimsOfTheNewestIDToken count: what it changes is changed, and what it
-// leaves out is gone.
-func TestS36ClaimsOfTheNewestIDToken(t *testing.T) {
+// TestS36NewestClaimsReplaceTheFormer: the ID token of a refresh replaces the claims; a claim that it
+// omits is gone.
+func TestS36NewestClaimsReplaceTheFormer(t *testing.T) {
 	w := shared(t)
 	changed := &variant{name: "new-email"}
 	removed := &variant{name: "no-groups", options: "require groups users"}

@@ -16,12 +16,12 @@ import (
 
 func encodeSegment(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// TestS124Reload: reloads under load lose no session and no refresh, and leave
-// nothing behind.
-func TestS124Reload(t *testing.T) {
+// TestS124ReloadLosesNothing: reloads under load lose no session and no refresh, and leave
+// no open files behind.
+func TestS124ReloadLosesNothing(t *testing.T) {
 	w := shared(t)
 	in := w.instances[0]
-	announceLifetimes(w.idp, 2, 2) // so that refreshes are always under way
+	announceLifetimes(w.idp, 2, 2) // two seconds, so that refreshes run all the time
 	const users = 6
 	var browsers []*browser
 	for range users {
@@ -71,7 +71,7 @@ func TestS124Reload(t *testing.T) {
 	eventually(t, "end of the files of old configurations", func() bool { return in.metric(t, "process_open_fds") < files+50 })
 }
 
-// closeIdle ends the connections of all browsers that nothing happens on.
+// closeIdleConnections closes the idle connections of all browsers.
 func (w *world) closeIdleConnections() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,20 +80,20 @@ func (w *world) closeIdleConnections() {
 	}
 }
 
-// A mutator makes requests that hardly anybody has thought of.
+// A requestGenerator makes random requests from known values, real cookies and damaged
+// copies of both.
 type requestGenerator struct {
 	*rand.Rand
-	values []string // what requests are made of
-	// cookies are real ones, name=value. They are secrets: only sent where they
-	// belong.
+	values []string // building blocks of requests
+	// cookies are real cookies, name=value. They are secrets, so they are sent only in
+	// Cookie headers.
 	cookies []string
 	w       *world
 }
 
-// TestS125Random: random requests to every endpoint, with random cookies, cause
-// no 5xx, no panic and no growth. Panics and goroutines are looked for at the
-// end of every test.
-func TestS125Random(t *testing.T) {
+// TestS125RandomRequestsAreHarmless: random requests to every endpoint cause no 5xx and no
+// memory growth. The inspection at the end looks for panics and goroutines.
+func TestS125RandomRequestsAreHarmless(t *testing.T) {
 	w := shared(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -129,7 +129,7 @@ func TestS125Random(t *testing.T) {
 
 func (m *requestGenerator) pick(from ...string) string { return from[m.IntN(len(from))] }
 
-// value is one of the known values, sometimes damaged.
+// value returns one of the known values, sometimes damaged.
 func (m *requestGenerator) value() string {
 	v := m.pick(m.values...)
 	for range m.IntN(3) {
@@ -151,12 +151,12 @@ func (m *requestGenerator) value() string {
 	return v
 }
 
-// field is a value that can stand in a header line.
+// field returns a value that is valid in a header line.
 func (m *requestGenerator) field() string {
 	return strings.NewReplacer("\r", "", "\n", "", "\x00", "").Replace(m.value())
 }
 
-// cookie is a real cookie, sometimes damaged.
+// cookie returns a real cookie, sometimes damaged.
 func (m *requestGenerator) cookie() string {
 	c := m.pick(m.cookies...)
 	i := m.IntN(len(c)-len(sessionCookie)-1) + len(sessionCookie) + 1
@@ -190,7 +190,7 @@ func (m *requestGenerator) request() string {
 		target += m.pick("/", "%2f", ";x", "/..", "%00", "//")
 	}
 	if m.IntN(3) > 0 {
-		// What no URL can hold would only be refused by Caddy.
+		// Caddy itself refuses characters that a URL cannot contain.
 		target += "?" + strings.Map(func(c rune) rune {
 			if c <= ' ' || c == 0x7f {
 				return '+'

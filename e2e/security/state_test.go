@@ -17,11 +17,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS11LoginCSRF: the answer to somebody else's login is worth nothing, and
-// that is found out before the code is redeemed. Unlike the list, the victim is
-// not refused: design.md has one automatic restart, which begins a login of the
-// victim's own.
-func TestS11LoginCSRF(t *testing.T) {
+// TestS11ForeignCallbackIsNotRedeemed: the callback of the attacker's login does not log a
+// victim in, and its code is not redeemed. The site starts a new login for the victim,
+// once.
+func TestS11ForeignCallbackIsNotRedeemed(t *testing.T) {
 	w := shared(t)
 	attacker := w.browser()
 	authorization := attacker.start(t, "/x")
@@ -60,7 +59,7 @@ func TestS11LoginCSRF(t *testing.T) {
 			if to.Query().Get("state") == authorization.Query().Get("state") {
 				t.Error("the login goes on with the attacker's state")
 			}
-			// A second time there is no restart any more.
+			// The second callback starts no further login.
 			state := url.Values{"state": to.Query()["state"], "code": {"x"}}
 			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigationHeaders...); resp.Status != http.StatusBadRequest {
 				t.Errorf("the second time: got %d", resp.Status)
@@ -69,8 +68,9 @@ func TestS11LoginCSRF(t *testing.T) {
 	}
 }
 
-// TestS14Tabs: logins begun side by side all end where they were begun.
-func TestS14Tabs(t *testing.T) {
+// TestS14TabsEndWhereTheyBegan: concurrent logins in several tabs each end on their own
+// page.
+func TestS14TabsEndWhereTheyBegan(t *testing.T) {
 	w := shared(t)
 	for _, n := range []int{2, 10} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
@@ -92,9 +92,9 @@ func TestS14Tabs(t *testing.T) {
 	}
 }
 
-// TestS15LoginCookieFlood: logins that are never finished do not fill the
-// browser's cookies until every request fails.
-func TestS15LoginCookieFlood(t *testing.T) {
+// TestS15UnfinishedLoginsLeaveFewCookies: unfinished logins do not fill the Cookie header
+// until servers refuse it.
+func TestS15UnfinishedLoginsLeaveFewCookies(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	long := strings.Repeat("x", 1500)
@@ -107,8 +107,8 @@ func TestS15LoginCookieFlood(t *testing.T) {
 	b.login(t, "/at-last")
 }
 
-// flood is how much a test of floods sends: few in every run, all of them with
-// SECURITY_FLOOD set to a number.
+// floodSize returns the number of requests of a flood: normal, or the number in
+// SECURITY_FLOOD.
 func floodSize(t *testing.T, few int) int {
 	text := os.Getenv("SECURITY_FLOOD")
 	if text == "" {
@@ -121,11 +121,12 @@ func floodSize(t *testing.T, few int) int {
 	return n
 }
 
-// TestS16AnonymousFlood: navigations of nobody are remembered nowhere.
-func TestS16AnonymousFlood(t *testing.T) {
+// TestS16AnonymousRequestsCostNoStorage: navigations without a session write nothing to
+// the store and do not grow the memory.
+func TestS16AnonymousRequestsCostNoStorage(t *testing.T) {
 	w := newWorld(t, plan{})
 	n := floodSize(t, 2000)
-	// The first ones fill pools and caches.
+	// The first requests fill pools and caches.
 	w.sendNavigations(t, 200)
 	store := fileFingerprint(t, w.instances[0].sessionsFile())
 	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
@@ -136,7 +137,7 @@ func TestS16AnonymousFlood(t *testing.T) {
 	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
 	}
-	// In between, somebody real.
+	// During a flood, real logins work.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -149,7 +150,7 @@ func TestS16AnonymousFlood(t *testing.T) {
 	<-done
 }
 
-// navigations sends as many as given from browsers without cookies.
+// sendNavigations sends n navigations from browsers without cookies.
 func (w *world) sendNavigations(t *testing.T, n int) {
 	var workers sync.WaitGroup
 	const side = 8
@@ -169,7 +170,7 @@ func (w *world) sendNavigations(t *testing.T, n int) {
 	workers.Wait()
 }
 
-// fileState changes when a file does.
+// fileFingerprint returns a text that changes when the file changes.
 func fileFingerprint(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
@@ -179,8 +180,9 @@ func fileFingerprint(t *testing.T, name string) string {
 	return fmt.Sprintf("%d bytes, %x", len(content), sha256.Sum256(content))
 }
 
-// TestS18LoginAgain: a new login is a new session, and ends the old one.
-func TestS18LoginAgain(t *testing.T) {
+// TestS18NewLoginReplacesTheSession: a second login in a browser creates a new session and
+// ends the former one.
+func TestS18NewLoginReplacesTheSession(t *testing.T) {
 	w := sharedRedis(t)
 	b := w.browser()
 	before := len(w.sessionKeys(t))
@@ -208,11 +210,11 @@ func TestS18LoginAgain(t *testing.T) {
 	b.checkSession(t)
 }
 
-// loginResultSize is the most that a login leaves in Redis besides its session: the
-// secret of that, sealed, for as long as the login cookie would have counted.
+// loginResultSize is the maximum size of the login result in Redis: the sealed secret of a
+// new session, which stays as long as the login cookie would have been valid.
 const loginResultSize = 16 + 52 + 4 + 32 + 2*28
 
-// sessionKeys are the keys of the sessions in Redis, sorted.
+// sessionKeys returns the keys of the sessions in Redis, sorted.
 func (w *world) sessionKeys(t testing.TB) []string {
 	t.Helper()
 	keys := slices.DeleteFunc(w.redis.Keys(t, "oauth_session:{*}"), func(key string) bool {
@@ -223,9 +225,9 @@ func (w *world) sessionKeys(t testing.TB) []string {
 	return keys
 }
 
-// TestS21Entropy: everything that has to be unguessable is, and what reaches
-// the authorization server is as the specifications have it.
-func TestS21Entropy(t *testing.T) {
+// TestS21LoginSecretsAreRandomAndBound: state, nonce, PKCE challenge and login cookie
+// never repeat. The authorization request and the token request follow the specifications.
+func TestS21LoginSecretsAreRandomAndBound(t *testing.T) {
 	w := shared(t)
 	const starts = 200
 	seen := map[string]bool{}
@@ -243,7 +245,7 @@ func TestS21Entropy(t *testing.T) {
 				t.Fatalf("start %d: %q is too short, or not the first", i, v)
 			}
 			seen[v] = true
-			// Sealed values begin alike: the rest is what counts.
+			// Sealed values begin alike, so compare the ends, too.
 			if rest := v[max(0, len(v)-22):]; seen[rest] {
 				t.Fatalf("start %d: %q ends as another one", i, v)
 			} else {
@@ -293,11 +295,10 @@ func lastOf[T any](t *testing.T, list []T) T {
 	return list[len(list)-1]
 }
 
-// TestS22StateExpiry: a login that took too long is begun anew, once, and then
-// works. The time is ten minutes, and no option; that the server looks at it,
-// too, is shown with a false clock in package handler. Here the browser has
-// dropped the cookie, whose Max-Age is the same time.
-func TestS22StateExpiry(t *testing.T) {
+// TestS22LateCallbackStartsANewLogin: a login that took more than ten minutes starts
+// again, once, and then succeeds. The browser has dropped the login cookie by its Max-Age.
+// Package handler tests with a fake clock that the server checks the time as well.
+func TestS22LateCallbackStartsANewLogin(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	resp := b.nav(t, "/late?x=1")
@@ -326,8 +327,9 @@ func TestS22StateExpiry(t *testing.T) {
 	}
 }
 
-// TestS24CookiePurposes: no cookie stands for another, and none can be read.
-func TestS24CookiePurposes(t *testing.T) {
+// TestS24CookiesAreNotInterchangeable: no cookie works in place of another, and all
+// contents are sealed.
+func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	to := b.start(t, "/wanted-page?x=1")
@@ -356,7 +358,7 @@ func TestS24CookiePurposes(t *testing.T) {
 		if err != nil {
 			t.Errorf("the %s is not base64url: %v", what, err)
 		}
-		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // fewer bytes would come by chance
+		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // a shorter text might occur by chance
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
 				t.Errorf("the %s %s… can be read: it holds %.10q", what, name, readable)
 			}

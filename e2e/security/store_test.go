@@ -18,7 +18,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// personal are users whose names and claims can be found wherever they got to.
+// loginPersonalUsers logs n users in with unique names and claims. It returns their
+// session cookies and the personal words.
 func (w *world) loginPersonalUsers(t *testing.T, n int) (sessions []string, words []string) {
 	t.Helper()
 	for i := range n {
@@ -26,7 +27,7 @@ func (w *world) loginPersonalUsers(t *testing.T, n int) (sessions []string, word
 		email := canary("MAIL_", 16) + "@example.test"
 		user.Claims = map[string]any{"email": email, "name": canary("NAME_", 16)}
 		w.idp.SetUser(user)
-		if i%2 == 1 { // a second login that is in nothing different
+		if i%2 == 1 { // a second session of the same user
 			w.browser().loginAs(t, user.Name, "/")
 		}
 		b := w.browser()
@@ -40,8 +41,8 @@ func (w *world) loginPersonalUsers(t *testing.T, n int) (sessions []string, word
 	return sessions, words
 }
 
-// tellsNothing demands that the bytes of a store hold none of the words, and no
-// eight bytes of a cookie.
+// checkStoreReveals checks that a store contains none of the words and no eight bytes of a
+// session cookie.
 func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 	t.Helper()
 	for _, word := range words {
@@ -69,9 +70,9 @@ func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 	}
 }
 
-// TestS48StoreTellsNothing: what is stored is sealed, under names that lead
-// nowhere, and nobody else can read it anyway.
-func TestS48StoreTellsNothing(t *testing.T) {
+// TestS48StoreRevealsNothing: records are sealed, their keys are hashes, and file modes
+// exclude other users.
+func TestS48StoreRevealsNothing(t *testing.T) {
 	t.Run("file", func(t *testing.T) {
 		w := shared(t)
 		sessions, words := w.loginPersonalUsers(t, 50)
@@ -93,7 +94,7 @@ func TestS48StoreTellsNothing(t *testing.T) {
 	})
 	t.Run("Redis", func(t *testing.T) {
 		w := sharedRedis(t)
-		before := w.sessionKeys(t) // other tests put things there
+		before := w.sessionKeys(t) // keys of other tests
 		sessions, words := w.loginPersonalUsers(t, 20)
 		checkStoreReveals(t, w.redisBytes(t), sessions, words)
 		name := regexp.MustCompile(`^oauth_session:\{[A-Za-z0-9_-]{43}\}$`)
@@ -117,9 +118,9 @@ func TestS48StoreTellsNothing(t *testing.T) {
 	})
 }
 
-// TestS49StolenStore: whoever has the store and the server's keys has nothing
-// without a cookie.
-func TestS49StolenStore(t *testing.T) {
+// TestS49StolenStoreIsUseless: a stolen store and the server keys give no access without a
+// session cookie.
+func TestS49StolenStoreIsUseless(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	option := func(name string) string { return "store bolt {\n\tpath " + filepath.Join(dir, name) + "\n}" }
@@ -140,11 +141,11 @@ func TestS49StolenStore(t *testing.T) {
 	w.inspectAtEnd(t)
 	w.instances[0], w.instances[1] = w.instances[1], w.instances[0]
 	calls := w.tokenRequests()
-	for range 10 { // whatever is asked without the cookie
+	for range 10 { // any request without the cookie
 		w.checkRefused(t, w.browser().xhr(t, http.MethodGet, "/x"))
 	}
-	// That nothing happens by itself can only be seen by waiting: two lives of
-	// the token.
+	// Only waiting can show that the copy does not refresh by itself: two lives of the
+	// token.
 	time.Sleep(2 * time.Second)
 	if n := w.tokenRequests(); n != calls {
 		t.Errorf("the copy has sent %d token requests", n-calls)
@@ -156,14 +157,14 @@ func TestS49StolenStore(t *testing.T) {
 	}
 }
 
-// TestS57LogoutEverywhere: after a logout at one instance the cookie is worth
-// nothing at any other.
-func TestS57LogoutEverywhere(t *testing.T) {
+// TestS57LogoutCountsEverywhere: after a logout at one instance the cookie is invalid at
+// all instances.
+func TestS57LogoutCountsEverywhere(t *testing.T) {
 	w := sharedRedis(t)
 	for i := range 10 {
 		b := w.browser()
 		key := w.newSessionKey(t, func() { b.login(t, "/") })
-		b.at(1).checkSession(t) // both have read it
+		b.at(1).checkSession(t) // both instances have cached the record
 		line := "Cookie: " + sessionCookie + "=" + b.session()
 		at := i % 2
 		if resp := b.at(at).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
@@ -171,8 +172,8 @@ func TestS57LogoutEverywhere(t *testing.T) {
 		}
 		replay := w.browserAt(at).send(t, http.MethodGet, "/replay", "", append([]string{line}, scriptHeaders...)...)
 		w.checkRefused(t, replay)
-		// The news reaches the other one by itself, and long before its copy of
-		// the record would end.
+		// The store announces the logout to the other instance long before its cached
+		// record expires.
 		other := w.browserAt(1 - at)
 		deadline := time.Now().Add(waitLimit)
 		for other.send(t, http.MethodGet, "/replay", "", append([]string{line}, scriptHeaders...)...).Status != http.StatusUnauthorized {
@@ -186,9 +187,9 @@ func TestS57LogoutEverywhere(t *testing.T) {
 	}
 }
 
-// TestS60Files: nothing that Caddy writes down holds a secret, and what holds
-// sessions is nobody else's to read.
-func TestS60Files(t *testing.T) {
+// TestS60FilesHoldNoSecret: the configuration that Caddy writes holds no secret, and the
+// files of sessions are private.
+func TestS60FilesHoldNoSecret(t *testing.T) {
 	w := shared(t)
 	w.browser().login(t, "/")
 	in := w.instances[0]

@@ -15,9 +15,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// extendedConnect lets the HTTP/2 of Go's net/http, which is Caddy's, accept
-// WebSockets (RFC 8441). Without it servers do not offer them over HTTP/2, and
-// browsers open them over HTTP/1.1. Over HTTP/3 (RFC 9220) they are always on.
+// extendedConnect makes the HTTP/2 server of Go's net/http, which Caddy uses, accept
+// WebSockets (RFC 8441). It does not offer them by default, and browsers then use
+// HTTP/1.1. Over HTTP/3 (RFC 9220) they are always accepted.
 const extendedConnect = "GODEBUG=http2xconnect=1"
 
 // A socket is an open WebSocket, after its handshake.
@@ -26,9 +26,9 @@ type socket struct {
 	io.Writer
 }
 
-// echoes sends a text, and demands it back.
+// echoes sends a text and expects the same text back.
 func (s socket) echoes(text string) error {
-	// FIN and text, masked with nothing (RFC 6455, section 5.2).
+	// FIN and text, masked with zeros (RFC 6455, section 5.2).
 	frame := append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
 	if _, err := s.Write(frame); err != nil {
 		return err
@@ -43,10 +43,10 @@ func (s socket) echoes(text string) error {
 	return nil
 }
 
-// ends waits for the end of a stream, however it comes.
+// awaitEnd reads until a stream ends, with or without an error.
 func awaitEnd(stream io.Reader) { _, _ = io.Copy(io.Discard, stream) }
 
-// streamRequest is one that lasts until ctx ends.
+// streamRequest returns a request that lasts until ctx ends.
 func (w *world) streamRequest(ctx context.Context, t testing.TB, method, path, cookie string, body io.Reader) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, w.site+path, body)
@@ -60,8 +60,8 @@ func (w *world) streamRequest(ctx context.Context, t testing.TB, method, path, c
 	return req
 }
 
-// openSocket asks for a WebSocket as the protocol does. The socket is nil if
-// that is refused.
+// openSocket opens a WebSocket in the way of the protocol. The socket is nil if the site
+// refuses it.
 func (w *world) openSocket(ctx context.Context, t testing.TB, protocol string, tr http.RoundTripper, cookie, origin string) (*socket, int) {
 	t.Helper()
 	var req *http.Request
@@ -122,7 +122,7 @@ func nextEvent(events *bufio.Reader) error {
 	}
 }
 
-// upload is a request whose body takes its time.
+// An upload is a request that is still sending its body.
 type upload struct {
 	io.Writer
 	close  func() error
@@ -151,10 +151,10 @@ func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTrip
 	return u
 }
 
-// TestS71StreamsEndWithTheirSession: over every protocol WebSockets, event
-// streams and long requests pass untouched, survive a refresh of their session's
-// token, and end with it: by a logout at another instance, or by one at the
-// authorization server. Nobody else's do.
+// TestS71StreamsEndWithTheirSession: WebSockets, event streams and long requests pass
+// unchanged over every protocol and survive a refresh. They end with their session: by a
+// logout at another instance, or by a back-channel logout. Streams of other sessions
+// continue.
 func TestS71StreamsEndWithTheirSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{redis: true, env: []string{extendedConnect}})
@@ -226,8 +226,9 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 	}
 }
 
-// TestS71AbsoluteLimit: streams end when their session does by itself, too.
-func TestS71AbsoluteLimit(t *testing.T) {
+// TestS71StreamsEndAtTheAbsoluteLimit: streams also end when their session reaches
+// max_lifetime.
+func TestS71StreamsEndAtTheAbsoluteLimit(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{env: []string{extendedConnect}, options: "max_lifetime 20s"})
 	for _, protocol := range protocols {
@@ -246,7 +247,7 @@ func TestS71AbsoluteLimit(t *testing.T) {
 	}
 }
 
-// accessTokens is how many a user has been issued.
+// accessTokens returns the number of access tokens issued to a user.
 func (w *world) accessTokens(user string) int {
 	n := 0
 	for _, issued := range w.idp.Tokens() {
@@ -257,14 +258,14 @@ func (w *world) accessTokens(user string) int {
 	return n
 }
 
-// hasBegun reports whether a user's request has reached the app.
+// appReceivedFrom reports whether the app has received a user's request for a path.
 func (w *world) appReceivedFrom(path, user string) bool {
 	return slices.ContainsFunc(w.app.Requests(), func(r echo.Request) bool {
 		return strings.Contains(r.Line, path) && slices.Equal(r.Values("X-User"), []string{user})
 	})
 }
 
-// openAll opens one of each kind.
+// openStreams opens a WebSocket, an event stream and an upload.
 func (w *world) openStreams(ctx context.Context, t *testing.T, protocol string, tr http.RoundTripper, cookie string) (*socket, *bufio.Reader, *upload) {
 	t.Helper()
 	ws, status := w.openSocket(ctx, t, protocol, tr, cookie, w.site)
@@ -276,7 +277,7 @@ func (w *world) openStreams(ctx context.Context, t *testing.T, protocol string, 
 	return ws, events, upload
 }
 
-// allOpen demands that all three still carry.
+// checkStreamsOpen checks that all three still transfer data.
 func (w *world) checkStreamsOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *upload) {
 	t.Helper()
 	if err := ws.echoes("hello"); err != nil {
@@ -290,7 +291,7 @@ func (w *world) checkStreamsOpen(t *testing.T, ws *socket, events *bufio.Reader,
 	}
 }
 
-// slowStatus is the status of a request that takes longer than its session.
+// slowStatus returns the status of a request that lasts longer than its session.
 func (w *world) slowStatus(ctx context.Context, t testing.TB, tr http.RoundTripper, cookie string) int {
 	resp, err := tr.RoundTrip(w.streamRequest(ctx, t, http.MethodGet, "/u/slow?d=9m", cookie, nil))
 	if err != nil {
@@ -300,9 +301,9 @@ func (w *world) slowStatus(ctx context.Context, t testing.TB, tr http.RoundTripp
 	return resp.StatusCode
 }
 
-// TestWebSocketsFromElsewhere: no page of another site opens one with somebody's
-// session, over no protocol.
-func TestWebSocketsFromElsewhere(t *testing.T) {
+// TestCrossSiteWebSocketIsRefused: a page of another site cannot open a WebSocket with the
+// session of a user, over any protocol.
+func TestCrossSiteWebSocketIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, plan{env: []string{extendedConnect}})
 	b := w.loggedIn(t)

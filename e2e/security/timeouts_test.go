@@ -9,7 +9,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// authenticated asks without using the session.
+// hasSession asks the session endpoint, which does not count as use of the session.
 func (b *browser) hasSession(t testing.TB) bool {
 	t.Helper()
 	resp := b.xhr(t, http.MethodGet, sessionInfo)
@@ -20,13 +20,13 @@ func (b *browser) hasSession(t testing.TB) bool {
 	return answer.Authenticated
 }
 
-// TestS56Lifetimes: sessions end by the server's clock, whatever the browser
-// keeps and however much they are used or refreshed.
-func TestS56Lifetimes(t *testing.T) {
+// TestS56SessionEndsByTheServersClock: sessions end at the idle and the absolute limit,
+// although the browser keeps the cookie and the session is used or refreshed.
+func TestS56SessionEndsByTheServersClock(t *testing.T) {
 	t.Parallel()
 	const idle, longest = 5 * time.Second, 10 * time.Second
 	w := newWorld(t, plan{redis: true, options: "idle_timeout " + idle.String() + "\nmax_lifetime " + longest.String()})
-	// A browser that keeps its cookies for ever has the same ones.
+	// The replay is the cookie of a browser that ignores Max-Age.
 	over := func(t *testing.T, cookie string) {
 		t.Helper()
 		for i := range w.instances {

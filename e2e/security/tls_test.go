@@ -29,7 +29,7 @@ import (
 type authority struct {
 	key         *ecdsa.PrivateKey
 	certificate *x509.Certificate
-	file        string // its certificate, PEM
+	file        string // path of its certificate, PEM
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -57,8 +57,8 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a good certificate but for what spoil changes. Without a key it
-// is an elliptic one; with self the authority has no part in it.
+// issue returns a valid certificate, except for the changes of spoil. A nil key becomes a
+// P-256 key; with self the certificate is self-signed.
 func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	var err error
@@ -87,11 +87,11 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// A front speaks TLS and passes on what it gets.
+// A tlsProxy terminates TLS in front of a server.
 type tlsProxy struct {
-	addr          string // localhost and a port
+	addr          string // localhost:port
 	connections   atomic.Int64
-	receivedBytes atomic.Int64 // bytes that came through TLS
+	receivedBytes atomic.Int64 // decrypted bytes from clients
 }
 
 func startTLSProxy(t *testing.T, config *tls.Config, target string) *tlsProxy {
@@ -100,7 +100,7 @@ func startTLSProxy(t *testing.T, config *tls.Config, target string) *tlsProxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String()) // it is one
+	_, port, _ := net.SplitHostPort(listener.Addr().String()) // a TCP address always has a port
 	f := &tlsProxy{addr: net.JoinHostPort("localhost", port)}
 	var mu sync.Mutex
 	var open []net.Conn
@@ -141,7 +141,7 @@ func (f *tlsProxy) relay(conn *tls.Conn, target string) {
 	}
 	go func() {
 		defer conn.Close()
-		_, _ = io.Copy(conn, server) // until either side ends
+		_, _ = io.Copy(conn, server) // until either side closes
 	}()
 	defer server.Close()
 	buf := make([]byte, 4<<10)
@@ -157,7 +157,8 @@ func (f *tlsProxy) relay(conn *tls.Conn, target string) {
 	}
 }
 
-// badTLS are the servers that nobody may talk to, by what is wrong with them.
+// badTLSConfigs returns configurations of servers that a client must refuse, by their
+// defect.
 func badTLSConfigs(t *testing.T, a *authority) map[string]*tls.Config {
 	t.Helper()
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -182,9 +183,9 @@ func badTLSConfigs(t *testing.T, a *authority) map[string]*tls.Config {
 	}
 }
 
-// TestS105TLSOfTheServer: an authorization server has to show a good
-// certificate. There is no option to do without.
-func TestS105TLSOfTheServer(t *testing.T) {
+// TestS105ServerCertificateIsVerified: the site sends nothing to an authorization server
+// without a valid certificate. No option turns this off.
+func TestS105ServerCertificateIsVerified(t *testing.T) {
 	w := shared(t)
 	a := newAuthority(t)
 	type server struct {
@@ -222,8 +223,9 @@ func TestS105TLSOfTheServer(t *testing.T) {
 	}
 }
 
-// TestS105TLSOfRedis: so has a Redis.
-func TestS105TLSOfRedis(t *testing.T) {
+// TestS105RedisCertificateIsVerified: the site sends nothing to a Redis without a valid
+// certificate.
+func TestS105RedisCertificateIsVerified(t *testing.T) {
 	w := sharedRedis(t)
 	a := newAuthority(t)
 	type server struct {

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// tokenAges judges the tokens that an app gets from one browser, whose requests
-// come one after the other.
+// A tokenClock measures the age of the tokens that an app receives from one browser, which
+// sends one request at a time.
 type tokenClock struct {
 	life time.Duration
 
 	mu    sync.Mutex
 	token string
-	first time.Time // when the token first came
+	first time.Time // when the app first received the token
 }
 
-// arrive notes the token of a request, and lets it pass.
+// record records the token of a request and accepts it.
 func (a *tokenClock) record(token string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -25,9 +25,9 @@ func (a *tokenClock) record(token string) bool {
 	return true
 }
 
-// late returns for how long the token of the last request had been over when that
-// request was sent. The site had the token before the app did, so its life ended
-// no later than the app's count of it, however slow the machine is.
+// expiredFor returns for how long the token of the last request had been expired when the
+// browser sent that request. The site had the token before the app did, so the token
+// expired no later than this clock says, on a slow machine too.
 func (a *tokenClock) expiredFor(sent time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	// troubledLife is the life of the access tokens in TestS93ServerTrouble, in
-	// seconds: a refresh is due after 8.4 to 10.2 of them, and the token is not
-	// used any more from 11.4 on.
+	// outageTokenLife is the life of the access tokens in TestS93OutageEndsNoSession, in
+	// seconds. A refresh is due after 8.4 to 10.2 s, and the token is used until 11.4 s.
 	outageTokenLife  = 12
 	outageUsableLife = 11400 * time.Millisecond
-	// troubledEnd is when the trouble ends.
+	// outageEnd is the end of the outage, counted from the login.
 	outageEnd = 16 * time.Second
 )
 
-// A trouble is one way for an authorization server not to refresh.
+// A refreshOutage is one way in which an authorization server fails to refresh.
 type refreshOutage struct {
 	*variant
 	begin func()
 	end   func(t *testing.T)
-	// perStep is how many requests one step of the back-off may cost: where the
-	// answer was lost a refresh is tried once more.
+	// perStep is the number of token requests in one step of the back-off. It is two if
+	// the answer is lost: then the site tries once more at once.
 	perStep int
-	// gap is the pause after the first step; 0: the requests are not logged.
+	// gap is the pause after the first step. 0: the server's log does not show the
+	// requests.
 	gap time.Duration
-	// doubles: each pause is twice as long as the one before.
+	// doubles is true if each pause is twice the former one.
 	doubles bool
 }
 
-// TestS93ServerTrouble: while the authorization server has trouble, tokens that
-// are good are used, a session without one waits, and nobody is logged out.
-func TestS93ServerTrouble(t *testing.T) {
+// TestS93OutageEndsNoSession: during an outage of the authorization server a valid token
+// is used, and a session with an expired one waits with 503. No session ends.
+func TestS93OutageEndsNoSession(t *testing.T) {
 	w := shared(t)
 	all := w.refreshOutages(t)
 	var running sync.WaitGroup
@@ -90,8 +90,8 @@ func (w *world) refreshOutages(t *testing.T) []*refreshOutage {
 	return all
 }
 
-// suffer sends requests from before a refresh is due until long after the
-// token's end, and then demands that all is well again.
+// run sends requests from before a refresh is due until after the token has expired. Then
+// it ends the outage and waits for the recovery.
 func (tr *refreshOutage) run(t *testing.T) {
 	announceLifetimes(tr.idp, outageTokenLife, 300)
 	b := tr.w.newBrowser(tr.w.instances[0], true)
@@ -133,7 +133,7 @@ func (tr *refreshOutage) run(t *testing.T) {
 	})
 }
 
-// steps looks at when the refreshes came.
+// checkBackoff checks the pauses between the refreshes.
 func (tr *refreshOutage) checkBackoff(t *testing.T) {
 	t.Helper()
 	if tr.gap == 0 {
@@ -159,11 +159,10 @@ func (tr *refreshOutage) checkBackoff(t *testing.T) {
 	}
 }
 
-// TestS96StoreFailsAfterRotation: Redis takes no more writes just when a
-// refresh token has been rotated. Unlike in the list the session lives on: the
-// instance that has the new tokens keeps them (promise 5 of the design), and no
-// other presents the old one.
-func TestS96StoreFailsAfterRotation(t *testing.T) {
+// TestS96RotatedTokenSurvivesAStoreFailure: Redis refuses writes just when a refresh token
+// has been rotated. The session continues: the instance with the new tokens keeps them
+// until it can write them, and no other instance presents the old one.
+func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	w := sharedRedis(t)
 	writable := func(t testing.TB, yes bool) {
 		t.Helper()
@@ -226,7 +225,7 @@ func TestS96StoreFailsAfterRotation(t *testing.T) {
 	}
 }
 
-// counter is metric for one that may not have been counted yet.
+// counter returns a metric, or 0 if it is not there yet.
 func (in *instance) counter(t testing.TB, name string) float64 {
 	t.Helper()
 	if _, metrics := in.Admin(t, http.MethodGet, "/metrics", ""); !strings.Contains(metrics, "\n"+name+" ") {

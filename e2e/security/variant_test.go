@@ -15,18 +15,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A variant is one more site of a world's first instance: with options, an app
-// and an authorization server of its own, which a test may spoil as it likes
-// while everybody else's work. It costs a reload, not a Caddy.
+// A variant is an additional site of the first instance, with its own options, app and
+// authorization server. A test can break these without breaking the world's own site. A
+// variant costs a reload, not a new Caddy.
 type variant struct {
 	name string // the host is name.app.test
-	// options are lines of the directive besides those that make a login work.
+	// options are lines of the directive, in addition to those that a login needs.
 	options string
-	// issuer replaces the URL of the server. "-": there is no such line.
+	// issuer replaces the URL of the server. "-" omits the line.
 	issuer string
-	// quiet leaves its requests out of the access log.
+	// noAccessLog excludes the site from the access log.
 	noAccessLog bool
-	// check judges each token at the app, see echo.Options.
+	// checkToken validates each token at the app, see echo.Options.
 	checkToken func(token string) bool
 
 	w   *world
@@ -35,8 +35,8 @@ type variant struct {
 	app *echo.Server
 }
 
-// serve gives each variant its servers and adds all to the first instance,
-// until the test ends.
+// addVariants starts the servers of the variants and adds their sites to the first
+// instance, until the test ends.
 func (w *world) addVariants(t *testing.T, all ...*variant) {
 	t.Helper()
 	for _, v := range all {
@@ -57,7 +57,7 @@ func (w *world) addVariants(t *testing.T, all ...*variant) {
 		for _, v := range all {
 			v.idp.ClearFaults()
 			for _, value := range v.idp.Secrets() {
-				w.addSecret(tail(value)) // of JWTs the signature: they begin alike
+				w.addSecret(tail(value)) // the signature of a JWT: all JWTs begin alike
 			}
 		}
 		if err := w.instances[0].Reload(t, w.instances[0].config); err != nil {
@@ -66,8 +66,8 @@ func (w *world) addVariants(t *testing.T, all ...*variant) {
 	})
 }
 
-// serveAnew reloads the configuration with these variants. A site whose server
-// is configured as before goes on with what it knows of it.
+// reloadVariants reloads the configuration with these variants. A site with an unchanged
+// authorization server keeps its cached metadata and keys.
 func (w *world) reloadVariants(t testing.TB, all ...*variant) {
 	t.Helper()
 	config := w.instances[0].config
@@ -79,7 +79,7 @@ func (w *world) reloadVariants(t testing.TB, all ...*variant) {
 	}
 }
 
-// site is the variant in the Caddyfile.
+// site returns the Caddyfile block of the variant.
 func (v *variant) site() string {
 	lines := []string{
 		"client_id " + clientID, "client_secret {env.CLIENT_SECRET}", "base_url " + v.url,
@@ -118,14 +118,13 @@ func (v *variant) visit(t testing.TB, b *browser, path string) *client.Response 
 	return page
 }
 
-// signIn goes through a login as a certain user and returns the page it ends
-// on, whatever that is.
+// signIn goes through a login as a user and returns the last page. The login may fail.
 func (v *variant) signIn(t testing.TB, b *browser, user string) *client.Response {
 	t.Helper()
 	return v.visit(t, b, login+"?"+url.Values{"login_hint": {user}, "return_to": {"/signed-in"}}.Encode())
 }
 
-// login is signIn that has to succeed.
+// login is signIn for a login that must succeed.
 func (v *variant) login(t testing.TB, b *browser, user string) *client.Response {
 	t.Helper()
 	page := v.signIn(t, b, user)
@@ -135,25 +134,25 @@ func (v *variant) login(t testing.TB, b *browser, user string) *client.Response 
 	return page
 }
 
-// get is what a script of the site sends.
+// get sends a GET as a script of the site does.
 func (v *variant) get(t testing.TB, b *browser, path string) *client.Response {
 	t.Helper()
 	return b.xhr(t, http.MethodGet, v.url+path)
 }
 
-// session is the value of the session's cookie, or "".
+// session returns the value of the session cookie, or "".
 func (v *variant) session(b *browser) string {
-	u, _ := url.Parse(v.url) // was made here
+	u, _ := url.Parse(v.url) // a valid URL by construction
 	if c := b.Jar.Cookie(u, sessionCookie); c != nil {
 		return c.Value
 	}
 	return ""
 }
 
-// refreshes counts the refreshes that reached the variant's server.
+// refreshes returns the number of refreshes at the variant's server.
 func (v *variant) refreshes() int { return v.idp.Stats().Grants[fakeas.GrantRefresh] }
 
-// tokens are the access tokens of a user, oldest first.
+// issuedTokens returns the tokens of one kind issued to a user, oldest first.
 func issuedTokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 	var all []string
 	for _, issued := range idp.Tokens() {
@@ -164,7 +163,7 @@ func issuedTokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 	return all
 }
 
-// sent reports whether an app has got a token.
+// appReceived reports whether an app has received a token.
 func appReceived(app *echo.Server, token string) bool {
 	for _, r := range app.Requests() {
 		if r.Bearer() == token {
@@ -174,8 +173,8 @@ func appReceived(app *echo.Server, token string) bool {
 	return false
 }
 
-// notLoggedIn demands the generic page of a login that failed, and nothing of a
-// session.
+// checkNoLogin checks that a login failed with one of the statuses, without a session and
+// without a request to the app.
 func checkNoLogin(t testing.TB, page *client.Response, cookie string, statuses ...int) {
 	t.Helper()
 	if cookie != "" {
@@ -189,7 +188,7 @@ func checkNoLogin(t testing.TB, page *client.Response, cookie string, statuses .
 	}
 }
 
-// outlive lets real time pass, which is what makes tokens and sessions old.
+// sleep lets real time pass, where only time makes a token or a session old.
 func sleep(t testing.TB, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
@@ -201,8 +200,8 @@ func sleep(t testing.TB, d time.Duration) {
 	}
 }
 
-// told makes a server say that access tokens live for so many seconds, at login
-// and at refreshes. They really live for long.
+// announceLifetimes sets the expires_in of access tokens, in seconds, at logins and at
+// refreshes. The server accepts the tokens for longer.
 func announceLifetimes(idp *fakeas.Server, atLogin, atRefresh int) {
 	idp.Set(func(k *fakeas.Knobs) {
 		k.LoginAnswer = fakeas.Edit{Set: map[string]any{"expires_in": atLogin}}
@@ -210,12 +209,12 @@ func announceLifetimes(idp *fakeas.Server, atLogin, atRefresh int) {
 	})
 }
 
-// subjectOf reads the sub of a token answer's ID token.
+// subjectOf returns the sub of a token answer's ID token.
 func subjectOf(answer map[string]any) string {
 	raw, _ := answer["id_token"].(string)
 	var claims struct {
 		Subject string `json:"sub"`
 	}
-	_ = json.Unmarshal(decodeSegment(raw, 1), &claims) // nobody's, if it is none
+	_ = json.Unmarshal(decodeSegment(raw, 1), &claims) // an invalid token has no subject
 	return claims.Subject
 }

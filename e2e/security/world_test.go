@@ -32,81 +32,75 @@ const (
 	backchannel    = prefix + "/backchannel_logout"
 
 	sessionCookie = "__Host-oauth_session"
-	loginCookie   = "__Host-oauth_login_" // begins the name of each
+	loginCookie   = "__Host-oauth_login_" // prefix of the names
 )
 
-// A plan says how a world differs from the default: one Caddy with its
-// sessions in a file, /static/* open to everybody, error pages from another
+// A plan is the difference of a world from the default. By default a world has one Caddy
+// with its sessions in a file, the optional path /static/*, and error pages from another
 // app.
 type plan struct {
 	// redis keeps the sessions in a Redis that two instances share.
 	redis bool
-	// redisArgs are further arguments of redis-server.
+	// redisArgs are additional arguments of redis-server.
 	redisArgs []string
-	// redisStore is what follows `store redis`. Default: the URL. {REDIS} stands
-	// for it.
+	// redisStore is the text after `store redis`, by default {REDIS}. {REDIS} becomes the
+	// URL.
 	redisStore string
-	// matcher stands behind the directive, and is defined in before.
-	matcher string
-	// options are more lines for the directive; public replaces the line
-	// `optional /static/*`, base the one with base_url ("-": none).
+	// options are additional lines of the directive. optionalLine replaces `optional
+	// /static/*`. baseURLLine replaces the line with base_url; "-" omits it.
 	options, optionalLine, baseURLLine string
-	// before and after are directives before oauth_session and behind the app.
+	// before and after are directives before oauth_session and after reverse_proxy.
 	before, after string
-	// ownErrors leaves error pages to the module: there is no handle_errors.
+	// moduleErrors omits handle_errors, so that the module makes the error pages.
 	moduleErrors bool
-	// global are lines for the global options block, sites further sites. In
-	// them {TLS} stands for the certificate, {ADDR} for where the site listens,
-	// {PORT} for its port.
+	// global are lines of the global options block; sites are additional sites. In both,
+	// {TLS} becomes the `tls` line, {ADDR} the address of the site and {PORT} its port.
 	global, sites string
-	// env is more environment, KEY=value.
+	// env are additional environment variables, KEY=value.
 	env []string
-	// keys are in the key file. Default: one.
+	// keys are the server keys in the key file. Default: one new key.
 	keys []string
-	// knobs changes how the authorization servers behave, whatever tests do.
+	// knobs changes the default knobs of both authorization servers.
 	knobs func(*fakeas.Knobs)
 }
 
-// A world is everything between a browser and its app, in one test or for all
-// of them.
+// A world is a complete environment of the site: see the package documentation.
 type world struct {
 	site      string // https://app.test:PORT
-	host      string // the same without the scheme
+	host      string // app.test:PORT
 	instances []*instance
-	// idp is the authorization server of the site, other one that it knows
-	// nothing of.
+	// idp is the site's authorization server. The site does not know the server other.
 	idp, other *fakeas.Server
-	// app gets the requests of the site, errorApp those of its error routes.
+	// app serves the site; errorApp serves its error pages.
 	app, errorApp *echo.Server
 	attacker      *recorder
-	redis         *redisserver.Server // nil unless planned
+	redis         *redisserver.Server // nil without plan.redis
 
 	authority *x509.CertPool
 	cert      string // the `tls` line of every site
 	plan      plan
 
-	// clientSecret and keys are canaries. fixed are further secrets.
+	// clientSecret, allKeys and addedSecrets are secrets for the leak scan.
 	clientSecret string
-	allKeys      []string // all there ever were
+	allKeys      []string // current and former server keys
 	keyFile      string
 
 	mu             sync.Mutex
-	cookieValues   map[string]bool // the values of all our cookies so far
+	cookieValues   map[string]bool // all values of the module's cookies
 	addedSecrets   []string
-	sentToBrowsers []byte // what browsers got, since it was last looked through
+	sentToBrowsers []byte // bytes to browsers since the last scan
 	pendingLeaks   []leak
-	logOffsets     map[string]int64 // how much of a log has been looked through
+	logOffsets     map[string]int64 // bytes of each log scanned so far
 
 	transports []*http.Transport
-	goroutines int  // soon after the start
-	down       bool // the test leaves the site out of order, see expectDown
-	inspected  bool // in this test
+	goroutines int  // number after the start
+	inspected  bool // the current test has been inspected
 }
 
 // An instance is one Caddy of the site.
 type instance struct {
 	*caddyserver.Server
-	addr   string // where it listens
+	addr   string // listening address
 	config caddyserver.Config
 }
 
@@ -115,8 +109,8 @@ var (
 	sharedWorld, redisWorld, bareWorld *world
 )
 
-// shared returns the default world that all tests share. They use it one after
-// the other: a test that calls shared must not be parallel.
+// shared returns the default world of all tests. Tests use it one after the other: a test
+// that calls shared must not be parallel.
 func shared(t *testing.T) *world {
 	t.Helper()
 	sharedOnce.Do(func() { wholeSuite.run(func() { sharedWorld = startWorld(wholeSuite, plan{}) }) })
@@ -127,7 +121,7 @@ func shared(t *testing.T) *world {
 	return sharedWorld
 }
 
-// sharedRedis is shared with two instances and their sessions in a Redis.
+// sharedRedis is shared with two instances that keep their sessions in Redis.
 func sharedRedis(t *testing.T) *world {
 	t.Helper()
 	redisOnce.Do(func() { wholeSuite.run(func() { redisWorld = startWorld(wholeSuite, plan{redis: true}) }) })
@@ -138,8 +132,8 @@ func sharedRedis(t *testing.T) *world {
 	return redisWorld
 }
 
-// sharedBare is shared with a site that does not know its public origin, and
-// makes its error pages itself.
+// sharedBare is shared with a site without base_url, where the module makes the error
+// pages.
 func sharedBare(t *testing.T) *world {
 	t.Helper()
 	bareOnce.Do(func() {
@@ -160,8 +154,7 @@ func newWorld(t *testing.T, p plan) *world {
 	return w
 }
 
-// begin puts the world into its first state for a test, and has it inspected
-// when the test is over.
+// startTest resets the world for a test and registers the inspection.
 func (w *world) startTest(t testing.TB) {
 	w.resetServers()
 	w.app.Reset()
@@ -171,8 +164,8 @@ func (w *world) startTest(t testing.TB) {
 	w.inspectAtEnd(t)
 }
 
-// inspectFirst has the world inspected before whatever a test has started until
-// now is stopped at its end. It must be called again after a Restart.
+// inspectAtEnd registers the inspection. Cleanups run in reverse order, so call it again
+// after a Restart: the inspection must precede the stop of the new process.
 func (w *world) inspectAtEnd(t testing.TB) {
 	atCleanup(t, func(t testing.TB) {
 		if !w.inspected {
@@ -182,7 +175,7 @@ func (w *world) inspectAtEnd(t testing.TB) {
 	})
 }
 
-// calm ends whatever the servers have been told to do.
+// resetServers restores the default behaviour of the authorization servers.
 func (w *world) resetServers() {
 	for _, as := range []*fakeas.Server{w.idp, w.other} {
 		as.ClearFaults()
@@ -204,7 +197,7 @@ func startWorld(t testing.TB, p plan) *world {
 		app:      echo.Start(t, echo.Options{HideAuthorization: true}),
 		errorApp: echo.Start(t, echo.Options{HideAuthorization: true}),
 		attacker: startRecorder(t),
-		// What has to be encoded in a form is in it (RFC 6749, section 2.3.1).
+		// The secret contains characters that a form encodes (RFC 6749, section 2.3.1).
 		clientSecret: canary("CS_", 32) + ":+%&",
 		cookieValues: map[string]bool{}, logOffsets: map[string]int64{},
 	}
@@ -251,8 +244,8 @@ func (w *world) start(t testing.TB, port int) {
 	w.instances = append(w.instances, in)
 }
 
-// setKeys writes the key file. Caddy reads it at its start, and again some
-// seconds after a change.
+// writeKeys writes the key file. Caddy reads it at its start, and again some seconds after
+// a change.
 func (w *world) writeKeys(t testing.TB, keys ...string) {
 	t.Helper()
 	w.allKeys = append(w.allKeys, keys...)
@@ -261,20 +254,20 @@ func (w *world) writeKeys(t testing.TB, keys ...string) {
 	}
 }
 
-// directives is the inside of the site.
+// siteBody returns the directives of the site.
 func (w *world) siteBody() string {
 	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.directive() +
 		"reverse_proxy " + w.app.Addr() + " {\n\theader_up X-User {http.auth.user.id}\n\theader_up X-Email {http.auth.user.email}\n" +
-		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" + // or they hide goroutines that are left behind
+		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" + // more idle connections would hide leaked goroutines
 		w.plan.after + "\n"
 	if !w.plan.moduleErrors {
-		// The other app makes the page, the status stays that of the error.
+		// The error app makes the page; the status stays that of the error.
 		text += "handle_errors {\n\treverse_proxy " + w.errorApp.Addr() + " {\n\t\t@any status 2xx\n\t\thandle_response @any {\n\t\t\tcopy_response {\n\t\t\t\tstatus {err.status_code}\n\t\t\t}\n\t\t}\n\t}\n}\n"
 	}
 	return text
 }
 
-// protect is the directive under test.
+// directive returns the directive under test.
 func (w *world) directive() string {
 	lines := []string{
 		"issuer " + w.idp.URL, "client_id " + clientID, "client_secret {env.CLIENT_SECRET}",
@@ -297,25 +290,25 @@ func (w *world) directive() string {
 		lines = append(lines, "store redis "+strings.ReplaceAll(store, "{REDIS}", w.redis.URL()))
 	}
 	lines = append(lines, w.plan.options)
-	return "oauth_session " + w.plan.matcher + " {\n\t" + strings.Join(lines, "\n\t") + "\n}\n"
+	return "oauth_session {\n\t" + strings.Join(lines, "\n\t") + "\n}\n"
 }
 
-// dir is everything that a Caddy keeps on disk: configuration, logs, sessions.
+// dir is the directory of everything that Caddy writes: configuration, logs, sessions.
 func (in *instance) dir() string { return filepath.Dir(filepath.Dir(in.DataDir)) }
 
-// sessionsFile is the store of a world without Redis.
+// sessionsFile is the session store of a world without Redis.
 func (in *instance) sessionsFile() string {
 	return filepath.Join(in.DataDir, "oauth_session", "sessions.db")
 }
 
-// tokenCalls is how many requests the token endpoint has got.
+// tokenRequests returns the number of requests to the token endpoint.
 func (w *world) tokenRequests() int { return w.idp.Stats().Requests[fakeas.EndpointToken] }
 
-// refreshes is how many of them were to refresh.
+// refreshes returns the number of refreshes among them.
 func (w *world) refreshes() int { return w.idp.Stats().Grants[fakeas.GrantRefresh] }
 
-// tell changes what the server says of the life of the access tokens it issues
-// from now on. They really live for long.
+// announceLifetime sets the expires_in of access tokens, in seconds, from here on. The
+// server accepts the tokens for longer.
 func (w *world) announceLifetime(seconds int) {
 	w.idp.Set(func(k *fakeas.Knobs) {
 		edit := fakeas.Edit{Set: map[string]any{"expires_in": seconds}}
@@ -323,8 +316,8 @@ func (w *world) announceLifetime(seconds int) {
 	})
 }
 
-// isAuthorization reports whether a URL leads to the login of the site's own
-// authorization server.
+// isAuthorization reports whether a URL is an authorization request to the site's own
+// server.
 func (w *world) isAuthorization(u *url.URL) bool {
 	return u != nil && strings.HasPrefix(u.String(), w.idp.URL+"/authorize?")
 }
