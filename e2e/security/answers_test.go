@@ -67,7 +67,7 @@ var externalResource = regexp.MustCompile(`(?i)(src|href|action|url)\s*[=(]\s*["
 // TestS80OwnAnswersAreSelfContained: caches do not store the module's own answers. The
 // answers send no Referer to other sites and load nothing from them.
 func TestS80OwnAnswersAreSelfContained(t *testing.T) {
-	w := newWorld(t, plan{moduleErrors: true})
+	w := sharedBare(t)
 	b := w.browser()
 	start := b.nav(t, "/x")
 	done := b.nav(t, b.approve(t, start.Location()).String())
@@ -146,7 +146,7 @@ func TestAnswersThatSetCookiesAreNotCached(t *testing.T) {
 // TestS81ProtectedPageIsHiddenBeforeLogin: without a session no request reveals a byte or
 // the size of a protected page.
 func TestS81ProtectedPageIsHiddenBeforeLogin(t *testing.T) {
-	w := newWorld(t, plan{moduleErrors: true}) // the error app's page would look like the app's
+	w := sharedBare(t) // the error app's page would look like the app's
 	reached := w.appRequests(func() {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "DELETE"} {
 			for _, lines := range [][]string{navigationHeaders, scriptHeaders, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {

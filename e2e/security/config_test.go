@@ -24,7 +24,6 @@ func (w *world) restart(t *testing.T, keys ...string) {
 // TestS58KeyRotationKeepsSessions: sessions survive a change of the server key. A removed
 // key opens no session.
 func TestS58KeyRotationKeepsSessions(t *testing.T) {
-	t.Parallel()
 	first, second := newKey(), newKey()
 	w := newWorld(t, plan{keys: []string{first}})
 	w.announceLifetime(2)
@@ -114,7 +113,6 @@ func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 		{"trusted_origins of everybody", []string{issuer, id, "trusted_origins *"}, "trusted_origins"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
 			err := validate(t, site(tc.lines...))
 			if err == nil {
 				t.Fatal("it would start")

@@ -16,6 +16,7 @@ import (
 // every test: it finds a planted secret in each place, and nothing before that.
 func TestScanFindsPlantedSecrets(t *testing.T) {
 	const inMetrics = "PLANTED_0123456789abcdef0123456789abcdef"
+	awaitTurn(t)
 	w := startWorld(t, plan{
 		redis: true, global: "\tservers {ADDR} {\n\t\tname {$IN_METRICS}\n\t}\n",
 		env:    []string{"IN_METRICS=" + inMetrics},

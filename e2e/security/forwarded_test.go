@@ -23,6 +23,7 @@ func (w *world) clientIPs(t *testing.T, uri string) []string {
 // TestS06ForwardedNeedsATrustedProxy: forwarding headers have an effect only if they come
 // from a proxy that Caddy is configured to trust.
 func TestS06ForwardedNeedsATrustedProxy(t *testing.T) {
+	t.Parallel()
 	// Requests from these networks may pass without a session.
 	inside := plan{
 		baseURLLine: "-", optionalLine: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",

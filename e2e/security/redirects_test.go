@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -155,8 +156,10 @@ func (w *world) redirectURI(t *testing.T, lines ...string) string {
 // TestS05HeadersDoNotChangeRedirectURI: no header changes the redirect_uri, whether the
 // origin comes from base_url or from the request.
 func TestS05HeadersDoNotChangeRedirectURI(t *testing.T) {
-	for name, w := range map[string]*world{"base_url": shared(t), "origin of the request": sharedBare(t)} {
+	t.Parallel()
+	for name, take := range map[string]func(*testing.T) *world{"base_url": shared, "origin of the request": sharedBare} {
 		t.Run(name, func(t *testing.T) {
+			w := take(t)
 			for _, line := range []string{
 				"X-Forwarded-Host: evil.test", "Forwarded: host=evil.test", "X-Host: evil.test", "X-Original-Host: evil.test",
 				"X-Forwarded-Server: evil.test", "X-HTTP-Host-Override: evil.test", "X-Forwarded-Port: 80", "X-Forwarded-Prefix: //evil.test",
@@ -321,41 +324,49 @@ func TestS09InputIsNotInterpreted(t *testing.T) {
 	}
 }
 
+// hostileNavigation is a navigation with a script in its Referer.
+var hostileNavigation = append([]string{"Referer: javascript:alert(1)"}, navigationHeaders...)
+
+// checkNoForeignMarkup checks that an error page contains no markup of the request and that its
+// headers forbid scripts.
+func checkNoForeignMarkup(t *testing.T, resp *rawAnswer) {
+	t.Helper()
+	if resp.Status < 400 {
+		t.Errorf("got %d", resp.Status)
+	}
+	for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
+		if strings.Contains(string(resp.Body), bad) {
+			t.Errorf("%q stands in %q", bad, resp.Body)
+		}
+	}
+	policy := resp.Header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
+		t.Errorf("Content-Security-Policy is %q", policy)
+	}
+	if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
+		t.Errorf("X-Content-Type-Options is %q", got)
+	}
+}
+
 // TestS10ErrorPageHasNoForeignMarkup: no part of a request becomes markup of a page.
 func TestS10ErrorPageHasNoForeignMarkup(t *testing.T) {
 	w := shared(t)
 	const attack = `error=<script>alert(1)</script>&error_description="><img%20src=x%20onerror=alert(1)>`
-	ours := func(t *testing.T, resp *rawAnswer) {
-		t.Helper()
-		if resp.Status < 400 {
-			t.Errorf("got %d", resp.Status)
-		}
-		for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
-			if strings.Contains(string(resp.Body), bad) {
-				t.Errorf("%q stands in %q", bad, resp.Body)
-			}
-		}
-		policy := resp.Header.Get("Content-Security-Policy")
-		if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
-			t.Errorf("Content-Security-Policy is %q", policy)
-		}
-		if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
-			t.Errorf("X-Content-Type-Options is %q", got)
-		}
-	}
-	lines := append([]string{"Referer: javascript:alert(1)"}, navigationHeaders...)
 	t.Run("no login", func(t *testing.T) {
-		ours(t, w.rawGet(t, callback+"?"+attack+"&state=x", lines...))
+		checkNoForeignMarkup(t, w.rawGet(t, callback+"?"+attack+"&state=x", hostileNavigation...))
 	})
 	t.Run("own login", func(t *testing.T) {
 		b := w.browser()
 		state := b.start(t, "/x").Query().Get("state")
-		ours(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(lines, "Cookie: "+strings.Join(b.logins(), "; "))...))
+		checkNoForeignMarkup(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(slices.Clone(hostileNavigation), "Cookie: "+strings.Join(b.logins(), "; "))...))
 	})
-	t.Run("form without a session", func(t *testing.T) {
-		w := sharedBare(t) // the module makes the error pages here
-		resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(lines, "Content-Length: 0")...))
-		ours(t, resp)
-		w.checkOwnLinks(t, resp.Body)
-	})
+}
+
+// TestS10PageForAPostHasNoForeignMarkup: the same holds for the page that answers a form without a
+// session.
+func TestS10PageForAPostHasNoForeignMarkup(t *testing.T) {
+	w := sharedBare(t) // the module makes the error pages here
+	resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(slices.Clone(hostileNavigation), "Content-Length: 0")...))
+	checkNoForeignMarkup(t, resp)
+	w.checkOwnLinks(t, resp.Body)
 }

@@ -55,10 +55,11 @@ func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines 
 // user in and logs no user out. Package session/bolt tests a full disk, which cannot be
 // simulated for a whole process.
 func TestS53StoreFailureEndsNoSession(t *testing.T) {
-	t.Parallel()
 	password := canary("PASSWORD_", 32)
 	rights := []string{"~oauth_session:*", "+@all", "&*"}
-	w := newWorld(t, redisUser(password, rights...))
+	p := redisUser(password, rights...)
+	p.mostlyWaits = true
+	w := newWorld(t, p)
 	w.addSecret(password)
 	requests := map[string][2]string{
 		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, sessionInfo},
@@ -132,7 +133,6 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 // server's answers becomes a key or a command. A Redis user limited to the key prefix is
 // sufficient.
 func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
-	t.Parallel()
 	password := canary("PASSWORD_", 32)
 	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
 	w.addSecret(password)

@@ -53,9 +53,10 @@ const manyLoginsLife = 10
 // TestS89ExpiryCausesOneRefresh: 200 requests at the expiry of a token cause one refresh,
 // on one instance and on two.
 func TestS89ExpiryCausesOneRefresh(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) *world{"one instance": shared, "two instances": sharedRedis} {
+	t.Parallel()
+	for name, take := range map[string]func(*testing.T) *world{"one instance": shared, "two instances": sharedRedis} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t)
+			w := take(t)
 			// A reload closes Caddy's idle connections to the app.
 			atCleanup(t, func(t testing.TB) { w.reloadVariants(t) })
 			b, expired := w.loginWithShortToken(t)

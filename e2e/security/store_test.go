@@ -73,6 +73,7 @@ func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 // TestS48StoreRevealsNothing: records are sealed, their keys are hashes, and file modes
 // exclude other users.
 func TestS48StoreRevealsNothing(t *testing.T) {
+	t.Parallel()
 	t.Run("file", func(t *testing.T) {
 		w := shared(t)
 		sessions, words := w.loginPersonalUsers(t, 50)
@@ -121,7 +122,6 @@ func TestS48StoreRevealsNothing(t *testing.T) {
 // TestS49StolenStoreIsUseless: a stolen store and the server keys give no access without a
 // session cookie.
 func TestS49StolenStoreIsUseless(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	option := func(name string) string { return "store bolt {\n\tpath " + filepath.Join(dir, name) + "\n}" }
 	w := newWorld(t, plan{options: option("sessions.db")})

@@ -156,8 +156,7 @@ func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTrip
 // logout at another instance, or by a back-channel logout. Streams of other sessions
 // continue.
 func TestS71StreamsEndWithTheirSession(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, plan{redis: true, env: []string{extendedConnect}})
+	w := newWorld(t, plan{mostlyWaits: true, redis: true, env: []string{extendedConnect}})
 	w.announceLifetime(2) // seconds
 	endings := map[string]func(t *testing.T, b *browser, user string){
 		"logout": func(t *testing.T, b *browser, _ string) {
@@ -229,8 +228,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 // TestS71StreamsEndAtTheAbsoluteLimit: streams also end when their session reaches
 // max_lifetime.
 func TestS71StreamsEndAtTheAbsoluteLimit(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, plan{env: []string{extendedConnect}, options: "max_lifetime 20s"})
+	w := newWorld(t, plan{mostlyWaits: true, env: []string{extendedConnect}, options: "max_lifetime 20s"})
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
@@ -304,7 +302,6 @@ func (w *world) slowStatus(ctx context.Context, t testing.TB, tr http.RoundTripp
 // TestCrossSiteWebSocketIsRefused: a page of another site cannot open a WebSocket with the
 // session of a user, over any protocol.
 func TestCrossSiteWebSocketIsRefused(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, plan{env: []string{extendedConnect}})
 	b := w.loggedIn(t)
 	for _, protocol := range protocols {

@@ -23,9 +23,8 @@ func (b *browser) hasSession(t testing.TB) bool {
 // TestS56SessionEndsByTheServersClock: sessions end at the idle and the absolute limit,
 // although the browser keeps the cookie and the session is used or refreshed.
 func TestS56SessionEndsByTheServersClock(t *testing.T) {
-	t.Parallel()
 	const idle, longest = 5 * time.Second, 10 * time.Second
-	w := newWorld(t, plan{redis: true, options: "idle_timeout " + idle.String() + "\nmax_lifetime " + longest.String()})
+	w := newWorld(t, plan{mostlyWaits: true, redis: true, options: "idle_timeout " + idle.String() + "\nmax_lifetime " + longest.String()})
 	// The replay is the cookie of a browser that ignores Max-Age.
 	over := func(t *testing.T, cookie string) {
 		t.Helper()

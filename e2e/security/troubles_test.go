@@ -40,7 +40,7 @@ type refreshOutage struct {
 // TestS93OutageEndsNoSession: during an outage of the authorization server a valid token
 // is used, and a session with an expired one waits with 503. No session ends.
 func TestS93OutageEndsNoSession(t *testing.T) {
-	w := shared(t)
+	w := newWorld(t, plan{mostlyWaits: true})
 	all := w.refreshOutages(t)
 	var running sync.WaitGroup
 	for _, tr := range all {

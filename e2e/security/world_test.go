@@ -60,6 +60,9 @@ type plan struct {
 	env []string
 	// keys are the server keys in the key file. Default: one new key.
 	keys []string
+	// mostlyWaits excludes the test from the limit of active tests. It is for tests that wait many
+	// seconds for the end of a token, a session or a timeout.
+	mostlyWaits bool
 	// knobs changes the default knobs of both authorization servers.
 	knobs func(*fakeas.Knobs)
 }
@@ -102,56 +105,6 @@ type instance struct {
 	*caddyserver.Server
 	addr   string // listening address
 	config caddyserver.Config
-}
-
-var (
-	sharedOnce, redisOnce, bareOnce    sync.Once
-	sharedWorld, redisWorld, bareWorld *world
-)
-
-// shared returns the default world of all tests. Tests use it one after the other: a test
-// that calls shared must not be parallel.
-func shared(t *testing.T) *world {
-	t.Helper()
-	sharedOnce.Do(func() { wholeSuite.run(func() { sharedWorld = startWorld(wholeSuite, plan{}) }) })
-	if sharedWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	sharedWorld.startTest(t)
-	return sharedWorld
-}
-
-// sharedRedis is shared with two instances that keep their sessions in Redis.
-func sharedRedis(t *testing.T) *world {
-	t.Helper()
-	redisOnce.Do(func() { wholeSuite.run(func() { redisWorld = startWorld(wholeSuite, plan{redis: true}) }) })
-	if redisWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	redisWorld.startTest(t)
-	return redisWorld
-}
-
-// sharedBare is shared with a site without base_url, where the module makes the error
-// pages.
-func sharedBare(t *testing.T) *world {
-	t.Helper()
-	bareOnce.Do(func() {
-		wholeSuite.run(func() { bareWorld = startWorld(wholeSuite, plan{baseURLLine: "-", moduleErrors: true}) })
-	})
-	if bareWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	bareWorld.startTest(t)
-	return bareWorld
-}
-
-// newWorld starts a world for one test.
-func newWorld(t *testing.T, p plan) *world {
-	t.Helper()
-	w := startWorld(t, p)
-	w.startTest(t)
-	return w
 }
 
 // startTest resets the world for a test and registers the inspection.
