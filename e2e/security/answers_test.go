@@ -23,15 +23,15 @@ func TestS77UpstreamRedirectsReachTheBrowser(t *testing.T) {
 		reached := w.appRequests(func() {
 			resp := b.send(t, http.MethodGet, "/u/redirect?"+url.Values{"to": {to}}.Encode(), "", navigationHeaders...)
 			if resp.Status != http.StatusFound || resp.Header.Get("Location") != to {
-				t.Errorf("%s: %v to %q", to, resp, resp.Header.Get("Location"))
+				t.Errorf("redirect to %s: got %v to %q", to, resp, resp.Header.Get("Location"))
 			}
 		})
 		if len(reached) != 1 {
-			t.Errorf("%s: the app got %d requests", to, len(reached))
+			t.Errorf("redirect to %s: the app got %d requests, want 1", to, len(reached))
 		}
 	}
 	if contacts, _ := w.attacker.received(); contacts != 0 {
-		t.Errorf("the site followed %d redirects", contacts)
+		t.Errorf("the site followed %d redirects, want none", contacts)
 	}
 }
 
@@ -48,17 +48,17 @@ func TestS78UpstreamRefusalCausesOneRefresh(t *testing.T) {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
 				resp := b.send(t, method, "/u/401", strings.Repeat("x", map[string]int{http.MethodPost: 100}[method]), scriptHeaders...)
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
-					t.Errorf("%s: %v with %q", method, resp, resp.Header.Get("WWW-Authenticate"))
+					t.Errorf("%s: got %v with WWW-Authenticate %q", method, resp, resp.Header.Get("WWW-Authenticate"))
 				}
 			}
 		}
 	})
 	if refreshes := w.refreshes() - before; len(reached) > 2*each+1 || refreshes > 1 {
-		t.Errorf("%d requests became %d, and %d refreshes", 2*each, len(reached), refreshes)
+		t.Errorf("%d requests: the app got %d, with %d refreshes", 2*each, len(reached), refreshes)
 	}
 	posts := slices.DeleteFunc(reached, func(r echo.Request) bool { return !strings.HasPrefix(r.Line, "POST ") })
 	if len(posts) != each {
-		t.Errorf("of %d forms the app got %d", each, len(posts))
+		t.Errorf("%d forms: the app got %d", each, len(posts))
 	}
 }
 
@@ -72,7 +72,7 @@ func TestS80OwnAnswersAreSelfContained(t *testing.T) {
 	start := b.nav(t, "/x")
 	done := b.nav(t, b.approve(t, start.Location()).String())
 	if done.Status != http.StatusSeeOther || done.Header.Get("Location") != w.site+"/x" || len(done.Body) != 0 {
-		t.Errorf("the callback answers %v to %q with %q", done, done.Header.Get("Location"), done.Body)
+		t.Errorf("callback: got %v to %q with body %q", done, done.Header.Get("Location"), done.Body)
 	}
 	type own struct {
 		name   string
@@ -102,15 +102,15 @@ func TestS80OwnAnswersAreSelfContained(t *testing.T) {
 		}
 		for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": referrer, "X-Content-Type-Options": "nosniff"} {
 			if got := a.header.Values(name); !slices.Equal(got, []string{want}) {
-				t.Errorf("%s: %s is %q", a.name, name, got)
+				t.Errorf("%s: got %s %q, want %q", a.name, name, got, want)
 			}
 		}
 		if !strings.Contains(a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
-			t.Errorf("%s: Content-Security-Policy is %q", a.name, a.header.Get("Content-Security-Policy"))
+			t.Errorf("%s: got Content-Security-Policy %q, want frame-ancestors 'none'", a.name, a.header.Get("Content-Security-Policy"))
 		}
 		if strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
 			if found := externalResource.Find(a.body); found != nil {
-				t.Errorf("%s: the page has %q", a.name, found)
+				t.Errorf("%s: the page loads %q from another site", a.name, found)
 			}
 		}
 	}
@@ -128,18 +128,18 @@ func TestAnswersThatSetCookiesAreNotCached(t *testing.T) {
 		resp := b.send(t, method, target, "", navigationHeaders...)
 		w.idp.ClearFaults()
 		if resp.Status == http.StatusOK {
-			t.Errorf("%s: the session has not ended: %v", request, resp)
+			t.Errorf("%s: got %v, want the end of the session", request, resp)
 		}
 		cookies := resp.Header.Values("Set-Cookie")
 		if !slices.ContainsFunc(cookies, func(line string) bool { return strings.HasPrefix(line, sessionCookie+"=;") }) {
-			t.Errorf("%s: the end of the session sets the cookies %q", request, cookies)
+			t.Errorf("%s: got cookies %q, want the deletion of the session cookie", request, cookies)
 		}
 		if caching := strings.Join(resp.Header.Values("Cache-Control"), ", "); !strings.Contains(caching, "no-store") {
-			t.Errorf("%s: %v with cookies %q has Cache-Control %q", request, resp, cookies, caching)
+			t.Errorf("%s: got %v with cookies %q and Cache-Control %q, want no-store", request, resp, cookies, caching)
 		}
 	}
 	if !slices.ContainsFunc(w.errorApp.Requests(), func(r echo.Request) bool { return strings.Contains(r.Line, "/u/public-cache") }) {
-		t.Error("no error page was asked for")
+		t.Error("the error app got no request")
 	}
 }
 
@@ -152,16 +152,16 @@ func TestS81ProtectedPageIsHiddenBeforeLogin(t *testing.T) {
 			for _, lines := range [][]string{navigationHeaders, scriptHeaders, {"Range: bytes=0-3"}, {"If-None-Match: *"}, {"Expect: 100-continue"}, {"Upgrade: websocket", "Connection: Upgrade"}} {
 				resp := w.raw(t, w.request(method+" /admin", lines...))
 				if resp.Status != http.StatusFound && resp.Status != http.StatusUnauthorized {
-					t.Errorf("%s with %q: status %d", method, lines, resp.Status)
+					t.Errorf("%s with %q: got status %d, want 302 or 401", method, lines, resp.Status)
 				}
 				if bytes.Contains(resp.Body, []byte("SECRET-PAGE")) || bytes.Contains(resp.Bytes, []byte("100 Continue")) {
-					t.Errorf("%s with %q: got %q", method, lines, resp.Body)
+					t.Errorf("%s with %q: the answer reveals %q", method, lines, resp.Body)
 				}
 			}
 		}
 	})
 	if len(reached) != 0 {
-		t.Errorf("the app got %v", reached)
+		t.Errorf("the app got %v, want no request", reached)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestS82TraceAndConnectAreRefused(t *testing.T) {
 			elsewhere := strings.HasPrefix(request, "CONNECT ") && !strings.HasSuffix(request, w.host)
 			refused := resp.Status == http.StatusMethodNotAllowed || resp.Status == http.StatusBadRequest
 			if len(reached) != 0 || !refused && (!elsewhere || len(resp.Body) != 0) || bytes.Contains(resp.Body, []byte("AT_")) {
-				t.Errorf("%s with %d lines: status %d, the app got %v", request, len(lines), resp.Status, reached)
+				t.Errorf("%s with %d header lines: got status %d, and the app got %v", request, len(lines), resp.Status, reached)
 			}
 		}
 	}

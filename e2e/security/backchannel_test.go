@@ -20,7 +20,7 @@ func (w *world) postLogoutToken(t testing.TB, token string, lines ...string) *cl
 	t.Helper()
 	resp := w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), append(lines, formType)...)
 	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("the answer has Cache-Control %q", got)
+		t.Errorf("got Cache-Control %q, want no-store", got)
 	}
 	return resp
 }
@@ -58,7 +58,7 @@ func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	bad := func(t *testing.T, resp *client.Response) {
 		t.Helper()
 		if resp.Status != http.StatusBadRequest {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want 400", resp)
 		}
 		w.checkGenericPage(t, resp.Body)
 		member.checkSession(t)
@@ -119,15 +119,15 @@ func TestS109LogoutTokenInURLIsIgnored(t *testing.T) {
 		}
 		resp := w.browser().send(t, method, v.url+backchannel+"?"+form, body, formType)
 		if resp.Status < 400 || resp.Status >= 500 {
-			t.Errorf("%s: got %v", method, resp)
+			t.Errorf("%s: got %v, want a 4xx status", method, resp)
 		}
 		if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
-			t.Errorf("after %s the session is over", method)
+			t.Errorf("%s ended the session", method)
 		}
 	}
 	// Control: the same token works in the body.
 	if resp := w.browser().send(t, http.MethodPost, v.url+backchannel, form, formType); resp.Status != http.StatusOK {
-		t.Errorf("in the body: got %v", resp)
+		t.Errorf("token in the body: got %v, want 200", resp)
 	}
 	eventually(t, "end of the session", func() bool { return v.get(t, b, "/x").Status == http.StatusUnauthorized })
 }
@@ -158,7 +158,7 @@ func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	ok := func(t *testing.T, resp *client.Response) {
 		t.Helper()
 		if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want an empty 200 without cookies", resp)
 		}
 	}
 	t.Run("sid", func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 		for i := range w.instances {
 			resp := w.browserAt(i).send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), formType)
 			if resp.Status != http.StatusBadRequest {
-				t.Errorf("at instance %d the second time: %v", i+1, resp)
+				t.Errorf("second use at instance %d: got %v, want 400", i+1, resp)
 			}
 		}
 		b.checkSession(t)
@@ -236,16 +236,16 @@ func TestS111LogoutFloodIsBounded(t *testing.T) {
 				form := url.Values{"logout_token": {garbage[i%len(garbage)]}}.Encode()
 				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchannel, form, formType)
 				if err != nil || resp.Status != http.StatusBadRequest && resp.Status != http.StatusRequestEntityTooLarge {
-					t.Errorf("post %d: %v, %v", i, resp, err)
+					t.Errorf("post %d: got %v, %v, want 400 or 413", i, resp, err)
 				}
 			}
 		})
 	}
 	running.Wait()
 	if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointJWKS] > 0 {
-		t.Errorf("garbage made the keys be fetched: %v", stats.Requests)
+		t.Errorf("invalid tokens made the site fetch keys: %v", stats.Requests)
 	}
 	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
-		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
 }

@@ -176,7 +176,7 @@ func (b *browser) checkLogin(page *client.Response, path string) error {
 	}
 	seen, ok := appAnswer(page)
 	if !ok || len(seen.Values("Authorization")) != 1 {
-		return fmt.Errorf("after the login for %s the app got no token: %v", path, page)
+		return fmt.Errorf("after the login for %s the app got no access token: %v", path, page)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (b *browser) start(t testing.TB, path string) *url.URL {
 	resp := b.nav(t, path)
 	to := resp.Location()
 	if resp.Status != http.StatusFound || !b.w.isAuthorization(to) {
-		t.Fatalf("%s began no login: %v to %v", path, resp, to)
+		t.Fatalf("%s: got %v to %v, want the start of a login", path, resp, to)
 	}
 	return to
 }
@@ -198,7 +198,7 @@ func (b *browser) approve(t testing.TB, authorization *url.URL) *url.URL {
 	resp := b.nav(t, authorization.String())
 	to := resp.Location()
 	if to == nil {
-		t.Fatalf("the authorization server did not send the browser back: %v", resp)
+		t.Fatalf("the authorization server answered %v, want a redirect to the callback", resp)
 	}
 	return to
 }
@@ -239,7 +239,7 @@ func (b *browser) checkSession(t testing.TB) {
 	resp := b.xhr(t, http.MethodGet, "/works")
 	seen, ok := appAnswer(resp)
 	if !ok || resp.Status != http.StatusOK || len(seen.Values("Authorization")) != 1 {
-		t.Errorf("the session does not work: %v", resp)
+		t.Errorf("got %v, want a working session", resp)
 	}
 }
 
@@ -248,13 +248,13 @@ func (b *browser) checkSession(t testing.TB) {
 func (w *world) checkRefused(t testing.TB, resp *client.Response) {
 	t.Helper()
 	if _, ok := appAnswer(resp); ok {
-		t.Errorf("the app was reached: %v", resp)
+		t.Errorf("the app answered: %v", resp)
 	}
 	switch {
 	case resp.Status == http.StatusFound && w.isAuthorization(resp.Location()):
 	case resp.Status == http.StatusUnauthorized && resp.Header.Get("Location") == "":
 	default:
-		t.Errorf("not the answer to somebody without a session: %v", resp)
+		t.Errorf("got %v, want a login or 401", resp)
 	}
 }
 

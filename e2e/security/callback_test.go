@@ -31,7 +31,7 @@ func TestS12BrokenCallbackIsRefused(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			resp := w.rawGet(t, callback+"?"+tc.query, navigationHeaders...)
 			if resp.Status < 400 || resp.Status > 499 || resp.Header.Get("Set-Cookie") != "" {
-				t.Errorf("got %d %v", resp.Status, resp.Header)
+				t.Errorf("got %d %v, want a 4xx status without cookies", resp.Status, resp.Header)
 			}
 		})
 	}
@@ -39,11 +39,11 @@ func TestS12BrokenCallbackIsRefused(t *testing.T) {
 		b := w.browser()
 		state := b.start(t, "/x").Query().Get("state")
 		if resp := b.nav(t, callback+"?state="+state); resp.Status != http.StatusBadRequest {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want 400", resp)
 		}
 	})
 	if n := w.tokenRequests(); n != calls {
-		t.Errorf("%d token requests", n-calls)
+		t.Errorf("got %d token requests, want none", n-calls)
 	}
 }
 
@@ -69,13 +69,13 @@ func TestS19CallbackFromAnotherIssuerIsRefused(t *testing.T) {
 			answer := b.approve(t, b.start(t, "/x"))
 			q := answer.Query()
 			if q.Get("iss") != w.idp.URL {
-				t.Fatal("the server does not name itself")
+				t.Fatal("the authorization server sent no iss")
 			}
 			tc.edit(q)
 			calls := w.tokenRequests()
 			resp := b.nav(t, callback+"?"+q.Encode())
 			if resp.Status < 400 || w.tokenRequests() != calls || b.session() != "" {
-				t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
+				t.Errorf("got %v and %d token requests, want an error and none", resp, w.tokenRequests()-calls)
 			}
 		})
 	}
@@ -90,7 +90,7 @@ func TestS19UnannouncedIssuerMustMatch(t *testing.T) {
 	calls := w.tokenRequests()
 	resp := b.nav(t, answer.String()+"&iss="+url.QueryEscape(w.other.URL))
 	if resp.Status < 400 || w.tokenRequests() != calls {
-		t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
+		t.Errorf("got %v and %d token requests, want an error and none", resp, w.tokenRequests()-calls)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestS20RepeatedParameterIsRefused(t *testing.T) {
 			calls := w.tokenRequests()
 			resp := b.nav(t, callback+"?"+q.Encode())
 			if resp.Status != http.StatusBadRequest || w.tokenRequests() != calls {
-				t.Errorf("got %v and %d token requests", resp, w.tokenRequests()-calls)
+				t.Errorf("got %v and %d token requests, want 400 and none", resp, w.tokenRequests()-calls)
 			}
 		})
 	}
@@ -117,28 +117,28 @@ func TestS20RepeatedParameterIsRefused(t *testing.T) {
 		form := append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)
 		// The endpoint accepts no POST.
 		if resp := b.send(t, http.MethodPost, answer.String(), "code=other", form...); resp.Status != http.StatusMethodNotAllowed || w.tokenRequests() != calls {
-			t.Errorf("POST: got %v", resp)
+			t.Errorf("POST: got %v, want 405", resp)
 		}
 		// The body of a GET is ignored.
 		w.idp.ClearLog()
 		if resp := b.send(t, http.MethodGet, answer.String(), "code=other", form...); resp.Status != http.StatusSeeOther {
-			t.Errorf("GET with a body: got %v", resp)
+			t.Errorf("GET with a body: got %v, want 303", resp)
 		}
 		if got := lastOf(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code"); got != answer.Query().Get("code") {
-			t.Error("the code was taken from the body")
+			t.Error("the site redeemed the code of the body")
 		}
 	})
 	t.Run("login", func(t *testing.T) {
 		for _, name := range []string{"return_to", "prompt", "login_hint", "iss"} {
 			if resp := w.browser().nav(t, login+"?"+name+"=login&"+name+"=none"); resp.Status != http.StatusBadRequest {
-				t.Errorf("%s twice: got %v", name, resp)
+				t.Errorf("%s twice: got %v, want 400", name, resp)
 			}
 		}
 	})
 	t.Run("logout_token", func(t *testing.T) {
 		resp := w.browser().send(t, http.MethodPost, backchannel, "logout_token=a.b.c&logout_token=d.e.f", "Content-Type: application/x-www-form-urlencoded")
 		if resp.Status != http.StatusBadRequest {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want 400", resp)
 		}
 	})
 }
@@ -166,10 +166,10 @@ func TestS25OnlyNavigationsStartALogin(t *testing.T) {
 			for _, path := range []string{"/x", login} {
 				resp := w.raw(t, "GET "+path+" HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(append(slices.Clone(lines), "", ""), "\r\n"))
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
-					t.Errorf("%s: got %d %v", path, resp.Status, resp.Header)
+					t.Errorf("%s: got %d %v, want 401 without Location and cookies", path, resp.Status, resp.Header)
 				}
 				if resp.Header.Get("Cache-Control") != "no-store" || !strings.Contains(string(resp.Body), `"login_url"`) {
-					t.Errorf("%s: got %v %s", path, resp.Header, resp.Body)
+					t.Errorf("%s: got %v %s, want no-store and a login_url", path, resp.Header, resp.Body)
 				}
 			}
 		})
@@ -178,7 +178,7 @@ func TestS25OnlyNavigationsStartALogin(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			resp := w.raw(t, w.request(method+" /x", append([]string{"Content-Length: 0"}, navigationHeaders...)...))
 			if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
-				t.Errorf("got %d %v", resp.Status, resp.Header)
+				t.Errorf("got %d %v, want 401 without Location and cookies", resp.Status, resp.Header)
 			}
 		})
 	}
@@ -215,14 +215,14 @@ func TestS26OwnAnswersAreNotFramed(t *testing.T) {
 		}
 		// The same answers are not cached (S80).
 		if header.Get("Cache-Control") != "no-store" || header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s may be stored, or guessed at: %v", name, header)
+			t.Errorf("%s may be cached or sniffed: %v", name, header)
 		}
 	}
 	t.Run("login in a frame", func(t *testing.T) {
 		for _, dest := range []string{"iframe", "frame", "embed", "object", "fencedframe"} {
 			resp := w.browser().send(t, http.MethodGet, "/x", "", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: "+dest, "Accept: text/html")
 			if resp.Status != http.StatusUnauthorized || resp.Header.Get("Set-Cookie") != "" {
-				t.Errorf("%s: got %v", dest, resp)
+				t.Errorf("%s: got %v, want 401 without cookies", dest, resp)
 			}
 		}
 	})
@@ -258,7 +258,7 @@ func TestS27CallbackAcceptsOnlyNavigationGET(t *testing.T) {
 	}
 	// None of these requests has used up the code.
 	if resp := b.nav(t, answer.String()); resp.Status != http.StatusSeeOther || b.session() == "" {
-		t.Errorf("the browser's own request: got %v", resp)
+		t.Errorf("callback in the window: got %v, want 303 and a session", resp)
 	}
 }
 
@@ -274,10 +274,10 @@ func TestS29ThirdPartyLoginDecidesNothing(t *testing.T) {
 	for _, iss := range []string{"https://evil.test", w.attacker.URL, w.other.URL, w.idp.URL + "/"} {
 		q := url.Values{"iss": {iss}, "login_hint": {"x"}, "target_link_uri": {"//evil.test"}}
 		if resp := b.send(t, http.MethodGet, login+"?"+q.Encode(), "", cross...); resp.Status != http.StatusBadRequest {
-			t.Errorf("iss %s: got %v", iss, resp)
+			t.Errorf("iss %s: got %v, want 400", iss, resp)
 		}
 		if resp := b.send(t, http.MethodPost, login, q.Encode(), append([]string{"Content-Type: application/x-www-form-urlencoded"}, cross...)...); resp.Status != http.StatusMethodNotAllowed {
-			t.Errorf("POST with iss %s: got %v", iss, resp)
+			t.Errorf("POST with iss %s: got %v, want 405", iss, resp)
 		}
 	}
 	foreign := url.Values{
@@ -289,18 +289,18 @@ func TestS29ThirdPartyLoginDecidesNothing(t *testing.T) {
 	resp := b.send(t, http.MethodGet, login+"?prompt=none&login_hint=x&iss="+url.QueryEscape(w.idp.URL)+"&"+foreign.Encode(), "", cross...)
 	to := resp.Location()
 	if !w.isAuthorization(to) {
-		t.Fatalf("got %v", resp)
+		t.Fatalf("got %v, want the start of a login", resp)
 	}
 	for name, values := range foreign {
 		if got := to.Query()[name]; slices.Contains(got, values[0]) || len(got) > 1 {
-			t.Errorf("%s=%s went to the authorization server", name, got)
+			t.Errorf("the authorization request has %s=%s of the link", name, got)
 		}
 	}
 	if resp := b.nav(t, login+"?prompt=evil"); resp.Status != http.StatusBadRequest {
-		t.Errorf("unknown prompt: got %v", resp)
+		t.Errorf("unknown prompt: got %v, want 400", resp)
 	}
 	if b.session() != session {
-		t.Error("a login that was only begun has changed the session's cookie")
+		t.Error("the start of a login changed the session cookie")
 	}
 	b.checkSession(t)
 }

@@ -41,7 +41,7 @@ func TestS58KeyRotationKeepsSessions(t *testing.T) {
 		return w.refreshes() > refreshes
 	})
 	// The refresh writes the record with the new key, after the answer.
-	eventually(t, "session that has been refreshed", func() bool {
+	eventually(t, "refreshed session", func() bool {
 		resp := used.xhr(t, http.MethodPost, refresh)
 		return resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"token_expires_in":3`)
 	})
@@ -74,7 +74,7 @@ func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 	const issuer, id = "issuer https://idp.example.com", "client_id app"
 	validKey := base64.RawURLEncoding.EncodeToString([]byte("0123456789abcdefghijklmnopqrstuv"))
 	if err := validate(t, site(issuer, id, "client_secret "+secretValue, "key "+validKey)); err != nil {
-		t.Fatalf("a good configuration: %v", err)
+		t.Fatalf("valid configuration: %v", err)
 	}
 	for _, tc := range []struct {
 		name  string
@@ -115,7 +115,7 @@ func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			err := validate(t, site(tc.lines...))
 			if err == nil {
-				t.Fatal("it would start")
+				t.Fatal("Caddy accepts the configuration")
 			}
 			_, text, _ := strings.Cut(err.Error(), "\n") // the first line is the command
 			if !strings.Contains(text, tc.want) {
@@ -123,7 +123,7 @@ func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 			}
 			for _, value := range []string{secretValue, "changeme", validKey[:42], strings.Repeat("A", 30)} {
 				if strings.Contains(text, value) {
-					t.Errorf("the error tells %.8s…: %s", value, text)
+					t.Errorf("the error shows the value %.8s…: %s", value, text)
 				}
 			}
 		})
@@ -143,12 +143,12 @@ func TestS59UnsafeConfigurationIsRefused(t *testing.T) {
 		more.Sites += strings.ReplaceAll(site(issuer, id, "store bolt {\npath "+filepath.Join(dir, "sessions.db")+"\n}"), "localhost:1", fmt.Sprintf("localhost:%d", proc.FreePort(t)))
 		err := w.instances[0].Reload(t, more)
 		if err == nil {
-			t.Error("it starts")
+			t.Error("Caddy accepts a directory that others can write")
 			if err := w.instances[0].Reload(t, config); err != nil {
 				t.Fatal(err)
 			}
 		} else if !strings.Contains(err.Error(), "store") || !strings.Contains(err.Error(), "written by group or others") {
-			t.Errorf("the error is %v", err)
+			t.Errorf("got error %v, want one about the store's directory", err)
 		}
 	})
 }

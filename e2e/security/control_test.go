@@ -26,7 +26,7 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 	b.login(t, "/")
 	b.at(1).checkSession(t)
 	if found := w.findLeaks(t); len(found) > 0 {
-		t.Fatalf("before anything was planted: %v", found)
+		t.Fatalf("before planting: got leaks %v, want none", found)
 	}
 	for _, s := range w.plantable(t) {
 		t.Run(s.kind, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 	}
 	w.addSecret(inMetrics)
 	if found := w.findLeaks(t); !slices.ContainsFunc(found, func(f leak) bool { return f.place == "instance 1: /metrics" }) {
-		t.Errorf("nothing was found in the metrics, only %v", found)
+		t.Errorf("got leaks %v, want one in the metrics", found)
 	}
 }
 
@@ -78,7 +78,7 @@ func (w *world) plantable(t *testing.T) []plantable {
 		break
 	}
 	if len(all) != 8 {
-		t.Fatalf("only %d kinds of secrets", len(all))
+		t.Fatalf("got %d kinds of secrets, want 8", len(all))
 	}
 	return all
 }
@@ -119,10 +119,10 @@ func TestScanFindsPartsOfSecrets(t *testing.T) {
 		"first bytes of a key": w.allKeys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
 	} {
 		if got := n.find("here", []byte(noise+text+noise)); len(got) != 1 {
-			t.Errorf("%s: found %v, want one", name, got)
+			t.Errorf("%s: found %v, want one leak", name, got)
 		}
 	}
 	if got := n.find("here", []byte(noise+w.allKeys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
-		t.Errorf("found what is not there: %v", got)
+		t.Errorf("found %v, want none", got)
 	}
 }

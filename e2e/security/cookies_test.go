@@ -24,7 +24,7 @@ func TestS40CookiesAreSafeAndRandom(t *testing.T) {
 	done := b.nav(t, b.approve(t, start.Location()).String())
 	lines := append(start.Header.Values("Set-Cookie"), done.Header.Values("Set-Cookie")...)
 	if len(lines) < 2 {
-		t.Fatalf("only %d cookies", len(lines))
+		t.Fatalf("got %d cookies, want at least 2", len(lines))
 	}
 	for _, line := range lines {
 		c, err := http.ParseSetCookie(line)
@@ -33,12 +33,12 @@ func TestS40CookiesAreSafeAndRandom(t *testing.T) {
 		}
 		if !strings.HasPrefix(c.Name, "__Host-") || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || len(c.Value) > 4096 ||
 			c.SameSite != http.SameSiteLaxMode && c.SameSite != http.SameSiteStrictMode {
-			t.Errorf("%s has the attributes %s", c.Name, line[len(c.Name)+1+len(c.Value):])
+			t.Errorf("%s: got attributes %s", c.Name, line[len(c.Name)+1+len(c.Value):])
 		}
 		raw, _ := base64.RawURLEncoding.DecodeString(c.Value)
 		for _, personal := range []string{fakeas.DefaultUser, "example.test", "sid_", "AT_", "RT_"} {
 			if strings.Contains(c.Value, personal) || strings.Contains(string(raw), personal) {
-				t.Errorf("%s holds %s", c.Name, personal)
+				t.Errorf("%s contains %s", c.Name, personal)
 			}
 		}
 	}
@@ -49,7 +49,7 @@ func TestS40CookiesAreSafeAndRandom(t *testing.T) {
 		for _, v := range values {
 			for at := 0; at+window <= len(v); at++ {
 				if piece := fmt.Sprintf("%d %s", at, v[at:at+window]); seen[piece] {
-					t.Fatalf("two cookies agree in %d bytes at %d", window, at)
+					t.Fatalf("two cookies share %d characters at position %d", window, at)
 				} else {
 					seen[piece] = true
 				}
@@ -83,7 +83,7 @@ func (w *world) loginMany(t *testing.T, n int) []string {
 	}
 	workers.Wait()
 	if len(values) != n/side*side {
-		t.Fatalf("only %d logins", len(values))
+		t.Fatalf("got %d logins, want %d", len(values), n/side*side)
 	}
 	return values
 }
@@ -106,11 +106,11 @@ func TestS41CookieIsDeletedWithItsSession(t *testing.T) {
 			}
 			n++
 			if c.Value != "" || c.MaxAge >= 0 || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" {
-				t.Errorf("the cookie is deleted by %q", line)
+				t.Errorf("got deletion %q", line)
 			}
 		}
 		if n != 1 || b.session() != "" {
-			t.Errorf("%d deletions in %v; the browser still has the cookie: %v", n, resp, b.session() != "")
+			t.Errorf("got %d deletions in %v, want 1; the browser still has the cookie: %v", n, resp, b.session() != "")
 		}
 	}
 	t.Run("logout", func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestS41CookieIsDeletedWithItsSession(t *testing.T) {
 			sleep(t, expired)
 			resp := request(b, t)
 			if resp.Status != http.StatusUnauthorized && !w.isAuthorization(resp.Location()) {
-				t.Errorf("the session has not ended: %v", resp)
+				t.Errorf("got %v, want the end of the session", resp)
 			}
 			deleted(t, b, resp)
 		})
@@ -139,7 +139,7 @@ func TestS41CookieIsDeletedWithItsSession(t *testing.T) {
 	t.Run("no session", func(t *testing.T) {
 		resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + strings.Repeat("A", 43)}, scriptHeaders...)...)
 		if resp.Status != http.StatusUnauthorized || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %d %v", resp.Status, resp.Header)
+			t.Errorf("got %d %v, want 401 without cookies", resp.Status, resp.Header)
 		}
 	})
 }
@@ -182,17 +182,17 @@ func TestS42AlteredCookieIsLikeAnUnknownOne(t *testing.T) {
 		want := normalized(ask(strings.Repeat("A", len(attempt))))
 		for at := range attempt {
 			if got := normalized(ask(altered(attempt, at))); got != want {
-				t.Fatalf("altered at %d: %s, want %s", at, got, want)
+				t.Fatalf("altered at %d: got %s, want %s", at, got, want)
 			}
 		}
 		if n := w.tokenRequests(); n != calls {
-			t.Errorf("%d codes were redeemed", n-calls)
+			t.Errorf("got %d token requests, want none", n-calls)
 		}
 	})
 	b.nav(t, answer.String())
 	value := b.session()
 	if value == "" {
-		t.Fatal("the unaltered cookie brought no session")
+		t.Fatal("the unaltered login cookie gave no session")
 	}
 	for kind, lines := range map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders} {
 		t.Run("session cookie, "+kind, func(t *testing.T) {
@@ -201,15 +201,15 @@ func TestS42AlteredCookieIsLikeAnUnknownOne(t *testing.T) {
 			}
 			want := ask(strings.Repeat("A", len(value)))
 			if want.Status != http.StatusUnauthorized && want.Status != http.StatusFound {
-				t.Fatalf("got %d", want.Status)
+				t.Fatalf("unknown cookie: got %d, want 401 or 302", want.Status)
 			}
 			for at := range value {
 				if got := normalized(ask(altered(value, at))); got != normalized(want) {
-					t.Errorf("altered at %d: %s, want %s", at, got, normalized(want))
+					t.Errorf("altered at %d: got %s, want %s", at, got, normalized(want))
 				}
 			}
 			if len(want.Body) > 0 && strings.Contains(strings.ToLower(string(want.Body)), "key") {
-				t.Errorf("the answer tells of keys: %s", want.Body)
+				t.Errorf("the answer mentions keys: %s", want.Body)
 			}
 		})
 	}
@@ -236,12 +236,12 @@ func TestS43MalformedCookieIsNoCookie(t *testing.T) {
 				reached := w.appRequests(func() { resp = w.rawGet(t, path, append([]string{"Cookie: " + line}, scriptHeaders...)...) })
 				switch {
 				case len(reached) != 0:
-					t.Errorf("%s: the app was reached", path)
+					t.Errorf("%s: the app got a request", path)
 				case resp.Status == http.StatusBadRequest, resp.Status == http.StatusRequestHeaderFieldsTooLarge:
 				case path == sessionInfo && resp.Status == http.StatusOK && strings.Contains(string(resp.Body), `"authenticated":false`):
 				case path == "/x" && resp.Status == http.StatusUnauthorized && resp.Header.Get("Set-Cookie") == "":
 				default:
-					t.Errorf("%s: got %d %v %s", path, resp.Status, resp.Header, resp.Body)
+					t.Errorf("%s: got %d %v %s, want the answer without a session", path, resp.Status, resp.Header, resp.Body)
 				}
 			}
 		})
@@ -268,7 +268,7 @@ func TestS45SimilarCookieNameIsIgnored(t *testing.T) {
 			var resp *rawAnswer
 			reached := w.appRequests(func() { resp = w.rawGet(t, "/x", append([]string{"Cookie: " + line}, scriptHeaders...)...) })
 			if len(reached) != 0 || resp.Status != http.StatusUnauthorized && resp.Status != http.StatusBadRequest {
-				t.Errorf("got %d, and %d requests reached the app", resp.Status, len(reached))
+				t.Errorf("got %d, and the app got %d requests; want 401 or 400, and none", resp.Status, len(reached))
 			}
 		})
 	}
@@ -278,7 +278,7 @@ func TestS45SimilarCookieNameIsIgnored(t *testing.T) {
 			w.rawGet(t, "/x", append([]string{"Cookie: $Version=1; " + sessionCookie + "=" + value}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"$Version=1"}) {
-			t.Errorf("the app got %v", reached)
+			t.Errorf("the app got %v, want one request with the cookie $Version=1", reached)
 		}
 	})
 }
@@ -328,7 +328,7 @@ func TestS46AppReceivesOnlyItsOwnCookies(t *testing.T) {
 			w.rawGet(t, "/static/x", append([]string{"Cookie: a=1; " + sessionCookie + "=" + strings.Repeat("A", 43) + "; " + attempt}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
-			t.Errorf("the app got %v", reached)
+			t.Errorf("the app got %v, want one request with the cookie a=1", reached)
 		}
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
@@ -340,7 +340,7 @@ func TestS46AppReceivesOnlyItsOwnCookies(t *testing.T) {
 		b2.Jar.Update(u, []string{own + "; Secure; Path=/", attempt + "; Secure; Path=/", "a=1; Path=/"})
 		reached := w.appRequests(func() { b2.xhr(t, http.MethodGet, "/x") })
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Cookie"), []string{"a=1"}) {
-			t.Errorf("the app got %v", reached)
+			t.Errorf("the app got %v, want one request with the cookie a=1", reached)
 		}
 	})
 }

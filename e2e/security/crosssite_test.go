@@ -44,7 +44,7 @@ func TestS72CrossSiteWritesAreRefused(t *testing.T) {
 				var resp *rawAnswer
 				reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", lines...)) })
 				if ok != (len(reached) == 1) || !ok && resp.Status != http.StatusForbidden {
-					t.Errorf("%s: status %d, %d requests reached the app", method, resp.Status, len(reached))
+					t.Errorf("%s: got status %d, and the app got %d requests; want passing: %v", method, resp.Status, len(reached), ok)
 				}
 			}
 			// These endpoints of the module change state.
@@ -53,7 +53,7 @@ func TestS72CrossSiteWritesAreRefused(t *testing.T) {
 					continue
 				}
 				if resp := w.raw(t, w.request("POST "+path, lines...)); resp.Status != http.StatusForbidden || resp.Header["Set-Cookie"] != nil {
-					t.Errorf("POST %s: status %d", path, resp.Status)
+					t.Errorf("POST %s: got status %d, want 403 without cookies", path, resp.Status)
 				}
 			}
 		})
@@ -71,30 +71,30 @@ func TestS73OnlyExactSafeMethodsAreSafe(t *testing.T) {
 		var resp *rawAnswer
 		reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", append(foreign, b.cookieLine())...)) })
 		if len(reached) != 0 || resp.Status != http.StatusForbidden && resp.Status != http.StatusBadRequest {
-			t.Errorf("%s: status %d, %d requests reached the app", method, resp.Status, len(reached))
+			t.Errorf("%s: got status %d, and the app got %d requests; want 403 or 400, and none", method, resp.Status, len(reached))
 		}
 		reached = w.appRequests(func() { w.checkRefused(t, w.browser().send(t, "FOO", "/x", "")) })
 		if len(reached) != 0 {
-			t.Errorf("FOO without a session reached the app")
+			t.Errorf("the app got FOO without a session")
 		}
 	}
 	for _, override := range []string{"X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE"} {
 		reached := w.appRequests(func() {
 			if resp := w.rawGet(t, "/x", append(foreign, override, b.cookieLine())...); resp.Status != http.StatusForbidden {
-				t.Errorf("%s: status %d", override, resp.Status)
+				t.Errorf("%s: got status %d, want 403", override, resp.Status)
 			}
 		})
 		if len(reached) != 0 {
-			t.Errorf("%s: the app got %v", override, reached)
+			t.Errorf("%s: the app got %v, want no request", override, reached)
 		}
 		// The site's own pages may override the method.
 		if reached := w.appRequests(func() { w.rawGet(t, "/x", override, "Sec-Fetch-Site: same-origin", b.cookieLine()) }); len(reached) != 1 {
-			t.Errorf("%s from the site: %d requests reached the app", override, len(reached))
+			t.Errorf("%s from the site: the app got %d requests, want 1", override, len(reached))
 		}
 	}
 	// Frameworks read a form's _method from a POST, which is unsafe already.
 	if resp := w.raw(t, w.request("POST /x?_method=DELETE", append(foreign, b.cookieLine())...)); resp.Status != http.StatusForbidden {
-		t.Errorf("POST with _method: status %d", resp.Status)
+		t.Errorf("POST with _method: got status %d, want 403", resp.Status)
 	}
 }
 
@@ -120,12 +120,12 @@ func TestS74PreflightGetsNoToken(t *testing.T) {
 			var resp *rawAnswer
 			reached := w.appRequests(func() { resp = w.raw(t, w.request("OPTIONS "+tt.path, tt.lines...)) })
 			if resp.Status != tt.status || tt.passes != (len(reached) == 1) {
-				t.Errorf("status %d, the app got %v", resp.Status, reached)
+				t.Errorf("got status %d, and the app got %v; want status %d, passing: %v", resp.Status, reached, tt.status, tt.passes)
 			}
 			for _, r := range reached {
 				w.checkNoEvilHeader(t, r)
 				if r.Values("Authorization") != nil {
-					t.Errorf("the app got %q", r.Headers)
+					t.Errorf("the app got headers %q, want no Authorization", r.Headers)
 				}
 			}
 			for name := range resp.Header {
@@ -154,11 +154,11 @@ func TestS75CrossSiteSubresourcePasses(t *testing.T) {
 			}
 		})
 		if len(reached) != 1 {
-			t.Errorf("%s: %d requests reached the app", dest, len(reached))
+			t.Errorf("%s: the app got %d requests, want 1", dest, len(reached))
 		}
 	}
 	resp := w.rawGet(t, sessionInfo, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script", b.cookieLine())
 	if resp.Header.Get("Cross-Origin-Resource-Policy") != "same-origin" || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
-		t.Errorf("the session endpoint answers with %v", resp.Header)
+		t.Errorf("session endpoint: got headers %v", resp.Header)
 	}
 }

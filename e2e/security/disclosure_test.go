@@ -78,12 +78,12 @@ func TestS118ErrorsRevealNothingInternal(t *testing.T) {
 				}
 				status, header, body := tc.ask(b, lines)
 				if status != tc.status {
-					t.Errorf("got %d %s", status, body)
+					t.Errorf("got %d %s, want %d", status, body, tc.status)
 				}
 				w.checkGenericPage(t, body)
 				for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
 					if got := header.Get(name); got != want {
-						t.Errorf("%s: %q", name, got)
+						t.Errorf("got %s %q, want %q", name, got, want)
 					}
 				}
 				if kind == "page" {
@@ -91,7 +91,7 @@ func TestS118ErrorsRevealNothingInternal(t *testing.T) {
 				}
 				var problem struct{ Title, Code string }
 				if err := json.Unmarshal(body, &problem); err != nil || problem.Title == "" || problem.Code == "" {
-					t.Errorf("no problem document: %s", body)
+					t.Errorf("got %s, want a problem document", body)
 				}
 			})
 		}
@@ -109,7 +109,7 @@ func TestS120SessionEndpointRevealsNoToken(t *testing.T) {
 			"Cross-Origin-Resource-Policy": "same-origin", "Access-Control-Allow-Origin": "", "Access-Control-Allow-Credentials": "", "Set-Cookie": "",
 		} {
 			if got := h.Get(name); got != want {
-				t.Errorf("%s: %q, want %q", name, got, want)
+				t.Errorf("got %s %q, want %q", name, got, want)
 			}
 		}
 	}
@@ -119,10 +119,10 @@ func TestS120SessionEndpointRevealsNoToken(t *testing.T) {
 		headers(t, resp.Header)
 		var got map[string]any
 		if err := json.Unmarshal(resp.Body, &got); err != nil || resp.Status != http.StatusOK || got["authenticated"] != false || len(got) != 2 || got["login_url"] != login {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want only authenticated and login_url", resp)
 		}
 		if len(b.logins()) > 0 {
-			t.Error("a login has begun")
+			t.Error("the endpoint started a login")
 		}
 	})
 	t.Run("member", func(t *testing.T) {
@@ -133,30 +133,30 @@ func TestS120SessionEndpointRevealsNoToken(t *testing.T) {
 			headers(t, resp.Header)
 			var got map[string]any
 			if err := json.Unmarshal(resp.Body, &got); err != nil || got["authenticated"] != true || got["user"] != "s120" {
-				t.Errorf("got %v", resp)
+				t.Errorf("got %v, want the session of s120", resp)
 			}
 			for name := range got {
 				if !slices.Contains([]string{
 					"authenticated", "user", "claims", "created_at", "idle_expires_in", "max_expires_in", "token_expires_in", "login_url", "logout_url",
 				}, name) {
-					t.Errorf("an unexpected member: %s", name)
+					t.Errorf("got an undocumented member %s", name)
 				}
 			}
 			claims, _ := got["claims"].(map[string]any)
 			for _, name := range []string{"nonce", "at_hash", "sid", "jti", "aud"} {
 				if _, ok := claims[name]; ok {
-					t.Errorf("the claim %s is shown", name)
+					t.Errorf("the answer shows the claim %s", name)
 				}
 			}
 			for _, prefix := range []string{"AT_", "RT_", "eyJ"} {
 				if strings.Contains(string(resp.Body), prefix) {
-					t.Errorf("it holds something that begins with %s", prefix)
+					t.Errorf("the answer contains a text with prefix %s", prefix)
 				}
 			}
 		}
 		preflight := b.send(t, http.MethodOptions, sessionInfo, "", "Origin: https://evil.test", "Access-Control-Request-Method: GET", "Sec-Fetch-Site: cross-site")
 		if preflight.Header.Get("Access-Control-Allow-Origin") != "" {
-			t.Error("another site may read it")
+			t.Error("another site may read the answer")
 		}
 	})
 	t.Run("polling is not use", func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestS120SessionEndpointRevealsNoToken(t *testing.T) {
 		w.addVariants(t, v)
 		b := w.browser()
 		v.login(t, b, "u")
-		eventually(t, "end of a session that is only asked about", func() bool {
+		eventually(t, "end of a session that is only polled", func() bool {
 			u, err := url.Parse(v.url + sessionInfo)
 			if err != nil {
 				t.Fatal(err)

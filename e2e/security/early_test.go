@@ -30,16 +30,16 @@ func TestS83EarlyDataChangesNothing(t *testing.T) {
 			}
 			reached := w.appRequests(func() {
 				if resp := w.raw(t, w.request(request, lines...)); resp.Status != http.StatusTooEarly || resp.Header["Set-Cookie"] != nil {
-					t.Errorf("%s: status %d", request, resp.Status)
+					t.Errorf("%s: got status %d, want 425 without cookies", request, resp.Status)
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("%s: the app got %v", request, reached)
+				t.Errorf("%s: the app got %v, want no request", request, reached)
 			}
 		}
 		reached := w.appRequests(func() { w.rawGet(t, "/x", "Early-Data: 1", b.cookieLine()) })
 		if len(reached) != 1 || !slices.Equal(reached[0].Values("Early-Data"), []string{"1"}) {
-			t.Errorf("the app got %v", reached)
+			t.Errorf("the app got %v, want one request with Early-Data", reached)
 		}
 		b.checkSession(t)
 	})
@@ -70,7 +70,7 @@ func TestS83EarlyDataChangesNothing(t *testing.T) {
 		// After the handshake the token is refreshed and the code is redeemed.
 		expired.checkSession(t)
 		if resp := b.nav(t, cb.String()); resp.Status != http.StatusSeeOther {
-			t.Errorf("after the handshake the callback answers %v", resp)
+			t.Errorf("callback after the handshake: got %v, want 303", resp)
 		}
 	})
 }
@@ -100,12 +100,12 @@ func (w *world) sendEarly(t *testing.T, path string, cookies func() string, pass
 		if passes {
 			// Caddy adds Early-Data for the app.
 			if len(reached) != 1 || status != http.StatusOK {
-				t.Errorf("%s: status %d, the app got %v", path, status, reached)
+				t.Errorf("%s: got status %d, and the app got %v", path, status, reached)
 			}
 			return len(reached) == 0 || slices.Equal(reached[0].Values("Early-Data"), []string{"1"})
 		}
 		if status == http.StatusTooEarly && (len(reached) != 0 || w.tokenRequests() != calls) {
-			t.Errorf("%s: the app got %v, the authorization server %d requests", path, reached, w.tokenRequests()-calls)
+			t.Errorf("%s: the app got %v, and the authorization server %d token requests; want none", path, reached, w.tokenRequests()-calls)
 		}
 		return status == http.StatusTooEarly
 	})
@@ -132,7 +132,7 @@ func (w *world) prepareEarly(t *testing.T, program, path, cookies string) (send 
 	}
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || lines.Text() != "ticket" {
-		t.Fatalf("no ticket: %q, %v", lines.Text(), cmd.Wait())
+		t.Fatalf("got %q, %v, want a session ticket", lines.Text(), cmd.Wait())
 	}
 	return func() int {
 		t.Helper()

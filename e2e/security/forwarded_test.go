@@ -36,24 +36,24 @@ func TestS06ForwardedNeedsATrustedProxy(t *testing.T) {
 		w := newWorld(t, inside)
 		for _, lines := range append([][]string{forged}, slices.Collect(slices.Chunk(forged, 1))...) {
 			if got := w.redirectURI(t, lines...); got != w.site+callback {
-				t.Errorf("%q: redirect_uri is %q", lines, got)
+				t.Errorf("%q: got redirect_uri %q, want the site's", lines, got)
 			}
 			reached := w.appRequests(func() {
 				w.checkRefused(t, w.browser().send(t, http.MethodGet, "/forged", "", append(lines, scriptHeaders...)...))
 			})
 			if len(reached) != 0 {
-				t.Errorf("%q: a rule about addresses was met: %v", lines, reached)
+				t.Errorf("%q: the app got %v, want no request", lines, reached)
 			}
 		}
 		// The headers do not disturb a session either.
 		b := w.browser()
 		b.login(t, "/")
 		if got := b.send(t, http.MethodGet, "/with-session", "", append(forged, scriptHeaders...)...); got.Status != http.StatusOK {
-			t.Errorf("with a session: %v", got)
+			t.Errorf("with a session: got %v, want 200", got)
 		}
 		for _, ip := range append(w.clientIPs(t, "/forged"), w.clientIPs(t, "/with-session")...) {
 			if ip != "127.0.0.1" {
-				t.Errorf("the log has client %s", ip)
+				t.Errorf("got client %s in the log, want 127.0.0.1", ip)
 			}
 		}
 	})
@@ -62,24 +62,24 @@ func TestS06ForwardedNeedsATrustedProxy(t *testing.T) {
 		trusting.global = "\tservers {ADDR} {\n\t\ttrusted_proxies static 127.0.0.1/32\n\t}\n"
 		w := newWorld(t, trusting)
 		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: public.app.test"); got != "https://public.app.test"+callback {
-			t.Errorf("redirect_uri is %q", got)
+			t.Errorf("one proxy: got redirect_uri %q", got)
 		}
 		// In a chain, the entry of the nearest proxy counts.
 		if got := w.redirectURI(t, "X-Forwarded-Proto: https", "X-Forwarded-Host: evil.test, public.app.test"); got != "https://public.app.test"+callback {
-			t.Errorf("redirect_uri is %q", got)
+			t.Errorf("chain of proxies: got redirect_uri %q", got)
 		}
 		// Browsers keep no session cookie on plain http, so no login starts.
 		if got := w.redirectURI(t, "X-Forwarded-Proto: http", "X-Forwarded-Host: public.app.test"); got != "" {
-			t.Errorf("redirect_uri is %q", got)
+			t.Errorf("plain http: got redirect_uri %q, want no login", got)
 		}
 		reached := w.appRequests(func() {
 			w.browser().send(t, http.MethodGet, "/trusted", "", append([]string{"X-Forwarded-For: 203.0.113.9"}, scriptHeaders...)...)
 		})
 		if len(reached) != 1 || reached[0].Values("Authorization") != nil {
-			t.Errorf("the app got %v", reached)
+			t.Errorf("the app got %v, want one request without Authorization", reached)
 		}
 		if got := w.clientIPs(t, "/trusted"); !slices.Equal(got, []string{"203.0.113.9"}) {
-			t.Errorf("the log has clients %v", got)
+			t.Errorf("got clients %v in the log, want 203.0.113.9", got)
 		}
 	})
 }

@@ -56,7 +56,7 @@ func TestS125GarbagePostsAreHarmless(t *testing.T) {
 				}
 				resp, err := b.trySend(t.Context(), http.MethodPost, path, body, lines...)
 				if err != nil || resp.Status == http.StatusOK && path != logout || resp.Status >= http.StatusInternalServerError {
-					t.Errorf("post %d to %s: %v, %v", i, path, resp, err)
+					t.Errorf("post %d to %s: got %v, %v", i, path, resp, err)
 					return
 				}
 			}
@@ -64,7 +64,7 @@ func TestS125GarbagePostsAreHarmless(t *testing.T) {
 	}
 	running.Wait()
 	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
-		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
 	member.checkSession(t)
 }

@@ -17,7 +17,7 @@ func (w *world) checkOwnToken(t testing.TB, r echo.Request) {
 	t.Helper()
 	w.checkNoEvilHeader(t, r)
 	if r.Bearer() == "" || !strings.HasPrefix(r.Bearer(), "AT_") {
-		t.Errorf("%s brought no token of ours: %q", r.Line, r.Headers)
+		t.Errorf("%s has no access token of the authorization server: %q", r.Line, r.Headers)
 	}
 }
 
@@ -26,7 +26,7 @@ func (w *world) checkNoEvilHeader(t testing.TB, r echo.Request) {
 	t.Helper()
 	for _, h := range append(slices.Clone(r.Headers), r.Trailers...) {
 		if strings.Contains(h[1], "EVIL") {
-			t.Errorf("%s brought %q", r.Line, h)
+			t.Errorf("%s has the client's header %q", r.Line, h)
 		}
 	}
 }
@@ -58,21 +58,21 @@ func TestS62ClientAuthorizationIsReplaced(t *testing.T) {
 			for _, path := range []string{"/x", "/static/x"} {
 				reached := w.appRequests(func() { w.rawGet(t, path, slices.Concat(lines, scriptHeaders, []string{b.cookieLine()})...) })
 				if len(reached) != 1 {
-					t.Fatalf("%s: %d requests reached the app", path, len(reached))
+					t.Fatalf("%s: the app got %d requests, want 1", path, len(reached))
 				}
 				w.checkOwnToken(t, reached[0])
 			}
 			reached := w.appRequests(func() {
 				if resp := w.rawGet(t, "/x", append(slices.Clone(lines), scriptHeaders...)...); resp.Status != http.StatusUnauthorized {
-					t.Errorf("without a session: status %d", resp.Status)
+					t.Errorf("without a session: got status %d, want 401", resp.Status)
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("without a session the app was reached: %v", reached)
+				t.Errorf("without a session: the app got %v, want no request", reached)
 			}
 			reached = w.appRequests(func() { w.rawGet(t, "/static/x", append(slices.Clone(lines), scriptHeaders...)...) })
 			if len(reached) != 1 || reached[0].Values("Authorization") != nil {
-				t.Errorf("an open page without a session: the app got %v", reached)
+				t.Errorf("optional page without a session: the app got %v, want one request without Authorization", reached)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestS63TokenHeaderIsUnique(t *testing.T) {
 	for _, line := range []string{"authorization: EVIL", "AUTHORIZATION: EVIL", "aUTHORIZATION:EVIL", "Authorization:\tEVIL", "Authorization: EVIL\r\nAuthorization: EVIL", "Authorization: EVIL\r\nauthorization: EVIL"} {
 		reached := w.appRequests(func() { w.rawGet(t, "/x", line, b.cookieLine()) })
 		if len(reached) != 1 {
-			t.Fatalf("%q: %d requests reached the app", line, len(reached))
+			t.Fatalf("%q: the app got %d requests, want 1", line, len(reached))
 		}
 		w.checkOwnToken(t, reached[0])
 	}
@@ -95,12 +95,12 @@ func TestS63TokenHeaderIsUnique(t *testing.T) {
 		reached := w.appRequests(func() {
 			// A folded line becomes one harmless value.
 			if resp := w.rawGet(t, "/x", line, b.cookieLine()); resp.Status != http.StatusBadRequest && !strings.HasPrefix(line, "X: y") {
-				t.Errorf("%q: status %d", line, resp.Status)
+				t.Errorf("%q: got status %d, want 400", line, resp.Status)
 			}
 		})
 		for _, r := range reached {
 			if r.Bearer() == "" || !strings.HasPrefix(r.Bearer(), "AT_") {
-				t.Errorf("%q: the app got %q", line, r.Headers)
+				t.Errorf("%q: the app got headers %q", line, r.Headers)
 			}
 		}
 	}
@@ -111,7 +111,7 @@ func TestS63TokenHeaderIsUnique(t *testing.T) {
 				browser.send(t, http.MethodGet, "/x", "", "Authorization: EVIL", "AUTHORIZATION: EVIL")
 			})
 			if len(reached) != 1 {
-				t.Fatalf("%d requests reached the app", len(reached))
+				t.Fatalf("the app got %d requests, want 1", len(reached))
 			}
 			w.checkOwnToken(t, reached[0])
 		})
@@ -162,11 +162,11 @@ func TestS66SmuggledRequestIsNotRelayed(t *testing.T) {
 				// 502: the body was refused while it was relayed.
 				refused := resp.Status == http.StatusBadRequest || resp.Status == http.StatusNotImplemented || resp.Status == http.StatusBadGateway
 				if len(reached) > 1 || len(reached) == 0 && !refused {
-					t.Errorf("status %d, and %d requests reached the app: %v", resp.Status, len(reached), reached)
+					t.Errorf("got status %d, and the app got %d requests: %v", resp.Status, len(reached), reached)
 				}
 				for _, r := range reached {
 					if r.Malformed != "" || !strings.HasPrefix(r.Line, "POST "+path+" ") {
-						t.Errorf("the app got %+v", r)
+						t.Errorf("the app got %+v, want one POST", r)
 					}
 					w.checkNoEvilHeader(t, r)
 				}
@@ -192,11 +192,11 @@ func TestS67SpoofedIdentityIsRemoved(t *testing.T) {
 				}
 				reached := w.appRequests(func() { w.raw(t, w.request(method+" /static/x", lines...)) })
 				if len(reached) != 1 {
-					t.Fatalf("%d requests reached the app", len(reached))
+					t.Fatalf("the app got %d requests, want 1", len(reached))
 				}
 				w.checkNoEvilHeader(t, reached[0])
 				if reached[0].Values("Authorization") != nil {
-					t.Errorf("the app got %q", reached[0].Headers)
+					t.Errorf("the app got headers %q, want no Authorization", reached[0].Headers)
 				}
 			})
 		}
@@ -204,7 +204,7 @@ func TestS67SpoofedIdentityIsRemoved(t *testing.T) {
 	b := w.loggedIn(t)
 	reached := w.appRequests(func() { w.rawGet(t, "/x", append(slices.Clone(spoofed), b.cookieLine())...) })
 	if len(reached) != 1 || len(reached[0].Values("X-User")) != 1 || reached[0].Values("X-User")[0] == "" {
-		t.Fatalf("with a session the app got %v", reached)
+		t.Fatalf("with a session: the app got %v, want one request with X-User", reached)
 	}
 	w.checkOwnToken(t, reached[0])
 }
@@ -221,7 +221,7 @@ func TestS69TokenInQueryOrFormIsNoLogin(t *testing.T) {
 		b.send(t, http.MethodPost, "/form", form, "Content-Type: application/x-www-form-urlencoded")
 	})
 	if len(reached) != 2 || reached[0].Line != "GET /x?access_token=MINE&a=%20b HTTP/1.1" || reached[1].BodyLength != int64(len(form)) {
-		t.Fatalf("the app got %v", reached)
+		t.Fatalf("the app got %v, want two unchanged requests", reached)
 	}
 	for _, r := range reached {
 		w.checkOwnToken(t, r)
@@ -231,7 +231,7 @@ func TestS69TokenInQueryOrFormIsNoLogin(t *testing.T) {
 		w.checkRefused(t, w.browser().send(t, http.MethodPost, "/x", "access_token=MINE", "Content-Type: application/x-www-form-urlencoded"))
 	})
 	if len(reached) != 0 {
-		t.Errorf("without a session the app got %v", reached)
+		t.Errorf("without a session: the app got %v, want no request", reached)
 	}
 }
 
@@ -247,10 +247,10 @@ func TestAppCannotSetModuleCookies(t *testing.T) {
 		browser.Jar = b.Jar
 		resp := browser.send(t, http.MethodGet, "/u/setcookie?"+q.Encode(), "")
 		if !slices.Equal(resp.Header.Values("Set-Cookie"), want) || resp.Status != http.StatusOK {
-			t.Errorf("%s: %v sets %q", name, resp, resp.Header.Values("Set-Cookie"))
+			t.Errorf("%s: got %v with cookies %q, want %q", name, resp, resp.Header.Values("Set-Cookie"), want)
 		}
 		if b.session() != before {
-			t.Errorf("%s: the browser's session is another one", name)
+			t.Errorf("%s: the app changed the session cookie", name)
 		}
 	}
 	b.checkSession(t)

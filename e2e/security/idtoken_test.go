@@ -54,7 +54,7 @@ func (w *world) checkGenericPage(t testing.TB, body []byte) {
 		"signature", "kid", "nonce", ".go:", "caddy", "Caddy", "/tmp/", "sessions.db", "github.com", "%!",
 	} {
 		if strings.Contains(string(body), word) {
-			t.Errorf("the page says %q: %s", word, body)
+			t.Errorf("the page contains %q: %s", word, body)
 		}
 	}
 }
@@ -172,14 +172,14 @@ func TestS34RotatedServerKeyIsFound(t *testing.T) {
 	useOld.Store(false)
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n != 1 {
-		t.Errorf("the keys were fetched %d times for two logins", n)
+		t.Errorf("two logins: got %d fetches of the keys, want 1", n)
 	}
 
 	v.idp.Set(func(k *fakeas.Knobs) { k.ExtraKeys = nil })
 	v.idp.RotateKey()
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n != 2 {
-		t.Errorf("a new key cost %d fetches", n-1)
+		t.Errorf("new key: got %d fetches of the keys, want 1", n-1)
 	}
 	useOld.Store(true)
 	b := w.browser()
@@ -189,7 +189,7 @@ func TestS34RotatedServerKeyIsFound(t *testing.T) {
 	v.idp.Fail(fakeas.LoseRequest().At(fakeas.EndpointJWKS).Repeat(-1))
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n > 2+3 {
-		t.Errorf("made-up keys cost %d fetches within half a minute", n-2)
+		t.Errorf("made-up keys: got %d fetches of the keys, want at most 3", n-2)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	w.addVariants(t, v)
 	v.idp.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"email": "by-userinfo@example.test"} })
 	if seen, _ := appAnswer(v.login(t, w.browser(), "u")); !slices.Equal(seen.Values("X-Email"), []string{"by-userinfo@example.test"}) {
-		t.Fatalf("the app sees the email %q", seen.Values("X-Email"))
+		t.Fatalf("the app got email %q, want the one from UserInfo", seen.Values("X-Email"))
 	}
 	evil := map[string]any{"sub": "u", "email": "evil@example.test"}
 	jwt := newSigner(t, "userinfo")
@@ -237,7 +237,7 @@ func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	}
 	for _, r := range v.app.Requests() {
 		if slices.Contains(r.Values("X-Email"), "evil@example.test") {
-			t.Error("the app has got a claim of a refused answer")
+			t.Error("the app got a claim of a refused answer")
 		}
 	}
 }

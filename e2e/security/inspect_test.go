@@ -17,7 +17,7 @@ func (w *world) inspect(t testing.TB) {
 	w.checkServes(t)
 	w.awaitGoroutineEnd(t)
 	if contacts, got := w.attacker.received(); contacts > 0 {
-		t.Errorf("somebody talked to the attacker, %d times: %q", contacts, got)
+		t.Errorf("the attacker's server got %d connections: %q", contacts, got)
 	}
 	for _, f := range w.findLeaks(t) {
 		t.Errorf("leak: %v", f)
@@ -39,7 +39,7 @@ func (w *world) checkServes(t testing.TB) {
 		_, err = w.browser().tryLogin(t.Context(), "/alive")
 	}
 	if err != nil {
-		t.Errorf("the site no longer serves: %v", err)
+		t.Errorf("the site does not serve after the test: %v", err)
 	}
 }
 
@@ -54,7 +54,7 @@ func (w *world) awaitGoroutineEnd(t testing.TB) {
 	for w.countGoroutines(t) > w.goroutines+maxExtraGoroutines {
 		if time.Now().After(deadline) {
 			_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
-			t.Fatalf("at the start there were %d goroutines, now: %.4000s", w.goroutines, profile)
+			t.Fatalf("got more than %d goroutines over the %d at the start: %.4000s", maxExtraGoroutines, w.goroutines, profile)
 		}
 		time.Sleep(20 * time.Millisecond) // poll interval
 	}
@@ -66,7 +66,7 @@ func (w *world) countGoroutines(t testing.TB) int {
 	line, _, _ := strings.Cut(profile, "\n")
 	n, err := strconv.Atoi(strings.TrimPrefix(line, "goroutine profile: total "))
 	if err != nil {
-		t.Fatalf("the goroutine profile begins with %q", line)
+		t.Fatalf("got %q as first line of the goroutine profile", line)
 	}
 	return n
 }

@@ -212,7 +212,7 @@ func (w *world) findLeaksOnDisk(t testing.TB, n *secretFinder, name, dir string)
 			w.logOffsets[path] = int64(len(text))
 			text = text[min(from, int64(len(text))):]
 			if i := bytes.Index(text, []byte("panic")); i >= 0 {
-				t.Errorf("%s tells of a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
+				t.Errorf("%s reports a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
 			}
 		}
 		found = append(found, n.find(name+filepath.Base(path), text)...)
@@ -247,7 +247,7 @@ func (w *world) redisBytes(t testing.TB) []byte {
 			fmt.Fprintln(&all, w.redis.Do(t, "ZRANGE", key, "0", "-1"))
 		case "none": // the key expired after KEYS
 		default:
-			t.Errorf("Redis has a key of a type that is not looked into: %s", key)
+			t.Errorf("the scan does not know the type of the Redis key %s", key)
 		}
 	}
 	return all.Bytes()

@@ -37,12 +37,12 @@ func TestS97LogoutRevokesWithoutWaiting(t *testing.T) {
 			}
 			answered := len(w.idp.Log(fakeas.EndpointRevoke))
 			if resp.Status != http.StatusSeeOther || b.session() != "" {
-				t.Errorf("the logout: %d", resp.Status)
+				t.Errorf("logout: got %d, want 303 and no cookie", resp.Status)
 			}
 			w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
 			if name == "slow" {
 				if answered > 0 {
-					t.Error("the logout has waited for the revocation")
+					t.Error("the logout waited for the revocation")
 				}
 				slow.Open()
 			}
@@ -53,11 +53,11 @@ func TestS97LogoutRevokesWithoutWaiting(t *testing.T) {
 			})
 			call := calls[0]
 			if call.Method != http.MethodPost || call.Form.Get("token") != issued[len(issued)-1] || call.Form.Get("token_type_hint") != "refresh_token" || len(calls) > 1 {
-				t.Errorf("%d calls; the first: %s for %q", len(calls), call.Method, call.Form["token_type_hint"])
+				t.Errorf("got %d revocations, the first: %s with hint %q", len(calls), call.Method, call.Form["token_type_hint"])
 			}
 			user, _, ok := (&http.Request{Header: call.Header}).BasicAuth()
 			if !ok || user != clientID || call.Query.Has("token") || call.Query.Has("client_secret") {
-				t.Error("the client does not authenticate as it should")
+				t.Error("the client authentication is wrong, or a secret is in the URL")
 			}
 		})
 	}
@@ -79,15 +79,15 @@ func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 		w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
 		to, err := url.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Status != http.StatusSeeOther || to.Host+to.Path != strings.TrimPrefix(w.idp.URL, "http://")+"/end_session" {
-			t.Fatalf("got %d", resp.Status)
+			t.Fatalf("got %d, want a redirect to the end_session endpoint", resp.Status)
 		}
 		q := to.Query()
 		if !slices.Contains(issuedTokens(w.idp, fakeas.KindID, fakeas.DefaultUser), q.Get("id_token_hint")) ||
 			len(q.Get("state")) < 16 || q.Get("post_logout_redirect_uri") != w.site+logoutCallback {
-			t.Error("the parameters for the authorization server are not complete")
+			t.Error("the parameters for the authorization server are incomplete")
 		}
 		if resp.Header.Get("Cache-Control") != "no-store" || b.session() != "" {
-			t.Errorf("the logout answers with %q, the cookie is kept: %v", resp.Header.Get("Cache-Control"), b.session() != "")
+			t.Errorf("got Cache-Control %q, want no-store; the cookie is kept: %v", resp.Header.Get("Cache-Control"), b.session() != "")
 		}
 	})
 	t.Run("not by others", func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 		} {
 			resp := b.send(t, lines[0], logout, "", lines[1:]...)
 			if resp.Status == http.StatusSeeOther || strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
-				t.Errorf("%s: got %d", name, resp.Status)
+				t.Errorf("%s: got %d, want no logout", name, resp.Status)
 			}
 			b.checkSession(t)
 		}
@@ -117,10 +117,10 @@ func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 		member.login(t, "/")
 		page := stranger.nav(t, logoutCallback+"?state=wrong")
 		if page.Status != http.StatusOK || page.Header.Get("Set-Cookie") != "" || strings.Contains(string(page.Body), "wrong") {
-			t.Errorf("got %v", page)
+			t.Errorf("got %v, want a page without the state", page)
 		}
 		if other := member.nav(t, logoutCallback+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
-			t.Errorf("somebody with a session sees another page: %v", other)
+			t.Errorf("with a session: got %v, want the same page", other)
 		}
 		member.checkSession(t)
 	})
@@ -140,11 +140,11 @@ func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		if resp.Status != http.StatusSeeOther || resp.Header.Get("Location") != logoutCallback {
-			t.Errorf("got %d, to the page of the site itself: %v", resp.Status, resp.Header.Get("Location") == logoutCallback)
+			t.Errorf("got %d, want 303; redirected to the site's own page: %v", resp.Status, resp.Header.Get("Location") == logoutCallback)
 		}
 		old := w.browser().send(t, http.MethodGet, v.url+"/x", "", append([]string{"Cookie: " + sessionCookie + "=" + value}, scriptHeaders...)...)
 		if old.Status != http.StatusUnauthorized {
-			t.Errorf("the session lives on: %v", old)
+			t.Errorf("former session: got %v, want 401", old)
 		}
 	})
 }

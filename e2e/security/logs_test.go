@@ -56,7 +56,7 @@ func TestS115LogsHoldNoSecret(t *testing.T) {
 			b.send(t, http.MethodPost, backchannel, form, "Content-Type: application/x-www-form-urlencoded")
 		}
 		if resp, err := postLogout(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
-			t.Errorf("the logout: %v", err)
+			t.Errorf("logout: %v", err)
 		}
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantCode).Repeat(-1))
 		if _, err := w.browser().Visit(t.Context(), w.site+"/refused"); err != nil {
@@ -65,21 +65,21 @@ func TestS115LogsHoldNoSecret(t *testing.T) {
 	})
 	all := strings.Join(lines, "\n")
 	if !strings.Contains(all, `"uri":"/s115?x=1"`) || !strings.Contains(all, `"level":"debug"`) {
-		t.Fatal("this is not the debug log and the access log")
+		t.Fatal("the log is not the debug log with the access log")
 	}
 	for _, line := range lines {
 		var entry struct{ Request struct{ URI string } }
 		// The log may show the state in a Location header: without the login cookie it is
 		// useless.
 		if json.Unmarshal([]byte(line), &entry) == nil && strings.Contains(entry.Request.URI, "state=") {
-			t.Errorf("the log has the address of a callback: %s", line)
+			t.Errorf("the log contains the URL of a callback: %s", line)
 		}
 	}
 	for _, name := range []string{
 		"code=", "logout_token", "id_token", "refresh_token=", "access_token", "code_verifier", "client_secret=", "CODE_", "RT_", "AT_",
 	} {
 		if i := strings.Index(all, name); i >= 0 {
-			t.Errorf("the log has %q: …%s…", name, all[max(0, i-200):min(len(all), i+100)])
+			t.Errorf("the log contains %q: …%s…", name, all[max(0, i-200):min(len(all), i+100)])
 		}
 	}
 }
@@ -108,18 +108,18 @@ func TestS116AdminEndpointShowsNoSecret(t *testing.T) {
 		}
 	}
 	if !strings.Contains(shown["/config/"], "{env.CLIENT_SECRET}") || !strings.Contains(shown["caddy adapt"], "oauth_session") {
-		t.Error("this is not the configuration")
+		t.Error("the texts are not the configuration")
 	}
 	// Control: the same search finds a secret that is present.
 	if found := n.find("control", []byte(shown["/config/"]+w.clientSecret)); len(found) == 0 {
-		t.Error("the client secret would not be found")
+		t.Error("the search did not find the client secret")
 	}
 	for _, path := range []string{"/oauth_session/", "/oauth_session/ready", "/config/", "/metrics", "/debug/vars"} {
 		w.checkRefused(t, w.browser().send(t, http.MethodGet, path, "", scriptHeaders...))
 	}
 	for _, path := range []string{"/admin", "/sessions", "/revoke", "/ready", "/metrics", "/list"} {
 		if resp := w.browser().send(t, http.MethodGet, prefix+path, "", scriptHeaders...); resp.Status != http.StatusNotFound {
-			t.Errorf("%s: got %v", path, resp)
+			t.Errorf("%s: got %v, want 404", path, resp)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestS117MetricLabelsAreBounded(t *testing.T) {
 	running.Wait()
 	_, metrics := w.instances[0].Admin(t, http.MethodGet, "/metrics", "")
 	if strings.Contains(metrics, "s117") {
-		t.Error("a path or a user is in the metrics")
+		t.Error("the metrics contain a path or a user")
 	}
 	allowed := regexp.MustCompile(`^caddy_oauth_session_[a-z_]+(\{(result|code|outcome|reason)="[a-z_]+"\})? [0-9.e+]+$`)
 	series := 0
@@ -165,11 +165,11 @@ func TestS117MetricLabelsAreBounded(t *testing.T) {
 		}
 		series++
 		if !allowed.MatchString(strings.TrimSpace(line)) {
-			t.Errorf("in the metrics: %s", line)
+			t.Errorf("the metric has an unexpected label: %s", line)
 		}
 	}
 	if series == 0 || series > 60 {
-		t.Errorf("%d series", series)
+		t.Errorf("got %d series, want 1 to 60", series)
 	}
 }
 
@@ -211,22 +211,22 @@ func TestS119LogLinesCannotBeForged(t *testing.T) {
 		seen = seen || strings.Contains(line, "s119")
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			t.Errorf("no line of JSON: %q", line)
+			t.Errorf("got %q, want a line of JSON", line)
 			continue
 		}
 		if strings.ContainsFunc(line, func(c rune) bool { return c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 }) {
-			t.Errorf("a line with control characters: %q", line)
+			t.Errorf("got a line with control characters: %q", line)
 		}
 		logger, _ := entry["logger"].(string)
 		if logger == "forged" || entry["msg"] == "forged" {
-			t.Errorf("a forged line: %s", line)
+			t.Errorf("got a forged line: %s", line)
 		}
 		// Caddy's own access log entries are as long as the request.
 		if strings.HasPrefix(logger, "http.handlers.oauth_session") && len(line) > 2000 {
-			t.Errorf("a line of %d bytes", len(line))
+			t.Errorf("got a line of %d bytes, want at most 2000", len(line))
 		}
 	}
 	if !seen {
-		t.Error("nothing of this was logged")
+		t.Error("the log contains none of the requests")
 	}
 }

@@ -132,7 +132,7 @@ const waitLimit = 2 * time.Minute
 
 // eventually polls ok until it returns true. The event is a noun phrase for the failure
 // message.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t testing.TB, event string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
@@ -142,7 +142,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("no %s within %v", what, waitLimit)
+			t.Fatalf("no %s within %v", event, waitLimit)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func TestS101IssuerIsComparedExactly(t *testing.T) {
 			for range 10 {
 				resp := b.nav(t, v.url+"/x")
 				if resp.Status != http.StatusServiceUnavailable || resp.Location() != nil {
-					t.Fatalf("got %v", resp)
+					t.Fatalf("got %v, want 503", resp)
 				}
 				w.checkGenericPage(t, resp.Body)
 			}
@@ -104,15 +104,15 @@ func TestS101IssuerIsComparedExactly(t *testing.T) {
 			log := v.idp.Log(fakeas.EndpointDiscovery)
 			for i := 1; i < len(log); i++ {
 				if got := log[i].Time.Sub(log[i-1].Time); got < pause {
-					t.Errorf("the metadata was fetched again after %v, want %v at least", got, pause)
+					t.Errorf("pause before fetching the metadata again: got %v, want at least %v", got, pause)
 				}
 				pause *= 2
 			}
 			if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointToken]+stats.Requests[fakeas.EndpointJWKS] > 0 {
-				t.Errorf("endpoints of the metadata were used: %v", stats.Requests)
+				t.Errorf("the site used endpoints of the metadata: %v", stats.Requests)
 			}
 			v.idp.Set(func(k *fakeas.Knobs) { k.Issuer, k.Metadata = "", fakeas.Edit{} })
-			eventually(t, "login with good metadata", func() bool { return b.nav(t, v.url+"/x").Status == http.StatusFound })
+			eventually(t, "login with valid metadata", func() bool { return b.nav(t, v.url+"/x").Status == http.StatusFound })
 		})
 	}
 }
@@ -269,7 +269,7 @@ func TestS106StrangeTokenAnswersAreRefused(t *testing.T) {
 		})
 	}
 	if got := v.app.Requests()[requests:]; len(got) > 0 {
-		t.Errorf("the app got %d requests, the first with %q", len(got), got[0].Headers)
+		t.Errorf("the app got %d requests, want none; the first with %q", len(got), got[0].Headers)
 	}
 	v.idp.Fail(fakeas.BOM())
 	v.login(t, w.browser(), "u")
@@ -308,7 +308,7 @@ func TestS107RequestsChooseNoConnection(t *testing.T) {
 		k.LoginIDToken = fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}
 	})
 	if page, err := w.browser().Visit(t.Context(), w.site+"/x"); err != nil || page.Status != http.StatusBadGateway {
-		t.Errorf("with a key that jku names: %v, %v", page, err)
+		t.Errorf("ID token with a foreign jku: got %v, %v, want 502", page, err)
 	}
 	token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "nobody", Edit: fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}})
 	if err != nil {
@@ -316,6 +316,6 @@ func TestS107RequestsChooseNoConnection(t *testing.T) {
 	}
 	w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
 	if contacts, _ := w.attacker.received(); contacts > 0 {
-		t.Errorf("%d connections to the recorder", contacts)
+		t.Errorf("the attacker's server got %d connections, want none", contacts)
 	}
 }

@@ -130,30 +130,30 @@ func (p *parServer) test(t *testing.T, v *variant) {
 	b := w.browser()
 	first, second := b.nav(t, v.url+"/x").Location(), b.nav(t, v.url+"/x").Location()
 	if first == nil || second == nil {
-		t.Fatal("no login begins")
+		t.Fatal("no login started")
 	}
 	for _, to := range []*url.URL{first, second} {
 		q := to.Query()
 		if !strings.HasPrefix(to.String(), p.url+"/authorize?") || len(q) != 2 || q.Get("client_id") != clientID || q.Get("request_uri") == "" {
-			t.Errorf("the browser is sent to %s", to)
+			t.Errorf("got redirect to %s, want only client_id and request_uri", to)
 		}
 	}
 	if first.Query().Get("request_uri") == second.Query().Get("request_uri") {
-		t.Error("a request_uri was used for two logins")
+		t.Error("two logins have the same request_uri")
 	}
 	for _, r := range p.requests() {
 		challenge := r.form.Get("code_challenge_method") == "S256" && len(r.form.Get("code_challenge")) == 43
 		if r.method != http.MethodPost || !r.basic || r.user != clientID || r.form.Has("request_uri") || r.form.Has("client_secret") ||
 			len(r.query) > 0 || !challenge || r.form.Get("redirect_uri") != v.url+callback || r.form.Get("state") == "" || r.form.Get("nonce") == "" {
-			t.Errorf("not as it should be pushed: %s, Basic %v, %q", r.method, r.basic, r.form)
+			t.Errorf("got pushed request %s, Basic %v, %q", r.method, r.basic, r.form)
 		}
 	}
 	// The back button leads to the used request_uri; a new login pushes a new request.
 	if page, err := b.Visit(t.Context(), first.String()); err != nil || page.Status != http.StatusOK {
-		t.Errorf("the login: %v, %v", page, err)
+		t.Errorf("login: got %v, %v, want 200", page, err)
 	}
 	if page, err := b.Visit(t.Context(), first.String()); err != nil || page.Status != http.StatusBadRequest {
-		t.Errorf("the request_uri a second time: %v, %v", page, err)
+		t.Errorf("second use of the request_uri: got %v, %v, want 400", page, err)
 	}
 	v.login(t, w.browser(), "u")
 	for name, answer := range map[string]func(http.ResponseWriter){
@@ -184,6 +184,6 @@ func (p *parServer) test(t *testing.T, v *variant) {
 func checkNoFallback(t *testing.T, resp *client.Response) {
 	t.Helper()
 	if resp.Status != http.StatusServiceUnavailable && resp.Status != http.StatusBadGateway || resp.Header.Get("Location") != "" {
-		t.Errorf("got %v to %q", resp, resp.Header.Get("Location"))
+		t.Errorf("got %v to %q, want 502 or 503", resp, resp.Header.Get("Location"))
 	}
 }

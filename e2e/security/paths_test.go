@@ -59,22 +59,22 @@ func TestS84NoSpellingOpensAProtectedPath(t *testing.T) {
 			var resp *rawAnswer
 			reached := w.appRequests(func() { resp = w.rawGet(t, target, lines...) })
 			if strings.Contains(string(resp.Body), "SECRET-PAGE") {
-				t.Errorf("%s in a %s: got the page", target, name)
+				t.Errorf("%s by a %s: got the protected page", target, name)
 			}
 			for _, r := range reached {
 				if mayResolveToAdmin(requestTarget(r)) {
-					t.Errorf("%s in a %s: the app got %s", target, name, r.Line)
+					t.Errorf("%s by a %s: the app got %s", target, name, r.Line)
 				}
 			}
 			if len(reached) == 0 && resp.Status != http.StatusFound && resp.Status != http.StatusUnauthorized && resp.Status != http.StatusBadRequest {
-				t.Errorf("%s in a %s: status %d", target, name, resp.Status)
+				t.Errorf("%s by a %s: got status %d", target, name, resp.Status)
 			}
 		}
 	}
 	// Plain spellings of the optional path stay optional.
 	for _, target := range []string{"/static/x", "/static/", "/static/..x", "/static/a%20b", "/static/100%25", "/static/a,b=c", "/static/.x", "/static/caf%C3%A9"} {
 		if reached := w.appRequests(func() { w.rawGet(t, target, scriptHeaders...) }); len(reached) != 1 || requestTarget(reached[0]) != target {
-			t.Errorf("%s: the app got %v", target, reached)
+			t.Errorf("%s: the app got %v, want the same target", target, reached)
 		}
 	}
 }
@@ -95,11 +95,11 @@ func TestS85HeadersDoNotReplaceTheURL(t *testing.T) {
 				w.checkRefused(t, start)
 				done := b.nav(t, b.approve(t, start.Location()).String())
 				if got := done.Header.Get("Location"); got != w.site+"/admin" {
-					t.Errorf("the login leads to %q", got)
+					t.Errorf("got page %q after the login, want /admin", got)
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("the app got %v", reached)
+				t.Errorf("the app got %v, want no request", reached)
 			}
 		})
 	}
@@ -116,7 +116,7 @@ func TestS86NoClientIsExempt(t *testing.T) {
 		}
 	})
 	if len(reached) != 0 {
-		t.Errorf("the app got %v", reached)
+		t.Errorf("the app got %v, want no request", reached)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestS87EndpointsMatchExactly(t *testing.T) {
 		w.checkNoEndpoint(t, b, target)
 	}
 	if calls := w.tokenRequests() - before; calls != 0 {
-		t.Errorf("the authorization server was asked for tokens %d times", calls)
+		t.Errorf("got %d token requests, want none", calls)
 	}
 	b.checkSession(t)
 }
@@ -160,13 +160,13 @@ func (w *world) checkNoEndpoint(t *testing.T, b *browser, target string) {
 			below := err == nil && strings.HasPrefix(decoded, prefix+"/")
 			passes := name == "session" && !below
 			if passes != (len(reached) == 1) && resp.Status != http.StatusBadRequest {
-				t.Errorf("%s %s, %s: status %d, the app got %v", method, target, name, resp.Status, reached)
+				t.Errorf("%s %s, %s: got status %d, and the app got %v", method, target, name, resp.Status, reached)
 			}
 			if want := map[bool]int{true: http.StatusNotFound, false: http.StatusUnauthorized}[below]; !passes && resp.Status != want && resp.Status != http.StatusBadRequest {
-				t.Errorf("%s %s, %s: status %d, want %d", method, target, name, resp.Status, want)
+				t.Errorf("%s %s, %s: got status %d, want %d", method, target, name, resp.Status, want)
 			}
 			if resp.Header["Set-Cookie"] != nil {
-				t.Errorf("%s %s, %s: sets %q", method, target, name, resp.Header["Set-Cookie"])
+				t.Errorf("%s %s, %s: got cookies %q, want none", method, target, name, resp.Header["Set-Cookie"])
 			}
 		}
 	}
@@ -195,21 +195,21 @@ func TestS88SessionBelongsToOneSite(t *testing.T) {
 		raw := "GET /admin HTTP/1.1\r\nHost: " + host + "\r\n" + strings.Join(navigationHeaders, "\r\n") + "\r\nConnection: close\r\n\r\n"
 		reached := w.appRequests(func() { resp = w.raw(t, raw) })
 		if len(reached) != 0 {
-			t.Errorf("Host %q: the app got %v", host, reached)
+			t.Errorf("Host %q: the app got %v, want no request", host, reached)
 		}
 		if to := resp.Header.Get("Location"); to != "" {
 			if u, err := url.Parse(to); err != nil || !w.isAuthorization(u) && !strings.HasPrefix(host, "other.test") {
-				t.Errorf("Host %q leads to %q", host, to)
+				t.Errorf("Host %q: got Location %q", host, to)
 			}
 			if u, err := url.Parse(to); err == nil && w.isAuthorization(u) && u.Query().Get("redirect_uri") != w.site+callback {
-				t.Errorf("Host %q has the redirect_uri %q", host, u.Query().Get("redirect_uri"))
+				t.Errorf("Host %q: got redirect_uri %q", host, u.Query().Get("redirect_uri"))
 			}
 		}
 	}
 	// The other site has the same store and key, but another client.
 	resp := w.raw(t, "GET /x HTTP/1.1\r\nHost: other.test:"+port+"\r\n"+b.cookieLine()+"\r\n"+strings.Join(scriptHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 	if resp.Status != http.StatusUnauthorized || strings.Contains(string(resp.Body), "OTHER") {
-		t.Errorf("a session of one site opens another: status %d, %s", resp.Status, resp.Body)
+		t.Errorf("session of another site: got status %d, %s, want 401", resp.Status, resp.Body)
 	}
 	b.checkSession(t)
 }

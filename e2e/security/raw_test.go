@@ -71,7 +71,7 @@ func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer
 	resp, err := http.ReadResponse(in, &http.Request{Method: method})
 	if err != nil {
 		if got.Len() > 0 {
-			t.Errorf("the answer is no HTTP: %q", got.Bytes())
+			t.Errorf("got %q, want an HTTP answer", got.Bytes())
 		}
 		return &rawAnswer{}
 	}

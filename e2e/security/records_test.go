@@ -32,7 +32,7 @@ func (w *world) newSessionKey(t *testing.T, f func()) string {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%d new sessions, want one", len(found))
+		t.Fatalf("got %d new sessions, want 1", len(found))
 	}
 	return found[0]
 }
@@ -54,7 +54,7 @@ func TestS51OldRecordIsReusedAtMostOnce(t *testing.T) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Errorf("the session neither ends nor goes on: got %d and %d", one, two)
+				t.Errorf("got %d and %d, want the end or the refresh of the session", one, two)
 				return
 			}
 		}
@@ -62,7 +62,7 @@ func TestS51OldRecordIsReusedAtMostOnce(t *testing.T) {
 			b.at(1).trySend(t.Context(), http.MethodGet, sessionInfo, "", scriptHeaders...)
 		}
 		if n := w.idp.Stats().Reuses - reuses; n > 1 {
-			t.Errorf("the spent refresh token came back %d times", n)
+			t.Errorf("the authorization server got the spent refresh token %d times, want at most 1", n)
 		}
 		w.announceLifetime(3600)
 		b.login(t, "/again")
@@ -142,13 +142,13 @@ func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
 				defer func() {
 					w.redis.Do(t, "SET", key, whole, "KEEPTTL")
 					for i := range w.instances {
-						eventually(t, "whole record", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+						eventually(t, "restored record", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 					}
 				}()
 				for i := range w.instances {
 					counted := w.instances[i].unreadableCount(t)
 					var status int
-					eventually(t, "news of the record", func() bool {
+					eventually(t, "answer for the changed record", func() bool {
 						status = b.at(i).xhr(t, http.MethodGet, "/x").Status
 						return status != http.StatusOK
 					})
@@ -184,7 +184,7 @@ func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
 		calls := w.tokenRequests()
 		eventually(t, "end of the session", func() bool { return b.xhr(t, http.MethodGet, "/x").Status == http.StatusUnauthorized })
 		if n := w.tokenRequests(); n != calls {
-			t.Errorf("%d token requests", n-calls)
+			t.Errorf("got %d token requests, want none", n-calls)
 		}
 	})
 	t.Run("file", func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
 		}
 		magic := []byte("\xa5s\x01\x01")
 		if !bytes.Contains(content, magic) {
-			t.Fatal("no record in the file")
+			t.Fatal("the file has no record")
 		}
 		// Damage the sealed part of every record.
 		for at := range content {
@@ -217,7 +217,7 @@ func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
 		b = b.at(0)
 		w.checkRefused(t, b.xhr(t, http.MethodGet, "/x"))
 		if w.instances[0].unreadableCount(t) == 0 || !strings.Contains(w.instances[0].Log(t), "what the store has does not open") {
-			t.Error("nothing tells of it")
+			t.Error("the unreadable record is neither counted nor logged")
 		}
 		b.login(t, "/again")
 	})
@@ -230,7 +230,7 @@ func TestS52GarbageInTheStoreIsNoSession(t *testing.T) {
 			w.checkRefused(t, b.send(t, http.MethodGet, "/x", "", append(slices.Clone(scriptHeaders), "Cookie: "+sessionCookie+"="+made)...))
 		}
 		if n := w.instances[0].unreadableCount(t); n != counted {
-			t.Errorf("made-up cookies count as %v records that do not open", n-counted)
+			t.Errorf("made-up cookies: counted %v unreadable records, want none", n-counted)
 		}
 	})
 }

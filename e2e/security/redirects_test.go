@@ -56,7 +56,7 @@ func TestS01ReturnToStaysOnTheSite(t *testing.T) {
 			path := login + "?return_to=" + url.QueryEscape(tc.value)
 			resp := b.nav(t, b.approve(t, b.start(t, path)).String())
 			if got := resp.Header.Get("Location"); resp.Status != http.StatusSeeOther || got != w.site+tc.want {
-				t.Errorf("the login leads to %d %.200q, want %s", resp.Status, got, tc.want)
+				t.Errorf("got %d to %.200q, want 303 to %s", resp.Status, got, tc.want)
 			}
 			w.checkOwnSite(t, resp.Header.Get("Location"))
 
@@ -64,7 +64,7 @@ func TestS01ReturnToStaysOnTheSite(t *testing.T) {
 			b = w.browser()
 			resp = b.nav(t, b.approve(t, b.start(t, path)).String())
 			if resp.Status != http.StatusBadGateway {
-				t.Errorf("a failed login answered %v", resp)
+				t.Errorf("failed login: got %v, want 502", resp)
 			}
 			w.checkOwnLinks(t, resp.Body)
 		})
@@ -72,7 +72,7 @@ func TestS01ReturnToStaysOnTheSite(t *testing.T) {
 	t.Run("100 KiB", func(t *testing.T) {
 		resp := w.browser().nav(t, login+"?return_to=/"+strings.Repeat("a", 100<<10))
 		if to := resp.Location(); resp.Status != http.StatusRequestHeaderFieldsTooLarge && !w.isAuthorization(to) {
-			t.Errorf("got %d", resp.Status)
+			t.Errorf("got %d, want 431 or a login", resp.Status)
 		}
 	})
 }
@@ -105,23 +105,23 @@ func TestS04AbsoluteTargetIsIgnored(t *testing.T) {
 		})
 		// Caddy has no site for this host and sends an empty answer.
 		if len(reached) != 0 || len(resp.Body) != 0 || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %d %v %q", resp.Status, resp.Header, resp.Body)
+			t.Errorf("got %d %v %q, want an empty answer", resp.Status, resp.Header, resp.Body)
 		}
 	})
 	t.Run("own host, other scheme", func(t *testing.T) {
 		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		to, err := url.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
-			t.Fatalf("got %d %v", resp.Status, resp.Header)
+			t.Fatalf("got %d %v, want the start of a login", resp.Status, resp.Header)
 		}
 		if got := to.Query().Get("redirect_uri"); got != w.site+callback {
-			t.Errorf("redirect_uri is %q", got)
+			t.Errorf("got redirect_uri %q, want the site's", got)
 		}
 		b := w.browser()
 		b.storeCookies(t, resp)
 		done := b.nav(t, b.approve(t, to).String())
 		if got := done.Header.Get("Location"); got != w.site+"/p?q=1" {
-			t.Errorf("the login leads to %q", got)
+			t.Errorf("got page %q after the login, want /p?q=1", got)
 		}
 	})
 }
@@ -147,7 +147,7 @@ func (w *world) redirectURI(t *testing.T, lines ...string) string {
 	}
 	for _, c := range resp.Header.Values("Set-Cookie") {
 		if !strings.HasPrefix(c, loginCookie) || !strings.Contains(c, "; Secure") {
-			t.Errorf("with %q the login cookie is %q", lines, strings.SplitN(c, "=", 2)[0])
+			t.Errorf("with %q: the login cookie %q is not Secure", lines, strings.SplitN(c, "=", 2)[0])
 		}
 	}
 	return to.Query().Get("redirect_uri")
@@ -165,7 +165,7 @@ func TestS05HeadersDoNotChangeRedirectURI(t *testing.T) {
 				"X-Forwarded-Server: evil.test", "X-HTTP-Host-Override: evil.test", "X-Forwarded-Port: 80", "X-Forwarded-Prefix: //evil.test",
 			} {
 				if got := w.redirectURI(t, line); got != w.site+callback {
-					t.Errorf("%s: redirect_uri is %q", line, got)
+					t.Errorf("%s: got redirect_uri %q, want the site's", line, got)
 				}
 			}
 			// The site is not served under other names.
@@ -175,7 +175,7 @@ func TestS05HeadersDoNotChangeRedirectURI(t *testing.T) {
 					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 				})
 				if resp.Header.Get("Location") != "" || len(resp.Body) != 0 && resp.Status < 400 || len(reached) != 0 {
-					t.Errorf("Host %s: got %d %v %q, and %d requests reached the app", host, resp.Status, resp.Header, resp.Body, len(reached))
+					t.Errorf("Host %s: got %d %v %q, and the app got %d requests", host, resp.Status, resp.Header, resp.Body, len(reached))
 				}
 			}
 		})
@@ -194,7 +194,7 @@ func TestS07LogoutEndsAtConfiguredPages(t *testing.T) {
 			b.login(t, "/")
 			page := b.nav(t, logout+"?"+query)
 			if page.Status != http.StatusOK || strings.Contains(string(page.Body), "evil") {
-				t.Errorf("GET: %v", page)
+				t.Errorf("GET: got %v, want 200 without the query", page)
 			}
 			w.checkOwnLinks(t, page.Body)
 			resp := b.send(t, http.MethodPost, logout+"?"+query, query,
@@ -202,7 +202,7 @@ func TestS07LogoutEndsAtConfiguredPages(t *testing.T) {
 			to := resp.Location()
 			if to == nil || !strings.HasPrefix(to.String(), w.idp.URL+"/end_session?") || strings.Contains(to.String(), "evil") ||
 				to.Query().Get("post_logout_redirect_uri") != w.site+logoutCallback {
-				t.Fatalf("POST: %d, Location is not as configured", resp.Status)
+				t.Fatalf("POST: got %d, want a redirect to the configured page", resp.Status)
 			}
 			back := b.nav(t, to.String()).Location()
 			if back == nil || back.Path != logoutCallback {
@@ -210,7 +210,7 @@ func TestS07LogoutEndsAtConfiguredPages(t *testing.T) {
 			}
 			last := b.nav(t, back.String()+"&"+query)
 			if last.Status != http.StatusOK || strings.Contains(string(last.Body), "evil") {
-				t.Errorf("afterwards: %v", last)
+				t.Errorf("after the logout: got %v, want 200 without the query", last)
 			}
 			w.checkOwnLinks(t, last.Body)
 		})
@@ -237,16 +237,16 @@ func TestS08BodyIsNotReplayed(t *testing.T) {
 			reached := w.appRequests(func() {
 				resp := w.browser().send(t, http.MethodPost, "/form", body, tc.lines...)
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" {
-					t.Errorf("got %d to %q", resp.Status, resp.Header.Get("Location"))
+					t.Errorf("got %d to %q, want 401", resp.Status, resp.Header.Get("Location"))
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("the app was reached: %v", reached)
+				t.Errorf("the app got %v, want no request", reached)
 			}
 		})
 	}
 	if got := w.idp.Log(); len(got) != before {
-		t.Errorf("the authorization server got %v", got[before:])
+		t.Errorf("the authorization server got %v, want no request", got[before:])
 	}
 }
 
@@ -264,16 +264,16 @@ func (w *world) checkNotInjected(t *testing.T, resp *rawAnswer) {
 	head := string(resp.Bytes)
 	for _, bad := range []string{"\nSet-Cookie: x=1", "\nX-Injected:", "\nx-injected:"} {
 		if strings.Contains(head, bad) {
-			t.Errorf("a line was injected: %q", head)
+			t.Errorf("got an injected line in %q", head)
 		}
 	}
 	for _, bad := range []string{w.instances[0].dir(), "root:", "127.0.0.1/", "<script"} {
 		if strings.Contains(strings.ReplaceAll(head, w.idp.URL+"/", "")+string(resp.Body), bad) {
-			t.Errorf("%q stands in %q %q", bad, head, resp.Body)
+			t.Errorf("got %q in %q %q", bad, head, resp.Body)
 		}
 	}
 	if resp.Status == 0 || resp.Status == http.StatusInternalServerError || resp.Status == http.StatusOK {
-		t.Errorf("got %d", resp.Status)
+		t.Errorf("got %d, want neither 200 nor 500", resp.Status)
 	}
 }
 
@@ -314,7 +314,7 @@ func TestS09InputIsNotInterpreted(t *testing.T) {
 				}
 				got := seen.Values(name)
 				if len(got) > 1 || strings.Join(got, "") != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
+					t.Errorf("got %s %q, want %q", name, got, want)
 				}
 			}
 			if seen.Values("X-Injected") != nil || seen.Malformed != "" {
@@ -332,19 +332,19 @@ var hostileNavigation = append([]string{"Referer: javascript:alert(1)"}, navigat
 func checkNoForeignMarkup(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	if resp.Status < 400 {
-		t.Errorf("got %d", resp.Status)
+		t.Errorf("got %d, want an error", resp.Status)
 	}
 	for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
 		if strings.Contains(string(resp.Body), bad) {
-			t.Errorf("%q stands in %q", bad, resp.Body)
+			t.Errorf("got %q in %q", bad, resp.Body)
 		}
 	}
 	policy := resp.Header.Get("Content-Security-Policy")
 	if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
-		t.Errorf("Content-Security-Policy is %q", policy)
+		t.Errorf("got Content-Security-Policy %q", policy)
 	}
 	if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
-		t.Errorf("X-Content-Type-Options is %q", got)
+		t.Errorf("got X-Content-Type-Options %q, want nosniff", got)
 	}
 }
 

@@ -42,7 +42,7 @@ func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines 
 			if got[name] = 0; err == nil {
 				got[name] = resp.Status
 				if resp.Status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" || resp.Header.Get("Set-Cookie") != "") {
-					t.Errorf("%s: the 503 has Retry-After %q, and %d cookies", name, resp.Header.Get("Retry-After"), len(resp.Header.Values("Set-Cookie")))
+					t.Errorf("%s: got 503 with Retry-After %q and %d cookies", name, resp.Header.Get("Retry-After"), len(resp.Header.Values("Set-Cookie")))
 				}
 			}
 		})
@@ -85,28 +85,28 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 			defer func() {
 				tc.mend()
 				for i := range w.instances {
-					eventually(t, "session after the trouble", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+					eventually(t, "session after the outage", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 				}
 				if b.session() != cookie {
-					t.Error("the session is another one")
+					t.Error("the outage changed the session cookie")
 				}
 			}()
 			for i := range w.instances {
 				// For a moment an instance may serve from its record cache.
-				eventually(t, "trouble of the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
+				eventually(t, "answer without the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
 				reached := w.appRequests(func() {
 					for kind, status := range b.at(i).statusesOf(t, requests, lines) {
 						if status != http.StatusServiceUnavailable {
-							t.Errorf("instance %d, %s: got %d", i+1, kind, status)
+							t.Errorf("instance %d, %s: got %d, want 503", i+1, kind, status)
 						}
 					}
 				})
 				if len(reached) != 0 {
-					t.Errorf("the app was reached: %v", reached)
+					t.Errorf("the app got %v, want no request", reached)
 				}
 			}
 			if resp := w.browser().xhr(t, http.MethodGet, "/static/x"); resp.Status != http.StatusOK {
-				t.Errorf("somebody without a cookie, on a public page: got %v", resp)
+				t.Errorf("optional page without a cookie: got %v, want 200", resp)
 			}
 		})
 	}
@@ -119,11 +119,11 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 		w.redis.Do(t, "REPLICAOF", "127.0.0.1", "1")
 		defer w.redis.Do(t, "REPLICAOF", "NO", "ONE")
 		if resp := newcomer.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newcomer.session() != "" {
-			t.Errorf("a login: got %d, a session: %v", resp.Status, newcomer.session() != "")
+			t.Errorf("login: got %d, want 503; a session exists: %v", resp.Status, newcomer.session() != "")
 		}
 		for _, status := range b.statusesOf(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": scriptHeaders}) {
 			if status != http.StatusOK && status != http.StatusServiceUnavailable {
-				t.Errorf("a session: got %d", status)
+				t.Errorf("session: got %d, want 200 or 503", status)
 			}
 		}
 	})
@@ -161,26 +161,26 @@ func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 	}
 	got := commands()
 	if len(got) < len(hostile) {
-		t.Fatalf("only %d commands were seen", len(got))
+		t.Fatalf("got %d commands, want at least %d", len(got), len(hostile))
 	}
 	// Prefix, kind, and hashes of fixed length.
 	key := regexp.MustCompile(`^oauth_session:(?:\{[A-Za-z0-9_-]{43}\}(?::lease|:landed)?|[a-z]+:\{[A-Za-z0-9_-]{43}\})$`)
 	for _, command := range got {
 		for _, word := range command {
 			if strings.HasPrefix(word, "oauth_session:") && !key.MatchString(word) {
-				t.Errorf("%s has the key %q", command[0], word)
+				t.Errorf("%s: got key %q", command[0], word)
 			}
 			if strings.EqualFold(word, "FLUSHALL") {
-				t.Errorf("FLUSHALL was sent: %q", command)
+				t.Errorf("the site sent %q", command)
 			}
 		}
 	}
 	if w.redis.Do(t, "GET", "somebody-else") != "untouched" {
-		t.Error("somebody else's key is gone")
+		t.Error("the key outside the prefix has changed")
 	}
 	for _, k := range w.redis.Keys(t, "*") {
 		if k != "somebody-else" && !key.MatchString(k) {
-			t.Errorf("there is a key %q", k)
+			t.Errorf("got key %q in Redis", k)
 		}
 	}
 }
@@ -200,7 +200,7 @@ func (w *world) monitor(t *testing.T) func() [][]string {
 		t.Fatal(err)
 	}
 	if line, err := in.ReadString('\n'); err != nil || line != "+OK\r\n" {
-		t.Fatalf("%q, %v", line, err)
+		t.Fatalf("MONITOR: got %q, %v, want +OK", line, err)
 	}
 	const end = "end-of-the-monitor"
 	return func() [][]string {

@@ -72,19 +72,19 @@ func TestS89ExpiryCausesOneRefresh(t *testing.T) {
 			seen := w.appRequests(func() { burst(t, 200, sides) })
 			after := w.idp.Stats()
 			if n := after.Grants[fakeas.GrantRefresh] - before.Grants[fakeas.GrantRefresh]; n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 			if after.Reuses != before.Reuses || len(after.RedeemedTwice) > 0 {
-				t.Errorf("a refresh token was used again: %d times, twice redeemed %d", after.Reuses-before.Reuses, len(after.RedeemedTwice))
+				t.Errorf("refresh tokens: %d reuses, %d redeemed twice, want none", after.Reuses-before.Reuses, len(after.RedeemedTwice))
 			}
 			issued := issuedTokens(w.idp, fakeas.KindAccess, fakeas.DefaultUser)
 			for _, r := range seen {
 				if r.Bearer() != issued[len(issued)-1] {
-					t.Errorf("%s came with another token than the new one", r.Line)
+					t.Errorf("%s has another token than the new one", r.Line)
 				}
 			}
 			if len(seen) != 200 {
-				t.Errorf("the app got %d requests", len(seen))
+				t.Errorf("the app got %d requests, want 200", len(seen))
 			}
 		})
 	}
@@ -99,7 +99,7 @@ func burst(t *testing.T, n int, sides []*browser) {
 		running.Go(func() {
 			resp, err := sides[i%len(sides)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", scriptHeaders...)
 			if err != nil || resp.Status != http.StatusOK {
-				t.Errorf("request %d: %v, %v", i, resp, err)
+				t.Errorf("request %d: got %v, %v, want 200", i, resp, err)
 			}
 		})
 	}
@@ -165,9 +165,9 @@ func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
 			issued := issuedTokens(v.idp, fakeas.KindAccess, name)
 			switch {
 			case !shape.kept && (resp.Status != http.StatusOK || !appReceived(v.app, issued[len(issued)-1])):
-				t.Errorf("got %v", resp)
+				t.Errorf("got %v, want 200 with the new token", resp)
 			case shape.kept && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == ""):
-				t.Errorf("got %v", resp)
+				t.Errorf("got %v, want 503 with Retry-After", resp)
 			}
 			for range 5 {
 				v.get(t, b, "/again")
@@ -177,7 +177,7 @@ func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
 				most = int(time.Since(begun) / time.Second) // one second is the shortest pause
 			}
 			if n := len(issuedTokens(v.idp, fakeas.KindAccess, name)) - len(issued); n > most {
-				t.Errorf("%d more refreshes at once, want %d at most", n, most)
+				t.Errorf("got %d more refreshes, want at most %d", n, most)
 			}
 		})
 	}
@@ -188,11 +188,11 @@ func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
 		eventually(t, "good token for "+name, func() bool { return v.get(t, browsers[name], "/good").Status == http.StatusOK })
 	}
 	if stats := v.idp.Stats(); stats.Reuses > 0 || len(stats.RedeemedTwice) > 0 {
-		t.Errorf("refresh tokens were used again: %d, redeemed twice %d", stats.Reuses, len(stats.RedeemedTwice))
+		t.Errorf("refresh tokens: %d reuses, %d redeemed twice, want none", stats.Reuses, len(stats.RedeemedTwice))
 	}
 	for _, r := range v.app.Requests() {
 		if token := r.Bearer(); !strings.HasPrefix(token, "AT_") || len(r.Values("X-Evil")) > 0 {
-			t.Errorf("%s came with the headers %q", r.Line, r.Headers)
+			t.Errorf("%s has headers %q", r.Line, r.Headers)
 		}
 	}
 }
@@ -219,7 +219,7 @@ func TestS91RefreshTokenIsKept(t *testing.T) {
 			issued := issuedTokens(v.idp, fakeas.KindRefresh, "u")
 			eventually(t, "second refresh with the same token", func() bool {
 				if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
-					t.Fatalf("got %v", resp)
+					t.Fatalf("got %v, want 200", resp)
 				}
 				return v.idp.Stats().Redeemed[issued[0]] >= 2
 			})
@@ -235,7 +235,7 @@ func TestS91RefreshTokenIsKept(t *testing.T) {
 	twice.login(t, b, "u")
 	sleep(t, untilExpired(2))
 	if resp := twice.get(t, b, "/x"); resp.Status != http.StatusOK || appReceived(twice.app, first) || !appReceived(twice.app, second) {
-		t.Errorf("repeated members: got %v", resp)
+		t.Errorf("repeated members: got %v, want 200 with the last token", resp)
 	}
 }
 
@@ -259,14 +259,14 @@ func TestS92InvalidGrantEndsTheSession(t *testing.T) {
 			}
 			w.checkRefused(t, resp)
 			if b.session() != "" {
-				t.Error("the browser keeps the cookie")
+				t.Error("the browser still has the cookie")
 			}
 			for i := range w.instances {
 				w.checkRefused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...))
 				w.checkRefused(t, w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, navigationHeaders...)...))
 			}
 			if n := w.refreshes() - before; n != 1 {
-				t.Errorf("%d requests to the token endpoint", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
@@ -280,7 +280,7 @@ func TestS92InvalidGrantEndsTheSession(t *testing.T) {
 		after := w.idp.Stats()
 		for grant, n := range after.Grants {
 			if n -= before.Grants[grant]; n != 1 {
-				t.Errorf("%d requests with %s", n, grant)
+				t.Errorf("got %d requests with %s, want 1", n, grant)
 			}
 		}
 	})
@@ -322,7 +322,7 @@ func TestS98ExpiredTokenIsNeverSent(t *testing.T) {
 			b := w.browser()
 			began := time.Now()
 			if page, err := b.Visit(t.Context(), v.url+"/first"); err != nil || page.Status != http.StatusOK {
-				t.Errorf("%s: the login ended with %v, %v", v.name, page, err)
+				t.Errorf("%s: login: got %v, %v, want 200", v.name, page, err)
 				return
 			}
 			for n := 1; time.Since(began) < amount(6*time.Second, time.Minute) || v.refreshes() < 2 && time.Since(began) < waitLimit; n++ {
@@ -332,15 +332,15 @@ func TestS98ExpiredTokenIsNeverSent(t *testing.T) {
 				sent := time.Now()
 				resp, err := b.Fetch(t.Context(), http.MethodGet, v.url+"/x", "")
 				if err != nil || resp.Status != http.StatusOK {
-					t.Errorf("%s: %v, %v", v.name, resp, err)
+					t.Errorf("%s: got %v, %v, want 200", v.name, resp, err)
 					return
 				}
 				if late := ages[v].expiredFor(sent); late > 0 {
-					t.Errorf("%s: a request came with a token that had been over for %v when it was sent", v.name, late)
+					t.Errorf("%s: the app got a token that had been expired for %v when the request was sent", v.name, late)
 				}
 			}
 			if n, most := v.refreshes(), int(time.Since(began)/time.Second)+1; n < 2 || n > most {
-				t.Errorf("%s: %d refreshes, want 2 to %d", v.name, n, most)
+				t.Errorf("%s: got %d refreshes, want 2 to %d", v.name, n, most)
 			}
 		})
 	}
@@ -361,24 +361,24 @@ func TestS99IdleSessionIsNotRefreshed(t *testing.T) {
 	v.login(t, b, "u")
 	made := slices.DeleteFunc(w.sessionKeys(t), func(key string) bool { return slices.Contains(before, key) })
 	if len(made) == 0 {
-		t.Fatal("the login left no key in Redis")
+		t.Fatal("the login created no key in Redis")
 	}
 	for _, key := range made {
 		if left, _ := w.redis.Do(t, "PTTL", key).(int64); left <= 0 || left > (time.Hour+time.Minute).Milliseconds() {
-			t.Errorf("a key of the session stays for %d ms", left)
+			t.Errorf("got a lifetime of %d ms for a key, want more than 0 and at most 61 min", left)
 		}
 	}
 	refreshes := v.refreshes()
 	sleep(t, 6*time.Second)
 	if n := v.refreshes() - refreshes; n > 1 { // one may have started at the login
-		t.Errorf("%d refreshes of a session that nobody used", n)
+		t.Errorf("unused session: got %d refreshes, want at most 1", n)
 	}
 	refreshes = v.refreshes()
 	if resp := v.get(t, b, "/x"); resp.Status != http.StatusUnauthorized {
-		t.Errorf("afterwards: got %v", resp)
+		t.Errorf("after the idle limit: got %v, want 401", resp)
 	}
 	if v.refreshes() != refreshes {
-		t.Error("the session was refreshed after its end")
+		t.Error("the site refreshed the ended session")
 	}
 	eventually(t, "end of the session's record", func() bool {
 		return !slices.ContainsFunc(w.sessionKeys(t), func(key string) bool { return slices.Contains(made, key) })

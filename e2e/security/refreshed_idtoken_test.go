@@ -44,13 +44,13 @@ func TestS36ForeignIDTokenEndsTheSession(t *testing.T) {
 				return v.get(t, b, "/x").Status == http.StatusUnauthorized || second()
 			})
 			if second() {
-				t.Fatal("the app has got the access token that came with it")
+				t.Fatal("the app got the access token of the refused refresh")
 			}
 			eventually(t, "revocation of the new tokens", func() bool {
 				return slices.ContainsFunc(v.idp.Log(fakeas.EndpointRevoke), func(e fakeas.Entry) bool { return e.Status == http.StatusOK })
 			})
 			if n := v.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
@@ -84,20 +84,20 @@ func TestS36UnverifiableIDTokenEndsNothing(t *testing.T) {
 			})
 			b := w.browser()
 			v.login(t, b, "u")
-			eventually(t, "the new token at the app", func() bool {
+			eventually(t, "new token at the app", func() bool {
 				resp := v.get(t, b, "/x")
 				seen, ok := appAnswer(resp)
 				if !ok || resp.Status != http.StatusOK {
-					t.Fatalf("got %v", resp)
+					t.Fatalf("got %v, want 200", resp)
 				}
 				if email := seen.Values("X-Email"); !slices.Equal(email, []string{"u@example.test"}) {
-					t.Fatalf("the app sees the email %q", email)
+					t.Fatalf("the app got email %q, want the former one", email)
 				}
 				issued := issuedTokens(v.idp, fakeas.KindAccess, "u")
 				return len(issued) > 1 && appReceived(v.app, issued[1])
 			})
 			if n := v.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
@@ -116,9 +116,9 @@ func TestS36NewestClaimsReplaceTheFormer(t *testing.T) {
 		changed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = set("email", "new@example.test") })
 		b := w.browser()
 		if seen, _ := appAnswer(changed.login(t, b, "u")); !slices.Equal(seen.Values("X-Email"), []string{"u@example.test"}) {
-			t.Errorf("at first the app sees %q", seen.Values("X-Email"))
+			t.Errorf("before the refresh: the app got email %q", seen.Values("X-Email"))
 		}
-		eventually(t, "the new email at the app", func() bool {
+		eventually(t, "new email at the app", func() bool {
 			seen, _ := appAnswer(changed.get(t, b, "/x"))
 			return slices.Equal(seen.Values("X-Email"), []string{"new@example.test"})
 		})

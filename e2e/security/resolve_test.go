@@ -50,7 +50,7 @@ func cutScheme(s string) (scheme, rest string, ok bool) {
 func (w *world) checkOwnSite(t testing.TB, location string) {
 	t.Helper()
 	if got := w.browserOrigin(location); got != w.site {
-		t.Errorf("a browser takes Location %q to %s", location, got)
+		t.Errorf("Location %q leads to %s, want the site", location, got)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestBrowserOrigin(t *testing.T) {
 		"JavaScript:alert(1)": "javascript:", "data:text/html,x": "data:", "java\nscript:x": "javascript:",
 	} {
 		if got := w.browserOrigin(location); got != want {
-			t.Errorf("%q leads to %s, want %s", location, got, want)
+			t.Errorf("Location %q: got %s, want %s", location, got, want)
 		}
 	}
 }

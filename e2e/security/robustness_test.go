@@ -43,7 +43,7 @@ func TestS124ReloadLosesNothing(t *testing.T) {
 				}
 				resp, err := b.Fetch(t.Context(), http.MethodGet, w.site+"/load", "")
 				if err != nil || resp.Status != http.StatusOK {
-					t.Errorf("user %d: %v, %v", i, resp, err)
+					t.Errorf("user %d: got %v, %v, want 200", i, resp, err)
 					return
 				}
 			}
@@ -67,7 +67,7 @@ func TestS124ReloadLosesNothing(t *testing.T) {
 			after.Reuses-before.Reuses, len(after.RedeemedTwice), after.MaxConcurrentRefreshes())
 	}
 	w.closeIdleConnections()
-	eventually(t, "end of the files of old configurations", func() bool { return in.metric(t, "process_open_fds") < files+50 })
+	eventually(t, "end of the files of former configurations", func() bool { return in.metric(t, "process_open_fds") < files+50 })
 }
 
 // closeIdleConnections closes the idle connections of all browsers.

@@ -47,22 +47,22 @@ func TestS11ForeignCallbackIsNotRedeemed(t *testing.T) {
 			calls := w.tokenRequests()
 			resp := w.rawGet(t, answer.RequestURI(), append(tc.lines(), navigationHeaders...)...)
 			if n := w.tokenRequests(); n != calls {
-				t.Errorf("%d codes were redeemed", n-calls)
+				t.Errorf("got %d token requests, want none", n-calls)
 			}
 			if strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
-				t.Error("a session was set")
+				t.Error("the site set a session cookie")
 			}
 			to, err := url.Parse(resp.Header.Get("Location"))
 			if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
-				t.Fatalf("got %d %v", resp.Status, resp.Header)
+				t.Fatalf("got %d %v, want a new login", resp.Status, resp.Header)
 			}
 			if to.Query().Get("state") == authorization.Query().Get("state") {
-				t.Error("the login goes on with the attacker's state")
+				t.Error("the new login has the attacker's state")
 			}
 			// The second callback starts no further login.
 			state := url.Values{"state": to.Query()["state"], "code": {"x"}}
 			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigationHeaders...); resp.Status != http.StatusBadRequest {
-				t.Errorf("the second time: got %d", resp.Status)
+				t.Errorf("second callback: got %d, want 400", resp.Status)
 			}
 		})
 	}
@@ -101,7 +101,7 @@ func TestS15UnfinishedLoginsLeaveFewCookies(t *testing.T) {
 	for i := range 300 {
 		b.start(t, fmt.Sprintf("/%d?%s", i, long[:i*5]))
 		if size := len(strings.Join(b.logins(), "; ")); size > 8<<10 {
-			t.Fatalf("after %d logins the cookies take %d bytes", i+1, size)
+			t.Fatalf("after %d logins: got %d bytes of cookies, want at most 8 KiB", i+1, size)
 		}
 	}
 	b.login(t, "/at-last")
@@ -132,10 +132,10 @@ func TestS16AnonymousRequestsCostNoStorage(t *testing.T) {
 	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
 	w.sendNavigations(t, n)
 	if got := fileFingerprint(t, w.instances[0].sessionsFile()); got != store {
-		t.Errorf("the store was written to: %s, before %s", got, store)
+		t.Errorf("the store changed: got %s, want %s", got, store)
 	}
 	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
-		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
 	// During a flood, real logins work.
 	done := make(chan struct{})
@@ -161,7 +161,7 @@ func (w *world) sendNavigations(t *testing.T, n int) {
 				b.Jar = new(client.Jar)
 				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigationHeaders...)
 				if err != nil || resp.Status != http.StatusFound {
-					t.Errorf("a navigation: %v, %v", resp, err)
+					t.Errorf("got %v, %v, want the start of a login", resp, err)
 					return
 				}
 			}
@@ -197,15 +197,15 @@ func TestS18NewLoginReplacesTheSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b.session() == first {
-		t.Error("the cookie has stayed the same")
+		t.Error("the second login kept the cookie")
 	}
 	old := w.rawGet(t, "/old", append([]string{"Cookie: " + sessionCookie + "=" + first}, scriptHeaders...)...)
 	if old.Status != http.StatusUnauthorized {
-		t.Errorf("the former cookie: got %d", old.Status)
+		t.Errorf("former cookie: got %d, want 401", old.Status)
 	}
 	after := w.sessionKeys(t)
 	if len(after) != before+1 || slices.Equal(after, keys) {
-		t.Errorf("keys in the store: %d before the logins, %d after; the old record is still there: %v", before, len(after), slices.Equal(after, keys))
+		t.Errorf("got %d keys before the logins and %d after, want one more; the former record remains: %v", before, len(after), slices.Equal(after, keys))
 	}
 	b.checkSession(t)
 }
@@ -242,12 +242,12 @@ func TestS21LoginSecretsAreRandomAndBound(t *testing.T) {
 		}
 		for _, v := range values {
 			if len(v) < 22 || seen[v] {
-				t.Fatalf("start %d: %q is too short, or not the first", i, v)
+				t.Fatalf("start %d: %q is too short or a repetition", i, v)
 			}
 			seen[v] = true
 			// Sealed values begin alike, so compare the ends, too.
 			if rest := v[max(0, len(v)-22):]; seen[rest] {
-				t.Fatalf("start %d: %q ends as another one", i, v)
+				t.Fatalf("start %d: %q has the same end as a former value", i, v)
 			} else {
 				seen[rest] = true
 			}
@@ -257,11 +257,11 @@ func TestS21LoginSecretsAreRandomAndBound(t *testing.T) {
 			"scope": "openid profile email offline_access", "redirect_uri": w.site + callback,
 		} {
 			if got := q[name]; len(got) != 1 || got[0] != want {
-				t.Fatalf("%s is %q, want %q", name, got, want)
+				t.Fatalf("got %s %q, want %q", name, got, want)
 			}
 		}
 		if len(q) != 8 {
-			t.Errorf("the authorization request has other parameters: %v", q)
+			t.Errorf("got other parameters in the authorization request: %v", q)
 		}
 	}
 
@@ -272,25 +272,25 @@ func TestS21LoginSecretsAreRandomAndBound(t *testing.T) {
 	verifier := entry.Form.Get("code_verifier")
 	sum := sha256.Sum256([]byte(verifier))
 	if len(verifier) < 43 || len(verifier) > 128 || base64.RawURLEncoding.EncodeToString(sum[:]) != challenge {
-		t.Errorf("a verifier of %d characters does not belong to the challenge", len(verifier))
+		t.Errorf("a verifier of %d characters does not match the challenge", len(verifier))
 	}
 	if got := entry.Form.Get("redirect_uri"); got != authorization.Query.Get("redirect_uri") {
-		t.Errorf("redirect_uri is %q when redeeming", got)
+		t.Errorf("token request: got redirect_uri %q", got)
 	}
 	if len(entry.Query) != 0 || entry.Form.Has("client_secret") {
-		t.Errorf("there is something in the token URL, or the secret twice: %s", entry.URI)
+		t.Errorf("the token request has a query, or the client secret in the form: %s", entry.URI)
 	}
 	basic, _ := strings.CutPrefix(entry.Header.Get("Authorization"), "Basic ")
 	got, _ := base64.StdEncoding.DecodeString(basic)
 	if string(got) != clientID+":"+url.QueryEscape(w.clientSecret) {
-		t.Error("the Basic credentials are not encoded as in a form")
+		t.Error("the Basic credentials are not form-encoded")
 	}
 }
 
 func lastOf[T any](t *testing.T, list []T) T {
 	t.Helper()
 	if len(list) == 0 {
-		t.Fatal("nothing there")
+		t.Fatal("the list is empty")
 	}
 	return list[len(list)-1]
 }
@@ -305,7 +305,7 @@ func TestS22LateCallbackStartsANewLogin(t *testing.T) {
 	for _, line := range resp.Header.Values("Set-Cookie") {
 		c, err := http.ParseSetCookie(line)
 		if err != nil || !strings.HasPrefix(c.Name, loginCookie) || c.MaxAge <= 0 || c.MaxAge > 600 {
-			t.Errorf("the cookie lives for %d seconds, %v", c.MaxAge, err)
+			t.Errorf("got Max-Age %d, %v, want 1 to 600", c.MaxAge, err)
 		}
 	}
 	answer := b.approve(t, resp.Location())
@@ -313,10 +313,10 @@ func TestS22LateCallbackStartsANewLogin(t *testing.T) {
 	calls := w.tokenRequests()
 	again := b.nav(t, answer.String())
 	if n := w.tokenRequests(); n != calls {
-		t.Errorf("%d codes were redeemed", n-calls)
+		t.Errorf("got %d token requests, want none", n-calls)
 	}
 	if !w.isAuthorization(again.Location()) {
-		t.Fatalf("no new login: %v", again)
+		t.Fatalf("got %v, want a new login", again)
 	}
 	page, err := b.Visit(t.Context(), again.Location().String())
 	if err == nil {
@@ -336,11 +336,11 @@ func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 	name, attempt, _ := strings.Cut(b.logins()[0], "=")
 	resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + attempt}, scriptHeaders...)...)
 	if resp.Status != http.StatusUnauthorized {
-		t.Errorf("a login cookie as session: got %d", resp.Status)
+		t.Errorf("login cookie as session cookie: got %d, want 401", resp.Status)
 	}
 	answer := b.approve(t, to)
 	if resp := b.nav(t, answer.String()); resp.Status != http.StatusSeeOther {
-		t.Fatalf("the login: %v", resp)
+		t.Fatalf("login: got %v, want 303", resp)
 	}
 	verifier := lastOf(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code_verifier")
 	calls := w.tokenRequests()
@@ -350,7 +350,7 @@ func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 		cookie, _, _ := strings.Cut(fresh.logins()[0], "=")
 		resp := w.rawGet(t, callback+"?code=x&state="+state, append([]string{"Cookie: " + cookie + "=" + value}, navigationHeaders...)...)
 		if resp.Status != http.StatusFound || w.tokenRequests() != calls {
-			t.Errorf("something else as login cookie: got %d, %d codes redeemed", resp.Status, w.tokenRequests()-calls)
+			t.Errorf("other value as login cookie: got %d and %d token requests, want a new login and none", resp.Status, w.tokenRequests()-calls)
 		}
 	}
 	for what, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {
@@ -360,7 +360,7 @@ func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 		}
 		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // a shorter text might occur by chance
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
-				t.Errorf("the %s %s… can be read: it holds %.10q", what, name, readable)
+				t.Errorf("the %s %s… is readable: it contains %.10q", what, name, readable)
 			}
 		}
 	}

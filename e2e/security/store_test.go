@@ -47,7 +47,7 @@ func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 	t.Helper()
 	for _, word := range words {
 		if bytes.Contains(store, []byte(word)) {
-			t.Errorf("the store holds %.8s…", word)
+			t.Errorf("the store contains %.8s…", word)
 		}
 	}
 	const window = 8
@@ -65,7 +65,7 @@ func checkStoreReveals(t *testing.T, store []byte, sessions, words []string) {
 	}
 	for at := 0; at+window <= len(store); at++ {
 		if pieces[string(store[at:at+window])] {
-			t.Fatalf("the store holds a piece of a cookie at byte %d", at)
+			t.Fatalf("the store contains a part of a cookie at byte %d", at)
 		}
 	}
 }
@@ -83,13 +83,13 @@ func TestS48StoreRevealsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := bytes.Count(content, []byte("\xa5s\x01\x01")); n < 50 {
-			t.Fatalf("only %d records: the file is not looked at right", n)
+			t.Fatalf("got %d records in the file, want at least 50", n)
 		}
 		checkStoreReveals(t, content, sessions, words)
 		for path, want := range map[string]fs.FileMode{file: 0o600, filepath.Dir(file): 0o700} {
 			stat, err := os.Stat(path)
 			if err != nil || stat.Mode().Perm() != want {
-				t.Errorf("%s has mode %v, want %v; %v", filepath.Base(path), stat.Mode().Perm(), want, err)
+				t.Errorf("%s: got mode %v, want %v; %v", filepath.Base(path), stat.Mode().Perm(), want, err)
 			}
 		}
 	})
@@ -106,15 +106,15 @@ func TestS48StoreRevealsNothing(t *testing.T) {
 			}
 			value, _ := w.redis.Do(t, "GET", key).(string)
 			if !name.MatchString(key) || value == "" || seen[value] {
-				t.Errorf("key %q holds nothing, the same as another, or is not a hash", key)
+				t.Errorf("key %q is not a hash, or its value is empty or a copy", key)
 			}
 			seen[value] = true
 			if pttl, _ := w.redis.Do(t, "PTTL", key).(int64); pttl <= 0 {
-				t.Errorf("key %q does not end", key)
+				t.Errorf("key %q never expires", key)
 			}
 		}
 		if len(seen) < 20 {
-			t.Errorf("only %d sessions", len(seen))
+			t.Errorf("got %d sessions, want at least 20", len(seen))
 		}
 	})
 }
@@ -148,12 +148,12 @@ func TestS49StolenStoreIsUseless(t *testing.T) {
 	// token.
 	time.Sleep(2 * time.Second)
 	if n := w.tokenRequests(); n != calls {
-		t.Errorf("the copy has sent %d token requests", n-calls)
+		t.Errorf("without a cookie: got %d token requests, want none", n-calls)
 	}
 	b = b.at(0)
 	b.checkSession(t)
 	if n := w.tokenRequests(); n != calls+1 {
-		t.Errorf("with the cookie there were %d token requests, want a refresh", n-calls)
+		t.Errorf("with the cookie: got %d token requests, want 1", n-calls)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestS57LogoutCountsEverywhere(t *testing.T) {
 		line := "Cookie: " + sessionCookie + "=" + b.session()
 		at := i % 2
 		if resp := b.at(at).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
-			t.Fatalf("the logout: %v", resp)
+			t.Fatalf("logout: got %v, want 200", resp)
 		}
 		replay := w.browserAt(at).send(t, http.MethodGet, "/replay", "", append([]string{line}, scriptHeaders...)...)
 		w.checkRefused(t, replay)
@@ -182,7 +182,7 @@ func TestS57LogoutCountsEverywhere(t *testing.T) {
 			}
 		}
 		if got := w.redis.Do(t, "EXISTS", key); got != int64(0) {
-			t.Error("the record is still there")
+			t.Error("Redis still has the record")
 		}
 	}
 }
@@ -195,7 +195,7 @@ func TestS60FilesHoldNoSecret(t *testing.T) {
 	in := w.instances[0]
 	adapted, err := in.Command(t, "adapt", "--config", filepath.Join(in.dir(), "Caddyfile"))
 	if err != nil || !strings.Contains(adapted, "oauth_session") {
-		t.Fatalf("%v, %s", err, adapted)
+		t.Fatalf("caddy adapt: got %v, %s", err, adapted)
 	}
 	_, config := in.Admin(t, http.MethodGet, "/config/", "")
 	autosave, err := os.ReadFile(filepath.Join(in.dir(), "config", "caddy", "autosave.json"))
@@ -204,7 +204,7 @@ func TestS60FilesHoldNoSecret(t *testing.T) {
 	}
 	for what, text := range map[string]string{"caddy adapt": adapted, "/config/": config, "autosave.json": string(autosave)} {
 		if !strings.Contains(text, "{env.CLIENT_SECRET}") {
-			t.Errorf("%s does not show the configuration: %.200s", what, text)
+			t.Errorf("%s is not the configuration: %.200s", what, text)
 		}
 		for _, f := range newSecretFinder(w.secrets()).find(what, []byte(text)) {
 			t.Errorf("leak: %v", f)
@@ -216,7 +216,7 @@ func TestS60FilesHoldNoSecret(t *testing.T) {
 		}
 		stat, err := entry.Info()
 		if err == nil && stat.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s has mode %v", entry.Name(), stat.Mode().Perm())
+			t.Errorf("%s: got mode %v, want no rights for others", entry.Name(), stat.Mode().Perm())
 		}
 		return err
 	})

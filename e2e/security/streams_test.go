@@ -108,7 +108,7 @@ func (w *world) openEvents(ctx context.Context, t testing.TB, tr http.RoundTripp
 	context.AfterFunc(ctx, func() { resp.Body.Close() })
 	events := bufio.NewReader(resp.Body)
 	if err := nextEvent(events); err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
-		t.Fatalf("opening an event stream: status %d, %v", resp.StatusCode, err)
+		t.Fatalf("event stream: got status %d, %v", resp.StatusCode, err)
 	}
 	return events
 }
@@ -161,7 +161,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 	endings := map[string]func(t *testing.T, b *browser, user string){
 		"logout": func(t *testing.T, b *browser, _ string) {
 			if resp := b.at(1).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
-				t.Errorf("the logout answers %v", resp)
+				t.Errorf("logout: got %v, want 200", resp)
 			}
 		},
 		"back-channel": func(t *testing.T, _ *browser, user string) {
@@ -171,7 +171,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 			}
 			resp := w.browserAt(1).send(t, http.MethodPost, backchannel, "logout_token="+token, "Content-Type: application/x-www-form-urlencoded")
 			if resp.Status != http.StatusOK {
-				t.Errorf("the back-channel logout answers %v", resp)
+				t.Errorf("back-channel logout: got %v, want 200", resp)
 			}
 		},
 	}
@@ -199,7 +199,7 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 					t.Fatal(err)
 				}
 				if a := <-upload.answer; a.err != nil || a.status != http.StatusOK || a.seen.BodyLength != 2*int64(len("part")) {
-					t.Errorf("the upload ended with %+v", a)
+					t.Errorf("upload: got %+v", a)
 				}
 
 				waiting := make(chan int, 1)
@@ -209,16 +209,16 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 				awaitEnd(ws)
 				awaitEnd(events)
 				if status := <-waiting; status != http.StatusUnauthorized {
-					t.Errorf("a request that waited for its answer ends with status %d", status)
+					t.Errorf("long request: got status %d, want 401", status)
 				}
 				if ctx.Err() != nil {
 					t.Fatal("the streams outlived their session")
 				}
 				if err := theirs.echoes("still here"); err != nil {
-					t.Errorf("somebody else's WebSocket: %v", err)
+					t.Errorf("WebSocket of another session: %v", err)
 				}
 				if err := nextEvent(theirEvents); err != nil {
-					t.Errorf("somebody else's event stream: %v", err)
+					t.Errorf("event stream of another session: %v", err)
 				}
 			})
 		}
@@ -268,7 +268,7 @@ func (w *world) openStreams(ctx context.Context, t *testing.T, protocol string, 
 	t.Helper()
 	ws, status := w.openSocket(ctx, t, protocol, tr, cookie, w.site)
 	if ws == nil {
-		t.Fatalf("the WebSocket was refused with %d", status)
+		t.Fatalf("WebSocket: got %d", status)
 	}
 	events, upload := w.openEvents(ctx, t, tr, cookie), w.startUpload(ctx, t, tr, cookie)
 	w.checkStreamsOpen(t, ws, events, upload)
@@ -279,13 +279,13 @@ func (w *world) openStreams(ctx context.Context, t *testing.T, protocol string, 
 func (w *world) checkStreamsOpen(t *testing.T, ws *socket, events *bufio.Reader, upload *upload) {
 	t.Helper()
 	if err := ws.echoes("hello"); err != nil {
-		t.Errorf("the WebSocket: %v", err)
+		t.Errorf("WebSocket: %v", err)
 	}
 	if err := nextEvent(events); err != nil {
-		t.Errorf("the event stream: %v", err)
+		t.Errorf("event stream: %v", err)
 	}
 	if _, err := io.WriteString(upload, "part"); err != nil {
-		t.Errorf("the upload: %v", err)
+		t.Errorf("upload: %v", err)
 	}
 }
 
@@ -311,19 +311,19 @@ func TestCrossSiteWebSocketIsRefused(t *testing.T) {
 			defer cancel()
 			for origin, want := range map[string]int{"https://evil.test": http.StatusForbidden, "null": http.StatusForbidden, "https://x." + w.host: http.StatusForbidden} {
 				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), origin); ws != nil || status != want {
-					t.Errorf("Origin %s: status %d", origin, status)
+					t.Errorf("Origin %s: got status %d, want %d", origin, status, want)
 				}
 			}
 			if ws, status := w.openSocket(ctx, t, protocol, tr, "", w.site); ws != nil || status != http.StatusUnauthorized {
-				t.Errorf("without a session: status %d", status)
+				t.Errorf("without a session: got status %d, want 401", status)
 			}
 			reached := w.appRequests(func() {
 				if ws, status := w.openSocket(ctx, t, protocol, tr, b.session(), w.site); ws == nil || ws.echoes("hello") != nil {
-					t.Errorf("from the site: status %d", status)
+					t.Errorf("from the site: got status %d, want an open WebSocket", status)
 				}
 			})
 			if len(reached) != 1 || reached[0].Values("Cookie") != nil {
-				t.Fatalf("the app got %v", reached)
+				t.Fatalf("the app got %v, want one request without cookies", reached)
 			}
 			w.checkOwnToken(t, reached[0])
 		})

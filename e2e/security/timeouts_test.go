@@ -39,7 +39,7 @@ func TestS56SessionEndsByTheServersClock(t *testing.T) {
 		cookie := b.session()
 		eventually(t, "end of an idle session", func() bool { return !b.at(1).hasSession(t) })
 		if lived := time.Since(begun); lived < idle {
-			t.Errorf("it ended after %v", lived)
+			t.Errorf("the session ended after %v, want at least %v", lived, idle)
 		}
 		over(t, cookie)
 	})
@@ -57,12 +57,12 @@ func TestS56SessionEndsByTheServersClock(t *testing.T) {
 				used++
 			case http.StatusUnauthorized:
 			default:
-				t.Fatalf("a busy session: %v", resp)
+				t.Fatalf("busy session: got %v", resp)
 			}
 			return resp.Status == http.StatusUnauthorized
 		})
 		if lived := time.Since(begun); lived < longest || used < 3 || w.refreshes() == refreshes {
-			t.Errorf("it lived %v, over %d uses and %d refreshes", lived, used, w.refreshes()-refreshes)
+			t.Errorf("the session lived for %v, with %d uses and %d refreshes", lived, used, w.refreshes()-refreshes)
 		}
 		over(t, cookie)
 	})

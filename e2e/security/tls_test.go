@@ -212,11 +212,11 @@ func TestS105ServerCertificateIsVerified(t *testing.T) {
 			resp := w.browser().nav(t, s.variant.url+"/x")
 			switch {
 			case s.good && resp.Status != http.StatusFound:
-				t.Errorf("got %v", resp)
+				t.Errorf("got %v, want a login", resp)
 			case !s.good && (resp.Status != http.StatusServiceUnavailable || s.receivedBytes.Load() > 0):
-				t.Errorf("got %d; the server was sent %d bytes", resp.Status, s.receivedBytes.Load())
+				t.Errorf("got %d, want 503; the site sent %d bytes", resp.Status, s.receivedBytes.Load())
 			case s.connections.Load() == 0:
-				t.Error("nobody connected")
+				t.Error("the site did not connect")
 			}
 			w.checkGenericPage(t, resp.Body)
 		})
@@ -252,7 +252,7 @@ func TestS105RedisCertificateIsVerified(t *testing.T) {
 			page := s.signIn(t, b, "u")
 			checkNoLogin(t, page, s.session(b), http.StatusServiceUnavailable)
 			if s.connections.Load() == 0 || s.receivedBytes.Load() > 0 {
-				t.Errorf("%d connections, %d bytes were sent", s.connections.Load(), s.receivedBytes.Load())
+				t.Errorf("got %d connections and %d bytes, want at least 1 and none", s.connections.Load(), s.receivedBytes.Load())
 			}
 		})
 	}

@@ -98,7 +98,7 @@ func (tr *refreshOutage) run(t *testing.T) {
 	before := time.Now()
 	page, err := b.Visit(t.Context(), tr.url+"/first")
 	if err != nil || page.Status != http.StatusOK {
-		t.Errorf("%s: the login ended with %v, %v", tr.name, page, err)
+		t.Errorf("%s: login: got %v, %v, want 200", tr.name, page, err)
 		return
 	}
 	after := time.Now()
@@ -119,9 +119,9 @@ func (tr *refreshOutage) run(t *testing.T) {
 			}
 			switch _, reached := appAnswer(resp); {
 			case time.Since(before) < outageUsableLife && (resp.Status != http.StatusOK || !reached):
-				t.Errorf("%s, token good: %v", tr.name, resp)
+				t.Errorf("%s, valid token: got %v, want 200", tr.name, resp)
 			case start.Sub(after) > outageTokenLife*time.Second && (resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || reached):
-				t.Errorf("%s, token expired: %v", tr.name, resp)
+				t.Errorf("%s, expired token: got %v, want 503 with Retry-After", tr.name, resp)
 			}
 		})
 	}
@@ -138,7 +138,7 @@ func (tr *refreshOutage) checkBackoff(t *testing.T) {
 	t.Helper()
 	if tr.gap == 0 {
 		if n := tr.refreshes(); n > 4 {
-			t.Errorf("%s: %d refreshes", tr.name, n)
+			t.Errorf("%s: got %d refreshes, want at most 4", tr.name, n)
 		}
 		return
 	}
@@ -146,12 +146,12 @@ func (tr *refreshOutage) checkBackoff(t *testing.T) {
 		return e.Form.Get("grant_type") != fakeas.GrantRefresh
 	})
 	if len(log) < 2*tr.perStep {
-		t.Errorf("%s: only %d refreshes", tr.name, len(log))
+		t.Errorf("%s: got %d refreshes, want at least two steps", tr.name, len(log))
 	}
 	pause := tr.gap
 	for i := tr.perStep; i < len(log); i += tr.perStep {
 		if got := log[i].Time.Sub(log[i-tr.perStep].Time); got < pause {
-			t.Errorf("%s: request %d came %v after the last step, want %v at least", tr.name, i+1, got, pause)
+			t.Errorf("%s: request %d: got a pause of %v, want at least %v", tr.name, i+1, got, pause)
 		}
 		if tr.doubles {
 			pause = min(2*pause, 30*time.Second)
@@ -203,25 +203,25 @@ func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	writable(t, false)
 	close(goOn)
 	if resp := <-answers; resp == nil || resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
-		t.Errorf("the request under way: %v", resp)
+		t.Errorf("request during the failure: got %v, want 200 or 503", resp)
 	}
 	second := b.at(1)
 	for range 5 {
 		for _, side := range []*browser{b, second} {
 			if resp := side.xhr(t, http.MethodGet, "/x"); resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
-				t.Errorf("while nothing can be written: %v", resp)
+				t.Errorf("during the failure: got %v, want 200 or 503", resp)
 			}
 		}
 	}
-	eventually(t, "the new token at the instance that has it", func() bool { return b.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+	eventually(t, "new token at the instance that has it", func() bool { return b.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 	if got := w.instances[0].counter(t, "caddy_oauth_session_unwritten_total"); got <= unwritten {
-		t.Error("that the tokens were not written is not counted")
+		t.Error("the unwritten tokens are not counted")
 	}
 	writable(t, true)
-	eventually(t, "the new token at the other instance", func() bool { return second.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+	eventually(t, "new token at the other instance", func() bool { return second.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 	stats := w.idp.Stats()
 	if n := stats.Presented[spent]; n != 1 || stats.Reuses != reuses {
-		t.Errorf("the spent refresh token was presented %d times; %d reuses", n, stats.Reuses-reuses)
+		t.Errorf("the spent refresh token was presented %d times, want 1; %d reuses, want none", n, stats.Reuses-reuses)
 	}
 }
 

@@ -129,7 +129,7 @@ func (v *variant) login(t testing.TB, b *browser, user string) *client.Response 
 	t.Helper()
 	page := v.signIn(t, b, user)
 	if seen, ok := appAnswer(page); page.Status != http.StatusOK || !ok || len(seen.Values("Authorization")) != 1 {
-		t.Fatalf("the login as %s ended with %v", user, page)
+		t.Fatalf("login as %s: got %v", user, page)
 	}
 	return page
 }
@@ -178,10 +178,10 @@ func appReceived(app *echo.Server, token string) bool {
 func checkNoLogin(t testing.TB, page *client.Response, cookie string, statuses ...int) {
 	t.Helper()
 	if cookie != "" {
-		t.Error("there is a session")
+		t.Error("the browser has a session")
 	}
 	if _, ok := appAnswer(page); ok {
-		t.Errorf("the app was reached: %d", page.Status)
+		t.Errorf("the app answered: %d", page.Status)
 	}
 	if !slices.Contains(statuses, page.Status) {
 		t.Errorf("%s%s: got %d, want one of %v", page.URL.Host, page.URL.Path, page.Status, statuses)
