@@ -53,36 +53,38 @@ func (w *world) sid(t testing.TB, user string) string {
 // TestS109LogoutTokenEndsNamedSessions.
 func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	w := sharedRedis(t)
-	member := w.browser()
-	member.loginAs(t, "s109", "/")
-	bad := func(t *testing.T, resp *client.Response) {
+	loggedIn := w.browser()
+	loggedIn.loginAs(t, "s109", "/")
+	checkNoEffect := func(t *testing.T, resp *client.Response) {
 		t.Helper()
 		if resp.Status != http.StatusBadRequest {
 			t.Errorf("got %v, want 400", resp)
 		}
 		w.checkGenericPage(t, resp.Body)
-		member.checkSession(t)
-		member.at(1).checkSession(t)
+		loggedIn.checkSession(t)
+		loggedIn.at(1).checkSession(t)
 		if t.Failed() {
-			member.loginAs(t, "s109", "/") // restore the session for the next subtests
+			loggedIn.loginAs(t, "s109", "/") // restore the session for the next subtests
 		}
 	}
 	about := func(edit fakeas.TokenEdit) string {
 		return w.logoutToken(t, fakeas.Logout{Subject: "s109", SessionID: w.sid(t, "s109"), Edit: edit})
 	}
 	for _, defect := range fakeas.LogoutDefects() {
-		t.Run(defect.Name, func(t *testing.T) { bad(t, w.postLogoutToken(t, about(defect.Edit))) })
+		t.Run(defect.Name, func(t *testing.T) { checkNoEffect(t, w.postLogoutToken(t, about(defect.Edit))) })
 	}
 	t.Run("ID token", func(t *testing.T) {
 		issued := issuedTokens(w.idp, fakeas.KindID, "s109")
-		bad(t, w.postLogoutToken(t, issued[len(issued)-1]))
+		checkNoEffect(t, w.postLogoutToken(t, issued[len(issued)-1]))
 	})
-	t.Run("access token", func(t *testing.T) { bad(t, w.postLogoutToken(t, issuedTokens(w.idp, fakeas.KindAccess, "s109")[0])) })
-	good := about(fakeas.TokenEdit{})
-	form := url.Values{"logout_token": {good}}.Encode()
+	t.Run("access token", func(t *testing.T) {
+		checkNoEffect(t, w.postLogoutToken(t, issuedTokens(w.idp, fakeas.KindAccess, "s109")[0]))
+	})
+	valid := about(fakeas.TokenEdit{})
+	form := url.Values{"logout_token": {valid}}.Encode()
 	for name, request := range map[string]struct{ contentType, body string }{
-		"JSON":           {"application/json", fmt.Sprintf(`{"logout_token":%q}`, good)},
-		"multipart":      {"multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + good + "\r\n--x--\r\n"},
+		"JSON":           {"application/json", fmt.Sprintf(`{"logout_token":%q}`, valid)},
+		"multipart":      {"multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + valid + "\r\n--x--\r\n"},
 		"plain text":     {"text/plain", form},
 		"no type":        {"", form},
 		"no body":        {"application/x-www-form-urlencoded", ""},
@@ -91,10 +93,10 @@ func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 		"other name":     {"application/x-www-form-urlencoded", strings.Replace(form, "logout", "LOGOUT", 1)},
 		"1 MiB":          {"application/x-www-form-urlencoded", "x=" + strings.Repeat("x", 1<<20) + "&" + form},
 		"1 MiB of token": {"application/x-www-form-urlencoded", form + strings.Repeat("A", 1<<20)},
-		"broken":         {"application/x-www-form-urlencoded", form + "%zz"},
+		"invalid":        {"application/x-www-form-urlencoded", form + "%zz"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad(t, w.browser().send(t, http.MethodPost, backchannel, request.body, "Content-Type: "+request.contentType))
+			checkNoEffect(t, w.browser().send(t, http.MethodPost, backchannel, request.body, "Content-Type: "+request.contentType))
 		})
 	}
 }
@@ -136,7 +138,7 @@ func TestS109LogoutTokenInURLIsIgnored(t *testing.T) {
 // names, on all instances, and no others.
 func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	w := sharedRedis(t)
-	ended := func(t *testing.T, browsers ...*browser) {
+	checkEnded := func(t *testing.T, browsers ...*browser) {
 		t.Helper()
 		for _, b := range browsers {
 			cookie := "Cookie: " + sessionCookie + "=" + b.session()
@@ -155,7 +157,7 @@ func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 		second.loginAs(t, user, "/")
 		return first, second, sid
 	}
-	ok := func(t *testing.T, resp *client.Response) {
+	checkAccepted := func(t *testing.T, resp *client.Response) {
 		t.Helper()
 		if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
 			t.Errorf("got %v, want an empty 200 without cookies", resp)
@@ -163,38 +165,38 @@ func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	}
 	t.Run("sid", func(t *testing.T) {
 		first, second, sid := twoSessions(t, "s109-sid")
-		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
-		ended(t, first)
+		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
+		checkEnded(t, first)
 		second.checkSession(t)
 	})
 	t.Run("sub", func(t *testing.T) {
 		first, second, _ := twoSessions(t, "s109-sub")
 		other := w.browser()
 		other.loginAs(t, "s109-other", "/")
-		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
-		ended(t, first, second)
+		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
+		checkEnded(t, first, second)
 		other.checkSession(t)
 	})
 	t.Run("unknown", func(t *testing.T) {
 		first, _, _ := twoSessions(t, "s109-unknown")
-		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "nobody's"})))
+		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "unknown"})))
 		first.checkSession(t)
 	})
 	t.Run("typ JWT", func(t *testing.T) {
 		first, _, sid := twoSessions(t, "s109-typ")
 		edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
-		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
-		ended(t, first)
+		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
+		checkEnded(t, first)
 	})
 	t.Run("cookie of another session", func(t *testing.T) {
 		first, second, sid := twoSessions(t, "s109-cookie")
-		ok(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
-		ended(t, first)
+		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
+		checkEnded(t, first)
 		second.checkSession(t)
 	})
 	t.Run("again", func(t *testing.T) {
 		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
-		ok(t, w.postLogoutToken(t, token))
+		checkAccepted(t, w.postLogoutToken(t, token))
 		// The new login must be later than the token. The server's clock counts whole
 		// seconds.
 		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
@@ -229,10 +231,10 @@ func TestS111LogoutFloodIsBounded(t *testing.T) {
 	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
 	n := amount(300, 2000)
 	var running sync.WaitGroup
-	for side := range 8 {
+	for worker := range 8 {
 		running.Go(func() {
 			b := w.newBrowser(w.instances[0], true)
-			for i := side; i < n; i += 8 {
+			for i := worker; i < n; i += 8 {
 				form := url.Values{"logout_token": {garbage[i%len(garbage)]}}.Encode()
 				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchannel, form, formType)
 				if err != nil || resp.Status != http.StatusBadRequest && resp.Status != http.StatusRequestEntityTooLarge {

@@ -148,19 +148,19 @@ func TestS20RepeatedParameterIsRefused(t *testing.T) {
 func TestS25OnlyNavigationsStartALogin(t *testing.T) {
 	w := shared(t)
 	for name, lines := range map[string][]string{
-		"script":       scriptHeaders,
-		"JSON":         {"Accept: application/json"},
-		"XHR of old":   {"X-Requested-With: XMLHttpRequest", "Accept: text/html, */*; q=0.01"},
-		"image":        {"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image", "Accept: image/*,text/html"},
-		"only dest":    {"Sec-Fetch-Dest: image", "Accept: text/html"},
-		"frame":        {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html"},
-		"object":       {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object", "Accept: text/html"},
-		"WebSocket":    {"Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Accept: text/html"},
-		"gRPC":         {"Content-Type: application/grpc", "TE: trailers"},
-		"anything":     {"Accept: */*"},
-		"nothing":      nil,
-		"prefetch":     append([]string{"Sec-Purpose: prefetch"}, navigationHeaders...),
-		"event stream": {"Accept: text/event-stream"},
+		"script":         scriptHeaders,
+		"JSON":           {"Accept: application/json"},
+		"XMLHttpRequest": {"X-Requested-With: XMLHttpRequest", "Accept: text/html, */*; q=0.01"},
+		"image":          {"Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image", "Accept: image/*,text/html"},
+		"only dest":      {"Sec-Fetch-Dest: image", "Accept: text/html"},
+		"frame":          {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html"},
+		"object":         {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: object", "Accept: text/html"},
+		"WebSocket":      {"Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Accept: text/html"},
+		"gRPC":           {"Content-Type: application/grpc", "TE: trailers"},
+		"anything":       {"Accept: */*"},
+		"nothing":        nil,
+		"prefetch":       append([]string{"Sec-Purpose: prefetch"}, navigationHeaders...),
+		"event stream":   {"Accept: text/event-stream"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, path := range []string{"/x", login} {
@@ -193,20 +193,20 @@ func TestS26OwnAnswersAreNotFramed(t *testing.T) {
 	post := []string{"Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin"}
 	cross := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: cross-site"}
 	headers := map[string]http.Header{
-		"begin of a login": start.Header,
-		"end of a login":   b.nav(t, answer.String()).Header,
-		"broken callback":  b.nav(t, callback+"?error=x").Header,
-		"second parameter": w.browser().nav(t, callback+"?code=1&code=2").Header,
-		"cross-site POST":  b.send(t, http.MethodPost, "/x", "", cross...).Header,
-		"unknown endpoint": b.nav(t, prefix+"/x").Header,
-		"wrong method":     b.send(t, http.MethodPost, login, "", post...).Header,
-		"session":          b.xhr(t, http.MethodGet, sessionInfo).Header,
-		"logout page":      b.nav(t, logout).Header,
-		"logout":           b.send(t, http.MethodPost, logout, "", post...).Header,
-		"logged out":       b.nav(t, logoutCallback).Header,
-		"401":              w.browser().xhr(t, http.MethodGet, "/x").Header,
-		"401 for a person": w.browser().send(t, http.MethodPost, "/x", "", post...).Header,
-		"back-channel":     b.send(t, http.MethodPost, backchannel, "logout_token=x", post...).Header,
+		"start of a login":     start.Header,
+		"end of a login":       b.nav(t, answer.String()).Header,
+		"broken callback":      b.nav(t, callback+"?error=x").Header,
+		"second parameter":     w.browser().nav(t, callback+"?code=1&code=2").Header,
+		"cross-site POST":      b.send(t, http.MethodPost, "/x", "", cross...).Header,
+		"unknown endpoint":     b.nav(t, prefix+"/x").Header,
+		"wrong method":         b.send(t, http.MethodPost, login, "", post...).Header,
+		"session":              b.xhr(t, http.MethodGet, sessionInfo).Header,
+		"logout page":          b.nav(t, logout).Header,
+		"logout":               b.send(t, http.MethodPost, logout, "", post...).Header,
+		"logged out":           b.nav(t, logoutCallback).Header,
+		"401":                  w.browser().xhr(t, http.MethodGet, "/x").Header,
+		"401 for a navigation": w.browser().send(t, http.MethodPost, "/x", "", post...).Header,
+		"back-channel":         b.send(t, http.MethodPost, backchannel, "logout_token=x", post...).Header,
 	}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		header := headers[name]
@@ -247,7 +247,7 @@ func TestS27CallbackAcceptsOnlyNavigationGET(t *testing.T) {
 		{"PUT", http.MethodPut, answer.RequestURI(), "", navigationHeaders, http.StatusMethodNotAllowed},
 		{"tokens in the query", http.MethodGet, callback + "?state=" + state + "&id_token=x&access_token=y&token_type=Bearer", "", navigationHeaders, http.StatusBadRequest},
 		{"prefetch", http.MethodGet, answer.RequestURI(), "", append([]string{"Sec-Purpose: prefetch;prerender"}, navigationHeaders...), http.StatusBadRequest},
-		{"prefetch of old", http.MethodGet, answer.RequestURI(), "", append([]string{"Purpose: prefetch"}, navigationHeaders...), http.StatusBadRequest},
+		{"legacy prefetch", http.MethodGet, answer.RequestURI(), "", append([]string{"Purpose: prefetch"}, navigationHeaders...), http.StatusBadRequest},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			resp := b.send(t, tc.method, tc.path, tc.body, tc.lines...)
@@ -280,18 +280,18 @@ func TestS29ThirdPartyLoginDecidesNothing(t *testing.T) {
 			t.Errorf("POST with iss %s: got %v, want 405", iss, resp)
 		}
 	}
-	foreign := url.Values{
+	chosen := url.Values{
 		"scope": {"admin"}, "redirect_uri": {"https://evil.test"}, "client_id": {"evil"}, "response_type": {"token"}, "state": {"evil"},
 		"nonce": {"evil"}, "code_challenge": {"evil"}, "code_challenge_method": {"plain"}, "response_mode": {"fragment"}, "resource": {"https://evil.test"},
 		"audience": {"evil"}, "request": {"evil"}, "request_uri": {w.attacker.URL}, "acr_values": {"evil"}, "target_link_uri": {"//evil.test"},
 		"max_age": {"0"}, "claims": {"evil"}, "registration": {w.attacker.URL}, "id_token_hint": {"evil"},
 	}
-	resp := b.send(t, http.MethodGet, login+"?prompt=none&login_hint=x&iss="+url.QueryEscape(w.idp.URL)+"&"+foreign.Encode(), "", cross...)
+	resp := b.send(t, http.MethodGet, login+"?prompt=none&login_hint=x&iss="+url.QueryEscape(w.idp.URL)+"&"+chosen.Encode(), "", cross...)
 	to := resp.Location()
 	if !w.isAuthorization(to) {
 		t.Fatalf("got %v, want the start of a login", resp)
 	}
-	for name, values := range foreign {
+	for name, values := range chosen {
 		if got := to.Query()[name]; slices.Contains(got, values[0]) || len(got) > 1 {
 			t.Errorf("the authorization request has %s=%s of the link", name, got)
 		}

@@ -37,7 +37,7 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 			}
 			for _, place := range []string{
 				"an answer to a browser", "instance 1: caddy.log", "instance 2: planted.db", "Redis",
-				"the recorder", "the app of the error pages", "the app",
+				"the attacker's server", "the error app", "the app",
 			} {
 				// The app is the one place where access tokens belong.
 				want := place != "the app" || s.kind != string(fakeas.KindAccess)

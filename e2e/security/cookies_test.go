@@ -65,11 +65,11 @@ func (w *world) loginMany(t *testing.T, n int) []string {
 	var workers sync.WaitGroup
 	var mu sync.Mutex
 	var values []string
-	const side = 4
-	for range side {
+	const parallel = 4
+	for range parallel {
 		workers.Go(func() {
 			b := w.browser()
-			for range n / side {
+			for range n / parallel {
 				b.Jar = new(client.Jar)
 				if _, err := b.tryLogin(t.Context(), "/"); err != nil {
 					t.Error(err)
@@ -82,8 +82,8 @@ func (w *world) loginMany(t *testing.T, n int) []string {
 		})
 	}
 	workers.Wait()
-	if len(values) != n/side*side {
-		t.Fatalf("got %d logins, want %d", len(values), n/side*side)
+	if len(values) != n/parallel*parallel {
+		t.Fatalf("got %d logins, want %d", len(values), n/parallel*parallel)
 	}
 	return values
 }
@@ -225,7 +225,7 @@ func TestS43MalformedCookieIsNoCookie(t *testing.T) {
 		"empty": own, "percent": own + "%", "quoted": own + `"quoted"`, "two equal signs": own + "a=b",
 		"4 KiB": own + strings.Repeat("A", 4<<10), "15 KiB": own + strings.Repeat("A", 15<<10), "60 KiB": own + strings.Repeat("A", 60<<10),
 		"no UTF-8": own + "\xff\xfe\x80", "5,000 cookies": strings.Repeat("a=b; ", 5000) + own + "x",
-		"5,000 of ours": strings.Repeat(own+"x; ", 2000), "5,000 logins": strings.Repeat(loginCookie+"x=y; ", 1000),
+		"2,000 session cookies": strings.Repeat(own+"x; ", 2000), "1,000 login cookies": strings.Repeat(loginCookie+"x=y; ", 1000),
 		"chunks": sessionCookie + "_chunks=99999999; " + sessionCookie + "_0=a", "separators": "; ; ;=", "no equal sign": sessionCookie,
 		"padding": own + strings.Repeat("A", 43) + "=", "other alphabet": own + strings.Repeat("+", 43), "43 of them": own + strings.Repeat("A", 43),
 		"tab": own + "\t", "control character": own + "\x01", "comma": own + "a,b", "brace": own + "{env.HOME}", "only equal signs": strings.Repeat("=", 100),
@@ -301,9 +301,9 @@ func TestS46AppReceivesOnlyItsOwnCookies(t *testing.T) {
 		{"first", []string{own + "; a=1"}, []string{"a=1"}},
 		{"last", []string{"a=1; " + own}, []string{"a=1"}},
 		{"alone", []string{own}, nil},
-		{"only ours", []string{own + "; " + attempt}, nil},
+		{"only the module's", []string{own + "; " + attempt}, nil},
 		{"two lines", []string{"a=1; " + own, attempt + "; b=2"}, []string{"a=1", "b=2"}},
-		{"two lines, one only ours", []string{"a=1", own + "; " + attempt}, []string{"a=1"}},
+		{"two lines, one only the module's", []string{"a=1", own + "; " + attempt}, []string{"a=1"}},
 		{"twice", []string{sessionCookie + "=garbage; a=1; " + own}, []string{"a=1"}},
 		{"twice the same", []string{own + "; a=1; " + own}, []string{"a=1"}},
 		{"odd spacing", []string{"a=1;b=2;  c = 3 ;" + own + ";d"}, []string{"a=1;b=2;  c = 3 ;d"}},
@@ -323,7 +323,7 @@ func TestS46AppReceivesOnlyItsOwnCookies(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody, on a public page", func(t *testing.T) {
+	t.Run("unknown session on an optional page", func(t *testing.T) {
 		reached := w.appRequests(func() {
 			w.rawGet(t, "/static/x", append([]string{"Cookie: a=1; " + sessionCookie + "=" + strings.Repeat("A", 43) + "; " + attempt}, scriptHeaders...)...)
 		})

@@ -66,10 +66,10 @@ func TestS72CrossSiteWritesAreRefused(t *testing.T) {
 func TestS73OnlyExactSafeMethodsAreSafe(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
-	foreign := []string{"Origin: https://evil.test", "Sec-Fetch-Site: cross-site"}
+	crossSite := []string{"Origin: https://evil.test", "Sec-Fetch-Site: cross-site"}
 	for _, method := range []string{"get", "post", "PoSt", "FOO", "head", "Options", "PROPFIND", "GET\x0b"} {
 		var resp *rawAnswer
-		reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", append(foreign, b.cookieLine())...)) })
+		reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" /x", append(crossSite, b.cookieLine())...)) })
 		if len(reached) != 0 || resp.Status != http.StatusForbidden && resp.Status != http.StatusBadRequest {
 			t.Errorf("%s: got status %d, and the app got %d requests; want 403 or 400, and none", method, resp.Status, len(reached))
 		}
@@ -80,7 +80,7 @@ func TestS73OnlyExactSafeMethodsAreSafe(t *testing.T) {
 	}
 	for _, override := range []string{"X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE"} {
 		reached := w.appRequests(func() {
-			if resp := w.rawGet(t, "/x", append(foreign, override, b.cookieLine())...); resp.Status != http.StatusForbidden {
+			if resp := w.rawGet(t, "/x", append(crossSite, override, b.cookieLine())...); resp.Status != http.StatusForbidden {
 				t.Errorf("%s: got status %d, want 403", override, resp.Status)
 			}
 		})
@@ -93,7 +93,7 @@ func TestS73OnlyExactSafeMethodsAreSafe(t *testing.T) {
 		}
 	}
 	// Frameworks read a form's _method from a POST, which is unsafe already.
-	if resp := w.raw(t, w.request("POST /x?_method=DELETE", append(foreign, b.cookieLine())...)); resp.Status != http.StatusForbidden {
+	if resp := w.raw(t, w.request("POST /x?_method=DELETE", append(crossSite, b.cookieLine())...)); resp.Status != http.StatusForbidden {
 		t.Errorf("POST with _method: got status %d, want 403", resp.Status)
 	}
 }
@@ -110,11 +110,11 @@ func TestS74PreflightGetsNoToken(t *testing.T) {
 		status int
 		passes bool
 	}{
-		"nobody":              {"/x", ask, http.StatusUnauthorized, false},
-		"with a cookie":       {"/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
-		"open page":           {"/static/x", append(slices.Clone(ask), "Authorization: EVIL", "X-User: EVIL"), http.StatusOK, true},
-		"open page, a cookie": {"/static/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
-		"session endpoint":    {sessionInfo, append(slices.Clone(ask), b.cookieLine()), http.StatusMethodNotAllowed, false},
+		"no session":              {"/x", ask, http.StatusUnauthorized, false},
+		"with a cookie":           {"/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
+		"optional page":           {"/static/x", append(slices.Clone(ask), "Authorization: EVIL", "X-User: EVIL"), http.StatusOK, true},
+		"optional page, a cookie": {"/static/x", append(slices.Clone(ask), b.cookieLine()), http.StatusForbidden, false},
+		"session endpoint":        {sessionInfo, append(slices.Clone(ask), b.cookieLine()), http.StatusMethodNotAllowed, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var resp *rawAnswer

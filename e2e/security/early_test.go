@@ -22,7 +22,7 @@ import (
 func TestS83EarlyDataChangesNothing(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
-	t.Run("a proxy's word", func(t *testing.T) {
+	t.Run("header of a proxy", func(t *testing.T) {
 		for _, request := range []string{"GET " + login, "GET " + callback + "?state=x&code=y", "POST " + logout, "POST " + refresh, "GET " + sessionInfo, "POST /x", "DELETE /x", "GET /x"} {
 			lines := append(slices.Clone(scriptHeaders), "Early-Data: 1")
 			if request != "GET /x" { // GET /x with a session may pass

@@ -39,14 +39,14 @@ func garbagePost(r *rand.Rand) (contentType, body string) {
 // or with made-up ones, cause no 5xx, no memory growth and no end of a session.
 func TestS125GarbagePostsAreHarmless(t *testing.T) {
 	w := shared(t)
-	member := w.browser()
-	member.login(t, "/")
+	loggedIn := w.browser()
+	loggedIn.login(t, "/")
 	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
 	n := amount(200, 10_000)
 	var running sync.WaitGroup
-	for side, path := range []string{login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel, prefix + "/none", "/app"} {
+	for worker, path := range []string{login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel, prefix + "/none", "/app"} {
 		running.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(side), 0))
+			r := rand.New(rand.NewPCG(uint64(worker), 0))
 			b := w.newBrowser(w.instances[0], true)
 			for i := range n {
 				contentType, body := garbagePost(r)
@@ -66,5 +66,5 @@ func TestS125GarbagePostsAreHarmless(t *testing.T) {
 	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
 		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
-	member.checkSession(t)
+	loggedIn.checkSession(t)
 }

@@ -149,10 +149,10 @@ func TestS66SmuggledRequestIsNotRelayed(t *testing.T) {
 		"hexadecimal length":        {"Content-Length: 0x5\r\n", "hello" + inner},
 		"two hosts":                 {"Host: evil.test\r\n", ""},
 	} {
-		for _, who := range []string{"session", "nobody"} {
-			t.Run(name+", "+who, func(t *testing.T) {
+		for _, client := range []string{"session", "no session"} {
+			t.Run(name+", "+client, func(t *testing.T) {
 				path, cookie := "/static/x", "" // an optional page, so that only the parser can refuse the request
-				if who == "session" {
+				if client == "session" {
 					path, cookie = "/x", b.cookieLine()+"\r\n"
 				}
 				var resp *rawAnswer

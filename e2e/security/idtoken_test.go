@@ -203,15 +203,15 @@ func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	if seen, _ := appAnswer(v.login(t, w.browser(), "u")); !slices.Equal(seen.Values("X-Email"), []string{"by-userinfo@example.test"}) {
 		t.Fatalf("the app got email %q, want the one from UserInfo", seen.Values("X-Email"))
 	}
-	evil := map[string]any{"sub": "u", "email": "evil@example.test"}
+	refused := map[string]any{"sub": "u", "email": "evil@example.test"}
 	jwt := newSigner(t, "userinfo")
-	claims, _ := json.Marshal(evil) // strings always marshal
+	claims, _ := json.Marshal(refused) // strings always marshal
 	signed, err := jwt.Sign(claims)
 	if err != nil {
 		t.Fatal(err)
 	}
 	compact, _ := signed.CompactSerialize()
-	for name, spoil := range map[string]func(){
+	for name, falsify := range map[string]func(){
 		"other sub": func() {
 			v.idp.Set(func(k *fakeas.Knobs) { k.UserInfo.Set["sub"] = "mallory" })
 		},
@@ -230,7 +230,7 @@ func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.UserInfo = fakeas.Edit{Set: map[string]any{"email": "evil@example.test"}}
 			})
-			spoil()
+			falsify()
 			b := w.browser()
 			checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 		})
@@ -297,7 +297,7 @@ func TestS38ClaimsAreComparedWhole(t *testing.T) {
 	} {
 		text, _ := json.Marshal(tc.value)
 		t.Run(fmt.Sprintf("%s %.40s", tc.claim, text), func(t *testing.T) {
-			user := fakeas.User{Name: fmt.Sprintf("user-%d", i), Claims: map[string]any{"name": "somebody"}}
+			user := fakeas.User{Name: fmt.Sprintf("user-%d", i), Claims: map[string]any{"name": "A User"}}
 			if tc.value != nil {
 				user.Claims[tc.claim] = tc.value
 			}

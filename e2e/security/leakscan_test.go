@@ -187,9 +187,9 @@ func (w *world) findLeaks(t testing.TB) []leak {
 	if w.redis != nil && w.redis.Process != nil {
 		found = append(found, n.find("Redis", w.redisBytes(t))...)
 	}
-	_, evil := w.attacker.received()
-	found = append(found, n.find("the recorder", evil)...)
-	found = append(found, n.find("the app of the error pages", requestBytes(w.errorApp))...)
+	_, got := w.attacker.received()
+	found = append(found, n.find("the attacker's server", got)...)
+	found = append(found, n.find("the error app", requestBytes(w.errorApp))...)
 	toApp := newSecretFinder(all, string(fakeas.KindAccess))
 	return append(found, toApp.find("the app", requestBytes(w.app))...)
 }

@@ -113,16 +113,16 @@ func TestS114OnlyTheSiteLogsOut(t *testing.T) {
 		}
 	})
 	t.Run("back from the authorization server", func(t *testing.T) {
-		stranger, member := w.browser(), w.browser()
-		member.login(t, "/")
-		page := stranger.nav(t, logoutCallback+"?state=wrong")
+		anonymous, loggedIn := w.browser(), w.browser()
+		loggedIn.login(t, "/")
+		page := anonymous.nav(t, logoutCallback+"?state=wrong")
 		if page.Status != http.StatusOK || page.Header.Get("Set-Cookie") != "" || strings.Contains(string(page.Body), "wrong") {
 			t.Errorf("got %v, want a page without the state", page)
 		}
-		if other := member.nav(t, logoutCallback+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
+		if other := loggedIn.nav(t, logoutCallback+"?state=other"); string(other.Body) != string(page.Body) || other.Header.Get("Set-Cookie") != "" {
 			t.Errorf("with a session: got %v, want the same page", other)
 		}
-		member.checkSession(t)
+		loggedIn.checkSession(t)
 	})
 	t.Run("server down", func(t *testing.T) {
 		v := &variant{name: "down"}

@@ -47,7 +47,7 @@ func TestS115LogsHoldNoSecret(t *testing.T) {
 		b.xhr(t, http.MethodPost, refresh)
 		b.nav(t, callback+"?"+url.Values{"code": {canary("CODE_", 64)}, "state": {"stale"}}.Encode())
 		b.send(t, http.MethodPost, callback, url.Values{"code": {canary("CODE_", 64)}, "state": {"x"}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
-		token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "nobody"})
+		token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "unknown"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,10 +130,10 @@ func TestS117MetricLabelsAreBounded(t *testing.T) {
 	w := shared(t)
 	var running sync.WaitGroup
 	n := amount(1000, 10_000)
-	for side := range 4 {
+	for worker := range 4 {
 		running.Go(func() {
 			b := w.browser()
-			if _, err := b.Visit(t.Context(), fmt.Sprintf("%s%s?login_hint=s117-user-%d&return_to=/s117-path", w.site, login, side)); err != nil {
+			if _, err := b.Visit(t.Context(), fmt.Sprintf("%s%s?login_hint=s117-user-%d&return_to=/s117-path", w.site, login, worker)); err != nil {
 				t.Error(err)
 				return
 			}
@@ -141,7 +141,7 @@ func TestS117MetricLabelsAreBounded(t *testing.T) {
 				if i%100 == 50 {
 					b.Jar = new(client.Jar) // continue without a session
 				}
-				path := fmt.Sprintf("/s117-path-%d-%d", side, i)
+				path := fmt.Sprintf("/s117-path-%d-%d", worker, i)
 				if i%10 == 0 {
 					path = prefix + path
 				}
@@ -187,13 +187,13 @@ func TestS119LogLinesCannotBeForged(t *testing.T) {
 		}
 		w.rawGet(t, "/s119", append([]string{"User-Agent: s119 \x1b[31m{\"level\":\"error\"}\x7f\x80\xff", "Referer: \x1b]0;x\x07"}, scriptHeaders...)...)
 		w.rawGet(t, callback+"?state=%0a%1b%5b31m&code=x", navigationHeaders...)
-		spoil := func(claim string) {
+		falsify := func(claim string) {
 			w.idp.Set(func(k *fakeas.Knobs) {
 				k.LoginIDToken = fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{claim: forged}}}
 			})
 		}
 		for _, claim := range []string{"iss", "aud", "azp", "nonce"} {
-			spoil(claim)
+			falsify(claim)
 			if _, err := w.browser().Visit(t.Context(), w.site+"/x"); err != nil {
 				t.Error(err)
 			}

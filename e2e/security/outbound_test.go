@@ -175,8 +175,8 @@ func TestS104EveryCallEndsInTime(t *testing.T) {
 	w.addVariants(t, all...)
 	all[4].idp.Fail(fakeas.Fault{AfterCommit: true, Delivery: fakeas.DeliverDrip, Interval: 5 * time.Second, Times: -1})
 	all[5].idp.Fail(fakeas.Fault{Delay: time.Hour, Times: -1})
-	member := w.browser()
-	member.login(t, "/")
+	loggedIn := w.browser()
+	loggedIn.login(t, "/")
 	// The limit is far longer than a login may take, and far shorter than the servers
 	// stall.
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
@@ -213,7 +213,7 @@ func TestS104EveryCallEndsInTime(t *testing.T) {
 			}
 			return
 		case <-every.C:
-			member.checkSession(t)
+			loggedIn.checkSession(t)
 			served++
 		}
 	}
@@ -279,29 +279,29 @@ func TestS106StrangeTokenAnswersAreRefused(t *testing.T) {
 // connect to it.
 func TestS107RequestsChooseNoConnection(t *testing.T) {
 	w := shared(t)
-	evil := w.attacker.URL
+	attacker := w.attacker.URL
 	b := w.browser()
 	b.login(t, "/")
-	authority := strings.TrimPrefix(evil, "http://")
+	authority := strings.TrimPrefix(attacker, "http://")
 	lines := append(slices.Clone(navigationHeaders),
-		"X-Forwarded-Host: "+authority, "X-Forwarded-Proto: http", "Forwarded: host="+authority+";proto=http", "X-Original-URL: "+evil,
-		"X-Rewrite-URL: "+evil, "X-Forwarded-Server: "+authority, "Referer: "+evil, "Origin: "+evil, "X-Host: "+authority)
+		"X-Forwarded-Host: "+authority, "X-Forwarded-Proto: http", "Forwarded: host="+authority+";proto=http", "X-Original-URL: "+attacker,
+		"X-Rewrite-URL: "+attacker, "X-Forwarded-Server: "+authority, "Referer: "+attacker, "Origin: "+attacker, "X-Host: "+authority)
 	q := url.Values{}
 	for _, name := range []string{
 		"iss", "jku", "x5u", "jwks_uri", "request_uri", "request", "target_link_uri", "redirect_uri", "return_to", "client_id",
 		"logo_uri", "sector_identifier_uri", "post_logout_redirect_uri", "id_token_hint", "token_endpoint", "resource", "code", "state",
 	} {
-		q.Set(name, evil)
+		q.Set(name, attacker)
 	}
 	for _, path := range []string{"/x", login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel} {
-		for _, side := range []*browser{b, w.browser()} {
+		for _, each := range []*browser{b, w.browser()} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
-				side.send(t, method, path+"?"+q.Encode(), q.Encode(), append(slices.Clone(lines), "Content-Type: application/x-www-form-urlencoded")...)
+				each.send(t, method, path+"?"+q.Encode(), q.Encode(), append(slices.Clone(lines), "Content-Type: application/x-www-form-urlencoded")...)
 			}
 		}
 	}
 	// Key URLs in the headers of tokens are ignored.
-	header := fakeas.Edit{Set: map[string]any{"jku": evil, "x5u": evil}}
+	header := fakeas.Edit{Set: map[string]any{"jku": attacker, "x5u": attacker}}
 	w.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = fakeas.TokenEdit{Header: header} })
 	w.browser().login(t, "/")
 	w.idp.Set(func(k *fakeas.Knobs) {
@@ -310,7 +310,7 @@ func TestS107RequestsChooseNoConnection(t *testing.T) {
 	if page, err := w.browser().Visit(t.Context(), w.site+"/x"); err != nil || page.Status != http.StatusBadGateway {
 		t.Errorf("ID token with a foreign jku: got %v, %v, want 502", page, err)
 	}
-	token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "nobody", Edit: fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}})
+	token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "unknown", Edit: fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -152,7 +152,7 @@ func TestS87EndpointsMatchExactly(t *testing.T) {
 // protected path elsewhere.
 func (w *world) checkNoEndpoint(t *testing.T, b *browser, target string) {
 	t.Helper()
-	for name, lines := range map[string][]string{"nobody": scriptHeaders, "session": append([]string{b.cookieLine()}, scriptHeaders...)} {
+	for name, lines := range map[string][]string{"no session": scriptHeaders, "session": append([]string{b.cookieLine()}, scriptHeaders...)} {
 		for _, method := range []string{"GET", "POST"} {
 			var resp *rawAnswer
 			reached := w.appRequests(func() { resp = w.raw(t, w.request(method+" "+target+"?state=x&code=y", lines...)) })

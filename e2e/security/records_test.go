@@ -90,9 +90,9 @@ func TestS51OldRecordIsReusedAtMostOnce(t *testing.T) {
 		// The instance writes the new refresh token before it checks the ID token, and
 		// that check needs a new key.
 		w.idp.RotateKey()
-		judged := fakeas.NewGate()
-		w.idp.Fail(fakeas.Hold(judged).At(fakeas.EndpointJWKS))
-		ctx, leave := context.WithCancel(t.Context())
+		keysGate := fakeas.NewGate()
+		w.idp.Fail(fakeas.Hold(keysGate).At(fakeas.EndpointJWKS))
+		ctx, stop := context.WithCancel(t.Context())
 		var asking sync.WaitGroup
 		asking.Go(func() {
 			for ctx.Err() == nil {
@@ -106,10 +106,10 @@ func TestS51OldRecordIsReusedAtMostOnce(t *testing.T) {
 			now, _ := w.redis.Do(t, "GET", key).(string)
 			return now[:8] != old[:8]
 		})
-		leave()
+		stop()
 		asking.Wait()
 		w.redis.Do(t, "SET", key, old, "KEEPTTL")
-		judged.Open()
+		keysGate.Open()
 		settled(t, b, reuses)
 	})
 }

@@ -231,7 +231,7 @@ func TestS08BodyIsNotReplayed(t *testing.T) {
 	}{
 		{"text", []string{"Content-Type: text/plain"}},
 		{"no type", nil},
-		{"form of a person", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)},
+		{"form in a window", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			reached := w.appRequests(func() {

@@ -64,12 +64,12 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 	requests := map[string][2]string{
 		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, sessionInfo},
 		// A session cookie never becomes an anonymous request because of a store error.
-		"public page": {http.MethodGet, "/static/x"},
+		"optional page": {http.MethodGet, "/static/x"},
 	}
-	lines := map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders, "unsafe": scriptHeaders, "endpoint": scriptHeaders, "public page": navigationHeaders}
+	lines := map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders, "unsafe": scriptHeaders, "endpoint": scriptHeaders, "optional page": navigationHeaders}
 	for _, tc := range []struct {
 		name         string
-		break_, mend func()
+		fail, repair func()
 	}{
 		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectAtEnd(t) }},
 		{"frozen", func() { w.redis.Pause(t) }, func() { w.redis.Resume(t) }},
@@ -81,9 +81,9 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 			b := w.browser()
 			b.login(t, "/")
 			cookie := b.session()
-			tc.break_()
+			tc.fail()
 			defer func() {
-				tc.mend()
+				tc.repair()
 				for i := range w.instances {
 					eventually(t, "session after the outage", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 				}
@@ -114,12 +114,12 @@ func TestS53StoreFailureEndsNoSession(t *testing.T) {
 	t.Run("read-only replica", func(t *testing.T) {
 		b := w.browser()
 		b.login(t, "/")
-		newcomer := w.browser()
-		answer := newcomer.approve(t, newcomer.start(t, "/x"))
+		newUser := w.browser()
+		answer := newUser.approve(t, newUser.start(t, "/x"))
 		w.redis.Do(t, "REPLICAOF", "127.0.0.1", "1")
 		defer w.redis.Do(t, "REPLICAOF", "NO", "ONE")
-		if resp := newcomer.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newcomer.session() != "" {
-			t.Errorf("login: got %d, want 503; a session exists: %v", resp.Status, newcomer.session() != "")
+		if resp := newUser.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newUser.session() != "" {
+			t.Errorf("login: got %d, want 503; a session exists: %v", resp.Status, newUser.session() != "")
 		}
 		for _, status := range b.statusesOf(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": scriptHeaders}) {
 			if status != http.StatusOK && status != http.StatusServiceUnavailable {
@@ -136,7 +136,7 @@ func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 	password := canary("PASSWORD_", 32)
 	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
 	w.addSecret(password)
-	w.redis.Do(t, "SET", "somebody-else", "untouched")
+	w.redis.Do(t, "SET", "other-key", "untouched")
 	w.redis.Do(t, "ACL", "LOG", "RESET")
 	commands := w.monitor(t)
 	hostile := []string{
@@ -175,11 +175,11 @@ func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 			}
 		}
 	}
-	if w.redis.Do(t, "GET", "somebody-else") != "untouched" {
+	if w.redis.Do(t, "GET", "other-key") != "untouched" {
 		t.Error("the key outside the prefix has changed")
 	}
 	for _, k := range w.redis.Keys(t, "*") {
-		if k != "somebody-else" && !key.MatchString(k) {
+		if k != "other-key" && !key.MatchString(k) {
 			t.Errorf("got key %q in Redis", k)
 		}
 	}

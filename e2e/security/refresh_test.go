@@ -61,15 +61,15 @@ func TestS89ExpiryCausesOneRefresh(t *testing.T) {
 			atCleanup(t, func(t testing.TB) { w.reloadVariants(t) })
 			b, expired := w.loginWithShortToken(t)
 			w.idp.Set(func(k *fakeas.Knobs) { k.LatencyBefore = 500 * time.Millisecond })
-			sides := []*browser{b}
+			browsers := []*browser{b}
 			for _, in := range w.instances[1:] {
-				side := &browser{Client: b.Twin(), w: w}
-				side.use(in, true)
-				sides = append(sides, side)
+				other := &browser{Client: b.Twin(), w: w}
+				other.use(in, true)
+				browsers = append(browsers, other)
 			}
 			before := w.idp.Stats()
 			sleep(t, expired)
-			seen := w.appRequests(func() { burst(t, 200, sides) })
+			seen := w.appRequests(func() { burst(t, 200, browsers) })
 			after := w.idp.Stats()
 			if n := after.Grants[fakeas.GrantRefresh] - before.Grants[fakeas.GrantRefresh]; n != 1 {
 				t.Errorf("got %d refreshes, want 1", n)
@@ -92,12 +92,12 @@ func TestS89ExpiryCausesOneRefresh(t *testing.T) {
 
 // burst sends n requests at once, spread over the browsers. It checks that the app answers
 // each.
-func burst(t *testing.T, n int, sides []*browser) {
+func burst(t *testing.T, n int, browsers []*browser) {
 	t.Helper()
 	var running sync.WaitGroup
 	for i := range n {
 		running.Go(func() {
-			resp, err := sides[i%len(sides)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", scriptHeaders...)
+			resp, err := browsers[i%len(browsers)].trySend(t.Context(), http.MethodGet, fmt.Sprintf("/burst/%d", i), "", scriptHeaders...)
 			if err != nil || resp.Status != http.StatusOK {
 				t.Errorf("request %d: got %v, %v, want 200", i, resp, err)
 			}

@@ -107,21 +107,21 @@ func TestS125RandomRequestsAreHarmless(t *testing.T) {
 		"same-origin", "cross-site", "none", "login", "text/html", "application/json", "websocket", "Upgrade", `"`, ";", ",", "=", "&", "\t",
 	}
 	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
-	const sides = 4
+	const workers = 4
 	var mu sync.Mutex
 	answers := map[int]int{}
 	var running sync.WaitGroup
-	for side := range uint64(sides) {
+	for worker := range uint64(workers) {
 		running.Go(func() {
-			m := &requestGenerator{rand.New(rand.NewPCG(seed, side)), values, cookies, w}
-			for n := range amount(8000, 120_000) / sides {
+			m := &requestGenerator{rand.New(rand.NewPCG(seed, worker)), values, cookies, w}
+			for n := range amount(8000, 120_000) / workers {
 				request := m.request()
 				resp := w.raw(t, request)
 				mu.Lock()
 				answers[resp.Status]++
 				mu.Unlock()
 				if resp.Status >= 500 {
-					t.Errorf("request %d of side %d with seed %d: got %d: %q", n, side, seed, resp.Status, request)
+					t.Errorf("request %d of worker %d with seed %d: got %d: %q", n, worker, seed, resp.Status, request)
 					return
 				}
 			}

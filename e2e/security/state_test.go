@@ -97,9 +97,9 @@ func TestS14TabsEndWhereTheyBegan(t *testing.T) {
 func TestS15UnfinishedLoginsLeaveFewCookies(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
-	long := strings.Repeat("x", 1500)
+	padding := strings.Repeat("x", 1500)
 	for i := range 300 {
-		b.start(t, fmt.Sprintf("/%d?%s", i, long[:i*5]))
+		b.start(t, fmt.Sprintf("/%d?%s", i, padding[:i*5]))
 		if size := len(strings.Join(b.logins(), "; ")); size > 8<<10 {
 			t.Fatalf("after %d logins: got %d bytes of cookies, want at most 8 KiB", i+1, size)
 		}
@@ -153,11 +153,11 @@ func TestS16AnonymousRequestsCostNoStorage(t *testing.T) {
 // sendNavigations sends n navigations from browsers without cookies.
 func (w *world) sendNavigations(t *testing.T, n int) {
 	var workers sync.WaitGroup
-	const side = 8
-	for range side {
+	const parallel = 8
+	for range parallel {
 		workers.Go(func() {
 			b := w.browser()
-			for range n / side {
+			for range n / parallel {
 				b.Jar = new(client.Jar)
 				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigationHeaders...)
 				if err != nil || resp.Status != http.StatusFound {
@@ -353,14 +353,14 @@ func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 			t.Errorf("other value as login cookie: got %d and %d token requests, want a new login and none", resp.Status, w.tokenRequests()-calls)
 		}
 	}
-	for what, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {
+	for kind, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {
 		raw, err := base64.RawURLEncoding.DecodeString(value)
 		if err != nil {
-			t.Errorf("the %s is not base64url: %v", what, err)
+			t.Errorf("the %s is not base64url: %v", kind, err)
 		}
 		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // a shorter text might occur by chance
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
-				t.Errorf("the %s %s… is readable: it contains %.10q", what, name, readable)
+				t.Errorf("the %s %s… is readable: it contains %.10q", kind, name, readable)
 			}
 		}
 	}

@@ -202,11 +202,11 @@ func TestS60FilesHoldNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, text := range map[string]string{"caddy adapt": adapted, "/config/": config, "autosave.json": string(autosave)} {
+	for place, text := range map[string]string{"caddy adapt": adapted, "/config/": config, "autosave.json": string(autosave)} {
 		if !strings.Contains(text, "{env.CLIENT_SECRET}") {
-			t.Errorf("%s is not the configuration: %.200s", what, text)
+			t.Errorf("%s is not the configuration: %.200s", place, text)
 		}
-		for _, f := range newSecretFinder(w.secrets()).find(what, []byte(text)) {
+		for _, f := range newSecretFinder(w.secrets()).find(place, []byte(text)) {
 			t.Errorf("leak: %v", f)
 		}
 	}

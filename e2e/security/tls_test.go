@@ -57,9 +57,9 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue returns a valid certificate, except for the changes of spoil. A nil key becomes a
+// issue returns a valid certificate, except for the changes of change. A nil key becomes a
 // P-256 key; with self the certificate is self-signed.
-func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func(*x509.Certificate)) tls.Certificate {
+func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	var err error
 	if key == nil {
@@ -70,8 +70,8 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	if spoil != nil {
-		spoil(leaf)
+	if change != nil {
+		change(leaf)
 	}
 	parent, signer := a.certificate, crypto.Signer(a.key)
 	if self {
@@ -191,18 +191,18 @@ func TestS105ServerCertificateIsVerified(t *testing.T) {
 	type server struct {
 		*variant
 		*tlsProxy
-		good bool
+		valid bool
 	}
 	var all []server
 	var variants []*variant
-	add := func(name string, config *tls.Config, good bool) {
+	add := func(name string, config *tls.Config, valid bool) {
 		idp := fakeas.Start(t, fakeas.Options{})
 		f := startTLSProxy(t, config, strings.TrimPrefix(idp.URL, "http://"))
 		idp.URL = "https://" + f.addr
-		all = append(all, server{&variant{name: "tls-" + name, options: "trusted_ca " + a.file, idp: idp}, f, good})
+		all = append(all, server{&variant{name: "tls-" + name, options: "trusted_ca " + a.file, idp: idp}, f, valid})
 		variants = append(variants, all[len(all)-1].variant)
 	}
-	add("good", &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, true)
+	add("valid", &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, true)
 	for name, config := range badTLSConfigs(t, a) {
 		add(name, config, false)
 	}
@@ -211,9 +211,9 @@ func TestS105ServerCertificateIsVerified(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			resp := w.browser().nav(t, s.variant.url+"/x")
 			switch {
-			case s.good && resp.Status != http.StatusFound:
+			case s.valid && resp.Status != http.StatusFound:
 				t.Errorf("got %v, want a login", resp)
-			case !s.good && (resp.Status != http.StatusServiceUnavailable || s.receivedBytes.Load() > 0):
+			case !s.valid && (resp.Status != http.StatusServiceUnavailable || s.receivedBytes.Load() > 0):
 				t.Errorf("got %d, want 503; the site sent %d bytes", resp.Status, s.receivedBytes.Load())
 			case s.connections.Load() == 0:
 				t.Error("the site did not connect")
@@ -242,8 +242,8 @@ func TestS105RedisCertificateIsVerified(t *testing.T) {
 	for name, config := range badTLSConfigs(t, a) {
 		add(name, config)
 	}
-	good := startTLSProxy(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
-	control := &variant{name: "redis-good", options: "store redis rediss://" + good.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
+	valid := startTLSProxy(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
+	control := &variant{name: "redis-valid", options: "store redis rediss://" + valid.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
 	w.addVariants(t, append(variants, control)...)
 	control.login(t, w.browser(), "u")
 	for _, s := range all {

@@ -176,14 +176,14 @@ func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	b, expired := w.loginWithShortToken(t)
 	issued := issuedTokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 	spent := issued[len(issued)-1]
-	rotated, goOn := make(chan struct{}), make(chan struct{})
+	rotated, proceed := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	w.idp.Set(func(k *fakeas.Knobs) {
 		k.Mutate = func(grant string, _ map[string]any) {
 			if grant == fakeas.GrantRefresh {
 				once.Do(func() {
 					close(rotated)
-					<-goOn
+					<-proceed
 				})
 			}
 		}
@@ -201,14 +201,14 @@ func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	}()
 	<-rotated
 	writable(t, false)
-	close(goOn)
+	close(proceed)
 	if resp := <-answers; resp == nil || resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
 		t.Errorf("request during the failure: got %v, want 200 or 503", resp)
 	}
 	second := b.at(1)
 	for range 5 {
-		for _, side := range []*browser{b, second} {
-			if resp := side.xhr(t, http.MethodGet, "/x"); resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
+		for _, each := range []*browser{b, second} {
+			if resp := each.xhr(t, http.MethodGet, "/x"); resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
 				t.Errorf("during the failure: got %v, want 200 or 503", resp)
 			}
 		}
