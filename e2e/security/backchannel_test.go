@@ -50,6 +50,38 @@ func (w *world) sid(t testing.TB, user string) string {
 
 // TestS109DefectiveLogoutTokenEndsNothing: a logout token with any defect ends no session,
 // on any instance. The type JWT is documented as valid, because older servers use it: see
+// checkEnded checks that the sessions of the browsers end on all instances.
+func (w *world) checkEnded(t *testing.T, browsers ...*browser) {
+	t.Helper()
+	for _, b := range browsers {
+		cookie := "Cookie: " + sessionCookie + "=" + b.session()
+		for i := range w.instances {
+			eventually(t, "end of the session", func() bool {
+				return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...).Status == http.StatusUnauthorized
+			})
+		}
+	}
+}
+
+// twoSessions logs a user in with two browsers, at different instances. It returns the sid of the first
+// session.
+func (w *world) twoSessions(t *testing.T, user string) (first, second *browser, sid string) {
+	t.Helper()
+	first, second = w.browser(), w.browserAt(1)
+	first.loginAs(t, user, "/")
+	sid = w.sid(t, user)
+	second.loginAs(t, user, "/")
+	return first, second, sid
+}
+
+// checkLogoutAccepted checks the answer to a valid logout token.
+func checkLogoutAccepted(t *testing.T, resp *client.Response) {
+	t.Helper()
+	if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
+		t.Errorf("got %v, want an empty 200 without cookies", resp)
+	}
+}
+
 // TestS109LogoutTokenEndsNamedSessions.
 func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	w := sharedRedis(t)
@@ -138,78 +170,57 @@ func TestS109LogoutTokenInURLIsIgnored(t *testing.T) {
 // names, on all instances, and no others.
 func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	w := sharedRedis(t)
-	checkEnded := func(t *testing.T, browsers ...*browser) {
-		t.Helper()
-		for _, b := range browsers {
-			cookie := "Cookie: " + sessionCookie + "=" + b.session()
-			for i := range w.instances {
-				eventually(t, "end of the session", func() bool {
-					return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...).Status == http.StatusUnauthorized
-				})
-			}
-		}
-	}
-	twoSessions := func(t *testing.T, user string) (first, second *browser, sid string) {
-		t.Helper()
-		first, second = w.browser(), w.browserAt(1)
-		first.loginAs(t, user, "/")
-		sid = w.sid(t, user)
-		second.loginAs(t, user, "/")
-		return first, second, sid
-	}
-	checkAccepted := func(t *testing.T, resp *client.Response) {
-		t.Helper()
-		if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %v, want an empty 200 without cookies", resp)
-		}
-	}
 	t.Run("sid", func(t *testing.T) {
-		first, second, sid := twoSessions(t, "s109-sid")
-		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
-		checkEnded(t, first)
+		first, second, sid := w.twoSessions(t, "s109-sid")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
+		w.checkEnded(t, first)
 		second.checkSession(t)
 	})
 	t.Run("sub", func(t *testing.T) {
-		first, second, _ := twoSessions(t, "s109-sub")
+		first, second, _ := w.twoSessions(t, "s109-sub")
 		other := w.browser()
 		other.loginAs(t, "s109-other", "/")
-		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
-		checkEnded(t, first, second)
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
+		w.checkEnded(t, first, second)
 		other.checkSession(t)
 	})
 	t.Run("unknown", func(t *testing.T) {
-		first, _, _ := twoSessions(t, "s109-unknown")
-		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "unknown"})))
+		first, _, _ := w.twoSessions(t, "s109-unknown")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "unknown"})))
 		first.checkSession(t)
 	})
 	t.Run("typ JWT", func(t *testing.T) {
-		first, _, sid := twoSessions(t, "s109-typ")
+		first, _, sid := w.twoSessions(t, "s109-typ")
 		edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
-		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
-		checkEnded(t, first)
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
+		w.checkEnded(t, first)
 	})
 	t.Run("cookie of another session", func(t *testing.T) {
-		first, second, sid := twoSessions(t, "s109-cookie")
-		checkAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
-		checkEnded(t, first)
+		first, second, sid := w.twoSessions(t, "s109-cookie")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
+		w.checkEnded(t, first)
 		second.checkSession(t)
 	})
-	t.Run("again", func(t *testing.T) {
-		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
-		checkAccepted(t, w.postLogoutToken(t, token))
-		// The new login must be later than the token. The server's clock counts whole
-		// seconds.
-		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
-		b := w.browser()
-		b.loginAs(t, "s109-again", "/")
-		for i := range w.instances {
-			resp := w.browserAt(i).send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), formType)
-			if resp.Status != http.StatusBadRequest {
-				t.Errorf("second use at instance %d: got %v, want 400", i+1, resp)
-			}
+}
+
+// TestS109LogoutTokenIsUsedOnce: a logout token is refused at every instance after its first use,
+// so it cannot end a later session of the user.
+func TestS109LogoutTokenIsUsedOnce(t *testing.T) {
+	w := sharedRedis(t)
+	token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
+	checkLogoutAccepted(t, w.postLogoutToken(t, token))
+	// The new login must be later than the token. The server's clock counts whole
+	// seconds.
+	w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
+	b := w.browser()
+	b.loginAs(t, "s109-again", "/")
+	for i := range w.instances {
+		resp := w.browserAt(i).send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), formType)
+		if resp.Status != http.StatusBadRequest {
+			t.Errorf("second use at instance %d: got %v, want 400", i+1, resp)
 		}
-		b.checkSession(t)
-	})
+	}
+	b.checkSession(t)
 }
 
 // TestS111LogoutFloodIsBounded: invalid logout tokens cost the site little memory and

@@ -242,24 +242,21 @@ func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	}
 }
 
-// TestS38ClaimsAreComparedWhole: `require` compares whole values and fails closed. The
-// text "true" is documented to match true, because some servers send it so.
-func TestS38ClaimsAreComparedWhole(t *testing.T) {
-	w := shared(t)
-	email := &variant{name: "rule-email", options: "require email a@corp.test"}
-	verified := &variant{name: "rule-verified", options: "require email_verified true"}
-	groups := &variant{name: "rule-groups", options: "require groups admin"}
-	w.addVariants(t, email, verified, groups)
+// A claimCase is one claim of a user and whether the variant admits that user.
+type claimCase struct {
+	v      *variant
+	claim  string
+	value  any // nil: the claim is missing
+	passes bool
+}
+
+// claimCases returns claims for variants with a rule each about email, email_verified and groups.
+func claimCases(email, verified, groups *variant) []claimCase {
 	many := make([]string, 10_000)
 	for i := range many {
 		many[i] = fmt.Sprintf("group-%d", i)
 	}
-	for i, tc := range []struct {
-		v      *variant
-		claim  string
-		value  any // nil: the claim is missing
-		passes bool
-	}{
+	return []claimCase{
 		{email, "email", "a@corp.test", true},
 		{email, "email", "a@evil.test@corp.test", false},
 		{email, "email", "a@CORP.TEST", false},
@@ -294,7 +291,18 @@ func TestS38ClaimsAreComparedWhole(t *testing.T) {
 		{groups, "groups", []string{"admin\u200b"}, false},
 		{groups, "groups", []string{}, false},
 		{groups, "groups", nil, false},
-	} {
+	}
+}
+
+// TestS38ClaimsAreComparedWhole: `require` compares whole values and fails closed. The
+// text "true" is documented to match true, because some servers send it so.
+func TestS38ClaimsAreComparedWhole(t *testing.T) {
+	w := shared(t)
+	email := &variant{name: "rule-email", options: "require email a@corp.test"}
+	verified := &variant{name: "rule-verified", options: "require email_verified true"}
+	groups := &variant{name: "rule-groups", options: "require groups admin"}
+	w.addVariants(t, email, verified, groups)
+	for i, tc := range claimCases(email, verified, groups) {
 		text, _ := json.Marshal(tc.value)
 		t.Run(fmt.Sprintf("%s %.40s", tc.claim, text), func(t *testing.T) {
 			user := fakeas.User{Name: fmt.Sprintf("user-%d", i), Claims: map[string]any{"name": "A User"}}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"sync"
 	"testing"
+	"time"
 )
 
 // maxActive bounds the tests that run at the same time. They wait more than they compute, so
@@ -23,8 +24,10 @@ func letPoolsBoundParallelism() error { return flag.Set("test.parallel", "1000")
 func awaitTurn(t *testing.T) {
 	t.Helper()
 	t.Parallel()
+	begun := time.Now()
 	active <- struct{}{}
 	t.Cleanup(func() { <-active })
+	t.Logf("waited %v for its turn", time.Since(begun).Round(time.Millisecond)) // -v includes it in the test's time
 }
 
 // A worldPool keeps the worlds of one plan, so that tests need not start a Caddy each. One test

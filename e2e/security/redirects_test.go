@@ -12,15 +12,15 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS01ReturnToStaysOnTheSite: with any return_to, the browser ends on the site itself,
-// also when the login fails.
-func TestS01ReturnToStaysOnTheSite(t *testing.T) {
-	w := shared(t)
-	for _, tc := range []struct {
-		name, value string
-		// want is the path after the login.
-		want string
-	}{
+// A returnToCase is a value of return_to.
+type returnToCase struct {
+	name, value string
+	// want is the path after the login.
+	want string
+}
+
+func (w *world) returnToCases() []returnToCase {
+	return []returnToCase{
 		{"two slashes", "//evil.test", "/"},
 		{"three slashes", "///evil.test", "/"},
 		{"slash and back slash", `/\evil.test`, "/"},
@@ -50,7 +50,14 @@ func TestS01ReturnToStaysOnTheSite(t *testing.T) {
 		{"own endpoint", logout, "/"},
 		{"own page", "/x/y?z=1", "/x/y?z=1"},
 		{"own page, whole", w.site + "/x/y?z=1", "/x/y?z=1"},
-	} {
+	}
+}
+
+// TestS01ReturnToStaysOnTheSite: with any return_to, the browser ends on the site itself,
+// also when the login fails.
+func TestS01ReturnToStaysOnTheSite(t *testing.T) {
+	w := shared(t)
+	for _, tc := range w.returnToCases() {
 		t.Run(tc.name, func(t *testing.T) {
 			b := w.browser()
 			path := login + "?return_to=" + url.QueryEscape(tc.value)
@@ -294,7 +301,7 @@ func TestS09InputIsNotInterpreted(t *testing.T) {
 				lines := append([]string{"Cookie: " + strings.Join(b.logins(), "; ")}, nav...)
 				w.checkNotInjected(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
 			}
-			// This request begins a login, whose cookies must be valid.
+			// The cookies of this new login must be valid.
 			b := w.browser()
 			b.storeCookies(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
 		})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,14 +15,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
-
-// amount returns normal, or full with SECURITY_LONG=1.
-func amount[T any](few, all T) T {
-	if os.Getenv("SECURITY_LONG") == "1" {
-		return all
-	}
-	return few
-}
 
 // loginWithShortToken logs in with a token that lives for few seconds. It returns before a
 // refresh is due, with the time from now until the token has expired. Refreshed tokens
@@ -106,16 +97,17 @@ func burst(t *testing.T, n int, browsers []*browser) {
 	running.Wait()
 }
 
-// TestS91EveryRefreshAnswerKeepsTheSession: an unusual but valid answer to a refresh is
-// used. An unusable answer keeps the session, which waits with 503.
-func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
-	w := shared(t)
+// An answerShape is a change of the token answer to a refresh.
+type answerShape struct {
+	change func(map[string]any)
+	kept   bool // the answer is unusable: the session waits
+}
+
+// answerShapes returns the changes by their names.
+func answerShapes() map[string]answerShape {
 	drop := func(name string) func(map[string]any) { return func(m map[string]any) { delete(m, name) } }
 	set := func(name string, value any) func(map[string]any) { return func(m map[string]any) { m[name] = value } }
-	shapes := map[string]struct {
-		change func(map[string]any)
-		kept   bool // the answer is unusable: the session waits
-	}{
+	return map[string]answerShape{
 		"new refresh token":      {change: func(map[string]any) {}},
 		"narrower scope":         {change: set("scope", "openid")},
 		"no expires_in":          {change: drop("expires_in")},
@@ -138,6 +130,13 @@ func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
 		"access_token line":      {change: set("access_token", "AT_a\r\nX-Evil: 1"), kept: true},
 		"access_token not ASCII": {change: set("access_token", "AT_ä"), kept: true},
 	}
+}
+
+// TestS91EveryRefreshAnswerKeepsTheSession: an unusual but valid answer to a refresh is
+// used. An unusable answer keeps the session, which waits with 503.
+func TestS91EveryRefreshAnswerKeepsTheSession(t *testing.T) {
+	w := shared(t)
+	shapes := answerShapes()
 	v := &variant{name: "shapes"}
 	w.addVariants(t, v)
 	var mu sync.Mutex

@@ -107,20 +107,6 @@ func TestS15UnfinishedLoginsLeaveFewCookies(t *testing.T) {
 	b.login(t, "/at-last")
 }
 
-// floodSize returns the number of requests of a flood: normal, or the number in
-// SECURITY_FLOOD.
-func floodSize(t *testing.T, few int) int {
-	text := os.Getenv("SECURITY_FLOOD")
-	if text == "" {
-		return few
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("SECURITY_FLOOD: %v", err)
-	}
-	return n
-}
-
 // TestS16AnonymousRequestsCostNoStorage: navigations without a session write nothing to
 // the store and do not grow the memory.
 func TestS16AnonymousRequestsCostNoStorage(t *testing.T) {

@@ -151,14 +151,9 @@ func (w *world) startUpload(ctx context.Context, t testing.TB, tr http.RoundTrip
 	return u
 }
 
-// TestS71StreamsEndWithTheirSession: WebSockets, event streams and long requests pass
-// unchanged over every protocol and survive a refresh. They end with their session: by a
-// logout at another instance, or by a back-channel logout. Streams of other sessions
-// continue.
-func TestS71StreamsEndWithTheirSession(t *testing.T) {
-	w := newWorld(t, plan{mostlyWaits: true, redis: true, env: []string{extendedConnect}})
-	w.announceLifetime(2) // seconds
-	endings := map[string]func(t *testing.T, b *browser, user string){
+// sessionEnds returns ways to end the session of a browser at the second instance.
+func (w *world) sessionEnds() map[string]func(t *testing.T, b *browser, user string) {
+	return map[string]func(t *testing.T, b *browser, user string){
 		"logout": func(t *testing.T, b *browser, _ string) {
 			if resp := b.at(1).xhr(t, http.MethodPost, logout); resp.Status != http.StatusOK {
 				t.Errorf("logout: got %v, want 200", resp)
@@ -175,8 +170,17 @@ func TestS71StreamsEndWithTheirSession(t *testing.T) {
 			}
 		},
 	}
+}
+
+// TestS71StreamsEndWithTheirSession: WebSockets, event streams and long requests pass
+// unchanged over every protocol and survive a refresh. They end with their session: by a
+// logout at another instance, or by a back-channel logout. Streams of other sessions
+// continue.
+func TestS71StreamsEndWithTheirSession(t *testing.T) {
+	w := newWorld(t, plan{mostlyWaits: true, redis: true, env: []string{extendedConnect}})
+	w.announceLifetime(2) // seconds
 	for _, protocol := range protocols {
-		for ending, end := range endings {
+		for ending, end := range w.sessionEnds() {
 			user := strings.NewReplacer("/", "", ".", "").Replace(protocol + ending)
 			t.Run(protocol+", "+ending, func(t *testing.T) {
 				t.Parallel()

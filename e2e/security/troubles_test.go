@@ -159,20 +159,22 @@ func (tr *refreshOutage) checkBackoff(t *testing.T) {
 	}
 }
 
+// setRedisWritable makes Redis accept or refuse writes.
+func (w *world) setRedisWritable(t testing.TB, yes bool) {
+	t.Helper()
+	replicas := "1"
+	if yes {
+		replicas = "0"
+	}
+	w.redis.Do(t, "CONFIG", "SET", "min-replicas-to-write", replicas)
+}
+
 // TestS96RotatedTokenSurvivesAStoreFailure: Redis refuses writes just when a refresh token
 // has been rotated. The session continues: the instance with the new tokens keeps them
 // until it can write them, and no other instance presents the old one.
 func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	w := sharedRedis(t)
-	writable := func(t testing.TB, yes bool) {
-		t.Helper()
-		replicas := "1"
-		if yes {
-			replicas = "0"
-		}
-		w.redis.Do(t, "CONFIG", "SET", "min-replicas-to-write", replicas)
-	}
-	atCleanup(t, func(t testing.TB) { writable(t, true) })
+	atCleanup(t, func(t testing.TB) { w.setRedisWritable(t, true) })
 	b, expired := w.loginWithShortToken(t)
 	issued := issuedTokens(w.idp, fakeas.KindRefresh, fakeas.DefaultUser)
 	spent := issued[len(issued)-1]
@@ -200,7 +202,7 @@ func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 		answers <- resp
 	}()
 	<-rotated
-	writable(t, false)
+	w.setRedisWritable(t, false)
 	close(proceed)
 	if resp := <-answers; resp == nil || resp.Status != http.StatusOK && resp.Status != http.StatusServiceUnavailable {
 		t.Errorf("request during the failure: got %v, want 200 or 503", resp)
@@ -217,7 +219,7 @@ func TestS96RotatedTokenSurvivesAStoreFailure(t *testing.T) {
 	if got := w.instances[0].counter(t, "caddy_oauth_session_unwritten_total"); got <= unwritten {
 		t.Error("the unwritten tokens are not counted")
 	}
-	writable(t, true)
+	w.setRedisWritable(t, true)
 	eventually(t, "new token at the other instance", func() bool { return second.xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 	stats := w.idp.Stats()
 	if n := stats.Presented[spent]; n != 1 || stats.Reuses != reuses {
