@@ -26,7 +26,7 @@ func TestS06ForwardedNeedsATrustedProxy(t *testing.T) {
 	t.Parallel()
 	// Requests from these networks may pass without a session.
 	inside := plan{
-		baseURLLine: "-", optionalLine: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
+		noBaseURL: true, optionalLine: "optional @inside", before: "@inside client_ip 203.0.113.0/24 127.99.0.0/16",
 	}
 	forged := []string{
 		"X-Forwarded-Proto: http", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.99.0.1", "X-Forwarded-For: a", "X-Real-IP: 203.0.113.9",

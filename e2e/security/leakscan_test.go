@@ -33,7 +33,7 @@ const (
 	kindCookie   = "cookie"
 	kindKey      = "server key"
 	kindClient   = "client secret"
-	kindAdded    = "planted secret"
+	kindAdded    = "secret of a test"
 )
 
 // partSize is the length of a part in bytes. A shorter secret is its own part.
@@ -106,8 +106,8 @@ type leak struct {
 	place, kind, context string
 }
 
-func (f leak) String() string {
-	return fmt.Sprintf("%s holds a %s: …%s", f.place, f.kind, f.context)
+func (l leak) String() string {
+	return fmt.Sprintf("%s holds a %s: …%s", l.place, l.kind, l.context)
 }
 
 // A secretFinder searches for many secrets in one pass. A Bloom filter over eight-byte
@@ -124,11 +124,11 @@ const (
 
 func bloomIndex(window uint64) uint64 { return window * 0x9e3779b97f4a7c15 >> (64 - bloomBits) }
 
-func newSecretFinder(all []secret, but ...string) *secretFinder {
-	n := &secretFinder{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
+func newSecretFinder(all []secret, except ...string) *secretFinder {
+	f := &secretFinder{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
 next:
 	for _, s := range all {
-		for _, kind := range but {
+		for _, kind := range except {
 			if s.kind == kind {
 				continue next
 			}
@@ -138,23 +138,23 @@ next:
 		}
 		window := binary.LittleEndian.Uint64([]byte(s.part))
 		i := bloomIndex(window)
-		n.bloom[i/64] |= 1 << (i % 64)
-		n.starts[window] = append(n.starts[window], s)
+		f.bloom[i/64] |= 1 << (i % 64)
+		f.starts[window] = append(f.starts[window], s)
 	}
-	return n
+	return f
 }
 
-// maxFindings bounds the reported leaks of one place.
-const maxFindings = 5
+// maxLeaks bounds the reported leaks of one place.
+const maxLeaks = 5
 
-func (n *secretFinder) find(place string, text []byte) []leak {
+func (f *secretFinder) find(place string, text []byte) []leak {
 	var found []leak
-	for at := 0; at+windowSize <= len(text) && len(found) < maxFindings; at++ {
+	for at := 0; at+windowSize <= len(text) && len(found) < maxLeaks; at++ {
 		window := binary.LittleEndian.Uint64(text[at:])
-		if i := bloomIndex(window); n.bloom[i/64]&(1<<(i%64)) == 0 {
+		if i := bloomIndex(window); f.bloom[i/64]&(1<<(i%64)) == 0 {
 			continue
 		}
-		for _, s := range n.starts[window] {
+		for _, s := range f.starts[window] {
 			if bytes.HasPrefix(text[at:], []byte(s.part)) {
 				before := text[max(0, at-200):at]
 				found = append(found, leak{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})

@@ -43,7 +43,7 @@ type worldPool struct {
 var (
 	defaultPool = &worldPool{}
 	redisPool   = &worldPool{plan: plan{redis: true}}
-	barePool    = &worldPool{plan: plan{baseURLLine: "-", moduleErrors: true}}
+	barePool    = &worldPool{plan: plan{noBaseURL: true, moduleErrors: true}}
 )
 
 // shared returns a default world.

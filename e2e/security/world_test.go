@@ -46,11 +46,13 @@ type plan struct {
 	// redisStore is the text after `store redis`, by default {REDIS}. {REDIS} becomes the
 	// URL.
 	redisStore string
-	// options are additional lines of the directive. optionalLine replaces `optional
-	// /static/*`. baseURLLine replaces the line with base_url; "-" omits it.
-	options, optionalLine, baseURLLine string
-	// before and after are directives before oauth_session and after reverse_proxy.
-	before, after string
+	// options are additional lines of the directive. optionalLine replaces the line
+	// `optional /static/*`.
+	options, optionalLine string
+	// noBaseURL omits the line with base_url.
+	noBaseURL bool
+	// before are directives before oauth_session.
+	before string
 	// moduleErrors omits handle_errors, so that the module makes the error pages.
 	moduleErrors bool
 	// global are lines of the global options block; sites are additional sites. In both,
@@ -211,8 +213,7 @@ func (w *world) writeKeys(t testing.TB, keys ...string) {
 func (w *world) siteBody() string {
 	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.directive() +
 		"reverse_proxy " + w.app.Addr() + " {\n\theader_up X-User {http.auth.user.id}\n\theader_up X-Email {http.auth.user.email}\n" +
-		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" + // more idle connections would hide leaked goroutines
-		w.plan.after + "\n"
+		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" // more idle connections would hide leaked goroutines
 	if !w.plan.moduleErrors {
 		// The error app makes the page; the status stays that of the error.
 		text += "handle_errors {\n\treverse_proxy " + w.errorApp.Addr() + " {\n\t\t@any status 2xx\n\t\thandle_response @any {\n\t\t\tcopy_response {\n\t\t\t\tstatus {err.status_code}\n\t\t\t}\n\t\t}\n\t}\n}\n"
@@ -226,18 +227,10 @@ func (w *world) directive() string {
 		"issuer " + w.idp.URL, "client_id " + clientID, "client_secret {env.CLIENT_SECRET}",
 		"scope openid profile email offline_access", "key {file." + w.keyFile + "}",
 	}
-	switch w.plan.baseURLLine {
-	case "":
+	if !w.plan.noBaseURL {
 		lines = append(lines, "base_url "+w.site)
-	case "-":
-	default:
-		lines = append(lines, w.plan.baseURLLine)
 	}
-	if w.plan.optionalLine == "" {
-		lines = append(lines, "optional /static/*")
-	} else {
-		lines = append(lines, w.plan.optionalLine)
-	}
+	lines = append(lines, cmp.Or(w.plan.optionalLine, "optional /static/*"))
 	if w.redis != nil {
 		store := cmp.Or(w.plan.redisStore, "{REDIS}")
 		lines = append(lines, "store redis "+strings.ReplaceAll(store, "{REDIS}", w.redis.URL()))
