@@ -48,8 +48,6 @@ func (w *world) sid(t testing.TB, user string) string {
 	return ""
 }
 
-// TestS109DefectiveLogoutTokenEndsNothing: a logout token with any defect ends no session,
-// on any instance. The type JWT is documented as valid, because older servers use it: see
 // checkEnded checks that the sessions of the browsers end on all instances.
 func (w *world) checkEnded(t *testing.T, browsers ...*browser) {
 	t.Helper()
@@ -82,7 +80,8 @@ func checkLogoutAccepted(t *testing.T, resp *client.Response) {
 	}
 }
 
-// TestS109LogoutTokenEndsNamedSessions.
+// TestS109DefectiveLogoutTokenEndsNothing: a logout token with any defect ends no session, on any
+// instance. The type JWT is no defect: it is documented as valid, because older servers use it.
 func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	w := sharedRedis(t)
 	loggedIn := w.browser()

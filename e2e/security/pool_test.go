@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// maxActive bounds the tests that run at the same time. They wait more than they compute, so
-// it is larger than the number of processors that the suite needs.
+// maxActive bounds the tests that run at the same time. Tests wait more than they compute, so four
+// of them suit two processors.
 const maxActive = 4
 
 // active holds one element for each running test. Idle worlds and tests with plan.mostlyWaits

@@ -54,6 +54,7 @@ func (w *world) checkOwnSite(t testing.TB, location string) {
 	}
 }
 
+// TestBrowserOrigin: the reader of Location headers agrees with browsers.
 func TestBrowserOrigin(t *testing.T) {
 	w := &world{site: "https://app.test:8443"}
 	for location, want := range map[string]string{
