@@ -13,19 +13,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-const isForm = "Content-Type: application/x-www-form-urlencoded"
+const formType = "Content-Type: application/x-www-form-urlencoded"
 
-// logOut posts a logout token, as the authorization server does.
-func (w *world) logOut(t testing.TB, token string, lines ...string) *client.Response {
+// postLogoutToken posts a logout token as the authorization server does.
+func (w *world) postLogoutToken(t testing.TB, token string, lines ...string) *client.Response {
 	t.Helper()
-	resp := w.browser().send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), append(lines, isForm)...)
+	resp := w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), append(lines, formType)...)
 	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("the answer has Cache-Control %q", got)
+		t.Errorf("got Cache-Control %q, want no-store", got)
 	}
 	return resp
 }
 
-// logoutToken makes one.
+// logoutToken makes a logout token for the site.
 func (w *world) logoutToken(t testing.TB, l fakeas.Logout) string {
 	t.Helper()
 	l.ClientID = clientID
@@ -36,8 +36,7 @@ func (w *world) logoutToken(t testing.TB, l fakeas.Logout) string {
 	return token
 }
 
-// sid is the name that the authorization server has for the newest login of a
-// user.
+// sid returns the session ID (claim sid) of a user's newest login.
 func (w *world) sid(t testing.TB, user string) string {
 	t.Helper()
 	for _, issued := range slices.Backward(w.idp.Tokens()) {
@@ -49,41 +48,74 @@ func (w *world) sid(t testing.TB, user string) string {
 	return ""
 }
 
-// TestS109LogoutTokens: a good logout token ends what it names, on all
-// instances; one with any defect ends nothing. That a token may call itself JWT
-// is as documented: servers do that are older than the type.
-func TestS109LogoutTokens(t *testing.T) {
+// checkEnded checks that the sessions of the browsers end on all instances.
+func (w *world) checkEnded(t *testing.T, browsers ...*browser) {
+	t.Helper()
+	for _, b := range browsers {
+		cookie := "Cookie: " + sessionCookie + "=" + b.session()
+		for i := range w.instances {
+			eventually(t, "end of the session", func() bool {
+				return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, scriptHeaders...)...).Status == http.StatusUnauthorized
+			})
+		}
+	}
+}
+
+// twoSessions logs a user in with two browsers, at different instances. It returns the sid of the first
+// session.
+func (w *world) twoSessions(t *testing.T, user string) (first, second *browser, sid string) {
+	t.Helper()
+	first, second = w.browser(), w.browserAt(1)
+	first.loginAs(t, user, "/")
+	sid = w.sid(t, user)
+	second.loginAs(t, user, "/")
+	return first, second, sid
+}
+
+// checkLogoutAccepted checks the answer to a valid logout token.
+func checkLogoutAccepted(t *testing.T, resp *client.Response) {
+	t.Helper()
+	if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
+		t.Errorf("got %v, want an empty 200 without cookies", resp)
+	}
+}
+
+// TestS109DefectiveLogoutTokenEndsNothing: a logout token with any defect ends no session, on any
+// instance. The type JWT is no defect: it is documented as valid, because older servers use it.
+func TestS109DefectiveLogoutTokenEndsNothing(t *testing.T) {
 	w := sharedRedis(t)
-	member := w.browser()
-	member.loginAs(t, "s109", "/")
-	bad := func(t *testing.T, resp *client.Response) {
+	loggedIn := w.browser()
+	loggedIn.loginAs(t, "s109", "/")
+	checkNoEffect := func(t *testing.T, resp *client.Response) {
 		t.Helper()
 		if resp.Status != http.StatusBadRequest {
-			t.Errorf("got %v", resp)
+			t.Errorf("got %v, want 400", resp)
 		}
-		w.generic(t, resp.Body)
-		member.works(t)
-		member.at(1).works(t)
+		w.checkGenericPage(t, resp.Body)
+		loggedIn.checkSession(t)
+		loggedIn.at(1).checkSession(t)
 		if t.Failed() {
-			member.loginAs(t, "s109", "/") // for those who come after
+			loggedIn.loginAs(t, "s109", "/") // restore the session for the next subtests
 		}
 	}
 	about := func(edit fakeas.TokenEdit) string {
 		return w.logoutToken(t, fakeas.Logout{Subject: "s109", SessionID: w.sid(t, "s109"), Edit: edit})
 	}
 	for _, defect := range fakeas.LogoutDefects() {
-		t.Run(defect.Name, func(t *testing.T) { bad(t, w.logOut(t, about(defect.Edit))) })
+		t.Run(defect.Name, func(t *testing.T) { checkNoEffect(t, w.postLogoutToken(t, about(defect.Edit))) })
 	}
 	t.Run("ID token", func(t *testing.T) {
-		issued := tokens(w.idp, fakeas.KindID, "s109")
-		bad(t, w.logOut(t, issued[len(issued)-1]))
+		issued := issuedTokens(w.idp, fakeas.KindID, "s109")
+		checkNoEffect(t, w.postLogoutToken(t, issued[len(issued)-1]))
 	})
-	t.Run("access token", func(t *testing.T) { bad(t, w.logOut(t, tokens(w.idp, fakeas.KindAccess, "s109")[0])) })
-	good := about(fakeas.TokenEdit{})
-	form := url.Values{"logout_token": {good}}.Encode()
+	t.Run("access token", func(t *testing.T) {
+		checkNoEffect(t, w.postLogoutToken(t, issuedTokens(w.idp, fakeas.KindAccess, "s109")[0]))
+	})
+	valid := about(fakeas.TokenEdit{})
+	form := url.Values{"logout_token": {valid}}.Encode()
 	for name, request := range map[string]struct{ contentType, body string }{
-		"JSON":           {"application/json", fmt.Sprintf(`{"logout_token":%q}`, good)},
-		"multipart":      {"multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + good + "\r\n--x--\r\n"},
+		"JSON":           {"application/json", fmt.Sprintf(`{"logout_token":%q}`, valid)},
+		"multipart":      {"multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"logout_token\"\r\n\r\n" + valid + "\r\n--x--\r\n"},
 		"plain text":     {"text/plain", form},
 		"no type":        {"", form},
 		"no body":        {"application/x-www-form-urlencoded", ""},
@@ -92,20 +124,20 @@ func TestS109LogoutTokens(t *testing.T) {
 		"other name":     {"application/x-www-form-urlencoded", strings.Replace(form, "logout", "LOGOUT", 1)},
 		"1 MiB":          {"application/x-www-form-urlencoded", "x=" + strings.Repeat("x", 1<<20) + "&" + form},
 		"1 MiB of token": {"application/x-www-form-urlencoded", form + strings.Repeat("A", 1<<20)},
-		"broken":         {"application/x-www-form-urlencoded", form + "%zz"},
+		"invalid":        {"application/x-www-form-urlencoded", form + "%zz"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bad(t, w.browser().send(t, http.MethodPost, backchan, request.body, "Content-Type: "+request.contentType))
+			checkNoEffect(t, w.browser().send(t, http.MethodPost, backchannel, request.body, "Content-Type: "+request.contentType))
 		})
 	}
 }
 
-// TestS109LogoutInURL: a token in the URL counts nowhere, whatever the method.
-// The site has no access log, where URLs are for everybody to see.
-func TestS109LogoutInURL(t *testing.T) {
+// TestS109LogoutTokenInURLIsIgnored: a logout token in the query has no effect with any
+// method. The site has no access log, because an access log shows URLs.
+func TestS109LogoutTokenInURLIsIgnored(t *testing.T) {
 	w := shared(t)
-	v := &variant{name: "in-url", quiet: true}
-	w.serve(t, v)
+	v := &variant{name: "in-url", noAccessLog: true}
+	w.addVariants(t, v)
 	b := w.browser()
 	v.login(t, b, "u")
 	token, err := v.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "u"})
@@ -118,103 +150,84 @@ func TestS109LogoutInURL(t *testing.T) {
 		if method == http.MethodPost {
 			body = ""
 		}
-		resp := w.browser().send(t, method, v.url+backchan+"?"+form, body, isForm)
+		resp := w.browser().send(t, method, v.url+backchannel+"?"+form, body, formType)
 		if resp.Status < 400 || resp.Status >= 500 {
-			t.Errorf("%s: got %v", method, resp)
+			t.Errorf("%s: got %v, want a 4xx status", method, resp)
 		}
 		if resp := v.get(t, b, "/x"); resp.Status != http.StatusOK {
-			t.Errorf("after %s the session is over", method)
+			t.Errorf("%s ended the session", method)
 		}
 	}
-	// The control: it is a good one.
-	if resp := w.browser().send(t, http.MethodPost, v.url+backchan, form, isForm); resp.Status != http.StatusOK {
-		t.Errorf("in the body: got %v", resp)
+	// Control: the same token works in the body.
+	if resp := w.browser().send(t, http.MethodPost, v.url+backchannel, form, formType); resp.Status != http.StatusOK {
+		t.Errorf("token in the body: got %v, want 200", resp)
 	}
 	eventually(t, "end of the session", func() bool { return v.get(t, b, "/x").Status == http.StatusUnauthorized })
 }
 
-// TestS109LogoutEnds is about the good ones.
-func TestS109LogoutEnds(t *testing.T) {
+// TestS109LogoutTokenEndsNamedSessions: a valid logout token ends the sessions that it
+// names, on all instances, and no others.
+func TestS109LogoutTokenEndsNamedSessions(t *testing.T) {
 	w := sharedRedis(t)
-	ended := func(t *testing.T, browsers ...*browser) {
-		t.Helper()
-		for _, b := range browsers {
-			cookie := "Cookie: " + sessionCookie + "=" + b.session()
-			for i := range w.p {
-				eventually(t, "end of the session", func() bool {
-					return w.browserAt(i).send(t, http.MethodGet, "/x", "", append([]string{cookie}, script...)...).Status == http.StatusUnauthorized
-				})
-			}
-		}
-	}
-	twoSessions := func(t *testing.T, user string) (first, second *browser, sid string) {
-		t.Helper()
-		first, second = w.browser(), w.browserAt(1)
-		first.loginAs(t, user, "/")
-		sid = w.sid(t, user)
-		second.loginAs(t, user, "/")
-		return first, second, sid
-	}
-	ok := func(t *testing.T, resp *client.Response) {
-		t.Helper()
-		if resp.Status != http.StatusOK || len(resp.Body) > 0 || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %v", resp)
-		}
-	}
 	t.Run("sid", func(t *testing.T) {
-		first, second, sid := twoSessions(t, "s109-sid")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
-		ended(t, first)
-		second.works(t)
+		first, second, sid := w.twoSessions(t, "s109-sid")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid})))
+		w.checkEnded(t, first)
+		second.checkSession(t)
 	})
 	t.Run("sub", func(t *testing.T) {
-		first, second, _ := twoSessions(t, "s109-sub")
+		first, second, _ := w.twoSessions(t, "s109-sub")
 		other := w.browser()
 		other.loginAs(t, "s109-other", "/")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
-		ended(t, first, second)
-		other.works(t)
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{Subject: "s109-sub"})))
+		w.checkEnded(t, first, second)
+		other.checkSession(t)
 	})
 	t.Run("unknown", func(t *testing.T) {
-		first, _, _ := twoSessions(t, "s109-unknown")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: "nobody's"})))
-		first.works(t)
+		first, _, _ := w.twoSessions(t, "s109-unknown")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: "unknown"})))
+		first.checkSession(t)
 	})
 	t.Run("typ JWT", func(t *testing.T) {
-		first, _, sid := twoSessions(t, "s109-typ")
+		first, _, sid := w.twoSessions(t, "s109-typ")
 		edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
-		ended(t, first)
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid, Edit: edit})))
+		w.checkEnded(t, first)
 	})
 	t.Run("cookie of another session", func(t *testing.T) {
-		first, second, sid := twoSessions(t, "s109-cookie")
-		ok(t, w.logOut(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
-		ended(t, first)
-		second.works(t)
-	})
-	t.Run("again", func(t *testing.T) {
-		token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
-		ok(t, w.logOut(t, token))
-		// Later than the token by the server's own clock, which counts seconds.
-		w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
-		b := w.browser()
-		b.loginAs(t, "s109-again", "/")
-		for i := range w.p {
-			resp := w.browserAt(i).send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), isForm)
-			if resp.Status != http.StatusBadRequest {
-				t.Errorf("at instance %d the second time: %v", i+1, resp)
-			}
-		}
-		b.works(t)
+		first, second, sid := w.twoSessions(t, "s109-cookie")
+		checkLogoutAccepted(t, w.postLogoutToken(t, w.logoutToken(t, fakeas.Logout{SessionID: sid}), "Cookie: "+sessionCookie+"="+second.session()))
+		w.checkEnded(t, first)
+		second.checkSession(t)
 	})
 }
 
-// TestS111LogoutFlood: garbage costs the site little, and the authorization
-// server nothing.
-func TestS111LogoutFlood(t *testing.T) {
+// TestS109LogoutTokenIsUsedOnce: a logout token is refused at every instance after its first use,
+// so it cannot end a later session of the user.
+func TestS109LogoutTokenIsUsedOnce(t *testing.T) {
+	w := sharedRedis(t)
+	token := w.logoutToken(t, fakeas.Logout{Subject: "s109-again"})
+	checkLogoutAccepted(t, w.postLogoutToken(t, token))
+	// The new login must be later than the token. The server's clock counts whole
+	// seconds.
+	w.idp.Set(func(k *fakeas.Knobs) { k.ClockOffset = 3e9 })
+	b := w.browser()
+	b.loginAs(t, "s109-again", "/")
+	for i := range w.instances {
+		resp := w.browserAt(i).send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), formType)
+		if resp.Status != http.StatusBadRequest {
+			t.Errorf("second use at instance %d: got %v, want 400", i+1, resp)
+		}
+	}
+	b.checkSession(t)
+}
+
+// TestS111LogoutFloodIsBounded: invalid logout tokens cost the site little memory and
+// cause no request to the authorization server.
+func TestS111LogoutFloodIsBounded(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "flood"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	b64 := func(s string) string { return encodeSegment([]byte(s)) }
 	signature := "." + b64(strings.Repeat("s", 64))
 	garbage := []string{
@@ -225,26 +238,26 @@ func TestS111LogoutFlood(t *testing.T) {
 		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(`{"iss":"https://evil.test","aud":"app"}`) + signature,
 		b64(`{"alg":"ES256","typ":"logout+jwt","kid":"x"}`) + "." + b64(strings.Repeat("[", 9000)) + signature,
 	}
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	n := long(300, 2000)
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	n := amount(300, 2000)
 	var running sync.WaitGroup
-	for side := range 8 {
+	for worker := range 8 {
 		running.Go(func() {
-			b := w.newBrowser(w.p[0], true)
-			for i := side; i < n; i += 8 {
+			b := w.newBrowser(w.instances[0], true)
+			for i := worker; i < n; i += 8 {
 				form := url.Values{"logout_token": {garbage[i%len(garbage)]}}.Encode()
-				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchan, form, isForm)
+				resp, err := b.trySend(t.Context(), http.MethodPost, v.url+backchannel, form, formType)
 				if err != nil || resp.Status != http.StatusBadRequest && resp.Status != http.StatusRequestEntityTooLarge {
-					t.Errorf("post %d: %v, %v", i, resp, err)
+					t.Errorf("post %d: got %v, %v, want 400 or 413", i, resp, err)
 				}
 			}
 		})
 	}
 	running.Wait()
 	if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointJWKS] > 0 {
-		t.Errorf("garbage made the keys be fetched: %v", stats.Requests)
+		t.Errorf("invalid tokens made the site fetch keys: %v", stats.Requests)
 	}
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
-		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
 }

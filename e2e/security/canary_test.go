@@ -15,19 +15,19 @@ import (
 	"time"
 )
 
-// canary is a value that can be found wherever it got to.
+// canary returns a random value that the leak scan recognises in any output.
 func canary(prefix string, digits int) string {
 	b := make([]byte, digits/2)
 	_, _ = rand.Read(b) // never fails: crypto/rand.Read ends the program instead
 	return prefix + hex.EncodeToString(b)
 }
 
-// newKey is a server key that looks like one: base64url of 32 bytes has 43
-// characters, the last of which carries four bits.
+// newKey returns a server key with a readable beginning. Base64url of 32 bytes has 43
+// characters; the last one carries four bits.
 func newKey() string { return canary("SK_", 38) + "A0" }
 
-// issueCertificate makes an authority and a certificate of it, and returns the
-// `tls` line for a Caddyfile.
+// issueCertificate creates a certificate authority and a certificate for the names. It
+// returns the `tls` line for a Caddyfile.
 func issueCertificate(t testing.TB, names ...string) (authority *x509.CertPool, line string) {
 	t.Helper()
 	must := func(err error) {

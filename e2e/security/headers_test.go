@@ -11,30 +11,30 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// ownToken demands that a request brought one Authorization line to the app, with
-// an access token of ours, and nothing that the client had written as EVIL.
-func (w *world) ownToken(t testing.TB, r echo.Request) {
+// checkOwnToken checks that the app received one Authorization header with an access token
+// of the authorization server, and no text EVIL from the client.
+func (w *world) checkOwnToken(t testing.TB, r echo.Request) {
 	t.Helper()
-	w.nothingEvil(t, r)
+	w.checkNoEvilHeader(t, r)
 	if r.Bearer() == "" || !strings.HasPrefix(r.Bearer(), "AT_") {
-		t.Errorf("%s brought no token of ours: %q", r.Line, r.Headers)
+		t.Errorf("%s has no access token of the authorization server: %q", r.Line, r.Headers)
 	}
 }
 
-// nothingEvil demands that no header, whatever its name, and no trailer says so.
-func (w *world) nothingEvil(t testing.TB, r echo.Request) {
+// checkNoEvilHeader checks that no header and no trailer contains EVIL.
+func (w *world) checkNoEvilHeader(t testing.TB, r echo.Request) {
 	t.Helper()
 	for _, h := range append(slices.Clone(r.Headers), r.Trailers...) {
 		if strings.Contains(h[1], "EVIL") {
-			t.Errorf("%s brought %q", r.Line, h)
+			t.Errorf("%s has the client's header %q", r.Line, h)
 		}
 	}
 }
 
-// cookieLine is the browser's session for a raw request.
+// cookieLine returns the session cookie as a header line for a raw request.
 func (b *browser) cookieLine() string { return "Cookie: " + sessionCookie + "=" + b.session() }
 
-// loggedIn returns a browser of the world with a session.
+// loggedIn returns a browser with a session.
 func (w *world) loggedIn(t testing.TB) *browser {
 	t.Helper()
 	b := w.browser()
@@ -42,9 +42,9 @@ func (w *world) loggedIn(t testing.TB) *browser {
 	return b
 }
 
-// TestS62ClientAuthorization: what a client writes into Authorization reaches
-// nobody, and is no login.
-func TestS62ClientAuthorization(t *testing.T) {
+// TestS62ClientAuthorizationIsReplaced: the client's Authorization header never reaches
+// the app and does not log anyone in.
+func TestS62ClientAuthorizationIsReplaced(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for name, lines := range map[string][]string{
@@ -53,75 +53,74 @@ func TestS62ClientAuthorization(t *testing.T) {
 		"nominated": {"Authorization: Bearer EVIL", "Connection: keep-alive, Authorization"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// An open page gets the token of a session, too: optional says who may
-			// come without one.
+			// An optional page gets the token of a session, too. The option only admits
+			// requests without one.
 			for _, path := range []string{"/x", "/static/x"} {
-				reached := w.during(func() { w.rawGet(t, path, slices.Concat(lines, script, []string{b.cookieLine()})...) })
+				reached := w.appRequests(func() { w.rawGet(t, path, slices.Concat(lines, scriptHeaders, []string{b.cookieLine()})...) })
 				if len(reached) != 1 {
-					t.Fatalf("%s: %d requests reached the app", path, len(reached))
+					t.Fatalf("%s: the app got %d requests, want 1", path, len(reached))
 				}
-				w.ownToken(t, reached[0])
+				w.checkOwnToken(t, reached[0])
 			}
-			reached := w.during(func() {
-				if resp := w.rawGet(t, "/x", append(slices.Clone(lines), script...)...); resp.Status != http.StatusUnauthorized {
-					t.Errorf("without a session: status %d", resp.Status)
+			reached := w.appRequests(func() {
+				if resp := w.rawGet(t, "/x", append(slices.Clone(lines), scriptHeaders...)...); resp.Status != http.StatusUnauthorized {
+					t.Errorf("without a session: got status %d, want 401", resp.Status)
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("without a session the app was reached: %v", reached)
+				t.Errorf("without a session: the app got %v, want no request", reached)
 			}
-			reached = w.during(func() { w.rawGet(t, "/static/x", append(slices.Clone(lines), script...)...) })
+			reached = w.appRequests(func() { w.rawGet(t, "/static/x", append(slices.Clone(lines), scriptHeaders...)...) })
 			if len(reached) != 1 || reached[0].Values("Authorization") != nil {
-				t.Errorf("an open page without a session: the app got %v", reached)
+				t.Errorf("optional page without a session: the app got %v, want one request without Authorization", reached)
 			}
 		})
 	}
 }
 
-// TestS63NameVariants: our header reaches the app once, whatever a client writes
-// beside it, over each protocol. Other names than Authorization are tried where
-// the handler is alone, in TestOwnHeaderForTheToken: Caddy's own debug line would
-// show a token in them.
-func TestS63NameVariants(t *testing.T) {
+// TestS63TokenHeaderIsUnique: the app receives one Authorization header in any spelling
+// the client tries, over each protocol. The handler package tests header names other than
+// Authorization, because Caddy's debug log would show a token in them.
+func TestS63TokenHeaderIsUnique(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	for _, line := range []string{"authorization: EVIL", "AUTHORIZATION: EVIL", "aUTHORIZATION:EVIL", "Authorization:\tEVIL", "Authorization: EVIL\r\nAuthorization: EVIL", "Authorization: EVIL\r\nauthorization: EVIL"} {
-		reached := w.during(func() { w.rawGet(t, "/x", line, b.cookieLine()) })
+		reached := w.appRequests(func() { w.rawGet(t, "/x", line, b.cookieLine()) })
 		if len(reached) != 1 {
-			t.Fatalf("%q: %d requests reached the app", line, len(reached))
+			t.Fatalf("%q: the app got %d requests, want 1", line, len(reached))
 		}
-		w.ownToken(t, reached[0])
+		w.checkOwnToken(t, reached[0])
 	}
 	for _, line := range []string{"Authorization : EVIL", "Authorization\t: EVIL", " Authorization: EVIL", "Authorization\x00: EVIL", "X: y\r\n Authorization: EVIL", ": EVIL", "Authorization\xa0: EVIL"} {
-		reached := w.during(func() {
-			// A folded line is one value, and then harmless.
+		reached := w.appRequests(func() {
+			// A folded line becomes one harmless value.
 			if resp := w.rawGet(t, "/x", line, b.cookieLine()); resp.Status != http.StatusBadRequest && !strings.HasPrefix(line, "X: y") {
-				t.Errorf("%q: status %d", line, resp.Status)
+				t.Errorf("%q: got status %d, want 400", line, resp.Status)
 			}
 		})
 		for _, r := range reached {
 			if r.Bearer() == "" || !strings.HasPrefix(r.Bearer(), "AT_") {
-				t.Errorf("%q: the app got %q", line, r.Headers)
+				t.Errorf("%q: the app got headers %q", line, r.Headers)
 			}
 		}
 	}
 	for name, browser := range map[string]*browser{"HTTP/2": w.browser2(), "HTTP/3": w.browser3(t)} {
 		t.Run(name, func(t *testing.T) {
 			browser.Jar = b.Jar
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				browser.send(t, http.MethodGet, "/x", "", "Authorization: EVIL", "AUTHORIZATION: EVIL")
 			})
 			if len(reached) != 1 {
-				t.Fatalf("%d requests reached the app", len(reached))
+				t.Fatalf("the app got %d requests, want 1", len(reached))
 			}
-			w.ownToken(t, reached[0])
+			w.checkOwnToken(t, reached[0])
 		})
 	}
 }
 
-// TestS66Smuggling: whatever is in doubt about where a request ends is refused,
-// or reaches the app as one plain request, with our headers alone.
-func TestS66Smuggling(t *testing.T) {
+// TestS66SmuggledRequestIsNotRelayed: a request with an ambiguous end is refused, or
+// reaches the app as one plain request without injected headers.
+func TestS66SmuggledRequestIsNotRelayed(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	const inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: EVIL\r\n\r\n"
@@ -150,36 +149,35 @@ func TestS66Smuggling(t *testing.T) {
 		"hexadecimal length":        {"Content-Length: 0x5\r\n", "hello" + inner},
 		"two hosts":                 {"Host: evil.test\r\n", ""},
 	} {
-		for _, who := range []string{"session", "nobody"} {
-			t.Run(name+", "+who, func(t *testing.T) {
-				path, cookie := "/static/x", "" // open, so that nothing else keeps it back
-				if who == "session" {
+		for _, client := range []string{"session", "no session"} {
+			t.Run(name+", "+client, func(t *testing.T) {
+				path, cookie := "/static/x", "" // an optional page, so that only the parser can refuse the request
+				if client == "session" {
 					path, cookie = "/x", b.cookieLine()+"\r\n"
 				}
 				var resp *rawAnswer
-				reached := w.during(func() {
+				reached := w.appRequests(func() {
 					resp = w.raw(t, "POST "+path+" HTTP/1.1\r\nHost: "+w.host+"\r\n"+cookie+"Connection: close\r\n"+tt.lines+"\r\n"+tt.body)
 				})
-				// 502: it was refused in the middle of its body.
+				// 502: the body was refused while it was relayed.
 				refused := resp.Status == http.StatusBadRequest || resp.Status == http.StatusNotImplemented || resp.Status == http.StatusBadGateway
 				if len(reached) > 1 || len(reached) == 0 && !refused {
-					t.Errorf("status %d, and %d requests reached the app: %v", resp.Status, len(reached), reached)
+					t.Errorf("got status %d, and the app got %d requests: %v", resp.Status, len(reached), reached)
 				}
 				for _, r := range reached {
 					if r.Malformed != "" || !strings.HasPrefix(r.Line, "POST "+path+" ") {
-						t.Errorf("the app got %+v", r)
+						t.Errorf("the app got %+v, want one POST", r)
 					}
-					w.nothingEvil(t, r)
+					w.checkNoEvilHeader(t, r)
 				}
 			})
 		}
 	}
 }
 
-// TestS67SpoofedIdentity: on an open page a header that we, or the
-// configuration, make of the user is ours or nothing. What an app may take for
-// one of them, such as X_User, Caddy drops itself.
-func TestS67SpoofedIdentity(t *testing.T) {
+// TestS67SpoofedIdentityIsRemoved: on an optional page without a session, the app receives
+// no identity header of the client. Caddy itself drops similar names such as X_User.
+func TestS67SpoofedIdentityIsRemoved(t *testing.T) {
 	w := shared(t)
 	spoofed := []string{"Authorization: Bearer EVIL", "X-User: EVIL", "x-email: EVIL", "X-EMAIL: EVIL", "X_User: EVIL", "X.Email: EVIL", "X-Email_: EVIL"}
 	for name, cookie := range map[string]string{
@@ -192,53 +190,54 @@ func TestS67SpoofedIdentity(t *testing.T) {
 				if cookie != "" {
 					lines = append(lines, cookie)
 				}
-				reached := w.during(func() { w.raw(t, w.request(method+" /static/x", lines...)) })
+				reached := w.appRequests(func() { w.raw(t, w.request(method+" /static/x", lines...)) })
 				if len(reached) != 1 {
-					t.Fatalf("%d requests reached the app", len(reached))
+					t.Fatalf("the app got %d requests, want 1", len(reached))
 				}
-				w.nothingEvil(t, reached[0])
+				w.checkNoEvilHeader(t, reached[0])
 				if reached[0].Values("Authorization") != nil {
-					t.Errorf("the app got %q", reached[0].Headers)
+					t.Errorf("the app got headers %q, want no Authorization", reached[0].Headers)
 				}
 			})
 		}
 	}
 	b := w.loggedIn(t)
-	reached := w.during(func() { w.rawGet(t, "/x", append(slices.Clone(spoofed), b.cookieLine())...) })
+	reached := w.appRequests(func() { w.rawGet(t, "/x", append(slices.Clone(spoofed), b.cookieLine())...) })
 	if len(reached) != 1 || len(reached[0].Values("X-User")) != 1 || reached[0].Values("X-User")[0] == "" {
-		t.Fatalf("with a session the app got %v", reached)
+		t.Fatalf("with a session: the app got %v, want one request with X-User", reached)
 	}
-	w.ownToken(t, reached[0])
+	w.checkOwnToken(t, reached[0])
 }
 
-// TestS69TokenElsewhere: a token in the query or in a form is the app's business
-// (RFC 6750, sections 2.2 and 2.3): it passes unchanged, and is no login. The
-// access log has URLs as Caddy writes them; a filter for it is Caddy's.
-func TestS69TokenElsewhere(t *testing.T) {
+// TestS69TokenInQueryOrFormIsNoLogin: a token in the query or in a form (RFC 6750,
+// sections 2.2 and 2.3) passes unchanged to the app and is no login. Caddy's access log
+// shows URLs; an operator can filter them there.
+func TestS69TokenInQueryOrFormIsNoLogin(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	form := "access_token=MINE&a=b"
-	reached := w.during(func() {
+	reached := w.appRequests(func() {
 		b.send(t, http.MethodGet, "/x?access_token=MINE&a=%20b", "")
 		b.send(t, http.MethodPost, "/form", form, "Content-Type: application/x-www-form-urlencoded")
 	})
 	if len(reached) != 2 || reached[0].Line != "GET /x?access_token=MINE&a=%20b HTTP/1.1" || reached[1].BodyLength != int64(len(form)) {
-		t.Fatalf("the app got %v", reached)
+		t.Fatalf("the app got %v, want two unchanged requests", reached)
 	}
 	for _, r := range reached {
-		w.ownToken(t, r)
+		w.checkOwnToken(t, r)
 	}
-	reached = w.during(func() {
-		w.refused(t, w.browser().send(t, http.MethodGet, "/x?access_token=MINE", "", script...))
-		w.refused(t, w.browser().send(t, http.MethodPost, "/x", "access_token=MINE", "Content-Type: application/x-www-form-urlencoded"))
+	reached = w.appRequests(func() {
+		w.checkRefused(t, w.browser().send(t, http.MethodGet, "/x?access_token=MINE", "", scriptHeaders...))
+		w.checkRefused(t, w.browser().send(t, http.MethodPost, "/x", "access_token=MINE", "Content-Type: application/x-www-form-urlencoded"))
 	})
 	if len(reached) != 0 {
-		t.Errorf("without a session the app got %v", reached)
+		t.Errorf("without a session: the app got %v, want no request", reached)
 	}
 }
 
-// TestCookiesTheAppSets: no answer of the app sets a cookie of ours.
-func TestCookiesTheAppSets(t *testing.T) {
+// TestAppCannotSetModuleCookies: an answer of the app cannot set a cookie with a name of
+// the module's.
+func TestAppCannotSetModuleCookies(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)
 	q := url.Values{"name": {sessionCookie, loginCookie + "abc", "=" + sessionCookie, "other", " " + sessionCookie + " "}}
@@ -248,11 +247,11 @@ func TestCookiesTheAppSets(t *testing.T) {
 		browser.Jar = b.Jar
 		resp := browser.send(t, http.MethodGet, "/u/setcookie?"+q.Encode(), "")
 		if !slices.Equal(resp.Header.Values("Set-Cookie"), want) || resp.Status != http.StatusOK {
-			t.Errorf("%s: %v sets %q", name, resp, resp.Header.Values("Set-Cookie"))
+			t.Errorf("%s: got %v with cookies %q, want %q", name, resp, resp.Header.Values("Set-Cookie"), want)
 		}
 		if b.session() != before {
-			t.Errorf("%s: the browser's session is another one", name)
+			t.Errorf("%s: the app changed the session cookie", name)
 		}
 	}
-	b.works(t)
+	b.checkSession(t)
 }

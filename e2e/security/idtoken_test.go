@@ -18,16 +18,16 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS30BadIDTokens: one thing that is wrong with an ID token, and there is no
-// login.
-func TestS30BadIDTokens(t *testing.T) {
+// TestS30DefectiveIDTokenIsRefused: an ID token with any single defect logs no user in.
+func TestS30DefectiveIDTokenIsRefused(t *testing.T) {
 	w := shared(t)
-	// The nonce of a login that is still running must not do for another one.
+	w.reloadVariants(t) // a new configuration has not used up its log line of this minute
+	// One of the defects is the nonce of another login: this login is still running.
 	running := w.browser()
 	running.approve(t, running.start(t, "/running"))
 	for _, defect := range fakeas.Defects() {
 		if defect == fakeas.DefectACR || defect == fakeas.DefectAuthTime {
-			continue // wrong only where asked for: see below
+			continue // a defect only where requested: see TestS30RequestedClaimsAreChecked
 		}
 		t.Run(string(defect), func(t *testing.T) {
 			w.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = fakeas.TokenEdit{Defect: defect} })
@@ -36,36 +36,36 @@ func TestS30BadIDTokens(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notLoggedIn(t, page, b.session(), http.StatusBadGateway)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, b.session(), http.StatusBadGateway)
+			w.checkGenericPage(t, page.Body)
 		})
 	}
-	// One line a minute tells the operator.
-	if log := w.p[0].Log(t); !strings.Contains(log, "checking ID token") {
-		t.Error("the log does not say why")
+	if log := w.instances[0].Log(t); !strings.Contains(log, "checking ID token") {
+		t.Error("the log does not name the reason")
 	}
 }
 
-// generic demands that a page of ours tells nothing but its own words.
-func (w *world) generic(t testing.TB, body []byte) {
+// checkGenericPage checks that a page reveals no address, package, file or internal error
+// text.
+func (w *world) checkGenericPage(t testing.TB, body []byte) {
 	t.Helper()
 	for _, word := range []string{
 		w.idp.URL, strings.TrimPrefix(w.idp.URL, "http://"), "127.0.0.1:", "dial", "tcp", "oauth:", "session:", "handler.", "goroutine",
 		"signature", "kid", "nonce", ".go:", "caddy", "Caddy", "/tmp/", "sessions.db", "github.com", "%!",
 	} {
 		if strings.Contains(string(body), word) {
-			t.Errorf("the page says %q: %s", word, body)
+			t.Errorf("the page contains %q: %s", word, body)
 		}
 	}
 }
 
-// TestS30Requested: acr and auth_time count where they were asked for. That the
-// server may answer acr_values with less is in the standard, so that a certain
-// acr is demanded with `require`.
-func TestS30Requested(t *testing.T) {
+// TestS30RequestedClaimsAreChecked: the site checks acr and auth_time if it requests them.
+// OpenID Connect lets a server answer acr_values with less, so an operator demands an acr
+// with `require`.
+func TestS30RequestedClaimsAreChecked(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "requested", options: "authorize_param max_age 60\n\tauthorize_param acr_values gold\n\trequire acr gold"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.login(t, w.browser(), "good")
 	for name, tc := range map[string]struct {
 		edit   fakeas.TokenEdit
@@ -79,14 +79,14 @@ func TestS30Requested(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = tc.edit })
 			page := v.signIn(t, w.browser(), "bad")
-			notLoggedIn(t, page, "", tc.status)
+			checkNoLogin(t, page, "", tc.status)
 		})
 	}
 }
 
-// TestS33TolerantJWKS: keys that nobody understands do not hide the one that
-// counts.
-func TestS33TolerantJWKS(t *testing.T) {
+// TestS33OddKeysCostOnlyThemselves: unusable keys in the key set do not hide the right
+// one.
+func TestS33OddKeysCostOnlyThemselves(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	for _, alg := range []string{"ES256", "RS256"} {
@@ -94,14 +94,13 @@ func TestS33TolerantJWKS(t *testing.T) {
 		idp.Set(func(k *fakeas.Knobs) { k.SigningAlg, k.ExtraKeys = alg, fakeas.OddKeys("key-1") })
 		all = append(all, &variant{name: "jwks-" + strings.ToLower(alg), idp: idp})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) { v.login(t, w.browser(), "u") })
 	}
 }
 
-// A signer signs in place of the authorization server, with a key that the
-// test publishes.
+// A signer signs in place of the authorization server. The test publishes its key.
 type signer struct {
 	jose.Signer
 	public map[string]any
@@ -128,42 +127,41 @@ func newSigner(t *testing.T, kid string) signer {
 	return s
 }
 
-// again signs the claims of a JWT anew.
-func (s signer) again(token string) string {
+// signAgain signs the claims of a JWT with the signer's key.
+func (s signer) signAgain(token string) string {
 	signed, err := s.Sign(decodeSegment(token, 1))
 	if err != nil {
 		return ""
 	}
-	compact, _ := signed.CompactSerialize() // "", and no login, if it fails
+	compact, _ := signed.CompactSerialize() // an empty ID token fails the login
 	return compact
 }
 
-// decodeSegment returns a part of a JWT.
+// decodeSegment returns segment i of a JWT, decoded.
 func decodeSegment(token string, i int) []byte {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil
 	}
-	text, _ := base64.RawURLEncoding.DecodeString(parts[i]) // nil, if it is none
+	text, _ := base64.RawURLEncoding.DecodeString(parts[i]) // nil if it is not base64url
 	return text
 }
 
-// TestS34KeyRotation: a new key is found, a withdrawn one is not trusted any
-// more, and a set that cannot be fetched does not end what works. The key set
-// is renewed here because of an unknown key, not by its age, which is five
-// minutes at least.
-func TestS34KeyRotation(t *testing.T) {
+// TestS34RotatedServerKeyIsFound: the site finds a new key, no longer trusts a withdrawn
+// one, and keeps working while the key set cannot be fetched. Here an unknown key causes
+// the fetch; by age a key set is fetched again after five minutes at the earliest.
+func TestS34RotatedServerKeyIsFound(t *testing.T) {
 	w := shared(t)
 	old := newSigner(t, "old")
 	var useOld atomic.Bool
 	v := &variant{name: "rotation"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.idp.Set(func(k *fakeas.Knobs) {
 		k.ExtraKeys = []map[string]any{old.public}
 		k.Mutate = func(_ string, answer map[string]any) {
 			if useOld.Load() {
-				signed := old.again(answer["id_token"].(string))
-				w.keepSecret(tail(signed))
+				signed := old.signAgain(answer["id_token"].(string))
+				w.addSecret(tail(signed))
 				answer["id_token"] = signed
 			}
 		}
@@ -174,46 +172,46 @@ func TestS34KeyRotation(t *testing.T) {
 	useOld.Store(false)
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n != 1 {
-		t.Errorf("the keys were fetched %d times for two logins", n)
+		t.Errorf("two logins: got %d fetches of the keys, want 1", n)
 	}
 
 	v.idp.Set(func(k *fakeas.Knobs) { k.ExtraKeys = nil })
 	v.idp.RotateKey()
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n != 2 {
-		t.Errorf("a new key cost %d fetches", n-1)
+		t.Errorf("new key: got %d fetches of the keys, want 1", n-1)
 	}
 	useOld.Store(true)
 	b := w.browser()
-	notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+	checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 	useOld.Store(false)
 
 	v.idp.Fail(fakeas.LoseRequest().At(fakeas.EndpointJWKS).Repeat(-1))
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n > 2+3 {
-		t.Errorf("made-up keys cost %d fetches within half a minute", n-2)
+		t.Errorf("made-up keys: got %d fetches of the keys, want at most 3", n-2)
 	}
 }
 
-// TestS37UserInfo: claims of the UserInfo endpoint count for the user of the ID
-// token only, and only if they can be read.
-func TestS37UserInfo(t *testing.T) {
+// TestS37UserInfoOfAnotherUserIsRefused: claims from the UserInfo endpoint are used only
+// if the answer is readable and names the user of the ID token.
+func TestS37UserInfoOfAnotherUserIsRefused(t *testing.T) {
 	w := shared(t)
 	v := &variant{name: "userinfo", options: "userinfo"}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.idp.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"email": "by-userinfo@example.test"} })
 	if seen, _ := appAnswer(v.login(t, w.browser(), "u")); !slices.Equal(seen.Values("X-Email"), []string{"by-userinfo@example.test"}) {
-		t.Fatalf("the app sees the email %q", seen.Values("X-Email"))
+		t.Fatalf("the app got email %q, want the one from UserInfo", seen.Values("X-Email"))
 	}
-	evil := map[string]any{"sub": "u", "email": "evil@example.test"}
+	refused := map[string]any{"sub": "u", "email": "evil@example.test"}
 	jwt := newSigner(t, "userinfo")
-	claims, _ := json.Marshal(evil) // strings always marshal
+	claims, _ := json.Marshal(refused) // strings always marshal
 	signed, err := jwt.Sign(claims)
 	if err != nil {
 		t.Fatal(err)
 	}
 	compact, _ := signed.CompactSerialize()
-	for name, spoil := range map[string]func(){
+	for name, falsify := range map[string]func(){
 		"other sub": func() {
 			v.idp.Set(func(k *fakeas.Knobs) { k.UserInfo.Set["sub"] = "mallory" })
 		},
@@ -232,37 +230,33 @@ func TestS37UserInfo(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.UserInfo = fakeas.Edit{Set: map[string]any{"email": "evil@example.test"}}
 			})
-			spoil()
+			falsify()
 			b := w.browser()
-			notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+			checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 		})
 	}
 	for _, r := range v.app.Requests() {
 		if slices.Contains(r.Values("X-Email"), "evil@example.test") {
-			t.Error("the app has got a claim of a refused answer")
+			t.Error("the app got a claim of a refused answer")
 		}
 	}
 }
 
-// TestS38ClaimRules: rules about claims compare whole values and fail closed.
-// That "true" as a string passes for true is as documented at Requirement: some
-// servers write it so, and it is they who say it.
-func TestS38ClaimRules(t *testing.T) {
-	w := shared(t)
-	email := &variant{name: "rule-email", options: "require email a@corp.test"}
-	verified := &variant{name: "rule-verified", options: "require email_verified true"}
-	groups := &variant{name: "rule-groups", options: "require groups admin"}
-	w.serve(t, email, verified, groups)
+// A claimCase is one claim of a user and whether the variant admits that user.
+type claimCase struct {
+	v      *variant
+	claim  string
+	value  any // nil: the claim is missing
+	passes bool
+}
+
+// claimCases returns claims for variants with a rule each about email, email_verified and groups.
+func claimCases(email, verified, groups *variant) []claimCase {
 	many := make([]string, 10_000)
 	for i := range many {
 		many[i] = fmt.Sprintf("group-%d", i)
 	}
-	for i, tc := range []struct {
-		v      *variant
-		claim  string
-		value  any // nil: the claim is missing
-		passes bool
-	}{
+	return []claimCase{
 		{email, "email", "a@corp.test", true},
 		{email, "email", "a@evil.test@corp.test", false},
 		{email, "email", "a@CORP.TEST", false},
@@ -290,17 +284,28 @@ func TestS38ClaimRules(t *testing.T) {
 		{groups, "groups", json.RawMessage("null"), false},
 		{groups, "groups", []any{nil, 1, true}, false},
 		{groups, "groups", many, false},
-		{groups, "groups", append(slices.Clone(many), "admin"), false}, // too large to be a token at all
+		{groups, "groups", append(slices.Clone(many), "admin"), false}, // exceeds the size limit of a token
 		{groups, "groups", []string{"admin "}, false},
 		{groups, "groups", []string{"Admin"}, false},
 		{groups, "groups", []string{"ａｄｍｉｎ"}, false},
 		{groups, "groups", []string{"admin\u200b"}, false},
 		{groups, "groups", []string{}, false},
 		{groups, "groups", nil, false},
-	} {
+	}
+}
+
+// TestS38ClaimsAreComparedWhole: `require` compares whole values and fails closed. The
+// text "true" is documented to match true, because some servers send it so.
+func TestS38ClaimsAreComparedWhole(t *testing.T) {
+	w := shared(t)
+	email := &variant{name: "rule-email", options: "require email a@corp.test"}
+	verified := &variant{name: "rule-verified", options: "require email_verified true"}
+	groups := &variant{name: "rule-groups", options: "require groups admin"}
+	w.addVariants(t, email, verified, groups)
+	for i, tc := range claimCases(email, verified, groups) {
 		text, _ := json.Marshal(tc.value)
 		t.Run(fmt.Sprintf("%s %.40s", tc.claim, text), func(t *testing.T) {
-			user := fakeas.User{Name: fmt.Sprintf("user-%d", i), Claims: map[string]any{"name": "somebody"}}
+			user := fakeas.User{Name: fmt.Sprintf("user-%d", i), Claims: map[string]any{"name": "A User"}}
 			if tc.value != nil {
 				user.Claims[tc.claim] = tc.value
 			}
@@ -309,7 +314,7 @@ func TestS38ClaimRules(t *testing.T) {
 				tc.v.login(t, w.browser(), user.Name)
 				return
 			}
-			notLoggedIn(t, tc.v.signIn(t, w.browser(), user.Name), "", http.StatusForbidden, http.StatusBadGateway)
+			checkNoLogin(t, tc.v.signIn(t, w.browser(), user.Name), "", http.StatusForbidden, http.StatusBadGateway)
 		})
 	}
 }

@@ -10,32 +10,28 @@ import (
 	"time"
 )
 
-// inspect is the end of every test: nobody has talked to the attacker, no
-// secret is where it does not belong, and the site works as before.
+// inspect runs at the end of every test. It checks that the site still works, that the
+// attacker's server received nothing, and that no secret leaked.
 func (w *world) inspect(t testing.TB) {
-	w.calm()
-	if !w.down {
-		w.stillServes(t)
-		w.fewGoroutines(t)
+	w.resetServers()
+	w.checkServes(t)
+	w.awaitGoroutineEnd(t)
+	if contacts, got := w.attacker.received(); contacts > 0 {
+		t.Errorf("the attacker's server got %d connections: %q", contacts, got)
 	}
-	if contacts, got := w.evil.seen(); contacts > 0 {
-		t.Errorf("somebody talked to the attacker, %d times: %q", contacts, got)
-	}
-	for _, f := range w.leaks(t) {
+	for _, f := range w.findLeaks(t) {
 		t.Errorf("leak: %v", f)
 	}
+	w.closeIdleConnections()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, tr := range w.transports {
-		tr.CloseIdleConnections()
-	}
 	w.transports = nil
 }
 
-// stillServes logs in. A connection that is lost while a test's last reload
-// replaces the listeners is made again, as a browser does. The Errorf lets the
-// rest of the inspection go on: the logs may say why.
-func (w *world) stillServes(t testing.TB) {
+// checkServes logs in. The test's last reload may close a connection; a browser would open
+// it again, and so does this. It reports with Errorf, so that the rest of the inspection
+// runs: the logs may show the reason.
+func (w *world) checkServes(t testing.TB) {
 	t.Helper()
 	_, err := w.browser().tryLogin(t.Context(), "/alive")
 	if lost := new(url.Error); errors.As(err, &lost) {
@@ -43,46 +39,39 @@ func (w *world) stillServes(t testing.TB) {
 		_, err = w.browser().tryLogin(t.Context(), "/alive")
 	}
 	if err != nil {
-		t.Errorf("the site no longer serves: %v", err)
+		t.Errorf("the site does not serve after the test: %v", err)
 	}
 }
 
-// expectDown is for a test that leaves its own world out of order.
-func (w *world) expectDown() { w.down = true }
+// maxExtraGoroutines bounds the goroutines beyond the number at the start.
+const maxExtraGoroutines = 50
 
-// maxGoroutines is how many more there may be than at the start.
-const maxGoroutines = 50
-
-// fewGoroutines waits for what a test has left behind to end.
-func (w *world) fewGoroutines(t testing.TB) {
+// awaitGoroutineEnd waits until the goroutines that a test caused have ended.
+func (w *world) awaitGoroutineEnd(t testing.TB) {
 	t.Helper()
-	w.mu.Lock()
-	for _, tr := range w.transports {
-		tr.CloseIdleConnections()
-	}
-	w.mu.Unlock()
-	deadline := time.Now().Add(patience)
-	for w.countGoroutines(t) > w.goroutines+maxGoroutines {
+	w.closeIdleConnections()
+	deadline := time.Now().Add(waitLimit)
+	for w.countGoroutines(t) > w.goroutines+maxExtraGoroutines {
 		if time.Now().After(deadline) {
-			_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
-			t.Fatalf("at the start there were %d goroutines, now: %.4000s", w.goroutines, profile)
+			_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+			t.Fatalf("got more than %d goroutines over the %d at the start: %.4000s", maxExtraGoroutines, w.goroutines, profile)
 		}
-		time.Sleep(20 * time.Millisecond) // between two looks
+		time.Sleep(20 * time.Millisecond) // poll interval
 	}
 }
 
 func (w *world) countGoroutines(t testing.TB) int {
 	t.Helper()
-	_, profile := w.p[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
+	_, profile := w.instances[0].Admin(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "")
 	line, _, _ := strings.Cut(profile, "\n")
 	n, err := strconv.Atoi(strings.TrimPrefix(line, "goroutine profile: total "))
 	if err != nil {
-		t.Fatalf("the goroutine profile begins with %q", line)
+		t.Fatalf("got %q as first line of the goroutine profile", line)
 	}
 	return n
 }
 
-// metric is the value of a metric without labels.
+// metric returns the value of a metric without labels.
 func (in *instance) metric(t testing.TB, name string) float64 {
 	t.Helper()
 	_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")

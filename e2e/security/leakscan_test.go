@@ -20,11 +20,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A secret is a value that must stay where it belongs.
+// A secret is a value that must not appear outside its place.
 type secret struct {
-	kind string // of fakeas, or one of those below
-	// part is what is looked for: enough of the value to be sure, so that one
-	// that was cut short is found, too.
+	kind string // a fakeas.Kind or a constant below
+	// part is the piece that the scan searches for: long enough to be unique, short enough
+	// to find a truncated secret.
 	part string
 }
 
@@ -33,16 +33,16 @@ const (
 	kindCookie   = "cookie"
 	kindKey      = "server key"
 	kindClient   = "client secret"
-	kindFixed    = "planted secret"
+	kindAdded    = "secret of a test"
 )
 
-// partSize is how much of a secret is looked for, unless it is shorter.
+// partSize is the length of a part in bytes. A shorter secret is its own part.
 const partSize = 24
 
 func head(s string) string { return s[:min(len(s), partSize)] }
 func tail(s string) string { return s[max(0, len(s)-partSize):] }
 
-// secrets are all secrets there are by now.
+// secrets returns all secrets that exist so far.
 func (w *world) secrets() []secret {
 	var all []secret
 	for _, as := range []*fakeas.Server{w.idp, w.other} {
@@ -57,7 +57,7 @@ func (w *world) secrets() []secret {
 			}
 		}
 	}
-	for _, key := range w.keys {
+	for _, key := range w.allKeys {
 		all = append(all, secret{kindKey, head(key)})
 		if raw, err := base64.RawURLEncoding.DecodeString(key); err == nil {
 			all = append(all, secret{kindKey, head(string(raw))}, secret{kindKey, head(hex.EncodeToString(raw))})
@@ -67,21 +67,21 @@ func (w *world) secrets() []secret {
 	all = append(all, secret{kindClient, head(w.clientSecret)}, secret{kindClient, basic[8 : 8+partSize]})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for value := range w.cookies {
-		// The first bytes of sealed cookies are alike.
+	for value := range w.cookieValues {
+		// Sealed cookies all begin with the same bytes.
 		all = append(all, secret{kindCookie, tail(value)})
 		if raw, err := base64.RawURLEncoding.DecodeString(value); err == nil {
 			all = append(all, secret{kindCookie, tail(string(raw))}, secret{kindCookie, tail(hex.EncodeToString(raw))})
 		}
 	}
-	for _, value := range w.fixed {
-		all = append(all, secret{kindFixed, head(value)})
+	for _, value := range w.addedSecrets {
+		all = append(all, secret{kindAdded, head(value)})
 	}
 	return all
 }
 
-// tokenParts are what is looked for of a token. A JWT begins and ends like
-// others: what tells it apart is in the middle, and its signature.
+// tokenParts returns the parts of a token. All JWTs begin and end alike; the middle and
+// the signature are unique.
 func tokenParts(kind, value string) []secret {
 	jwt := strings.Split(value, ".")
 	if len(jwt) != 3 {
@@ -94,25 +94,25 @@ func tokenParts(kind, value string) []secret {
 	return parts
 }
 
-// keepSecret adds a value that a test has made up to the secrets.
-func (w *world) keepSecret(value string) {
+// addSecret adds a value that a test made to the secrets.
+func (w *world) addSecret(value string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fixed = append(w.fixed, value)
+	w.addedSecrets = append(w.addedSecrets, value)
 }
 
-// A finding is a secret where it does not belong.
-type finding struct {
+// A leak is a secret outside its place.
+type leak struct {
 	place, kind, context string
 }
 
-func (f finding) String() string {
-	return fmt.Sprintf("%s holds a %s: …%s", f.place, f.kind, f.context)
+func (l leak) String() string {
+	return fmt.Sprintf("%s holds a %s: …%s", l.place, l.kind, l.context)
 }
 
-// needles finds many secrets in one pass: by a hash of eight bytes first, and
-// few places pass that.
-type needles struct {
+// A secretFinder searches for many secrets in one pass. A Bloom filter over eight-byte
+// windows excludes most positions.
+type secretFinder struct {
 	bloom  []uint64
 	starts map[uint64][]secret
 }
@@ -124,40 +124,40 @@ const (
 
 func bloomIndex(window uint64) uint64 { return window * 0x9e3779b97f4a7c15 >> (64 - bloomBits) }
 
-func newNeedles(all []secret, but ...string) *needles {
-	n := &needles{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
+func newSecretFinder(all []secret, except ...string) *secretFinder {
+	f := &secretFinder{bloom: make([]uint64, 1<<bloomBits/64), starts: map[uint64][]secret{}}
 next:
 	for _, s := range all {
-		for _, kind := range but {
+		for _, kind := range except {
 			if s.kind == kind {
 				continue next
 			}
 		}
 		if len(s.part) < windowSize {
-			continue // too short to mean anything
+			continue // too short to be unique
 		}
 		window := binary.LittleEndian.Uint64([]byte(s.part))
 		i := bloomIndex(window)
-		n.bloom[i/64] |= 1 << (i % 64)
-		n.starts[window] = append(n.starts[window], s)
+		f.bloom[i/64] |= 1 << (i % 64)
+		f.starts[window] = append(f.starts[window], s)
 	}
-	return n
+	return f
 }
 
-// maxFindings is how many are told of one place.
-const maxFindings = 5
+// maxLeaks bounds the reported leaks of one place.
+const maxLeaks = 5
 
-func (n *needles) find(place string, text []byte) []finding {
-	var found []finding
-	for at := 0; at+windowSize <= len(text) && len(found) < maxFindings; at++ {
+func (f *secretFinder) find(place string, text []byte) []leak {
+	var found []leak
+	for at := 0; at+windowSize <= len(text) && len(found) < maxLeaks; at++ {
 		window := binary.LittleEndian.Uint64(text[at:])
-		if i := bloomIndex(window); n.bloom[i/64]&(1<<(i%64)) == 0 {
+		if i := bloomIndex(window); f.bloom[i/64]&(1<<(i%64)) == 0 {
 			continue
 		}
-		for _, s := range n.starts[window] {
+		for _, s := range f.starts[window] {
 			if bytes.HasPrefix(text[at:], []byte(s.part)) {
 				before := text[max(0, at-200):at]
-				found = append(found, finding{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})
+				found = append(found, leak{place, s.kind, fmt.Sprintf("%q", append(bytes.Clone(before), text[at:at+4]...))})
 				break
 			}
 		}
@@ -165,19 +165,19 @@ func (n *needles) find(place string, text []byte) []finding {
 	return found
 }
 
-// leaks looks through everything that is no place for a secret. The app may
-// have access tokens, and nothing else.
-func (w *world) leaks(t testing.TB) []finding {
+// findLeaks scans every place where no secret belongs. The app may receive access tokens
+// and no other secret.
+func (w *world) findLeaks(t testing.TB) []leak {
 	t.Helper()
 	all := w.secrets()
-	n := newNeedles(all)
+	n := newSecretFinder(all)
 	w.mu.Lock()
-	found := append(w.leaked, n.find("an answer to a browser", w.browsers)...)
-	w.leaked, w.browsers = nil, nil
+	found := append(w.pendingLeaks, n.find("an answer to a browser", w.sentToBrowsers)...)
+	w.pendingLeaks, w.sentToBrowsers = nil, nil
 	w.mu.Unlock()
-	for i, in := range w.p {
+	for i, in := range w.instances {
 		name := fmt.Sprintf("instance %d: ", i+1)
-		found = append(found, w.leaksOnDisk(t, n, name, in.dir())...)
+		found = append(found, w.findLeaksOnDisk(t, n, name, in.dir())...)
 		if in.Process != nil {
 			found = append(found, n.find(name+"the output", []byte(in.Process.Log(t)))...)
 			_, metrics := in.Admin(t, http.MethodGet, "/metrics", "")
@@ -187,18 +187,18 @@ func (w *world) leaks(t testing.TB) []finding {
 	if w.redis != nil && w.redis.Process != nil {
 		found = append(found, n.find("Redis", w.redisBytes(t))...)
 	}
-	_, evil := w.evil.seen()
-	found = append(found, n.find("the recorder", evil)...)
-	found = append(found, n.find("the app of the error pages", requestBytes(w.errorApp))...)
-	toApp := newNeedles(all, string(fakeas.KindAccess))
+	_, got := w.attacker.received()
+	found = append(found, n.find("the attacker's server", got)...)
+	found = append(found, n.find("the error app", requestBytes(w.errorApp))...)
+	toApp := newSecretFinder(all, string(fakeas.KindAccess))
 	return append(found, toApp.find("the app", requestBytes(w.app))...)
 }
 
-// leaksOnDisk looks through all files below a directory: configuration, logs,
-// sessions. Logs grow; what is new of them is enough.
-func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []finding {
+// findLeaksOnDisk scans all files below a directory: configuration, logs, sessions. Of a
+// log it scans the part that is new since the last scan.
+func (w *world) findLeaksOnDisk(t testing.TB, n *secretFinder, name, dir string) []leak {
 	t.Helper()
-	var found []finding
+	var found []leak
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return ignoreGone(err)
@@ -208,11 +208,11 @@ func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []findin
 			return ignoreGone(err)
 		}
 		if filepath.Ext(path) == ".log" {
-			from := max(0, w.scanned[path]-4*partSize)
-			w.scanned[path] = int64(len(text))
+			from := max(0, w.logOffsets[path]-4*partSize)
+			w.logOffsets[path] = int64(len(text))
 			text = text[min(from, int64(len(text))):]
 			if i := bytes.Index(text, []byte("panic")); i >= 0 {
-				t.Errorf("%s tells of a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
+				t.Errorf("%s reports a panic: %q", name+filepath.Base(path), text[max(0, i-100):min(len(text), i+2000)])
 			}
 		}
 		found = append(found, n.find(name+filepath.Base(path), text)...)
@@ -224,7 +224,7 @@ func (w *world) leaksOnDisk(t testing.TB, n *needles, name, dir string) []findin
 	return found
 }
 
-// ignoreGone: files come and go while Caddy runs.
+// ignoreGone ignores a missing file: Caddy removes files while it runs.
 func ignoreGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -232,7 +232,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// redisBytes is every key and value in Redis. DUMP would compress them.
+// redisBytes returns every key and value in Redis. DUMP would compress the values.
 func (w *world) redisBytes(t testing.TB) []byte {
 	t.Helper()
 	var all bytes.Buffer
@@ -245,9 +245,9 @@ func (w *world) redisBytes(t testing.TB) []byte {
 			fmt.Fprintln(&all, w.redis.Do(t, "HGETALL", key))
 		case "zset":
 			fmt.Fprintln(&all, w.redis.Do(t, "ZRANGE", key, "0", "-1"))
-		case "none": // it has ended just now
+		case "none": // the key expired after KEYS
 		default:
-			t.Errorf("Redis has a key of a type that is not looked into: %s", key)
+			t.Errorf("the scan does not know the type of the Redis key %s", key)
 		}
 	}
 	return all.Bytes()
@@ -258,29 +258,29 @@ func requestBytes(app *echo.Server) []byte {
 	return text
 }
 
-// maxBrowsers is how much of what browsers got waits for the end of a test.
-const maxBrowsers = 32 << 20
+// maxUnscanned bounds the bytes of answers that wait for the scan at the end of the test.
+const maxUnscanned = 32 << 20
 
-// sawBytes notes what a browser got.
-func (w *world) sawBytes(b []byte) {
+// recordBytes keeps bytes that a browser received for the next scan.
+func (w *world) recordBytes(b []byte) {
 	w.mu.Lock()
-	w.browsers = append(append(w.browsers, b...), '\n')
-	full := len(w.browsers) > maxBrowsers
+	w.sentToBrowsers = append(append(w.sentToBrowsers, b...), '\n')
+	full := len(w.sentToBrowsers) > maxUnscanned
 	w.mu.Unlock()
 	if !full {
 		return
 	}
-	n := newNeedles(w.secrets())
+	n := newSecretFinder(w.secrets())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.leaked = append(w.leaked, n.find("an answer to a browser", w.browsers)...)
-	w.browsers = nil
+	w.pendingLeaks = append(w.pendingLeaks, n.find("an answer to a browser", w.sentToBrowsers)...)
+	w.sentToBrowsers = nil
 }
 
-// sawHead notes the head of an answer, but for the two places where a browser
-// has to see a secret: our own cookies, which are secrets from here on, and
-// the ID token that takes a logout to the authorization server.
-func (w *world) sawHead(resp *http.Response) {
+// recordHead keeps the head of an answer for the next scan. It removes two values that a
+// browser must receive: the module's own cookies, which become secrets here, and the ID
+// token in the redirect to the authorization server's logout.
+func (w *world) recordHead(resp *http.Response) {
 	header := resp.Header.Clone()
 	for i, line := range header["Set-Cookie"] {
 		pair, attributes, _ := strings.Cut(line, ";")
@@ -291,7 +291,7 @@ func (w *world) sawHead(resp *http.Response) {
 		header["Set-Cookie"][i] = name + ";" + attributes
 		if value != "" {
 			w.mu.Lock()
-			w.cookies[value] = true
+			w.cookieValues[value] = true
 			w.mu.Unlock()
 		}
 	}
@@ -302,6 +302,6 @@ func (w *world) sawHead(resp *http.Response) {
 		}
 	}
 	var text bytes.Buffer
-	_ = header.Write(&text) // a bytes.Buffer takes everything
-	w.sawBytes(text.Bytes())
+	_ = header.Write(&text) // a bytes.Buffer never fails
+	w.recordBytes(text.Bytes())
 }

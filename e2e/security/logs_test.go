@@ -16,8 +16,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// logged returns the lines that an instance logs while f runs.
-func (in *instance) logged(t *testing.T, f func()) []string {
+// linesLoggedDuring returns the lines that an instance logs while f runs.
+func (in *instance) linesLoggedDuring(t *testing.T, f func()) []string {
 	t.Helper()
 	name := filepath.Join(in.dir(), "caddy.log")
 	before, err := os.ReadFile(name)
@@ -32,31 +32,31 @@ func (in *instance) logged(t *testing.T, f func()) []string {
 	return strings.Split(strings.TrimSuffix(string(after[len(before):]), "\n"), "\n")
 }
 
-// TestS115Logs: a whole life of a session, with the debug log and the access
-// log on, leaves none of its secrets there. What is looked for here besides the
-// secrets themselves are the names they go by in URLs and forms.
-func TestS115Logs(t *testing.T) {
+// TestS115LogsHoldNoSecret: with the debug log and the access log on, the whole life of a
+// session leaves none of its secrets in the log. This test searches for the names of
+// secrets in URLs and forms; the leak scan searches for the values.
+func TestS115LogsHoldNoSecret(t *testing.T) {
 	w := shared(t)
-	lines := w.p[0].logged(t, func() {
-		w.tell(2)
+	lines := w.instances[0].linesLoggedDuring(t, func() {
+		w.announceLifetime(2)
 		b := w.browser()
 		b.login(t, "/s115?x=1")
 		before := w.refreshes()
-		eventually(t, "refresh", func() bool { b.works(t); return w.refreshes() > before })
-		b.xhr(t, http.MethodGet, info)
+		eventually(t, "refresh", func() bool { b.checkSession(t); return w.refreshes() > before })
+		b.xhr(t, http.MethodGet, sessionInfo)
 		b.xhr(t, http.MethodPost, refresh)
 		b.nav(t, callback+"?"+url.Values{"code": {canary("CODE_", 64)}, "state": {"stale"}}.Encode())
 		b.send(t, http.MethodPost, callback, url.Values{"code": {canary("CODE_", 64)}, "state": {"x"}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
-		token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "nobody"})
+		token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "unknown"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		form := url.Values{"logout_token": {token}}.Encode()
-		for range 2 { // the second time it is refused
-			b.send(t, http.MethodPost, backchan, form, "Content-Type: application/x-www-form-urlencoded")
+		for range 2 { // the second one is a replay and is refused
+			b.send(t, http.MethodPost, backchannel, form, "Content-Type: application/x-www-form-urlencoded")
 		}
-		if resp, err := signOut(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
-			t.Errorf("the logout: %v", err)
+		if resp, err := postLogout(t.Context(), b, w.site); err != nil || resp.Status != http.StatusSeeOther {
+			t.Errorf("logout: %v", err)
 		}
 		w.idp.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantCode).Repeat(-1))
 		if _, err := w.browser().Visit(t.Context(), w.site+"/refused"); err != nil {
@@ -65,32 +65,32 @@ func TestS115Logs(t *testing.T) {
 	})
 	all := strings.Join(lines, "\n")
 	if !strings.Contains(all, `"uri":"/s115?x=1"`) || !strings.Contains(all, `"level":"debug"`) {
-		t.Fatal("this is not the debug log and the access log")
+		t.Fatal("the log is not the debug log with the access log")
 	}
 	for _, line := range lines {
 		var entry struct{ Request struct{ URI string } }
-		// The state of a login that begins stands in Location, where it leads
-		// nowhere without its cookie.
+		// The log may show the state in a Location header: without the login cookie it is
+		// useless.
 		if json.Unmarshal([]byte(line), &entry) == nil && strings.Contains(entry.Request.URI, "state=") {
-			t.Errorf("the log has the address of a callback: %s", line)
+			t.Errorf("the log contains the URL of a callback: %s", line)
 		}
 	}
 	for _, name := range []string{
 		"code=", "logout_token", "id_token", "refresh_token=", "access_token", "code_verifier", "client_secret=", "CODE_", "RT_", "AT_",
 	} {
 		if i := strings.Index(all, name); i >= 0 {
-			t.Errorf("the log has %q: …%s…", name, all[max(0, i-200):min(len(all), i+100)])
+			t.Errorf("the log contains %q: …%s…", name, all[max(0, i-200):min(len(all), i+100)])
 		}
 	}
 }
 
-// TestS116Admin: what Caddy shows on its admin endpoint holds no secret that was
-// configured by a placeholder, and nothing of it is on the site itself.
-func TestS116Admin(t *testing.T) {
+// TestS116AdminEndpointShowsNoSecret: Caddy's admin endpoint shows no secret that is
+// configured with a placeholder. The site itself does not serve the admin endpoint.
+func TestS116AdminEndpointShowsNoSecret(t *testing.T) {
 	w := shared(t)
 	w.browser().login(t, "/")
-	in := w.p[0]
-	n := newNeedles(w.secrets())
+	in := w.instances[0]
+	n := newSecretFinder(w.secrets())
 	shown := map[string]string{}
 	for _, path := range []string{
 		"/config/", "/config/apps/http/servers", "/config/apps/oauth_session", "/config/apps/http/servers/srv0/routes", "/debug/vars", "/debug/pprof/",
@@ -108,44 +108,44 @@ func TestS116Admin(t *testing.T) {
 		}
 	}
 	if !strings.Contains(shown["/config/"], "{env.CLIENT_SECRET}") || !strings.Contains(shown["caddy adapt"], "oauth_session") {
-		t.Error("this is not the configuration")
+		t.Error("the texts are not the configuration")
 	}
-	// The control: the same look finds a secret that is there.
+	// Control: the same search finds a secret that is present.
 	if found := n.find("control", []byte(shown["/config/"]+w.clientSecret)); len(found) == 0 {
-		t.Error("the client secret would not be found")
+		t.Error("the search did not find the client secret")
 	}
 	for _, path := range []string{"/oauth_session/", "/oauth_session/ready", "/config/", "/metrics", "/debug/vars"} {
-		w.refused(t, w.browser().send(t, http.MethodGet, path, "", script...))
+		w.checkRefused(t, w.browser().send(t, http.MethodGet, path, "", scriptHeaders...))
 	}
 	for _, path := range []string{"/admin", "/sessions", "/revoke", "/ready", "/metrics", "/list"} {
-		if resp := w.browser().send(t, http.MethodGet, prefix+path, "", script...); resp.Status != http.StatusNotFound {
-			t.Errorf("%s: got %v", path, resp)
+		if resp := w.browser().send(t, http.MethodGet, prefix+path, "", scriptHeaders...); resp.Status != http.StatusNotFound {
+			t.Errorf("%s: got %v, want 404", path, resp)
 		}
 	}
 }
 
-// TestS117Metrics: the labels are few words of ours, however many users and
-// paths there are.
-func TestS117Metrics(t *testing.T) {
+// TestS117MetricLabelsAreBounded: the number of metric series does not grow with users and
+// paths.
+func TestS117MetricLabelsAreBounded(t *testing.T) {
 	w := shared(t)
 	var running sync.WaitGroup
-	n := long(1000, 10_000)
-	for side := range 4 {
+	n := amount(1000, 10_000)
+	for worker := range 4 {
 		running.Go(func() {
 			b := w.browser()
-			if _, err := b.Visit(t.Context(), fmt.Sprintf("%s%s?login_hint=s117-user-%d&return_to=/s117-path", w.site, login, side)); err != nil {
+			if _, err := b.Visit(t.Context(), fmt.Sprintf("%s%s?login_hint=s117-user-%d&return_to=/s117-path", w.site, login, worker)); err != nil {
 				t.Error(err)
 				return
 			}
 			for i := range n / 4 {
 				if i%100 == 50 {
-					b.Jar = new(client.Jar) // from now on nobody
+					b.Jar = new(client.Jar) // continue without a session
 				}
-				path := fmt.Sprintf("/s117-path-%d-%d", side, i)
+				path := fmt.Sprintf("/s117-path-%d-%d", worker, i)
 				if i%10 == 0 {
 					path = prefix + path
 				}
-				if _, err := b.trySend(t.Context(), http.MethodGet, path, "", script...); err != nil {
+				if _, err := b.trySend(t.Context(), http.MethodGet, path, "", scriptHeaders...); err != nil {
 					t.Error(err)
 					return
 				}
@@ -153,9 +153,9 @@ func TestS117Metrics(t *testing.T) {
 		})
 	}
 	running.Wait()
-	_, metrics := w.p[0].Admin(t, http.MethodGet, "/metrics", "")
+	_, metrics := w.instances[0].Admin(t, http.MethodGet, "/metrics", "")
 	if strings.Contains(metrics, "s117") {
-		t.Error("a path or a user is in the metrics")
+		t.Error("the metrics contain a path or a user")
 	}
 	allowed := regexp.MustCompile(`^caddy_oauth_session_[a-z_]+(\{(result|code|outcome|reason)="[a-z_]+"\})? [0-9.e+]+$`)
 	series := 0
@@ -165,35 +165,35 @@ func TestS117Metrics(t *testing.T) {
 		}
 		series++
 		if !allowed.MatchString(strings.TrimSpace(line)) {
-			t.Errorf("in the metrics: %s", line)
+			t.Errorf("the metric has an unexpected label: %s", line)
 		}
 	}
 	if series == 0 || series > 60 {
-		t.Errorf("%d series", series)
+		t.Errorf("got %d series, want 1 to 60", series)
 	}
 }
 
-// TestS119LogInjection: whatever comes from outside stays inside one line of
-// JSON, and is cut short.
-func TestS119LogInjection(t *testing.T) {
+// TestS119LogLinesCannotBeForged: input from outside stays inside one JSON line, and the
+// module truncates it.
+func TestS119LogLinesCannotBeForged(t *testing.T) {
 	w := shared(t)
 	forged := "s119\r\n" + `{"level":"error","logger":"forged","msg":"forged"}` + "\n\x1b[31mred\x1b]0;title\x07\u2028\u0085\u202e" + strings.Repeat("A", 5000)
-	lines := w.p[0].logged(t, func() {
+	lines := w.instances[0].linesLoggedDuring(t, func() {
 		for _, name := range []string{"error", "error_description", "iss"} {
 			b := w.browser()
 			q := url.Values{"error": {"access_denied"}, "state": {b.start(t, "/x").Query().Get("state")}}
 			q.Set(name, forged)
 			b.nav(t, callback+"?"+q.Encode())
 		}
-		w.rawGet(t, "/s119", append([]string{"User-Agent: s119 \x1b[31m{\"level\":\"error\"}\x7f\x80\xff", "Referer: \x1b]0;x\x07"}, script...)...)
-		w.rawGet(t, callback+"?state=%0a%1b%5b31m&code=x", navigation...)
-		spoil := func(claim string) {
+		w.rawGet(t, "/s119", append([]string{"User-Agent: s119 \x1b[31m{\"level\":\"error\"}\x7f\x80\xff", "Referer: \x1b]0;x\x07"}, scriptHeaders...)...)
+		w.rawGet(t, callback+"?state=%0a%1b%5b31m&code=x", navigationHeaders...)
+		falsify := func(claim string) {
 			w.idp.Set(func(k *fakeas.Knobs) {
 				k.LoginIDToken = fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{claim: forged}}}
 			})
 		}
 		for _, claim := range []string{"iss", "aud", "azp", "nonce"} {
-			spoil(claim)
+			falsify(claim)
 			if _, err := w.browser().Visit(t.Context(), w.site+"/x"); err != nil {
 				t.Error(err)
 			}
@@ -211,22 +211,22 @@ func TestS119LogInjection(t *testing.T) {
 		seen = seen || strings.Contains(line, "s119")
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
-			t.Errorf("no line of JSON: %q", line)
+			t.Errorf("got %q, want a line of JSON", line)
 			continue
 		}
 		if strings.ContainsFunc(line, func(c rune) bool { return c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 }) {
-			t.Errorf("a line with control characters: %q", line)
+			t.Errorf("got a line with control characters: %q", line)
 		}
 		logger, _ := entry["logger"].(string)
 		if logger == "forged" || entry["msg"] == "forged" {
-			t.Errorf("a forged line: %s", line)
+			t.Errorf("got a forged line: %s", line)
 		}
-		// What Caddy's own access log makes of a request is as long as the request.
+		// Caddy's own access log entries are as long as the request.
 		if strings.HasPrefix(logger, "http.handlers.oauth_session") && len(line) > 2000 {
-			t.Errorf("a line of %d bytes", len(line))
+			t.Errorf("got a line of %d bytes, want at most 2000", len(line))
 		}
 	}
 	if !seen {
-		t.Error("nothing of this was logged")
+		t.Error("the log contains none of the requests")
 	}
 }

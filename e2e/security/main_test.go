@@ -2,6 +2,7 @@ package security
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,13 +14,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	dir, err := os.MkdirTemp("", "security-")
+	if err == nil {
+		err = letPoolsBoundParallelism()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	s := &suite{dir: dir}
-	lasting = s
+	wholeSuite = s
 	code := m.Run()
 	s.end()
 	os.RemoveAll(dir)
@@ -29,13 +34,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// lasting is the owner of what all tests share.
-var lasting *suite
+// wholeSuite owns the resources that all tests share.
+var wholeSuite *suite
 
-// A suite stands in for a test where something lives as long as all of them.
+// A suite is the testing.TB of a resource that lives as long as the test program.
 type suite struct {
-	testing.TB        // nil: what is not defined here is not used
-	dir        string // for files
+	testing.TB        // nil: only the methods defined here may be called
+	dir        string // for temporary files
 
 	mu       sync.Mutex
 	cleanups []func()
@@ -85,14 +90,14 @@ func (s *suite) TempDir() string {
 
 func (s *suite) ArtifactDir() string { return s.dir }
 
-// end runs the cleanups, the last one first. One of them may give up.
+// end runs the cleanups in reverse order.
 func (s *suite) end() {
 	for _, f := range slices.Backward(s.cleanups) {
 		s.run(f)
 	}
 }
 
-// run calls a function that may give up: that ends a goroutine.
+// run calls f on a goroutine, because FailNow ends the goroutine that calls it.
 func (s *suite) run(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -102,33 +107,34 @@ func (s *suite) run(f func()) {
 	<-done
 }
 
-// late is a test at its cleanup, when its own context is over.
-type late struct {
+// A cleanupTB is a test during its cleanup, with a context that has not ended yet.
+type cleanupTB struct {
 	testing.TB
 	ctx context.Context
 }
 
-// cleanupLimit bounds all that is done at the end of a test.
+// cleanupLimit bounds one function of atCleanup.
 const cleanupLimit = 5 * time.Minute
 
 func atCleanup(t testing.TB, f func(testing.TB)) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 		defer cancel()
-		f(late{t, ctx})
+		f(cleanupTB{t, ctx})
 	})
 }
 
-func (l late) Context() context.Context { return l.ctx }
+func (l cleanupTB) Context() context.Context { return l.ctx }
 
-// patience bounds every wait for something that comes by itself. It ends a test
-// that has gone wrong, on a busy machine too.
-const patience = 2 * time.Minute
+// waitLimit bounds every wait for an event. It is far longer than a busy machine needs,
+// and ends a test that has failed.
+const waitLimit = 2 * time.Minute
 
-// eventually asks ok again and again until it says yes.
-func eventually(t testing.TB, what string, ok func() bool) {
+// eventually polls ok until it returns true. The event is a noun phrase for the failure
+// message.
+func eventually(t testing.TB, event string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -136,7 +142,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("no %s within %v", what, patience)
+			t.Fatalf("no %s within %v", event, waitLimit)
 		}
 	}
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS100InsecureEndpoints: what the metadata names is used if it is https, or
-// http to a loopback host, and nothing else. https to localhost is thus no
-// error in itself, unlike in the list.
-func TestS100InsecureEndpoints(t *testing.T) {
+// TestS100EndpointsAreHTTPSOrLoopback: the site uses an endpoint from the metadata only if
+// its URL is https, or http to a loopback host. A URL such as https://localhost:1/ is
+// valid, but fails to connect.
+func TestS100EndpointsAreHTTPSOrLoopback(t *testing.T) {
 	w := shared(t)
 	urls := []string{
 		"http://idp.example.test/x", "file:///etc/passwd", "ftp://idp.example.test/x", "https://u:pw@idp.example.test/x",
@@ -49,19 +49,19 @@ func TestS100InsecureEndpoints(t *testing.T) {
 	for _, e := range all {
 		variants = append(variants, e.variant)
 	}
-	w.serve(t, variants...)
+	w.addVariants(t, variants...)
 	for _, e := range all {
 		t.Run(e.member+" "+e.url, func(t *testing.T) {
 			b := w.browser()
 			page := e.signIn(t, b, "u")
-			notLoggedIn(t, page, e.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, e.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
+			w.checkGenericPage(t, page.Body)
 			if page.URL.Host != strings.TrimPrefix(e.url, "https://") && !strings.HasPrefix(e.variant.url, "https://"+page.URL.Hostname()) {
 				t.Errorf("the browser ended at %s", page.URL.Host)
 			}
 		})
 	}
-	log := w.p[0].Log(t)
+	log := w.instances[0].Log(t)
 	for _, member := range []string{"token_endpoint", "authorization_endpoint", "jwks_uri", "userinfo_endpoint"} {
 		if !strings.Contains(log, member+" in the server's metadata: must be https") {
 			t.Errorf("the log does not name %s", member)
@@ -72,9 +72,9 @@ func TestS100InsecureEndpoints(t *testing.T) {
 	}
 }
 
-// TestS101Issuer: metadata of any other issuer than the configured one, to the
-// letter, is not used at all, and asked for again in ever longer intervals.
-func TestS101Issuer(t *testing.T) {
+// TestS101IssuerIsComparedExactly: metadata with any other issuer than the configured one
+// is not used. The site fetches it again after growing pauses.
+func TestS101IssuerIsComparedExactly(t *testing.T) {
 	w := shared(t)
 	var all []*variant
 	add := func(name string, edit func(k *fakeas.Knobs, url string)) {
@@ -88,7 +88,7 @@ func TestS101Issuer(t *testing.T) {
 	add("space", func(k *fakeas.Knobs, url string) { k.Issuer = url + " " })
 	add("none", func(k *fakeas.Knobs, _ string) { k.Metadata.Omit = []string{"issuer"} })
 	add("list", func(k *fakeas.Knobs, url string) { k.Metadata.Set = map[string]any{"issuer": []string{url}} })
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -96,30 +96,30 @@ func TestS101Issuer(t *testing.T) {
 			for range 10 {
 				resp := b.nav(t, v.url+"/x")
 				if resp.Status != http.StatusServiceUnavailable || resp.Location() != nil {
-					t.Fatalf("got %v", resp)
+					t.Fatalf("got %v, want 503", resp)
 				}
-				w.generic(t, resp.Body)
+				w.checkGenericPage(t, resp.Body)
 			}
 			pause := time.Second
 			log := v.idp.Log(fakeas.EndpointDiscovery)
 			for i := 1; i < len(log); i++ {
 				if got := log[i].Time.Sub(log[i-1].Time); got < pause {
-					t.Errorf("the metadata was fetched again after %v, want %v at least", got, pause)
+					t.Errorf("pause before fetching the metadata again: got %v, want at least %v", got, pause)
 				}
 				pause *= 2
 			}
 			if stats := v.idp.Stats(); stats.Requests[fakeas.EndpointToken]+stats.Requests[fakeas.EndpointJWKS] > 0 {
-				t.Errorf("endpoints of the metadata were used: %v", stats.Requests)
+				t.Errorf("the site used endpoints of the metadata: %v", stats.Requests)
 			}
 			v.idp.Set(func(k *fakeas.Knobs) { k.Issuer, k.Metadata = "", fakeas.Edit{} })
-			eventually(t, "login with good metadata", func() bool { return b.nav(t, v.url+"/x").Status == http.StatusFound })
+			eventually(t, "login with valid metadata", func() bool { return b.nav(t, v.url+"/x").Status == http.StatusFound })
 		})
 	}
 }
 
-// startStalling runs a server that takes connections, says what it is told to
-// and then nothing more.
-func startStalling(t *testing.T, say string, dripEvery time.Duration) (addr string) {
+// startStallingServer runs a server that accepts connections, sends a reply, then one
+// space at every interval, and never ends.
+func startStallingServer(t *testing.T, say string, dripEvery time.Duration) (addr string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -157,42 +157,44 @@ func startStalling(t *testing.T, say string, dripEvery time.Duration) (addr stri
 	return listener.Addr().String()
 }
 
-// TestS104SlowServer: however an authorization server stalls, every login ends
-// in time (10 s for a call, as documented), and other sessions notice nothing.
-func TestS104SlowServer(t *testing.T) {
-	w := shared(t)
+// TestS104EveryCallEndsInTime: a login ends with an error although the authorization
+// server stalls at any point (the documented limit is 10 s a call). Other sessions are
+// served during that time.
+func TestS104EveryCallEndsInTime(t *testing.T) {
+	w := newWorld(t, plan{mostlyWaits: true})
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-	silent := startStalling(t, "", time.Hour)
+	silent := startStallingServer(t, "", time.Hour)
 	all := []*variant{
 		{name: "silent", issuer: "http://" + silent},
 		{name: "no-handshake", issuer: "https://" + silent},
-		{name: "only-headers", issuer: "http://" + startStalling(t, head+"{", time.Hour)},
-		{name: "dripping", issuer: "http://" + startStalling(t, head+"{", 5*time.Second)},
+		{name: "only-headers", issuer: "http://" + startStallingServer(t, head+"{", time.Hour)},
+		{name: "dripping", issuer: "http://" + startStallingServer(t, head+"{", 5*time.Second)},
 		{name: "token-dripping"},
 		{name: "token-silent"},
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	all[4].idp.Fail(fakeas.Fault{AfterCommit: true, Delivery: fakeas.DeliverDrip, Interval: 5 * time.Second, Times: -1})
 	all[5].idp.Fail(fakeas.Fault{Delay: time.Hour, Times: -1})
-	member := w.browser()
-	member.login(t, "/")
-	// Much more than any login may take, much less than the servers do.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	loggedIn := w.browser()
+	loggedIn.login(t, "/")
+	// The limit is far longer than a login may take, and far shorter than the servers
+	// stall.
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	n := long(20, 200) // at each
+	n := amount(20, 200) // logins at each server
 	var running sync.WaitGroup
 	for _, v := range all {
-		crowd := w.newBrowser(w.p[0], true)
+		crowd := w.newBrowser(w.instances[0], true)
 		for range n {
 			running.Go(func() {
 				b := &browser{Client: crowd.Twin(), w: w}
-				b.use(w.p[0], true)
+				b.use(w.instances[0], true)
 				page, err := b.Visit(ctx, v.url+"/x")
 				if err != nil {
 					t.Errorf("%s: %v", v.name, err)
 					return
 				}
-				notLoggedIn(t, page, v.session(b), http.StatusServiceUnavailable)
+				checkNoLogin(t, page, v.session(b), http.StatusServiceUnavailable)
 			})
 		}
 	}
@@ -201,29 +203,32 @@ func TestS104SlowServer(t *testing.T) {
 		running.Wait()
 		close(done)
 	}()
-	for served := 0; ; served++ {
+	every := time.NewTicker(50 * time.Millisecond)
+	defer every.Stop()
+	for served := 0; ; {
 		select {
 		case <-done:
 			if served == 0 {
-				t.Error("nobody was served meanwhile")
+				t.Error("no other request was served during the stall")
 			}
 			return
-		default:
-			member.works(t)
+		case <-every.C:
+			loggedIn.checkSession(t)
+			served++
 		}
 	}
 }
 
-// TestS106StrangeAnswers: what is no answer of a token endpoint is no login. The
-// server is one without OpenID, so that no ID token stands in for the check of
-// the access token. A byte order mark is put up with, as some servers send it.
-func TestS106StrangeAnswers(t *testing.T) {
+// TestS106StrangeTokenAnswersAreRefused: a malformed answer of the token endpoint logs no
+// user in. The server does not use OpenID Connect, so the site has no ID token to check
+// the access token with. A byte order mark is accepted, as some servers send one.
+func TestS106StrangeTokenAnswersAreRefused(t *testing.T) {
 	w := shared(t)
 	v := &variant{
 		name: "strange", issuer: "-",
 		options: "scope read\n\tauthorization_endpoint {IDP}/authorize\n\ttoken_endpoint {IDP}/token",
 	}
-	w.serve(t, v)
+	w.addVariants(t, v)
 	v.login(t, w.browser(), "u")
 	requests := len(v.app.Requests())
 	for name, fault := range map[string]fakeas.Fault{
@@ -235,7 +240,7 @@ func TestS106StrangeAnswers(t *testing.T) {
 		"list":             fakeas.Answer(http.StatusOK, "application/json", `[{"access_token":"AT_x","token_type":"Bearer"}]`),
 		"text":             fakeas.Answer(http.StatusOK, "application/json", `"AT_x"`),
 		"form":             fakeas.Answer(http.StatusOK, "application/x-www-form-urlencoded", "access_token=AT_x&token_type=bearer"),
-		"redirect":         {Status: http.StatusTemporaryRedirect, Header: map[string]string{"Location": w.evil.URL}, Times: -1},
+		"redirect":         {Status: http.StatusTemporaryRedirect, Header: map[string]string{"Location": w.attacker.URL}, Times: -1},
 		"trailing garbage": {AfterCommit: true, Suffix: "x"},
 		"second object":    {AfterCommit: true, Suffix: "{}"},
 		"cut":              {AfterCommit: true, Delivery: fakeas.DeliverCut},
@@ -247,8 +252,8 @@ func TestS106StrangeAnswers(t *testing.T) {
 			defer v.idp.ClearFaults()
 			b := w.browser()
 			page := v.signIn(t, b, "u")
-			notLoggedIn(t, page, v.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
-			w.generic(t, page.Body)
+			checkNoLogin(t, page, v.session(b), http.StatusBadGateway, http.StatusServiceUnavailable)
+			w.checkGenericPage(t, page.Body)
 		})
 	}
 	for name, token := range map[string]any{
@@ -260,57 +265,57 @@ func TestS106StrangeAnswers(t *testing.T) {
 			v.idp.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"access_token": token} })
 			defer v.idp.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = nil })
 			b := w.browser()
-			notLoggedIn(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
+			checkNoLogin(t, v.signIn(t, b, "u"), v.session(b), http.StatusBadGateway)
 		})
 	}
 	if got := v.app.Requests()[requests:]; len(got) > 0 {
-		t.Errorf("the app got %d requests, the first with %q", len(got), got[0].Headers)
+		t.Errorf("the app got %d requests, want none; the first with %q", len(got), got[0].Headers)
 	}
 	v.idp.Fail(fakeas.BOM())
 	v.login(t, w.browser(), "u")
 }
 
-// TestS107NobodyDecidesWhomWeCall: nothing in a request or in a token leads to a
-// connection. The end of every test looks at the recorder.
-func TestS107NobodyDecidesWhomWeCall(t *testing.T) {
+// TestS107RequestsChooseNoConnection: no URL in a request or in a token makes the site
+// connect to it.
+func TestS107RequestsChooseNoConnection(t *testing.T) {
 	w := shared(t)
-	evil := w.evil.URL
+	attacker := w.attacker.URL
 	b := w.browser()
 	b.login(t, "/")
-	authority := strings.TrimPrefix(evil, "http://")
-	lines := append(slices.Clone(navigation),
-		"X-Forwarded-Host: "+authority, "X-Forwarded-Proto: http", "Forwarded: host="+authority+";proto=http", "X-Original-URL: "+evil,
-		"X-Rewrite-URL: "+evil, "X-Forwarded-Server: "+authority, "Referer: "+evil, "Origin: "+evil, "X-Host: "+authority)
+	authority := strings.TrimPrefix(attacker, "http://")
+	lines := append(slices.Clone(navigationHeaders),
+		"X-Forwarded-Host: "+authority, "X-Forwarded-Proto: http", "Forwarded: host="+authority+";proto=http", "X-Original-URL: "+attacker,
+		"X-Rewrite-URL: "+attacker, "X-Forwarded-Server: "+authority, "Referer: "+attacker, "Origin: "+attacker, "X-Host: "+authority)
 	q := url.Values{}
 	for _, name := range []string{
 		"iss", "jku", "x5u", "jwks_uri", "request_uri", "request", "target_link_uri", "redirect_uri", "return_to", "client_id",
 		"logo_uri", "sector_identifier_uri", "post_logout_redirect_uri", "id_token_hint", "token_endpoint", "resource", "code", "state",
 	} {
-		q.Set(name, evil)
+		q.Set(name, attacker)
 	}
-	for _, path := range []string{"/x", login, callback, logout, loggedOut, info, refresh, backchan} {
-		for _, side := range []*browser{b, w.browser()} {
+	for _, path := range []string{"/x", login, callback, logout, logoutCallback, sessionInfo, refresh, backchannel} {
+		for _, each := range []*browser{b, w.browser()} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
-				side.send(t, method, path+"?"+q.Encode(), q.Encode(), append(slices.Clone(lines), "Content-Type: application/x-www-form-urlencoded")...)
+				each.send(t, method, path+"?"+q.Encode(), q.Encode(), append(slices.Clone(lines), "Content-Type: application/x-www-form-urlencoded")...)
 			}
 		}
 	}
-	// Headers of tokens that name keys elsewhere are ignored.
-	header := fakeas.Edit{Set: map[string]any{"jku": evil, "x5u": evil}}
+	// Key URLs in the headers of tokens are ignored.
+	header := fakeas.Edit{Set: map[string]any{"jku": attacker, "x5u": attacker}}
 	w.idp.Set(func(k *fakeas.Knobs) { k.LoginIDToken = fakeas.TokenEdit{Header: header} })
 	w.browser().login(t, "/")
 	w.idp.Set(func(k *fakeas.Knobs) {
 		k.LoginIDToken = fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}
 	})
 	if page, err := w.browser().Visit(t.Context(), w.site+"/x"); err != nil || page.Status != http.StatusBadGateway {
-		t.Errorf("with a key that jku names: %v, %v", page, err)
+		t.Errorf("ID token with a foreign jku: got %v, %v, want 502", page, err)
 	}
-	token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "nobody", Edit: fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}})
+	token, err := w.idp.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: "unknown", Edit: fakeas.TokenEdit{Defect: fakeas.DefectKeyID, Header: header}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.browser().send(t, http.MethodPost, backchan, url.Values{"logout_token": {token}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
-	if contacts, _ := w.evil.seen(); contacts > 0 {
-		t.Errorf("%d connections to the recorder", contacts)
+	w.browser().send(t, http.MethodPost, backchannel, url.Values{"logout_token": {token}}.Encode(), "Content-Type: application/x-www-form-urlencoded")
+	if contacts, _ := w.attacker.received(); contacts > 0 {
+		t.Errorf("the attacker's server got %d connections, want none", contacts)
 	}
 }

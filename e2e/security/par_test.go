@@ -14,14 +14,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A pusher takes pushed authorization requests (RFC 9126) in front of an
-// authorization server that knows none.
-type pusher struct {
+// A parServer accepts pushed authorization requests (RFC 9126) in front of an
+// authorization server that does not support them.
+type parServer struct {
 	url    string
 	target *fakeas.Server
 
 	mu     sync.Mutex
-	answer func(w http.ResponseWriter) // in place of the true one
+	answer func(w http.ResponseWriter) // replaces the valid answer
 	pushed []pushedRequest
 	open   map[string]url.Values // by request_uri
 }
@@ -32,9 +32,9 @@ type pushedRequest struct {
 	query, form  url.Values
 }
 
-func startPusher(t *testing.T, target *fakeas.Server) *pusher {
+func startPARServer(t *testing.T, target *fakeas.Server) *parServer {
 	t.Helper()
-	p := &pusher{target: target, open: map[string]url.Values{}}
+	p := &parServer{target: target, open: map[string]url.Values{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/par", p.push)
 	mux.HandleFunc("/authorize", p.authorize)
@@ -44,7 +44,7 @@ func startPusher(t *testing.T, target *fakeas.Server) *pusher {
 	return p
 }
 
-func (p *pusher) push(w http.ResponseWriter, r *http.Request) {
+func (p *parServer) push(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if r.ParseForm() != nil {
@@ -65,8 +65,9 @@ func (p *pusher) push(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"request_uri": uri, "expires_in": 60})
 }
 
-// authorize sends the browser on with what was pushed, once.
-func (p *pusher) authorize(w http.ResponseWriter, r *http.Request) {
+// authorize redirects the browser to the target with the pushed parameters, once per
+// request_uri.
+func (p *parServer) authorize(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	form, ok := p.open[r.FormValue("request_uri")]
@@ -78,28 +79,28 @@ func (p *pusher) authorize(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, p.target.URL+"/authorize?"+form.Encode(), http.StatusFound)
 }
 
-func (p *pusher) requests() []pushedRequest {
+func (p *parServer) requests() []pushedRequest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.pushed)
 }
 
-func (p *pusher) answers(f func(w http.ResponseWriter)) {
+func (p *parServer) setAnswer(f func(w http.ResponseWriter)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answer = f
 }
 
-// TestS126PushedRequests: with pushed authorization requests the browser
-// carries nothing but their name, each is used once, and there is no falling
-// back to parameters in the URL.
-func TestS126PushedRequests(t *testing.T) {
+// TestS126PushedRequestsDoNotFallBack: with pushed authorization requests the browser
+// carries only a request_uri, and each is used once. If pushing fails, the site does not
+// put the parameters in the URL.
+func TestS126PushedRequestsDoNotFallBack(t *testing.T) {
 	w := shared(t)
 	configured := &variant{name: "par-configured", idp: fakeas.Start(t, fakeas.Options{})}
 	required := &variant{name: "par-required", idp: fakeas.Start(t, fakeas.Options{})}
-	pushers := map[*variant]*pusher{}
+	pushers := map[*variant]*parServer{}
 	for _, v := range []*variant{configured, required} {
-		p := startPusher(t, v.idp)
+		p := startPARServer(t, v.idp)
 		pushers[v] = p
 		v.idp.Set(func(k *fakeas.Knobs) {
 			k.SigningAlg = "ES256"
@@ -111,48 +112,48 @@ func TestS126PushedRequests(t *testing.T) {
 		})
 	}
 	configured.options = "pushed_authorization_request_endpoint " + pushers[configured].url + "/par"
-	// Demanded by the metadata, but nowhere to push to.
+	// The metadata requires pushing but names no endpoint for it.
 	nowhere := &variant{name: "par-nowhere", idp: fakeas.Start(t, fakeas.Options{})}
 	nowhere.idp.Set(func(k *fakeas.Knobs) {
 		k.SigningAlg, k.Metadata.Set = "ES256", map[string]any{"require_pushed_authorization_requests": true}
 	})
-	w.serve(t, configured, required, nowhere)
+	w.addVariants(t, configured, required, nowhere)
 	for v, p := range pushers {
 		t.Run(v.name, func(t *testing.T) { p.test(t, v) })
 	}
-	t.Run("nowhere to push to", func(t *testing.T) { noFallBack(t, w.browser().nav(t, nowhere.url+"/x")) })
+	t.Run("nowhere to push to", func(t *testing.T) { checkNoFallback(t, w.browser().nav(t, nowhere.url+"/x")) })
 }
 
-func (p *pusher) test(t *testing.T, v *variant) {
+func (p *parServer) test(t *testing.T, v *variant) {
 	w := v.w
 	v.login(t, w.browser(), "u")
 	b := w.browser()
 	first, second := b.nav(t, v.url+"/x").Location(), b.nav(t, v.url+"/x").Location()
 	if first == nil || second == nil {
-		t.Fatal("no login begins")
+		t.Fatal("no login started")
 	}
 	for _, to := range []*url.URL{first, second} {
 		q := to.Query()
 		if !strings.HasPrefix(to.String(), p.url+"/authorize?") || len(q) != 2 || q.Get("client_id") != clientID || q.Get("request_uri") == "" {
-			t.Errorf("the browser is sent to %s", to)
+			t.Errorf("got redirect to %s, want only client_id and request_uri", to)
 		}
 	}
 	if first.Query().Get("request_uri") == second.Query().Get("request_uri") {
-		t.Error("a request_uri was used for two logins")
+		t.Error("two logins have the same request_uri")
 	}
 	for _, r := range p.requests() {
 		challenge := r.form.Get("code_challenge_method") == "S256" && len(r.form.Get("code_challenge")) == 43
 		if r.method != http.MethodPost || !r.basic || r.user != clientID || r.form.Has("request_uri") || r.form.Has("client_secret") ||
 			len(r.query) > 0 || !challenge || r.form.Get("redirect_uri") != v.url+callback || r.form.Get("state") == "" || r.form.Get("nonce") == "" {
-			t.Errorf("not as it should be pushed: %s, Basic %v, %q", r.method, r.basic, r.form)
+			t.Errorf("got pushed request %s, Basic %v, %q", r.method, r.basic, r.form)
 		}
 	}
-	// The back button leads to a new request.
+	// The back button leads to the used request_uri; a new login pushes a new request.
 	if page, err := b.Visit(t.Context(), first.String()); err != nil || page.Status != http.StatusOK {
-		t.Errorf("the login: %v, %v", page, err)
+		t.Errorf("login: got %v, %v, want 200", page, err)
 	}
 	if page, err := b.Visit(t.Context(), first.String()); err != nil || page.Status != http.StatusBadRequest {
-		t.Errorf("the request_uri a second time: %v, %v", page, err)
+		t.Errorf("second use of the request_uri: got %v, %v, want 400", page, err)
 	}
 	v.login(t, w.browser(), "u")
 	for name, answer := range map[string]func(http.ResponseWriter){
@@ -167,22 +168,22 @@ func (p *pusher) test(t *testing.T, v *variant) {
 		},
 		"HTML": func(w http.ResponseWriter) { _, _ = w.Write([]byte("<html>")) },
 		"redirect": func(rw http.ResponseWriter) {
-			rw.Header().Set("Location", w.evil.URL)
+			rw.Header().Set("Location", w.attacker.URL)
 			rw.WriteHeader(http.StatusTemporaryRedirect)
 		},
 		"lost": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.answers(answer)
-			defer p.answers(nil)
-			noFallBack(t, w.browser().nav(t, v.url+"/x"))
+			p.setAnswer(answer)
+			defer p.setAnswer(nil)
+			checkNoFallback(t, w.browser().nav(t, v.url+"/x"))
 		})
 	}
 }
 
-func noFallBack(t *testing.T, resp *client.Response) {
+func checkNoFallback(t *testing.T, resp *client.Response) {
 	t.Helper()
 	if resp.Status != http.StatusServiceUnavailable && resp.Status != http.StatusBadGateway || resp.Header.Get("Location") != "" {
-		t.Errorf("got %v to %q", resp, resp.Header.Get("Location"))
+		t.Errorf("got %v to %q, want 502 or 503", resp, resp.Header.Get("Location"))
 	}
 }

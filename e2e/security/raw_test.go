@@ -13,19 +13,19 @@ import (
 )
 
 // rawLimit bounds one raw exchange.
-const rawLimit = patience
+const rawLimit = waitLimit
 
-// A rawAnswer is an answer to exact bytes. Status is 0 when the connection was
-// closed without one.
+// A rawAnswer is the answer to a raw request. Status is 0 if the server closed the
+// connection without an answer.
 type rawAnswer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	// Bytes is the head as it came.
+	// Bytes is the head as received.
 	Bytes []byte
 }
 
-// dialRaw opens a connection to an instance that speaks HTTP/1.1.
+// dialRaw opens a connection for HTTP/1.1 to an instance.
 func (w *world) dialRaw(t testing.TB, in *instance) *tls.Conn {
 	t.Helper()
 	dialer := tls.Dialer{Config: &tls.Config{RootCAs: w.authority, ServerName: siteName, NextProtos: []string{"http/1.1"}}}
@@ -37,21 +37,21 @@ func (w *world) dialRaw(t testing.TB, in *instance) *tls.Conn {
 	return conn.(*tls.Conn)
 }
 
-// raw sends bytes as they are over HTTP/1.1 in TLS and reads one answer.
+// raw sends bytes unchanged over HTTP/1.1 in TLS and reads one answer.
 func (w *world) raw(t testing.TB, request string) *rawAnswer {
 	t.Helper()
-	conn := w.dialRaw(t, w.p[0])
+	conn := w.dialRaw(t, w.instances[0])
 	defer conn.Close()
 	return w.exchange(t, conn, request)
 }
 
-// rawGet sends a request line and header lines, with Host and an end.
+// rawGet sends a GET with Host and the given header lines.
 func (w *world) rawGet(t testing.TB, target string, lines ...string) *rawAnswer {
 	t.Helper()
 	return w.raw(t, w.request("GET "+target, lines...))
 }
 
-// request is a raw request for the site without a body.
+// request returns the text of a request for the site without a body.
 func (w *world) request(methodAndTarget string, lines ...string) string {
 	text := methodAndTarget + " HTTP/1.1\r\nHost: " + w.host + "\r\n"
 	for _, line := range lines {
@@ -63,7 +63,7 @@ func (w *world) request(methodAndTarget string, lines ...string) string {
 // exchange sends bytes over a connection and reads one answer.
 func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer {
 	t.Helper()
-	// A server that has seen enough answers and closes while it is still sent to.
+	// The server may answer and close before it has read the whole request.
 	go func() { _, _ = io.WriteString(conn, request) }()
 	var got bytes.Buffer
 	in := bufio.NewReader(io.TeeReader(conn, &got))
@@ -71,7 +71,7 @@ func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer
 	resp, err := http.ReadResponse(in, &http.Request{Method: method})
 	if err != nil {
 		if got.Len() > 0 {
-			t.Errorf("the answer is no HTTP: %q", got.Bytes())
+			t.Errorf("got %q, want an HTTP answer", got.Bytes())
 		}
 		return &rawAnswer{}
 	}
@@ -80,8 +80,8 @@ func (w *world) exchange(t testing.TB, conn net.Conn, request string) *rawAnswer
 	if i := bytes.Index(head, []byte("\r\n\r\n")); i >= 0 {
 		head = head[:i+4]
 	}
-	w.sawHead(resp)
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 16<<20)) // cut off is an answer, too
-	w.sawBytes(body)
+	w.recordHead(resp)
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 16<<20)) // a truncated body is a valid result
+	w.recordBytes(body)
 	return &rawAnswer{Status: resp.StatusCode, Header: resp.Header, Body: body, Bytes: head}
 }

@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// A recorder is the attacker's own server. The site has no reason to talk to
-// it, and no browser one to be sent there: the test fails if anybody connects.
+// A recorder is the attacker's server. Neither the site nor a browser has a reason to
+// connect to it: the inspection reports every connection.
 type recorder struct {
-	// URL is its address. Browsers also reach it as evil.test, on every port.
+	// URL is the address of the recorder. Browsers also reach it as evil.test, on every
+	// port.
 	URL  string
 	addr string
 
 	mu       sync.Mutex
-	got      []byte // all requests, byte for byte
+	bytes    []byte // all requests, byte for byte
 	contacts int
 }
 
@@ -35,7 +36,7 @@ func startRecorder(t testing.TB) *recorder {
 			if err != nil {
 				return // closed
 			}
-			running.Go(func() { r.take(conn) })
+			running.Go(func() { r.serve(conn) })
 		}
 	})
 	t.Cleanup(func() {
@@ -45,62 +46,61 @@ func startRecorder(t testing.TB) *recorder {
 	return r
 }
 
-// take notes one request and answers it.
-func (r *recorder) take(conn net.Conn) {
+// serve records one request and answers it.
+func (r *recorder) serve(conn net.Conn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
 	r.mu.Lock()
 	r.contacts++
 	r.mu.Unlock()
 	first := make([]byte, 16<<10)
-	n, _ := conn.Read(first) // silence is a contact, too
+	n, _ := conn.Read(first) // a connection without a request counts, too
 	r.mu.Lock()
-	r.got = append(r.got, first[:n]...)
+	r.bytes = append(r.bytes, first[:n]...)
 	r.mu.Unlock()
 	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nevil")
 }
 
-// seen returns how many connections there were, and what came.
-func (r *recorder) seen() (contacts int, got []byte) {
+// received returns the number of connections and their bytes.
+func (r *recorder) received() (contacts int, got []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.contacts, append([]byte(nil), r.got...)
+	return r.contacts, append([]byte(nil), r.bytes...)
 }
 
 func (r *recorder) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.contacts, r.got = 0, nil
+	r.contacts, r.bytes = 0, nil
 }
 
-// watched lets the world look through everything that the site sends to
-// browsers.
-type watched struct {
+// A scanningTransport keeps everything that the site sends to browsers for the leak scan.
+type scanningTransport struct {
 	w    *world
 	next http.RoundTripper
 }
 
-func (v *watched) RoundTrip(r *http.Request) (*http.Response, error) {
+func (v *scanningTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := v.next.RoundTrip(r)
 	if err != nil || !isSite(r.URL.Hostname()) {
 		return resp, err
 	}
-	v.w.sawHead(resp)
-	if resp.StatusCode != http.StatusSwitchingProtocols { // then the body is the connection
-		resp.Body = &watchedBody{ReadCloser: resp.Body, w: v.w}
+	v.w.recordHead(resp)
+	if resp.StatusCode != http.StatusSwitchingProtocols { // after an upgrade the body is the connection
+		resp.Body = &scannedBody{ReadCloser: resp.Body, w: v.w}
 	}
 	return resp, nil
 }
 
-// watchedBody hands on what it has read when the answer is complete: answers
-// come at the same time, and their pieces must not mix.
-type watchedBody struct {
+// A scannedBody records the body when it is complete: answers arrive concurrently, and
+// their parts must not mix.
+type scannedBody struct {
 	io.ReadCloser
 	w   *world
 	got []byte
 }
 
-func (b *watchedBody) Read(p []byte) (int, error) {
+func (b *scannedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.got = append(b.got, p[:n]...)
 	if err != nil {
@@ -109,12 +109,12 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *watchedBody) Close() error {
+func (b *scannedBody) Close() error {
 	b.flush()
 	return b.ReadCloser.Close()
 }
 
-func (b *watchedBody) flush() {
-	b.w.sawBytes(b.got)
+func (b *scannedBody) flush() {
+	b.w.recordBytes(b.got)
 	b.got = nil
 }

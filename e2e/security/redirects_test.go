@@ -5,21 +5,22 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS01ReturnTo: whatever is asked for as the page after the login, a browser
-// ends on the site itself, also when the login fails.
-func TestS01ReturnTo(t *testing.T) {
-	w := shared(t)
-	for _, tc := range []struct {
-		name, value string
-		// want is the path that the login leads to.
-		want string
-	}{
+// A returnToCase is a value of return_to.
+type returnToCase struct {
+	name, value string
+	// want is the path after the login.
+	want string
+}
+
+func (w *world) returnToCases() []returnToCase {
+	return []returnToCase{
 		{"two slashes", "//evil.test", "/"},
 		{"three slashes", "///evil.test", "/"},
 		{"slash and back slash", `/\evil.test`, "/"},
@@ -36,7 +37,8 @@ func TestS01ReturnTo(t *testing.T) {
 		{"similar name", "https://evil-app.test/", "/"},
 		{"name that ends alike", "https://evilapp.test/", "/"},
 		{"plain http", strings.Replace(w.site, "https", "http", 1) + "/x", "/"},
-		// A path of this site, as strange as it looks: the host stands before it.
+		// A strange path is still a path of this site, because the Location begins with
+		// the site's origin.
 		{"dot segments", "/..//evil.test", "/..//evil.test"},
 		{"tab", "/\t/evil.test", "/"},
 		{"line feed", "/\n/evil.test", "/"},
@@ -48,83 +50,91 @@ func TestS01ReturnTo(t *testing.T) {
 		{"own endpoint", logout, "/"},
 		{"own page", "/x/y?z=1", "/x/y?z=1"},
 		{"own page, whole", w.site + "/x/y?z=1", "/x/y?z=1"},
-	} {
+	}
+}
+
+// TestS01ReturnToStaysOnTheSite: with any return_to, the browser ends on the site itself,
+// also when the login fails.
+func TestS01ReturnToStaysOnTheSite(t *testing.T) {
+	w := shared(t)
+	for _, tc := range w.returnToCases() {
 		t.Run(tc.name, func(t *testing.T) {
 			b := w.browser()
 			path := login + "?return_to=" + url.QueryEscape(tc.value)
 			resp := b.nav(t, b.approve(t, b.start(t, path)).String())
 			if got := resp.Header.Get("Location"); resp.Status != http.StatusSeeOther || got != w.site+tc.want {
-				t.Errorf("the login leads to %d %.200q, want %s", resp.Status, got, tc.want)
+				t.Errorf("got %d to %.200q, want 303 to %s", resp.Status, got, tc.want)
 			}
-			w.ownPage(t, resp.Header.Get("Location"))
+			w.checkOwnSite(t, resp.Header.Get("Location"))
 
 			w.idp.Fail(fakeas.OAuthError("invalid_scope").At(fakeas.EndpointAuthorize))
 			b = w.browser()
 			resp = b.nav(t, b.approve(t, b.start(t, path)).String())
 			if resp.Status != http.StatusBadGateway {
-				t.Errorf("a failed login answered %v", resp)
+				t.Errorf("failed login: got %v, want 502", resp)
 			}
-			w.ownLinks(t, resp.Body)
+			w.checkOwnLinks(t, resp.Body)
 		})
 	}
 	t.Run("100 KiB", func(t *testing.T) {
 		resp := w.browser().nav(t, login+"?return_to=/"+strings.Repeat("a", 100<<10))
 		if to := resp.Location(); resp.Status != http.StatusRequestHeaderFieldsTooLarge && !w.isAuthorization(to) {
-			t.Errorf("got %d", resp.Status)
+			t.Errorf("got %d, want 431 or a login", resp.Status)
 		}
 	})
 }
 
 var links = regexp.MustCompile(`(?:href|action|src)="([^"]*)"|url=([^"]*)"`)
 
-// ownLinks demands that all links of a page lead to the site, and so do the
-// pages that they ask to return to.
-func (w *world) ownLinks(t *testing.T, page []byte) {
+// checkOwnLinks checks that all links of a page, and the pages in their return_to, lead to
+// the site.
+func (w *world) checkOwnLinks(t *testing.T, page []byte) {
 	t.Helper()
 	for _, match := range links.FindAllStringSubmatch(string(page), -1) {
 		link := strings.ReplaceAll(match[1]+match[2], "&amp;", "&")
-		w.ownPage(t, link)
+		w.checkOwnSite(t, link)
 		if u, err := url.Parse(link); err != nil {
 			t.Errorf("link %q: %v", link, err)
 		} else {
-			w.ownPage(t, u.Query().Get("return_to"))
+			w.checkOwnSite(t, u.Query().Get("return_to"))
 		}
 	}
 }
 
-// TestS04AbsoluteTarget: a whole URL in the request line moves nothing.
-func TestS04AbsoluteTarget(t *testing.T) {
+// TestS04AbsoluteTargetIsIgnored: a whole URL in the request line changes neither the
+// origin nor the page after the login.
+func TestS04AbsoluteTargetIsIgnored(t *testing.T) {
 	w := shared(t)
 	t.Run("another host", func(t *testing.T) {
 		var resp *rawAnswer
-		reached := w.during(func() {
-			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		reached := w.appRequests(func() {
+			resp = w.raw(t, "GET https://evil.test/p HTTP/1.1\r\nHost: "+w.host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		})
-		// Caddy serves no such host: it answers with nothing at all.
+		// Caddy has no site for this host and sends an empty answer.
 		if len(reached) != 0 || len(resp.Body) != 0 || resp.Header.Get("Location") != "" || resp.Header.Get("Set-Cookie") != "" {
-			t.Errorf("got %d %v %q", resp.Status, resp.Header, resp.Body)
+			t.Errorf("got %d %v %q, want an empty answer", resp.Status, resp.Header, resp.Body)
 		}
 	})
 	t.Run("own host, other scheme", func(t *testing.T) {
-		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+		resp := w.raw(t, "GET http://"+w.host+"/p?q=1 HTTP/1.1\r\nHost: evil.test\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 		to, err := url.Parse(resp.Header.Get("Location"))
 		if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
-			t.Fatalf("got %d %v", resp.Status, resp.Header)
+			t.Fatalf("got %d %v, want the start of a login", resp.Status, resp.Header)
 		}
 		if got := to.Query().Get("redirect_uri"); got != w.site+callback {
-			t.Errorf("redirect_uri is %q", got)
+			t.Errorf("got redirect_uri %q, want the site's", got)
 		}
 		b := w.browser()
-		b.keep(t, resp)
+		b.storeCookies(t, resp)
 		done := b.nav(t, b.approve(t, to).String())
 		if got := done.Header.Get("Location"); got != w.site+"/p?q=1" {
-			t.Errorf("the login leads to %q", got)
+			t.Errorf("got page %q after the login, want /p?q=1", got)
 		}
 	})
 }
 
-// keep takes the cookies that a raw answer sets.
-func (b *browser) keep(t *testing.T, resp *rawAnswer) {
+// storeCookies adds the cookies of a raw answer to the browser.
+func (b *browser) storeCookies(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	u, err := url.Parse(b.w.site)
 	if err != nil {
@@ -133,52 +143,54 @@ func (b *browser) keep(t *testing.T, resp *rawAnswer) {
 	b.Jar.Update(u, resp.Header.Values("Set-Cookie"))
 }
 
-// redirectURI asks for a login with the given header lines, and returns the
-// redirect URI of the authorization request, or "" if none began.
+// redirectURI starts a login with the given header lines. It returns the redirect_uri of
+// the authorization request, or "" if no login started.
 func (w *world) redirectURI(t *testing.T, lines ...string) string {
 	t.Helper()
-	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigation...)...)
+	resp := w.browser().send(t, http.MethodGet, "/deep", "", append(lines, navigationHeaders...)...)
 	to := resp.Location()
 	if resp.Status != http.StatusFound || !w.isAuthorization(to) {
 		return ""
 	}
 	for _, c := range resp.Header.Values("Set-Cookie") {
 		if !strings.HasPrefix(c, loginCookie) || !strings.Contains(c, "; Secure") {
-			t.Errorf("with %q the login cookie is %q", lines, strings.SplitN(c, "=", 2)[0])
+			t.Errorf("with %q: the login cookie %q is not Secure", lines, strings.SplitN(c, "=", 2)[0])
 		}
 	}
 	return to.Query().Get("redirect_uri")
 }
 
-// TestS05HostHeader: no header moves the redirect URI, wherever the public
-// origin comes from.
-func TestS05HostHeader(t *testing.T) {
-	for name, w := range map[string]*world{"base_url": shared(t), "origin of the request": sharedBare(t)} {
+// TestS05HeadersDoNotChangeRedirectURI: no header changes the redirect_uri, whether the
+// origin comes from base_url or from the request.
+func TestS05HeadersDoNotChangeRedirectURI(t *testing.T) {
+	t.Parallel()
+	for name, take := range map[string]func(*testing.T) *world{"base_url": shared, "origin of the request": sharedBare} {
 		t.Run(name, func(t *testing.T) {
+			w := take(t)
 			for _, line := range []string{
 				"X-Forwarded-Host: evil.test", "Forwarded: host=evil.test", "X-Host: evil.test", "X-Original-Host: evil.test",
 				"X-Forwarded-Server: evil.test", "X-HTTP-Host-Override: evil.test", "X-Forwarded-Port: 80", "X-Forwarded-Prefix: //evil.test",
 			} {
 				if got := w.redirectURI(t, line); got != w.site+callback {
-					t.Errorf("%s: redirect_uri is %q", line, got)
+					t.Errorf("%s: got redirect_uri %q, want the site's", line, got)
 				}
 			}
 			// The site is not served under other names.
 			for _, host := range []string{"evil.test", "app.test.evil.test", "evil.test:443@" + w.host} {
 				var resp *rawAnswer
-				reached := w.during(func() {
-					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigation, "\r\n")+"\r\nConnection: close\r\n\r\n")
+				reached := w.appRequests(func() {
+					resp = w.raw(t, "GET / HTTP/1.1\r\nHost: "+host+"\r\n"+strings.Join(navigationHeaders, "\r\n")+"\r\nConnection: close\r\n\r\n")
 				})
 				if resp.Header.Get("Location") != "" || len(resp.Body) != 0 && resp.Status < 400 || len(reached) != 0 {
-					t.Errorf("Host %s: got %d %v %q, and %d requests reached the app", host, resp.Status, resp.Header, resp.Body, len(reached))
+					t.Errorf("Host %s: got %d %v %q, and the app got %d requests", host, resp.Status, resp.Header, resp.Body, len(reached))
 				}
 			}
 		})
 	}
 }
 
-// TestS07PostLogoutRedirect: no parameter moves where a logout ends.
-func TestS07PostLogoutRedirect(t *testing.T) {
+// TestS07LogoutEndsAtConfiguredPages: no parameter changes the page after a logout.
+func TestS07LogoutEndsAtConfiguredPages(t *testing.T) {
 	w := shared(t)
 	for _, query := range []string{
 		"return_to=//evil.test", "post_logout_redirect_uri=https://evil.test", "post_logout_redirect=https://evil.test/",
@@ -189,34 +201,35 @@ func TestS07PostLogoutRedirect(t *testing.T) {
 			b.login(t, "/")
 			page := b.nav(t, logout+"?"+query)
 			if page.Status != http.StatusOK || strings.Contains(string(page.Body), "evil") {
-				t.Errorf("GET: %v", page)
+				t.Errorf("GET: got %v, want 200 without the query", page)
 			}
-			w.ownLinks(t, page.Body)
+			w.checkOwnLinks(t, page.Body)
 			resp := b.send(t, http.MethodPost, logout+"?"+query, query,
 				"Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: same-origin")
 			to := resp.Location()
 			if to == nil || !strings.HasPrefix(to.String(), w.idp.URL+"/end_session?") || strings.Contains(to.String(), "evil") ||
-				to.Query().Get("post_logout_redirect_uri") != w.site+loggedOut {
-				t.Fatalf("POST: %d, Location is not as configured", resp.Status)
+				to.Query().Get("post_logout_redirect_uri") != w.site+logoutCallback {
+				t.Fatalf("POST: got %d, want a redirect to the configured page", resp.Status)
 			}
 			back := b.nav(t, to.String()).Location()
-			if back == nil || back.Path != loggedOut {
+			if back == nil || back.Path != logoutCallback {
 				t.Fatalf("the authorization server sends the browser to %v", back)
 			}
 			last := b.nav(t, back.String()+"&"+query)
 			if last.Status != http.StatusOK || strings.Contains(string(last.Body), "evil") {
-				t.Errorf("afterwards: %v", last)
+				t.Errorf("after the logout: got %v, want 200 without the query", last)
 			}
-			w.ownLinks(t, last.Body)
+			w.checkOwnLinks(t, last.Body)
 		})
 	}
 }
 
-// TestS08NoBodyReplay: what was posted without a session goes nowhere.
-func TestS08NoBodyReplay(t *testing.T) {
+// TestS08BodyIsNotReplayed: the body of a POST without a session is neither kept nor sent
+// on.
+func TestS08BodyIsNotReplayed(t *testing.T) {
 	w := shared(t)
 	marker := canary("BODY_", 32)
-	w.keepSecret(marker)
+	w.addSecret(marker)
 	body := marker + strings.Repeat("x", 1<<20)
 	before := len(w.idp.Log())
 	for _, tc := range []struct {
@@ -225,72 +238,72 @@ func TestS08NoBodyReplay(t *testing.T) {
 	}{
 		{"text", []string{"Content-Type: text/plain"}},
 		{"no type", nil},
-		{"form of a person", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigation...)},
+		{"form in a window", append([]string{"Content-Type: application/x-www-form-urlencoded"}, navigationHeaders...)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			reached := w.during(func() {
+			reached := w.appRequests(func() {
 				resp := w.browser().send(t, http.MethodPost, "/form", body, tc.lines...)
 				if resp.Status != http.StatusUnauthorized || resp.Header.Get("Location") != "" {
-					t.Errorf("got %d to %q", resp.Status, resp.Header.Get("Location"))
+					t.Errorf("got %d to %q, want 401", resp.Status, resp.Header.Get("Location"))
 				}
 			})
 			if len(reached) != 0 {
-				t.Errorf("the app was reached: %v", reached)
+				t.Errorf("the app got %v, want no request", reached)
 			}
 		})
 	}
 	if got := w.idp.Log(); len(got) != before {
-		t.Errorf("the authorization server got %v", got[before:])
+		t.Errorf("the authorization server got %v, want no request", got[before:])
 	}
 }
 
-// injections are values that end a header line, name what Caddy would fill in,
-// or are no text at all, percent-encoded.
+// injections are percent-encoded values: line ends, Caddy placeholders, markup and invalid
+// text.
 var injections = []string{
 	"%0d%0aSet-Cookie:%20x=1", "%0aX-Injected:%20y", "%0d%0a%0d%0a<script>", "{env.CLIENT_SECRET}", "{env.HOME}",
 	"{http.request.host}", "{file./etc/passwd}", "{http.vars.client_ip}", "%7Benv.HOME%7D", "%00", "%ff%fe", "%c0%af", "%e2%80%a8",
 }
 
-// intact demands that an answer holds nothing injected and nothing filled in.
-// It was asked for with a query of ours.
-func (w *world) intact(t *testing.T, resp *rawAnswer) {
+// checkNotInjected checks that the answer to a request with an injection contains no added
+// header line and no expanded placeholder.
+func (w *world) checkNotInjected(t *testing.T, resp *rawAnswer) {
 	t.Helper()
 	head := string(resp.Bytes)
 	for _, bad := range []string{"\nSet-Cookie: x=1", "\nX-Injected:", "\nx-injected:"} {
 		if strings.Contains(head, bad) {
-			t.Errorf("a line was injected: %q", head)
+			t.Errorf("got an injected line in %q", head)
 		}
 	}
-	for _, bad := range []string{w.p[0].dir(), "root:", "127.0.0.1/", "<script"} {
+	for _, bad := range []string{w.instances[0].dir(), "root:", "127.0.0.1/", "<script"} {
 		if strings.Contains(strings.ReplaceAll(head, w.idp.URL+"/", "")+string(resp.Body), bad) {
-			t.Errorf("%q stands in %q %q", bad, head, resp.Body)
+			t.Errorf("got %q in %q %q", bad, head, resp.Body)
 		}
 	}
 	if resp.Status == 0 || resp.Status == http.StatusInternalServerError || resp.Status == http.StatusOK {
-		t.Errorf("got %d", resp.Status)
+		t.Errorf("got %d, want neither 200 nor 500", resp.Status)
 	}
 }
 
-// TestS09Injection: line ends, placeholders and broken text do nothing in any
-// parameter, nor in the claims that go into headers of the app.
-func TestS09Injection(t *testing.T) {
+// TestS09InputIsNotInterpreted: line ends, placeholders and invalid text have no effect in
+// a parameter, or in a claim that becomes a header of the app.
+func TestS09InputIsNotInterpreted(t *testing.T) {
 	w := shared(t)
-	nav := append([]string{}, navigation...)
+	nav := append([]string{}, navigationHeaders...)
 	for _, value := range injections {
 		t.Run(value, func(t *testing.T) {
-			w.intact(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
-			w.intact(t, w.rawGet(t, login+"?login_hint="+value, nav...))
-			w.intact(t, w.rawGet(t, login+"?iss="+value, nav...))
-			w.intact(t, w.rawGet(t, callback+"?code=x&state="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?login_hint="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, login+"?iss="+value, nav...))
+			w.checkNotInjected(t, w.rawGet(t, callback+"?code=x&state="+value, nav...))
 			for _, query := range []string{"error=" + value, "error=access_denied&error_description=" + value, "code=x&iss=" + value} {
 				b := w.browser()
 				state := b.start(t, "/x").Query().Get("state")
 				lines := append([]string{"Cookie: " + strings.Join(b.logins(), "; ")}, nav...)
-				w.intact(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
+				w.checkNotInjected(t, w.rawGet(t, callback+"?state="+url.QueryEscape(state)+"&"+query, lines...))
 			}
-			// The whole way, to where the login leads.
+			// The cookies of this new login must be valid.
 			b := w.browser()
-			b.keep(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
+			b.storeCookies(t, w.rawGet(t, login+"?return_to=/"+value, nav...))
 		})
 	}
 	for i, value := range []string{
@@ -308,7 +321,7 @@ func TestS09Injection(t *testing.T) {
 				}
 				got := seen.Values(name)
 				if len(got) > 1 || strings.Join(got, "") != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
+					t.Errorf("got %s %q, want %q", name, got, want)
 				}
 			}
 			if seen.Values("X-Injected") != nil || seen.Malformed != "" {
@@ -318,41 +331,49 @@ func TestS09Injection(t *testing.T) {
 	}
 }
 
-// TestS10ErrorPage: nothing of a request becomes markup.
-func TestS10ErrorPage(t *testing.T) {
-	w := shared(t)
-	const attack = `error=<script>alert(1)</script>&error_description="><img%20src=x%20onerror=alert(1)>`
-	ours := func(t *testing.T, resp *rawAnswer) {
-		t.Helper()
-		if resp.Status < 400 {
-			t.Errorf("got %d", resp.Status)
-		}
-		for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
-			if strings.Contains(string(resp.Body), bad) {
-				t.Errorf("%q stands in %q", bad, resp.Body)
-			}
-		}
-		policy := resp.Header.Get("Content-Security-Policy")
-		if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
-			t.Errorf("Content-Security-Policy is %q", policy)
-		}
-		if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
-			t.Errorf("X-Content-Type-Options is %q", got)
+// hostileNavigation is a navigation with a script in its Referer.
+var hostileNavigation = append([]string{"Referer: javascript:alert(1)"}, navigationHeaders...)
+
+// checkNoForeignMarkup checks that an error page contains no markup of the request and that its
+// headers forbid scripts.
+func checkNoForeignMarkup(t *testing.T, resp *rawAnswer) {
+	t.Helper()
+	if resp.Status < 400 {
+		t.Errorf("got %d, want an error", resp.Status)
+	}
+	for _, bad := range []string{"<script", "<img", "alert(1)", "javascript:"} {
+		if strings.Contains(string(resp.Body), bad) {
+			t.Errorf("got %q in %q", bad, resp.Body)
 		}
 	}
-	lines := append([]string{"Referer: javascript:alert(1)"}, navigation...)
+	policy := resp.Header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") {
+		t.Errorf("got Content-Security-Policy %q", policy)
+	}
+	if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" {
+		t.Errorf("got X-Content-Type-Options %q, want nosniff", got)
+	}
+}
+
+// TestS10ErrorPageHasNoForeignMarkup: no part of a request becomes markup of a page.
+func TestS10ErrorPageHasNoForeignMarkup(t *testing.T) {
+	w := shared(t)
+	const attack = `error=<script>alert(1)</script>&error_description="><img%20src=x%20onerror=alert(1)>`
 	t.Run("no login", func(t *testing.T) {
-		ours(t, w.rawGet(t, callback+"?"+attack+"&state=x", lines...))
+		checkNoForeignMarkup(t, w.rawGet(t, callback+"?"+attack+"&state=x", hostileNavigation...))
 	})
 	t.Run("own login", func(t *testing.T) {
 		b := w.browser()
 		state := b.start(t, "/x").Query().Get("state")
-		ours(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(lines, "Cookie: "+strings.Join(b.logins(), "; "))...))
+		checkNoForeignMarkup(t, w.rawGet(t, callback+"?"+attack+"&state="+state, append(slices.Clone(hostileNavigation), "Cookie: "+strings.Join(b.logins(), "; "))...))
 	})
-	t.Run("form without a session", func(t *testing.T) {
-		w := sharedBare(t) // with error pages of its own
-		resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(lines, "Content-Length: 0")...))
-		ours(t, resp)
-		w.ownLinks(t, resp.Body)
-	})
+}
+
+// TestS10PageForAPostHasNoForeignMarkup: the same holds for the page that answers a form without a
+// session.
+func TestS10PageForAPostHasNoForeignMarkup(t *testing.T) {
+	w := sharedBare(t) // the module makes the error pages here
+	resp := w.raw(t, w.request("POST /x?<script>alert(1)</script>", append(slices.Clone(hostileNavigation), "Content-Length: 0")...))
+	checkNoForeignMarkup(t, resp)
+	w.checkOwnLinks(t, resp.Body)
 }

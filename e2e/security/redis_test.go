@@ -16,8 +16,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// redisUser is a plan with a Redis that knows the site as a user of its own,
-// with the given rights.
+// redisUser is a plan with a Redis in which the site has its own user with the given
+// rights.
 func redisUser(password string, rights ...string) plan {
 	return plan{
 		redis:      true,
@@ -27,9 +27,9 @@ func redisUser(password string, rights ...string) plan {
 	}
 }
 
-// statuses sends requests of one browser side by side and returns what they
-// got, 0 for no answer.
-func (b *browser) statuses(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
+// statusesOf sends requests of one browser concurrently. It returns their statuses, with 0
+// for no answer.
+func (b *browser) statusesOf(t *testing.T, requests map[string][2]string, lines map[string][]string) map[string]int {
 	t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -42,7 +42,7 @@ func (b *browser) statuses(t *testing.T, requests map[string][2]string, lines ma
 			if got[name] = 0; err == nil {
 				got[name] = resp.Status
 				if resp.Status == http.StatusServiceUnavailable && (resp.Header.Get("Retry-After") == "" || resp.Header.Get("Set-Cookie") != "") {
-					t.Errorf("%s: the 503 has Retry-After %q, and %d cookies", name, resp.Header.Get("Retry-After"), len(resp.Header.Values("Set-Cookie")))
+					t.Errorf("%s: got 503 with Retry-After %q and %d cookies", name, resp.Header.Get("Retry-After"), len(resp.Header.Values("Set-Cookie")))
 				}
 			}
 		})
@@ -51,26 +51,27 @@ func (b *browser) statuses(t *testing.T, requests map[string][2]string, lines ma
 	return got
 }
 
-// TestS53StoreDown: without its store the site lets nobody in and logs nobody
-// out. A full disk under the file store is in package session/bolt: it cannot
-// be made for a whole process.
-func TestS53StoreDown(t *testing.T) {
-	t.Parallel()
+// TestS53StoreFailureEndsNoSession: without its store the site answers 503. It lets no
+// user in and logs no user out. Package session/bolt tests a full disk, which cannot be
+// simulated for a whole process.
+func TestS53StoreFailureEndsNoSession(t *testing.T) {
 	password := canary("PASSWORD_", 32)
 	rights := []string{"~oauth_session:*", "+@all", "&*"}
-	w := newWorld(t, redisUser(password, rights...))
-	w.keepSecret(password)
+	p := redisUser(password, rights...)
+	p.mostlyWaits = true
+	w := newWorld(t, p)
+	w.addSecret(password)
 	requests := map[string][2]string{
-		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, info},
-		// Whoever has a session is not turned into nobody (promise 4 of design.md).
-		"public page": {http.MethodGet, "/static/x"},
+		"script": {http.MethodGet, "/x"}, "navigation": {http.MethodGet, "/x"}, "unsafe": {http.MethodPost, "/x"}, "endpoint": {http.MethodGet, sessionInfo},
+		// A session cookie never becomes an anonymous request because of a store error.
+		"optional page": {http.MethodGet, "/static/x"},
 	}
-	lines := map[string][]string{"script": script, "navigation": navigation, "unsafe": script, "endpoint": script, "public page": navigation}
+	lines := map[string][]string{"script": scriptHeaders, "navigation": navigationHeaders, "unsafe": scriptHeaders, "endpoint": scriptHeaders, "optional page": navigationHeaders}
 	for _, tc := range []struct {
 		name         string
-		break_, mend func()
+		fail, repair func()
 	}{
-		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectFirst(t) }},
+		{"stopped", func() { w.redis.Stop(t) }, func() { w.redis.Restart(t); w.inspectAtEnd(t) }},
 		{"frozen", func() { w.redis.Pause(t) }, func() { w.redis.Resume(t) }},
 		{"user is gone", func() { w.redis.Do(t, "ACL", "DELUSER", "caddy") }, func() {
 			w.redis.Do(t, append([]string{"ACL", "SETUSER", "caddy", "on", ">" + password}, rights...)...)
@@ -80,64 +81,67 @@ func TestS53StoreDown(t *testing.T) {
 			b := w.browser()
 			b.login(t, "/")
 			cookie := b.session()
-			tc.break_()
+			tc.fail()
 			defer func() {
-				tc.mend()
-				for i := range w.p {
-					eventually(t, "session after the trouble", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
+				tc.repair()
+				for i := range w.instances {
+					eventually(t, "session after the outage", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status == http.StatusOK })
 				}
 				if b.session() != cookie {
-					t.Error("the session is another one")
+					t.Error("the outage changed the session cookie")
 				}
 			}()
-			for i := range w.p {
-				// What an instance has read lately it may serve for a moment.
-				eventually(t, "trouble of the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
-				reached := w.during(func() {
-					for kind, status := range b.at(i).statuses(t, requests, lines) {
+			for i := range w.instances {
+				// For a moment an instance may serve from its record cache.
+				eventually(t, "answer without the store", func() bool { return b.at(i).xhr(t, http.MethodGet, "/x").Status != http.StatusOK })
+				reached := w.appRequests(func() {
+					for kind, status := range b.at(i).statusesOf(t, requests, lines) {
 						if status != http.StatusServiceUnavailable {
-							t.Errorf("instance %d, %s: got %d", i+1, kind, status)
+							t.Errorf("instance %d, %s: got %d, want 503", i+1, kind, status)
 						}
 					}
 				})
 				if len(reached) != 0 {
-					t.Errorf("the app was reached: %v", reached)
+					t.Errorf("the app got %v, want no request", reached)
 				}
 			}
 			if resp := w.browser().xhr(t, http.MethodGet, "/static/x"); resp.Status != http.StatusOK {
-				t.Errorf("somebody without a cookie, on a public page: got %v", resp)
+				t.Errorf("optional page without a cookie: got %v, want 200", resp)
 			}
 		})
 	}
-	// A store that can be read but not written serves who is there, and lets
-	// nobody new in.
-	t.Run("read-only replica", func(t *testing.T) {
-		b := w.browser()
-		b.login(t, "/")
-		newcomer := w.browser()
-		answer := newcomer.approve(t, newcomer.start(t, "/x"))
-		w.redis.Do(t, "REPLICAOF", "127.0.0.1", "1")
-		defer w.redis.Do(t, "REPLICAOF", "NO", "ONE")
-		if resp := newcomer.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newcomer.session() != "" {
-			t.Errorf("a login: got %d, a session: %v", resp.Status, newcomer.session() != "")
-		}
-		for _, status := range b.statuses(t, map[string][2]string{"": requests["script"]}, map[string][]string{"": script}) {
-			if status != http.StatusOK && status != http.StatusServiceUnavailable {
-				t.Errorf("a session: got %d", status)
-			}
-		}
-	})
 }
 
-// TestS55RedisKeys: nothing of a request or of the authorization server's
-// answers becomes a part of a command, and a user limited to the prefix is
-// enough.
-func TestS55RedisKeys(t *testing.T) {
-	t.Parallel()
+// TestS53ReadOnlyStoreAdmitsNoNewSession: with a store that is readable but not writable,
+// sessions continue and logins fail.
+func TestS53ReadOnlyStoreAdmitsNoNewSession(t *testing.T) {
+	password := canary("PASSWORD_", 32)
+	w := newWorld(t, redisUser(password, "~oauth_session:*", "+@all", "&*"))
+	w.addSecret(password)
+	b := w.browser()
+	b.login(t, "/")
+	newUser := w.browser()
+	answer := newUser.approve(t, newUser.start(t, "/x"))
+	w.redis.Do(t, "REPLICAOF", "127.0.0.1", "1")
+	defer w.redis.Do(t, "REPLICAOF", "NO", "ONE")
+	if resp := newUser.nav(t, answer.String()); resp.Status != http.StatusServiceUnavailable || newUser.session() != "" {
+		t.Errorf("login: got %d, want 503; a session exists: %v", resp.Status, newUser.session() != "")
+	}
+	for _, status := range b.statusesOf(t, map[string][2]string{"": {http.MethodGet, "/x"}}, map[string][]string{"": scriptHeaders}) {
+		if status != http.StatusOK && status != http.StatusServiceUnavailable {
+			t.Errorf("session: got %d, want 200 or 503", status)
+		}
+	}
+}
+
+// TestS55InputIsNotPartOfRedisCommands: no part of a request or of the authorization
+// server's answers becomes a key or a command. A Redis user limited to the key prefix is
+// sufficient.
+func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 	password := canary("PASSWORD_", 32)
 	w := newWorld(t, redisUser(password, "~oauth_session:*", "&*", "+@all", "-@admin", "-@dangerous"))
-	w.keepSecret(password)
-	w.redis.Do(t, "SET", "somebody-else", "untouched")
+	w.addSecret(password)
+	w.redis.Do(t, "SET", "other-key", "untouched")
 	w.redis.Do(t, "ACL", "LOG", "RESET")
 	commands := w.monitor(t)
 	hostile := []string{
@@ -149,12 +153,12 @@ func TestS55RedisKeys(t *testing.T) {
 			k.LoginIDToken.Claims = fakeas.Edit{Set: map[string]any{"sid": value, "sub": "sub" + value}}
 		})
 		header := strings.NewReplacer("\r", "%0d", "\n", "%0a", "\x00", "%00").Replace(value)
-		w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + header}, script...)...)
-		w.rawGet(t, callback+"?code=x&state="+url.QueryEscape(value[:min(len(value), 30<<10)]), navigation...)
-		w.browser().send(t, http.MethodPost, backchan, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
+		w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + header}, scriptHeaders...)...)
+		w.rawGet(t, callback+"?code=x&state="+url.QueryEscape(value[:min(len(value), 30<<10)]), navigationHeaders...)
+		w.browser().send(t, http.MethodPost, backchannel, "logout_token="+url.QueryEscape(value), "Content-Type: application/x-www-form-urlencoded")
 		if len(value) < 1<<10 {
 			b := w.browser()
-			// Whether the server's sid is taken or refused, it stays harmless.
+			// The site may accept or refuse the server's sid; both are harmless.
 			if _, err := b.tryLogin(t.Context(), "/"); err == nil {
 				b.xhr(t, http.MethodPost, logout)
 			}
@@ -162,32 +166,32 @@ func TestS55RedisKeys(t *testing.T) {
 	}
 	got := commands()
 	if len(got) < len(hostile) {
-		t.Fatalf("only %d commands were seen", len(got))
+		t.Fatalf("got %d commands, want at least %d", len(got), len(hostile))
 	}
 	// Prefix, kind, and hashes of fixed length.
 	key := regexp.MustCompile(`^oauth_session:(?:\{[A-Za-z0-9_-]{43}\}(?::lease|:landed)?|[a-z]+:\{[A-Za-z0-9_-]{43}\})$`)
 	for _, command := range got {
 		for _, word := range command {
 			if strings.HasPrefix(word, "oauth_session:") && !key.MatchString(word) {
-				t.Errorf("%s has the key %q", command[0], word)
+				t.Errorf("%s: got key %q", command[0], word)
 			}
 			if strings.EqualFold(word, "FLUSHALL") {
-				t.Errorf("FLUSHALL was sent: %q", command)
+				t.Errorf("the site sent %q", command)
 			}
 		}
 	}
-	if w.redis.Do(t, "GET", "somebody-else") != "untouched" {
-		t.Error("somebody else's key is gone")
+	if w.redis.Do(t, "GET", "other-key") != "untouched" {
+		t.Error("the key outside the prefix has changed")
 	}
 	for _, k := range w.redis.Keys(t, "*") {
-		if k != "somebody-else" && !key.MatchString(k) {
-			t.Errorf("there is a key %q", k)
+		if k != "other-key" && !key.MatchString(k) {
+			t.Errorf("got key %q in Redis", k)
 		}
 	}
 }
 
-// monitor notes every command that Redis gets from now on. The function it
-// returns ends that, and returns the words of each.
+// monitor records every command that Redis receives from here on. The returned function
+// stops that and returns the words of each command.
 func (w *world) monitor(t *testing.T) func() [][]string {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.redis.Addr)
@@ -201,7 +205,7 @@ func (w *world) monitor(t *testing.T) func() [][]string {
 		t.Fatal(err)
 	}
 	if line, err := in.ReadString('\n'); err != nil || line != "+OK\r\n" {
-		t.Fatalf("%q, %v", line, err)
+		t.Fatalf("MONITOR: got %q, %v, want +OK", line, err)
 	}
 	const end = "end-of-the-monitor"
 	return func() [][]string {
@@ -223,7 +227,7 @@ func (w *world) monitor(t *testing.T) func() [][]string {
 	}
 }
 
-// quotedWords are the words in quotation marks of a line of MONITOR.
+// quotedWords returns the quoted words of a line of MONITOR.
 func quotedWords(line string) []string {
 	var words []string
 	for {

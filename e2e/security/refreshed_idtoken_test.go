@@ -14,10 +14,9 @@ func set(name string, value any) fakeas.TokenEdit {
 	return fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{name: value}}}
 }
 
-// TestS36RefreshedIDToken: an ID token that comes with a refresh and is proven
-// to be of another login ends the session, and its new access token goes
-// nowhere.
-func TestS36RefreshedIDToken(t *testing.T) {
+// TestS36ForeignIDTokenEndsTheSession: if the ID token of a refresh proves to belong to
+// another login, the session ends, and the app never receives the new access token.
+func TestS36ForeignIDTokenEndsTheSession(t *testing.T) {
 	w := shared(t)
 	refused := map[string]fakeas.TokenEdit{
 		"other-sub": set("sub", "mallory"), "other-iss": {Defect: fakeas.DefectIssuer},
@@ -29,37 +28,37 @@ func TestS36RefreshedIDToken(t *testing.T) {
 	for name := range refused {
 		all = append(all, &variant{name: name})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			told(v.idp, 2, 300)
+			announceLifetimes(v.idp, 2, 300)
 			v.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = refused[v.name] })
 			b := w.browser()
 			v.login(t, b, "u")
 			second := func() bool {
-				issued := tokens(v.idp, fakeas.KindAccess, "u")
-				return len(issued) > 1 && sent(v.app, issued[1])
+				issued := issuedTokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && appReceived(v.app, issued[1])
 			}
 			eventually(t, "end of the session", func() bool {
 				return v.get(t, b, "/x").Status == http.StatusUnauthorized || second()
 			})
 			if second() {
-				t.Fatal("the app has got the access token that came with it")
+				t.Fatal("the app got the access token of the refused refresh")
 			}
 			eventually(t, "revocation of the new tokens", func() bool {
 				return slices.ContainsFunc(v.idp.Log(fakeas.EndpointRevoke), func(e fakeas.Entry) bool { return e.Status == http.StatusOK })
 			})
 			if n := v.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
 }
 
-// TestS36UnverifiableIDToken: one that cannot be verified ends nothing. The new
-// access token is used, and the claims before stay.
-func TestS36UnverifiableIDToken(t *testing.T) {
+// TestS36UnverifiableIDTokenEndsNothing: if the ID token of a refresh cannot be verified,
+// the new access token is used, and the claims stay as they were.
+func TestS36UnverifiableIDTokenEndsNothing(t *testing.T) {
 	w := shared(t)
 	kept := map[string]fakeas.TokenEdit{
 		"no-sub": {Defect: fakeas.DefectNoSubject}, "further-aud": {Defect: fakeas.DefectAudienceOther},
@@ -70,11 +69,11 @@ func TestS36UnverifiableIDToken(t *testing.T) {
 	for name := range kept {
 		all = append(all, &variant{name: "kept-" + name})
 	}
-	w.serve(t, all...)
+	w.addVariants(t, all...)
 	for _, v := range all {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			told(v.idp, 2, 300)
+			announceLifetimes(v.idp, 2, 300)
 			v.idp.Set(func(k *fakeas.Knobs) {
 				k.RefreshIDToken = kept[strings.TrimPrefix(v.name, "kept-")]
 				k.RefreshIDToken.Claims.Set = maps.Clone(k.RefreshIDToken.Claims.Set)
@@ -85,48 +84,48 @@ func TestS36UnverifiableIDToken(t *testing.T) {
 			})
 			b := w.browser()
 			v.login(t, b, "u")
-			eventually(t, "the new token at the app", func() bool {
+			eventually(t, "new token at the app", func() bool {
 				resp := v.get(t, b, "/x")
 				seen, ok := appAnswer(resp)
 				if !ok || resp.Status != http.StatusOK {
-					t.Fatalf("got %v", resp)
+					t.Fatalf("got %v, want 200", resp)
 				}
 				if email := seen.Values("X-Email"); !slices.Equal(email, []string{"u@example.test"}) {
-					t.Fatalf("the app sees the email %q", email)
+					t.Fatalf("the app got email %q, want the former one", email)
 				}
-				issued := tokens(v.idp, fakeas.KindAccess, "u")
-				return len(issued) > 1 && sent(v.app, issued[1])
+				issued := issuedTokens(v.idp, fakeas.KindAccess, "u")
+				return len(issued) > 1 && appReceived(v.app, issued[1])
 			})
 			if n := v.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
 }
 
-// TestS36ClaimsOfTheNewestIDToken count: what it changes is changed, and what it
-// leaves out is gone.
-func TestS36ClaimsOfTheNewestIDToken(t *testing.T) {
+// TestS36NewestClaimsReplaceTheFormer: the ID token of a refresh replaces the claims; a claim that it
+// omits is gone.
+func TestS36NewestClaimsReplaceTheFormer(t *testing.T) {
 	w := shared(t)
 	changed := &variant{name: "new-email"}
 	removed := &variant{name: "no-groups", options: "require groups users"}
-	w.serve(t, changed, removed)
+	w.addVariants(t, changed, removed)
 	t.Run("new email", func(t *testing.T) {
 		t.Parallel()
-		told(changed.idp, 2, 300)
+		announceLifetimes(changed.idp, 2, 300)
 		changed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = set("email", "new@example.test") })
 		b := w.browser()
 		if seen, _ := appAnswer(changed.login(t, b, "u")); !slices.Equal(seen.Values("X-Email"), []string{"u@example.test"}) {
-			t.Errorf("at first the app sees %q", seen.Values("X-Email"))
+			t.Errorf("before the refresh: the app got email %q", seen.Values("X-Email"))
 		}
-		eventually(t, "the new email at the app", func() bool {
+		eventually(t, "new email at the app", func() bool {
 			seen, _ := appAnswer(changed.get(t, b, "/x"))
 			return slices.Equal(seen.Values("X-Email"), []string{"new@example.test"})
 		})
 	})
 	t.Run("no groups", func(t *testing.T) {
 		t.Parallel()
-		told(removed.idp, 2, 300)
+		announceLifetimes(removed.idp, 2, 300)
 		removed.idp.Set(func(k *fakeas.Knobs) { k.RefreshIDToken.Claims.Omit = []string{"groups"} })
 		b := w.browser()
 		removed.login(t, b, "u")

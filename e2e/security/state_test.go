@@ -17,11 +17,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestS11LoginCSRF: the answer to somebody else's login is worth nothing, and
-// that is found out before the code is redeemed. Unlike the list, the victim is
-// not refused: design.md has one automatic restart, which begins a login of the
-// victim's own.
-func TestS11LoginCSRF(t *testing.T) {
+// TestS11ForeignCallbackIsNotRedeemed: the callback of the attacker's login does not log a
+// victim in, and its code is not redeemed. The site starts a new login for the victim,
+// once.
+func TestS11ForeignCallbackIsNotRedeemed(t *testing.T) {
 	w := shared(t)
 	attacker := w.browser()
 	authorization := attacker.start(t, "/x")
@@ -45,32 +44,33 @@ func TestS11LoginCSRF(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			calls := w.tokenCalls()
-			resp := w.rawGet(t, answer.RequestURI(), append(tc.lines(), navigation...)...)
-			if n := w.tokenCalls(); n != calls {
-				t.Errorf("%d codes were redeemed", n-calls)
+			calls := w.tokenRequests()
+			resp := w.rawGet(t, answer.RequestURI(), append(tc.lines(), navigationHeaders...)...)
+			if n := w.tokenRequests(); n != calls {
+				t.Errorf("got %d token requests, want none", n-calls)
 			}
 			if strings.Contains(strings.Join(resp.Header.Values("Set-Cookie"), "\n"), sessionCookie) {
-				t.Error("a session was set")
+				t.Error("the site set a session cookie")
 			}
 			to, err := url.Parse(resp.Header.Get("Location"))
 			if err != nil || resp.Status != http.StatusFound || !w.isAuthorization(to) {
-				t.Fatalf("got %d %v", resp.Status, resp.Header)
+				t.Fatalf("got %d %v, want a new login", resp.Status, resp.Header)
 			}
 			if to.Query().Get("state") == authorization.Query().Get("state") {
-				t.Error("the login goes on with the attacker's state")
+				t.Error("the new login has the attacker's state")
 			}
-			// A second time there is no restart any more.
+			// The second callback starts no further login.
 			state := url.Values{"state": to.Query()["state"], "code": {"x"}}
-			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigation...); resp.Status != http.StatusBadRequest {
-				t.Errorf("the second time: got %d", resp.Status)
+			if resp := w.rawGet(t, callback+"?"+state.Encode(), navigationHeaders...); resp.Status != http.StatusBadRequest {
+				t.Errorf("second callback: got %d, want 400", resp.Status)
 			}
 		})
 	}
 }
 
-// TestS14Tabs: logins begun side by side all end where they were begun.
-func TestS14Tabs(t *testing.T) {
+// TestS14TabsEndWhereTheyBegan: concurrent logins in several tabs each end on their own
+// page.
+func TestS14TabsEndWhereTheyBegan(t *testing.T) {
 	w := shared(t)
 	for _, n := range []int{2, 10} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestS14Tabs(t *testing.T) {
 			for i, tab := range slices.Backward(tabs) {
 				page, err := b.Visit(t.Context(), tab.String())
 				if err == nil {
-					err = b.landed(page, fmt.Sprintf("/deep/%d?tab=%d", i, i))
+					err = b.checkLogin(page, fmt.Sprintf("/deep/%d?tab=%d", i, i))
 				}
 				if err != nil {
 					t.Errorf("tab %d: %v", i, err)
@@ -92,55 +92,42 @@ func TestS14Tabs(t *testing.T) {
 	}
 }
 
-// TestS15LoginCookieFlood: logins that are never finished do not fill the
-// browser's cookies until every request fails.
-func TestS15LoginCookieFlood(t *testing.T) {
+// TestS15UnfinishedLoginsLeaveFewCookies: unfinished logins do not fill the Cookie header
+// until servers refuse it.
+func TestS15UnfinishedLoginsLeaveFewCookies(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
-	long := strings.Repeat("x", 1500)
+	padding := strings.Repeat("x", 1500)
 	for i := range 300 {
-		b.start(t, fmt.Sprintf("/%d?%s", i, long[:i*5]))
+		b.start(t, fmt.Sprintf("/%d?%s", i, padding[:i*5]))
 		if size := len(strings.Join(b.logins(), "; ")); size > 8<<10 {
-			t.Fatalf("after %d logins the cookies take %d bytes", i+1, size)
+			t.Fatalf("after %d logins: got %d bytes of cookies, want at most 8 KiB", i+1, size)
 		}
 	}
 	b.login(t, "/at-last")
 }
 
-// flood is how much a test of floods sends: few in every run, all of them with
-// SECURITY_FLOOD set to a number.
-func flood(t *testing.T, few int) int {
-	text := os.Getenv("SECURITY_FLOOD")
-	if text == "" {
-		return few
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("SECURITY_FLOOD: %v", err)
-	}
-	return n
-}
-
-// TestS16AnonymousFlood: navigations of nobody are remembered nowhere.
-func TestS16AnonymousFlood(t *testing.T) {
+// TestS16AnonymousRequestsCostNoStorage: navigations without a session write nothing to
+// the store and do not grow the memory.
+func TestS16AnonymousRequestsCostNoStorage(t *testing.T) {
 	w := newWorld(t, plan{})
-	n := flood(t, 2000)
-	// The first ones fill pools and caches.
-	w.navigations(t, 200)
-	store := fileState(t, w.p[0].sessionsFile())
-	memory := w.p[0].metric(t, "process_resident_memory_bytes")
-	w.navigations(t, n)
-	if got := fileState(t, w.p[0].sessionsFile()); got != store {
-		t.Errorf("the store was written to: %s, before %s", got, store)
+	n := floodSize(t, 2000)
+	// The first requests fill pools and caches.
+	w.sendNavigations(t, 200)
+	store := fileFingerprint(t, w.instances[0].sessionsFile())
+	memory := w.instances[0].metric(t, "process_resident_memory_bytes")
+	w.sendNavigations(t, n)
+	if got := fileFingerprint(t, w.instances[0].sessionsFile()); got != store {
+		t.Errorf("the store changed: got %s, want %s", got, store)
 	}
-	if grown := w.p[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
-		t.Errorf("memory has grown by %.0f MiB", grown/(1<<20))
+	if grown := w.instances[0].metric(t, "process_resident_memory_bytes") - memory; grown > 64<<20 {
+		t.Errorf("memory grew by %.0f MiB, want at most 64", grown/(1<<20))
 	}
-	// In between, somebody real.
+	// During a flood, real logins work.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.navigations(t, n/4)
+		w.sendNavigations(t, n/4)
 	}()
 	b := w.browser()
 	for range 20 {
@@ -149,18 +136,18 @@ func TestS16AnonymousFlood(t *testing.T) {
 	<-done
 }
 
-// navigations sends as many as given from browsers without cookies.
-func (w *world) navigations(t *testing.T, n int) {
+// sendNavigations sends n navigations from browsers without cookies.
+func (w *world) sendNavigations(t *testing.T, n int) {
 	var workers sync.WaitGroup
-	const side = 8
-	for range side {
+	const parallel = 8
+	for range parallel {
 		workers.Go(func() {
 			b := w.browser()
-			for range n / side {
+			for range n / parallel {
 				b.Jar = new(client.Jar)
-				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigation...)
+				resp, err := b.trySend(t.Context(), http.MethodGet, "/flood", "", navigationHeaders...)
 				if err != nil || resp.Status != http.StatusFound {
-					t.Errorf("a navigation: %v, %v", resp, err)
+					t.Errorf("got %v, %v, want the start of a login", resp, err)
 					return
 				}
 			}
@@ -169,8 +156,8 @@ func (w *world) navigations(t *testing.T, n int) {
 	workers.Wait()
 }
 
-// fileState changes when a file does.
-func fileState(t *testing.T, name string) string {
+// fileFingerprint returns a text that changes when the file changes.
+func fileFingerprint(t *testing.T, name string) string {
 	t.Helper()
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -179,8 +166,9 @@ func fileState(t *testing.T, name string) string {
 	return fmt.Sprintf("%d bytes, %x", len(content), sha256.Sum256(content))
 }
 
-// TestS18LoginAgain: a new login is a new session, and ends the old one.
-func TestS18LoginAgain(t *testing.T) {
+// TestS18NewLoginReplacesTheSession: a second login in a browser creates a new session and
+// ends the former one.
+func TestS18NewLoginReplacesTheSession(t *testing.T) {
 	w := sharedRedis(t)
 	b := w.browser()
 	before := len(w.sessionKeys(t))
@@ -189,30 +177,30 @@ func TestS18LoginAgain(t *testing.T) {
 	keys := w.sessionKeys(t)
 	page, err := b.Visit(t.Context(), w.site+login+"?return_to=/again")
 	if err == nil {
-		err = b.landed(page, "/again")
+		err = b.checkLogin(page, "/again")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	if b.session() == first {
-		t.Error("the cookie has stayed the same")
+		t.Error("the second login kept the cookie")
 	}
-	old := w.rawGet(t, "/old", append([]string{"Cookie: " + sessionCookie + "=" + first}, script...)...)
+	old := w.rawGet(t, "/old", append([]string{"Cookie: " + sessionCookie + "=" + first}, scriptHeaders...)...)
 	if old.Status != http.StatusUnauthorized {
-		t.Errorf("the former cookie: got %d", old.Status)
+		t.Errorf("former cookie: got %d, want 401", old.Status)
 	}
 	after := w.sessionKeys(t)
 	if len(after) != before+1 || slices.Equal(after, keys) {
-		t.Errorf("keys in the store: %d before the logins, %d after; the old record is still there: %v", before, len(after), slices.Equal(after, keys))
+		t.Errorf("got %d keys before the logins and %d after, want one more; the former record remains: %v", before, len(after), slices.Equal(after, keys))
 	}
-	b.works(t)
+	b.checkSession(t)
 }
 
-// loginResultSize is the most that a login leaves in Redis besides its session: the
-// secret of that, sealed, for as long as the login cookie would have counted.
+// loginResultSize is the maximum size of the login result in Redis: the sealed secret of a
+// new session, which stays as long as the login cookie would have been valid.
 const loginResultSize = 16 + 52 + 4 + 32 + 2*28
 
-// sessionKeys are the keys of the sessions in Redis, sorted.
+// sessionKeys returns the keys of the sessions in Redis, sorted.
 func (w *world) sessionKeys(t testing.TB) []string {
 	t.Helper()
 	keys := slices.DeleteFunc(w.redis.Keys(t, "oauth_session:{*}"), func(key string) bool {
@@ -223,9 +211,9 @@ func (w *world) sessionKeys(t testing.TB) []string {
 	return keys
 }
 
-// TestS21Entropy: everything that has to be unguessable is, and what reaches
-// the authorization server is as the specifications have it.
-func TestS21Entropy(t *testing.T) {
+// TestS21LoginSecretsAreRandomAndBound: state, nonce, PKCE challenge and login cookie
+// never repeat. The authorization request and the token request follow the specifications.
+func TestS21LoginSecretsAreRandomAndBound(t *testing.T) {
 	w := shared(t)
 	const starts = 200
 	seen := map[string]bool{}
@@ -240,12 +228,12 @@ func TestS21Entropy(t *testing.T) {
 		}
 		for _, v := range values {
 			if len(v) < 22 || seen[v] {
-				t.Fatalf("start %d: %q is too short, or not the first", i, v)
+				t.Fatalf("start %d: %q is too short or a repetition", i, v)
 			}
 			seen[v] = true
-			// Sealed values begin alike: the rest is what counts.
+			// Sealed values begin alike, so compare the ends, too.
 			if rest := v[max(0, len(v)-22):]; seen[rest] {
-				t.Fatalf("start %d: %q ends as another one", i, v)
+				t.Fatalf("start %d: %q has the same end as a former value", i, v)
 			} else {
 				seen[rest] = true
 			}
@@ -255,110 +243,110 @@ func TestS21Entropy(t *testing.T) {
 			"scope": "openid profile email offline_access", "redirect_uri": w.site + callback,
 		} {
 			if got := q[name]; len(got) != 1 || got[0] != want {
-				t.Fatalf("%s is %q, want %q", name, got, want)
+				t.Fatalf("got %s %q, want %q", name, got, want)
 			}
 		}
 		if len(q) != 8 {
-			t.Errorf("the authorization request has other parameters: %v", q)
+			t.Errorf("got other parameters in the authorization request: %v", q)
 		}
 	}
 
 	w.browser().login(t, "/x")
-	entry := last(t, w.idp.Log(fakeas.EndpointToken))
-	authorization := last(t, w.idp.Log(fakeas.EndpointAuthorize))
+	entry := lastOf(t, w.idp.Log(fakeas.EndpointToken))
+	authorization := lastOf(t, w.idp.Log(fakeas.EndpointAuthorize))
 	challenge := authorization.Query.Get("code_challenge")
 	verifier := entry.Form.Get("code_verifier")
 	sum := sha256.Sum256([]byte(verifier))
 	if len(verifier) < 43 || len(verifier) > 128 || base64.RawURLEncoding.EncodeToString(sum[:]) != challenge {
-		t.Errorf("a verifier of %d characters does not belong to the challenge", len(verifier))
+		t.Errorf("a verifier of %d characters does not match the challenge", len(verifier))
 	}
 	if got := entry.Form.Get("redirect_uri"); got != authorization.Query.Get("redirect_uri") {
-		t.Errorf("redirect_uri is %q when redeeming", got)
+		t.Errorf("token request: got redirect_uri %q", got)
 	}
 	if len(entry.Query) != 0 || entry.Form.Has("client_secret") {
-		t.Errorf("there is something in the token URL, or the secret twice: %s", entry.URI)
+		t.Errorf("the token request has a query, or the client secret in the form: %s", entry.URI)
 	}
 	basic, _ := strings.CutPrefix(entry.Header.Get("Authorization"), "Basic ")
 	got, _ := base64.StdEncoding.DecodeString(basic)
 	if string(got) != clientID+":"+url.QueryEscape(w.clientSecret) {
-		t.Error("the Basic credentials are not encoded as in a form")
+		t.Error("the Basic credentials are not form-encoded")
 	}
 }
 
-func last[T any](t *testing.T, list []T) T {
+func lastOf[T any](t *testing.T, list []T) T {
 	t.Helper()
 	if len(list) == 0 {
-		t.Fatal("nothing there")
+		t.Fatal("the list is empty")
 	}
 	return list[len(list)-1]
 }
 
-// TestS22StateExpiry: a login that took too long is begun anew, once, and then
-// works. The time is ten minutes, and no option; that the server looks at it,
-// too, is shown with a false clock in package handler. Here the browser has
-// dropped the cookie, whose Max-Age is the same time.
-func TestS22StateExpiry(t *testing.T) {
+// TestS22LateCallbackStartsANewLogin: a login that took more than ten minutes starts
+// again, once, and then succeeds. The browser has dropped the login cookie by its Max-Age.
+// Package handler tests with a fake clock that the server checks the time as well.
+func TestS22LateCallbackStartsANewLogin(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	resp := b.nav(t, "/late?x=1")
 	for _, line := range resp.Header.Values("Set-Cookie") {
 		c, err := http.ParseSetCookie(line)
 		if err != nil || !strings.HasPrefix(c.Name, loginCookie) || c.MaxAge <= 0 || c.MaxAge > 600 {
-			t.Errorf("the cookie lives for %d seconds, %v", c.MaxAge, err)
+			t.Errorf("got Max-Age %d, %v, want 1 to 600", c.MaxAge, err)
 		}
 	}
 	answer := b.approve(t, resp.Location())
 	b.Jar = new(client.Jar)
-	calls := w.tokenCalls()
+	calls := w.tokenRequests()
 	again := b.nav(t, answer.String())
-	if n := w.tokenCalls(); n != calls {
-		t.Errorf("%d codes were redeemed", n-calls)
+	if n := w.tokenRequests(); n != calls {
+		t.Errorf("got %d token requests, want none", n-calls)
 	}
 	if !w.isAuthorization(again.Location()) {
-		t.Fatalf("no new login: %v", again)
+		t.Fatalf("got %v, want a new login", again)
 	}
 	page, err := b.Visit(t.Context(), again.Location().String())
 	if err == nil {
-		err = b.landed(page, "/late?x=1")
+		err = b.checkLogin(page, "/late?x=1")
 	}
 	if err != nil {
 		t.Error(err)
 	}
 }
 
-// TestS24CookiePurposes: no cookie stands for another, and none can be read.
-func TestS24CookiePurposes(t *testing.T) {
+// TestS24CookiesAreNotInterchangeable: no cookie works in place of another, and all
+// contents are sealed.
+func TestS24CookiesAreNotInterchangeable(t *testing.T) {
 	w := shared(t)
 	b := w.browser()
 	to := b.start(t, "/wanted-page?x=1")
 	name, attempt, _ := strings.Cut(b.logins()[0], "=")
-	resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + attempt}, script...)...)
+	resp := w.rawGet(t, "/x", append([]string{"Cookie: " + sessionCookie + "=" + attempt}, scriptHeaders...)...)
 	if resp.Status != http.StatusUnauthorized {
-		t.Errorf("a login cookie as session: got %d", resp.Status)
+		t.Errorf("login cookie as session cookie: got %d, want 401", resp.Status)
 	}
 	answer := b.approve(t, to)
 	if resp := b.nav(t, answer.String()); resp.Status != http.StatusSeeOther {
-		t.Fatalf("the login: %v", resp)
+		t.Fatalf("login: got %v, want 303", resp)
 	}
-	verifier := last(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code_verifier")
-	calls := w.tokenCalls()
+	verifier := lastOf(t, w.idp.Log(fakeas.EndpointToken)).Form.Get("code_verifier")
+	calls := w.tokenRequests()
 	for _, value := range []string{b.session(), to.Query().Get("state"), attempt[:len(attempt)-1], attempt + attempt} {
 		fresh := w.browser()
 		state := fresh.start(t, "/x").Query().Get("state")
 		cookie, _, _ := strings.Cut(fresh.logins()[0], "=")
-		resp := w.rawGet(t, callback+"?code=x&state="+state, append([]string{"Cookie: " + cookie + "=" + value}, navigation...)...)
-		if resp.Status != http.StatusFound || w.tokenCalls() != calls {
-			t.Errorf("something else as login cookie: got %d, %d codes redeemed", resp.Status, w.tokenCalls()-calls)
+		resp := w.rawGet(t, callback+"?code=x&state="+state, append([]string{"Cookie: " + cookie + "=" + value}, navigationHeaders...)...)
+		if resp.Status != http.StatusFound || w.tokenRequests() != calls {
+			t.Errorf("other value as login cookie: got %d and %d token requests, want a new login and none", resp.Status, w.tokenRequests()-calls)
 		}
 	}
-	for what, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {
+	for kind, value := range map[string]string{"login cookie": attempt, "state": to.Query().Get("state"), "session cookie": b.session()} {
 		raw, err := base64.RawURLEncoding.DecodeString(value)
 		if err != nil {
-			t.Errorf("the %s is not base64url: %v", what, err)
+			t.Errorf("the %s is not base64url: %v", kind, err)
 		}
-		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // fewer bytes would come by chance
+		for _, readable := range []string{"wanted-page", to.Query().Get("nonce"), verifier, "\":\""} { // a shorter text might occur by chance
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
-				t.Errorf("the %s %s… can be read: it holds %.10q", what, name, readable)
+				t.Errorf("the %s %s… is readable: it contains %.10q", kind, name, readable)
 			}
 		}
 	}

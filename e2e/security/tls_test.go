@@ -29,7 +29,7 @@ import (
 type authority struct {
 	key         *ecdsa.PrivateKey
 	certificate *x509.Certificate
-	file        string // its certificate, PEM
+	file        string // path of its certificate, PEM
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -57,9 +57,9 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a good certificate but for what spoil changes. Without a key it
-// is an elliptic one; with self the authority has no part in it.
-func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func(*x509.Certificate)) tls.Certificate {
+// issue returns a valid certificate, except for the changes of change. A nil key becomes a
+// P-256 key; with self the certificate is self-signed.
+func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	var err error
 	if key == nil {
@@ -70,8 +70,8 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	if spoil != nil {
-		spoil(leaf)
+	if change != nil {
+		change(leaf)
 	}
 	parent, signer := a.certificate, crypto.Signer(a.key)
 	if self {
@@ -87,21 +87,21 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, self bool, spoil func
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// A front speaks TLS and passes on what it gets.
-type front struct {
-	addr  string // localhost and a port
-	tried atomic.Int64
-	heard atomic.Int64 // bytes that came through TLS
+// A tlsProxy terminates TLS in front of a server.
+type tlsProxy struct {
+	addr          string // localhost:port
+	connections   atomic.Int64
+	receivedBytes atomic.Int64 // decrypted bytes from clients
 }
 
-func startFront(t *testing.T, config *tls.Config, target string) *front {
+func startTLSProxy(t *testing.T, config *tls.Config, target string) *tlsProxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String()) // it is one
-	f := &front{addr: net.JoinHostPort("localhost", port)}
+	_, port, _ := net.SplitHostPort(listener.Addr().String()) // a TCP address always has a port
+	f := &tlsProxy{addr: net.JoinHostPort("localhost", port)}
 	var mu sync.Mutex
 	var open []net.Conn
 	var running sync.WaitGroup
@@ -114,7 +114,7 @@ func startFront(t *testing.T, config *tls.Config, target string) *front {
 			mu.Lock()
 			open = append(open, conn)
 			mu.Unlock()
-			running.Go(func() { f.pass(tls.Server(conn, config), target) })
+			running.Go(func() { f.relay(tls.Server(conn, config), target) })
 		}
 	})
 	t.Cleanup(func() {
@@ -129,9 +129,9 @@ func startFront(t *testing.T, config *tls.Config, target string) *front {
 	return f
 }
 
-func (f *front) pass(conn *tls.Conn, target string) {
+func (f *tlsProxy) relay(conn *tls.Conn, target string) {
 	defer conn.Close()
-	f.tried.Add(1)
+	f.connections.Add(1)
 	if conn.Handshake() != nil {
 		return
 	}
@@ -141,13 +141,13 @@ func (f *front) pass(conn *tls.Conn, target string) {
 	}
 	go func() {
 		defer conn.Close()
-		_, _ = io.Copy(conn, server) // until either side ends
+		_, _ = io.Copy(conn, server) // until either side closes
 	}()
 	defer server.Close()
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := conn.Read(buf)
-		f.heard.Add(int64(n))
+		f.receivedBytes.Add(int64(n))
 		if err != nil {
 			return
 		}
@@ -157,8 +157,9 @@ func (f *front) pass(conn *tls.Conn, target string) {
 	}
 }
 
-// badTLS are the servers that nobody may talk to, by what is wrong with them.
-func badTLS(t *testing.T, a *authority) map[string]*tls.Config {
+// badTLSConfigs returns configurations of servers that a client must refuse, by their
+// defect.
+func badTLSConfigs(t *testing.T, a *authority) map[string]*tls.Config {
 	t.Helper()
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
@@ -182,75 +183,76 @@ func badTLS(t *testing.T, a *authority) map[string]*tls.Config {
 	}
 }
 
-// TestS105TLSOfTheServer: an authorization server has to show a good
-// certificate. There is no option to do without.
-func TestS105TLSOfTheServer(t *testing.T) {
+// TestS105ServerCertificateIsVerified: the site sends nothing to an authorization server
+// without a valid certificate. No option turns this off.
+func TestS105ServerCertificateIsVerified(t *testing.T) {
 	w := shared(t)
 	a := newAuthority(t)
 	type server struct {
 		*variant
-		*front
-		good bool
+		*tlsProxy
+		valid bool
 	}
 	var all []server
 	var variants []*variant
-	add := func(name string, config *tls.Config, good bool) {
+	add := func(name string, config *tls.Config, valid bool) {
 		idp := fakeas.Start(t, fakeas.Options{})
-		f := startFront(t, config, strings.TrimPrefix(idp.URL, "http://"))
+		f := startTLSProxy(t, config, strings.TrimPrefix(idp.URL, "http://"))
 		idp.URL = "https://" + f.addr
-		all = append(all, server{&variant{name: "tls-" + name, options: "trusted_ca " + a.file, idp: idp}, f, good})
+		all = append(all, server{&variant{name: "tls-" + name, options: "trusted_ca " + a.file, idp: idp}, f, valid})
 		variants = append(variants, all[len(all)-1].variant)
 	}
-	add("good", &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, true)
-	for name, config := range badTLS(t, a) {
+	add("valid", &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, true)
+	for name, config := range badTLSConfigs(t, a) {
 		add(name, config, false)
 	}
-	w.serve(t, variants...)
+	w.addVariants(t, variants...)
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			resp := w.browser().nav(t, s.variant.url+"/x")
 			switch {
-			case s.good && resp.Status != http.StatusFound:
-				t.Errorf("got %v", resp)
-			case !s.good && (resp.Status != http.StatusServiceUnavailable || s.heard.Load() > 0):
-				t.Errorf("got %d; the server was sent %d bytes", resp.Status, s.heard.Load())
-			case s.tried.Load() == 0:
-				t.Error("nobody connected")
+			case s.valid && resp.Status != http.StatusFound:
+				t.Errorf("got %v, want a login", resp)
+			case !s.valid && (resp.Status != http.StatusServiceUnavailable || s.receivedBytes.Load() > 0):
+				t.Errorf("got %d, want 503; the site sent %d bytes", resp.Status, s.receivedBytes.Load())
+			case s.connections.Load() == 0:
+				t.Error("the site did not connect")
 			}
-			w.generic(t, resp.Body)
+			w.checkGenericPage(t, resp.Body)
 		})
 	}
 }
 
-// TestS105TLSOfRedis: so has a Redis.
-func TestS105TLSOfRedis(t *testing.T) {
+// TestS105RedisCertificateIsVerified: the site sends nothing to a Redis without a valid
+// certificate.
+func TestS105RedisCertificateIsVerified(t *testing.T) {
 	w := sharedRedis(t)
 	a := newAuthority(t)
 	type server struct {
 		*variant
-		*front
+		*tlsProxy
 	}
 	var all []server
 	var variants []*variant
 	add := func(name string, config *tls.Config) {
-		f := startFront(t, config, w.redis.Addr)
+		f := startTLSProxy(t, config, w.redis.Addr)
 		v := &variant{name: "redis-" + name, options: "store redis rediss://" + f.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
 		all, variants = append(all, server{v, f}), append(variants, v)
 	}
-	for name, config := range badTLS(t, a) {
+	for name, config := range badTLSConfigs(t, a) {
 		add(name, config)
 	}
-	good := startFront(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
-	control := &variant{name: "redis-good", options: "store redis rediss://" + good.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
-	w.serve(t, append(variants, control)...)
+	valid := startTLSProxy(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, nil, false, nil)}}, w.redis.Addr)
+	control := &variant{name: "redis-valid", options: "store redis rediss://" + valid.addr + " {\n\ttls {\n\tca " + a.file + "\n}\n}"}
+	w.addVariants(t, append(variants, control)...)
 	control.login(t, w.browser(), "u")
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			b := w.browser()
 			page := s.signIn(t, b, "u")
-			notLoggedIn(t, page, s.session(b), http.StatusServiceUnavailable)
-			if s.tried.Load() == 0 || s.heard.Load() > 0 {
-				t.Errorf("%d connections, %d bytes were sent", s.tried.Load(), s.heard.Load())
+			checkNoLogin(t, page, s.session(b), http.StatusServiceUnavailable)
+			if s.connections.Load() == 0 || s.receivedBytes.Load() > 0 {
+				t.Errorf("got %d connections and %d bytes, want at least 1 and none", s.connections.Load(), s.receivedBytes.Load())
 			}
 		})
 	}

@@ -15,19 +15,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A variant is one more site of a world's first instance: with options, an app
-// and an authorization server of its own, which a test may spoil as it likes
-// while everybody else's work. It costs a reload, not a Caddy.
+// A variant is an additional site of the first instance, with its own options, app and
+// authorization server. A test can break these without breaking the world's own site. A
+// variant costs a reload, not a new Caddy.
 type variant struct {
 	name string // the host is name.app.test
-	// options are lines of the directive besides those that make a login work.
+	// options are lines of the directive, in addition to those that a login needs.
 	options string
-	// issuer replaces the URL of the server. "-": there is no such line.
+	// issuer replaces the URL of the server. "-" omits the line.
 	issuer string
-	// quiet leaves its requests out of the access log.
-	quiet bool
-	// check judges each token at the app, see echo.Options.
-	check func(token string) bool
+	// noAccessLog excludes the site from the access log.
+	noAccessLog bool
+	// checkToken validates each token at the app, see echo.Options.
+	checkToken func(token string) bool
 
 	w   *world
 	url string
@@ -35,51 +35,51 @@ type variant struct {
 	app *echo.Server
 }
 
-// serve gives each variant its servers and adds all to the first instance,
-// until the test ends.
-func (w *world) serve(t *testing.T, all ...*variant) {
+// addVariants starts the servers of the variants and adds their sites to the first
+// instance, until the test ends.
+func (w *world) addVariants(t *testing.T, all ...*variant) {
 	t.Helper()
 	for _, v := range all {
 		v.w = w
 		v.url = fmt.Sprintf("https://%s.%s%s", v.name, siteName, strings.TrimPrefix(w.host, siteName))
-		v.app = echo.Start(t, echo.Options{HideAuthorization: true, Check: v.check})
+		v.app = echo.Start(t, echo.Options{HideAuthorization: true, Check: v.checkToken})
 		if v.idp == nil {
 			v.idp = fakeas.Start(t, fakeas.Options{})
 			v.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 		}
 		v.idp.AddClient(fakeas.Client{
 			ID: clientID, Secret: w.clientSecret, RedirectURIs: []string{v.url + callback},
-			PostLogoutRedirectURIs: []string{v.url + loggedOut},
+			PostLogoutRedirectURIs: []string{v.url + logoutCallback},
 		})
 	}
-	w.serveAnew(t, all...)
+	w.reloadVariants(t, all...)
 	atCleanup(t, func(t testing.TB) {
 		for _, v := range all {
 			v.idp.ClearFaults()
 			for _, value := range v.idp.Secrets() {
-				w.keepSecret(tail(value)) // of JWTs the signature: they begin alike
+				w.addSecret(tail(value)) // the signature of a JWT: all JWTs begin alike
 			}
 		}
-		if err := w.p[0].Reload(t, w.p[0].config); err != nil {
+		if err := w.instances[0].Reload(t, w.instances[0].config); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// serveAnew reloads the configuration with these variants. A site whose server
-// is configured as before goes on with what it knows of it.
-func (w *world) serveAnew(t testing.TB, all ...*variant) {
+// reloadVariants reloads the configuration with these variants. A site with an unchanged
+// authorization server keeps its cached metadata and keys.
+func (w *world) reloadVariants(t testing.TB, all ...*variant) {
 	t.Helper()
-	config := w.p[0].config
+	config := w.instances[0].config
 	for _, v := range all {
 		config.Sites += v.site()
 	}
-	if err := w.p[0].Reload(t, config); err != nil {
+	if err := w.instances[0].Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// site is the variant in the Caddyfile.
+// site returns the Caddyfile block of the variant.
 func (v *variant) site() string {
 	lines := []string{
 		"client_id " + clientID, "client_secret {env.CLIENT_SECRET}", "base_url " + v.url,
@@ -100,7 +100,7 @@ func (v *variant) site() string {
 	}
 	lines = append(lines, strings.ReplaceAll(v.options, "{IDP}", v.idp.URL))
 	log := "log"
-	if v.quiet {
+	if v.noAccessLog {
 		log = "log_skip"
 	}
 	return fmt.Sprintf("\n%s {\nbind 127.0.0.1\n%s\n%s\noauth_session {\n\t%s\n}\n"+
@@ -118,43 +118,42 @@ func (v *variant) visit(t testing.TB, b *browser, path string) *client.Response 
 	return page
 }
 
-// signIn goes through a login as a certain user and returns the page it ends
-// on, whatever that is.
+// signIn goes through a login as a user and returns the last page. The login may fail.
 func (v *variant) signIn(t testing.TB, b *browser, user string) *client.Response {
 	t.Helper()
 	return v.visit(t, b, login+"?"+url.Values{"login_hint": {user}, "return_to": {"/signed-in"}}.Encode())
 }
 
-// login is signIn that has to succeed.
+// login is signIn for a login that must succeed.
 func (v *variant) login(t testing.TB, b *browser, user string) *client.Response {
 	t.Helper()
 	page := v.signIn(t, b, user)
 	if seen, ok := appAnswer(page); page.Status != http.StatusOK || !ok || len(seen.Values("Authorization")) != 1 {
-		t.Fatalf("the login as %s ended with %v", user, page)
+		t.Fatalf("login as %s: got %v", user, page)
 	}
 	return page
 }
 
-// get is what a script of the site sends.
+// get sends a GET as a script of the site does.
 func (v *variant) get(t testing.TB, b *browser, path string) *client.Response {
 	t.Helper()
 	return b.xhr(t, http.MethodGet, v.url+path)
 }
 
-// session is the value of the session's cookie, or "".
+// session returns the value of the session cookie, or "".
 func (v *variant) session(b *browser) string {
-	u, _ := url.Parse(v.url) // was made here
+	u, _ := url.Parse(v.url) // a valid URL by construction
 	if c := b.Jar.Cookie(u, sessionCookie); c != nil {
 		return c.Value
 	}
 	return ""
 }
 
-// refreshes counts the refreshes that reached the variant's server.
+// refreshes returns the number of refreshes at the variant's server.
 func (v *variant) refreshes() int { return v.idp.Stats().Grants[fakeas.GrantRefresh] }
 
-// tokens are the access tokens of a user, oldest first.
-func tokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
+// issuedTokens returns the tokens of one kind issued to a user, oldest first.
+func issuedTokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 	var all []string
 	for _, issued := range idp.Tokens() {
 		if issued.Kind == kind && issued.User == user {
@@ -164,8 +163,8 @@ func tokens(idp *fakeas.Server, kind fakeas.Kind, user string) []string {
 	return all
 }
 
-// sent reports whether an app has got a token.
-func sent(app *echo.Server, token string) bool {
+// appReceived reports whether an app has received a token.
+func appReceived(app *echo.Server, token string) bool {
 	for _, r := range app.Requests() {
 		if r.Bearer() == token {
 			return true
@@ -174,23 +173,23 @@ func sent(app *echo.Server, token string) bool {
 	return false
 }
 
-// notLoggedIn demands the generic page of a login that failed, and nothing of a
-// session.
-func notLoggedIn(t testing.TB, page *client.Response, cookie string, statuses ...int) {
+// checkNoLogin checks that a login failed with one of the statuses, without a session and
+// without a request to the app.
+func checkNoLogin(t testing.TB, page *client.Response, cookie string, statuses ...int) {
 	t.Helper()
 	if cookie != "" {
-		t.Error("there is a session")
+		t.Error("the browser has a session")
 	}
 	if _, ok := appAnswer(page); ok {
-		t.Errorf("the app was reached: %d", page.Status)
+		t.Errorf("the app answered: %d", page.Status)
 	}
 	if !slices.Contains(statuses, page.Status) {
 		t.Errorf("%s%s: got %d, want one of %v", page.URL.Host, page.URL.Path, page.Status, statuses)
 	}
 }
 
-// outlive lets real time pass, which is what makes tokens and sessions old.
-func outlive(t testing.TB, d time.Duration) {
+// sleep lets real time pass, where only time makes a token or a session old.
+func sleep(t testing.TB, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -201,21 +200,21 @@ func outlive(t testing.TB, d time.Duration) {
 	}
 }
 
-// told makes a server say that access tokens live for so many seconds, at login
-// and at refreshes. They really live for long.
-func told(idp *fakeas.Server, atLogin, atRefresh int) {
+// announceLifetimes sets the expires_in of access tokens, in seconds, at logins and at
+// refreshes. The server accepts the tokens for longer.
+func announceLifetimes(idp *fakeas.Server, atLogin, atRefresh int) {
 	idp.Set(func(k *fakeas.Knobs) {
 		k.LoginAnswer = fakeas.Edit{Set: map[string]any{"expires_in": atLogin}}
 		k.RefreshAnswer = fakeas.Edit{Set: map[string]any{"expires_in": atRefresh}}
 	})
 }
 
-// subjectOf reads the sub of a token answer's ID token.
+// subjectOf returns the sub of a token answer's ID token.
 func subjectOf(answer map[string]any) string {
 	raw, _ := answer["id_token"].(string)
 	var claims struct {
 		Subject string `json:"sub"`
 	}
-	_ = json.Unmarshal(decodeSegment(raw, 1), &claims) // nobody's, if it is none
+	_ = json.Unmarshal(decodeSegment(raw, 1), &claims) // an invalid token has no subject
 	return claims.Subject
 }

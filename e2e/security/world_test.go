@@ -20,158 +20,108 @@ import (
 )
 
 const (
-	siteName  = "app.test"
-	clientID  = "app"
-	prefix    = "/oauth2"
-	login     = prefix + "/login"
-	callback  = prefix + "/callback"
-	logout    = prefix + "/logout"
-	loggedOut = prefix + "/logout/callback"
-	info      = prefix + "/session"
-	refresh   = prefix + "/session/refresh"
-	backchan  = prefix + "/backchannel_logout"
+	siteName       = "app.test"
+	clientID       = "app"
+	prefix         = "/oauth2"
+	login          = prefix + "/login"
+	callback       = prefix + "/callback"
+	logout         = prefix + "/logout"
+	logoutCallback = prefix + "/logout/callback"
+	sessionInfo    = prefix + "/session"
+	refresh        = prefix + "/session/refresh"
+	backchannel    = prefix + "/backchannel_logout"
 
 	sessionCookie = "__Host-oauth_session"
-	loginCookie   = "__Host-oauth_login_" // begins the name of each
+	loginCookie   = "__Host-oauth_login_" // prefix of the names
 )
 
-// A plan says how a world differs from the default: one Caddy with its
-// sessions in a file, /static/* open to everybody, error pages from another
+// A plan is the difference of a world from the default. By default a world has one Caddy
+// with its sessions in a file, the optional path /static/*, and error pages from another
 // app.
 type plan struct {
 	// redis keeps the sessions in a Redis that two instances share.
 	redis bool
-	// redisArgs are further arguments of redis-server.
+	// redisArgs are additional arguments of redis-server.
 	redisArgs []string
-	// redisStore is what follows `store redis`. Default: the URL. {REDIS} stands
-	// for it.
+	// redisStore is the text after `store redis`, by default {REDIS}. {REDIS} becomes the
+	// URL.
 	redisStore string
-	// matcher stands behind the directive, and is defined in before.
-	matcher string
-	// options are more lines for the directive; public replaces the line
-	// `optional /static/*`, base the one with base_url ("-": none).
-	options, public, base string
-	// before and after are directives before oauth_session and behind the app.
-	before, after string
-	// ownErrors leaves error pages to the module: there is no handle_errors.
-	ownErrors bool
-	// global are lines for the global options block, sites further sites. In
-	// them {TLS} stands for the certificate, {ADDR} for where the site listens,
-	// {PORT} for its port.
+	// options are additional lines of the directive. optionalLine replaces the line
+	// `optional /static/*`.
+	options, optionalLine string
+	// noBaseURL omits the line with base_url.
+	noBaseURL bool
+	// before are directives before oauth_session.
+	before string
+	// moduleErrors omits handle_errors, so that the module makes the error pages.
+	moduleErrors bool
+	// global are lines of the global options block; sites are additional sites. In both,
+	// {TLS} becomes the `tls` line, {ADDR} the address of the site and {PORT} its port.
 	global, sites string
-	// env is more environment, KEY=value.
+	// env are additional environment variables, KEY=value.
 	env []string
-	// keys are in the key file. Default: one.
+	// keys are the server keys in the key file. Default: one new key.
 	keys []string
-	// knobs changes how the authorization servers behave, whatever tests do.
+	// mostlyWaits excludes the test from the limit of active tests. It is for tests that wait many
+	// seconds for the end of a token, a session or a timeout.
+	mostlyWaits bool
+	// knobs changes the default knobs of both authorization servers.
 	knobs func(*fakeas.Knobs)
 }
 
-// A world is everything between a browser and its app, in one test or for all
-// of them.
+// A world is a complete environment of the site: see the package documentation.
 type world struct {
-	site string // https://app.test:PORT
-	host string // the same without the scheme
-	p    []*instance
-	// idp is the authorization server of the site, other one that it knows
-	// nothing of.
+	site      string // https://app.test:PORT
+	host      string // app.test:PORT
+	instances []*instance
+	// idp is the site's authorization server. The site does not know the server other.
 	idp, other *fakeas.Server
-	// app gets the requests of the site, errorApp those of its error routes.
+	// app serves the site; errorApp serves its error pages.
 	app, errorApp *echo.Server
-	evil          *recorder
-	redis         *redisserver.Server // nil unless planned
+	attacker      *recorder
+	redis         *redisserver.Server // nil without plan.redis
 
 	authority *x509.CertPool
 	cert      string // the `tls` line of every site
 	plan      plan
 
-	// clientSecret and keys are canaries. fixed are further secrets.
+	// clientSecret, allKeys and addedSecrets are secrets for the leak scan.
 	clientSecret string
-	keys         []string // all there ever were
+	allKeys      []string // current and former server keys
 	keyFile      string
 
-	mu       sync.Mutex
-	cookies  map[string]bool // the values of all our cookies so far
-	fixed    []string
-	browsers []byte // what browsers got, since it was last looked through
-	leaked   []finding
-	scanned  map[string]int64 // how much of a log has been looked through
+	mu             sync.Mutex
+	cookieValues   map[string]bool // all values of the module's cookies
+	addedSecrets   []string
+	sentToBrowsers []byte // bytes to browsers since the last scan
+	pendingLeaks   []leak
+	logOffsets     map[string]int64 // bytes of each log scanned so far
 
 	transports []*http.Transport
-	goroutines int  // soon after the start
-	down       bool // the test leaves the site out of order, see expectDown
-	inspected  bool // in this test
+	goroutines int  // number after the start
+	inspected  bool // the current test has been inspected
 }
 
 // An instance is one Caddy of the site.
 type instance struct {
 	*caddyserver.Server
-	addr   string // where it listens
+	addr   string // listening address
 	config caddyserver.Config
 }
 
-var (
-	sharedOnce, redisOnce, bareOnce    sync.Once
-	sharedWorld, redisWorld, bareWorld *world
-)
-
-// shared returns the default world that all tests share. They use it one after
-// the other: a test that calls shared must not be parallel.
-func shared(t *testing.T) *world {
-	t.Helper()
-	sharedOnce.Do(func() { lasting.run(func() { sharedWorld = startWorld(lasting, plan{}) }) })
-	if sharedWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	sharedWorld.begin(t)
-	return sharedWorld
-}
-
-// sharedRedis is shared with two instances and their sessions in a Redis.
-func sharedRedis(t *testing.T) *world {
-	t.Helper()
-	redisOnce.Do(func() { lasting.run(func() { redisWorld = startWorld(lasting, plan{redis: true}) }) })
-	if redisWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	redisWorld.begin(t)
-	return redisWorld
-}
-
-// sharedBare is shared with a site that does not know its public origin, and
-// makes its error pages itself.
-func sharedBare(t *testing.T) *world {
-	t.Helper()
-	bareOnce.Do(func() { lasting.run(func() { bareWorld = startWorld(lasting, plan{base: "-", ownErrors: true}) }) })
-	if bareWorld == nil {
-		t.Fatal("the shared world did not start")
-	}
-	bareWorld.begin(t)
-	return bareWorld
-}
-
-// newWorld starts a world for one test.
-func newWorld(t *testing.T, p plan) *world {
-	t.Helper()
-	w := startWorld(t, p)
-	w.begin(t)
-	return w
-}
-
-// begin puts the world into its first state for a test, and has it inspected
-// when the test is over.
-func (w *world) begin(t testing.TB) {
-	w.calm()
+// startTest resets the world for a test and registers the inspection.
+func (w *world) startTest(t testing.TB) {
+	w.resetServers()
 	w.app.Reset()
 	w.errorApp.Reset()
-	w.evil.reset()
+	w.attacker.reset()
 	w.inspected = false
-	w.inspectFirst(t)
+	w.inspectAtEnd(t)
 }
 
-// inspectFirst has the world inspected before whatever a test has started until
-// now is stopped at its end. It must be called again after a Restart.
-func (w *world) inspectFirst(t testing.TB) {
+// inspectAtEnd registers the inspection. Cleanups run in reverse order, so call it again
+// after a Restart: the inspection must precede the stop of the new process.
+func (w *world) inspectAtEnd(t testing.TB) {
 	atCleanup(t, func(t testing.TB) {
 		if !w.inspected {
 			w.inspected = true
@@ -180,8 +130,8 @@ func (w *world) inspectFirst(t testing.TB) {
 	})
 }
 
-// calm ends whatever the servers have been told to do.
-func (w *world) calm() {
+// resetServers restores the default behaviour of the authorization servers.
+func (w *world) resetServers() {
 	for _, as := range []*fakeas.Server{w.idp, w.other} {
 		as.ClearFaults()
 		as.Set(func(k *fakeas.Knobs) {
@@ -201,25 +151,25 @@ func startWorld(t testing.TB, p plan) *world {
 		host: fmt.Sprintf("%s:%d", siteName, port), plan: p,
 		app:      echo.Start(t, echo.Options{HideAuthorization: true}),
 		errorApp: echo.Start(t, echo.Options{HideAuthorization: true}),
-		evil:     startRecorder(t),
-		// What has to be encoded in a form is in it (RFC 6749, section 2.3.1).
+		attacker: startRecorder(t),
+		// The secret contains characters that a form encodes (RFC 6749, section 2.3.1).
 		clientSecret: canary("CS_", 32) + ":+%&",
-		cookies:      map[string]bool{}, scanned: map[string]int64{},
+		cookieValues: map[string]bool{}, logOffsets: map[string]int64{},
 	}
 	w.site = "https://" + w.host
 	w.authority, w.cert = issueCertificate(t, siteName, "*."+siteName, "other.test", "localhost")
 	client := fakeas.Client{
 		ID: clientID, Secret: w.clientSecret, RedirectURIs: []string{w.site + callback},
-		PostLogoutRedirectURIs: []string{w.site + loggedOut}, BackchannelLogoutURI: w.site + backchan,
+		PostLogoutRedirectURIs: []string{w.site + logoutCallback}, BackchannelLogoutURI: w.site + backchannel,
 	}
 	w.idp = fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{client}})
 	w.other = fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{client}})
-	w.calm()
+	w.resetServers()
 	if p.keys == nil {
 		p.keys = []string{newKey()}
 	}
 	w.keyFile = filepath.Join(t.TempDir(), "keys")
-	w.setKeys(t, p.keys...)
+	w.writeKeys(t, p.keys...)
 	instances := 1
 	if p.redis {
 		instances = 2
@@ -242,87 +192,78 @@ func (w *world) start(t testing.TB, port int) {
 	fill := strings.NewReplacer("{TLS}", w.cert, "{ADDR}", in.addr, "{PORT}", fmt.Sprint(port))
 	in.config = caddyserver.Config{
 		Global: "\tauto_https disable_redirects\n\tmetrics\n" + fill.Replace(w.plan.global),
-		Sites:  fmt.Sprintf("https://%s:%d {\n%s}\n", siteName, port, w.directives()) + fill.Replace(w.plan.sites),
+		Sites:  fmt.Sprintf("https://%s:%d {\n%s}\n", siteName, port, w.siteBody()) + fill.Replace(w.plan.sites),
 		Env:    append([]string{"CLIENT_SECRET=" + w.clientSecret}, w.plan.env...),
 	}
 	in.Server = caddyserver.Start(t, in.config)
-	w.p = append(w.p, in)
+	w.instances = append(w.instances, in)
 }
 
-// setKeys writes the key file. Caddy reads it at its start, and again some
-// seconds after a change.
-func (w *world) setKeys(t testing.TB, keys ...string) {
+// writeKeys writes the key file. Caddy reads it at its start, and again some seconds after
+// a change.
+func (w *world) writeKeys(t testing.TB, keys ...string) {
 	t.Helper()
-	w.keys = append(w.keys, keys...)
+	w.allKeys = append(w.allKeys, keys...)
 	if err := os.WriteFile(w.keyFile, []byte(strings.Join(keys, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// directives is the inside of the site.
-func (w *world) directives() string {
-	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.protect() +
+// siteBody returns the directives of the site.
+func (w *world) siteBody() string {
+	text := "bind 127.0.0.1\n" + w.cert + "\nlog\n" + w.plan.before + "\n" + w.directive() +
 		"reverse_proxy " + w.app.Addr() + " {\n\theader_up X-User {http.auth.user.id}\n\theader_up X-Email {http.auth.user.email}\n" +
-		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" + // or they hide goroutines that are left behind
-		w.plan.after + "\n"
-	if !w.plan.ownErrors {
-		// The other app makes the page, the status stays that of the error.
+		"\ttransport http {\n\t\tkeepalive_idle_conns_per_host 4\n\t}\n}\n" // more idle connections would hide leaked goroutines
+	if !w.plan.moduleErrors {
+		// The error app makes the page; the status stays that of the error.
 		text += "handle_errors {\n\treverse_proxy " + w.errorApp.Addr() + " {\n\t\t@any status 2xx\n\t\thandle_response @any {\n\t\t\tcopy_response {\n\t\t\t\tstatus {err.status_code}\n\t\t\t}\n\t\t}\n\t}\n}\n"
 	}
 	return text
 }
 
-// protect is the directive under test.
-func (w *world) protect() string {
+// directive returns the directive under test.
+func (w *world) directive() string {
 	lines := []string{
 		"issuer " + w.idp.URL, "client_id " + clientID, "client_secret {env.CLIENT_SECRET}",
 		"scope openid profile email offline_access", "key {file." + w.keyFile + "}",
 	}
-	switch w.plan.base {
-	case "":
+	if !w.plan.noBaseURL {
 		lines = append(lines, "base_url "+w.site)
-	case "-":
-	default:
-		lines = append(lines, w.plan.base)
 	}
-	if w.plan.public == "" {
-		lines = append(lines, "optional /static/*")
-	} else {
-		lines = append(lines, w.plan.public)
-	}
+	lines = append(lines, cmp.Or(w.plan.optionalLine, "optional /static/*"))
 	if w.redis != nil {
 		store := cmp.Or(w.plan.redisStore, "{REDIS}")
 		lines = append(lines, "store redis "+strings.ReplaceAll(store, "{REDIS}", w.redis.URL()))
 	}
 	lines = append(lines, w.plan.options)
-	return "oauth_session " + w.plan.matcher + " {\n\t" + strings.Join(lines, "\n\t") + "\n}\n"
+	return "oauth_session {\n\t" + strings.Join(lines, "\n\t") + "\n}\n"
 }
 
-// dir is everything that a Caddy keeps on disk: configuration, logs, sessions.
+// dir is the directory of everything that Caddy writes: configuration, logs, sessions.
 func (in *instance) dir() string { return filepath.Dir(filepath.Dir(in.DataDir)) }
 
-// sessionsFile is the store of a world without Redis.
+// sessionsFile is the session store of a world without Redis.
 func (in *instance) sessionsFile() string {
 	return filepath.Join(in.DataDir, "oauth_session", "sessions.db")
 }
 
-// tokenCalls is how many requests the token endpoint has got.
-func (w *world) tokenCalls() int { return w.idp.Stats().Requests[fakeas.EndpointToken] }
+// tokenRequests returns the number of requests to the token endpoint.
+func (w *world) tokenRequests() int { return w.idp.Stats().Requests[fakeas.EndpointToken] }
 
-// refreshes is how many of them were to refresh.
+// refreshes returns the number of refreshes among them.
 func (w *world) refreshes() int { return w.idp.Stats().Grants[fakeas.GrantRefresh] }
 
-// tell changes what the server says of the life of the access tokens it issues
-// from now on. They really live for long.
-func (w *world) tell(seconds int) {
+// announceLifetime sets the expires_in of access tokens, in seconds, from here on. The
+// server accepts the tokens for longer.
+func (w *world) announceLifetime(seconds int) {
 	w.idp.Set(func(k *fakeas.Knobs) {
 		edit := fakeas.Edit{Set: map[string]any{"expires_in": seconds}}
 		k.LoginAnswer, k.RefreshAnswer = edit, edit
 	})
 }
 
-// isAuthorization reports whether a URL leads to the login of the site's own
-// authorization server.
+// isAuthorization reports whether a URL is an authorization request to the site's own
+// server.
 func (w *world) isAuthorization(u *url.URL) bool {
 	return u != nil && strings.HasPrefix(u.String(), w.idp.URL+"/authorize?")
 }

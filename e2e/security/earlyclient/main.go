@@ -1,12 +1,12 @@
-// Command earlyclient sends one request in TLS 1.3 early data, over HTTP/3. It
-// is a program of its own because the client of quic-go is not free of data
-// races while it does, and the tests run with the race detector.
+// Command earlyclient sends one request in TLS 1.3 early data, over HTTP/3. It is a separate program
+// because the client of quic-go has data races with early data, and the tests run with the race
+// detector.
 //
 //	earlyclient <address> <origin> <path> [<cookie header>]
 //
-// It first asks for the path /static/ticket on another connection, to have a
-// ticket, and says so by a line. At a line on standard input it sends the
-// request, and prints the status of the answer.
+// It first requests /static/ticket on another connection to get a session ticket, and prints the
+// line "ticket". After a line on standard input it sends the request and prints the status of the
+// answer.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	}
 	config := &tls.Config{
 		ServerName: site.Hostname(), ClientSessionCache: tls.NewLRUClientSessionCache(1),
-		InsecureSkipVerify: true, //nolint:gosec // it is the test's own server, and what counts is how it treats us
+		InsecureSkipVerify: true, //nolint:gosec // it connects to the test's own server
 	}
 	if _, err := get(config, address, http.MethodGet, origin+"/static/ticket", ""); err != nil {
 		log.Fatal(err)
@@ -53,7 +53,7 @@ func main() {
 	fmt.Println(status)
 }
 
-// get is a navigation on a connection of its own.
+// get sends a navigation on a new connection and returns the status.
 func get(config *tls.Config, address, method, target, cookie string) (status int, err error) {
 	tr := &http3.Transport{
 		TLSClientConfig: config,

@@ -5,12 +5,11 @@ import (
 	"testing"
 )
 
-// landsOn returns the origin that a browser goes to when an answer of the site
-// has this Location, in lower case; for a scheme without hosts, "scheme:". It
-// follows the WHATWG URL standard where that differs from what a reader of RFC
-// 3986 expects: white space that is ignored, back slashes that are slashes,
+// browserOrigin returns the origin that a browser opens for a Location of the site, in
+// lower case; for a scheme without a host it returns "scheme:". It follows the WHATWG URL
+// standard where that differs from RFC 3986: ignored white space, backslashes as slashes,
 // any number of slashes before the host.
-func (w *world) landsOn(location string) string {
+func (w *world) browserOrigin(location string) string {
 	s := strings.Trim(location, "\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ")
 	s = strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(s)
 	scheme, rest, special := "https", s, true
@@ -21,7 +20,7 @@ func (w *world) landsOn(location string) string {
 		}
 		rest = strings.ReplaceAll(after, `\`, "/")
 		if name == scheme && !strings.HasPrefix(rest, "//") {
-			return w.site // relative, strange as it looks
+			return w.site // a relative reference with a scheme
 		}
 		scheme, rest = name, "//"+strings.TrimLeft(rest, "/")
 	}
@@ -36,7 +35,7 @@ func (w *world) landsOn(location string) string {
 	return scheme + "://" + strings.ToLower(authority[strings.LastIndexByte(authority, '@')+1:])
 }
 
-// cutScheme splits a scheme off, in lower case.
+// cutScheme splits off a scheme and returns it in lower case.
 func cutScheme(s string) (scheme, rest string, ok bool) {
 	scheme, rest, ok = strings.Cut(s, ":")
 	scheme = strings.ToLower(scheme)
@@ -47,15 +46,16 @@ func cutScheme(s string) (scheme, rest string, ok bool) {
 	return scheme, rest, true
 }
 
-// ownPage demands that a Location leads to the site itself.
-func (w *world) ownPage(t testing.TB, location string) {
+// checkOwnSite checks that a Location leads to the site itself.
+func (w *world) checkOwnSite(t testing.TB, location string) {
 	t.Helper()
-	if got := w.landsOn(location); got != w.site {
-		t.Errorf("a browser takes Location %q to %s", location, got)
+	if got := w.browserOrigin(location); got != w.site {
+		t.Errorf("Location %q leads to %s, want the site", location, got)
 	}
 }
 
-func TestLandsOn(t *testing.T) {
+// TestBrowserOrigin: the reader of Location headers agrees with browsers.
+func TestBrowserOrigin(t *testing.T) {
 	w := &world{site: "https://app.test:8443"}
 	for location, want := range map[string]string{
 		"/": "https://app.test:8443", "": "https://app.test:8443", "x": "https://app.test:8443",
@@ -67,8 +67,8 @@ func TestLandsOn(t *testing.T) {
 		"http:evil.test": "http://evil.test", `https:\\evil.test`: "https://evil.test", "https:////evil.test": "https://evil.test",
 		"JavaScript:alert(1)": "javascript:", "data:text/html,x": "data:", "java\nscript:x": "javascript:",
 	} {
-		if got := w.landsOn(location); got != want {
-			t.Errorf("%q leads to %s, want %s", location, got, want)
+		if got := w.browserOrigin(location); got != want {
+			t.Errorf("Location %q: got %s, want %s", location, got, want)
 		}
 	}
 }

@@ -12,10 +12,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestScanFindsPlantedSecrets is the positive control of every other test: a
-// secret is found in each place, and none where there is none.
+// TestScanFindsPlantedSecrets is the positive control for the leak scan at the end of
+// every test: it finds a planted secret in each place, and nothing before that.
 func TestScanFindsPlantedSecrets(t *testing.T) {
 	const inMetrics = "PLANTED_0123456789abcdef0123456789abcdef"
+	awaitTurn(t)
 	w := startWorld(t, plan{
 		redis: true, global: "\tservers {ADDR} {\n\t\tname {$IN_METRICS}\n\t}\n",
 		env:    []string{"IN_METRICS=" + inMetrics},
@@ -23,22 +24,22 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 	})
 	b := w.browser()
 	b.login(t, "/")
-	b.at(1).works(t)
-	if found := w.leaks(t); len(found) > 0 {
-		t.Fatalf("before anything was planted: %v", found)
+	b.at(1).checkSession(t)
+	if found := w.findLeaks(t); len(found) > 0 {
+		t.Fatalf("before planting: got leaks %v, want none", found)
 	}
 	for _, s := range w.plantable(t) {
 		t.Run(s.kind, func(t *testing.T) {
 			w.plant(t, s.value)
 			places := map[string]bool{}
-			for _, f := range w.leaks(t) {
+			for _, f := range w.findLeaks(t) {
 				places[f.place] = places[f.place] || f.kind == s.kind
 			}
 			for _, place := range []string{
 				"an answer to a browser", "instance 1: caddy.log", "instance 2: planted.db", "Redis",
-				"the recorder", "the app of the error pages", "the app",
+				"the attacker's server", "the error app", "the app",
 			} {
-				// The app is where access tokens belong.
+				// The app is the one place where access tokens belong.
 				want := place != "the app" || s.kind != string(fakeas.KindAccess)
 				if places[place] != want {
 					t.Errorf("%s: found %v, want %v", place, places[place], want)
@@ -46,17 +47,17 @@ func TestScanFindsPlantedSecrets(t *testing.T) {
 			}
 		})
 	}
-	w.keepSecret(inMetrics)
-	if found := w.leaks(t); !slices.ContainsFunc(found, func(f finding) bool { return f.place == "instance 1: /metrics" }) {
-		t.Errorf("nothing was found in the metrics, only %v", found)
+	w.addSecret(inMetrics)
+	if found := w.findLeaks(t); !slices.ContainsFunc(found, func(f leak) bool { return f.place == "instance 1: /metrics" }) {
+		t.Errorf("got leaks %v, want one in the metrics", found)
 	}
 }
 
 type plantable struct{ kind, value string }
 
-// plantable is one secret of each kind.
+// plantable returns one secret of each kind.
 func (w *world) plantable(t *testing.T) []plantable {
-	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.keys[0]}}
+	all := []plantable{{kindClient, w.clientSecret}, {kindKey, w.allKeys[0]}}
 	kinds := map[fakeas.Kind]bool{}
 	known := map[string]bool{}
 	for _, issued := range w.idp.Tokens() {
@@ -72,24 +73,23 @@ func (w *world) plantable(t *testing.T) []plantable {
 			break
 		}
 	}
-	for value := range w.cookies {
+	for value := range w.cookieValues {
 		all = append(all, plantable{kindCookie, value})
 		break
 	}
 	if len(all) != 8 {
-		t.Fatalf("only %d kinds of secrets", len(all))
+		t.Fatalf("got %d kinds of secrets, want 8", len(all))
 	}
 	return all
 }
 
-// plant puts a value into every place that is looked through, but for the
-// metrics.
+// plant puts a value into every place that the leak scan covers, except the metrics.
 func (w *world) plant(t *testing.T, value string) {
 	t.Helper()
 	w.app.Reset()
 	w.errorApp.Reset()
-	w.evil.reset()
-	for _, to := range []string{w.app.URL, w.errorApp.URL, w.evil.URL} {
+	w.attacker.reset()
+	for _, to := range []string{w.app.URL, w.errorApp.URL, w.attacker.URL} {
 		resp, err := http.Post(to+"/planted?leak="+value, "text/plain", strings.NewReader(""))
 		if err != nil {
 			t.Fatal(err)
@@ -99,30 +99,30 @@ func (w *world) plant(t *testing.T, value string) {
 	}
 	w.browser().send(t, http.MethodGet, "/static/head?leak="+strings.ReplaceAll(value, "%", "%25"), "")
 	w.redis.Do(t, "HSET", "planted", "field", value)
-	if err := os.WriteFile(filepath.Join(w.p[1].DataDir, "planted.db"), []byte(value), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(w.instances[1].DataDir, "planted.db"), []byte(value), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestScanFindsPieces: what is cut short, decoded or in one of many bytes is
-// found all the same.
-func TestScanFindsPieces(t *testing.T) {
+// TestScanFindsPartsOfSecrets: the scan finds a secret that is truncated or surrounded by
+// other bytes.
+func TestScanFindsPartsOfSecrets(t *testing.T) {
 	w := &world{
 		idp: fakeas.New(fakeas.Options{}), other: fakeas.New(fakeas.Options{}),
-		keys: []string{newKey()}, clientSecret: canary("CS_", 32), cookies: map[string]bool{},
+		allKeys: []string{newKey()}, clientSecret: canary("CS_", 32), cookieValues: map[string]bool{},
 	}
 	cookie := strings.Repeat("A", 20) + "BCDEFGHIJKLMNOPQRSTUVWX"
-	w.cookies[cookie] = true
-	n := newNeedles(w.secrets())
+	w.cookieValues[cookie] = true
+	n := newSecretFinder(w.secrets())
 	noise := strings.Repeat("0123456789abcdef", 1000)
 	for name, text := range map[string]string{
-		"first bytes of a key": w.keys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
+		"first bytes of a key": w.allKeys[0][:partSize], "last bytes of a cookie": tail(cookie), "a secret": w.clientSecret,
 	} {
 		if got := n.find("here", []byte(noise+text+noise)); len(got) != 1 {
-			t.Errorf("%s: found %v, want one", name, got)
+			t.Errorf("%s: found %v, want one leak", name, got)
 		}
 	}
-	if got := n.find("here", []byte(noise+w.keys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
-		t.Errorf("found what is not there: %v", got)
+	if got := n.find("here", []byte(noise+w.allKeys[0][:partSize-1]+"-"+tail(cookie)[1:])); len(got) != 0 {
+		t.Errorf("found %v, want none", got)
 	}
 }
