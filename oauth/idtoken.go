@@ -26,13 +26,13 @@ var ErrOtherLogin = errors.New("the ID token is proven to be of another login")
 
 // IDToken is a verified ID token.
 type IDToken struct {
-	Issuer, Subject string
+	Subject string
 	// SessionID is the claim sid, the server's name for its session with the
 	// user, or empty.
 	SessionID string
 	// AuthTime is when the user authenticated. Zero: not told.
-	AuthTime          time.Time
-	IssuedAt, Expires time.Time
+	AuthTime time.Time
+	IssuedAt time.Time
 	// Claims are all claims, as the server sent them.
 	Claims map[string]json.RawMessage
 }
@@ -235,16 +235,10 @@ func (p claims) idToken() (*IDToken, error) {
 	if t.Subject == "" || len(t.Subject) > maxSubject {
 		return nil, fmt.Errorf("the claim sub must have 1 to %d bytes", maxSubject)
 	}
-	if t.Issuer, err = p.text("iss"); err != nil {
-		return nil, err
-	}
 	if t.SessionID, err = p.text("sid"); err != nil {
 		return nil, err
 	}
 	if t.IssuedAt, err = p.time("iat"); err != nil {
-		return nil, err
-	}
-	if t.Expires, err = p.time("exp"); err != nil {
 		return nil, err
 	}
 	t.AuthTime, err = p.time("auth_time")

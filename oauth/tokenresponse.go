@@ -12,7 +12,6 @@ import (
 // Limits of what is taken over from a token response.
 const (
 	maxToken = 64 << 10
-	maxScope = 4 << 10
 	// maxLifetime is the longest lifetime that is believed. Longer ones are
 	// mistakes, such as nanoseconds in place of seconds, or mean "for ever".
 	maxLifetime = 10 * 365 * 24 * time.Hour
@@ -34,9 +33,6 @@ type TokenResponse struct {
 
 	// Sent is when the request was sent, from which all lifetimes count.
 	Sent time.Time
-
-	// Scope is what the server says it granted, empty if it does not say.
-	Scope string
 
 	// Expires is when the access token expires, counted from the moment of
 	// sending the request. It comes from expires_in or else from the claim exp
@@ -92,9 +88,6 @@ func (t *TokenResponse) readTokens(members map[string]json.RawMessage, sent time
 		return err
 	}
 	t.IDToken = opaqueToken(members, "id_token")
-	if scope, _ := stringMember(members, "scope"); len(scope) <= maxScope && printable(scope) {
-		t.Scope = scope
-	}
 	t.Expires = expiry(sent, members, "expires_in")
 	if t.Expires.IsZero() {
 		t.Expires = jwtExpiry(t.AccessToken, sent)
