@@ -161,8 +161,11 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	header, payload, err := c.verifyJWS(ctx, raw, idTokenTypes, &c.loginKeys)
+	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.loginKeys)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.checkClaims(payload); err != nil {
 		return nil, err
 	}
 	return c.readIDToken(header, payload, accessToken)

@@ -42,19 +42,6 @@ type claims map[string]json.RawMessage
 // key set only.
 type jwsHeader struct{ alg, kid string }
 
-// verifyJWS checks type, signature, issuer, audience and times of a token, with
-// the server's keys fetched again if they do not fit and the budget allows it.
-func (c *Client) verifyJWS(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
-	header, payload, err := c.verifySignature(ctx, raw, types, budget)
-	if err == nil {
-		err = c.checkClaims(payload)
-	}
-	if err != nil {
-		return header, nil, err
-	}
-	return header, payload, nil
-}
-
 // verifySignature checks type and signature of a token. What the claims say is
 // not checked.
 func (c *Client) verifySignature(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
