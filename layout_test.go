@@ -22,8 +22,8 @@ var layers = map[string]struct {
 	".":           {may: []string{module + "/caddymodule"}},
 	"caddymodule": {may: []string{module + "/handler", module + "/oauth", module + "/session", "github.com/caddyserver/caddy/v2", "github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.uber.org/zap"}},
 	"handler":     {may: []string{module + "/oauth", module + "/session", "go.uber.org/zap", "golang.org/x/text/unicode/norm"}},
-	"oauth":       {may: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
-	"session":     {may: []string{"go.etcd.io/bbolt", "github.com/redis/rueidis"}, not: []string{"net/http", "net/url", "log", "log/slog"}},
+	"oauth":       {may: []string{module + "/internal/tlskeys", "github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
+	"session":     {may: []string{module + "/internal/tlskeys", "go.etcd.io/bbolt", "github.com/redis/rueidis"}, not: []string{"net/http", "net/url", "log", "log/slog"}},
 	"internal":    {may: []string{"github.com/golang-jwt/jwt/v5"}},
 }
 

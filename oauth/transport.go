@@ -3,7 +3,6 @@ package oauth
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,11 +10,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/tlskeys"
 )
 
 // maxBody limits every answer of the server. Compression is off, so that this
@@ -45,7 +45,7 @@ func newTransport(roots *x509.CertPool, conns int) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: refuseWeakKeys},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: tlskeys.RefuseWeak},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
@@ -106,23 +106,6 @@ func (c *conns) roundTrip(r *http.Request) (*http.Response, error) {
 		used.CloseIdleConnections()
 	}
 	return resp, err
-}
-
-// refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls
-// takes all from 1024 bits on. The root is the operator's choice.
-func refuseWeakKeys(s tls.ConnectionState) error {
-	for _, chain := range s.VerifiedChains {
-		weak := slices.ContainsFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
-			key, ok := c.PublicKey.(*rsa.PublicKey)
-			return ok && key.N.BitLen() < minRSABits
-		})
-		if !weak {
-			return nil
-		}
-	}
-	return &tls.CertificateVerificationError{
-		UnverifiedCertificates: s.PeerCertificates, Err: fmt.Errorf("an RSA key of the certificate has less than %d bits", minRSABits),
-	}
 }
 
 // promised is how many bytes of an answer are made room for because its header
