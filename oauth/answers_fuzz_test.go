@@ -255,7 +255,7 @@ func FuzzRefreshedClaims(f *testing.F) {
 	f.Add(must(json.Marshal(edit(whole, "nonce", "other"))))
 	f.Add([]byte(strings.Replace(string(must(json.Marshal(whole))), `"sub":"alice"`, `"sub":"eve","sub":"alice"`, 1)))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := c.VerifyRefreshedIDToken(t.Context(), sign2(string(payload)), RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: authTime})
+		got, err := c.VerifyRefreshedIDToken(t.Context(), sign2(string(payload)), RefreshedIDTokenExpectation{Subject: "alice", Nonce: testNonce, AuthTime: authTime})
 		if err != nil {
 			p, _ := parseObject(payload)
 			aud, _ := claims(p).GetAudience()

@@ -51,9 +51,9 @@ type IDTokenWant struct {
 	ACRValues string
 }
 
-// RefreshedIDTokenWant is what the ID token of a refresh must say, taken from
+// RefreshedIDTokenExpectation is what the ID token of a refresh must say, taken from
 // the ID token of the login.
-type RefreshedIDTokenWant struct {
+type RefreshedIDTokenExpectation struct {
 	// Subject must be the same. Required.
 	Subject string
 	// Nonce must be the same if both are there.
@@ -97,7 +97,7 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenWant
 // and differs, whatever else is wrong with the token, its times included. Any
 // other error proves nothing: the token cannot be used, and who the user is was
 // not found out.
-func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
+func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenExpectation) (*IDToken, error) {
 	t, err := c.verifyRefreshedIDToken(ctx, raw, want)
 	if err != nil {
 		return nil, fmt.Errorf("verifying refreshed ID token: %w", err)
@@ -105,7 +105,7 @@ func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want Re
 	return t, nil
 }
 
-func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
+func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenExpectation) (*IDToken, error) {
 	if c.issuer == "" {
 		return nil, errNeedsIssuer
 	}
@@ -135,7 +135,7 @@ func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want Re
 // differs returns the name of a claim that says that a signed ID token is of
 // another login, or "". A claim that is missing, empty or of another type than
 // the standard's says nothing.
-func (c *Client) differs(p claims, want RefreshedIDTokenWant) string {
+func (c *Client) differs(p claims, want RefreshedIDTokenExpectation) string {
 	for _, claim := range []struct{ name, want string }{
 		{"iss", c.issuer}, {"sub", want.Subject}, {"azp", c.clientID}, {"nonce", want.Nonce},
 	} {
@@ -275,7 +275,7 @@ func (want IDTokenWant) check(t *IDToken) error {
 }
 
 // check follows differs, which has compared the claims that are there.
-func (want RefreshedIDTokenWant) check(t *IDToken) error {
+func (want RefreshedIDTokenExpectation) check(t *IDToken) error {
 	if _, err := claims(t.Claims).text("nonce"); err != nil {
 		return err
 	}

@@ -255,8 +255,8 @@ func TestRefreshedIDToken(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	login := now.Add(-time.Hour)
 	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
-	full := RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: login, AccessToken: testAccess}
-	but := func(change func(*RefreshedIDTokenWant)) RefreshedIDTokenWant {
+	full := RefreshedIDTokenExpectation{Subject: "alice", Nonce: testNonce, AuthTime: login, AccessToken: testAccess}
+	but := func(change func(*RefreshedIDTokenExpectation)) RefreshedIDTokenExpectation {
 		w := full
 		change(&w)
 		return w
@@ -269,16 +269,16 @@ func TestRefreshedIDToken(t *testing.T) {
 	tests := []struct {
 		name    string
 		raw     string
-		want    RefreshedIDTokenWant
+		want    RefreshedIDTokenExpectation
 		verdict string
 	}{
 		{"same", s.idToken("auth_time", login.Unix()), full, same},
 		{"no nonce", s.idToken("nonce", nil), full, same},
 		{"empty nonce", s.idToken("nonce", ""), full, same},
 		{"null nonce", s.idToken("nonce", json.RawMessage("null")), full, same},
-		{"nonce not known", s.idToken(), but(func(w *RefreshedIDTokenWant) { w.Nonce = "" }), same},
+		{"nonce not known", s.idToken(), but(func(w *RefreshedIDTokenExpectation) { w.Nonce = "" }), same},
 		{"no auth_time", s.idToken(), full, same},
-		{"auth_time not known", s.idToken("auth_time", login.Unix()), but(func(w *RefreshedIDTokenWant) { w.AuthTime = time.Time{} }), same},
+		{"auth_time not known", s.idToken("auth_time", login.Unix()), but(func(w *RefreshedIDTokenExpectation) { w.AuthTime = time.Time{} }), same},
 		{"newer auth_time", s.idToken("auth_time", login.Unix()+60), full, same},
 		{"changed e-mail", s.idToken("email", "new@x.test"), full, same},
 		{"own azp", s.idToken("azp", testClient), full, same},
@@ -307,7 +307,7 @@ func TestRefreshedIDToken(t *testing.T) {
 		{"empty sub", s.idToken("sub", ""), full, unclear},
 		{"sub is a number", s.idToken("sub", 5), full, unclear},
 		{"sub is a list", s.idToken("sub", []string{"eve"}), full, unclear},
-		{"no subject to compare", s.idToken(), but(func(w *RefreshedIDTokenWant) { w.Subject = "" }), unclear},
+		{"no subject to compare", s.idToken(), but(func(w *RefreshedIDTokenExpectation) { w.Subject = "" }), unclear},
 		{"no iss", s.idToken("iss", nil), full, unclear},
 		{"iss is a list", s.idToken("iss", []string{"x"}), full, unclear},
 		{"no aud", s.idToken("aud", nil), full, unclear},

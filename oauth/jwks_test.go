@@ -245,7 +245,7 @@ func TestMadeUpLogoutTokensLeaveTheKeysToOthers(t *testing.T) {
 						key = newECKey(elliptic.P256())
 						s.setKeys(publicJWK(key, kid+kid))
 						token := sign(jwt.SigningMethodES256, key, s.idClaims(), "kid", kid+kid)
-						if _, err := c.VerifyRefreshedIDToken(within(t), token, RefreshedIDTokenWant{Subject: "alice"}); err != nil {
+						if _, err := c.VerifyRefreshedIDToken(within(t), token, RefreshedIDTokenExpectation{Subject: "alice"}); err != nil {
 							t.Errorf("refresh, key %s: %v", kid+kid, err)
 						}
 					}
