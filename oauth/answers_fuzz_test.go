@@ -207,7 +207,7 @@ func FuzzJOSEHeader(f *testing.F) {
 	}
 	payload := must(json.Marshal(s.idClaims("exp", time.Now().Add(24*time.Hour).Unix())))
 	f.Fuzz(func(t *testing.T, header []byte) {
-		got, err := c.VerifyIDToken(t.Context(), signed(header, payload), IDTokenWant{Nonce: testNonce})
+		got, err := c.VerifyIDToken(t.Context(), signed(header, payload), IDTokenExpectation{Nonce: testNonce})
 		if err != nil {
 			if !printable(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("bad error %q", err)

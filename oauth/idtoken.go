@@ -37,8 +37,8 @@ type IDToken struct {
 	Claims map[string]json.RawMessage
 }
 
-// IDTokenWant is what the ID token of a login must say.
-type IDTokenWant struct {
+// IDTokenExpectation is what the ID token of a login must say.
+type IDTokenExpectation struct {
 	// Nonce of the authorization request. Required.
 	Nonce string
 	// AccessToken that came with the ID token; a claim at_hash must fit it.
@@ -72,7 +72,7 @@ type RefreshedIDTokenExpectation struct {
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about
 // the token. All others mean that it must not be used.
-func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenWant) (*IDToken, error) {
+func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenExpectation) (*IDToken, error) {
 	if want.Nonce == "" {
 		return nil, errors.New("verifying ID token: no nonce to compare with")
 	}
@@ -248,7 +248,7 @@ func (p claims) idToken() (*IDToken, error) {
 	return t, err
 }
 
-func (want IDTokenWant) check(t *IDToken) error {
+func (want IDTokenExpectation) check(t *IDToken) error {
 	nonce, err := claims(t.Claims).text("nonce")
 	if err != nil {
 		return err

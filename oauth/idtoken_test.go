@@ -127,7 +127,7 @@ func TestIDTokenMatrix(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := c.VerifyIDToken(within(t), tc.raw, IDTokenWant{Nonce: testNonce, AccessToken: testAccess})
+			got, err := c.VerifyIDToken(within(t), tc.raw, IDTokenExpectation{Nonce: testNonce, AccessToken: testAccess})
 			if tc.want == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -190,18 +190,18 @@ func TestIDTokenOfALogin(t *testing.T) {
 		name   string
 		client *Client
 		raw    string
-		want   IDTokenWant
+		want   IDTokenExpectation
 		ok     bool
 	}{
-		{"no nonce to compare", bare, s.idToken("nonce", ""), IDTokenWant{}, false},
-		{"max_age kept", bare, s.idToken("auth_time", now.Unix()-30), IDTokenWant{Nonce: testNonce, MaxAge: &age}, true},
-		{"max_age passed", bare, s.idToken("auth_time", now.Unix()-180), IDTokenWant{Nonce: testNonce, MaxAge: &age}, false},
-		{"max_age without auth_time", bare, s.idToken(), IDTokenWant{Nonce: testNonce, MaxAge: &age}, false},
-		{"configured max_age kept", configured, s.idToken("auth_time", now.Unix()), IDTokenWant{Nonce: testNonce}, true},
-		{"configured max_age passed", configured, s.idToken("auth_time", now.Unix()-180), IDTokenWant{Nonce: testNonce}, false},
-		{"acr", bare, s.idToken("acr", "gold"), IDTokenWant{Nonce: testNonce, ACRValues: "silver gold"}, true},
-		{"other acr", bare, s.idToken("acr", "bronze"), IDTokenWant{Nonce: testNonce, ACRValues: "silver gold"}, false},
-		{"no acr", bare, s.idToken(), IDTokenWant{Nonce: testNonce, ACRValues: "silver"}, false},
+		{"no nonce to compare", bare, s.idToken("nonce", ""), IDTokenExpectation{}, false},
+		{"max_age kept", bare, s.idToken("auth_time", now.Unix()-30), IDTokenExpectation{Nonce: testNonce, MaxAge: &age}, true},
+		{"max_age passed", bare, s.idToken("auth_time", now.Unix()-180), IDTokenExpectation{Nonce: testNonce, MaxAge: &age}, false},
+		{"max_age without auth_time", bare, s.idToken(), IDTokenExpectation{Nonce: testNonce, MaxAge: &age}, false},
+		{"configured max_age kept", configured, s.idToken("auth_time", now.Unix()), IDTokenExpectation{Nonce: testNonce}, true},
+		{"configured max_age passed", configured, s.idToken("auth_time", now.Unix()-180), IDTokenExpectation{Nonce: testNonce}, false},
+		{"acr", bare, s.idToken("acr", "gold"), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver gold"}, true},
+		{"other acr", bare, s.idToken("acr", "bronze"), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver gold"}, false},
+		{"no acr", bare, s.idToken(), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver"}, false},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
@@ -212,7 +212,7 @@ func TestIDTokenOfALogin(t *testing.T) {
 	}
 	t.Run("plain OAuth", func(t *testing.T) {
 		c := plainClient(t, s.issuer+"/token", func(c *Config) { c.Endpoints.JWKS = s.issuer + "/jwks" })
-		_, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenWant{Nonce: testNonce})
+		_, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenExpectation{Nonce: testNonce})
 		if err == nil || errors.Is(err, ErrKeysUnavailable) {
 			t.Errorf("without an issuer to compare with: got %v", err)
 		}
@@ -237,10 +237,10 @@ func TestAccessTokenHash(t *testing.T) {
 	} {
 		half := base64.RawURLEncoding.EncodeToString(tc.sum[:len(tc.sum)/2])
 		token := sign(tc.method, tc.key, s.idClaims("at_hash", half), "kid", tc.kid)
-		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce, AccessToken: testAccess}); err != nil {
+		if _, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce, AccessToken: testAccess}); err != nil {
 			t.Errorf("%s: %v", tc.method.Alg(), err)
 		}
-		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce, AccessToken: "another"}); err == nil {
+		if _, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce, AccessToken: "another"}); err == nil {
 			t.Errorf("%s: accepted with another access token", tc.method.Alg())
 		}
 	}
@@ -378,7 +378,7 @@ func TestAlgorithmsOfTheMetadata(t *testing.T) {
 				t.Errorf("ES256: got %v", err)
 			}
 			token := sign(jwt.SigningMethodHS256, []byte(testSecret), s.idClaims(), "kid", "a")
-			if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); err == nil {
+			if _, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce}); err == nil {
 				t.Error("HS256 was accepted")
 			}
 		})
@@ -398,7 +398,7 @@ func FuzzIDToken(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		got, err := c.VerifyIDToken(t.Context(), raw, IDTokenWant{Nonce: testNonce, AccessToken: testAccess})
+		got, err := c.VerifyIDToken(t.Context(), raw, IDTokenExpectation{Nonce: testNonce, AccessToken: testAccess})
 		if err == nil && !strings.HasPrefix(raw, good[:strings.LastIndex(good, ".")]) {
 			t.Errorf("accepted %q as %+v", raw, got)
 		}
@@ -418,7 +418,7 @@ func FuzzClaims(f *testing.F) {
 	f.Add(must(json.Marshal(s.idClaims("aud", []any{testClient, "b"}, "azp", nil))))
 	f.Add([]byte(`{"iss":"https://idp.test","aud":[null],"exp":1e400,"iat":-0.0,"sub":null}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := c.VerifyIDToken(t.Context(), sign2(string(payload)), IDTokenWant{Nonce: testNonce})
+		got, err := c.VerifyIDToken(t.Context(), sign2(string(payload)), IDTokenExpectation{Nonce: testNonce})
 		if err != nil {
 			if !printable(err.Error()) || len(err.Error()) > 1000 {
 				t.Errorf("bad error %q", err)

@@ -121,7 +121,7 @@ func TestKeyChoice(t *testing.T) {
 	}
 	for _, tc := range tests {
 		token := sign(tc.method, tc.key, s.idClaims(), "kid", tc.kid)
-		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); (err == nil) != tc.ok {
+		if _, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce}); (err == nil) != tc.ok {
 			t.Errorf("%s, kid %v: got %v", tc.method.Alg(), tc.kid, err)
 		}
 	}
@@ -130,7 +130,7 @@ func TestKeyChoice(t *testing.T) {
 // verify checks an ID token signed with the given key under the given kid.
 func verify(t testing.TB, s *server, c *Client, key *ecdsa.PrivateKey, kid any) error {
 	token := sign(jwt.SigningMethodES256, key, s.idClaims(), "kid", kid)
-	_, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce})
+	_, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce})
 	noCanary(t, err)
 	return err
 }

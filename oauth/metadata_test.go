@@ -83,7 +83,7 @@ func TestDiscoveryElsewhere(t *testing.T) {
 		t.Fatalf("got %q, %v", u, err)
 	}
 	token := s.idToken("iss", outside)
-	if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); err != nil {
+	if _, err := c.VerifyIDToken(within(t), token, IDTokenExpectation{Nonce: testNonce}); err != nil {
 		t.Error(err)
 	}
 }
@@ -187,7 +187,7 @@ func TestNoDiscoveryWhenNotNeeded(t *testing.T) {
 	if _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenWant{Nonce: testNonce}); err != nil {
+	if _, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenExpectation{Nonce: testNonce}); err != nil {
 		t.Error(err)
 	}
 	if u, err := c.EndSessionURL(within(t), "", "", ""); u != "" || err != nil {

@@ -512,7 +512,7 @@ func TestTimeout(t *testing.T) {
 			s, c := bubbleServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
 			s.handle("/jwks", forever)
 			start := time.Now()
-			_, err := c.VerifyIDToken(t.Context(), s.idToken(), IDTokenWant{Nonce: testNonce})
+			_, err := c.VerifyIDToken(t.Context(), s.idToken(), IDTokenExpectation{Nonce: testNonce})
 			if took := time.Since(start); took != 3*time.Second || !errors.Is(err, ErrKeysUnavailable) {
 				t.Errorf("keys after %v: %v", took, err)
 			}
