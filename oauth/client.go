@@ -15,7 +15,7 @@
 // to the configured endpoint or nowhere. A grant is sent at most once per
 // call, and the client authentication method is never found by trial. Answers
 // are limited to 1 MiB and each call to [Config.Timeout], but for the answer to a
-// refresh ([Config.RefreshAnswerTimeout]).
+// refresh ([Config.RefreshResponseTimeout]).
 //
 // # Errors
 //
@@ -50,7 +50,7 @@ type Client struct {
 	refreshParams   []Param
 	maxAge          *int // of authorizeParams
 	timeout         time.Duration
-	// refreshAnswerTimeout is Config.RefreshAnswerTimeout or its default.
+	// refreshAnswerTimeout is Config.RefreshResponseTimeout or its default.
 	refreshAnswerTimeout time.Duration
 
 	http         *http.Client
@@ -90,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cfg.Timeout,
 
-		refreshAnswerTimeout: cfg.RefreshAnswerTimeout,
+		refreshAnswerTimeout: cfg.RefreshResponseTimeout,
 
 		http:         newHTTPClient(cfg.RootCAs),
 		codes:        newSlots(),

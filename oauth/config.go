@@ -73,10 +73,10 @@ type Config struct {
 	// 10 seconds.
 	Timeout time.Duration
 
-	// RefreshAnswerTimeout limits the wait for the answer to a refresh, counted
+	// RefreshResponseTimeout limits the wait for the answer to a refresh, counted
 	// from the sending of the token: a server that has rotated a single-use token
 	// must not be given up while it is still at work. Zero means 60 seconds.
-	RefreshAnswerTimeout time.Duration
+	RefreshResponseTimeout time.Duration
 }
 
 // Param is a parameter of a request.
@@ -132,7 +132,7 @@ func (cfg Config) check() error {
 	if err := cfg.checkParams(); err != nil {
 		return err
 	}
-	if cfg.Timeout < 0 || cfg.RefreshAnswerTimeout < 0 {
+	if cfg.Timeout < 0 || cfg.RefreshResponseTimeout < 0 {
 		return errors.New("timeout must not be negative")
 	}
 	return nil

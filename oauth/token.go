@@ -56,7 +56,7 @@ func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI str
 // The refresh token is sent at most once. Callers detach ctx from the browser's
 // request, since a single-use token whose answer is not read is lost. Preparing
 // and connecting take [Config.Timeout] at most; from the moment the token is
-// sent, Refresh waits [Config.RefreshAnswerTimeout] for the answer.
+// sent, Refresh waits [Config.RefreshResponseTimeout] for the answer.
 //
 // confirm, if not nil, is called when the connection stands, right before the
 // token is sent. If it returns an error, nothing is sent; the error of Refresh

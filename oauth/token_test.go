@@ -532,7 +532,7 @@ func TestTimeout(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
 			<-release
 		})
-		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshAnswerTimeout = 3 * time.Second })
+		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshResponseTimeout = 3 * time.Second })
 		_, err := c.Refresh(t.Context(), testRefresh, nil)
 		close(release)
 		if kindOf(err) != TimedOut || !errors.Is(err, context.DeadlineExceeded) {
