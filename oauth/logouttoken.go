@@ -39,9 +39,9 @@ type LogoutToken struct {
 	SessionID string
 	// IssuedAt is the claim iat.
 	IssuedAt time.Time
-	// Until is when VerifyLogoutToken begins to refuse the token. The caller may
+	// ValidUntil is when VerifyLogoutToken begins to refuse the token. The caller may
 	// forget ID then.
-	Until time.Time
+	ValidUntil time.Time
 }
 
 // VerifyLogoutToken verifies a logout token by OpenID Connect Back-Channel
@@ -171,12 +171,12 @@ func (t *LogoutToken) readTimes(p claims, now time.Time) error {
 	if t.IssuedAt, err = p.time("iat"); err != nil {
 		return err
 	}
-	t.Until = t.IssuedAt.Add(maxLogoutAge)
-	if expires.Before(t.Until) {
-		t.Until = expires
+	t.ValidUntil = t.IssuedAt.Add(maxLogoutAge)
+	if expires.Before(t.ValidUntil) {
+		t.ValidUntil = expires
 	}
-	t.Until = t.Until.Add(leeway)
-	if !now.Before(t.Until) {
+	t.ValidUntil = t.ValidUntil.Add(leeway)
+	if !now.Before(t.ValidUntil) {
 		return fmt.Errorf("the token is %d seconds old, the limit is %d", int(now.Sub(t.IssuedAt).Seconds()), int(maxLogoutAge.Seconds()))
 	}
 	return nil

@@ -144,22 +144,22 @@ func TestLogoutTokenSays(t *testing.T) {
 		s, c := bubbleServer(t)
 		now := time.Unix(time.Now().Unix(), 0)
 		got, err := c.VerifyLogoutToken(within(t), s.logoutToken())
-		want := &LogoutToken{ID: "token-1", Subject: "alice", SessionID: "sid-1", IssuedAt: now, Until: now.Add(3 * time.Minute)}
+		want := &LogoutToken{ID: "token-1", Subject: "alice", SessionID: "sid-1", IssuedAt: now, ValidUntil: now.Add(3 * time.Minute)}
 		if err != nil || !cmp.Equal(got, want) {
 			t.Errorf("error %v, %s", err, cmp.Diff(want, got))
 		}
-		// Until says when it is over, also for one that expires late.
+		// ValidUntil is the end of it, also for one that expires late.
 		raw := s.logoutToken("exp", now.Add(24*time.Hour).Unix())
-		if got, err = c.VerifyLogoutToken(within(t), raw); err != nil || !got.Until.Equal(now.Add(6*time.Minute)) {
+		if got, err = c.VerifyLogoutToken(within(t), raw); err != nil || !got.ValidUntil.Equal(now.Add(6*time.Minute)) {
 			t.Fatalf("got %+v, error %v", got, err)
 		}
-		time.Sleep(time.Until(got.Until) - time.Second)
+		time.Sleep(time.Until(got.ValidUntil) - time.Second)
 		if _, err := c.VerifyLogoutToken(within(t), raw); err != nil {
-			t.Errorf("before Until: %v", err)
+			t.Errorf("before ValidUntil: %v", err)
 		}
 		time.Sleep(time.Second)
 		if _, err := c.VerifyLogoutToken(within(t), raw); err == nil {
-			t.Error("at Until the token is accepted")
+			t.Error("at ValidUntil the token is accepted")
 		}
 	})
 }
@@ -214,7 +214,7 @@ func FuzzLogoutToken(f *testing.F) {
 		}
 		_, nonce := m["nonce"]
 		if nonce || got.ID == "" || got.Subject == "" && got.SessionID == "" || !strings.Contains(string(m["events"]), "{") ||
-			!got.Until.After(time.Now()) || got.Until.After(got.IssuedAt.Add(maxLogoutAge+leeway)) {
+			!got.ValidUntil.After(time.Now()) || got.ValidUntil.After(got.IssuedAt.Add(maxLogoutAge+leeway)) {
 			t.Errorf("%q is accepted as %+v", payload, got)
 		}
 	})
