@@ -79,11 +79,11 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	// The signature covers the bytes that t was read from.
 	_, _, err = c.verifySignature(ctx, raw, logoutTokenTypes, &c.logoutKeys)
-	if errors.Is(err, errKeysRecent) {
+	if errors.Is(err, errRecentlyFetched) {
 		// Forged tokens may have used up the budget, and this one may be valid.
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	}
