@@ -3,6 +3,7 @@ package oauth
 import (
 	"errors"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +237,26 @@ func TestCheckIssuer(t *testing.T) {
 			t.Errorf("got error %v, want %v", err, ErrMetadataUnavailable)
 		}
 	})
+}
+
+// TestConfigPrintsItsContent: package caddymodule compares configurations by their
+// %#v without ClientSecret and RootCAs. Pointers and functions print as an address.
+func TestConfigPrintsItsContent(t *testing.T) {
+	var check func(path string, typ reflect.Type)
+	check = func(path string, typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Bool, reflect.String, reflect.Int, reflect.Int64:
+		case reflect.Slice:
+			check(path+"[]", typ.Elem())
+		case reflect.Struct:
+			for field := range typ.Fields() {
+				if name := path + "." + field.Name; name != "Config.ClientSecret" && name != "Config.RootCAs" {
+					check(name, field.Type)
+				}
+			}
+		default:
+			t.Errorf("%s: got kind %v, want a value that prints its content", path, typ.Kind())
+		}
+	}
+	check("Config", reflect.TypeFor[Config]())
 }
