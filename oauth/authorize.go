@@ -138,7 +138,7 @@ func (c *Client) pushAuthorizationRequest(ctx context.Context, query url.Values)
 // CheckIssuer checks the parameter iss of an authorization response (RFC 9207
 // section 2.4). The argument holds all values of the parameter. The caller must
 // call CheckIssuer before it uses any other part of the response, also of an error
-// response. A missing iss is an error if the server's metadata promises one.
+// response. A missing iss is an error if the server's metadata announces one.
 // Without Config.Issuer only a repeated parameter is an error.
 func (c *Client) CheckIssuer(ctx context.Context, iss []string) error {
 	switch {
@@ -161,7 +161,7 @@ func (c *Client) CheckIssuer(ctx context.Context, iss []string) error {
 	}
 	if m != nil && m.issParameter {
 		return errors.New("checking the issuer of the authorization response: " +
-			"iss is missing, though the server's metadata promises it")
+			"iss is missing, although the server's metadata announces it")
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func TestNewRefuses(t *testing.T) {
 		{"urn resource", oidc, func(c *Config) { c.Resources = []string{"urn:api"} }, ""},
 		{"authorize_param state", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"state", canary}} }, "authorize_param state"},
 		{"authorize_param prompt", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"prompt", "consent"}} }, ""},
-		{"authorize_param bad max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
+		{"authorize_param invalid max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
 		{"token_param code", oidc, func(c *Config) { c.TokenParams = []Param{{"code", canary}} }, "token_param code"},
 		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
 		{"refresh_param scope", oidc, func(c *Config) { c.RefreshParams = []Param{{"scope", "FullAccess"}} }, ""},

@@ -23,18 +23,18 @@
 // accepted to loopback hosts only. The client follows no redirects, so a
 // credential goes to the configured endpoint or nowhere. It sends a grant at
 // most once per call, and never finds the client authentication method by trial.
-// It reads at most 1 MiB of a response. [Config.Timeout] limits each call; for
-// the response to a refresh, [Config.RefreshResponseTimeout] does.
+// It reads at most 1 MiB of a response. [Config.Timeout] limits each call, and
+// [Config.RefreshResponseTimeout] the wait for the response to a refresh.
 //
 // # Errors
 //
 // Calls to the token, revocation, pushed authorization request and UserInfo
 // endpoints fail with a [*TokenError], whose Kind says what the failure means
-// for the grant. [ErrMetadataUnavailable] and [ErrKeysUnavailable] mark failures
-// that later calls may not have. [ErrNoEndpoint] marks an endpoint that neither
-// the configuration nor the server's metadata names.
+// for the grant. [ErrMetadataUnavailable] and [ErrKeysUnavailable] mark temporary
+// failures. [ErrNoEndpoint] marks an endpoint that neither the configuration nor
+// the server's metadata names. An error may repeat the error and
+// error_description of a response, but no other part of its body, and no token,
+// code, verifier or client secret.
 //
-// The package never serves HTTP, stores tokens, writes logs or puts a token, a
-// code, a verifier, a client secret or the body of a response into an error,
-// except for the members error and error_description.
+// The package never serves HTTP, never stores tokens and never writes logs.
 package oauth

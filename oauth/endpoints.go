@@ -17,7 +17,13 @@ var ErrNoEndpoint = errors.New("the authorization server has no such endpoint")
 // Config says otherwise. It must be https, or http to a loopback host, and have no
 // user info and no fragment. The client keeps its query.
 type Endpoints struct {
-	Authorization, Token, UserInfo, JWKS, Revocation, EndSession, PushedAuthorizationRequest string
+	Authorization              string // authorization_endpoint
+	Token                      string // token_endpoint
+	UserInfo                   string // userinfo_endpoint
+	JWKS                       string // jwks_uri
+	Revocation                 string // revocation_endpoint
+	EndSession                 string // end_session_endpoint
+	PushedAuthorizationRequest string // pushed_authorization_request_endpoint
 }
 
 // Names of the endpoints, in the server's metadata and in the Caddyfile.

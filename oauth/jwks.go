@@ -119,7 +119,8 @@ func parseKey(raw json.RawMessage) (verificationKey, bool) {
 	return key, true
 }
 
-// verifiesSignatures applies use and key_ops (RFC 7517 sections 4.2 and 4.3).
+// verifiesSignatures reports whether use and key_ops allow a key to verify
+// signatures (RFC 7517 sections 4.2 and 4.3).
 func verifiesSignatures(members map[string]json.RawMessage) bool {
 	if raw, ok := members["use"]; ok && string(raw) != "null" {
 		if use, _ := stringMember(members, "use"); use != "sig" {

@@ -26,28 +26,28 @@ func TestInvalidKeysAreSkipped(t *testing.T) {
 	for i := range 500 {
 		many = append(many, map[string]any{"kty": "XYZ", "kid": fmt.Sprint(i)})
 	}
-	for name, odd := range map[string][]any{
-		"unknown kty":      {map[string]any{"kty": "XYZ", "kid": "a"}},
-		"unknown curve":    {publicJWK(keyA(), "a", "crv", "P-999")},
-		"no n":             {publicJWK(rsaKey(), "a", "n", nil)},
-		"no x":             {publicJWK(keyA(), "a", "x", nil)},
-		"not on the curve": {publicJWK(keyA(), "a", "x", publicJWK(keyB(), "")["x"])},
-		"weak RSA":         {publicJWK(weakRSA(), "a")},
-		"exponent 1":       {publicJWK(rsaKey(), "a", "e", "AQ")},
-		"even exponent":    {publicJWK(rsaKey(), "a", "e", "BA")},
-		"oct":              {map[string]any{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}},
-		"use enc":          {publicJWK(keyA(), "a", "use", "enc")},
-		"use of odd type":  {publicJWK(keyA(), "a", "use", 7)},
-		"ops without":      {publicJWK(keyA(), "a", "key_ops", []string{"encrypt"})},
-		"ops of odd type":  {publicJWK(keyA(), "a", "key_ops", "verify")},
-		"no object":        {"a", 7, nil, []any{}},
-		"five hundred":     many,
+	for name, invalid := range map[string][]any{
+		"unknown kty":         {map[string]any{"kty": "XYZ", "kid": "a"}},
+		"unknown curve":       {publicJWK(keyA(), "a", "crv", "P-999")},
+		"no n":                {publicJWK(rsaKey(), "a", "n", nil)},
+		"no x":                {publicJWK(keyA(), "a", "x", nil)},
+		"not on the curve":    {publicJWK(keyA(), "a", "x", publicJWK(keyB(), "")["x"])},
+		"weak RSA":            {publicJWK(weakRSA(), "a")},
+		"exponent 1":          {publicJWK(rsaKey(), "a", "e", "AQ")},
+		"even exponent":       {publicJWK(rsaKey(), "a", "e", "BA")},
+		"oct":                 {map[string]any{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}},
+		"use enc":             {publicJWK(keyA(), "a", "use", "enc")},
+		"use of a wrong type": {publicJWK(keyA(), "a", "use", 7)},
+		"ops without verify":  {publicJWK(keyA(), "a", "key_ops", []string{"encrypt"})},
+		"ops of a wrong type": {publicJWK(keyA(), "a", "key_ops", "verify")},
+		"no object":           {"a", 7, nil, []any{}},
+		"five hundred":        many,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": odd}))); err == nil {
+			if set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": invalid}))); err == nil {
 				t.Errorf("alone: got %d keys, want an error", len(set.keys))
 			}
-			set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": append(odd, good)})))
+			set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": append(invalid, good)})))
 			if err != nil || len(set.keys) != 1 {
 				t.Errorf("with a valid key: got %d keys, error %v; want 1", len(set.keys), err)
 			}

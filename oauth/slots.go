@@ -23,8 +23,9 @@ const (
 	maxRefreshConns = 1024
 )
 
-// ErrBusy means that too many calls of one kind are running. The call has sent
-// nothing.
+// ErrBusy means that a call has waited five seconds while 32 calls of its kind were
+// running, and that it has sent nothing. The kinds are the redemption of codes,
+// pushed authorization requests, UserInfo and revocations.
 var ErrBusy = errors.New("too many requests of this kind are running")
 
 // slots limits the concurrent calls of one kind.

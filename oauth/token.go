@@ -12,9 +12,9 @@ import (
 // authorization request. If OpenID reports true, the response has an ID token,
 // which the caller must give to VerifyIDToken. All errors are *TokenError.
 //
-// RedeemCode sends the code at most once. At most 32 calls run at a time; a call
-// that has waited five seconds for its turn fails with ErrBusy, as a TokenError
-// of the kind Unavailable.
+// RedeemCode sends the code at most once. If 32 calls are running, it waits up to
+// five seconds, and then fails with a TokenError of the kind Unavailable for which
+// errors.Is reports ErrBusy.
 func (c *Client) RedeemCode(ctx context.Context, code, verifier, redirectURI string) (*TokenResponse, error) {
 	release, err := c.codeSlots.acquire(ctx, tokenEndpoint)
 	if err != nil {

@@ -35,11 +35,10 @@ const (
 	Misconfigured
 
 	// Unavailable means that the server has not processed the grant, as far as the
-	// client can see. The caller may retry, see RetryAfter. This covers status 5xx
-	// except 504, 408 and 429; temporarily_unavailable, slow_down and
-	// server_error; a 400 that does not come from the server itself, such as the
-	// page of a gateway; missing metadata; and connections that could not be
-	// established.
+	// client can see. The caller may retry, see RetryAfter. This covers status 408,
+	// 429 and 5xx except 504; temporarily_unavailable, slow_down and server_error; a
+	// 400 that does not come from the server itself, such as the page of a gateway;
+	// missing metadata; and connections that could not be established.
 	Unavailable
 
 	// Unanswered means that the request was sent, at least in part, and that the

@@ -83,9 +83,9 @@ func (t *splitTransport) CloseIdleConnections() {
 
 // connPool is a pool of connections to the server. After a request has timed
 // out, connPool opens new connections for the next requests: net/http keeps using
-// an HTTP/2 connection after its peer is gone, and the operating system takes about 15
-// minutes to notice. Running requests keep their connections, because a client
-// that aborts a refresh must send the refresh token a second time.
+// an HTTP/2 connection after its peer is gone, and the operating system takes about
+// 15 minutes to notice. Running requests keep their connections: aborted refreshes
+// would be repeated, and the server would receive their tokens twice.
 type connPool struct {
 	roots   *x509.CertPool
 	limit   int

@@ -1,4 +1,4 @@
-// Package tlskeys refuses TLS certificates whose RSA keys are too short. The
+// Package tlskeys refuses TLS certificates with short RSA keys. The
 // connections to authorization servers and to Redis use it. It does not verify
 // certificates: crypto/tls has done so before.
 package tlskeys
