@@ -21,7 +21,7 @@ test-go:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@go vet ./...
 	@$(gotest) -race $(tested)
-	@$(gotest) -run 'Cost|Allocations' ./caddymodule ./handler ./session ./session/redis
+	@$(gotest) -run 'Cost|Allocations' ./caddymodule ./handler ./session/keeper ./session/redis
 	@cd bench && go vet ./... && $(gotest) -race $(tested)
 
 test-e2e:
@@ -42,7 +42,7 @@ test-scenes:
 
 # A moment of fuzzing after all that was ever found to be interesting.
 test-fuzz:
-	@FUZZTIME=1000x tools/fuzz handler oauth session session/bolt session/redis >/dev/null || \
+	@FUZZTIME=1000x tools/fuzz handler oauth session/keeper session/seal session/bolt session/redis >/dev/null || \
 		{ echo 'make fuzz tells more; the input that failed is in testdata/fuzz'; exit 1; }
 
 # The protocol of refreshing, checked by exhaustive search.

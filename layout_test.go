@@ -4,7 +4,9 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,19 +14,43 @@ import (
 
 const module = "github.com/oauth-session/caddy-oauth-session"
 
-// layers says what each part of the project may import besides the standard
-// library and itself. Imports go one way: caddymodule → handler → {oauth,
-// session}; only caddymodule knows Caddy.
-var layers = map[string]struct {
-	may []string // import path prefixes
-	not []string // packages of the standard library that do not belong there
-}{
-	".":           {may: []string{module + "/caddymodule"}},
-	"caddymodule": {may: []string{module + "/handler", module + "/oauth", module + "/session", "github.com/caddyserver/caddy/v2", "github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.uber.org/zap"}},
-	"handler":     {may: []string{module + "/oauth", module + "/session", "go.uber.org/zap", "golang.org/x/text/unicode/norm"}},
-	"oauth":       {may: []string{module + "/internal/tlskeys", "github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
-	"session":     {may: []string{module + "/internal/tlskeys", "go.etcd.io/bbolt", "github.com/redis/rueidis"}, not: []string{"net/http", "net/url", "log", "log/slog"}},
-	"internal":    {may: []string{"github.com/golang-jwt/jwt/v5"}},
+// A layer says what the packages of one directory may import besides the standard
+// library.
+type layer struct {
+	ours  []string // packages of this module, exactly
+	other []string // prefixes of import paths of other modules
+	not   []string // packages of the standard library that do not belong there
+}
+
+// noWire are the packages that a layer without HTTP and logs does not import.
+var noWire = []string{"net/http", "net/url", "log", "log/slog"}
+
+// layers has the import directions:
+//
+//	caddymodule → handler → {oauth, session/keeper}
+//	session/keeper → session/seal → session ← the stores
+//
+// Only caddymodule imports Caddy. The rule of a directory is that of the longest
+// path here which contains it.
+var layers = map[string]layer{
+	".": {ours: []string{"caddymodule"}},
+	"caddymodule": {
+		ours:  []string{"handler", "oauth", "session", "session/bolt", "session/keeper", "session/memory", "session/redis", "session/seal"},
+		other: []string{"github.com/caddyserver/caddy/v2", "github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.uber.org/zap"},
+	},
+	"handler": {
+		ours:  []string{"oauth", "session", "session/keeper", "session/seal"},
+		other: []string{"go.uber.org/zap", "golang.org/x/text/unicode/norm"},
+	},
+	"oauth":             {ours: []string{"internal/tlskeys"}, other: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
+	"session":           {not: noWire},
+	"session/seal":      {ours: []string{"session"}, not: noWire},
+	"session/keeper":    {ours: []string{"session", "session/seal"}, not: noWire},
+	"session/bolt":      {ours: []string{"session"}, other: []string{"go.etcd.io/bbolt"}, not: noWire},
+	"session/memory":    {ours: []string{"session"}, not: noWire},
+	"session/redis":     {ours: []string{"internal/tlskeys", "session"}, other: []string{"github.com/redis/rueidis"}, not: noWire},
+	"session/storetest": {ours: []string{"session"}, not: noWire},
+	"internal":          {ours: []string{"internal/fakeas"}, other: []string{"github.com/golang-jwt/jwt/v5"}},
 }
 
 // TestLayout enforces the import directions.
@@ -44,8 +70,11 @@ func TestLayout(t *testing.T) {
 			return nil
 		}
 		files++
-		for _, broken := range brokenImports(t, path) {
-			t.Error(broken)
+		dir := filepath.ToSlash(filepath.Dir(path))
+		for _, imported := range imports(t, path) {
+			if !allowed(dir, imported) {
+				t.Errorf("%s imports %s, which %s must not", path, imported, dir)
+			}
 		}
 		return nil
 	})
@@ -61,13 +90,21 @@ func TestLayout(t *testing.T) {
 func TestLayoutSeesABreach(t *testing.T) {
 	for _, tc := range []struct{ dir, path string }{
 		{"session", module + "/oauth"},
+		{"session", module + "/session/seal"},
 		{"session", "net/http"},
+		{"session/seal", module + "/session/keeper"},
+		{"session/keeper", module + "/session/bolt"},
+		{"session/keeper", "net/http"},
+		{"session/redis", module + "/session/keeper"},
+		{"session/redis", "go.etcd.io/bbolt"},
 		{"oauth", module + "/session"},
 		{"oauth", "github.com/caddyserver/caddy/v2"},
 		{"handler", "github.com/caddyserver/caddy/v2"},
 		{"handler", module + "/caddymodule"},
+		{"handler", module + "/session/redis"},
 		{"caddymodule", module + "/internal/fakeas"},
 		{"internal", module + "/oauth"},
+		{"nowhere", module + "/oauth"},
 	} {
 		if allowed(tc.dir, tc.path) {
 			t.Errorf("%s may import %s", tc.dir, tc.path)
@@ -80,42 +117,42 @@ func nestedModule(dir string) bool {
 	return len(matches) > 0
 }
 
-func brokenImports(t *testing.T, path string) []string {
+func imports(t *testing.T, file string) []string {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, _, _ := strings.Cut(filepath.ToSlash(filepath.Dir(path)), "/")
-	var broken []string
+	var paths []string
 	for _, spec := range f.Imports {
 		imported, _ := strconv.Unquote(spec.Path.Value)
-		if !allowed(layer, imported) {
-			broken = append(broken, path+" imports "+imported+", which "+layer+" must not know")
-		}
+		paths = append(paths, imported)
 	}
-	return broken
+	return paths
 }
 
-func allowed(layer, imported string) bool {
-	rules, ok := layers[layer]
-	if !ok {
-		return false
-	}
-	first, _, _ := strings.Cut(imported, "/")
-	if !strings.Contains(first, ".") { // the standard library
-		for _, n := range rules.not {
-			if imported == n {
-				return false
-			}
+// layerOf returns the rule for the packages of a directory.
+func layerOf(dir string) layer {
+	for dir != "." {
+		if l, ok := layers[dir]; ok {
+			return l
 		}
-		return true
-	}
-	for _, prefix := range append(rules.may, module+"/"+layer) {
-		if imported == prefix || strings.HasPrefix(imported, prefix+"/") {
-			return true
+		if dir = path.Dir(dir); dir == "." {
+			return layer{} // nothing is allowed
 		}
 	}
-	// A store passes the suite of its own layer, which is no product code.
-	return false
+	return layers["."]
+}
+
+func allowed(dir, imported string) bool {
+	l := layerOf(dir)
+	if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+		return slices.Contains(l.ours, ours)
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") { // the standard library
+		return !slices.Contains(l.not, imported)
+	}
+	return slices.ContainsFunc(l.other, func(prefix string) bool {
+		return imported == prefix || strings.HasPrefix(imported, prefix+"/")
+	})
 }

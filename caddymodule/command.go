@@ -8,7 +8,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func init() {
@@ -28,7 +28,7 @@ func keygenCommand() *cobra.Command {
 		Short: "Prints a new key for the option key of oauth_session",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), session.NewKey().Encode())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), seal.NewKey().Encode())
 			return err
 		},
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func runCommand(cmd *cobra.Command, input string) (string, error) {
@@ -28,7 +28,7 @@ func TestKeygen(t *testing.T) {
 	if len(first) != 44 || !strings.HasSuffix(first, "\n") {
 		t.Errorf("printed %d bytes, want 43 characters and a line end", len(first))
 	}
-	if _, err := session.ParseKey(first); err != nil {
+	if _, err := seal.ParseKey(first); err != nil {
 		t.Error(err)
 	}
 	if second, _ := runCommand(keygenCommand(), ""); second == first {

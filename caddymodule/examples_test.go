@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Each example is formatted, is a configuration that Caddy accepts with nothing
@@ -50,7 +50,7 @@ func validateExample(t *testing.T, text []byte) {
 		unsetenv(t, name)
 	}
 	t.Setenv("CLIENT_SECRET", testSecret)
-	t.Setenv("SESSION_KEY", session.NewKey().Encode())
+	t.Setenv("SESSION_KEY", seal.NewKey().Encode())
 	t.Setenv("REDIS_PASSWORD", "of no use")
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
 	if err != nil || len(warnings) > 0 {

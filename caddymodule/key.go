@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func (h *Handler) keyTexts(e *expander) []string {
@@ -28,7 +28,7 @@ func (h *Handler) keyTexts(e *expander) []string {
 
 // keyRing parses the keys that were given, or uses the one in Caddy's data
 // directory.
-func (h *Handler) keyRing(texts []string, own *ownKey) (*session.KeyRing, error) {
+func (h *Handler) keyRing(texts []string, own *ownKey) (*seal.KeyRing, error) {
 	if len(texts) > 0 {
 		return parseKeys(texts)
 	}
@@ -41,18 +41,18 @@ func (h *Handler) keyRing(texts []string, own *ownKey) (*session.KeyRing, error)
 
 // parseKeys reads a list of keys. Each text may hold several, separated by
 // white space: a file has one a line.
-func parseKeys(texts []string) (*session.KeyRing, error) {
-	var keys []session.Key
+func parseKeys(texts []string) (*seal.KeyRing, error) {
+	var keys []seal.Key
 	for _, text := range texts {
 		for field := range strings.FieldsSeq(text) {
-			key, err := session.ParseKey(field)
+			key, err := seal.ParseKey(field)
 			if err != nil {
 				return nil, fmt.Errorf("key %d: %w", len(keys)+1, err)
 			}
 			keys = append(keys, key)
 		}
 	}
-	ring, err := session.NewKeyRing(keys...)
+	ring, err := seal.NewKeyRing(keys...)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
@@ -66,14 +66,14 @@ func parseKeys(texts []string) (*session.KeyRing, error) {
 type ownKey struct {
 	mu    sync.Mutex
 	file  string
-	drawn *session.KeyRing // the ring of key; nil until the file was looked for
-	key   session.Key
-	sites []*session.Site // they have the key that was drawn
-	kept  atomic.Bool     // the file holds the key of all sites
+	drawn *seal.KeyRing // the ring of key; nil until the file was looked for
+	key   seal.Key
+	sites []*seal.Site // they have the key that was drawn
+	kept  atomic.Bool  // the file holds the key of all sites
 }
 
 // ring returns the key as a ring.
-func (k *ownKey) ring() (*session.KeyRing, error) {
+func (k *ownKey) ring() (*seal.KeyRing, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.drawn != nil {
@@ -85,17 +85,17 @@ func (k *ownKey) ring() (*session.KeyRing, error) {
 	case err == nil:
 		k.kept.Store(true)
 	case errors.Is(err, fs.ErrNotExist):
-		key = session.NewKey()
+		key = seal.NewKey()
 	default:
 		return nil, fmt.Errorf("key: none is given, and the one in Caddy's data directory cannot be read: %w", err)
 	}
 	k.key = key
-	k.drawn, err = session.NewKeyRing(key)
+	k.drawn, err = seal.NewKeyRing(key)
 	return k.drawn, err
 }
 
 // use notes a site that has the ring.
-func (k *ownKey) use(site *session.Site) {
+func (k *ownKey) use(site *seal.Site) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sites = append(k.sites, site)
@@ -117,7 +117,7 @@ func (k *ownKey) keep() error {
 		return fmt.Errorf("key: none is given, and making one failed: %w", err)
 	}
 	if key != k.key {
-		ring, err := session.NewKeyRing(key)
+		ring, err := seal.NewKeyRing(key)
 		if err != nil {
 			return err
 		}
@@ -138,14 +138,14 @@ func noKey(err error) *handler.Error {
 	}
 }
 
-func readKey(file string) (session.Key, error) {
+func readKey(file string) (seal.Key, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return session.Key{}, err
+		return seal.Key{}, err
 	}
-	key, err := session.ParseKey(string(text))
+	key, err := seal.ParseKey(string(text))
 	if err != nil {
-		return session.Key{}, fmt.Errorf("%s: %w", file, err)
+		return seal.Key{}, fmt.Errorf("%s: %w", file, err)
 	}
 	return key, nil
 }
@@ -153,13 +153,13 @@ func readKey(file string) (session.Key, error) {
 // makeKey writes a key into a file, unless it is there already, and returns the
 // key that is in the file. The file is never seen half-written: it gets its name
 // when it is complete, and never replaces another.
-func makeKey(file string, key session.Key) (session.Key, error) {
+func makeKey(file string, key seal.Key) (seal.Key, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return session.Key{}, err
+		return seal.Key{}, err
 	}
 	temp, err := os.CreateTemp(filepath.Dir(file), "key-*") // 0600
 	if err != nil {
-		return session.Key{}, err
+		return seal.Key{}, err
 	}
 	defer os.Remove(temp.Name())
 	_, err = temp.WriteString(key.Encode() + "\n")
@@ -168,7 +168,7 @@ func makeKey(file string, key session.Key) (session.Key, error) {
 		err = os.Link(temp.Name(), file)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return session.Key{}, err
+		return seal.Key{}, err
 	}
 	return readKey(file)
 }

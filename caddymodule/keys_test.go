@@ -9,7 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // With nothing given, key and store are files in Caddy's data directory that
@@ -51,7 +51,7 @@ func TestDefaultFiles(t *testing.T) {
 func TestGivenKeys(t *testing.T) {
 	w := newWorld(t)
 	for _, name := range []string{"OLD_KEY", "NEW_KEY"} {
-		t.Setenv(name, session.NewKey().Encode())
+		t.Setenv(name, seal.NewKey().Encode())
 	}
 	w.load(site("key {env.OLD_KEY}", ""))
 	b := newBrowser(t, w.origin)

@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 const (
@@ -24,13 +24,13 @@ const (
 // keyWatch takes keys over when their files change.
 type keyWatch struct {
 	settings []string
-	site     *session.Site
+	site     *seal.Site
 	logger   *zap.Logger
 	// seen is the fingerprint of the last reading that was taken over or refused.
 	seen [sha256.Size]byte
 }
 
-func newKeyWatch(settings, texts []string, site *session.Site, logger *zap.Logger) *keyWatch {
+func newKeyWatch(settings, texts []string, site *seal.Site, logger *zap.Logger) *keyWatch {
 	return &keyWatch{settings: settings, site: site, logger: logger, seen: fingerprint(texts)}
 }
 
@@ -77,10 +77,10 @@ func (w *keyWatch) look(ctx context.Context) {
 }
 
 // read returns the keys as they are now, and a fingerprint of what was read.
-func (w *keyWatch) read() (*session.KeyRing, [sha256.Size]byte, error) {
+func (w *keyWatch) read() (*seal.KeyRing, [sha256.Size]byte, error) {
 	e := newExpander()
 	texts := e.texts("key", w.settings)
-	var ring *session.KeyRing
+	var ring *seal.KeyRing
 	err := e.err
 	if err == nil {
 		ring, err = parseKeys(texts)
@@ -90,23 +90,23 @@ func (w *keyWatch) read() (*session.KeyRing, [sha256.Size]byte, error) {
 
 // keyObserver logs and counts what is found out about the keys of other
 // instances.
-func keyObserver(logger *zap.Logger) func(session.KeyEvent) {
-	return func(e session.KeyEvent) {
+func keyObserver(logger *zap.Logger) func(seal.KeyEvent) {
+	return func(e seal.KeyEvent) {
 		ids := zap.Strings("key_ids", e.Keys)
 		switch e.Kind {
-		case session.KeySeals:
+		case seal.KeySeals:
 			logger.Info("sessions are sealed with this key now: all instances have it", ids)
-		case session.KeysMissing:
+		case seal.KeysMissing:
 			foreignKeys.WithLabelValues().Inc()
 			logger.Error("other instances have keys that this one lacks: it cannot open what is sealed with them. "+
 				"Give all instances the same keys (`caddy oauth-session key-id` tells which is which)", ids)
-		case session.KeysApart:
+		case seal.KeysApart:
 			foreignKeys.WithLabelValues().Inc()
 			logger.Error("another instance has none of this one's keys: neither can open the other's sessions. "+
 				"Give all instances the same keys (`caddy oauth-session key-id` tells which is which)", ids)
-		case session.KeysUnannounced:
+		case seal.KeysUnannounced:
 			logger.Warn("the store could not be asked for the keys of other instances: what was agreed last stays", zap.Error(e.Err))
-		case session.KeysUnreadable:
+		case seal.KeysUnreadable:
 			logger.Warn("announcements of keys in the store were altered, or are of a later release: they do not count, and an instance whose "+
 				"announcement it is may be unable to open what is sealed here", zap.Error(e.Err))
 		}

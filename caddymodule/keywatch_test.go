@@ -21,18 +21,19 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // watched is a key file with somebody who reads it again.
 type watched struct {
 	t    *testing.T
 	file string
-	site *session.Site
+	site *seal.Site
 	logs *zapobserver.ObservedLogs
 }
 
 // inWatch runs a test on a file that holds keys at first.
-func inWatch(t *testing.T, keys []session.Key, f func(w *watched)) {
+func inWatch(t *testing.T, keys []seal.Key, f func(w *watched)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -46,7 +47,7 @@ func inWatch(t *testing.T, keys []session.Key, f func(w *watched)) {
 		if err != nil || e.err != nil {
 			t.Fatal(err, e.err)
 		}
-		w.site = session.NewSite(ring, "issuer", "client", "cookie")
+		w.site = seal.NewSite(ring, "issuer", "client", "cookie")
 		work := &keyWork{}
 		work.add(newKeyWatch([]string{text}, texts, w.site, zap.New(core)).run)
 		work.start()
@@ -55,7 +56,7 @@ func inWatch(t *testing.T, keys []session.Key, f func(w *watched)) {
 	})
 }
 
-func lines(keys ...session.Key) string {
+func lines(keys ...seal.Key) string {
 	var text strings.Builder
 	for _, k := range keys {
 		text.WriteString(k.Encode() + "\n")
@@ -89,18 +90,18 @@ func (w *watched) pass() {
 }
 
 // opens checks which of the login cookies that single keys have sealed open.
-func (w *watched) opens(want ...session.Key) {
+func (w *watched) opens(want ...seal.Key) {
 	w.t.Helper()
 	for i, key := range allKeys {
-		ring, err := session.NewKeyRing(key)
+		ring, err := seal.NewKeyRing(key)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		cookie, err := session.NewSite(ring, "issuer", "client", "cookie").SealAttempt("login", []byte("x"))
+		cookie, err := seal.NewSite(ring, "issuer", "client", "cookie").SealForBrowser("login", []byte("x"))
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if _, ok := w.site.OpenAttempt("login", cookie); ok != slices.Contains(want, key) {
+		if _, ok := w.site.OpenFromBrowser("login", cookie); ok != slices.Contains(want, key) {
 			w.t.Errorf("what key %d has sealed opens: %v", i, ok)
 		}
 	}
@@ -133,12 +134,12 @@ func zapText(entry zapobserver.LoggedEntry) string {
 }
 
 var (
-	keyA, keyB, keyC = session.NewKey(), session.NewKey(), session.NewKey()
-	allKeys          = []session.Key{keyA, keyB, keyC}
+	keyA, keyB, keyC = seal.NewKey(), seal.NewKey(), seal.NewKey()
+	allKeys          = []seal.Key{keyA, keyB, keyC}
 )
 
 func TestKeyFileIsReadAgain(t *testing.T) {
-	inWatch(t, []session.Key{keyA}, func(w *watched) {
+	inWatch(t, []seal.Key{keyA}, func(w *watched) {
 		w.opens(keyA)
 		w.replace(lines(keyB, keyA))
 		w.pass()
@@ -167,7 +168,7 @@ func TestBadKeyFileIsRefused(t *testing.T) {
 	}
 	for name, spoil := range tests {
 		t.Run(name, func(t *testing.T) {
-			inWatch(t, []session.Key{keyA, keyC}, func(w *watched) {
+			inWatch(t, []seal.Key{keyA, keyC}, func(w *watched) {
 				spoil(w)
 				for range 3 {
 					w.pass()
@@ -185,7 +186,7 @@ func TestBadKeyFileIsRefused(t *testing.T) {
 
 // A file that is just being written may look like a list of keys.
 func TestHalfWrittenKeyFileWaits(t *testing.T) {
-	inWatch(t, []session.Key{keyA}, func(w *watched) {
+	inWatch(t, []seal.Key{keyA}, func(w *watched) {
 		time.Sleep(keyLookEvery - time.Millisecond)
 		w.write(lines(keyB))
 		time.Sleep(keySettle / 2) // it has been seen

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // lazyStore opens a store when it is first used, and again if that failed.
@@ -60,7 +61,7 @@ func (s *lazyStore) begin() (<-chan struct{}, error) {
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return nil, session.ErrClosed
+		return nil, keeper.ErrClosed
 	case s.opening != nil:
 		return s.opening, nil
 	case time.Now().Before(s.retryAt):
@@ -79,7 +80,7 @@ func (s *lazyStore) attempt() {
 	case err != nil:
 		s.err, s.retryAt = fmt.Errorf("opening store: %w", err), time.Now().Add(reopenEvery)
 	case s.closed:
-		s.err = session.ErrClosed
+		s.err = keeper.ErrClosed
 		_ = closeStore(store)
 	default:
 		s.opened.Store(&store)

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // The collectors exist once, so that a reload resets no counter. All labels are
@@ -43,25 +43,25 @@ func registerMetrics(ctx caddy.Context) error {
 }
 
 // countEvent counts what happens to sessions outside of requests.
-func countEvent(e session.Event) {
+func countEvent(e keeper.Event) {
 	switch e.Kind {
-	case session.EventRefreshed:
-		refreshes.WithLabelValues(session.Refreshed.String()).Inc()
-	case session.EventRefreshFailed:
+	case keeper.EventRefreshed:
+		refreshes.WithLabelValues(keeper.Refreshed.String()).Inc()
+	case keeper.EventRefreshFailed:
 		outcome := e.Outcome.String()
 		if e.ReuseSuspected {
 			outcome = "reuse_suspected"
 		}
 		refreshes.WithLabelValues(outcome).Inc()
-	case session.EventEnded:
+	case keeper.EventEnded:
 		endings.WithLabelValues(string(e.Reason)).Inc()
-	case session.EventUnwritten:
+	case keeper.EventUnwritten:
 		unwritten.WithLabelValues().Inc()
-	case session.EventLeaseTaken:
+	case keeper.EventLeaseTaken:
 		takenOver.WithLabelValues().Inc()
-	case session.EventDiscarded:
+	case keeper.EventDiscarded:
 		discarded.WithLabelValues().Inc()
-	case session.EventUnreadable:
+	case keeper.EventUnreadable:
 		unreadable.WithLabelValues(string(e.Part())).Inc()
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // metrics reads our counters from the registry of the running configuration, as
@@ -140,27 +141,27 @@ func errorAnswer(code string) *fakeas.Fault {
 func TestMetricsOfEvents(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
-	for want, e := range map[string]session.Event{
-		"refreshes_total outcome=refreshed":             {Kind: session.EventRefreshed},
-		"refreshes_total outcome=rejected":              {Kind: session.EventRefreshFailed, Outcome: session.Rejected},
-		"refreshes_total outcome=reuse_suspected":       {Kind: session.EventRefreshFailed, Outcome: session.Rejected, ReuseSuspected: true},
-		"refreshes_total outcome=unclear":               {Kind: session.EventRefreshFailed, Outcome: session.Unclear},
-		"refreshes_total outcome=misconfigured":         {Kind: session.EventRefreshFailed, Outcome: session.Misconfigured},
-		"refreshes_total outcome=unavailable":           {Kind: session.EventRefreshFailed, Outcome: session.Unavailable},
-		"refreshes_total outcome=unanswered":            {Kind: session.EventRefreshFailed, Outcome: session.Unanswered},
-		"refreshes_total outcome=malformed":             {Kind: session.EventRefreshFailed, Outcome: session.Malformed},
-		"refreshes_total outcome=timed_out":             {Kind: session.EventRefreshFailed, Outcome: session.TimedOut},
-		"sessions_ended_total reason=idle_timeout":      {Kind: session.EventEnded, Reason: session.EndIdle},
-		"sessions_ended_total reason=max_lifetime":      {Kind: session.EventEnded, Reason: session.EndLifetime},
-		"sessions_ended_total reason=refused_unclear":   {Kind: session.EventEnded, Reason: session.EndRefusedUnclear},
-		"sessions_ended_total reason=no_refresh_token":  {Kind: session.EventEnded, Reason: session.EndNoRefreshToken},
-		"sessions_ended_total reason=identity_changed":  {Kind: session.EventEnded, Reason: session.EndIdentityChanged},
-		"sessions_ended_total reason=refresh_rejected":  {Kind: session.EventEnded, Reason: session.EndRejected},
-		"sessions_ended_total reason=logout":            {Kind: session.EventEnded, Reason: session.EndLogout},
-		"sessions_ended_total reason=replaced_by_login": {Kind: session.EventEnded, Reason: session.EndReplaced},
-		"unwritten_total":                               {Kind: session.EventUnwritten},
-		"discarded_total":                               {Kind: session.EventDiscarded},
-		"unreadable_total part=commitment":              {Kind: session.EventUnreadable, Err: &session.UnreadableError{Part: session.PartCommitment}},
+	for want, e := range map[string]keeper.Event{
+		"refreshes_total outcome=refreshed":             {Kind: keeper.EventRefreshed},
+		"refreshes_total outcome=rejected":              {Kind: keeper.EventRefreshFailed, Outcome: keeper.Rejected},
+		"refreshes_total outcome=reuse_suspected":       {Kind: keeper.EventRefreshFailed, Outcome: keeper.Rejected, ReuseSuspected: true},
+		"refreshes_total outcome=unclear":               {Kind: keeper.EventRefreshFailed, Outcome: keeper.Unclear},
+		"refreshes_total outcome=misconfigured":         {Kind: keeper.EventRefreshFailed, Outcome: keeper.Misconfigured},
+		"refreshes_total outcome=unavailable":           {Kind: keeper.EventRefreshFailed, Outcome: keeper.Unavailable},
+		"refreshes_total outcome=unanswered":            {Kind: keeper.EventRefreshFailed, Outcome: keeper.Unanswered},
+		"refreshes_total outcome=malformed":             {Kind: keeper.EventRefreshFailed, Outcome: keeper.Malformed},
+		"refreshes_total outcome=timed_out":             {Kind: keeper.EventRefreshFailed, Outcome: keeper.TimedOut},
+		"sessions_ended_total reason=idle_timeout":      {Kind: keeper.EventEnded, Reason: keeper.EndIdle},
+		"sessions_ended_total reason=max_lifetime":      {Kind: keeper.EventEnded, Reason: keeper.EndLifetime},
+		"sessions_ended_total reason=refused_unclear":   {Kind: keeper.EventEnded, Reason: keeper.EndRefusedUnclear},
+		"sessions_ended_total reason=no_refresh_token":  {Kind: keeper.EventEnded, Reason: keeper.EndNoRefreshToken},
+		"sessions_ended_total reason=identity_changed":  {Kind: keeper.EventEnded, Reason: keeper.EndIdentityChanged},
+		"sessions_ended_total reason=refresh_rejected":  {Kind: keeper.EventEnded, Reason: keeper.EndRejected},
+		"sessions_ended_total reason=logout":            {Kind: keeper.EventEnded, Reason: keeper.EndLogout},
+		"sessions_ended_total reason=replaced_by_login": {Kind: keeper.EventEnded, Reason: keeper.EndReplaced},
+		"unwritten_total":                               {Kind: keeper.EventUnwritten},
+		"discarded_total":                               {Kind: keeper.EventDiscarded},
+		"unreadable_total part=commitment":              {Kind: keeper.EventUnreadable, Err: &seal.UnreadableError{Part: seal.PartCommitment}},
 	} {
 		before := metrics(t)
 		countEvent(e)

@@ -14,7 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // byDefault is a site with the default key and store.
@@ -93,13 +93,13 @@ func TestValidateReadsTheKey(t *testing.T) {
 func TestTheFirstKeyInTheFileCounts(t *testing.T) {
 	isolate(t)
 	one, two := new(ownKey), new(ownKey)
-	var sites []*session.Site
+	var sites []*seal.Site
 	for _, k := range []*ownKey{one, one, two} {
 		ring, err := k.ring()
 		if err != nil {
 			t.Fatal(err)
 		}
-		site := session.NewSite(ring, "issuer", "client", "")
+		site := seal.NewSite(ring, "issuer", "client", "")
 		k.use(site)
 		sites = append(sites, site)
 	}
@@ -109,12 +109,12 @@ func TestTheFirstKeyInTheFileCounts(t *testing.T) {
 		}
 	}
 	for i, from := range sites {
-		value, err := from.SealAttempt("cookie", []byte("x"))
+		value, err := from.SealForBrowser("cookie", []byte("x"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for j, to := range sites {
-			if _, ok := to.OpenAttempt("cookie", value); !ok {
+			if _, ok := to.OpenFromBrowser("cookie", value); !ok {
 				t.Errorf("what site %d sealed does not open at site %d", i, j)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // pool holds what outlives a reload: stores with their vaults, and clients with
@@ -44,9 +44,9 @@ func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 	v, err := p.take("store "+module.StoreID(), func() (caddy.Destructor, error) {
 		s := &lazyStore{open: module.OpenStore, shared: module.Shared()}
 		if s.shared {
-			return &pooledVault{Vault: session.NewVault(lazySharedStore{s}), store: s, name: module.StoreID()}, nil
+			return &pooledVault{Vault: keeper.NewVault(lazySharedStore{s}), store: s, name: module.StoreID()}, nil
 		}
-		return &pooledVault{Vault: session.NewVault(s), store: s, name: module.StoreID()}, nil
+		return &pooledVault{Vault: keeper.NewVault(s), store: s, name: module.StoreID()}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 }
 
 type pooledVault struct {
-	*session.Vault
+	*keeper.Vault
 	store *lazyStore
 	name  string // the store's ID
 }

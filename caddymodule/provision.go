@@ -13,7 +13,8 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Provision sets the handler up. It opens no connection and no store and writes
@@ -84,7 +85,7 @@ func (h *Handler) setBaseURL(e *expander) {
 }
 
 // newKeeper makes the keeper of the sessions, with its store and keys.
-func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*session.Keeper, error) {
+func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*keeper.Keeper, error) {
 	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
 		return nil, err
@@ -94,17 +95,19 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 		return nil, err
 	}
 	app.use(use.store, vault.store)
-	site := session.NewSite(ring, use.authority, use.client, use.site)
+	site := seal.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
 	h.keyWork = &keyWork{}
-	h.keyWork.add(vault.ShareKeys(site, keyObserver(h.logger)))
+	if vault.store.shared {
+		h.keyWork.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
+	}
 	if len(h.Key) > 0 {
 		h.keyWork.add(newKeyWatch(h.Key, keys, site, h.logger).run)
 	}
 	app.atStart(h.keyWork.start)
-	return session.NewKeeper(session.Config{
+	return keeper.New(keeper.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout),
@@ -113,9 +116,9 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 }
 
 // observer logs and counts.
-func observer(logger *zap.Logger) func(session.Event) {
+func observer(logger *zap.Logger) func(keeper.Event) {
 	log := handler.NewObserver(logger)
-	return func(e session.Event) {
+	return func(e keeper.Event) {
 		countEvent(e)
 		log(e)
 	}
@@ -179,7 +182,7 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 	return nil
 }
 
-// checkTimes names the options, unlike session.NewKeeper.
+// checkTimes names the options, unlike keeper.New.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
 		option string

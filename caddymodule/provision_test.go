@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Whatever is unsafe or cannot work keeps the configuration from starting. The
@@ -26,7 +26,7 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 	t.Setenv("SHORT_KEY", "c2hvcnRrZXlzaG9ydGtleQ")
 	t.Setenv("CHANGEME", "changeme")
 	t.Setenv("EQUAL_KEY", "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE")
-	key := session.NewKey().Encode()
+	key := seal.NewKey().Encode()
 	t.Setenv("GOOD_KEY", key)
 	t.Setenv("PLAIN_HTTP", "http://login.example.test")
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // noSecrets looks for what must not show up in a text: whatever the
@@ -29,7 +29,7 @@ func (w *world) noSecrets(what, text string, cookies ...string) {
 // login, refusal, refresh, logout. Callback and logout have no access line.
 func TestLogHoldsNoSecrets(t *testing.T) {
 	w := newWorld(t)
-	t.Setenv("KEY", session.NewKey().Encode())
+	t.Setenv("KEY", seal.NewKey().Encode())
 	w.load(site("key {env.KEY}", "log_append token {http.request.header.Authorization}\nlog_append cookie {http.request.header.X-Nothing}"))
 	b := newBrowser(t, w.origin)
 	callback := b.callback("/wanted?x=1")
@@ -100,7 +100,7 @@ func TestErrorLogHoldsNoCode(t *testing.T) {
 // `servers { trace }` logs every handler as it is configured.
 func TestTraceLogHoldsNoSecrets(t *testing.T) {
 	w := newWorld(t)
-	key := session.NewKey().Encode()
+	key := seal.NewKey().Encode()
 	w.load("{\nservers {\ntrace\n}\n}\n" + strings.Replace(site("key "+key, ""), "{env.SECRET}", testSecret, 1))
 	newBrowser(t, w.origin).login("/")
 	line := captured.wait(t, `"logger":"http.log.trace"`, `"msg":"oauth_session"`)
@@ -117,7 +117,7 @@ func TestTraceLogHoldsNoSecrets(t *testing.T) {
 // prints, which is also what /config/ and autosave.json hold, nor in any file.
 func TestPlaceholdersStayPlaceholders(t *testing.T) {
 	w := newWorld(t)
-	t.Setenv("KEY", session.NewKey().Encode())
+	t.Setenv("KEY", seal.NewKey().Encode())
 	file := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(file, []byte(testSecret), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 // oauth_session handlers that a request passes share one, because a Replacer
 // asks the function that was mapped first. Decision 0019 gives the reasons.
 type requestUser struct {
-	session *session.Session // nil: nobody
+	session *keeper.Session // nil: nobody
 	// context is the first one of relayContext, to save an allocation.
 	context userContext
 }
@@ -50,7 +50,7 @@ func claimUser(repl *caddy.Replacer) *requestUser {
 }
 
 // setUser sets the user of a request: the user of the session, or nobody.
-func setUser(r *http.Request, s *session.Session) {
+func setUser(r *http.Request, s *keeper.Session) {
 	if repl := replacerOf(r); repl != nil {
 		claimUser(repl).session = s
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // userRequest is a request with a Replacer, as Caddy's server makes it.
@@ -18,9 +18,9 @@ func userRequest() (*http.Request, *caddy.Replacer) {
 	return (&http.Request{}).WithContext(ctx), repl
 }
 
-func userSession(subject, email string) *session.Session {
+func userSession(subject, email string) *keeper.Session {
 	claims := fmt.Appendf(nil, `{"email":%q}`, email)
-	return &session.Session{Subject: subject, Claims: claims}
+	return &keeper.Session{Subject: subject, Claims: claims}
 }
 
 const allOfUser = "{http.auth.user.id}|{http.auth.user.email}|{http.auth.user.role}|{http.auth.user.a.b}"
@@ -35,7 +35,7 @@ func setByOthers(repl *caddy.Replacer) {
 
 func TestUserIsTheSessionsWhateverWasSetBefore(t *testing.T) {
 	for name, tt := range map[string]struct {
-		session *session.Session
+		session *keeper.Session
 		want    string
 	}{
 		"nobody": {nil, "|||"},
@@ -89,7 +89,7 @@ func TestUserOfNestedHandlers(t *testing.T) {
 	first := relayContext(r)
 	r = r.WithContext(first)
 	for _, tt := range []struct {
-		session *session.Session
+		session *keeper.Session
 		want    string
 	}{{nil, "|||"}, {userSession("dora", "dora@example.test"), "dora|dora@example.test||"}} {
 		setUser(r, tt.session)

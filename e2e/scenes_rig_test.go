@@ -19,8 +19,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/faultproxy"
 	"github.com/oauth-session/caddy-oauth-session/e2e/op"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // fullScenes asks for the full numbers of sessions and the full times, which take many minutes.
@@ -91,7 +92,7 @@ func startScene(t *testing.T, plan scenePlan) *scene {
 	// Caddy waits some seconds for connections on which nothing has come yet.
 	t.Cleanup(s.http.CloseIdleConnections)
 	s.main, s.neighbour = newSceneSite(t), newSceneSite(t)
-	key := session.NewKey()
+	key := seal.NewKey()
 	file := filepath.Join(t.TempDir(), "sessions.db")
 	s.fill(t, file, key, plan)
 	config := caddyserver.Config{Env: append(secret(s.main.op), "SESSION_KEY="+key.Encode())}
@@ -119,28 +120,28 @@ func newSceneSite(t *testing.T) *sceneSite {
 }
 
 // fill writes the sessions into the store, as logins would.
-func (s *scene) fill(t *testing.T, file string, key session.Key, plan scenePlan) {
+func (s *scene) fill(t *testing.T, file string, key seal.Key, plan scenePlan) {
 	t.Helper()
 	store, err := bolt.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	ring, err := session.NewKeyRing(key)
+	ring, err := seal.NewKeyRing(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault := session.NewVault(store)
+	vault := keeper.NewVault(store)
 	fill := func(site *sceneSite, n int, expired func(int) bool) {
-		keeper, err := session.NewKeeper(session.Config{
-			Vault: vault, Site: session.NewSite(ring, site.op.Issuer, site.op.ClientID, ""), Refresher: noRefresher{},
+		k, err := keeper.New(keeper.Config{
+			Vault: vault, Site: seal.NewSite(ring, site.op.Issuer, site.op.ClientID, ""), Refresher: noRefresher{},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		site.guests = make([]*guest, n)
 		err = atOnce(256, n, func(i int) (err error) {
-			site.guests[i], err = site.newGuest(t.Context(), keeper, i, expired(i))
+			site.guests[i], err = site.newGuest(t.Context(), k, i, expired(i))
 			return err
 		})
 		if err != nil {
@@ -155,9 +156,9 @@ func (s *scene) fill(t *testing.T, file string, key session.Key, plan scenePlan)
 }
 
 // noRefresher is for a keeper that creates sessions and nothing else.
-type noRefresher struct{ session.Refresher }
+type noRefresher struct{ keeper.Refresher }
 
-func (s *sceneSite) newGuest(ctx context.Context, keeper *session.Keeper, i int, expired bool) (*guest, error) {
+func (s *sceneSite) newGuest(ctx context.Context, k *keeper.Keeper, i int, expired bool) (*guest, error) {
 	g := &guest{site: s, name: fmt.Sprintf("guest-%d", i), expired: expired}
 	login, err := s.as.LogIn(s.op.ClientID, g.name, "openid")
 	if err != nil {
@@ -166,14 +167,14 @@ func (s *sceneSite) newGuest(ctx context.Context, keeper *session.Keeper, i int,
 	g.former = login.AccessToken
 	// A token is due after 85 % of its life, at the latest. What is left of it is longer than any scene takes.
 	now, rest := time.Now(), 30*time.Minute
-	tokens := session.Tokens{
+	tokens := keeper.Tokens{
 		AccessToken: login.AccessToken, RefreshToken: login.RefreshToken, IDToken: login.IDToken,
 		Obtained: now.Add(-9 * rest), Expires: now.Add(rest),
 	}
 	if expired {
 		tokens.Expires = now.Add(-time.Second)
 	}
-	secret, _, err := keeper.Create(ctx, session.Identity{
+	secret, _, err := k.Create(ctx, keeper.Identity{
 		Subject: g.name, SID: login.SID, Claims: fmt.Appendf(nil, `{"email":%q}`, formerEmail),
 	}, tokens)
 	g.cookie = sessionCookie + "=" + secret.Cookie()

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // AgeLimit is how old a token may be for some requests: sensitive ones, or
@@ -25,13 +25,13 @@ const reloginAge = 30 * time.Second
 
 // fresh returns the session behind a request, with a token as young as the
 // request wants it.
-func (h *Handler) fresh(r *http.Request, c *cookies) (*session.Session, error) {
+func (h *Handler) fresh(r *http.Request, c *cookies) (*keeper.Session, error) {
 	age, limited := h.ageLimit(r)
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
 	}
 	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-age))
-	if !errors.Is(err, session.ErrNotRefreshable) {
+	if !errors.Is(err, keeper.ErrNotRefreshable) {
 		return s, err
 	}
 	s, err = h.Keeper.Fresh(r.Context(), c.secret)

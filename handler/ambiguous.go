@@ -10,7 +10,8 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // protects reports whether a request needs a session, or would if the app read
@@ -30,9 +31,9 @@ func (h *Handler) isOptional(r *http.Request) bool {
 // and a login would lead here again: so it has to be the same login. The session
 // then counts for this Handler as for the one before.
 func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
-	var none session.Secret
+	var none seal.Secret
 	switch {
-	case h.Keeper.Site.ID(none) != owner.handler.Keeper.Site.ID(none):
+	case h.Keeper.Site.Ref(none).ID != owner.handler.Keeper.Site.Ref(none).ID:
 		return h.fail(w, r, ambiguousPath())
 	case owner.session == nil:
 		return h.relay(w, r, next)
@@ -44,7 +45,7 @@ func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cook
 		return h.relaySession(w, r, c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld), errors.Is(err, session.ErrNoSession):
+	case errors.Is(err, errTooOld), errors.Is(err, keeper.ErrNoSession):
 		return h.fail(w, r, ambiguousPath())
 	}
 	return h.fail(w, r, unavailable(err))

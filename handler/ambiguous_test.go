@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // ambiguous are targets that some server reads as others than a matcher does.
@@ -204,11 +204,11 @@ func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
 			inner := g.secondSite(plainOAuth, tt.inner)
 			if tt.other != "" {
 				inner = newRigAt(t, g.as, plainOAuth, tt.inner, func(s *setup) {
-					ring, err := session.NewKeyRing(session.NewKey())
+					ring, err := seal.NewKeyRing(seal.NewKey())
 					if err != nil {
 						t.Fatal(err)
 					}
-					s.session.Site = session.NewSite(ring, g.as.URL, "app", tt.other)
+					s.session.Site = seal.NewSite(ring, g.as.URL, "app", tt.other)
 				})
 			}
 			header := with(g.session(tt.claims), navigation)

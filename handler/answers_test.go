@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // refreshAnswer is an answer to a refresh and what has to become of the session
@@ -292,7 +292,7 @@ func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
 				fast := newRigAt(t, as, plainOAuth)
 				cookie := fast.loggedIn().jar.get(sessionCookie).Value
 				slow := newRigAt(t, as, gate.token, func(s *setup) {
-					s.session.Site, s.session.Vault = fast.keeper.Site, session.NewVault(fast.store)
+					s.session.Site, s.session.Vault = fast.keeper.Site, keeper.NewVault(fast.store)
 				})
 				time.Sleep(5 * time.Minute)
 				done := make(chan *answer)

@@ -72,14 +72,14 @@ func (h *Handler) sealState(s loginState) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return h.Keeper.Site.SealAttempt(stateCookieName, plain)
+	return h.Keeper.Site.SealForBrowser(stateCookieName, plain)
 }
 
 func (h *Handler) openState(state string) (s loginState, ok bool) {
 	if len(state) > maxStateSize {
 		return s, false
 	}
-	plain, ok := h.Keeper.Site.OpenAttempt(stateCookieName, state)
+	plain, ok := h.Keeper.Site.OpenFromBrowser(stateCookieName, state)
 	if !ok || json.Unmarshal(plain, &s) != nil {
 		return loginState{}, false
 	}
@@ -106,7 +106,7 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a a
 	if err != nil {
 		return err
 	}
-	value, err := h.Keeper.Site.SealAttempt(name, plain)
+	value, err := h.Keeper.Site.SealForBrowser(name, plain)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 
 // openAttempt opens a login cookie that is young enough.
 func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
-	plain, ok := h.Keeper.Site.OpenAttempt(c.Name, c.Value)
+	plain, ok := h.Keeper.Site.OpenFromBrowser(c.Name, c.Value)
 	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > attemptLifetime {
 		return attempt{}, false
 	}

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 const (
@@ -42,11 +42,11 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 	case err != nil:
 		return h.refuseLogout(w, r, err)
 	}
-	n, err := h.Keeper.EndLoggedOut(r.Context(), session.Logout{
+	n, err := h.Keeper.EndLoggedOut(r.Context(), keeper.Logout{
 		SID: token.SessionID, Subject: token.Subject, IssuedAt: token.IssuedAt, Token: token.ID, Until: token.ValidUntil,
 	})
 	switch {
-	case errors.Is(err, session.ErrReplayed):
+	case errors.Is(err, keeper.ErrReplayed):
 		return h.refuseLogout(w, r, err)
 	case err != nil:
 		return h.logoutFailed(w, r, err)

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 const urlencoded = "application/x-www-form-urlencoded"
@@ -80,14 +81,14 @@ func TestBackchannelLogout(t *testing.T) {
 			second := g.loggedIn().jar.get(sessionCookie).Value
 			first := g.loggedIn().jar.get(sessionCookie).Value
 			sid, sub := g.sid(), g.as.Tokens()[0].User
-			other := g.sessionOf(session.Identity{Subject: "somebody else", SID: "other"}, session.Tokens{AccessToken: "AT_of_another"})
+			other := g.sessionOf(keeper.Identity{Subject: "somebody else", SID: "other"}, keeper.Tokens{AccessToken: "AT_of_another"})
 			wantLogout(t, "of nobody here", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
 			if _, err := g.peek(first); err != nil {
 				t.Fatalf("before: %v", err)
 			}
 			wantLogout(t, "logout", g.sendLogout(tt.logout(sub, sid)), 200)
 			gone(t, g, first)
-			if _, err := g.peek(second); errors.Is(err, session.ErrNoSession) != tt.second {
+			if _, err := g.peek(second); errors.Is(err, keeper.ErrNoSession) != tt.second {
 				t.Errorf("the other session: %v, want it ended: %v", err, tt.second)
 			}
 			if _, err := g.peek(other); err != nil {
@@ -104,7 +105,7 @@ func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	sid, sub := g.sid(), g.as.Tokens()[0].User
-	other := g.sessionOf(session.Identity{Subject: "somebody else", SID: "other"}, session.Tokens{AccessToken: "AT_of_another"})
+	other := g.sessionOf(keeper.Identity{Subject: "somebody else", SID: "other"}, keeper.Tokens{AccessToken: "AT_of_another"})
 	for name, logout := range map[string]fakeas.Logout{
 		"another user":           {Subject: "somebody else", SessionID: sid},
 		"unknown user":           {Subject: "nobody", SessionID: sid},
@@ -122,8 +123,8 @@ func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
 	gone(t, g, cookie)
 }
 
-func (g *rig) peek(cookie string) (*session.Session, error) {
-	secret, ok := session.ParseSecret(cookie)
+func (g *rig) peek(cookie string) (*keeper.Session, error) {
+	secret, ok := seal.ParseSecret(cookie)
 	if !ok {
 		g.t.Fatalf("no cookie: %q", cookie)
 	}
@@ -212,7 +213,7 @@ func TestBackchannelLogoutReplayed(t *testing.T) {
 	form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: g.as.Tokens()[0].User})}}.Encode()
 	wantLogout(t, "logout", g.backchannel(urlencoded, form), 200)
 	gone(t, g, first)
-	again := g.sessionOf(session.Identity{Subject: g.as.Tokens()[0].User, IssuedAt: time.Now().Add(time.Hour)}, session.Tokens{AccessToken: "AT_again"})
+	again := g.sessionOf(keeper.Identity{Subject: g.as.Tokens()[0].User, IssuedAt: time.Now().Add(time.Hour)}, keeper.Tokens{AccessToken: "AT_again"})
 	wantLogout(t, "the same token", g.backchannel(urlencoded, form), 400)
 	if _, err := g.peek(again); err != nil {
 		t.Errorf("the session of the next login: %v", err)

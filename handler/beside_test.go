@@ -12,7 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // protecting wants a session for the paths below one.
@@ -25,7 +26,7 @@ func protecting(prefix string) func(*setup) {
 func TestBeside(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
 		s.handler.Authorization = RejectAuthorization
-		s.handler.SetUser = func(*http.Request, *session.Session) { t.Error("SetUser was called") }
+		s.handler.SetUser = func(*http.Request, *keeper.Session) { t.Error("SetUser was called") }
 	})
 	ours := sessionCookie + "=" + g.session("")
 	asked := g.store.asked.Load()
@@ -33,7 +34,7 @@ func TestBeside(t *testing.T) {
 		"none":          {nil, nil},
 		"the app's":     {[]string{"app=1;  b=2", "c=3"}, []string{"app=1;  b=2", "c=3"}},
 		"ours":          {[]string{ours}, nil},
-		"two sessions":  {[]string{ours + "; " + sessionCookie + "=" + session.NewSecret().Cookie()}, nil},
+		"two sessions":  {[]string{ours + "; " + sessionCookie + "=" + seal.NewSecret().Cookie()}, nil},
 		"broken":        {[]string{sessionCookie + "=x; app=1"}, []string{"app=1"}},
 		"a login's":     {[]string{"app=1; " + loginCookiePrefix + "x=y", "c=3"}, []string{"app=1", "c=3"}},
 		"between other": {[]string{"app=1; " + ours + "; b=2"}, []string{"app=1; b=2"}},
@@ -172,7 +173,7 @@ func TestSeveralInARow(t *testing.T) {
 			s.handler.Cookie.Name, s.handler.PathPrefix = name, prefix+"/oauth2"
 			s.handler.OtherCookies = func(*http.Request, string) []string { return names }
 		})
-		all += "; " + name + "=" + g.sessionOf(session.Identity{Subject: name}, session.Tokens{AccessToken: "AT_of_" + name, Expires: time.Now().Add(time.Hour)})
+		all += "; " + name + "=" + g.sessionOf(keeper.Identity{Subject: name}, keeper.Tokens{AccessToken: "AT_of_" + name, Expires: time.Now().Add(time.Hour)})
 		sites = append(sites, g)
 	}
 	app := sites[len(sites)-1].app

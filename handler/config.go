@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // Config is what a Handler works with. Client, Keeper, Logger and Origin are
@@ -19,7 +19,7 @@ type Config struct {
 	// Client is also that of the Keeper's Refresher.
 	Client *oauth.Client
 	// Keeper keeps the sessions. Its Site seals the login cookies, too.
-	Keeper *session.Keeper
+	Keeper *keeper.Keeper
 	Logger *zap.Logger
 
 	// Origin returns the scheme and host under which the browser sees the site,
@@ -81,7 +81,7 @@ type Config struct {
 	// done with a request that is this Handler's, and then the user of the
 	// session before the request is relayed. It is not called for a request that
 	// Protects leaves open.
-	SetUser func(r *http.Request, s *session.Session)
+	SetUser func(r *http.Request, s *keeper.Session)
 	// RelayContext returns the context of a request that is relayed with a
 	// session; it is derived from the request's. It is called after SetUser. Nil:
 	// the request's own context.
@@ -151,7 +151,7 @@ func (c *Config) checkRequired() error {
 	case c.Keeper == nil:
 		return errors.New("Keeper is missing")
 	case !c.Keeper.Valid():
-		return errors.New("Keeper was not made by session.NewKeeper")
+		return errors.New("Keeper was not made by keeper.New")
 	case c.Logger == nil:
 		return errors.New("Logger is missing")
 	case c.Origin == nil:
@@ -202,7 +202,7 @@ func (c *Config) fillIn() {
 	}
 	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
 	if c.SetUser == nil {
-		c.SetUser = func(*http.Request, *session.Session) {}
+		c.SetUser = func(*http.Request, *keeper.Session) {}
 	}
 	if c.RelayContext == nil {
 		c.RelayContext = (*http.Request).Context

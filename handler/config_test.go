@@ -9,8 +9,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // A handler that would panic at a request is refused with what is missing.
@@ -20,10 +21,10 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withRefresher := func(r session.Refresher) *session.Keeper {
+	withRefresher := func(r keeper.Refresher) *keeper.Keeper {
 		c := g.keeper.Config
 		c.Refresher = r
-		k, err := session.NewKeeper(c)
+		k, err := keeper.New(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,8 +42,8 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a pointer to one":           {func(c *Config) { c.Keeper = withRefresher(&Refresher{Client: other}) }, "Client"},
 		"a pointer to an empty one":  {func(c *Config) { c.Keeper = withRefresher(new(Refresher)) }, "Client"},
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
-		"keeper without a vault":     {func(c *Config) { c.Keeper = &session.Keeper{Config: g.keeper.Config} }, "Keeper"},
-		"keeper of no making":        {func(c *Config) { c.Keeper = new(session.Keeper) }, "Keeper"},
+		"keeper without a vault":     {func(c *Config) { c.Keeper = &keeper.Keeper{Config: g.keeper.Config} }, "Keeper"},
+		"keeper of no making":        {func(c *Config) { c.Keeper = new(keeper.Keeper) }, "Keeper"},
 		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
 		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},
 		"age limit without match":    {func(c *Config) { c.RefreshIfOlder = []AgeLimit{{Age: time.Minute}} }, "refresh_if_older"},
@@ -71,14 +72,14 @@ func wholeConfig(t *testing.T, change func(*Config)) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := session.NewKeyRing(session.NewKey())
+	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
 		t.Fatal(err)
 	}
 	store := memory.New()
 	t.Cleanup(func() { _ = store.Close() })
-	keeper, err := session.NewKeeper(session.Config{
-		Vault: session.NewVault(store), Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: Refresher{Client: client},
+	keeper, err := keeper.New(keeper.Config{
+		Vault: keeper.NewVault(store), Site: seal.NewSite(ring, "https://login.example.com", "app", ""), Refresher: Refresher{Client: client},
 	})
 	if err != nil {
 		t.Fatal(err)

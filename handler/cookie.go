@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Cookie is how the session's cookie is set. Secure and HttpOnly are not
@@ -94,7 +95,7 @@ func isToken(s string) bool {
 
 // setSession gives the browser a session. The cookie has no Max-Age: it ends
 // with the browser, and its lifetime is the server's to keep.
-func (h *Handler) setSession(w http.ResponseWriter, secret session.Secret) {
+func (h *Handler) setSession(w http.ResponseWriter, secret seal.Secret) {
 	http.SetCookie(w, h.sessionCookie(secret.Cookie(), 0))
 }
 
@@ -115,13 +116,13 @@ func (h *Handler) sessionCookie(value string, maxAge int) *http.Cookie {
 // cookies is what a request's Cookie header held of ours.
 type cookies struct {
 	// secret is the session's, if valid.
-	secret session.Secret
+	secret seal.Secret
 	valid  bool
 	// unknown says why it could not be found out which of several counts: nobody
 	// is nobody for that.
 	unknown error
 	// sent are all that were sent, few and without repetition.
-	sent  [maxSessionCookies]session.Secret
+	sent  [maxSessionCookies]seal.Secret
 	count int
 	// present: there was a session cookie of whatever kind, or a neighbour's.
 	present bool
@@ -157,7 +158,7 @@ func (h *Handler) sortCookies(r *http.Request) (c cookies) {
 	return c
 }
 
-func (c *cookies) add(secret session.Secret) {
+func (c *cookies) add(secret seal.Secret) {
 	if c.count < maxSessionCookies && !slices.Contains(c.sent[:c.count], secret) {
 		c.sent[c.count] = secret
 		c.count++
@@ -168,16 +169,16 @@ func (c *cookies) add(secret session.Secret) {
 // others were set under other attributes, or by a neighbour on a shared domain.
 // If two have one, somebody may be trying to slip in theirs, and none counts.
 // The error is that of a store that cannot tell.
-func (h *Handler) pickSession(ctx context.Context, secrets []session.Secret) (picked session.Secret, ok bool, err error) {
+func (h *Handler) pickSession(ctx context.Context, secrets []seal.Secret) (picked seal.Secret, ok bool, err error) {
 	for _, s := range secrets {
 		_, err := h.Keeper.Peek(ctx, s)
 		switch {
-		case errors.Is(err, session.ErrNoSession):
+		case errors.Is(err, keeper.ErrNoSession):
 			continue
 		case err != nil:
-			return session.Secret{}, false, err
+			return seal.Secret{}, false, err
 		case ok:
-			return session.Secret{}, false, nil
+			return seal.Secret{}, false, nil
 		}
 		picked, ok = s, true
 	}
@@ -200,7 +201,7 @@ func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) strin
 		switch {
 		case name == h.Cookie.Name:
 			c.present = true
-			if secret, ok := session.ParseSecret(value); ok {
+			if secret, ok := seal.ParseSecret(value); ok {
 				c.add(secret)
 			}
 		case strings.HasPrefix(name, loginCookiePrefix):

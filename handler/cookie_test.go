@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func TestCookieAttributes(t *testing.T) {
@@ -150,7 +150,7 @@ func TestMalformedSessionCookies(t *testing.T) {
 	for _, cookie := range []string{
 		// Of several, the one that has a session.
 		sessionCookie + "=" + good + "; " + sessionCookie + "=" + good, sessionCookie + "=x; " + sessionCookie + "=" + good,
-		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + session.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
+		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + seal.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
 		sessionCookie + "=" + good, "a=1;" + sessionCookie + "=" + good + " ;b=2", many + sessionCookie + "=" + good} {
 		if a := g.get("/", append(script, "Cookie: "+cookie)...); a.status != 200 {
 			t.Errorf("%.90q: status %d", cookie, a.status)
@@ -180,7 +180,7 @@ func TestTamperedSessionCookie(t *testing.T) {
 // a cookie of ours.
 func FuzzReadCookies(f *testing.F) {
 	g := newRig(f, plainOAuth)
-	secret := session.NewSecret().Cookie()
+	secret := seal.NewSecret().Cookie()
 	f.Add("a=1; " + sessionCookie + "=" + secret + "; b=2")
 	f.Add(sessionCookie + "=" + secret + ";" + sessionCookie + "=" + secret)
 	f.Add(loginCookiePrefix + "x=y; =; ;;" + sessionCookie)

@@ -10,7 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // cookieGuard passes everything on that an app answers but cookies of ours: an
@@ -28,8 +29,8 @@ type cookieGuard struct {
 	wrote  bool // the header is out
 	off    bool // a Handler behind has taken over
 	// session is that of the request, and secret its secret. Nil: it has none.
-	session *session.Session
-	secret  session.Secret
+	session *keeper.Session
+	secret  seal.Secret
 
 	sharing sharing
 	// private is the value of Cache-Control, to save an allocation.

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // isEarly reports whether a request came in TLS early data, which anybody on
@@ -26,7 +26,7 @@ var errTooEarly = errors.New("not in early data")
 // nothing: no token is refreshed, and the session's idle time runs on. Where
 // that will not do the client comes again after the handshake, as browsers do by
 // themselves (RFC 8470, section 5.2).
-func (h *Handler) sessionOf(r *http.Request, c *cookies) (*session.Session, error) {
+func (h *Handler) sessionOf(r *http.Request, c *cookies) (*keeper.Session, error) {
 	if !isEarly(r) {
 		return h.fresh(r, c)
 	}

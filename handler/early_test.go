@@ -8,7 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // early are the ways in which a request says that it came in early data.
@@ -48,7 +49,7 @@ func TestRelayInEarlyData(t *testing.T) {
 		s.handler.RefreshIfOlder = []AgeLimit{{Match: func(r *http.Request) bool { return r.URL.Path == "/sensitive" }, Age: time.Hour}}
 	})
 	good := g.session("")
-	expiring := g.sessionOf(session.Identity{}, session.Tokens{AccessToken: "AT_expiring", RefreshToken: "RT_expiring", Expires: time.Now().Add(5 * time.Second)})
+	expiring := g.sessionOf(keeper.Identity{}, keeper.Tokens{AccessToken: "AT_expiring", RefreshToken: "RT_expiring", Expires: time.Now().Add(5 * time.Second)})
 	for name, arrive := range early {
 		for _, tt := range []struct {
 			method, path, cookie string
@@ -58,9 +59,9 @@ func TestRelayInEarlyData(t *testing.T) {
 			{"HEAD", "/", good, true},
 			{"OPTIONS", "/", good, true},
 			{"GET", "/static/x", "", true},
-			{"GET", "/static/x", session.NewSecret().Cookie(), true},
+			{"GET", "/static/x", seal.NewSecret().Cookie(), true},
 			{"GET", "/", "", false},
-			{"GET", "/", session.NewSecret().Cookie(), false},
+			{"GET", "/", seal.NewSecret().Cookie(), false},
 			{"GET", "/", expiring, false},
 			{"GET", "/sensitive", good, false},
 			{"POST", "/", good, false},

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // Error is an answer that is not what was wanted. Everything but Err may be
@@ -176,7 +176,7 @@ func logoutUnavailable(err error) *Error {
 }
 
 func isUnavailable(err error) bool {
-	var u *session.UnavailableError
+	var u *keeper.UnavailableError
 	return errors.As(err, &u)
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // Handler serves one site.
@@ -165,7 +165,7 @@ func unavailable(err error) *Error {
 		Title: "One moment", Detail: "Your session is kept, but it cannot be used right now. This page tries again by itself.",
 		Err: err,
 	}
-	var u *session.UnavailableError
+	var u *keeper.UnavailableError
 	if errors.As(err, &u) {
 		e.RetryAfter = max(u.RetryAfter, time.Second)
 		if u.Misconfigured {

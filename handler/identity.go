@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // maxClaims bounds what of a user every request carries along.
@@ -28,8 +28,8 @@ var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
 // identify finds out who has logged in: from the ID token where there is one,
 // and from the UserInfo endpoint where that is asked for.
-func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (session.Identity, error) {
-	var who session.Identity
+func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
+	var who keeper.Identity
 	claims := map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
@@ -67,7 +67,7 @@ type claimSets struct{ all, idToken, userInfo map[string]json.RawMessage }
 // keptClaims reads the claims of a session. A session of a release that did not
 // keep those of UserInfo apart has, as UserInfo's, what its ID token does not
 // say.
-func keptClaims(current session.Identity, userInfo bool) (claimSets, error) {
+func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	var kept claimSets
 	var err error
 	if kept.all, err = decodeClaims(current.Claims); err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // prompts are the values of `prompt` that a link to the login may ask for
@@ -97,10 +98,10 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	return nil
 }
 
-// notSealed: with a shared store it is for a moment not known which key may
-// seal, when an instance has just started.
+// notSealed answers a login whose state or cookie could not be sealed. An instance
+// that has just started may not know yet which of its keys the others have.
 func notSealed(err error, wanted string) *Error {
-	if isUnavailable(err) {
+	if errors.Is(err, seal.ErrNotAgreed) {
 		return storeUnavailable(err, wanted)
 	}
 	return internal(err)

@@ -6,7 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // serveLogout ends the session here first, whatever the authorization server
@@ -20,14 +20,14 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, foreign())
 	}
 	c := h.readCookies(r)
-	var ended session.Ended
+	var ended keeper.Ended
 	for _, secret := range c.sent[:c.count] {
-		e, err := h.Keeper.End(r.Context(), secret, session.EndLogout)
+		e, err := h.Keeper.End(r.Context(), secret, keeper.EndLogout)
 		switch {
 		case err == nil:
 			ended = e
 			h.revoke(ended)
-		case errors.Is(err, session.ErrNotEnded):
+		case errors.Is(err, keeper.ErrNotEnded):
 			// Whoever has the cookie would go on at another instance. Our user
 			// keeps it, to try again.
 			h.revoke(e)
@@ -46,7 +46,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 }
 
 // leave sends the browser on after a logout.
-func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended session.Ended) error {
+func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended keeper.Ended) error {
 	target := h.PathPrefix + "/logout/callback"
 	if origin, failure := h.origin(r); failure == nil {
 		// The server sends it back to an address that has to be registered

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
@@ -58,7 +59,7 @@ func (s *sharedStore) DeleteAt(ctx context.Context, id session.ID, _ uint64, _ s
 func TestLogoutThatTheOthersDoNotKnow(t *testing.T) {
 	store := &sharedStore{Store: memory.New()}
 	t.Cleanup(func() { _ = store.Close() })
-	vault := session.NewVault(store)
+	vault := keeper.NewVault(store)
 	t.Cleanup(func() { _ = vault.Close(context.Background()) })
 	g := newRig(t, func(s *setup) { s.session.Vault = vault })
 	b := g.loggedIn()

@@ -47,7 +47,7 @@ func (h *Handler) markCompleted(w http.ResponseWriter, a attempt) {
 	if err != nil || left < time.Second {
 		return
 	}
-	if value, err := h.Keeper.Site.SealAttempt(loopCookieName, plain); err == nil {
+	if value, err := h.Keeper.Site.SealForBrowser(loopCookieName, plain); err == nil {
 		http.SetCookie(w, h.loginCookie(loopCookieName, value, int(left/time.Second)))
 	}
 }
@@ -73,7 +73,7 @@ func (h *Handler) openNamed(c *http.Cookie, name string) (plain []byte, ok bool)
 	if c.Name != name {
 		return nil, false
 	}
-	return h.Keeper.Site.OpenAttempt(name, c.Value)
+	return h.Keeper.Site.OpenFromBrowser(name, c.Value)
 }
 
 // forgetCompleted ends the count: the session's cookie has come back.

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
@@ -61,7 +61,7 @@ func TestSecondCookieOfTheSameName(t *testing.T) {
 func TestSwitchToPartitionedCookies(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} })
 	b := g.browser()
-	b.jar.set([]string{sessionCookie + "=" + session.NewSecret().Cookie() + "; Path=/; Secure; HttpOnly; SameSite=None"})
+	b.jar.set([]string{sessionCookie + "=" + seal.NewSecret().Cookie() + "; Path=/; Secure; HttpOnly; SameSite=None"})
 	b.reaches("/wanted")
 }
 

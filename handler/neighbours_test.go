@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // neighbours are other sites on the host. Their cookies are told with ours.
@@ -18,7 +18,7 @@ func neighbours(s *setup) {
 func TestNeighboursCookies(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	ours := sessionCookie + "=" + g.session("")
-	other := session.NewSecret().Cookie()
+	other := seal.NewSecret().Cookie()
 	for sent, want := range map[string]string{
 		"":                                      "",
 		"app=1":                                 "app=1",

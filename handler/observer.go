@@ -5,22 +5,22 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // NewObserver returns what writes a keeper's events to a log: an operator's
 // business at most once a minute for each cause, whatever the number of
 // sessions.
-func NewObserver(logger *zap.Logger) func(session.Event) {
+func NewObserver(logger *zap.Logger) func(keeper.Event) {
 	var limit perMinute
-	return func(e session.Event) {
+	return func(e keeper.Event) {
 		id := zap.Stringer("session", e.ID)
 		switch e.Kind {
-		case session.EventRefreshed:
+		case keeper.EventRefreshed:
 			logger.Debug("token refreshed", id)
-		case session.EventEnded:
+		case keeper.EventEnded:
 			logger.Info("session ended", id, zap.String("reason", string(e.Reason)))
-		case session.EventRefreshFailed:
+		case keeper.EventRefreshFailed:
 			cause := "refresh " + e.Outcome.String()
 			if e.ReuseSuspected {
 				cause = "reuse"
@@ -30,34 +30,34 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 			}
 			fields := []zap.Field{id, zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
 			switch e.Outcome {
-			case session.Rejected:
+			case keeper.Rejected:
 				if e.ReuseSuspected {
 					logger.Warn("refresh refused on the token's first use: somebody else has used it, or the authorization server has revoked the login", fields...)
 					return
 				}
 				logger.Info("refresh refused", fields...)
-			case session.Misconfigured, session.Malformed:
+			case keeper.Misconfigured, keeper.Malformed:
 				logger.Error("refresh failed, and will until the configuration here or at the authorization server is put right", fields...)
 			default:
 				logger.Warn("refresh failed, the session is kept", fields...)
 			}
-		case session.EventUnwritten:
+		case keeper.EventUnwritten:
 			if limit.allow("unwritten") {
 				logger.Error("new tokens could not be written to the store: they are served from memory until they can", id, zap.Error(e.Err))
 			}
-		case session.EventWritten:
+		case keeper.EventWritten:
 			logger.Info("tokens served from memory have been written to the store", id)
-		case session.EventIDTokenKept:
+		case keeper.EventIDTokenKept:
 			if limit.allow("id token") {
 				logger.Warn("the refreshed ID token could not be checked: the session goes on with the new access token, and with the ID token and the claims before it", id, zap.Error(e.Err))
 			}
-		case session.EventLeaseTaken:
+		case keeper.EventLeaseTaken:
 			if limit.allow("lease") {
 				logger.Warn("refreshing in place of another instance, which fell silent in the midst of it: it was ended, stood still or lost the store", id)
 			}
-		case session.EventDiscarded:
+		case keeper.EventDiscarded:
 			logger.Info("new tokens were dropped: the session had ended meanwhile", id)
-		case session.EventUnreadable:
+		case keeper.EventUnreadable:
 			logUnreadable(logger, &limit, e)
 		}
 	}
@@ -65,7 +65,7 @@ func NewObserver(logger *zap.Logger) func(session.Event) {
 
 // logUnreadable is a line a minute for each part of a record: an operator has to
 // learn that sessions are lost, or that somebody writes to the store.
-func logUnreadable(logger *zap.Logger, limit *perMinute, e session.Event) {
+func logUnreadable(logger *zap.Logger, limit *perMinute, e keeper.Event) {
 	part := string(e.Part())
 	if limit.allow("unreadable " + part) {
 		logger.Warn("what the store has does not open, and counts for nothing: it was altered, damaged or partly restored from a backup, or its key was dropped",

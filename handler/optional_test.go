@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // optional lets every request pass without a session, whatever its path.
@@ -22,7 +23,7 @@ func TestOptionalSession(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	for _, tt := range clientRequests {
 		header := append(strings.Split(tt.header, "|"), "Authorization: Bearer EVIL")
-		for name, cookie := range map[string]string{"no cookie": "", "unknown": sessionCookie + "=" + session.NewSecret().Cookie(), "broken": sessionCookie + "=x"} {
+		for name, cookie := range map[string]string{"no cookie": "", "unknown": sessionCookie + "=" + seal.NewSecret().Cookie(), "broken": sessionCookie + "=x"} {
 			h := header
 			if cookie != "" {
 				h = append(slices.Clone(header), "Cookie: "+cookie)
@@ -66,7 +67,7 @@ func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
 	for name, option := range map[string]func(*setup){"optional": optional, "required": func(*setup) {}} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, plainOAuth, option)
-			cookies := "Cookie: " + sessionCookie + "=" + session.NewSecret().Cookie() + "; " + sessionCookie + "=" + g.session("")
+			cookies := "Cookie: " + sessionCookie + "=" + seal.NewSecret().Cookie() + "; " + sessionCookie + "=" + g.session("")
 			g.store.down.Store(true)
 			for _, path := range []string{"/", "/oauth2/session"} {
 				for _, header := range [][]string{navigation, script} {
@@ -89,7 +90,7 @@ func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
 func TestAnonymousRequestsHaveNoUser(t *testing.T) {
 	told := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
-		s.handler.SetUser = func(_ *http.Request, s *session.Session) {
+		s.handler.SetUser = func(_ *http.Request, s *keeper.Session) {
 			told++
 			if s != nil {
 				t.Errorf("the user is %+v", s)

@@ -9,7 +9,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // codeAnswer is a callback with a code, and the attempt that it belongs to.
@@ -43,8 +44,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	}
 	cb.origin = origin
 	r = r.WithContext(context.WithoutCancel(r.Context()))
-	login := session.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
-	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (session.Redemption, error) {
+	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
+	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (keeper.Redemption, error) {
 		return h.completeLogin(ctx, c, cb)
 	})
 	if err == nil && !own {
@@ -60,11 +61,11 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 		return h.land(w, r, origin, cb.attempt.Return)
 	case ended:
 		return h.loginFailed(w, r, c, cb, failed)
-	case errors.Is(err, session.ErrLoginOver), errors.Is(err, session.ErrNoSession):
+	case errors.Is(err, keeper.ErrLoginOver), errors.Is(err, keeper.ErrNoSession):
 		h.clearAttempt(w, cb.cookie.Name)
 		cb.state.Return = cb.attempt.Return
 		return h.staleCallback(w, r, cb.state, err)
-	case errors.Is(err, session.ErrManyLogins):
+	case errors.Is(err, keeper.ErrManyLogins):
 		return h.fail(w, r, loginBusy(err, cb.attempt.Return))
 	default:
 		return h.fail(w, r, storeUnavailable(err, cb.attempt.Return))
@@ -86,7 +87,7 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 
 // completeLogin redeems the code and keeps a session for its tokens. What was
 // granted and cannot be kept is revoked.
-func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) (session.Redemption, error) {
+func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) (keeper.Redemption, error) {
 	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
 	if err != nil {
 		return h.notRedeemed(ctx, c, cb, err)
@@ -94,19 +95,19 @@ func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) 
 	secret, failure := h.keepLogin(ctx, c, cb, answer)
 	if failure != nil {
 		h.giveBack(ctx, c, answer)
-		return session.Redemption{Spent: true}, failure
+		return keeper.Redemption{Spent: true}, failure
 	}
-	return session.Redemption{Secret: secret}, nil
+	return keeper.Redemption{Secret: secret}, nil
 }
 
 // notRedeemed sorts an answer to a code that brought no tokens, or none that can
 // be used. A code that the server refused, or of which nobody knows what became,
 // is made up for by one more login.
-func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, err error) (session.Redemption, error) {
+func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, err error) (keeper.Redemption, error) {
 	failure := &loginFailure{page: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.Return)}
 	tokenErr, ok := errors.AsType[*oauth.TokenError](err)
 	if !ok {
-		return session.Redemption{}, failure
+		return keeper.Redemption{}, failure
 	}
 	if tokenErr.Granted != nil {
 		h.giveBack(ctx, c, tokenErr.Granted)
@@ -119,29 +120,29 @@ func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, er
 	}
 	switch tokenErr.Kind {
 	case oauth.Unanswered, oauth.TimedOut, oauth.Malformed:
-		return session.Redemption{Spent: true}, failure
+		return keeper.Redemption{Spent: true}, failure
 	}
-	return session.Redemption{}, failure
+	return keeper.Redemption{}, failure
 }
 
 // keepLogin makes a session of tokens that were issued just now.
-func (h *Handler) keepLogin(ctx context.Context, c *cookies, cb codeAnswer, answer *oauth.TokenResponse) (session.Secret, error) {
+func (h *Handler) keepLogin(ctx context.Context, c *cookies, cb codeAnswer, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
 	who, err := h.identify(ctx, answer, a.Nonce)
 	if err != nil {
-		return session.Secret{}, &loginFailure{page: callbackError(err, a.Return)}
+		return seal.Secret{}, &loginFailure{page: callbackError(err, a.Return)}
 	}
 	if a.Completed+1 >= loopLimit {
-		return session.Secret{}, &loginFailure{page: loginLoop(a), forget: true}
+		return seal.Secret{}, &loginFailure{page: loginLoop(a), forget: true}
 	}
 	t := sessionTokens(answer)
 	secret, s, err := h.Keeper.Create(ctx, who, t)
 	switch {
-	case errors.Is(err, session.ErrLoggedOut):
+	case errors.Is(err, keeper.ErrLoggedOut):
 		h.Logger.Info("the authorization server ended a login while it was being completed")
-		return session.Secret{}, &loginFailure{page: loggedOutMeanwhile(err, a.Return), restart: cb.state.Restarts < maxRestartsStale}
+		return seal.Secret{}, &loginFailure{page: loggedOutMeanwhile(err, a.Return), restart: cb.state.Restarts < maxRestartsStale}
 	case err != nil:
-		return session.Secret{}, &loginFailure{page: storeUnavailable(err, a.Return)}
+		return seal.Secret{}, &loginFailure{page: storeUnavailable(err, a.Return)}
 	}
 	h.endReplaced(ctx, c, who, t)
 	if t.RefreshToken == "" {

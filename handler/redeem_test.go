@@ -13,13 +13,14 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // secondSite is another process with the same keys, on the same store.
 func (g *rig) secondSite(options ...func(*setup)) *rig {
 	g.t.Helper()
 	return newRigAt(g.t, g.as, append(options, func(s *setup) {
-		s.session.Vault, s.session.Site = session.NewVault(g.store), g.handler.Keeper.Site
+		s.session.Vault, s.session.Site = keeper.NewVault(g.store), g.handler.Keeper.Site
 	})...)
 }
 

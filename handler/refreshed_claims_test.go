@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // TestRemovedClaimIsGoneAfterARefresh: who is taken out of a group has no
@@ -106,7 +106,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 		{"older release, later authentication", `{"acr":"gold","auth_time":9}`, ``, `{}`, `{"auth_time":10}`, `{"auth_time":10}`, `{}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			current := session.Identity{Claims: json.RawMessage(tt.before), UserInfo: json.RawMessage(tt.userInfo), IDToken: idTokenWith(tt.idToken)}
+			current := keeper.Identity{Claims: json.RawMessage(tt.before), UserInfo: json.RawMessage(tt.userInfo), IDToken: idTokenWith(tt.idToken)}
 			asked := tt.userInfo != "" || strings.HasPrefix(tt.name, "older")
 			kept, err := keptClaims(current, asked)
 			if err != nil {
@@ -137,7 +137,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 // that can still be seen to say.
 func TestClaimsOfAnOlderReleaseWithoutUserInfo(t *testing.T) {
 	for _, idToken := range []string{"", "x", "a.b.c", idTokenWith(`[]`), idTokenWith(`{"groups":["users"]}`)} {
-		kept, err := keptClaims(session.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
+		kept, err := keptClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

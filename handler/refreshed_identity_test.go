@@ -14,7 +14,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // expiredLogin is a login whose access token has expired, so that the next
@@ -22,7 +22,7 @@ import (
 func (g *rig) expiredLogin() (cookie string) {
 	g.t.Helper()
 	g.browser().open("/") // which may be forbidden
-	tokens := session.Tokens{
+	tokens := keeper.Tokens{
 		AccessToken: g.as.newest(fakeas.KindAccess), RefreshToken: g.as.newest(fakeas.KindRefresh), IDToken: g.as.newest(fakeas.KindID),
 		Obtained: time.Now().Add(-time.Hour), Expires: time.Now().Add(-time.Minute),
 	}
@@ -212,7 +212,7 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			if _, valid := g.as.ValidAccessToken(g.as.newest(fakeas.KindAccess)); valid {
 				t.Error("the new access token is still good")
 			}
-			if lines := g.log.lines(string(session.EndIdentityChanged)); len(lines) != 1 {
+			if lines := g.log.lines(string(keeper.EndIdentityChanged)); len(lines) != 1 {
 				t.Errorf("the log says %q", lines)
 			}
 		})

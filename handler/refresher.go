@@ -8,37 +8,37 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Refresher lets a session.Keeper refresh at an authorization server.
+// Refresher lets a keeper.Keeper refresh at an authorization server.
 type Refresher struct {
 	Client *oauth.Client
 	// UserInfo: the sessions have claims of UserInfo, as Config.UserInfo says.
 	UserInfo bool
 }
 
-var _ session.Refresher = Refresher{}
+var _ keeper.Refresher = Refresher{}
 
 // outcomes translates the client's view of an answer into what it means for
 // the session.
-var outcomes = map[oauth.Kind]session.Outcome{
-	oauth.Rejected:      session.Rejected,
-	oauth.Unclear:       session.Unclear,
-	oauth.Misconfigured: session.Misconfigured,
-	oauth.Unavailable:   session.Unavailable,
-	oauth.Unanswered:    session.Unanswered,
-	oauth.Malformed:     session.Malformed,
-	oauth.TimedOut:      session.TimedOut,
+var outcomes = map[oauth.Kind]keeper.Outcome{
+	oauth.Rejected:      keeper.Rejected,
+	oauth.Unclear:       keeper.Unclear,
+	oauth.Misconfigured: keeper.Misconfigured,
+	oauth.Unavailable:   keeper.Unavailable,
+	oauth.Unanswered:    keeper.Unanswered,
+	oauth.Malformed:     keeper.Malformed,
+	oauth.TimedOut:      keeper.TimedOut,
 }
 
 // Refresh redeems a refresh token.
-func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) session.Answer {
+func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) keeper.Answer {
 	t, err := f.Client.Refresh(ctx, refreshToken, confirm)
 	if err == nil {
-		return session.Answer{Outcome: session.Refreshed, Tokens: sessionTokens(t)}
+		return keeper.Answer{Outcome: keeper.Refreshed, Tokens: sessionTokens(t)}
 	}
-	answer := session.Answer{Outcome: session.Unavailable, Err: err}
+	answer := keeper.Answer{Outcome: keeper.Unavailable, Err: err}
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
 		answer.Outcome, answer.RetryAfter = outcomes[tokenErr.Kind], tokenErr.RetryAfter
@@ -55,7 +55,7 @@ const identifyTimeout = 3 * time.Second
 
 // Identify checks the ID token that came with a refresh (OpenID Connect Core,
 // section 12.2) and returns the claims that count from then on.
-func (f Refresher) Identify(ctx context.Context, current session.Identity, t session.Tokens) (session.Identity, error) {
+func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keeper.Tokens) (keeper.Identity, error) {
 	if !f.Client.OpenID() {
 		return current, nil
 	}
@@ -67,13 +67,13 @@ func (f Refresher) Identify(ctx context.Context, current session.Identity, t ses
 	})
 	switch {
 	case errors.Is(err, oauth.ErrOtherLogin):
-		return current, fmt.Errorf("%w: %w", session.ErrIdentityChanged, err)
+		return current, fmt.Errorf("%w: %w", keeper.ErrIdentityChanged, err)
 	case err != nil:
 		return current, err
 	case keptErr != nil:
 		return current, keptErr
 	}
-	who := session.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
+	who := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
 	if idToken.SessionID != "" {
 		who.SID = idToken.SessionID
 	}
@@ -97,14 +97,14 @@ func authTime(claims map[string]json.RawMessage) time.Time {
 }
 
 // Discard revokes tokens that came too late for their session.
-func (f Refresher) Discard(ctx context.Context, t session.Tokens) {
+func (f Refresher) Discard(ctx context.Context, t keeper.Tokens) {
 	// Nobody waits, and a token that stays behind expires: errors change
 	// nothing.
 	_ = f.Client.Revoke(ctx, t.RefreshToken, "refresh_token")
 }
 
-func sessionTokens(t *oauth.TokenResponse) session.Tokens {
-	return session.Tokens{
+func sessionTokens(t *oauth.TokenResponse) keeper.Tokens {
+	return keeper.Tokens{
 		AccessToken: t.AccessToken, Obtained: t.Sent, Expires: t.Expires,
 		RefreshToken: t.RefreshToken, RefreshExpires: t.RefreshExpires, IDToken: t.IDToken,
 	}

@@ -14,19 +14,21 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func TestRefreshOutcomes(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	refresher := Refresher{Client: g.handler.Client}
-	for want, fault := range map[session.Outcome]fakeas.Fault{
-		session.Rejected:      fakeas.OAuthError("invalid_grant"),
-		session.Unclear:       fakeas.OAuthError("invalid_request"),
-		session.Misconfigured: fakeas.OAuthError("invalid_client"),
-		session.Unavailable:   fakeas.Unavailable(),
-		session.Unanswered:    fakeas.LoseAnswer(),
-		session.Malformed:     fakeas.Answer(200, "application/json", "{}"),
-		session.TimedOut:      fakeas.Answer(504, "text/html", "<html>"),
+	for want, fault := range map[keeper.Outcome]fakeas.Fault{
+		keeper.Rejected:      fakeas.OAuthError("invalid_grant"),
+		keeper.Unclear:       fakeas.OAuthError("invalid_request"),
+		keeper.Misconfigured: fakeas.OAuthError("invalid_client"),
+		keeper.Unavailable:   fakeas.Unavailable(),
+		keeper.Unanswered:    fakeas.LoseAnswer(),
+		keeper.Malformed:     fakeas.Answer(200, "application/json", "{}"),
+		keeper.TimedOut:      fakeas.Answer(504, "text/html", "<html>"),
 	} {
 		g.as.Fail(fault)
 		if got := refresher.Refresh(t.Context(), "RT_x", nil); got.Outcome != want || got.Err == nil || strings.Contains(got.Err.Error(), "RT_x") {
@@ -52,10 +54,10 @@ func TestIdentityAfterARefresh(t *testing.T) {
 	refreshToken, sid := g.as.newest(fakeas.KindRefresh), g.sid()
 	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "new@example.test"}})
 	answer := refresher.Refresh(t.Context(), refreshToken, nil)
-	if answer.Outcome != session.Refreshed || answer.Tokens.IDToken == "" {
+	if answer.Outcome != keeper.Refreshed || answer.Tokens.IDToken == "" {
 		t.Fatalf("%+v", answer)
 	}
-	current := session.Identity{Subject: "alice", SID: "old", Claims: json.RawMessage(`{"email":"old","team":"blue"}`)}
+	current := keeper.Identity{Subject: "alice", SID: "old", Claims: json.RawMessage(`{"email":"old","team":"blue"}`)}
 	who, err := refresher.Identify(t.Context(), current, answer.Tokens)
 	if err != nil || who.Subject != "alice" || who.SID != sid {
 		t.Fatalf("%+v, %v", who, err)
@@ -69,20 +71,20 @@ func TestIdentityAfterARefresh(t *testing.T) {
 	for _, unreadable := range []string{"[]", "null", "{", `"x"`} {
 		kept := current
 		kept.Claims = json.RawMessage(unreadable)
-		if who, err := refresher.Identify(t.Context(), kept, answer.Tokens); err == nil || errors.Is(err, session.ErrIdentityChanged) || who.SID != "old" {
+		if who, err := refresher.Identify(t.Context(), kept, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) || who.SID != "old" {
 			t.Errorf("kept claims %s give %+v, %v", unreadable, who, err)
 		}
 		kept.Subject = "mallory"
-		if _, err := refresher.Identify(t.Context(), kept, answer.Tokens); !errors.Is(err, session.ErrIdentityChanged) {
+		if _, err := refresher.Identify(t.Context(), kept, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
 			t.Errorf("kept claims %s and another subject give %v", unreadable, err)
 		}
 	}
 	current.Subject = "mallory"
-	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, session.ErrIdentityChanged) {
+	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
 		t.Errorf("another subject gives %v", err)
 	}
 	answer.Tokens.IDToken = "not.a-jwt"
-	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); err == nil || errors.Is(err, session.ErrIdentityChanged) {
+	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) {
 		t.Errorf("garbage gives %v", err)
 	}
 }
@@ -90,10 +92,10 @@ func TestIdentityAfterARefresh(t *testing.T) {
 func TestObserver(t *testing.T) {
 	log := &logBuffer{}
 	observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
-	for kind := session.EventRefreshed; kind <= session.EventDiscarded; kind++ {
-		for outcome := session.Refreshed; outcome <= session.Malformed; outcome++ {
+	for kind := keeper.EventRefreshed; kind <= keeper.EventDiscarded; kind++ {
+		for outcome := keeper.Refreshed; outcome <= keeper.Malformed; outcome++ {
 			for range 100 {
-				observe(session.Event{Kind: kind, Outcome: outcome, Reason: session.EndIdle, Err: errors.New("cause")})
+				observe(keeper.Event{Kind: kind, Outcome: outcome, Reason: keeper.EndIdle, Err: errors.New("cause")})
 			}
 		}
 	}
@@ -119,11 +121,11 @@ func TestUnreadableIsOneLineAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
-		parts := []session.Part{session.PartCommitment, session.PartKey, session.PartLogoutMarker}
+		parts := []seal.Part{seal.PartCommitment, seal.PartKey, seal.PartLogoutMarker}
 		for range 3 {
 			for range 100 {
 				for i, part := range parts {
-					observe(session.Event{Kind: session.EventUnreadable, ID: session.ID{byte(i + 1)}, Err: &session.UnreadableError{Part: part}})
+					observe(keeper.Event{Kind: keeper.EventUnreadable, ID: session.ID{byte(i + 1)}, Err: &seal.UnreadableError{Part: part}})
 				}
 			}
 			time.Sleep(logEvery)

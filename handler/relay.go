@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // AuthorizationPolicy says what becomes of an Authorization header that the
@@ -54,8 +54,8 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), asked: true})
 	case errors.Is(err, errTooOld):
 		return h.unauthenticated(w, r)
-	case errors.Is(err, session.ErrNoSession):
-		var ended *session.EndedError
+	case errors.Is(err, keeper.ErrNoSession):
+		var ended *keeper.EndedError
 		c.ended = errors.As(err, &ended)
 		return h.relayAnonymous(w, r, &c, next)
 	default:
@@ -104,7 +104,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 // passage is what relaying a request takes, in one allocation.
 type passage struct {
 	guard      cookieGuard
-	attachment session.Attachment
+	attachment keeper.Attachment
 	prepared
 }
 
@@ -130,7 +130,7 @@ func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
 }
 
 // relaySession is for a request with a session.
-func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *session.Session, next Next) error {
+func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	if h.isForeign(r) && changesState(r) {
 		return h.fail(w, r, foreign())
 	}
@@ -154,14 +154,14 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		err = h.relayOnce(&p.guard, &p.prepared, relayed, c, s, next)
 	}
 	p.guard.finish()
-	if err != nil && !p.guard.wrote && errors.Is(context.Cause(ctx), session.ErrNoSession) {
+	if err != nil && !p.guard.wrote && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// It ended under way, and the app's answer did not come.
 		return h.unauthenticated(w, r)
 	}
 	return err
 }
 
-func (h *Handler) relayOnce(w http.ResponseWriter, p *prepared, r *http.Request, c *cookies, s *session.Session, next Next) error {
+func (h *Handler) relayOnce(w http.ResponseWriter, p *prepared, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	h.prepare(p, r, c, s)
 	defer p.restore()
 	return next.ServeHTTP(w, r)
@@ -222,7 +222,7 @@ func (s savedHeader) restore(header http.Header) {
 // prepare changes the headers of a request to what the app may see. The
 // request itself stays the same one: Caddy's placeholders are bound to it. For
 // a request of nobody s is nil.
-func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *session.Session) {
+func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *keeper.Session) {
 	p.header = r.Header
 	stripCookies(r, c)
 	cleanHopByHop(r, p)
@@ -243,7 +243,7 @@ func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *session.S
 	}
 }
 
-func (h *Handler) headerValue(r *http.Request, s *session.Session) string {
+func (h *Handler) headerValue(r *http.Request, s *keeper.Session) string {
 	if h.HeaderValue == nil {
 		return s.Bearer
 	}

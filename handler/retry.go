@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // retryAge is the least age of a token that is refreshed because an app calls
@@ -22,7 +22,7 @@ const retryAge = 10 * time.Second
 // invalid, does so once more with a new one. The first answer is then not seen
 // by the client. A request with a body cannot be repeated: its answer passes,
 // and the next request has the new token.
-func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *session.Session, next Next) error {
+func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
 	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
 	secret := c.secret

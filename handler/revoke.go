@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // revokeTimeout bounds a revocation, which nobody waits for.
@@ -17,7 +17,7 @@ const revokeTimeout = 10 * time.Second
 // revoke tells the authorization server that nobody needs the refresh token any
 // more (RFC 7009). A refresh token asked for with offline_access outlives the
 // server's own logout.
-func (h *Handler) revoke(ended session.Ended) {
+func (h *Handler) revoke(ended keeper.Ended) {
 	if ended.RefreshToken != "" {
 		h.revokeToken(ended.RefreshToken, "refresh_token")
 	}
@@ -40,7 +40,7 @@ func (h *Handler) revokeToken(token, hint string) {
 // server, which would end with either token (RFC 7009, section 2.1).
 func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenResponse) {
 	if c.valid {
-		if _, err := h.Keeper.Peek(ctx, c.secret); !errors.Is(err, session.ErrNoSession) {
+		if _, err := h.Keeper.Peek(ctx, c.secret); !errors.Is(err, keeper.ErrNoSession) {
 			return
 		}
 	}
@@ -55,12 +55,12 @@ func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenRespon
 // endReplaced ends the session that a new login takes the place of: its cookie
 // must not open anything any more. Its refresh token is revoked, unless the new
 // session may end with that.
-func (h *Handler) endReplaced(ctx context.Context, c *cookies, who session.Identity, t session.Tokens) {
+func (h *Handler) endReplaced(ctx context.Context, c *cookies, who keeper.Identity, t keeper.Tokens) {
 	if !c.valid {
 		return
 	}
 	// After an error what is known of the session is returned as well, or nothing.
-	old, _ := h.Keeper.End(ctx, c.secret, session.EndReplaced)
+	old, _ := h.Keeper.End(ctx, c.secret, keeper.EndReplaced)
 	if !mayShareGrant(old, who, t) {
 		h.revoke(old)
 	}
@@ -70,7 +70,7 @@ func (h *Handler) endReplaced(ctx context.Context, c *cookies, who session.Ident
 // at the server. Some servers (Keycloak) revoke all tokens of their session with
 // the user, which sid names; others (Google) all of the user's. Servers of that
 // kind tell no sid.
-func mayShareGrant(old session.Ended, who session.Identity, t session.Tokens) bool {
+func mayShareGrant(old keeper.Ended, who keeper.Identity, t keeper.Tokens) bool {
 	switch {
 	case old.RefreshToken == t.RefreshToken:
 		return true

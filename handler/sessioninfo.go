@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // sessionInfo tells a page about its session. It holds no token.
@@ -36,7 +36,7 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.Keeper.Peek(r.Context(), c.secret)
 	switch {
-	case errors.Is(err, session.ErrNoSession):
+	case errors.Is(err, keeper.ErrNoSession):
 		return writeJSON(w, r, http.StatusOK, info)
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
@@ -65,12 +65,12 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-refreshNowAge))
 	switch {
-	case errors.Is(err, session.ErrNotRefreshable):
+	case errors.Is(err, keeper.ErrNotRefreshable):
 		return h.fail(w, r, &Error{
 			Status: http.StatusConflict, Code: "not_refreshable", Title: "Not refreshable",
 			Detail: "The token of this session cannot be refreshed now. The session lasts as long as its access token.",
 		})
-	case errors.Is(err, session.ErrNoSession):
+	case errors.Is(err, keeper.ErrNoSession):
 		return h.unauthenticated(w, r)
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
@@ -79,7 +79,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	return h.writeSession(w, r, s)
 }
 
-func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *session.Session) error {
+func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *keeper.Session) error {
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	now := time.Now()
 	created := s.Created.UTC().Truncate(time.Second)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func TestSessionEndpoint(t *testing.T) {
@@ -45,14 +45,14 @@ func TestSessionEndpoint(t *testing.T) {
 
 func TestSessionEndpointWithoutASession(t *testing.T) {
 	g := newRig(t, plainOAuth)
-	for _, cookie := range []string{"", sessionCookie + "=" + session.NewSecret().Cookie(), sessionCookie + "=x"} {
+	for _, cookie := range []string{"", sessionCookie + "=" + seal.NewSecret().Cookie(), sessionCookie + "=x"} {
 		a := g.get("/oauth2/session", append(slices.Clone(script), "Cookie: "+cookie)...)
 		if a.status != 200 || a.body != `{"authenticated":false,"login_url":"/oauth2/login"}`+"\n" || a.header["Set-Cookie"] != nil {
 			t.Errorf("%q: status %d: %s", cookie, a.status, a.body)
 		}
 	}
 	g.store.down.Store(true)
-	a := g.get("/oauth2/session", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+session.NewSecret().Cookie())...)
+	a := g.get("/oauth2/session", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+seal.NewSecret().Cookie())...)
 	if a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("with the store down: status %d: %s", a.status, a.body)
 	}

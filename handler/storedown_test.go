@@ -10,6 +10,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // TestNoLoginBeginsWhileTheStoreIsDown: nobody signs in for a session that
@@ -208,7 +209,7 @@ func TestReplacedSessionIsRevoked(t *testing.T) {
 // TestTokensOfOneGrantAreNotRevoked: with the old one the server may end the new
 // one.
 func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
-	old := session.Ended{Subject: "alice", RefreshToken: "RT_old"}
+	old := keeper.Ended{Subject: "alice", RefreshToken: "RT_old"}
 	for name, tt := range map[string]struct {
 		oldSID, sid, subject, refreshToken string
 		share                              bool
@@ -221,7 +222,7 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 		"same token":                    {"s1", "s2", "bob", "RT_old", true},
 	} {
 		old.SID = tt.oldSID
-		if got := mayShareGrant(old, session.Identity{Subject: tt.subject, SID: tt.sid}, session.Tokens{RefreshToken: tt.refreshToken}); got != tt.share {
+		if got := mayShareGrant(old, keeper.Identity{Subject: tt.subject, SID: tt.sid}, keeper.Tokens{RefreshToken: tt.refreshToken}); got != tt.share {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -231,7 +232,7 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 // order. One more login is tried first.
 func TestLoginThatTheServerEnded(t *testing.T) {
 	issued := time.Now().Truncate(time.Second)
-	for name, l := range map[string]session.Logout{
+	for name, l := range map[string]keeper.Logout{
 		"user, same second":       {Subject: fakeas.DefaultUser, IssuedAt: issued},
 		"user, later":             {Subject: fakeas.DefaultUser, IssuedAt: issued.Add(time.Minute)},
 		"session, same second":    {SID: "S1", IssuedAt: issued},

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // TestStorm: two hundred requests at once meet an expired token, fifty times,
@@ -352,15 +353,15 @@ func TestLogoutDuringARefresh(t *testing.T) {
 func TestTwoClientsInOneStore(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
-		ring, err := session.NewKeyRing(session.NewKey())
+		ring, err := seal.NewKeyRing(seal.NewKey())
 		if err != nil {
 			t.Fatal(err)
 		}
 		site := func(clientID string) func(*setup) {
-			return func(s *setup) { s.session.Site = session.NewSite(ring, as.URL, clientID, "") }
+			return func(s *setup) { s.session.Site = seal.NewSite(ring, as.URL, clientID, "") }
 		}
 		one := newRigAt(t, as, plainOAuth, site("one"))
-		shared := func(s *setup) { s.session.Vault = session.NewVault(one.store) }
+		shared := func(s *setup) { s.session.Vault = keeper.NewVault(one.store) }
 		other := newRigAt(t, as, plainOAuth, shared, site("other"))
 		same := newRigAt(t, as, plainOAuth, shared, site("one"))
 		first, second := one.loggedIn(), other.loggedIn()

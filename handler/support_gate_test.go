@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // gate stands in front of a token endpoint and holds up refreshes. It is made
@@ -136,14 +136,14 @@ func (g *rig) oldSession(age time.Duration) (cookie string) {
 	g.t.Helper()
 	before := g.as.newest(fakeas.KindRefresh)
 	g.loggedIn()
-	tokens := session.Tokens{
+	tokens := keeper.Tokens{
 		AccessToken: g.as.newest(fakeas.KindAccess),
 		Obtained:    time.Now().Add(-age), Expires: time.Now().Add(time.Hour),
 	}
 	if refreshToken := g.as.newest(fakeas.KindRefresh); refreshToken != before {
 		tokens.RefreshToken = refreshToken
 	}
-	return g.sessionOf(session.Identity{}, tokens)
+	return g.sessionOf(keeper.Identity{}, tokens)
 }
 
 // with adds a session's cookie to the headers of a request.

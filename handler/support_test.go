@@ -25,7 +25,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 const (
@@ -88,7 +90,7 @@ type rig struct {
 	t       testing.TB
 	as      *authServer
 	store   *flakyStore
-	keeper  *session.Keeper
+	keeper  *keeper.Keeper
 	handler *Handler
 	app     *app
 	log     *logBuffer
@@ -102,7 +104,7 @@ type rig struct {
 type setup struct {
 	origin  string
 	oauth   oauth.Config
-	session session.Config
+	session keeper.Config
 	handler Config
 }
 
@@ -126,7 +128,7 @@ func newRig(t testing.TB, options ...func(*setup)) *rig {
 func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	t.Helper()
 	g := &rig{t: t, as: as, store: &flakyStore{Store: memory.New()}, app: &app{}, log: &logBuffer{}}
-	vault := session.NewVault(g.store)
+	vault := keeper.NewVault(g.store)
 	t.Cleanup(func() {
 		g.store.down.Store(false)
 		if err := vault.Close(context.Background()); err != nil {
@@ -135,15 +137,15 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 		_ = g.store.Close()
 		g.noSecretTold()
 	})
-	ring, err := session.NewKeyRing(session.NewKey())
+	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := setup{
 		origin: appOrigin,
 		oauth:  oauth.Config{Issuer: as.URL, ClientID: "app", ClientSecret: func() (string, error) { return clientSecret, nil }},
-		session: session.Config{
-			Vault: vault, Site: session.NewSite(ring, as.URL, "app", ""),
+		session: keeper.Config{
+			Vault: vault, Site: seal.NewSite(ring, as.URL, "app", ""),
 			IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour,
 			RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 5 * time.Minute,
 		},
@@ -158,7 +160,7 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 		t.Fatal(err)
 	}
 	s.session.Refresher = Refresher{Client: client, UserInfo: s.handler.UserInfo}
-	if g.keeper, err = session.NewKeeper(s.session); err != nil {
+	if g.keeper, err = keeper.New(s.session); err != nil {
 		t.Fatal(err)
 	}
 	s.handler.Client, s.handler.Keeper = client, g.keeper
@@ -175,12 +177,12 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 // server does not know.
 func (g *rig) session(claims string) (cookie string) {
 	g.t.Helper()
-	return g.sessionOf(session.Identity{Subject: "alice", Claims: json.RawMessage(claims)}, session.Tokens{
+	return g.sessionOf(keeper.Identity{Subject: "alice", Claims: json.RawMessage(claims)}, keeper.Tokens{
 		AccessToken: "AT_made_by_hand", RefreshToken: "RT_made_by_hand", Expires: time.Now().Add(time.Hour),
 	})
 }
 
-func (g *rig) sessionOf(who session.Identity, tokens session.Tokens) (cookie string) {
+func (g *rig) sessionOf(who keeper.Identity, tokens keeper.Tokens) (cookie string) {
 	g.t.Helper()
 	secret, _, err := g.keeper.Create(context.Background(), who, tokens)
 	if err != nil {

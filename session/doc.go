@@ -1,23 +1,13 @@
-// Package session keeps the tokens of logged-in browsers.
+// Package session is the contract between the session keeper and its stores.
 //
-// # Secrets and records
+// A [Store] keeps one sealed [Item] per session under its [ID]. A [SharedStore] is a
+// store that several processes use at the same time: it adds leases, notifications
+// of changes, and announcements. Package session/storetest tests every sentence of
+// both contracts. docs/writing-a-store.md is the guide for authors of stores.
 //
-// A browser holds one cookie, a [Secret] of 256 random bits. A [Store] keeps
-// one record per session under the [ID], a hash of that secret. Records are
-// sealed with AES-256-GCM under a key derived from both the secret and a key
-// of the server's [KeyRing]: a stolen store, even with the server's keys, opens
-// no session, and a record cannot be forged, moved to another session or
-// another [Site], or mixed with an older version of itself.
+// Other packages build on it: session/seal encrypts records and decides which key
+// does, session/keeper refreshes tokens and ends sessions, session/bolt,
+// session/memory and session/redis are stores.
 //
-// # Refreshing
-//
-// The [Keeper] answers one question for each request: is there a session
-// behind this cookie, and what is its access token now? It refreshes tokens
-// ahead of their expiry, redeems each refresh token exactly once, commits the
-// rotated refresh token before anything else, and keeps what it could not
-// commit in memory until it can. What several keepers of one process share
-// (after a reload of the configuration two overlap) is in the [Vault].
-//
-// The package knows nothing of HTTP, of OAuth messages or of Caddy. It reaches
-// the authorization server through the small interface [Refresher].
+// The package never sees a token, a cookie or a key: the values of items are sealed.
 package session

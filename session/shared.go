@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 )
 
@@ -69,11 +68,6 @@ var ErrLeased = errors.New("the session's lease is held")
 // With a name per process a late release could free a lease that the same
 // process has acquired since.
 type Holder [16]byte
-
-func newHolder() (h Holder) {
-	_, _ = rand.Read(h[:]) // never fails: crypto/rand.Read ends the program instead
-	return h
-}
 
 // Lease is the right to refresh one session.
 type Lease struct {

@@ -21,7 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 const callers = 64
@@ -72,8 +73,8 @@ func run(sessions, rounds int) error {
 // subject is a store under measurement, and what was measured.
 type subject struct {
 	opened
-	keeper  *session.Keeper
-	secrets []session.Secret
+	keeper  *keeper.Keeper
+	secrets []seal.Secret
 	next    atomic.Int64 // of the sessions that have not been refreshed yet
 
 	logins  float64
@@ -81,13 +82,13 @@ type subject struct {
 }
 
 func newSubject(o opened) *subject {
-	ring, err := session.NewKeyRing(session.NewKey())
+	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
 		panic(err) // one key makes a ring
 	}
-	vault := session.NewVault(o.store)
-	keeper, err := session.NewKeeper(session.Config{
-		Vault: vault, Site: session.NewSite(ring, "https://login.example.com", "app", ""), Refresher: atOnce{},
+	vault := keeper.NewVault(o.store)
+	keeper, err := keeper.New(keeper.Config{
+		Vault: vault, Site: seal.NewSite(ring, "https://login.example.com", "app", ""), Refresher: atOnce{},
 	})
 	if err != nil {
 		panic(err) // nothing is missing
@@ -98,23 +99,23 @@ func newSubject(o opened) *subject {
 // atOnce is an authorization server that takes no time.
 type atOnce struct{}
 
-func (atOnce) Refresh(_ context.Context, _ string, confirm func() error) session.Answer {
+func (atOnce) Refresh(_ context.Context, _ string, confirm func() error) keeper.Answer {
 	if err := confirm(); err != nil {
-		return session.Answer{Outcome: session.Unavailable, Err: err}
+		return keeper.Answer{Outcome: keeper.Unavailable, Err: err}
 	}
-	return session.Answer{Tokens: tokens()}
+	return keeper.Answer{Tokens: tokens()}
 }
 
-func (atOnce) Identify(_ context.Context, who session.Identity, _ session.Tokens) (session.Identity, error) {
+func (atOnce) Identify(_ context.Context, who keeper.Identity, _ keeper.Tokens) (keeper.Identity, error) {
 	return who, nil
 }
 
-func (atOnce) Discard(context.Context, session.Tokens) {}
+func (atOnce) Discard(context.Context, keeper.Tokens) {}
 
 // tokens are as large as those of a common OpenID provider.
-func tokens() session.Tokens {
+func tokens() keeper.Tokens {
 	now := time.Now()
-	return session.Tokens{
+	return keeper.Tokens{
 		AccessToken: text(1200), RefreshToken: text(200), Obtained: now, Expires: now.Add(time.Hour),
 	}
 }
@@ -129,13 +130,13 @@ func text(n int) string {
 }
 
 func (s *subject) login(n int) error {
-	s.secrets = make([]session.Secret, n)
+	s.secrets = make([]seal.Secret, n)
 	idToken := text(1000)
 	var err error
 	s.logins, err = rate(n, func(i int) error {
 		t := tokens()
 		t.IDToken = idToken
-		secret, _, err := s.keeper.Create(context.Background(), session.Identity{
+		secret, _, err := s.keeper.Create(context.Background(), keeper.Identity{
 			Subject: fmt.Sprintf("user-%d", i), Claims: []byte(`{"email":"` + text(200) + `"}`),
 		}, t)
 		s.secrets[i] = secret

@@ -20,7 +20,7 @@ import (
 	"syscall"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 func main() {
@@ -63,7 +63,7 @@ func measure(o options) error {
 			continue
 		}
 		r := &run{options: o, ctx: ctx, dir: dir, hello: hello{
-			Key: session.NewKey().Encode(), Secrets: filepath.Join(dir, store.name+".secrets"),
+			Key: seal.NewKey().Encode(), Secrets: filepath.Join(dir, store.name+".secrets"),
 		}}
 		if err := store.run(r); err != nil {
 			return fmt.Errorf("%s: %w", store.name, err)

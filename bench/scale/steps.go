@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // fill logs users in and keeps their secrets.
@@ -55,7 +57,7 @@ func (w *worker) fillExpired(n int) error {
 		if i >= n {
 			return false, nil
 		}
-		id, tags := session.ID(session.NewSecret()), []session.Tag{session.Tag(session.NewSecret()), session.Tag(session.NewSecret())}
+		id, tags := session.ID(seal.NewSecret()), []session.Tag{session.Tag(seal.NewSecret()), session.Tag(seal.NewSecret())}
 		if i%sampled == 0 {
 			tags[0] = sampleTag
 		}
@@ -143,7 +145,7 @@ func (w *worker) refreshAndWrite(i int) error {
 		return err
 	}
 	written := make(chan struct{})
-	w.landed.Store(w.site.ID(secret), written)
+	w.landed.Store(w.site.Ref(secret).ID, written)
 	if _, err := w.keeper.FreshSince(context.Background(), secret, time.Now()); err != nil {
 		return err
 	}
@@ -152,8 +154,8 @@ func (w *worker) refreshAndWrite(i int) error {
 }
 
 // observe hears of refreshes that are written.
-func (w *worker) observe(e session.Event) {
-	if e.Kind != session.EventRefreshed {
+func (w *worker) observe(e keeper.Event) {
+	if e.Kind != keeper.EventRefreshed {
 		return
 	}
 	if written, waiting := w.landed.LoadAndDelete(e.ID); waiting {

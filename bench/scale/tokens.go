@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Tokens are as large as those of a Keycloak without any extras, but for the
@@ -23,9 +24,9 @@ const (
 )
 
 // newTokens last longer than any run: what is measured asks for each refresh.
-func newTokens(withID bool) session.Tokens {
+func newTokens(withID bool) keeper.Tokens {
 	now := time.Now()
-	t := session.Tokens{
+	t := keeper.Tokens{
 		AccessToken: text(accessTokenSize), RefreshToken: text(refreshTokenSize), Obtained: now, Expires: now.Add(20 * time.Hour),
 	}
 	if withID {
@@ -35,8 +36,8 @@ func newTokens(withID bool) session.Tokens {
 }
 
 // newIdentity is a user with one login.
-func newIdentity() session.Identity {
-	return session.Identity{
+func newIdentity() keeper.Identity {
+	return keeper.Identity{
 		Subject: text(36), SID: text(36), Nonce: text(43), IssuedAt: time.Now(),
 		Claims: fmt.Appendf(nil, `{"name":%q}`, text(claimsSize-len(`{"name":""}`))),
 	}
@@ -61,21 +62,21 @@ type server struct {
 	idToken atomic.Bool // whether a refresh brings a new one
 }
 
-// Refresh implements [session.Refresher].
-func (s *server) Refresh(_ context.Context, _ string, confirm func() error) session.Answer {
+// Refresh implements [keeper.Refresher].
+func (s *server) Refresh(_ context.Context, _ string, confirm func() error) keeper.Answer {
 	if err := confirm(); err != nil {
-		return session.Answer{Outcome: session.Unavailable, Err: err}
+		return keeper.Answer{Outcome: keeper.Unavailable, Err: err}
 	}
-	return session.Answer{Tokens: newTokens(s.idToken.Load())}
+	return keeper.Answer{Tokens: newTokens(s.idToken.Load())}
 }
 
-// Identify implements [session.Refresher].
-func (s *server) Identify(_ context.Context, who session.Identity, _ session.Tokens) (session.Identity, error) {
+// Identify implements [keeper.Refresher].
+func (s *server) Identify(_ context.Context, who keeper.Identity, _ keeper.Tokens) (keeper.Identity, error) {
 	return who, nil
 }
 
-// Discard implements [session.Refresher].
-func (s *server) Discard(context.Context, session.Tokens) {}
+// Discard implements [keeper.Refresher].
+func (s *server) Discard(context.Context, keeper.Tokens) {}
 
 // secrets are those of all sessions, in a file: they are the browsers' memory,
 // not that of the process which is measured.
@@ -94,15 +95,15 @@ func (s secrets) n() int {
 	if err != nil {
 		return 0
 	}
-	return int(info.Size()) / len(session.Secret{})
+	return int(info.Size()) / len(seal.Secret{})
 }
 
-func (s secrets) get(i int) (secret session.Secret, err error) {
+func (s secrets) get(i int) (secret seal.Secret, err error) {
 	_, err = s.file.ReadAt(secret[:], int64(i)*int64(len(secret)))
 	return secret, err
 }
 
-func (s secrets) set(i int, secret session.Secret) error {
+func (s secrets) set(i int, secret seal.Secret) error {
 	_, err := s.file.WriteAt(secret[:], int64(i)*int64(len(secret)))
 	return err
 }

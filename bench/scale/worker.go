@@ -14,7 +14,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/redis"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // hello is what a worker is told first.
@@ -82,20 +84,20 @@ func work(in io.Reader, out io.Writer) error {
 // worker is the process that has the store open.
 type worker struct {
 	hello
-	key     session.Key
+	key     seal.Key
 	secrets secrets
 	server  *server // the authorization server
 	store   session.Store
-	vault   *session.Vault
-	site    *session.Site
-	keeper  *session.Keeper
+	vault   *keeper.Vault
+	site    *seal.Site
+	keeper  *keeper.Keeper
 	landed  sync.Map // session.ID to a channel that is closed when its refresh is written
 	close   func() error
 	next    int // session to be refreshed
 }
 
 func newWorker(h hello) (*worker, error) {
-	key, err := session.ParseKey(h.Key)
+	key, err := seal.ParseKey(h.Key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key: %w", err)
 	}
@@ -171,13 +173,13 @@ func (w *worker) open() error {
 		}
 		w.store, w.close = store, store.Close
 	}
-	ring, err := session.NewKeyRing(w.key)
+	ring, err := seal.NewKeyRing(w.key)
 	if err != nil {
 		return err
 	}
-	w.vault = session.NewVault(w.store)
-	w.site = session.NewSite(ring, "https://login.example.com", "app", "")
-	w.keeper, err = session.NewKeeper(session.Config{
+	w.vault = keeper.NewVault(w.store)
+	w.site = seal.NewSite(ring, "https://login.example.com", "app", "")
+	w.keeper, err = keeper.New(keeper.Config{
 		Vault: w.vault, Site: w.site, Refresher: w.server, Observe: w.observe,
 		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 10 * time.Minute,
 	})

@@ -19,7 +19,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // The names of the subjects. PlainAgain is Plain a second time: how far the two
@@ -51,7 +51,7 @@ type Fleet struct {
 
 	dir    string
 	exe    string
-	key    session.Key
+	key    seal.Key
 	issuer *fakeas.Server
 	app    *upstream.Server
 	redis  *redisServer // or nil
@@ -89,7 +89,7 @@ func Start(ctx context.Context, o Options) (f *Fleet, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting: %w", err)
 	}
-	f = &Fleet{Sessions: o.Sessions, StoreBytes: map[string]int64{}, dir: dir, exe: o.Exe, key: session.NewKey(), prefix: rand.Text()}
+	f = &Fleet{Sessions: o.Sessions, StoreBytes: map[string]int64{}, dir: dir, exe: o.Exe, key: seal.NewKey(), prefix: rand.Text()}
 	f.atEnd(func() { _ = os.RemoveAll(dir) })
 	defer func() {
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Neighbours are two sites of one Caddy, at an authorization server each, with
@@ -30,7 +30,7 @@ func StartNeighbours(ctx context.Context, exe string) (n *Neighbours, err error)
 		return nil, fmt.Errorf("starting: %w", err)
 	}
 	n = &Neighbours{
-		Fleet: &Fleet{dir: dir, exe: exe, key: session.NewKey(), prefix: rand.Text()},
+		Fleet: &Fleet{dir: dir, exe: exe, key: seal.NewKey(), prefix: rand.Text()},
 		First: &Subject{Name: "first site"}, Second: &Subject{Name: "second site"},
 	}
 	n.atEnd(func() { _ = os.RemoveAll(dir) })

@@ -14,7 +14,9 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/redis"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // writers is how many sessions are written at a time; bolt puts them into one
@@ -33,20 +35,20 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject, n int) ([]string, error
 	if err != nil {
 		return nil, err
 	}
-	ring, err := session.NewKeyRing(f.key)
+	ring, err := seal.NewKeyRing(f.key)
 	if err != nil {
 		return nil, fmt.Errorf("filling the store: %w", err)
 	}
-	vault := session.NewVault(store)
-	keeper, err := session.NewKeeper(session.Config{
-		Vault: vault, Site: session.NewSite(ring, f.issuer.URL, clientID, ""), Refresher: noRefresh{}, DefaultTokenLifetime: tokenLife,
+	vault := keeper.NewVault(store)
+	k, err := keeper.New(keeper.Config{
+		Vault: vault, Site: seal.NewSite(ring, f.issuer.URL, clientID, ""), Refresher: noRefresh{}, DefaultTokenLifetime: tokenLife,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("filling the store: %w", err)
 	}
 	cookies := make([]string, n)
 	err = each(n, func(i int) error {
-		secret, err := create(ctx, keeper, i, f.prefix+text(tokenSize-len(f.prefix)))
+		secret, err := create(ctx, k, i, f.prefix+text(tokenSize-len(f.prefix)))
 		cookies[i] = cookieName + "=" + secret.Cookie()
 		return err
 	})
@@ -59,14 +61,14 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject, n int) ([]string, error
 }
 
 // noRefresh is for a keeper that creates sessions and nothing else.
-type noRefresh struct{ session.Refresher }
+type noRefresh struct{ keeper.Refresher }
 
-func create(ctx context.Context, keeper *session.Keeper, i int, token string) (session.Secret, error) {
+func create(ctx context.Context, k *keeper.Keeper, i int, token string) (seal.Secret, error) {
 	now := time.Now()
 	user := fmt.Sprintf("user-%d", i)
-	secret, _, err := keeper.Create(ctx, session.Identity{
+	secret, _, err := k.Create(ctx, keeper.Identity{
 		Subject: user, SID: text(32), Claims: fmt.Appendf(nil, `{"email":%q,"name":%q,"groups":["users"]}`, user+"@example.test", user),
-	}, session.Tokens{
+	}, keeper.Tokens{
 		AccessToken: token, RefreshToken: text(67), IDToken: text(1000),
 		Obtained: now, Expires: now.Add(tokenLife),
 	})

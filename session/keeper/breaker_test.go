@@ -1,0 +1,556 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// logins opens sessions at the server that the rig's keeper shares.
+func (r *rig) logins(n int) []seal.Secret {
+	r.config.Server = "https://as.example.com"
+	r.reconfigure(func(*Config) {})
+	secrets := make([]seal.Secret, n)
+	for i := range secrets {
+		secrets[i], _ = r.login()
+	}
+	return secrets
+}
+
+// TestOneProbeWhileTheServerIsDown: of many sessions whose tokens have expired,
+// one at a time asks the server, and none is lost. When it is back, all work.
+func TestOneProbeWhileTheServerIsDown(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		sessions int
+		b        behaviour
+		max      int // requests in a minute
+		back     time.Duration
+	}{
+		// The first few, then probes after 1, 2, 4, 8 and every 15 s.
+		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMax * 5 / 4},
+		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMax * 5 / 4},
+		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffWaiting},
+		{"breaking connections", 200, behaviour{outcome: Unanswered}, 2 * (breakerThreshold + 8), breakerMax * 5 / 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.server.latency = 0
+				secrets := r.logins(tt.sessions)
+				r.expired()
+				r.server.always(tt.b)
+				for range 60 {
+					for _, secret := range secrets {
+						if err := r.refuse(secret); errors.Is(err, ErrNoSession) {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(time.Second)
+				}
+				if n := r.server.calls(); n > tt.max {
+					t.Errorf("%d requests in a minute, want %d at most", n, tt.max)
+				}
+				if n := len(r.vault.backoffs.all); n > tt.max {
+					t.Errorf("%d sessions are in back-off, want %d at most", n, tt.max)
+				}
+				r.server.normal()
+				time.Sleep(tt.back)
+				failed := 0
+				for _, secret := range secrets {
+					if _, err := r.keeper.Fresh(t.Context(), secret); err != nil {
+						failed++
+					}
+				}
+				// Those that failed themselves are in a back-off of their own.
+				if failed > tt.max {
+					t.Errorf("%d sessions do not work after the server is back", failed)
+				}
+				time.Sleep(backoffWaiting)
+				for _, secret := range secrets {
+					r.fresh(secret)
+				}
+			})
+		})
+	}
+}
+
+// TestProbeIsOneOfManyWaiting: while a probe is under way, others are refused at
+// once, and the first success lets everybody through.
+func TestProbeIsOneOfManyWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(100)
+		r.expired()
+		r.server.always(behaviour{outcome: Unavailable})
+		for _, secret := range secrets[:breakerThreshold] {
+			r.unavailable(secret)
+		}
+		time.Sleep(breakerMax)
+		before := r.server.calls()
+		r.server.always(behaviour{before: 3 * time.Second})
+		var all sync.WaitGroup
+		for _, secret := range secrets[breakerThreshold:] {
+			all.Go(func() { _, _ = r.keeper.Fresh(t.Context(), secret) })
+		}
+		synctest.Wait()
+		if n := r.server.calls() - before; n != 1 {
+			t.Errorf("%d probes are under way", n)
+		}
+		all.Wait()
+		for _, secret := range secrets[breakerThreshold:] {
+			all.Go(func() { r.fresh(secret) })
+		}
+		all.Wait()
+	})
+}
+
+// TestLostProbeIsFollowedByAnother: a probe that gets no answer keeps the next one
+// back for ten seconds, not for as long as a refresh may take.
+func TestLostProbeIsFollowedByAnother(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(20)
+		r.expired()
+		r.server.always(behaviour{outcome: Unavailable})
+		for _, secret := range secrets[:breakerThreshold] {
+			r.unavailable(secret)
+		}
+		time.Sleep(breakerMax)
+		r.server.always(behaviour{before: time.Hour})
+		go func() { _, _ = r.keeper.Fresh(t.Context(), secrets[10]) }()
+		synctest.Wait()
+		r.server.normal()
+		time.Sleep(probeTimeout - time.Second)
+		r.unavailable(secrets[11])
+		time.Sleep(time.Second)
+		r.fresh(secrets[12])
+		r.fresh(secrets[11])
+	})
+}
+
+// TestTroubleOfFewSessionsIsTheirOwn: the server fails for some sessions for ever,
+// and all others are refreshed as ever.
+func TestTroubleOfFewSessionsIsTheirOwn(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(40)
+		broken := secrets[:breakerThreshold-1]
+		for range 10 {
+			r.expired()
+			r.server.always(behaviour{outcome: Unavailable})
+			for range 5 {
+				for _, secret := range broken {
+					r.unavailable(secret)
+				}
+				time.Sleep(500 * time.Millisecond)
+			}
+			r.server.normal()
+			for _, secret := range secrets[breakerThreshold:] {
+				r.fresh(secret)
+			}
+		}
+	})
+}
+
+// failsFor is the server for a process, except that it refreshes none of the sessions
+// of some families.
+type failsFor struct {
+	Refresher
+	families []*family
+	outcome  Outcome
+}
+
+func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer {
+	for _, family := range f.families {
+		if strings.Contains(refreshToken, family.name) {
+			return Answer{Outcome: f.outcome, Err: errors.New(f.outcome.String())}
+		}
+	}
+	return f.Refresher.Refresh(ctx, refreshToken, confirm)
+}
+
+// TestSessionsThatFailForEverTakeNoProbesFromOthers: the server never refreshes some
+// sessions, which ask all the time and before all others. The others have to wait
+// once at most, until the first of them is refreshed.
+func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
+	for _, tt := range []struct {
+		failing int
+		outcome Outcome
+	}{
+		{breakerThreshold, Unavailable},
+		{breakerThreshold, Misconfigured},
+		{breakerThreshold + 3, Malformed},
+	} {
+		t.Run(fmt.Sprintf("%d %v", tt.failing, tt.outcome), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				secrets := r.logins(tt.failing + 3)
+				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:tt.failing], tt.outcome} })
+				r.expired()
+				start := time.Now()
+				for time.Since(start) < time.Hour {
+					for i, secret := range secrets {
+						_, err := r.keeper.Fresh(t.Context(), secret)
+						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMax {
+							t.Fatalf("after %v: %v", time.Since(start), err)
+						}
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// TestSessionsThatFailForEverDoNotCount: once another session was refreshed, they do
+// not make the server count as down again. Its user comes back after long pauses.
+func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
+	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
+		t.Run(outcome.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				const failing = breakerThreshold
+				secrets := r.logins(failing + 1)
+				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:failing], outcome} })
+				r.expired()
+				for _, secret := range secrets[:failing] {
+					r.unavailable(secret)
+				}
+				time.Sleep(breakerMax)
+				r.fresh(secrets[failing])
+				for second := range 3600 {
+					for _, secret := range secrets[:failing] {
+						_, _ = r.keeper.Fresh(t.Context(), secret)
+					}
+					if second%370 == 369 {
+						r.fresh(secrets[failing])
+					}
+					time.Sleep(time.Second)
+				}
+			})
+		})
+	}
+}
+
+// TestRefusedClientHoldsUpNoOther: the server refuses one client. Sessions of another
+// client of the same server work as ever, and those of the refused one share a probe.
+func TestRefusedClientHoldsUpNoOther(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(200)
+		c := r.config
+		c.Site = seal.NewSite(mustRing(t, testKey(1)), "https://as.example.com", "other client", "cookie")
+		neighbour := mustKeeper(c)
+		_, who, tokens := r.server.login()
+		other, _, err := neighbour.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := failsFor{c.Refresher, r.server.families[:len(secrets)], Misconfigured}
+		r.reconfigure(func(c *Config) { c.Refresher = refused })
+		r.expired()
+		for range 600 {
+			for _, secret := range secrets {
+				if err := r.unavailable(secret); !err.Misconfigured {
+					t.Fatal(err)
+				}
+			}
+			if _, err := neighbour.Fresh(t.Context(), other); err != nil {
+				t.Fatalf("the other client's session: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := r.events.count(EventRefreshFailed); n > 60 {
+			t.Errorf("the refused client was sent %d times in ten minutes", n)
+		}
+	})
+}
+
+// TestAnswersThatRotateShowTheServerAtWork: the server rotates the tokens of many
+// sessions and sends access tokens that cannot be used. Another session is refreshed
+// at once.
+func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(3 * breakerThreshold)
+		r.expired()
+		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
+		for _, secret := range secrets[1:] {
+			r.unavailable(secret)
+		}
+		r.server.normal()
+		r.fresh(secrets[0])
+	})
+}
+
+// TestServersHaveBreakersOfTheirOwn: another site's server is not held up.
+func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := r.logins(20)
+		well := newAuthServer(t.Errorf)
+		c := r.config
+		c.Server, c.Refresher = "https://other.example.com", well.client(r.process)
+		neighbour := mustKeeper(c)
+		f, who, tokens := well.login()
+		secret, _, err := neighbour.Create(t.Context(), who, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.expired()
+		r.server.always(behaviour{outcome: Unavailable})
+		for _, s := range secrets {
+			r.unavailable(s)
+		}
+		s, err := neighbour.Fresh(t.Context(), secret)
+		if err != nil || s.AccessToken != f.newest {
+			t.Errorf("the neighbour's session: %v", err)
+		}
+	})
+}
+
+// TestRefreshesAtOnceAreBounded, and those beyond wait for their turn without the
+// lease.
+func TestRefreshesAtOnceAreBounded(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secrets := make([]seal.Secret, refreshesAtOnce+100)
+		for i := range secrets {
+			secrets[i], _ = r.login()
+		}
+		r.expired()
+		r.server.always(behaviour{before: 3 * time.Second})
+		var all sync.WaitGroup
+		for _, secret := range secrets {
+			all.Go(func() { r.freshAt(0, secret) })
+		}
+		time.Sleep(time.Second)
+		r.wantCalls(refreshesAtOnce)
+		r.state.mu.Lock()
+		if n := len(r.state.leases); n != refreshesAtOnce {
+			t.Errorf("%d leases are held", n)
+		}
+		r.state.mu.Unlock()
+		all.Wait()
+		r.wantCalls(len(secrets))
+	})
+}
+
+// TestRetryAfterCountsWhileTheTokenIsGood: without somebody who waits, the server
+// is left alone for as long as it asked for.
+func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
+		secret, f := r.login()
+		r.due() // 12 minutes are left
+		r.server.always(behaviour{outcome: Unavailable, retryAfter: 10 * time.Minute})
+		for range 590 {
+			r.fresh(secret)
+			time.Sleep(time.Second)
+		}
+		r.wantCalls(1)
+		r.server.normal()
+		for range 15 {
+			r.fresh(secret)
+			time.Sleep(time.Second)
+		}
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestBackoffsAreRemembered: many sessions in back-off do not make each other's
+// failures forgotten.
+func TestBackoffsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all backoffs
+		for round := range 5 {
+			for i := range 3 * backoffPrune << round { // others come
+				all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+			}
+			for i := range 3 * backoffPrune {
+				failure := &UnavailableError{Err: errBusy}
+				delay := all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffFirst, false, 0)
+				if want := min(backoffFirst<<round, backoffMax); delay != want {
+					t.Fatalf("failure %d of session %d pauses %v, want %v", round+1, i, delay, want)
+				}
+			}
+			time.Sleep(backoffMax)
+		}
+		time.Sleep(2 * backoffKept)
+		kept := len(all.all)
+		for i := range 2 * kept { // what has passed is removed
+			all.add(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+		}
+		if n := len(all.all); n > 2*kept {
+			t.Errorf("%d back-offs are kept", n)
+		}
+	})
+}
+
+// TestTheLeaseTakesNoTimeFromTheRefresh: each instance that gets the lease has the
+// whole time for its request, however long it waited.
+func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
+	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
+		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+			secret, f := r.login()
+			r.expired()
+			r.server.set(func() {
+				r.server.behave = func(n int) behaviour {
+					if n == 1 {
+						return behaviour{outcome: Unavailable, before: wait}
+					}
+					return behaviour{after: 20 * time.Second}
+				}
+			})
+			for range 90 {
+				for _, k := range r.keepers {
+					go func() { _, _ = k.Fresh(t.Context(), secret) }()
+				}
+				time.Sleep(time.Second)
+			}
+			r.wantCalls(2)
+			r.all(1, secret)
+			r.wantStored(secret, f)
+		})
+	}
+}
+
+// TestTimedOutRefreshIsNotSentAgainAtOnce, by any instance: the server may still be
+// working on it.
+func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		var sent []time.Duration
+		start := time.Now()
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				if n > len(sent) {
+					sent = append(sent, time.Since(start))
+				}
+				if n == 1 {
+					return behaviour{outcome: TimedOut, before: time.Minute}
+				}
+				return behaviour{}
+			}
+		})
+		for time.Since(start) < 2*time.Minute {
+			for _, k := range r.keepers {
+				go func() { _, _ = k.Fresh(t.Context(), secret) }()
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		r.all(2, secret)
+		r.wantStored(secret, f)
+		if len(sent) != 2 || sent[1] < time.Minute+backoffTimedOut-leaseBeat {
+			t.Errorf("the token was sent after %v", slices.Clone(sent))
+		}
+		r.noLease(secret)
+	})
+}
+
+// TestLeaseIsConfirmedWhenTheConnectionStands: an instance that connects for longer
+// than a lease lasts sends nothing if another one has taken over.
+func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(int) behaviour {
+				if r.server.requests == 0 && time.Now().Before(r.stored(secret).token.expires.Add(time.Second)) {
+					return behaviour{connecting: 9 * time.Second}
+				}
+				return behaviour{}
+			}
+		})
+		go func() { _, _ = r.keepers[0].Fresh(t.Context(), secret) }()
+		synctest.Wait()
+		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
+		time.Sleep(2 * time.Second)
+		r.freshAt(1, secret) // after a lease's time
+		r.wantCalls(1)
+		time.Sleep(10 * time.Second)
+		r.wantCalls(1)
+		r.users[0].healthy()
+		r.all(2, secret)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestLostLeaseEndsTheWait: an instance that stood still while it waited for the
+// server serves what the others have got meanwhile. It does not wait for an answer
+// that may never come.
+func TestLostLeaseEndsTheWait(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(n int) (b behaviour) {
+				if n == 1 {
+					b.before = time.Hour
+				}
+				return b
+			}
+		})
+		answered := make(chan time.Duration, 1)
+		start := time.Now()
+		for i := range r.keepers {
+			r.keepers[i].RefreshTimeout = 50 * time.Second
+		}
+		go func() {
+			s, err := r.keepers[0].Fresh(t.Context(), secret)
+			if err != nil {
+				t.Errorf("at the instance that stood still: %v", err)
+			} else {
+				r.usable(s)
+			}
+			answered <- time.Since(start)
+		}()
+		synctest.Wait()
+		r.processes[0].stalled.Store(true)
+		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
+		r.freshAt(1, secret)
+		time.Sleep(10 * time.Second)
+		r.users[0].healthy()
+		if took := <-answered; took > 20*time.Second {
+			t.Errorf("the request waited %v", took)
+		}
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestRefusalCountsAlthoughAUseIsWritten: between the last look at the record and
+// its deletion another instance writes a use. That changes the version, and not
+// the refusal.
+func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() { f.dead = true })
+		interferences := 0
+		r.users[0].setFault(func(op sharedOp) storeFault {
+			if op == sharedDeleteAt && interferences < 3 {
+				interferences++
+				id := r.id(secret)
+				rec := r.stored(secret)
+				item, err := r.keepers[1].item(seal.Ref{ID: id, Secret: secret}, rec)
+				if err != nil {
+					t.Errorf("writing a use: %v", err)
+				}
+				r.state.mu.Lock()
+				r.state.items[id] = item
+				r.state.mu.Unlock()
+			}
+			return storeFault{}
+		})
+		_, err := r.keepers[0].Fresh(t.Context(), secret)
+		var ended *EndedError
+		if !errors.As(err, &ended) || ended.Reason != EndRejected {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.wantCalls(1)
+		r.gone(secret)
+	})
+}

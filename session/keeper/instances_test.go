@@ -1,0 +1,267 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// refusing makes a process unable to do some steps of the store.
+func (u *sharedUser) refusing(ops ...sharedOp) {
+	u.setFault(func(op sharedOp) (f storeFault) {
+		for _, o := range ops {
+			if o == op {
+				f.err = errStoreDown
+			}
+		}
+		return f
+	})
+}
+
+// TestEndElsewhereEndsARequestThatWaited: what was read past the copies, while
+// waiting for another instance, is not pushed; the request's own first read is.
+func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.server.set(func() { r.server.latency = 2 * time.Second })
+		r.expired()
+		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
+		time.Sleep(time.Second)
+		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
+		defer attached.Detach()
+		synctest.Wait()
+		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !errors.Is(context.Cause(request), ErrNoSession) {
+			t.Errorf("the request goes on: %v", context.Cause(request))
+		}
+	})
+}
+
+// TestEveryCommitIsHeard: whoever waits for another instance hears of its second
+// commit as well as of the first, though a store pushes once for each View.
+func TestEveryCommitIsHeard(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		r.server.idTokens = true
+		secret, _ := r.login()
+		r.server.set(func() { r.server.latency, r.server.judging = 2*time.Second, 100*time.Millisecond })
+		r.expired()
+		first := make(chan time.Time, 1)
+		go func() {
+			_, _ = r.keepers[0].Fresh(context.Background(), secret)
+			first <- time.Now()
+		}()
+		time.Sleep(time.Second)
+		r.freshAt(1, secret)
+		if late := time.Since(<-first); late > 0 {
+			t.Errorf("the new token was heard of %v late", late)
+		}
+	})
+}
+
+// TestLogoutThatDidNotLandIsReported: for the other instances the session goes
+// on, so whoever logs out has to know, and can try again.
+func TestLogoutThatDidNotLandIsReported(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.freshAt(0, secret)
+		r.users[0].refusing(sharedDelete, sharedDeleteAt)
+		ended, err := r.keepers[0].End(t.Context(), secret, EndLogout)
+		if !errors.Is(err, ErrNotEnded) || !errors.As(err, new(*UnavailableError)) {
+			t.Fatalf("End: %v", err)
+		}
+		if ended.RefreshToken != f.current {
+			t.Errorf("the tokens to give back are %+v", ended)
+		}
+		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNotEnded) {
+			t.Errorf("End, tried again: %v", err)
+		}
+		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh at the instance of the logout: %v", err)
+		}
+		r.freshAt(1, secret)
+		r.users[0].healthy()
+		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
+			t.Errorf("End, with the store back: %v", err)
+		}
+		r.gone(secret)
+	})
+}
+
+// TestEndGivesBackTheNewestToken: a refresh elsewhere lands between reading the
+// record and ending the session.
+func TestEndGivesBackTheNewestToken(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.users[0].setFault(func(op sharedOp) storeFault {
+			if op == sharedCurrent {
+				return storeFault{after: 2 * time.Second}
+			}
+			return storeFault{}
+		})
+		over := make(chan Ended)
+		go func() {
+			ended, _ := r.keepers[0].End(context.Background(), secret, EndLogout)
+			over <- ended
+		}()
+		time.Sleep(time.Second)
+		r.freshAt(1, secret)
+		if ended := <-over; ended.RefreshToken != f.current {
+			t.Errorf("given back: %q, want %q", ended.RefreshToken, f.current)
+		}
+		r.gone(secret)
+	})
+}
+
+// TestUnwrittenTokensOutliveIdleness: a record that could not be written for
+// longer than the idle time-out is still the only place of its refresh token,
+// and others may have used the session meanwhile.
+func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		for i, k := range r.keepers {
+			c := k.Config
+			c.IdleTimeout = 10 * time.Minute
+			r.keepers[i] = mustKeeper(c)
+		}
+		r.keeper = r.keepers[0]
+		secret, f := r.unwrittenAt0()
+		for range 5 {
+			time.Sleep(4 * time.Minute)
+			_, _ = r.keepers[1].Fresh(t.Context(), secret) // notes the use
+		}
+		r.users[0].healthy()
+		time.Sleep(2 * retryMax)
+		r.freshAt(1, secret)
+		if f.dead {
+			t.Error("a dead refresh token was sent")
+		}
+	})
+}
+
+// TestCommitAfterTheStoreForgot: a failover loses the last use, and the lease,
+// while a refresh is under way.
+func TestCommitAfterTheStoreForgot(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		before, _ := r.store.item(r.id(secret))
+		r.keepers[1].touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		synctest.Wait()
+		if after, _ := r.store.item(r.id(secret)); after.Version <= before.Version {
+			t.Fatal("the use was not written")
+		}
+		r.server.set(func() { r.server.latency = 2 * time.Second })
+		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
+		time.Sleep(time.Second)
+		r.state.mu.Lock()
+		r.state.items[r.id(secret)] = before
+		delete(r.state.leases, r.id(secret))
+		r.state.mu.Unlock()
+		for _, u := range r.users {
+			u.drop()
+		}
+		time.Sleep(10 * time.Second)
+		r.wantStored(secret, f)
+		r.all(1, secret)
+	})
+}
+
+// TestUnreadableSessionsHoldUpNobody: a part of the store does not answer, and
+// the end of a session in another part is known at once.
+func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
+		defer attached.Detach()
+		frozen := map[session.ID]bool{}
+		for range 200 {
+			other, _ := r.login()
+			_, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
+			defer attached.Detach()
+			frozen[r.id(other)] = true
+		}
+		vault := r.keepers[1].vault
+		vault.store = partlyFrozen{r.users[1], frozen}
+		for id := range frozen {
+			vault.changed([]session.ID{id})
+		}
+		time.Sleep(time.Second)
+		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if request.Err() == nil {
+			t.Error("the end of a session waits for sessions that cannot be read")
+		}
+	})
+}
+
+// partlyFrozen is a store of which a part does not answer.
+type partlyFrozen struct {
+	session.Store
+	frozen map[session.ID]bool
+}
+
+func (s partlyFrozen) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	if s.frozen[id] {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.Store.View(ctx, id, f)
+}
+
+// TestReleaseHoldsUpNobody: who waits for a refresh does not wait until its
+// lease is free.
+func TestReleaseHoldsUpNobody(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.expired()
+		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedRelease} })
+		if waited := took(func() { r.freshAt(0, secret) }); waited > r.server.latency {
+			t.Errorf("waited %v", waited)
+		}
+	})
+}
+
+// TestCloseDoesNotWaitForOthers: a process that only waits for another one can
+// end at once.
+func TestCloseDoesNotWaitForOthers(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.unwrittenAt0()
+		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
+		time.Sleep(time.Second)
+		if waited := took(func() { _ = r.keepers[1].vault.Close(context.Background()) }); waited > 0 {
+			t.Errorf("Close waited %v", waited)
+		}
+	})
+}
+
+// TestAgainIsNoSpin: a session that changes whenever it is judged is not judged
+// as fast as the store answers.
+func TestAgainIsNoSpin(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.expired()
+		var acquired atomic.Int64
+		r.users[0].setFault(func(op sharedOp) (f storeFault) {
+			if op == sharedAcquire {
+				acquired.Add(1)
+				f.err = session.ErrConflict
+			}
+			return f
+		})
+		_, _ = r.keepers[0].Fresh(t.Context(), secret)
+		if n := acquired.Load(); n > 30 {
+			t.Errorf("%d tries in ten seconds", n)
+		}
+	})
+}

@@ -1,0 +1,507 @@
+package keeper
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// slowWrites makes every write of an item take that long.
+func (r *rig) slowWrites(d time.Duration) {
+	r.store.setFault(func(op storeOp) (f storeFault) {
+		if op == opReplace {
+			f.before = d
+		}
+		return f
+	})
+}
+
+func (r *instances) slowWrites(i int, d time.Duration) {
+	r.users[i].setFault(func(op sharedOp) (f storeFault) {
+		if op == sharedReplace {
+			f.before = d
+		}
+		return f
+	})
+}
+
+// TestWhatIsAnsweredIsWritten: a crash right after it takes nothing along.
+func TestWhatIsAnsweredIsWritten(t *testing.T) {
+	for _, idTokens := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.server.set(func() { r.server.idTokens = idTokens })
+			secret, f := r.login()
+			r.expired()
+			r.slowWrites(tellAfter - time.Millisecond)
+			r.fresh(secret)
+			r.wantStored(secret, f)
+		})
+	}
+}
+
+// TestTokensAreUsedWhileTheyAreWritten: a store that takes long does not hold up
+// tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
+// refreshed twice.
+func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
+	check := func(t *testing.T, r *rig, f *family, secret seal.Secret) {
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+tellAfter {
+					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
+				}
+			})
+		}
+		all.Wait()
+		newest, _ := r.server.newestOf(f)
+		for range 2 {
+			time.Sleep(time.Second)
+			if wait := took(func() {
+				if s := r.fresh(secret); s.AccessToken != newest {
+					t.Errorf("got %q after %q", s.AccessToken, newest)
+				}
+			}); wait != 0 {
+				t.Errorf("a request waited %v for what is there", wait)
+			}
+		}
+		if rec := r.stored(secret); rec.token.value == newest {
+			t.Error("the write was not slow")
+		}
+		time.Sleep(2 * time.Second)
+		r.wantStored(secret, f)
+		r.wantCalls(1)
+	}
+	for _, idTokens := range []bool{false, true} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.server.set(func() { r.server.idTokens = idTokens })
+			secret, f := r.login()
+			r.expired()
+			r.slowWrites(4 * time.Second)
+			check(t, r, f, secret)
+		})
+		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+			r.server.set(func() { r.server.idTokens = idTokens })
+			secret, f := r.login()
+			r.expired()
+			r.slowWrites(0, 4*time.Second)
+			check(t, r.rig, f, secret)
+			r.freshAt(1, secret)
+			r.wantCalls(1)
+		})
+	}
+}
+
+// TestDueTokenIsReplacedWhileItIsWritten: a request that could still use the old
+// token gets the new one: a server may have revoked the old one by now.
+func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.due()
+		r.slowWrites(2 * tellAfter)
+		old := r.fresh(secret).AccessToken
+		for range 2 {
+			time.Sleep(r.server.latency)
+			if s := r.fresh(secret); s.AccessToken != old {
+				t.Errorf("got %q before that", s.AccessToken)
+			}
+		}
+		time.Sleep(tellAfter)
+		newest, _ := r.server.newestOf(f)
+		if s := r.fresh(secret); s.AccessToken != newest {
+			t.Errorf("got %q, want %q", s.AccessToken, newest)
+		}
+		time.Sleep(tellAfter)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
+// somebody else's.
+func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
+	for _, judging := range []time.Duration{judgeAtOnce / 2, time.Second} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.server.set(func() {
+				r.server.idTokens, r.server.judging = true, judging
+				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+			})
+			secret, f := r.login()
+			r.expired()
+			r.slowWrites(2 * time.Second)
+			r.ended(secret, EndIdentityChanged)
+			synctest.Wait()
+			r.server.wantDiscarded(t, f.current)
+		})
+	}
+}
+
+// TestLogoutWhileTokensAreWritten: from then on nobody gets them.
+func TestLogoutWhileTokensAreWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(4 * time.Second)
+		s := r.fresh(secret)
+		ctx, attached := attach(r.keeper, t.Context(), s)
+		defer attached.Detach()
+		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		if ctx.Err() == nil {
+			t.Error("a request with the new token goes on")
+		}
+		r.gone(secret)
+		time.Sleep(10 * time.Second)
+		r.gone(secret)
+		r.server.wantDiscarded(t, f.current)
+	})
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(0, 4*time.Second)
+		s := r.freshAt(0, secret)
+		ctx, attached := attach(r.keepers[0], t.Context(), s)
+		defer attached.Detach()
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if ctx.Err() == nil {
+			t.Error("a request with the new token goes on")
+		}
+		r.gone(secret)
+		time.Sleep(10 * time.Second)
+		r.gone(secret)
+		r.server.wantDiscarded(t, f.current)
+		r.noLease(secret)
+	})
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while somebody waits
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(0, 4*time.Second)
+		go func() {
+			time.Sleep(r.server.latency + tellAfter/2)
+			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+				t.Error(err)
+			}
+		}()
+		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+tellAfter {
+			t.Errorf("waited %v", wait)
+		}
+		time.Sleep(10 * time.Second)
+		r.server.wantDiscarded(t, f.current)
+	})
+}
+
+// TestTokensWithoutTheStore: it is not known whether the session is still there,
+// so those who wait are told to come back, and the tokens are kept for them.
+func TestTokensWithoutTheStore(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+			secret, f := r.login()
+			r.expired()
+			r.server.set(func() { r.server.latency = 2 * time.Second })
+			got := make(chan error)
+			go func() {
+				_, err := r.keepers[0].Fresh(t.Context(), secret)
+				got <- err
+			}()
+			time.Sleep(time.Second)
+			r.users[0].cut()
+			if leaves {
+				if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var unavailable *UnavailableError
+			if err := <-got; !errors.As(err, &unavailable) {
+				t.Errorf("Fresh: %v", err)
+			}
+			r.users[0].healthy()
+			time.Sleep(2 * retryMax)
+			if leaves {
+				r.gone(secret)
+				r.server.wantDiscarded(t, f.current)
+				return
+			}
+			r.wantStored(secret, f)
+			r.freshAt(0, secret)
+			r.freshAt(1, secret)
+			r.wantCalls(1)
+		})
+	}
+}
+
+// TestLogoutWhileItIsJudged: the first commit finds the session gone. Whoever
+// waits is told then, and the tokens are given back.
+func TestLogoutWhileItIsJudged(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
+		secret, f := r.login()
+		r.expired()
+		got := make(chan error)
+		go func() {
+			_, err := r.keepers[0].Fresh(t.Context(), secret)
+			got <- err
+		}()
+		time.Sleep(r.server.latency / 2)
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		synctest.Wait()
+		r.server.wantDiscarded(t, f.current)
+		if !r.keepers[0].vault.uses.last(r.id(secret)).IsZero() {
+			t.Error("a use of what is gone is kept")
+		}
+	})
+}
+
+// TestWaitingForTheStoreIsBounded by RefreshTimeout, as all of it.
+func TestWaitingForTheStoreIsBounded(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.expired()
+		go func() {
+			time.Sleep(r.server.latency / 2)
+			r.users[0].drop()
+			r.users[0].setFault(func(op sharedOp) (f storeFault) {
+				if op == sharedView || op == sharedReplace {
+					f.before = time.Minute
+				}
+				return f
+			})
+		}()
+		if wait := took(func() { _ = r.unavailable(secret) }); wait != r.keeper.RefreshTimeout {
+			t.Errorf("waited %v", wait)
+		}
+		r.users[0].healthy()
+		time.Sleep(2 * time.Minute)
+	})
+}
+
+// TestDemandsMeetTokensThatAreWritten: what somebody was told of is what the next
+// one wants something newer than, or other than.
+func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.due()
+		r.slowWrites(4 * time.Second)
+		old := r.fresh(secret)
+		time.Sleep(2 * time.Second)
+		told := r.fresh(secret)
+		if told.AccessToken == old.AccessToken {
+			t.Fatal("nothing was told")
+		}
+		since := time.Now()
+		for what, ask := range map[string]func() (*Session, error){
+			"newer": func() (*Session, error) { return r.keeper.FreshSince(t.Context(), secret, since) },
+			"other": func() (*Session, error) {
+				return r.keeper.FreshOtherThan(t.Context(), secret, told.AccessToken)
+			},
+		} {
+			s, err := ask()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if s.AccessToken == old.AccessToken || s.AccessToken == told.AccessToken {
+				t.Errorf("%s: got %q after %q", what, s.AccessToken, told.AccessToken)
+			}
+		}
+	})
+}
+
+// TestRenamedSessionIsNotUsedBeforeItIsWritten: only then a logout of its new
+// sid can be looked for.
+func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() {
+			r.server.idTokens = true
+			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+				current.SID = "another"
+				return current, nil
+			}
+		})
+		secret, f := r.login()
+		r.expired()
+		r.slowWrites(3 * tellAfter)
+		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*tellAfter {
+			t.Errorf("waited %v", wait)
+		}
+		r.wantStored(secret, f)
+	})
+}
+
+// TestOneWriteForARefresh: new tokens, what the ID token says, and the use that
+// caused it.
+func TestOneWriteForARefresh(t *testing.T) {
+	for name, tc := range map[string]struct {
+		idTokens bool
+		judging  time.Duration
+		want     int
+	}{
+		"without ID token": {want: 1},
+		"ID token":         {idTokens: true, want: 1},
+		"judged soon":      {idTokens: true, judging: judgeAtOnce / 2, want: 1},
+		"judged late":      {idTokens: true, judging: 2 * judgeAtOnce, want: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.server.set(func() {
+					r.server.idTokens, r.server.judging, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
+				})
+				secret, f := r.login()
+				r.expired()
+				used := time.Now()
+				r.fresh(secret)
+				time.Sleep(time.Second)
+				r.wantStored(secret, f)
+				if seen := r.stored(secret).seen; !seen.Equal(used) {
+					t.Errorf("last used at %v, noted %v", used, seen)
+				}
+				if n := r.store.done(opReplace); n != tc.want {
+					t.Errorf("%d writes, want %d", n, tc.want)
+				}
+				if !r.vault.uses.last(r.id(secret)).IsZero() {
+					t.Error("the use is still to be written")
+				}
+			})
+		})
+	}
+}
+
+// TestUseOfARefreshThatFails: it is written all the same, and so is one that
+// comes in the pause.
+func TestUseOfARefreshThatFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
+		secret, _ := r.login()
+		written := func() time.Time { synctest.Wait(); return r.stored(secret).seen }
+		r.due()
+		r.server.always(behaviour{outcome: Unavailable})
+		used := time.Now()
+		r.fresh(secret)
+		time.Sleep(r.server.latency)
+		if seen := written(); !seen.Equal(used) {
+			t.Errorf("last used at %v, noted %v", used, seen)
+		}
+		time.Sleep(time.Until(used.Add(r.keeper.touchEvery - time.Second)))
+		_, _ = r.keeper.Fresh(t.Context(), secret)
+		if seen := written(); !seen.Equal(used) {
+			t.Errorf("noted %v too early", seen)
+		}
+		time.Sleep(time.Second)
+		calls := r.server.calls()
+		used = time.Now()
+		_, _ = r.keeper.Fresh(t.Context(), secret)
+		if seen := written(); !seen.Equal(used) || r.server.calls() != calls {
+			t.Errorf("in the pause: last used at %v, noted %v", used, seen)
+		}
+	})
+}
+
+// TestUsesDuringARefresh: one that is later than what the refresh wrote is still
+// to be written, and one that is not much later is not.
+func TestUsesDuringARefresh(t *testing.T) {
+	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
+			secret, _ := r.login()
+			r.due()
+			r.server.set(func() { r.server.latency = 40 * time.Second })
+			asked := time.Now()
+			r.fresh(secret)
+			time.Sleep(later)
+			_, _ = r.keeper.Fresh(t.Context(), secret)
+			time.Sleep(time.Minute)
+			want := asked
+			if later > r.keeper.touchEvery {
+				want = asked.Add(later)
+			}
+			if seen := r.stored(secret).seen; !seen.Equal(want) {
+				t.Errorf("noted %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
+			}
+			if !r.vault.uses.last(r.id(secret)).IsZero() {
+				t.Error("a use is still kept")
+			}
+		})
+	}
+}
+
+// TestUseNearTheIdleEnd is not left to a refresh that takes long: other instances
+// would take the session for idle meanwhile.
+func TestUseNearTheIdleEnd(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		for i, k := range r.keepers {
+			c := k.Config
+			c.IdleTimeout = time.Minute
+			r.keepers[i] = mustKeeper(c)
+		}
+		r.server.set(func() { r.server.latency, r.server.lifetime = 20*time.Second, 50*time.Second })
+		secret, _ := r.login()
+		time.Sleep(45 * time.Second) // due, and good
+		r.freshAt(0, secret)
+		time.Sleep(19 * time.Second)
+		r.freshAt(1, secret)
+	})
+}
+
+// TestLastUseInTheFuture: a clock that ran ahead does not keep a session from
+// becoming idle for longer than until the next refresh.
+func TestLastUseInTheFuture(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		rec := r.stored(secret)
+		rec.seen = rec.seen.Add(10 * time.Hour)
+		item, err := r.keeper.item(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.store.put(r.id(secret), item)
+		r.vault.opened.forget(r.id(secret))
+		r.expired()
+		r.fresh(secret)
+		if seen := r.stored(secret).seen; seen.After(time.Now()) {
+			t.Errorf("last seen in %v", time.Until(seen))
+		}
+	})
+}
+
+// TestRefreshReadsTheCopy: what a request has just read need not be fetched again.
+func TestRefreshReadsTheCopy(t *testing.T) {
+	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		current := 0
+		r.users[0].setFault(func(op sharedOp) storeFault {
+			if op == sharedCurrent {
+				current++
+			}
+			return storeFault{}
+		})
+		r.fresh(secret)
+		r.wantStored(secret, f)
+		if current != 0 {
+			t.Errorf("%d reads past the copy", current)
+		}
+		// Nor where a session is soon idle, if its last use was just written.
+		r.keeper = r.reconfigure(func(c *Config) {
+			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.vault, r.keeper.Refresher, 10*time.Minute
+		})
+		r.due()
+		r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		synctest.Wait()
+		r.keeper = r.reconfigure(func(c *Config) { c.IdleTimeout = 40 * time.Second })
+		current = 0
+		r.fresh(secret)
+		synctest.Wait()
+		if current != 0 {
+			t.Errorf("%d reads past the copy for a use that is written", current)
+		}
+	})
+}

@@ -1,0 +1,311 @@
+package keeper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// TestReloadSharesFlights: an old and a new keeper on one vault ask the
+// authorization server once.
+func TestReloadSharesFlights(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		before := r.keeper
+		after := r.reconfigure(func(c *Config) { c.IdleTimeout = time.Hour })
+		for n := range 5 {
+			r.expired()
+			var all sync.WaitGroup
+			for i := range 100 {
+				k := before
+				if i%2 == 0 {
+					k = after
+				}
+				all.Go(func() {
+					s, err := k.Fresh(t.Context(), secret)
+					if err != nil {
+						t.Errorf("Fresh: %v", err)
+						return
+					}
+					r.usable(s)
+				})
+			}
+			all.Wait()
+			r.wantCalls(n + 1)
+			r.wantStored(secret, f)
+		}
+		if _, err := before.End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		r.gone(secret)
+	})
+}
+
+// TestReloadSharesPausesAndWhatIsUnwritten: a new keeper neither asks earlier
+// nor knows less.
+func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		r.expired()
+		r.store.failing(opReplace)
+		newest := r.fresh(secret).AccessToken
+		r.reconfigure(func(*Config) {})
+		if got := r.fresh(secret).AccessToken; got != newest {
+			t.Errorf("token %q, want %q", got, newest)
+		}
+		r.expired()
+		r.server.always(behaviour{outcome: Unavailable})
+		r.unavailable(secret)
+		r.reconfigure(func(*Config) {})
+		r.unavailable(secret)
+		r.wantCalls(2)
+		r.store.healthy()
+		r.server.normal()
+		time.Sleep(time.Minute)
+		r.fresh(secret)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestReloadWithANewKey: the new keeper notes a use, sealed under the new first
+// key, while a refresh of the old keeper is under way. The old one cannot read
+// that note, and its tokens must not be lost for it.
+func TestReloadWithANewKey(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, f := r.login()
+		before := r.keeper
+		r.due()
+		r.server.set(func() { r.server.latency = 5 * time.Second })
+		// The old keeper's note of this use comes too late.
+		r.store.faultOnce(opReplace, 1, storeFault{err: errStoreDown})
+		if _, err := before.Fresh(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		ring, err := seal.NewKeyRing(testKey(2), testKey(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.reconfigure(func(c *Config) { c.Site = seal.NewSite(ring, "https://as.example.com", "client", "cookie") })
+		r.fresh(secret)
+		time.Sleep(10 * time.Second)
+		r.fresh(secret)
+		r.wantCalls(1)
+		r.expired()
+		r.fresh(secret)
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestLaterReleasesFieldsSurviveARefresh: this release refreshes what a later
+// one has written.
+func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.server.set(func() { r.server.idTokens = true })
+		secret, f := r.login()
+		id, rec := r.id(secret), r.stored(secret)
+		var field fieldWriter
+		field.string(200, "of a later release")
+		rec.rest, rec.token.rest, rec.restCold = field, field, field
+		value, err := sealRecord(r.config.Site, seal.Ref{ID: id, Secret: secret}, rec, rec.version+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item, _ := r.store.item(id)
+		r.store.put(id, session.Item{Version: rec.version + 1, Expires: item.Expires, Value: value})
+		r.expired()
+		r.fresh(secret)
+		r.wantStored(secret, f)
+		rec = r.stored(secret)
+		for where, rest := range map[string][]byte{"hot": rec.rest, "token": rec.token.rest, "cold": rec.restCold} {
+			if !bytes.Equal(rest, field) {
+				t.Errorf("%s: the unknown fields are now %q", where, rest)
+			}
+		}
+	})
+}
+
+// TestKeyRotationLosesNoSession: [A], then [B, A], then [B].
+func TestKeyRotationLosesNoSession(t *testing.T) {
+	a, b := testKey(1), testKey(2)
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.longTokens()
+		used, _ := r.login()
+		unused, _ := r.login()
+		time.Sleep(time.Hour)
+		ringOf := func(keys ...seal.Key) {
+			r.reconfigure(func(c *Config) { c.Site = testSite(t, keys...) })
+		}
+		ringOf(b, a)
+		r.fresh(used) // notes a use, and so seals anew
+		synctest.Wait()
+		ringOf(b)
+		r.fresh(used)
+		if err := r.refuse(unused); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		ringOf(b, a)
+		r.fresh(unused) // it was not deleted for that
+	})
+}
+
+// TestOtherInstanceWasFaster: its tokens are used, without a request of ours.
+func TestOtherInstanceWasFaster(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		elsewhere := r.secondInstance()
+		secret, f := r.login()
+		for n := range 5 {
+			r.expired()
+			r.fresh(secret)
+			s, err := elsewhere.Fresh(t.Context(), secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if newest, _ := r.server.newestOf(f); s.AccessToken != newest {
+				t.Errorf("token %q, want %q", s.AccessToken, newest)
+			}
+			r.wantCalls(n + 1)
+		}
+	})
+}
+
+// TestLosingARaceBetweenInstances: both redeem the same token. The slower one
+// is refused, and finds the faster one's tokens in the store.
+func TestLosingARaceBetweenInstances(t *testing.T) {
+	for _, refusal := range []Outcome{Rejected, Unclear} {
+		t.Run(refusal.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.server.errorf = func(string, ...any) {} // without a lease they do
+				elsewhere := r.secondInstance()
+				secret, f := r.login()
+				r.expired()
+				r.server.set(func() {
+					r.server.behave = func(n int) behaviour {
+						if n == 2 {
+							return behaviour{outcome: refusal, before: time.Second}
+						}
+						return behaviour{}
+					}
+				})
+				var all sync.WaitGroup
+				all.Go(func() { r.fresh(secret) })
+				time.Sleep(time.Millisecond)
+				all.Go(func() {
+					s, err := elsewhere.Fresh(t.Context(), secret)
+					if err != nil {
+						t.Errorf("Fresh on the slower instance: %v", err)
+						return
+					}
+					r.usable(s)
+				})
+				all.Wait()
+				r.wantCalls(2)
+				r.fresh(secret)
+				r.wantStored(secret, f)
+			})
+		})
+	}
+}
+
+// TestOvertakenCommit: another instance has refreshed further before our answer
+// came. What it wrote stays.
+func TestOvertakenCommit(t *testing.T) {
+	for _, writable := range []bool{true, false} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			secret, _ := r.login()
+			r.expired()
+			id, start := r.id(secret), time.Now()
+			go func() {
+				s, err := r.keeper.Fresh(t.Context(), secret)
+				if err != nil || (writable && s.AccessToken != "access-token-theirs") {
+					t.Errorf("Fresh: %+v, %v", s, err)
+				}
+			}()
+			time.Sleep(100 * time.Millisecond) // the request has been sent
+			rec := r.stored(secret)
+			rec.rotation += 2
+			rec.refreshToken = "refresh-token-theirs"
+			rec.token = newAccessToken(Tokens{AccessToken: "access-token-theirs", Expires: start.Add(time.Hour)}, true, start, time.Minute)
+			value, err := sealRecord(r.config.Site, seal.Ref{ID: id, Secret: secret}, rec, rec.version+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.store.put(id, session.Item{Version: rec.version + 1, Expires: start.Add(time.Hour), Value: value})
+			if !writable {
+				r.store.failing(opReplace)
+			}
+			time.Sleep(time.Second)
+			r.store.healthy()
+			time.Sleep(retryMax)
+			if got := r.stored(secret); got.refreshToken != "refresh-token-theirs" || got.rotation != rec.rotation {
+				t.Errorf("stored: rotation %d, %q", got.rotation, got.refreshToken)
+			}
+			if s, err := r.keeper.Fresh(t.Context(), secret); err != nil || s.AccessToken != "access-token-theirs" {
+				t.Errorf("Fresh: %v", err)
+			}
+			r.wantCalls(1)
+		})
+	}
+}
+
+// TestRestartKeepsSessions: a new process with the same store and key goes on.
+func TestRestartKeepsSessions(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secrets := map[seal.Secret]*family{}
+		for range 50 {
+			secret, f := r.login()
+			secrets[secret] = f
+		}
+		r.expired()
+		for secret := range secrets {
+			r.fresh(secret)
+		}
+		r.process.dead.Store(true) // killed, not closed
+		next := r.secondInstance()
+		r.expired()
+		for secret, f := range secrets {
+			s, err := next.Fresh(context.Background(), secret)
+			if err != nil {
+				t.Fatalf("Fresh: %v", err)
+			}
+			r.usable(s)
+			r.wantStored(secret, f)
+		}
+		r.wantCalls(100)
+	})
+}
+
+// TestCrashBetweenRedemptionAndCommit: the rotated token died with the process.
+// The next request finds out once.
+func TestCrashBetweenRedemptionAndCommit(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret, _ := r.login()
+		r.expired()
+		r.store.failing(opReplace)
+		r.fresh(secret)
+		// What only this process knew is gone.
+		r.process.dead.Store(true)
+		next := r.secondInstance()
+		r.store.healthy()
+		r.vault.overlay.remove(r.id(secret), r.vault.overlay.get(r.id(secret)))
+		_, err := next.Fresh(t.Context(), secret)
+		var ended *EndedError
+		if !errors.As(err, &ended) || ended.Reason != EndRejected {
+			t.Errorf("Fresh: %v", err)
+		}
+		for range 10 {
+			if _, err := next.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+				t.Errorf("Fresh: %v", err)
+			}
+		}
+		r.wantCalls(2)
+	})
+}

@@ -1,0 +1,391 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// TestOneRefreshOverInstances: whoever finds the token expired, and however
+// many, the refresh token is sent once.
+func TestOneRefreshOverInstances(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		for n := range 5 {
+			r.expired()
+			r.all(20, secret)
+			r.wantCalls(n + 1)
+			r.noLease(secret)
+			r.wantStored(secret, f)
+		}
+		for n := range 3 {
+			r.due()
+			r.all(1, secret) // nobody waits, and one refreshes behind
+			time.Sleep(5 * time.Second)
+			r.wantCalls(5 + n + 1)
+		}
+	})
+}
+
+// TestSlowRefreshKeepsTheLease: as long as the holder beats, nobody else sends.
+func TestSlowRefreshKeepsTheLease(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.server.set(func() { r.server.latency = 9 * time.Second })
+		r.expired()
+		if waited := took(func() { r.all(3, secret) }); waited > 9*time.Second {
+			t.Errorf("the push that there are new tokens was not heard: waited %v", waited)
+		}
+		r.wantCalls(1)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestHolderDiesBeforeSending: another one takes over, once the lease has been
+// silent.
+func TestHolderDiesBeforeSending(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() { r.server.latency = 2 * time.Second })
+		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
+		time.Sleep(time.Second)
+		r.kill(0)
+		r.server.set(func() { r.server.latency = 0 })
+		waited := took(func() { r.freshAt(1, secret) })
+		if waited < leaseSilence || waited > leaseSilence+2*leaseBeat {
+			t.Errorf("taken over after %v", waited)
+		}
+		r.freshAt(2, secret)
+		if f.redeems != 1 {
+			t.Errorf("%d redemptions", f.redeems)
+		}
+		r.wantStored(secret, f)
+		r.noLease(secret)
+	})
+}
+
+// TestLateCommitIsRefused: a holder that stood still finds that another one
+// has refreshed since, and takes that.
+func TestLateCommitIsRefused(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		r.server.keeps = true // else nothing can save a session after this
+		secret, f := r.login()
+		r.expired()
+		frozen := make(chan struct{})
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				if n == 1 {
+					return behaviour{after: 20 * time.Second}
+				}
+				return behaviour{}
+			}
+		})
+		go func() {
+			defer close(frozen)
+			_, _ = r.keepers[0].Fresh(context.Background(), secret)
+		}()
+		time.Sleep(time.Second)
+		r.users[0].setFault(func(sharedOp) storeFault { return storeFault{freeze: true} })
+		r.processes[0].stalled.Store(true)
+		newer := r.freshAt(1, secret).AccessToken
+		time.Sleep(15 * time.Second)
+		r.users[0].healthy()
+		<-frozen
+		time.Sleep(30 * time.Second)
+		for i := range 2 {
+			if got := r.freshAt(i, secret).AccessToken; got != newer {
+				t.Errorf("instance %d serves %s, want %s", i, got, newer)
+			}
+		}
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestNoBeatNoSending: whoever cannot confirm the lease does not send.
+func TestNoBeatNoSending(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.users[0].setFault(func(op sharedOp) storeFault {
+			if op == sharedAcquire { // is answered late
+				return storeFault{after: leaseSilence * 2 / 3}
+			}
+			return storeFault{freeze: op == sharedBeat}
+		})
+		_, err := r.keepers[0].Fresh(t.Context(), secret)
+		if !errors.As(err, new(*UnavailableError)) {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.wantCalls(0)
+		r.users[0].healthy()
+		r.all(5, secret)
+		r.wantCalls(1)
+		r.wantStored(secret, f)
+	})
+}
+
+// unwrittenAt0 lets instance 0 redeem and not commit.
+func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
+	r.t.Helper()
+	secret, f = r.login()
+	r.expired()
+	r.users[0].setFault(func(op sharedOp) (f storeFault) {
+		if op == sharedReplace {
+			f.err = errStoreDown
+		}
+		return f
+	})
+	r.freshAt(0, secret)
+	r.wantCalls(1)
+	return secret, f
+}
+
+// TestLeaseUntilCommitted: while one instance cannot write what it has
+// redeemed, no other sends the dead token, for however long.
+func TestLeaseUntilCommitted(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.unwrittenAt0()
+		for range 5 {
+			time.Sleep(20 * time.Second)
+			r.freshAt(0, secret)
+			for _, k := range r.keepers[1:] {
+				if _, err := k.Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
+					t.Errorf("Fresh: %v", err)
+				}
+			}
+		}
+		r.expired() // now at the first instance too
+		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.wantCalls(1)
+		r.users[0].healthy()
+		time.Sleep(2 * retryMax)
+		r.all(3, secret)
+		r.wantCalls(2)
+		r.wantStored(secret, f)
+		r.noLease(secret)
+	})
+}
+
+// TestOutageLongerThanAnyLease: the store goes away between the redemption and
+// the commit, and is back after a long time.
+func TestOutageLongerThanAnyLease(t *testing.T) {
+	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
+		secret, f := r.unwrittenAt0()
+		for _, u := range r.users {
+			u.cut()
+		}
+		time.Sleep(30 * time.Second)
+		for i := range r.keepers {
+			if _, err := r.keepers[i].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
+				t.Errorf("instance %d: %v", i, err)
+			}
+		}
+		for _, u := range r.users[1:] { // they are faster
+			u.healthy()
+		}
+		served := make(chan error)
+		go func() {
+			_, err := r.keepers[1].Fresh(context.Background(), secret)
+			served <- err
+		}()
+		time.Sleep(leaseSilence / 2)
+		r.users[0].healthy()
+		if err := <-served; err != nil {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.all(3, secret)
+		r.wantCalls(1)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestLogoutElsewhereEndsWhatIsUnwritten: tokens in memory do not outlive the
+// session.
+func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.unwrittenAt0()
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for i, k := range r.keepers {
+			if _, err := k.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+				t.Errorf("instance %d: %v", i, err)
+			}
+		}
+		r.users[0].healthy()
+		time.Sleep(2 * retryMax)
+		r.gone(secret)
+		r.server.wantDiscarded(t, f.current)
+		r.noLease(secret)
+	})
+}
+
+// TestLogoutDuringRefreshElsewhere: what comes back belongs to nobody.
+func TestLogoutDuringRefreshElsewhere(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() { r.server.latency = 2 * time.Second })
+		refreshed := make(chan error)
+		go func() {
+			_, err := r.keepers[0].Fresh(context.Background(), secret)
+			refreshed <- err
+		}()
+		time.Sleep(time.Second)
+		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-refreshed; !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		synctest.Wait()
+		r.gone(secret)
+		r.server.wantDiscarded(t, f.current)
+	})
+}
+
+// TestRefusalCountsOnlyWithTheLease: a refusal that reaches a holder which has
+// been taken for dead ends nothing.
+func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		r.server.keeps = true
+		secret, f := r.login()
+		r.expired()
+		r.server.set(func() {
+			r.server.behave = func(n int) behaviour {
+				if n == 1 {
+					return behaviour{outcome: Rejected, before: 10 * time.Second}
+				}
+				return behaviour{before: 8 * time.Second}
+			}
+		})
+		refused := make(chan error)
+		go func() {
+			_, err := r.keepers[0].Fresh(context.Background(), secret)
+			refused <- err
+		}()
+		time.Sleep(time.Second)
+		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
+		r.processes[0].stalled.Store(true)
+		_, _ = r.keepers[1].Fresh(t.Context(), secret) // takes over and waits for its answer
+		r.users[0].setFault(nil)
+		if err := <-refused; errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		time.Sleep(30 * time.Second)
+		r.server.set(func() { f.told = false })
+		r.all(2, secret)
+		r.wantStored(secret, f)
+	})
+}
+
+// TestEndIsJudgedByWhatIsStored: an old copy does not know of the last use.
+func TestEndIsJudgedByWhatIsStored(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		r.server.set(func() { r.server.lifetime = 24 * time.Hour })
+		r.freshAt(0, secret)
+		r.freshAt(1, secret)
+		r.users[1].mu.Lock()
+		r.users[1].deaf = true
+		r.users[1].mu.Unlock()
+		for range 4 {
+			time.Sleep(2 * time.Hour)
+			r.freshAt(0, secret)
+		}
+		time.Sleep(30 * time.Minute) // the copy itself has not expired
+		r.freshAt(1, secret)
+		time.Sleep(9 * time.Hour)
+		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v", err)
+		}
+		r.gone(secret)
+	})
+}
+
+// TestEndElsewhereEndsRequests: a logout at one instance ends what is in
+// progress at the others, also if the push was missed.
+func TestEndElsewhereEndsRequests(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		miss func(u *sharedUser) // before the logout
+		find func(u *sharedUser) // after it
+	}{
+		{name: "push"},
+		{
+			name: "connection lost",
+			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock() },
+			find: func(u *sharedUser) { u.drop() },
+		},
+		{
+			name: "store away",
+			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock(); u.cut() },
+			find: func(u *sharedUser) { time.Sleep(10 * time.Second); u.setFault(nil) },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+				secret, _ := r.login()
+				other, _ := r.login()
+				request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
+				defer attached.Detach()
+				stays, attachedOther := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
+				defer attachedOther.Detach()
+				r.expired()
+				r.freshAt(0, secret) // a refresh ends nothing
+				synctest.Wait()
+				if request.Err() != nil {
+					t.Fatal("a refresh elsewhere has ended the request")
+				}
+				if tc.miss != nil {
+					tc.miss(r.users[1])
+				}
+				if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
+					t.Fatal(err)
+				}
+				if tc.find != nil {
+					synctest.Wait()
+					if request.Err() != nil {
+						t.Fatal("the request has ended too early to test anything")
+					}
+					tc.find(r.users[1])
+				}
+				time.Sleep(2 * checkRetry)
+				if !errors.Is(context.Cause(request), ErrNoSession) {
+					t.Errorf("the request goes on: %v", context.Cause(request))
+				}
+				if stays.Err() != nil {
+					t.Error("somebody else's request has ended")
+				}
+			})
+		})
+	}
+}
+
+// TestEndWhileARequestBegins: the session ends elsewhere after it was read and
+// before the request was registered.
+func TestEndWhileARequestBegins(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		secret, _ := r.login()
+		s := r.freshAt(1, secret)
+		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		request, attached := attach(r.keepers[1], t.Context(), s)
+		defer attached.Detach()
+		synctest.Wait()
+		if !errors.Is(context.Cause(request), ErrNoSession) {
+			t.Errorf("the request goes on: %v", context.Cause(request))
+		}
+	})
+}

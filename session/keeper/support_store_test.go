@@ -1,0 +1,231 @@
+package keeper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+var errStoreDown = errors.New("the store is down")
+
+type storeOp int
+
+const (
+	opView storeOp = iota
+	opCreate
+	opReplace
+	opDelete
+	opTagged
+)
+
+func (op storeOp) writes() bool { return op != opView && op != opTagged }
+
+// storeFault is what goes wrong with one operation. The zero value is nothing.
+type storeFault struct {
+	before time.Duration // until the store does it
+	after  time.Duration // until its answer arrives
+	err    error         // the answer
+	landed bool          // it is done all the same
+	freeze bool          // there is no answer until the context ends
+}
+
+// fakeStore is a store in memory that is strict about its own side of the
+// contract and fails on demand.
+type fakeStore struct {
+	mu     sync.Mutex
+	items  map[session.ID]session.Item
+	fault  func(op storeOp) storeFault
+	counts [5]int       // operations that were done
+	stale  []session.ID // what Tagged lists besides
+}
+
+func newFakeStore() *fakeStore { return &fakeStore{items: map[session.ID]session.Item{}} }
+
+// failing makes every operation of the given kinds, or all, fail.
+func (s *fakeStore) failing(ops ...storeOp) {
+	s.setFault(func(op storeOp) (f storeFault) {
+		if len(ops) == 0 {
+			f.err = errStoreDown
+		}
+		for _, o := range ops {
+			if o == op {
+				f.err = errStoreDown
+			}
+		}
+		return f
+	})
+}
+
+func (s *fakeStore) healthy() { s.setFault(nil) }
+
+func (s *fakeStore) setFault(f func(storeOp) storeFault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
+}
+
+// faultOnce makes the nth operation of one kind from now on go wrong.
+func (s *fakeStore) faultOnce(op storeOp, nth int, f storeFault) {
+	var mu sync.Mutex
+	s.setFault(func(got storeOp) storeFault {
+		mu.Lock()
+		defer mu.Unlock()
+		if got != op {
+			return storeFault{}
+		}
+		if nth--; nth == 0 {
+			return f
+		}
+		return storeFault{}
+	})
+}
+
+// do runs one operation through the fault that is set.
+func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
+	s.mu.Lock()
+	var fault storeFault
+	if s.fault != nil {
+		fault = s.fault(op)
+	}
+	s.mu.Unlock()
+	if err := pass(ctx, fault.before); err != nil {
+		return err
+	}
+	if fault.freeze {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if fault.err != nil && !fault.landed {
+		return fault.err
+	}
+	s.mu.Lock()
+	err := f()
+	if err == nil {
+		s.counts[op]++
+	}
+	s.mu.Unlock()
+	if lost := pass(ctx, fault.after); lost != nil {
+		return lost
+	}
+	if err != nil {
+		return err
+	}
+	return fault.err
+}
+
+// pass lets time go by, unless ctx ends first.
+func pass(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *fakeStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	var item session.Item
+	err := s.do(ctx, opView, func() error {
+		kept, ok := s.items[id]
+		if !ok || !time.Now().Before(kept.Expires) {
+			return session.ErrNotFound
+		}
+		item = kept
+		item.Value = bytes.Clone(kept.Value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// Whoever keeps a reference into the store's memory finds nothing there.
+	defer func() {
+		for i := range item.Value {
+			item.Value[i] = 0xEE
+		}
+	}()
+	return f(item)
+}
+
+func (s *fakeStore) Create(ctx context.Context, id session.ID, item session.Item) error {
+	return s.do(ctx, opCreate, func() error {
+		if _, ok := s.items[id]; ok || item.Version != 1 {
+			return session.ErrConflict
+		}
+		s.items[id] = cloneItem(item)
+		return nil
+	})
+}
+
+func (s *fakeStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	return s.do(ctx, opReplace, func() error {
+		if kept, ok := s.items[id]; !ok || kept.Version != item.Version-1 {
+			return session.ErrConflict
+		}
+		s.items[id] = cloneItem(item)
+		return nil
+	})
+}
+
+func (s *fakeStore) Delete(ctx context.Context, id session.ID) error {
+	return s.do(ctx, opDelete, func() error {
+		delete(s.items, id)
+		return nil
+	})
+}
+
+func (s *fakeStore) Tagged(ctx context.Context, tag session.Tag) (ids []session.ID, err error) {
+	err = s.do(ctx, opTagged, func() error {
+		ids = s.tagged(tag)
+		return nil
+	})
+	return ids, err
+}
+
+// tagged lists also what has expired. The lock is held.
+func (s *fakeStore) tagged(tag session.Tag) (ids []session.ID) {
+	ids = slices.Clone(s.stale)
+	for id, item := range s.items {
+		if slices.Contains(item.Tags, tag) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func cloneItem(item session.Item) session.Item {
+	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	return item
+}
+
+// item returns what is kept, past all faults, and whether it still counts: the
+// store may have dropped what has expired.
+func (s *fakeStore) item(id session.ID) (session.Item, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	item, ok := s.items[id]
+	return cloneItem(item), ok && time.Now().Before(item.Expires)
+}
+
+// put sets what is kept, past all faults.
+func (s *fakeStore) put(id session.ID, item session.Item) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.items[id] = cloneItem(item)
+}
+
+// done counts the operations of one kind that were done.
+func (s *fakeStore) done(op storeOp) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts[op]
+}

@@ -1,0 +1,88 @@
+package keeper
+
+import (
+	"context"
+	"sync"
+
+	"github.com/oauth-session/caddy-oauth-session/session"
+)
+
+// Vault is one store and what all keepers on it share in this process: the
+// refreshes under way, the writes that have not landed, the back-offs after
+// failures and the requests in progress. It outlives a reload of the
+// configuration, during which an old and a new keeper work side by side.
+type Vault struct {
+	store  session.Store
+	shared session.SharedStore // store, if other processes use it too; or nil
+
+	mu       sync.Mutex
+	flights  map[session.ID]*flight
+	breakers map[string]*breaker  // by the name of the authorization server
+	holds    map[session.ID]*hold // leases that this process has
+	closed   bool
+	running  sync.WaitGroup // flights, touches, retries and checks
+
+	backoffs backoffs
+
+	overlay overlay
+	opened  openedRecords
+	live    live
+	uses    uses
+	ears    ears
+	checks  checks
+	logins  loginRuns
+	looks   storeLooks
+
+	// stop is cancelled by Close, to wake what waits for its next try; over when
+	// Close returns, for what must not go on after that.
+	stop, over     context.Context
+	cancel, finish context.CancelFunc
+}
+
+// NewVault returns a vault on a store, which must not be nil: New refuses a
+// vault without one. The caller closes the store after the vault.
+func NewVault(store session.Store) *Vault {
+	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, holds: map[session.ID]*hold{}, checks: newChecks()}
+	v.stop, v.cancel = context.WithCancel(context.Background())
+	v.over, v.finish = context.WithCancel(context.Background())
+	v.live.idle = v.check
+	if shared, ok := store.(session.SharedStore); ok {
+		v.shared = shared
+		shared.Watch(v.changed)
+	}
+	return v
+}
+
+// Close waits until the refreshes under way have been committed, tries once
+// more to write what could not be written, and then refuses new ones. It
+// gives up when ctx ends and returns its error.
+func (v *Vault) Close(ctx context.Context) error {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.cancel()
+	v.uses.flush(v)
+	defer v.finish()
+	done := make(chan struct{})
+	go func() {
+		v.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// background runs f unless the vault is closed, and lets Close wait for it. It
+// reports whether it does.
+func (v *Vault) background(f func()) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.closed {
+		v.running.Go(f)
+	}
+	return !v.closed
+}
