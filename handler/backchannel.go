@@ -43,7 +43,7 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 		return h.refuseLogout(w, r, err)
 	}
 	n, err := h.Keeper.EndLoggedOut(r.Context(), keeper.Logout{
-		SID: token.SessionID, Subject: token.Subject, IssuedAt: token.IssuedAt, Token: token.ID, Until: token.Until,
+		SID: token.SessionID, Subject: token.Subject, IssuedAt: token.IssuedAt, Token: token.ID, Until: token.ValidUntil,
 	})
 	switch {
 	case errors.Is(err, keeper.ErrReplayed):

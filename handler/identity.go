@@ -35,7 +35,7 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 		if t.IDToken == "" {
 			return who, errors.New("the authorization server sent no ID token although scope has openid")
 		}
-		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenWant{Nonce: nonce, AccessToken: t.AccessToken})
+		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: t.AccessToken})
 		if err != nil {
 			return who, fmt.Errorf("checking ID token: %w", err)
 		}

@@ -62,7 +62,7 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
 	kept, keptErr := keptClaims(current, f.UserInfo)
-	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenWant{
+	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenExpectation{
 		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(kept.all), AccessToken: t.AccessToken,
 	})
 	switch {

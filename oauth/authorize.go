@@ -13,26 +13,32 @@ import (
 )
 
 // AuthorizationRequest is one login attempt (RFC 6749 section 4.1.1, OpenID
-// Connect Core section 3.1.2.1). The last five fields are sent if not empty.
+// Connect Core section 3.1.2.1).
 type AuthorizationRequest struct {
+	// RedirectURI is the registered URI of the callback. Required.
 	RedirectURI string
-	// State and Nonce are random and new for each attempt. Nonce is only sent
-	// when OpenID reports true.
+	// State and Nonce must be random and new for each attempt. State is required.
+	// Nonce is required and sent only if OpenID reports true.
 	State, Nonce string
-	// Verifier is the PKCE code verifier, 43 to 128 unreserved characters. Its
-	// S256 challenge is sent.
+	// Verifier is the PKCE code verifier: 43 to 128 unreserved characters (RFC 7636
+	// section 4.1). Required. The request contains its S256 challenge.
 	Verifier string
 
+	// Prompt, LoginHint, ACRValues and UILocales are the parameters prompt,
+	// login_hint, acr_values and ui_locales. An empty one is not sent, unless
+	// Config.AuthorizeParams has it. Give ACRValues to VerifyIDToken, too.
 	Prompt, LoginHint, ACRValues, UILocales string
-	// MaxAge in seconds. It must then be given to VerifyIDToken too.
+	// MaxAge is the parameter max_age in seconds. Nil means that of
+	// Config.AuthorizeParams, or none. Give it to VerifyIDToken, too.
 	MaxAge *int
 }
 
-// AuthorizationURL returns where to send the browser for a login. If
-// Endpoints.PushedAuthorizationRequest is set or the server demands it, the
-// request is pushed first (RFC 9126), and an error can be a *TokenError.
+// AuthorizationURL returns the URL that the browser must visit to log in. If
+// Endpoints.PushedAuthorizationRequest is set, or if the server's metadata
+// requires it, AuthorizationURL first pushes the request (RFC 9126). An error of
+// that call is a *TokenError.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	if r.RedirectURI == "" || r.State == "" || c.OpenID() && r.Nonce == "" {
 		return "", errors.New("building the authorization request: redirect URI, state or nonce is missing")
@@ -50,8 +56,8 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 		return "", fmt.Errorf("building the authorization request: %w", err)
 	}
 	if push {
-		// Also when pushing fails: parameters that the server wants pushed
-		// are never sent through the browser instead.
+		// If the push fails, the login fails: parameters that must be pushed are
+		// never sent through the browser.
 		if query, err = c.pushAuthorizationRequest(ctx, query); err != nil {
 			return "", err
 		}
@@ -95,8 +101,9 @@ func (c *Client) authorizationParams(r AuthorizationRequest) url.Values {
 	return q
 }
 
-// mustPush decides by configuration and the server's demand. That a server
-// merely offers the endpoint is no reason for a call at each login.
+// mustPush reports whether the configuration or the server requires pushed
+// requests. A server that only offers the endpoint is not worth an extra call at
+// each login.
 func (c *Client) mustPush(ctx context.Context) (bool, error) {
 	if c.endpoints[parEndpoint] != "" {
 		return true, nil
@@ -105,34 +112,34 @@ func (c *Client) mustPush(ctx context.Context) (bool, error) {
 	return m != nil && m.requirePAR, err
 }
 
-// pushAuthorizationRequest returns the parameters that stand for the pushed
-// ones (RFC 9126 section 4).
+// pushAuthorizationRequest pushes the parameters, and returns those that refer to
+// them (RFC 9126 section 4).
 func (c *Client) pushAuthorizationRequest(ctx context.Context, query url.Values) (url.Values, error) {
-	release, err := c.pushes.acquire(ctx, parEndpoint)
+	release, err := c.pushSlots.acquire(ctx, parEndpoint)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	a, err := c.post(ctx, parEndpoint, query)
+	r, err := c.post(ctx, parEndpoint, query)
 	if err != nil {
 		return nil, err
 	}
-	members, err := parseObject(a.body)
+	members, err := parseObject(r.body)
 	if err != nil {
-		return nil, malformed(parEndpoint, a.status, err)
+		return nil, malformedError(parEndpoint, r.status, err)
 	}
 	requestURI, _ := stringMember(members, "request_uri")
-	if requestURI == "" || !printable(requestURI) || a.status != http.StatusCreated && a.status != http.StatusOK {
-		return nil, malformed(parEndpoint, a.status, errors.New("the answer has no request_uri"))
+	if requestURI == "" || !isPrintable(requestURI) || r.status != http.StatusCreated && r.status != http.StatusOK {
+		return nil, malformedError(parEndpoint, r.status, errors.New("the response has no request_uri"))
 	}
 	return url.Values{"client_id": {c.clientID}, "request_uri": {requestURI}}, nil
 }
 
-// CheckIssuer checks the parameter iss of an authorization response, given
-// with all its values (RFC 9207 section 2.4). It applies to error responses
-// too, and before anything else in the response is believed. A missing iss is
-// an error if the server's metadata promises one. Without Config.Issuer there
-// is nothing to compare with, and only a repeated parameter is an error.
+// CheckIssuer checks the parameter iss of an authorization response (RFC 9207
+// section 2.4). The argument holds all values of the parameter. The caller must
+// call CheckIssuer before it uses any other part of the response, also of an error
+// response. A missing iss is an error if the server's metadata announces one.
+// Without Config.Issuer only a repeated parameter is an error.
 func (c *Client) CheckIssuer(ctx context.Context, iss []string) error {
 	switch {
 	case len(iss) > 1:
@@ -146,7 +153,7 @@ func (c *Client) CheckIssuer(ctx context.Context, iss []string) error {
 		}
 		return nil
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	m, err := c.metadata(ctx)
 	if err != nil {
@@ -154,7 +161,7 @@ func (c *Client) CheckIssuer(ctx context.Context, iss []string) error {
 	}
 	if m != nil && m.issParameter {
 		return errors.New("checking the issuer of the authorization response: " +
-			"iss is missing, though the server's metadata promises it")
+			"iss is missing, although the server's metadata announces it")
 	}
 	return nil
 }

@@ -6,57 +6,59 @@ import (
 	"time"
 )
 
-// maxPause is the longest pause after failed fetches while an old copy serves.
-const maxPause = 30 * time.Second
+// maxStalePause is the longest pause after failed fetches while a stale copy
+// remains usable.
+const maxStalePause = 30 * time.Second
 
-// cache keeps the last good copy of a document of the server. One fetch is
-// under way at a time, detached from the callers that wait for it, so that a
-// caller who gives up costs the others nothing. A failed fetch is followed by a
-// pause that grows from one second.
+// cache keeps the last valid copy of a document of the server. At most one
+// fetch runs at a time. It does not depend on the callers that wait for it, so a
+// caller that gives up does not cancel it for the others. After a failed fetch
+// the cache pauses; the pause doubles with each failure, starting from one
+// second.
 type cache[T any] struct {
-	fetch    func(context.Context) (value T, fresh time.Duration, err error)
-	timeout  time.Duration // of one fetch
-	pause    time.Duration // the longest pause while there is no copy
-	maxStale time.Duration // how long after its fetch a copy may serve; 0: for ever
+	fetch         func(context.Context) (value T, freshFor time.Duration, err error)
+	timeout       time.Duration // of one fetch
+	maxEmptyPause time.Duration // longest pause while there is no usable copy
+	maxStale      time.Duration // longest age of a usable copy; 0: no limit
 
 	mu       sync.Mutex
-	copy     *snapshot[T]
-	flight   *flight[T]
-	begun    uint64 // number of fetches begun
+	current  *snapshot[T]
+	inflight *inflight[T]
+	fetches  uint64 // number of fetches started
 	failures failures
 }
 
-// snapshot is one good copy; it is never changed.
+// snapshot is one valid copy. It is immutable.
 type snapshot[T any] struct {
-	value   T
-	number  uint64 // of the fetch it comes from, counted from 1
-	fetched time.Time
-	fresh   time.Duration
+	value    T
+	number   uint64 // of its fetch, counted from 1
+	fetched  time.Time
+	freshFor time.Duration
 }
 
-// flight is a fetch under way. Copy and err are set before done is closed.
-type flight[T any] struct {
+// inflight is a running fetch. Result and err are set before done is closed.
+type inflight[T any] struct {
 	number   uint64
-	failures *failures // those of the caller that began the fetch
-	budget   *fetchBudget
+	failures *failures    // where a failure is recorded
+	budget   *fetchBudget // refunded after a failure; may be nil
 	done     chan struct{}
-	copy     *snapshot[T]
+	result   *snapshot[T]
 	err      error
 }
 
-// get returns the copy there is, renewing a stale one in the background, and
-// waits for the first one.
+// get returns the current copy. If that is stale, get also starts a fetch in
+// the background. Without a usable copy, get waits for the first fetch.
 func (c *cache[T]) get(ctx context.Context) (*snapshot[T], error) {
 	c.mu.Lock()
 	now := time.Now()
 	if s := c.usable(now); s != nil {
-		if now.Sub(s.fetched) >= s.fresh {
-			c.start(ctx, now)
+		if now.Sub(s.fetched) >= s.freshFor {
+			c.join(ctx, now)
 		}
 		c.mu.Unlock()
 		return s, nil
 	}
-	f, err := c.start(ctx, now), c.failures.err
+	f, err := c.join(ctx, now), c.failures.err
 	c.mu.Unlock()
 	if f == nil {
 		return nil, err
@@ -65,111 +67,113 @@ func (c *cache[T]) get(ctx context.Context) (*snapshot[T], error) {
 }
 
 // renew returns a copy that is newer than seen, or seen itself if the budget
-// allows no fetch now. The error says why the last fetch of this budget failed.
-// A fetch that somebody else began is shared; if it fails, the caller's own
-// budget counts.
+// allows no fetch now. The error is that of the last failed fetch of this
+// budget. A fetch that another caller has started is shared; if it fails, renew
+// starts one with its own budget.
 func (c *cache[T]) renew(ctx context.Context, seen *snapshot[T], b *fetchBudget, reserve int) (*snapshot[T], error) {
 	for {
 		c.mu.Lock()
-		if c.copy != seen {
+		if c.current != seen {
 			defer c.mu.Unlock()
-			return c.copy, nil
+			return c.current, nil
 		}
-		f := c.flight
+		f := c.inflight
 		own := f == nil
 		if own {
 			if b.failures.number < seen.number {
-				b.failures = failures{} // the server has answered since
+				b.failures = failures{} // a later fetch has succeeded
 			}
 			now := time.Now()
 			if now.Before(b.failures.notBefore) || !b.take(now, reserve) {
 				defer c.mu.Unlock()
 				return seen, b.failures.err
 			}
-			f = c.begin(ctx, &b.failures, b)
+			f = c.start(ctx, &b.failures, b)
 		}
 		c.mu.Unlock()
-		copy, err := f.wait(ctx)
+		s, err := f.wait(ctx)
 		if err == nil || own || ctx.Err() != nil {
-			return copy, err
+			return s, err
 		}
 	}
 }
 
-// fetches returns how many fetches were begun: a copy with a higher number
-// comes from a later one.
-func (c *cache[T]) fetches() uint64 {
+// fetchCount returns the number of fetches started. A copy with a higher number
+// comes from a fetch that starts later.
+func (c *cache[T]) fetchCount() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.begun
+	return c.fetches
 }
 
-// peek returns the copy there is, or nil.
+// peek returns the usable copy, or nil. It never fetches.
 func (c *cache[T]) peek() *snapshot[T] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.usable(time.Now())
 }
 
+// usable returns the current copy unless it is too old. The caller holds the
+// lock.
 func (c *cache[T]) usable(now time.Time) *snapshot[T] {
-	if c.copy == nil || c.maxStale > 0 && now.Sub(c.copy.fetched) > c.maxStale {
+	if c.current == nil || c.maxStale > 0 && now.Sub(c.current.fetched) > c.maxStale {
 		return nil
 	}
-	return c.copy
+	return c.current
 }
 
-// start returns the fetch under way, or begins one. It returns nil in the
+// join returns the running fetch, or starts one. It returns nil during the
 // pause after a failure. The caller holds the lock.
-func (c *cache[T]) start(ctx context.Context, now time.Time) *flight[T] {
-	if c.flight != nil {
-		return c.flight
+func (c *cache[T]) join(ctx context.Context, now time.Time) *inflight[T] {
+	if c.inflight != nil {
+		return c.inflight
 	}
 	if now.Before(c.failures.notBefore) {
 		return nil
 	}
-	return c.begin(ctx, &c.failures, nil)
+	return c.start(ctx, &c.failures, nil)
 }
 
-// begin begins a fetch. The caller holds the lock.
-func (c *cache[T]) begin(ctx context.Context, fails *failures, b *fetchBudget) *flight[T] {
-	c.begun++
-	f := &flight[T]{number: c.begun, failures: fails, budget: b, done: make(chan struct{})}
-	c.flight = f
+// start starts a fetch. The caller holds the lock.
+func (c *cache[T]) start(ctx context.Context, fails *failures, b *fetchBudget) *inflight[T] {
+	c.fetches++
+	f := &inflight[T]{number: c.fetches, failures: fails, budget: b, done: make(chan struct{})}
+	c.inflight = f
 	go c.run(context.WithoutCancel(ctx), f)
 	return f
 }
 
-func (c *cache[T]) run(ctx context.Context, f *flight[T]) {
+func (c *cache[T]) run(ctx context.Context, f *inflight[T]) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	value, fresh, err := c.fetch(ctx)
+	value, freshFor, err := c.fetch(ctx)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	if err != nil {
-		limit := c.pause
+		limit := c.maxEmptyPause
 		if c.usable(now) != nil {
-			limit = maxPause
+			limit = maxStalePause
 		}
 		f.failures.add(f.number, err, now, limit)
 		if f.budget != nil {
-			f.budget.giveBack()
+			f.budget.refund()
 		}
 		f.err = err
 	} else {
-		f.copy = &snapshot[T]{value: value, number: f.number, fetched: now, fresh: fresh}
-		c.copy, c.failures = f.copy, failures{}
+		f.result = &snapshot[T]{value: value, number: f.number, fetched: now, freshFor: freshFor}
+		c.current, c.failures = f.result, failures{}
 		*f.failures = failures{}
 	}
-	c.flight = nil
+	c.inflight = nil
 	close(f.done)
 }
 
-func (f *flight[T]) wait(ctx context.Context) (*snapshot[T], error) {
+func (f *inflight[T]) wait(ctx context.Context) (*snapshot[T], error) {
 	select {
 	case <-f.done:
-		return f.copy, f.err
+		return f.result, f.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

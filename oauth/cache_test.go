@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestRenewAfterAnother: who saw an old copy gets the newer one that somebody
-// else fetched meanwhile, without a fetch of its own.
-func TestRenewAfterAnother(t *testing.T) {
+// TestRenewReturnsNewerCopyWithoutFetch: a caller that has seen an old copy gets the
+// copy that another caller has fetched since.
+func TestRenewReturnsNewerCopyWithoutFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fetches int
 		c := &cache[int]{
@@ -28,18 +28,18 @@ func TestRenewAfterAnother(t *testing.T) {
 		for range 3 {
 			got, err := c.renew(t.Context(), old, &fetchBudget{}, 0)
 			if err != nil || got.value != 2 {
-				t.Errorf("got %+v, %v", got, err)
+				t.Errorf("got %+v, %v; want value 2", got, err)
 			}
 		}
 		if fetches != 2 {
-			t.Errorf("fetched %d times", fetches)
+			t.Errorf("got %d fetches, want 2", fetches)
 		}
 	})
 }
 
-// TestRenewFails: the failure is told to all in the pause that follows, and
-// costs nothing of the budget.
-func TestRenewFails(t *testing.T) {
+// TestFailedRenewUsesNoBudget: during the pause after a failure all callers get its
+// error, and the budget remains.
+func TestFailedRenewUsesNoBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("down")
 		var err error
@@ -60,30 +60,29 @@ func TestRenewFails(t *testing.T) {
 		for range 15 { // seconds
 			for range 3 {
 				if _, got := c.renew(t.Context(), seen, &budget, 0); !errors.Is(got, down) {
-					t.Errorf("got %v", got)
+					t.Errorf("got error %v, want %v", got, down)
 				}
 			}
 			time.Sleep(time.Second)
 		}
 		if fetches != 1+4 { // after 0, 1, 3 and 7 seconds
-			t.Errorf("fetched %d times", fetches)
+			t.Errorf("got %d fetches, want 5", fetches)
 		}
 		err = nil
 		if got, err := c.renew(t.Context(), seen, &other, 0); err != nil || got == seen {
-			t.Fatalf("another budget: got %v, %v", got, err)
+			t.Fatalf("another budget: got %v, %v; want a newer copy", got, err)
 		}
-		for range keyBurst {
+		for range keyFetchBurst {
 			seen = c.peek()
 			if got, err := c.renew(t.Context(), seen, &budget, 0); err != nil || got == seen {
-				t.Errorf("after the outage: got %v, %v", got, err)
+				t.Errorf("after the outage: got %v, %v; want a newer copy", got, err)
 			}
 		}
 	})
 }
 
-// TestFetchBudget: a burst, then one fetch in each gap; the reserve is left to
-// others.
-func TestFetchBudget(t *testing.T) {
+// TestFetchBudgetAllowsBurstThenInterval: take also leaves the reserve.
+func TestFetchBudgetAllowsBurstThenInterval(t *testing.T) {
 	var b fetchBudget
 	now := time.Now()
 	taken := func(at time.Duration, reserve int) (n int) {
@@ -96,29 +95,29 @@ func TestFetchBudget(t *testing.T) {
 		at            time.Duration
 		reserve, want int
 	}{
-		{0, 1, keyBurst - 1}, {0, 0, 1}, {keyGap - 1, 0, 0}, {keyGap, 1, 0}, {keyGap, 0, 1}, {3 * keyGap, 0, 2}, {time.Hour, 0, keyBurst},
+		{0, 1, keyFetchBurst - 1}, {0, 0, 1}, {keyFetchInterval - 1, 0, 0}, {keyFetchInterval, 1, 0}, {keyFetchInterval, 0, 1}, {3 * keyFetchInterval, 0, 2}, {time.Hour, 0, keyFetchBurst},
 	} {
 		if got := taken(tc.at, tc.reserve); got != tc.want {
-			t.Errorf("after %v, reserve %d: %d fetches, want %d", tc.at, tc.reserve, got, tc.want)
+			t.Errorf("after %v, reserve %d: got %d fetches, want %d", tc.at, tc.reserve, got, tc.want)
 		}
 	}
 }
 
-// TestRenewAfterAFetchUnderWay: a fetch that others began may have missed what
-// the caller looks for, or fail; the caller's own budget counts then.
-func TestRenewAfterAFetchUnderWay(t *testing.T) {
+// TestRenewUsesOwnBudgetAfterSharedFetch: a fetch of another caller may fail or miss
+// the new document. Renew then starts a fetch with its own budget.
+func TestRenewUsesOwnBudgetAfterSharedFetch(t *testing.T) {
 	for _, down := range []error{nil, errors.New("down")} {
 		synctest.Test(t, func(t *testing.T) {
 			var fetches int
 			c := &cache[int]{
 				fetch: func(context.Context) (int, time.Duration, error) {
 					fetches++
-					mine := fetches
+					number := fetches
 					time.Sleep(time.Second)
-					if mine == 2 {
+					if number == 2 {
 						return 0, 0, down
 					}
-					return mine, time.Hour, nil
+					return number, time.Hour, nil
 				},
 				timeout: time.Minute,
 			}
@@ -126,25 +125,25 @@ func TestRenewAfterAFetchUnderWay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var anonymous, login fetchBudget
-			go func() { _, _ = c.renew(t.Context(), seen, &anonymous, 0) }()
+			var other, own fetchBudget
+			go func() { _, _ = c.renew(t.Context(), seen, &other, 0) }()
 			synctest.Wait()
-			before := c.fetches()
-			got, err := c.renew(t.Context(), seen, &login, 0)
+			before := c.fetchCount()
+			got, err := c.renew(t.Context(), seen, &own, 0)
 			if down == nil && err == nil && got.number <= before {
-				got, err = c.renew(t.Context(), got, &login, 0)
+				got, err = c.renew(t.Context(), got, &own, 0)
 			}
 			if err != nil || got.value != 3 || got.number <= before {
-				t.Errorf("got %+v, %v", got, err)
+				t.Errorf("got %+v, %v; want value 3", got, err)
 			}
 		})
 	}
 }
 
-// TestPauses: while a copy serves, failed fetches are repeated after pauses
-// that grow to 30 seconds, however short the pause without a copy is; a good
-// fetch starts them over.
-func TestPauses(t *testing.T) {
+// TestFetchPausesGrowTo30Seconds: while a stale copy is usable, the pauses after
+// failed fetches double up to 30 seconds, even if maxEmptyPause is shorter. A
+// successful fetch resets them.
+func TestFetchPausesGrowTo30Seconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var fetched []int
@@ -155,10 +154,10 @@ func TestPauses(t *testing.T) {
 				fetched = append(fetched, int(time.Since(start).Seconds()))
 				return 0, 0, err
 			},
-			timeout: time.Second,
-			pause:   time.Second,
+			timeout:       time.Second,
+			maxEmptyPause: time.Second,
 		}
-		ask := func(seconds int) {
+		getEverySecond := func(seconds int) {
 			for range seconds {
 				if _, err := c.get(t.Context()); err != nil {
 					t.Fatal(err)
@@ -167,18 +166,18 @@ func TestPauses(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}
-		ask(1)
+		getEverySecond(1)
 		err = down
-		ask(100)
+		getEverySecond(100)
 		if want := []int{0, 1, 2, 4, 8, 16, 32, 62, 92}; !slices.Equal(fetched, want) {
-			t.Errorf("fetched at %v, want %v", fetched, want)
+			t.Errorf("got fetches at %v, want %v", fetched, want)
 		}
 		err = nil
-		ask(22) // until 123, with a good one at 122
+		getEverySecond(22) // until 123, with a success at 122
 		err, fetched = down, nil
-		ask(5)
+		getEverySecond(5)
 		if want := []int{123, 124, 126}; !slices.Equal(fetched, want) {
-			t.Errorf("after a good fetch: fetched at %v, want %v", fetched, want)
+			t.Errorf("after a success: got fetches at %v, want %v", fetched, want)
 		}
 	})
 }

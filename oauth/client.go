@@ -1,32 +1,7 @@
-// Package oauth is the client of one authorization server: it reads the
-// server's metadata, builds authorization requests, redeems codes and refresh
-// tokens, verifies ID tokens and calls the revocation and UserInfo endpoints.
-// It speaks OAuth 2.0 (RFC 6749 with PKCE, RFC 7636) and OpenID Connect Core,
-// Discovery and RP-Initiated Logout.
-//
-// The package serves no HTTP and logs nothing: what goes wrong is in the
-// returned error. No error text holds a token, a code, a verifier, a client
-// secret or a body the server sent.
-//
-// # Security
-//
-// Connections need a verified certificate and TLS 1.2; plain http is accepted
-// to loopback hosts only. Redirects are never followed, so a credential goes
-// to the configured endpoint or nowhere. A grant is sent at most once per
-// call, and the client authentication method is never found by trial. Answers
-// are limited to 1 MiB and each call to [Config.Timeout], but for the answer to a
-// refresh ([Config.RefreshAnswerTimeout]).
-//
-// # Errors
-//
-// Calls to the token, revocation, pushed authorization request and UserInfo
-// endpoints fail with a [*TokenError], whose Kind says what the failure means
-// for the grant. [ErrMetadataUnavailable] and [ErrKeysUnavailable] mark
-// failures that pass by themselves, [ErrNoEndpoint] an endpoint that neither
-// the configuration nor the server's metadata names.
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -34,43 +9,45 @@ import (
 )
 
 // Client is the client of one authorization server. It is safe for concurrent
-// use and has nothing to close: it runs goroutines only while it fetches
-// metadata or keys, and those end within [Config.Timeout].
+// use. It needs no closing: it runs goroutines only while it fetches metadata or
+// keys, and these end within [Config.Timeout].
 type Client struct {
 	issuer          string
-	endpoints       map[string]string // overrides, by their metadata name
+	endpoints       map[string]string // configured URLs, by metadata name
 	clientID        string
 	clientSecret    func() (string, error)
-	authMethod      string // "" = from the metadata
+	authMethod      string // empty: chosen by the metadata
 	scopes          []string
 	audience        string
 	resources       []string
 	authorizeParams []Param
 	tokenParams     []Param
 	refreshParams   []Param
-	maxAge          *int // of authorizeParams
+	maxAge          *int // max_age of authorizeParams, in seconds
 	timeout         time.Duration
-	// refreshAnswerTimeout is Config.RefreshAnswerTimeout or its default.
-	refreshAnswerTimeout time.Duration
 
-	http         *http.Client
-	codes        slots
-	pushes       slots
-	userInfos    slots
-	revokes      slots
-	static       bool // the configuration names every endpoint needed
-	metadataURLs []string
-	discovery    *cache[metadata]
-	keys         *cache[keySet]
+	refreshResponseTimeout time.Duration
 
-	// What the tokens of each kind may cost in fetches of keys.
+	http            *http.Client
+	codeSlots       slots
+	pushSlots       slots
+	userInfoSlots   slots
+	revocationSlots slots
+	skipDiscovery   bool // the configuration names every endpoint needed
+	metadataURLs    []string
+	discovery       *cache[metadata]
+	keys            *cache[keySet]
+
+	// Each kind of token has a separate budget for fetches of keys.
 	loginKeys, refreshKeys, logoutKeys fetchBudget
 }
 
-// New checks the configuration and returns a client. It does not use the
-// network: metadata and keys are fetched when they are first needed, and
-// fetched again after a failure. Errors name the option as it is written in
-// the Caddyfile and never hold a secret.
+// New checks the configuration and returns a client. It refuses configurations
+// that cannot work or are not safe; its errors name the option as it is written
+// in the Caddyfile, and never hold a secret.
+//
+// New does not use the network. A Client fetches metadata and keys when a call
+// first needs them, and again after a failure.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -88,55 +65,46 @@ func New(cfg Config) (*Client, error) {
 		tokenParams:     slices.Clone(cfg.TokenParams),
 		refreshParams:   slices.Clone(cfg.RefreshParams),
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
-		timeout:         cfg.Timeout,
+		timeout:         cmp.Or(cfg.Timeout, defaultTimeout),
 
-		refreshAnswerTimeout: cfg.RefreshAnswerTimeout,
+		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
-		http:         newHTTPClient(cfg.RootCAs),
-		codes:        newSlots(),
-		pushes:       newSlots(),
-		userInfos:    newSlots(),
-		revokes:      newSlots(),
-		metadataURLs: metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
+		http:            newHTTPClient(cfg.RootCAs),
+		codeSlots:       newSlots(),
+		pushSlots:       newSlots(),
+		userInfoSlots:   newSlots(),
+		revocationSlots: newSlots(),
+		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}
-	if cfg.Scopes == nil && cfg.Issuer != "" {
-		c.scopes = []string{openIDScope}
-	}
-	if c.timeout == 0 {
-		c.timeout = defaultTimeout
-	}
-	if c.refreshAnswerTimeout == 0 {
-		c.refreshAnswerTimeout = defaultRefreshAnswerTimeout
-	}
-	c.static = c.knowsAllEndpoints()
+	c.skipDiscovery = c.configuresAllEndpoints()
 	c.discovery = &cache[metadata]{
-		fetch:   c.fetchMetadata,
-		timeout: c.timeout,
-		pause:   30 * time.Second,
+		fetch:         c.fetchMetadata,
+		timeout:       c.timeout,
+		maxEmptyPause: 30 * time.Second,
 	}
 	c.keys = &cache[keySet]{
-		fetch:    c.fetchKeys,
-		timeout:  c.timeout,
-		pause:    time.Second,
-		maxStale: maxKeyStaleness,
+		fetch:         c.fetchKeys,
+		timeout:       c.timeout,
+		maxEmptyPause: time.Second,
+		maxStale:      maxKeyStaleness,
 	}
 	return c, nil
 }
 
-// OpenID reports whether the scopes hold "openid": a login then ends with a
-// verified ID token or not at all.
+// OpenID reports whether the requested scopes contain "openid". If so, every
+// login must end with a verified ID token.
 func (c *Client) OpenID() bool { return slices.Contains(c.scopes, openIDScope) }
 
-// knowsAllEndpoints reports whether the configuration alone is enough to log
-// users in, so that the server's metadata is never asked for.
-func (c *Client) knowsAllEndpoints() bool {
+// configuresAllEndpoints reports whether users can log in without the server's
+// metadata, because the configuration names all the endpoints that this takes.
+func (c *Client) configuresAllEndpoints() bool {
 	has := func(name string) bool { return c.endpoints[name] != "" }
 	return c.issuer == "" ||
 		has(authorizationEndpoint) && has(tokenEndpoint) && (has(jwksURI) || !c.OpenID())
 }
 
-// bounded limits a call to the client's timeout, the fetching of metadata and
-// keys included.
-func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// withTimeout limits a call to the client's timeout. This includes fetches of
+// metadata and keys.
+func (c *Client) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, c.timeout)
 }

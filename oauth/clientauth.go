@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// Client authentication methods, as registered for
+// Client authentication methods, as named in the metadata's
 // token_endpoint_auth_methods_supported.
 const (
 	authNone  = "none"
@@ -17,8 +17,8 @@ const (
 	authPost  = "client_secret_post"
 )
 
-// authenticate adds the client's credentials to the form or the header. It
-// returns what of it is secret, in each form that a server could repeat.
+// authenticate adds the client's credentials to the form or the header. It returns
+// the secrets among them, in each encoding that a server could repeat.
 func (c *Client) authenticate(ctx context.Context, header http.Header, form url.Values) ([]string, error) {
 	method, err := c.resolveAuthMethod(ctx)
 	if err != nil {
@@ -41,15 +41,14 @@ func (c *Client) authenticate(ctx context.Context, header http.Header, form url.
 		form.Set("client_secret", secret)
 		return secrets, nil
 	}
-	// RFC 6749 section 2.3.1: both are form-encoded before they become user
-	// name and password.
+	// RFC 6749 section 2.3.1: user name and password are form-encoded.
 	req := http.Request{Header: header}
 	req.SetBasicAuth(url.QueryEscape(c.clientID), url.QueryEscape(secret))
 	return append(secrets, header.Get("Authorization")[len("Basic "):]), nil
 }
 
-// resolveAuthMethod decides by configuration and metadata. It never tries one
-// method after the other: a refused try may cost the grant.
+// resolveAuthMethod returns the configured method, or chooses one by the metadata.
+// It does not try several methods: a refused request may invalidate the grant.
 func (c *Client) resolveAuthMethod(ctx context.Context) (string, error) {
 	if c.authMethod != "" {
 		return c.authMethod, nil
@@ -69,5 +68,5 @@ func (c *Client) resolveAuthMethod(ctx context.Context) (string, error) {
 		return authPost, nil
 	}
 	return "", errors.New("the server's metadata lists neither client_secret_basic nor client_secret_post: " +
-		"set token_endpoint_auth_method to what the client is registered with")
+		"set token_endpoint_auth_method to the method that the client is registered with")
 }

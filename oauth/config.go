@@ -12,79 +12,90 @@ import (
 )
 
 const (
-	defaultTimeout              = 10 * time.Second
-	defaultRefreshAnswerTimeout = 60 * time.Second
-	openIDScope                 = "openid"
+	defaultTimeout                = 10 * time.Second
+	defaultRefreshResponseTimeout = 60 * time.Second
+	openIDScope                   = "openid"
 )
 
-// Config describes an authorization server and our registration there.
+// Config describes an authorization server and the registration of this client
+// there. [New] checks it.
+//
+// Two configurations are equal if fmt prints them alike with %#v, apart from
+// ClientSecret and RootCAs. Package caddymodule compares them so, in order to keep
+// a Client, with its metadata and keys, over a reload of an unchanged
+// configuration. A new field must therefore hold strings, numbers or structs and
+// slices of these, and no pointer, function, interface or channel, which print as
+// an address.
 type Config struct {
-	// Issuer is the server's issuer identifier, compared byte for byte with
-	// its metadata and its ID tokens. Empty means plain OAuth 2.0: then
-	// Endpoints.Authorization and Endpoints.Token are required.
+	// Issuer is the server's issuer identifier. It must equal that in the server's
+	// metadata and ID tokens byte for byte. Empty means plain OAuth 2.0 without
+	// metadata and ID tokens; Endpoints.Authorization and Endpoints.Token are then
+	// required.
 	Issuer string
 
-	// DiscoveryURL is where the metadata is served, if not at the issuer's
-	// well-known place. It needs an Issuer.
+	// DiscoveryURL is the URL of the metadata. Empty means the well-known URLs of
+	// the issuer: OpenID Connect Discovery section 4 first, then RFC 8414 section 3.
+	// DiscoveryURL needs an Issuer.
 	DiscoveryURL string
 
-	// Endpoints override the metadata one by one. When Authorization and
-	// Token are set, and JWKS too where ID tokens are verified, the metadata
-	// is not asked for at all, not even for the endpoints left empty.
+	// Endpoints override those of the metadata one by one. If they name
+	// Authorization and Token, and also JWKS where ID tokens are verified, the
+	// client never fetches the metadata, not even for the other endpoints.
 	Endpoints Endpoints
 
-	// ClientID is our client identifier. Required.
+	// ClientID is the client identifier: printable ASCII. Required.
 	ClientID string
 
-	// ClientSecret returns the client secret. It is called for each request,
-	// so that a rotated secret counts at once. Nil means a public client.
+	// ClientSecret returns the client secret. The client calls it for each request,
+	// so a rotated secret is in use at once. Nil means a public client.
 	ClientSecret func() (string, error)
 
-	// AuthMethod is how the client authenticates: "none",
-	// "client_secret_basic" or "client_secret_post" (RFC 6749 section 2.3.1).
-	// Empty means "none" without a secret; with one, client_secret_basic if
-	// the metadata lists it or lists nothing, else client_secret_post.
+	// AuthMethod is how the client authenticates: "none", "client_secret_basic" or
+	// "client_secret_post" (RFC 6749 section 2.3.1). Empty means "none" for a public
+	// client. For others it means client_secret_basic if the metadata lists that or
+	// lists no methods, and else client_secret_post.
 	AuthMethod string
 
-	// Scopes are asked for at login. Nil means ["openid"] with an Issuer and
-	// none without; an empty slice means none. "openid" needs an Issuer.
+	// Scopes are requested at login (RFC 6749 section 3.3), one scope per element.
+	// Nil means ["openid"] with an Issuer and none without one; an empty slice means
+	// none. "openid" needs an Issuer.
 	Scopes []string
 
-	// Audience is sent as parameter "audience" to the authorization endpoint,
-	// for servers that name the API so. Empty: not sent.
+	// Audience is sent to the authorization endpoint as "audience", a parameter of
+	// some servers that names the API. Empty means that it is not sent.
 	Audience string
 
-	// Resources are sent as "resource" to the authorization and the token
-	// endpoint (RFC 8707): absolute URIs without fragment.
+	// Resources are sent to the authorization and token endpoints as "resource"
+	// (RFC 8707 section 2): absolute URIs without fragment.
 	Resources []string
 
-	// AuthorizeParams, TokenParams and RefreshParams are added to the
-	// authorization request, to the redemption of a code and to a refresh.
-	// Parameters that this package sets itself are refused. Parameters of
-	// AuthorizeParams that an AuthorizationRequest sets too, such as prompt,
-	// are defaults.
+	// AuthorizeParams, TokenParams and RefreshParams are added to the authorization
+	// request, to the redemption of a code and to a refresh. New refuses parameters
+	// that this package sets itself. A field of AuthorizationRequest, such as Prompt,
+	// overrides the parameter of the same name in AuthorizeParams.
 	AuthorizeParams, TokenParams, RefreshParams []Param
 
-	// RootCAs verify the server's certificate. Nil means the system's.
+	// RootCAs verify the server's certificate. Nil means those of the system.
 	RootCAs *x509.CertPool
 
-	// Timeout limits each call of a Client, all its steps and the reading of
-	// the answer included, except for Refresh once the token is sent. Zero means
-	// 10 seconds.
+	// Timeout limits each call of a Client, from its first step to the last byte of
+	// the response. For Refresh it limits the steps before the token is sent. Zero
+	// means 10 seconds; New refuses negative values.
 	Timeout time.Duration
 
-	// RefreshAnswerTimeout limits the wait for the answer to a refresh, counted
-	// from the sending of the token: a server that has rotated a single-use token
-	// must not be given up while it is still at work. Zero means 60 seconds.
-	RefreshAnswerTimeout time.Duration
+	// RefreshResponseTimeout limits the wait for the response to a refresh, counted
+	// from the sending of the token. It is longer than Timeout, because a client that
+	// gives up while the server rotates a single-use token loses the session. Zero
+	// means 60 seconds; New refuses negative values.
+	RefreshResponseTimeout time.Duration
 }
 
 // Param is a parameter of a request.
 type Param struct{ Name, Value string }
 
-// Parameters that the protocol code sets, per request. Prompt, login_hint,
-// acr_values, ui_locales and max_age are not among them: configured, they are
-// defaults.
+// Parameters that the package sets itself, which the configuration must not set.
+// Prompt, login_hint, acr_values, ui_locales and max_age are not among them: in
+// the configuration they are defaults.
 var (
 	reservedAuthorizeParams = []string{
 		"response_type", "response_mode", "client_id", "client_secret", "redirect_uri", "scope", "state", "nonce",
@@ -96,8 +107,7 @@ var (
 	}
 )
 
-// RequestedScopes returns the scopes asked for at login: Scopes, or their
-// default.
+// RequestedScopes returns the scopes requested at login: Scopes or their default.
 func (cfg Config) RequestedScopes() []string {
 	if cfg.Scopes == nil && cfg.Issuer != "" {
 		return []string{openIDScope}
@@ -105,13 +115,13 @@ func (cfg Config) RequestedScopes() []string {
 	return slices.Clone(cfg.Scopes)
 }
 
-// check refuses what cannot work or is not safe.
+// check refuses configurations that cannot work or are not safe.
 func (cfg Config) check() error {
 	if cfg.ClientID == "" {
 		return errors.New("client_id is missing")
 	}
-	if !printable(cfg.ClientID) {
-		return errors.New("client_id: only printable ASCII characters are allowed")
+	if !isPrintable(cfg.ClientID) {
+		return errors.New("client_id: must be printable ASCII")
 	}
 	if err := cfg.checkServer(); err != nil {
 		return err
@@ -132,7 +142,7 @@ func (cfg Config) check() error {
 	if err := cfg.checkParams(); err != nil {
 		return err
 	}
-	if cfg.Timeout < 0 || cfg.RefreshAnswerTimeout < 0 {
+	if cfg.Timeout < 0 || cfg.RefreshResponseTimeout < 0 {
 		return errors.New("timeout must not be negative")
 	}
 	return nil
@@ -196,8 +206,8 @@ func (cfg Config) checkAuthMethod() error {
 func (cfg Config) checkScopes() error {
 	for _, s := range cfg.Scopes {
 		// RFC 6749 section 3.3: printable ASCII without space, " and \.
-		if s == "" || !printable(s) || strings.ContainsAny(s, ` "\`) {
-			return fmt.Errorf("scope %s: give each scope as a word of its own", quote(s))
+		if s == "" || !isPrintable(s) || strings.ContainsAny(s, ` "\`) {
+			return fmt.Errorf("scope %s: must be one scope; write several scopes as separate words", quote(s))
 		}
 		if s == openIDScope && cfg.Issuer == "" {
 			return errors.New("scope openid needs issuer: without it no ID token can be verified")
@@ -221,7 +231,7 @@ func (cfg Config) checkParams() error {
 				return fmt.Errorf("%s: the name is empty", group.option)
 			}
 			if slices.Contains(group.reserved, p.Name) {
-				return fmt.Errorf("%s %s: this parameter is set by the protocol or an option of its own", group.option, p.Name)
+				return fmt.Errorf("%s %s: the protocol or another option sets this parameter", group.option, p.Name)
 			}
 		}
 	}
@@ -238,8 +248,8 @@ func parseMaxAge(s string) (int, error) {
 	return int(n), err
 }
 
-// configuredMaxAge returns the max_age that every login asks for, because what
-// is asked for must be verified in the ID token.
+// configuredMaxAge returns the max_age that every login requests, or nil. The
+// client must verify it in the ID token (OpenID Connect Core section 3.1.3.7).
 func configuredMaxAge(params []Param) *int {
 	for _, p := range params {
 		if p.Name == "max_age" {

@@ -3,6 +3,7 @@ package oauth
 import (
 	"errors"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -44,17 +45,17 @@ func TestNewRefuses(t *testing.T) {
 		{"secret with none", oidc, func(c *Config) { c.ClientSecret, c.AuthMethod = secret, "none" }, "token_endpoint_auth_method is none"},
 		{"basic without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_basic" }, "needs client_secret"},
 		{"post without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_post" }, "needs client_secret"},
-		{"method of later", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt is not supported yet"},
+		{"unsupported method", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt is not supported yet"},
 		{"unknown method", oidc, func(c *Config) { c.AuthMethod = "basic" }, `"basic" is unknown`},
 		{"openid without issuer", plain, func(c *Config) { c.Scopes = []string{"openid"} }, "scope openid needs issuer"},
-		{"scopes in one word", oidc, func(c *Config) { c.Scopes = []string{"openid email"} }, "scope"},
+		{"two scopes in one element", oidc, func(c *Config) { c.Scopes = []string{"openid email"} }, "scope"},
 		{"empty scope", oidc, func(c *Config) { c.Scopes = []string{""} }, "scope"},
 		{"resource with fragment", oidc, func(c *Config) { c.Resources = []string{"https://api.test/#x"} }, "resource"},
 		{"relative resource", oidc, func(c *Config) { c.Resources = []string{"/api"} }, "resource"},
 		{"urn resource", oidc, func(c *Config) { c.Resources = []string{"urn:api"} }, ""},
 		{"authorize_param state", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"state", canary}} }, "authorize_param state"},
 		{"authorize_param prompt", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"prompt", "consent"}} }, ""},
-		{"authorize_param bad max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
+		{"authorize_param invalid max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
 		{"token_param code", oidc, func(c *Config) { c.TokenParams = []Param{{"code", canary}} }, "token_param code"},
 		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
 		{"refresh_param scope", oidc, func(c *Config) { c.RefreshParams = []Param{{"scope", "FullAccess"}} }, ""},
@@ -68,14 +69,14 @@ func TestNewRefuses(t *testing.T) {
 			_, err := New(cfg)
 			if tc.want == "" {
 				if err != nil {
-					t.Fatalf("refused: %v", err)
+					t.Fatalf("got error %v, want none", err)
 				}
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("got error %v, want one with %q", err, tc.want)
 			}
-			noCanary(t, err)
+			checkNoSecret(t, err)
 		})
 	}
 }
@@ -87,7 +88,7 @@ func TestOpenIDNeedsTheScope(t *testing.T) {
 		want   bool
 	}{{nil, true}, {[]string{}, false}, {[]string{"api"}, false}, {[]string{"api", "openid"}, true}} {
 		if got := s.client(func(c *Config) { c.Scopes = tc.scopes }).OpenID(); got != tc.want {
-			t.Errorf("scopes %q: OpenID is %v", tc.scopes, got)
+			t.Errorf("scopes %q: got OpenID %v, want %v", tc.scopes, got, tc.want)
 		}
 	}
 }
@@ -107,7 +108,7 @@ func TestAuthorizationURL(t *testing.T) {
 		c.Resources = []string{"https://a.test", "https://b.test"}
 		c.AuthorizeParams = []Param{{"prompt", "consent"}, {"access_type", "offline"}}
 	})
-	got, err := c.AuthorizationURL(within(t), full)
+	got, err := c.AuthorizationURL(testContext(t), full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,8 +132,8 @@ func TestAuthorizationURL(t *testing.T) {
 	} {
 		r := full
 		change(&r)
-		if u, err := c.AuthorizationURL(within(t), r); err == nil {
-			t.Errorf("%s: got %s", name, u)
+		if u, err := c.AuthorizationURL(testContext(t), r); err == nil {
+			t.Errorf("%s: got %s, want an error", name, u)
 		}
 	}
 }
@@ -142,7 +143,7 @@ func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.AuthorizationURL(within(t), AuthorizationRequest{
+	got, err := c.AuthorizationURL(testContext(t), AuthorizationRequest{
 		RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier,
 	})
 	if err != nil {
@@ -154,7 +155,7 @@ func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
 	}
 	for _, name := range []string{"nonce", "scope", "audience", "prompt", "max_age", "resource"} {
 		if u.Query().Has(name) {
-			t.Errorf("%s was sent: %s", name, got)
+			t.Errorf("got %s, want no parameter %s", got, name)
 		}
 	}
 }
@@ -162,12 +163,12 @@ func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
 func TestPushedAuthorizationRequest(t *testing.T) {
 	request := AuthorizationRequest{RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier}
 
-	t.Run("demanded by the server", func(t *testing.T) {
+	t.Run("required by the server", func(t *testing.T) {
 		s := startServer(t)
 		s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
 		s.metadata["require_pushed_authorization_requests"] = true
-		s.answer("/par", 201, `{"request_uri":"urn:x:1","expires_in":60}`)
-		got, err := s.client().AuthorizationURL(within(t), request)
+		s.respond("/par", 201, `{"request_uri":"urn:x:1","expires_in":60}`)
+		got, err := s.client().AuthorizationURL(testContext(t), request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,46 +177,46 @@ func TestPushedAuthorizationRequest(t *testing.T) {
 		}
 		form, header := s.lastPost()
 		if form.Get("state") != testStateValue || form.Get("code_challenge") == "" || header.Get("Authorization") == "" {
-			t.Errorf("pushed %v with header %v", form, header)
+			t.Errorf("got form %v with header %v, want state, code_challenge and Authorization", form, header)
 		}
 	})
-	t.Run("failing never falls back", func(t *testing.T) {
+	t.Run("failure never falls back", func(t *testing.T) {
 		s := startServer(t)
-		s.answer("/par", 503, "", "Retry-After", "7")
+		s.respond("/par", 503, "", "Retry-After", "7")
 		c := s.client(func(c *Config) { c.Endpoints.PushedAuthorizationRequest = s.issuer + "/par" })
-		u, err := c.AuthorizationURL(within(t), request)
+		u, err := c.AuthorizationURL(testContext(t), request)
 		if e, ok := errors.AsType[*TokenError](err); !ok || e.Kind != Unavailable || e.RetryAfter != 7*time.Second {
-			t.Errorf("got %q, %v", u, err)
+			t.Errorf("got %q, %v; want Unavailable with RetryAfter 7s", u, err)
 		}
 	})
-	t.Run("demanded without an endpoint", func(t *testing.T) {
+	t.Run("required without an endpoint", func(t *testing.T) {
 		s := startServer(t)
 		s.metadata["require_pushed_authorization_requests"] = true
-		if u, err := s.client().AuthorizationURL(within(t), request); !errors.Is(err, ErrNoEndpoint) {
-			t.Errorf("got %q, %v", u, err)
+		if u, err := s.client().AuthorizationURL(testContext(t), request); !errors.Is(err, ErrNoEndpoint) {
+			t.Errorf("got %q, %v; want %v", u, err, ErrNoEndpoint)
 		}
 	})
 	t.Run("only offered", func(t *testing.T) {
 		s := startServer(t)
 		s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
-		if _, err := s.client().AuthorizationURL(within(t), request); err != nil || s.count("/par") != 0 {
-			t.Errorf("error %v, %d pushed", err, s.count("/par"))
+		if _, err := s.client().AuthorizationURL(testContext(t), request); err != nil || s.count("/par") != 0 {
+			t.Errorf("got error %v, %d pushed requests; want none", err, s.count("/par"))
 		}
 	})
 }
 
 func TestCheckIssuer(t *testing.T) {
 	s := startServer(t)
-	promising := startServer(t)
-	promising.metadata["authorization_response_iss_parameter_supported"] = true
+	announcing := startServer(t)
+	announcing.metadata["authorization_response_iss_parameter_supported"] = true
 	tests := []struct {
 		name   string
 		server *server
 		iss    func(issuer string) []string
 		ok     bool
 	}{
-		{"same", promising, func(i string) []string { return []string{i} }, true},
-		{"missing though promised", promising, func(string) []string { return nil }, false},
+		{"same", announcing, func(i string) []string { return []string{i} }, true},
+		{"missing though announced", announcing, func(string) []string { return nil }, false},
 		{"missing", s, func(string) []string { return nil }, true},
 		{"other", s, func(string) []string { return []string{"https://evil.test"} }, false},
 		{"trailing slash", s, func(i string) []string { return []string{i + "/"} }, false},
@@ -224,16 +225,38 @@ func TestCheckIssuer(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			if err := tc.server.client().CheckIssuer(within(t), tc.iss(tc.server.issuer)); (err == nil) != tc.ok {
-				t.Errorf("got %v", err)
+			if err := tc.server.client().CheckIssuer(testContext(t), tc.iss(tc.server.issuer)); (err == nil) != tc.ok {
+				t.Errorf("got error %v, want accepted: %v", err, tc.ok)
 			}
 		})
 	}
 	t.Run("metadata not available", func(t *testing.T) {
 		down := startServer(t)
-		down.answer("/.well-known/openid-configuration", 503, "")
-		if err := down.client().CheckIssuer(within(t), nil); !errors.Is(err, ErrMetadataUnavailable) {
-			t.Errorf("got %v", err)
+		down.respond("/.well-known/openid-configuration", 503, "")
+		if err := down.client().CheckIssuer(testContext(t), nil); !errors.Is(err, ErrMetadataUnavailable) {
+			t.Errorf("got error %v, want %v", err, ErrMetadataUnavailable)
 		}
 	})
+}
+
+// TestConfigPrintsItsContent: package caddymodule compares configurations by their
+// %#v without ClientSecret and RootCAs. Pointers and functions print as an address.
+func TestConfigPrintsItsContent(t *testing.T) {
+	var check func(path string, typ reflect.Type)
+	check = func(path string, typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Bool, reflect.String, reflect.Int, reflect.Int64:
+		case reflect.Slice:
+			check(path+"[]", typ.Elem())
+		case reflect.Struct:
+			for field := range typ.Fields() {
+				if name := path + "." + field.Name; name != "Config.ClientSecret" && name != "Config.RootCAs" {
+					check(name, field.Type)
+				}
+			}
+		default:
+			t.Errorf("%s: got kind %v, want a value that prints its content", path, typ.Kind())
+		}
+	}
+	check("Config", reflect.TypeFor[Config]())
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// startTLS serves the server with TLS and HTTP/2, and returns how to reach and to
-// trust it.
+// startTLS serves a handler with TLS and HTTP/2. It also returns the roots that
+// verify its certificate.
 func startTLS(t testing.TB, h http.Handler) (*httptest.Server, *x509.CertPool) {
 	hs := httptest.NewUnstartedServer(h)
 	hs.EnableHTTP2 = true
@@ -24,21 +24,21 @@ func startTLS(t testing.TB, h http.Handler) (*httptest.Server, *x509.CertPool) {
 	return hs, roots
 }
 
-// gate is a proxy for TCP connections. It can drop all further bytes of the open
-// ones without closing them, as a firewall does that has forgotten them.
-type gate struct {
+// droppingProxy is a proxy for TCP connections. It can drop all further bytes of the
+// open connections without closing them, as a firewall does that has lost its state.
+type droppingProxy struct {
 	listener net.Listener
 	dropping []*atomic.Bool
 	conns    []net.Conn
 	mu       sync.Mutex
 }
 
-func startGate(t testing.TB, target string) *gate {
+func startDroppingProxy(t testing.TB, target string) *droppingProxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{listener: listener}
+	g := &droppingProxy{listener: listener}
 	t.Cleanup(func() {
 		listener.Close()
 		g.mu.Lock()
@@ -63,14 +63,14 @@ func startGate(t testing.TB, target string) *gate {
 			g.dropping = append(g.dropping, drop)
 			g.conns = append(g.conns, client, server)
 			g.mu.Unlock()
-			go pass(server, client, drop)
-			go pass(client, server, drop)
+			go forward(server, client, drop)
+			go forward(client, server, drop)
 		}
 	}()
 	return g
 }
 
-func pass(to, from net.Conn, drop *atomic.Bool) {
+func forward(to, from net.Conn, drop *atomic.Bool) {
 	defer to.Close()
 	buf := make([]byte, 32<<10)
 	for {
@@ -84,8 +84,8 @@ func pass(to, from net.Conn, drop *atomic.Bool) {
 	}
 }
 
-// drop makes the connections that are open now drop everything.
-func (g *gate) drop() {
+// drop drops all further bytes of the connections that are open now.
+func (g *droppingProxy) drop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, d := range g.dropping {
@@ -93,9 +93,9 @@ func (g *gate) drop() {
 	}
 }
 
-// TestDeadConnectionIsLeft: after one request without an answer the next one uses a
-// new connection, whatever it asks for.
-func TestDeadConnectionIsLeft(t *testing.T) {
+// TestDeadConnectionIsReplaced: after a request has timed out, the next one uses a
+// new connection.
+func TestDeadConnectionIsReplaced(t *testing.T) {
 	for name, call := range map[string]func(context.Context, *Client) error{
 		"refresh": func(ctx context.Context, c *Client) error {
 			_, err := c.Refresh(ctx, testRefresh, nil)
@@ -113,32 +113,32 @@ func TestDeadConnectionIsLeft(t *testing.T) {
 				protocol.Store(r.Proto)
 				_, _ = w.Write([]byte(goodTokens))
 			}))
-			g := startGate(t, hs.Listener.Addr().String())
+			g := startDroppingProxy(t, hs.Listener.Addr().String())
 			url := "https://" + g.listener.Addr().String() + "/token"
 			c := plainClient(t, url, func(c *Config) { c.RootCAs = roots })
-			if err := call(within(t), c); err != nil || protocol.Load() != "HTTP/2.0" {
-				t.Fatalf("%v, %v", protocol.Load(), err)
+			if err := call(testContext(t), c); err != nil || protocol.Load() != "HTTP/2.0" {
+				t.Fatalf("got protocol %v, error %v; want HTTP/2.0", protocol.Load(), err)
 			}
 			g.drop()
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			if err := call(ctx, c); kindOf(err) != TimedOut {
-				t.Fatalf("on the dead connection: %v", err)
+				t.Fatalf("over the dead connection: got error %v, want %v", err, TimedOut)
 			}
-			if err := call(within(t), c); err != nil {
-				t.Errorf("after it: %v", err)
+			if err := call(testContext(t), c); err != nil {
+				t.Errorf("over a new connection: got error %v", err)
 			}
 		})
 	}
 }
 
-// TestTimeOutBreaksOffNoOtherRequest: requests that share a connection with one that
-// gets no answer go on.
-func TestTimeOutBreaksOffNoOtherRequest(t *testing.T) {
-	timedOut, underWay := make(chan struct{}), make(chan struct{}, 2)
+// TestTimeoutKeepsOtherRequestsOfConnection: requests that share a connection with
+// one that times out continue.
+func TestTimeoutKeepsOtherRequestsOfConnection(t *testing.T) {
+	timedOut, running := make(chan struct{}), make(chan struct{}, 2)
 	hs, roots := startTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		slow := r.FormValue("refresh_token") == testRefresh
-		underWay <- struct{}{}
+		running <- struct{}{}
 		if slow {
 			<-r.Context().Done()
 			return
@@ -151,17 +151,17 @@ func TestTimeOutBreaksOffNoOtherRequest(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		if _, err := c.Refresh(ctx, testRefresh, nil); kindOf(err) != TimedOut {
-			t.Errorf("the slow one: %v", err)
+			t.Errorf("slow refresh: got error %v, want %v", err, TimedOut)
 		}
 		close(timedOut)
 	})
-	<-underWay
+	<-running
 	all.Go(func() {
-		if _, err := c.Refresh(within(t), canary+"-another", nil); err != nil {
-			t.Errorf("the other one: %v", err)
+		if _, err := c.Refresh(testContext(t), canary+"-another", nil); err != nil {
+			t.Errorf("other refresh: got error %v", err)
 		}
 	})
-	<-underWay
+	<-running
 	cancel(context.DeadlineExceeded)
 	all.Wait()
 }

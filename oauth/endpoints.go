@@ -13,13 +13,20 @@ import (
 // names the endpoint that a call needs.
 var ErrNoEndpoint = errors.New("the authorization server has no such endpoint")
 
-// Endpoints are the URLs of an authorization server. All must be https, or
-// http to a loopback host, without user info and fragment. A query is kept.
+// Endpoints are the URLs of an authorization server. Each is optional unless
+// Config says otherwise. It must be https, or http to a loopback host, and have no
+// user info and no fragment. The client keeps its query.
 type Endpoints struct {
-	Authorization, Token, UserInfo, JWKS, Revocation, EndSession, PushedAuthorizationRequest string
+	Authorization              string // authorization_endpoint
+	Token                      string // token_endpoint
+	UserInfo                   string // userinfo_endpoint
+	JWKS                       string // jwks_uri
+	Revocation                 string // revocation_endpoint
+	EndSession                 string // end_session_endpoint
+	PushedAuthorizationRequest string // pushed_authorization_request_endpoint
 }
 
-// Names of the endpoints, in the server's metadata and in our options alike.
+// Names of the endpoints, in the server's metadata and in the Caddyfile.
 const (
 	authorizationEndpoint = "authorization_endpoint"
 	tokenEndpoint         = "token_endpoint"
@@ -46,9 +53,9 @@ func (e Endpoints) byName() map[string]string {
 	}
 }
 
-// endpoint returns the URL of an endpoint from the configuration or else from
-// the metadata. It fails with ErrNoEndpoint or ErrMetadataUnavailable, or with
-// the reason why the URL in the metadata is not used.
+// endpoint returns the URL of an endpoint from the configuration or else from the
+// metadata. It fails with ErrNoEndpoint, with ErrMetadataUnavailable, or because
+// the URL in the metadata is invalid.
 func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
 	if u := c.endpoints[name]; u != "" {
 		return u, nil
@@ -58,7 +65,7 @@ func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
 		return "", err
 	}
 	if m != nil {
-		if err := m.refused[name]; err != nil {
+		if err := m.invalidEndpoints[name]; err != nil {
 			return "", fmt.Errorf("%s in the server's metadata: %w", name, err)
 		}
 		if u := m.endpoints[name]; u != "" {
@@ -68,12 +75,12 @@ func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
 	return "", fmt.Errorf("%w: %s", ErrNoEndpoint, name)
 }
 
-// checkURL accepts https URLs, and http URLs to a loopback host. Its errors
-// leave the URL out, since a refused one may hold a password.
+// checkURL accepts https URLs, and http URLs to a loopback host. Its errors do not
+// contain the URL, which may hold a password.
 func checkURL(raw string) error {
 	u, err := url.Parse(raw)
 	switch {
-	case err != nil || !printable(raw) || strings.Contains(raw, " "):
+	case err != nil || !isPrintable(raw) || strings.Contains(raw, " "):
 		return errors.New("is not a URL")
 	case u.Hostname() == "" || u.Opaque != "":
 		return errors.New("must be a URL with a host")
@@ -85,8 +92,8 @@ func checkURL(raw string) error {
 	addr, err := netip.ParseAddr(u.Hostname())
 	isAddr := err == nil
 	if isAddr && (addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified()) {
-		// A cloud's metadata service lives at a link-local address; no
-		// authorization server does.
+		// The metadata services of clouds have link-local addresses; authorization
+		// servers have not.
 		return errors.New("must not be a link-local, multicast or unspecified address")
 	}
 	loopback := strings.EqualFold(u.Hostname(), "localhost") || isAddr && addr.IsLoopback()
@@ -96,8 +103,8 @@ func checkURL(raw string) error {
 	return errors.New("must be https (http only to a loopback host)")
 }
 
-// withQuery adds parameters to a URL that may have a query already.
-// RFC 6749 section 3.1: that query must be retained.
+// withQuery adds parameters to a URL. It retains the query of the URL, as RFC 6749
+// section 3.1 requires.
 func withQuery(endpoint string, query url.Values) (string, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {

@@ -3,46 +3,46 @@ package oauth
 import "time"
 
 const (
-	// keyGap is the pause between fetches for the sake of a key that is not in
-	// the key set, once the burst is used up.
-	keyGap = 30 * time.Second
-	// keyBurst is how many such fetches may follow each other at once.
-	keyBurst = 3
+	// keyFetchInterval is the time between two fetches for key ids that the key
+	// set lacks, once the burst is used up.
+	keyFetchInterval = 30 * time.Second
+	// keyFetchBurst is how many such fetches may follow each other without a
+	// pause.
+	keyFetchBurst = 3
 )
 
-// fetchBudget bounds the fetches of keys that one kind of token causes: a burst
-// of keyBurst, then one in each keyGap. Anybody can send logout tokens with
-// made-up key ids, so each kind has a budget of its own. The lock of the cache
-// guards it.
+// fetchBudget limits the fetches of keys that one kind of token causes: a burst
+// of keyFetchBurst, then one in each keyFetchInterval. Anyone can send logout
+// tokens with invented key ids, so each kind has a separate budget. The lock of
+// the cache guards it.
 type fetchBudget struct {
-	// full is when the whole burst is available again.
-	full     time.Time
+	fullAt   time.Time // when the whole burst is available again
 	failures failures
 }
 
-// take uses one fetch of the budget, and reports false if fewer than reserve
-// would remain.
+// take uses one fetch of the budget. It reports false, and uses none, if fewer
+// than reserve would remain.
 func (b *fetchBudget) take(now time.Time, reserve int) bool {
-	from := b.full
+	from := b.fullAt
 	if from.Before(now) {
 		from = now
 	}
-	if from.Sub(now) > time.Duration(keyBurst-1-reserve)*keyGap {
+	if from.Sub(now) > time.Duration(keyFetchBurst-1-reserve)*keyFetchInterval {
 		return false
 	}
-	b.full = from.Add(keyGap)
+	b.fullAt = from.Add(keyFetchInterval)
 	return true
 }
 
-// giveBack returns a fetch that failed: the pause after failures bounds those.
-func (b *fetchBudget) giveBack() { b.full = b.full.Add(-keyGap) }
+// refund returns a fetch that failed: the pause after failures limits these.
+func (b *fetchBudget) refund() { b.fullAt = b.fullAt.Add(-keyFetchInterval) }
 
-// failures are the failed fetches of one kind of caller since the last good one.
+// failures counts the failed fetches since the last successful one.
 type failures struct {
 	count     int
-	number    uint64 // of the last fetch that failed
+	number    uint64 // of the last failed fetch
 	err       error
-	notBefore time.Time // when the next fetch may begin
+	notBefore time.Time // when the next fetch may start
 }
 
 // add records a failure. The pause after it doubles from one second to limit.

@@ -14,65 +14,71 @@ import (
 	"time"
 )
 
-// maxSubject is the longest sub, in bytes (OpenID Connect Core section 2).
+// maxSubject is the longest accepted sub, in bytes (OpenID Connect Core section 2).
 const maxSubject = 255
 
-// idTokenTypes are what an ID token's header may say it is, if anything.
+// idTokenTypes are the accepted values of typ in the header of an ID token; typ may
+// also be missing.
 var idTokenTypes = []string{"JWT"}
 
-// ErrOtherLogin means that an ID token carries a good signature of the server
-// and is of another user, issuer, client or login than expected.
-var ErrOtherLogin = errors.New("the ID token is proven to be of another login")
+// ErrOtherLogin means that the server has signed an ID token for another user,
+// issuer, client or login than expected.
+var ErrOtherLogin = errors.New("the ID token belongs to another login")
 
-// IDToken is a verified ID token.
+// IDToken is a verified ID token (OpenID Connect Core section 2).
 type IDToken struct {
-	Issuer, Subject string
-	// SessionID is the claim sid, the server's name for its session with the
-	// user, or empty.
+	// Subject is the claim sub, 1 to 255 bytes.
+	Subject string
+	// SessionID is the claim sid, the server's name for its session with the user,
+	// or empty.
 	SessionID string
-	// AuthTime is when the user authenticated. Zero: not told.
-	AuthTime          time.Time
-	IssuedAt, Expires time.Time
-	// Claims are all claims, as the server sent them.
+	// AuthTime is the claim auth_time: when the user authenticated. Zero means
+	// unknown.
+	AuthTime time.Time
+	// IssuedAt is the claim iat.
+	IssuedAt time.Time
+	// Claims are all claims, in the JSON of the server.
 	Claims map[string]json.RawMessage
 }
 
-// IDTokenWant is what the ID token of a login must say.
-type IDTokenWant struct {
-	// Nonce of the authorization request. Required.
+// IDTokenExpectation is compared with the ID token of a login.
+type IDTokenExpectation struct {
+	// Nonce is that of the authorization request. Required.
 	Nonce string
-	// AccessToken that came with the ID token; a claim at_hash must fit it.
+	// AccessToken is the one of the same response. A claim at_hash must match it.
 	AccessToken string
-	// MaxAge of the authorization request, in seconds: auth_time must then be
-	// there and not be older. Nil means the max_age of
-	// Config.AuthorizeParams, if any.
+	// MaxAge is that of the authorization request, in seconds. The claim auth_time
+	// must then exist and not be older, with a leeway of 60 seconds. Nil means the
+	// max_age of Config.AuthorizeParams, or no limit.
 	MaxAge *int
-	// ACRValues, separated by spaces: if not empty, acr must be one of them.
+	// ACRValues are those of the authorization request, separated by spaces. If not
+	// empty, the claim acr must be one of them.
 	ACRValues string
 }
 
-// RefreshedIDTokenWant is what the ID token of a refresh must say, taken from
-// the ID token of the login.
-type RefreshedIDTokenWant struct {
-	// Subject must be the same. Required.
+// RefreshedIDTokenExpectation is compared with the ID token of a refresh. Except for
+// AccessToken, its values come from the ID token of the login.
+type RefreshedIDTokenExpectation struct {
+	// Subject must equal the claim sub. Required.
 	Subject string
-	// Nonce must be the same if both are there.
+	// Nonce must equal the claim nonce, if neither is empty.
 	Nonce string
-	// AuthTime must not be later than the token's if both are there. The
-	// standard wants them equal, but servers move theirs on when the user
-	// authenticates again elsewhere, and that is no reason to end a session.
+	// AuthTime must not be later than the claim auth_time, if neither is zero.
+	// OpenID Connect Core section 12.2 requires equal times. This check is weaker,
+	// because some servers update auth_time when the user authenticates elsewhere.
 	AuthTime time.Time
-	// AccessToken that came with the ID token; a claim at_hash must fit it.
+	// AccessToken is the one of the same response. A claim at_hash must match it.
 	AccessToken string
 }
 
-// VerifyIDToken verifies the ID token of a login by OpenID Connect Core
-// section 3.1.3.7. Signatures with "none" and HMAC are never accepted, nor are
-// tokens for further audiences that do not name this client as azp.
+// VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
+// 3.1.3.7). It accepts asymmetric signatures only, never "none" or HMAC. If the
+// token has further audiences, it must name this client as azp. Clocks may differ by
+// 60 seconds.
 //
-// An error for which errors.Is reports ErrKeysUnavailable says nothing about
-// the token. All others mean that it must not be used.
-func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenWant) (*IDToken, error) {
+// An error for which errors.Is reports ErrKeysUnavailable says nothing about the
+// token. All other errors mean that the token is invalid.
+func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenExpectation) (*IDToken, error) {
 	if want.Nonce == "" {
 		return nil, errors.New("verifying ID token: no nonce to compare with")
 	}
@@ -89,15 +95,14 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenWant
 	return t, nil
 }
 
-// VerifyRefreshedIDToken verifies an ID token that came with a refresh, by
-// OpenID Connect Core section 12.2: it must speak of the same login.
+// VerifyRefreshedIDToken verifies the ID token of a refresh (OpenID Connect Core
+// section 12.2): it must belong to the same login.
 //
-// An error for which errors.Is reports ErrOtherLogin proves that it speaks of
-// another one: the signature is good, and iss, sub, aud, azp or nonce is there
-// and differs, whatever else is wrong with the token, its times included. Any
-// other error proves nothing: the token cannot be used, and who the user is was
-// not found out.
-func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
+// An error for which errors.Is reports ErrOtherLogin proves that the token belongs to
+// another login: its signature is valid, and iss, sub, aud, azp or nonce exists and
+// differs. The token may have further defects, such as wrong times. Any other error
+// means that the token is unusable, and proves nothing about the login.
+func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenExpectation) (*IDToken, error) {
 	t, err := c.verifyRefreshedIDToken(ctx, raw, want)
 	if err != nil {
 		return nil, fmt.Errorf("verifying refreshed ID token: %w", err)
@@ -105,18 +110,19 @@ func (c *Client) VerifyRefreshedIDToken(ctx context.Context, raw string, want Re
 	return t, nil
 }
 
-func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenWant) (*IDToken, error) {
+func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want RefreshedIDTokenExpectation) (*IDToken, error) {
 	if c.issuer == "" {
 		return nil, errNeedsIssuer
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.refreshKeys)
 	if err != nil {
 		return nil, err
 	}
-	// Before the times: an old token of somebody else is somebody else's.
-	if name := c.differs(payload, want); name != "" {
+	// This comes before the check of the times: an expired token of another user
+	// still proves another login.
+	if name := c.contradictedClaim(payload, want); name != "" {
 		return nil, fmt.Errorf("%w: the claim %s differs", ErrOtherLogin, name)
 	}
 	if err := c.checkClaims(payload); err != nil {
@@ -132,10 +138,10 @@ func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want Re
 	return t, nil
 }
 
-// differs returns the name of a claim that says that a signed ID token is of
-// another login, or "". A claim that is missing, empty or of another type than
-// the standard's says nothing.
-func (c *Client) differs(p claims, want RefreshedIDTokenWant) string {
+// contradictedClaim returns the name of a claim that proves that a signed ID token
+// belongs to another login, or "". Claims that are missing, empty or of a wrong type
+// prove nothing.
+func (c *Client) contradictedClaim(p claims, want RefreshedIDTokenExpectation) string {
 	for _, claim := range []struct{ name, want string }{
 		{"iss", c.issuer}, {"sub", want.Subject}, {"azp", c.clientID}, {"nonce", want.Nonce},
 	} {
@@ -144,7 +150,7 @@ func (c *Client) differs(p claims, want RefreshedIDTokenWant) string {
 			return claim.name
 		}
 	}
-	// That it is for others besides is no proof: it is for this client, too.
+	// Further audiences prove nothing if this client is one of them.
 	aud, err := p.GetAudience()
 	named := slices.ContainsFunc(aud, func(a string) bool { return a != "" })
 	if err == nil && named && !slices.Contains(aud, c.clientID) {
@@ -159,16 +165,19 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 	if c.issuer == "" {
 		return nil, errNeedsIssuer
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
-	header, payload, err := c.verifyJWS(ctx, raw, idTokenTypes, &c.loginKeys)
+	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.loginKeys)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.checkClaims(payload); err != nil {
 		return nil, err
 	}
 	return c.readIDToken(header, payload, accessToken)
 }
 
-// readIDToken checks and reads the claims that only ID tokens have.
+// readIDToken checks and reads the claims that are specific to ID tokens.
 func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken string) (*IDToken, error) {
 	if err := payload.checkAuthorizedParty(c.clientID); err != nil {
 		return nil, err
@@ -179,8 +188,8 @@ func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken strin
 	return payload.idToken()
 }
 
-// checkAuthorizedParty refuses tokens for others beside this client, unless
-// they name this client as the party they were issued to.
+// checkAuthorizedParty refuses a token that names another client as azp, and a token
+// that has further audiences but no azp.
 func (p claims) checkAuthorizedParty(clientID string) error {
 	azp, err := p.text("azp")
 	if err != nil {
@@ -200,8 +209,8 @@ func (p claims) checkAuthorizedParty(clientID string) error {
 	return errors.New("the claim azp names another client")
 }
 
-// checkAccessTokenHash compares at_hash, if there is one, with the left half
-// of the access token's hash (OpenID Connect Core section 3.1.3.6).
+// checkAccessTokenHash compares at_hash, if it exists, with the left half of the
+// access token's hash (OpenID Connect Core section 3.1.3.6).
 func (p claims) checkAccessTokenHash(alg, accessToken string) error {
 	want, err := p.text("at_hash")
 	if err != nil || want == "" || accessToken == "" {
@@ -215,13 +224,13 @@ func (p claims) checkAccessTokenHash(alg, accessToken string) error {
 	case strings.HasSuffix(alg, "384"):
 		s := sha512.Sum384([]byte(accessToken))
 		sum = s[:]
-	default: // the 512s, and EdDSA, whose Ed25519 hashes with SHA-512
+	default: // the 512s, and EdDSA: Ed25519 uses SHA-512
 		s := sha512.Sum512([]byte(accessToken))
 		sum = s[:]
 	}
 	got := base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
 	if subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
-		return errors.New("the claim at_hash does not fit the access token")
+		return errors.New("the claim at_hash does not match the access token")
 	}
 	return nil
 }
@@ -235,23 +244,17 @@ func (p claims) idToken() (*IDToken, error) {
 	if t.Subject == "" || len(t.Subject) > maxSubject {
 		return nil, fmt.Errorf("the claim sub must have 1 to %d bytes", maxSubject)
 	}
-	if t.Issuer, err = p.text("iss"); err != nil {
-		return nil, err
-	}
 	if t.SessionID, err = p.text("sid"); err != nil {
 		return nil, err
 	}
 	if t.IssuedAt, err = p.time("iat"); err != nil {
 		return nil, err
 	}
-	if t.Expires, err = p.time("exp"); err != nil {
-		return nil, err
-	}
 	t.AuthTime, err = p.time("auth_time")
 	return t, err
 }
 
-func (want IDTokenWant) check(t *IDToken) error {
+func (want IDTokenExpectation) check(t *IDToken) error {
 	nonce, err := claims(t.Claims).text("nonce")
 	if err != nil {
 		return err
@@ -260,7 +263,7 @@ func (want IDTokenWant) check(t *IDToken) error {
 		return errors.New("the claim nonce is not that of this login")
 	}
 	if want.MaxAge != nil {
-		// Without auth_time the zero time is older than any max_age.
+		// A missing auth_time is the zero time, which is older than any max_age.
 		if time.Since(t.AuthTime) > time.Duration(*want.MaxAge)*time.Second+leeway {
 			return errors.New("the claim auth_time is missing or older than max_age")
 		}
@@ -271,14 +274,14 @@ func (want IDTokenWant) check(t *IDToken) error {
 			return err
 		}
 		if !slices.Contains(strings.Fields(want.ACRValues), acr) {
-			return errors.New("the claim acr is not among the acr_values asked for")
+			return errors.New("the claim acr is not one of the requested acr_values")
 		}
 	}
 	return nil
 }
 
-// check follows differs, which has compared the claims that are there.
-func (want RefreshedIDTokenWant) check(t *IDToken) error {
+// check checks the claims that contradictedClaim does not.
+func (want RefreshedIDTokenExpectation) check(t *IDToken) error {
 	if _, err := claims(t.Claims).text("nonce"); err != nil {
 		return err
 	}

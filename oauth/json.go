@@ -10,18 +10,17 @@ import (
 )
 
 var (
-	errNotObject = errors.New("the answer is not a JSON object")
-	errTrailing  = errors.New("something follows the JSON object of the answer")
+	errNotObject = errors.New("the response is not a JSON object")
+	errTrailing  = errors.New("bytes follow the JSON object of the response")
 )
 
-// maxTime is the last second that fits into four digits of a year; larger
-// NumericDates are mistakes and overflow on conversion.
+// maxTime is the last second of the year 9999. Larger NumericDates are mistakes,
+// and overflow on conversion.
 const maxTime = 253402300799
 
-// parseObject reads a JSON object, whatever its media type and with or without
-// a byte order mark. Of members with the same name the last one counts, as in
-// encoding/json. If bytes follow the object, it returns errTrailing together
-// with the members.
+// parseObject reads a JSON object, with or without a byte order mark. The last of
+// members with the same name counts, as in encoding/json. If bytes follow the
+// object, it returns the members together with errTrailing.
 func parseObject(body []byte) (map[string]json.RawMessage, error) {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	var members map[string]json.RawMessage
@@ -31,7 +30,7 @@ func parseObject(body []byte) (map[string]json.RawMessage, error) {
 	members = nil
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if err := dec.Decode(&members); err != nil || members == nil {
-		return nil, errNotObject // the decoder's own errors quote the body
+		return nil, errNotObject // the decoder's errors quote the body
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return members, errTrailing
@@ -39,8 +38,9 @@ func parseObject(body []byte) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// Members of a JSON object are read one by one into their type: encoding/json
-// would match struct fields in any case, and give up at the first odd member.
+// The functions below read the members of a JSON object one by one. With a struct,
+// encoding/json would ignore the case of names, and stop at the first member of a
+// wrong type.
 
 func stringMember(members map[string]json.RawMessage, name string) (string, bool) {
 	if s, ok := plainString(members[name]); ok {
@@ -53,8 +53,8 @@ func stringMember(members map[string]json.RawMessage, name string) (string, bool
 	return *s, true
 }
 
-// plainString reads a JSON value that is a string of nothing but ASCII without an
-// escape, as tokens are: that is the string.
+// plainString reads a JSON string of ASCII without escapes, as tokens are. It
+// avoids the cost of the decoder.
 func plainString(raw json.RawMessage) (string, bool) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return "", false
@@ -81,8 +81,8 @@ func boolMember(members map[string]json.RawMessage, name string) bool {
 	return json.Unmarshal(members[name], &b) == nil && b
 }
 
-// numericDate reads a NumericDate of RFC 7519 section 2, in whole seconds.
-func numericDate(raw json.RawMessage) (time.Time, error) {
+// parseNumericDate reads a NumericDate of RFC 7519 section 2, in whole seconds.
+func parseNumericDate(raw json.RawMessage) (time.Time, error) {
 	var seconds *float64
 	if json.Unmarshal(raw, &seconds) != nil || seconds == nil || *seconds < 0 || *seconds > maxTime {
 		return time.Time{}, errors.New("is not a number of seconds")

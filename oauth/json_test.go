@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestStringMember compares with what encoding/json makes of the same value.
-func TestStringMember(t *testing.T) {
+// TestStringMemberDecodesAsEncodingJSON compares stringMember with encoding/json.
+func TestStringMemberDecodesAsEncodingJSON(t *testing.T) {
 	values := []string{
 		`""`, `"token"`, `"a b~"`, `"a\\b"`, `"a\"b"`, `"\u0061"`, `"\\"`, `"é"`, "\"\xff\"", "\"a\xed\xa0\x80\"", `"\ud800"`,
 		`null`, `1`, `true`, `["a"]`, `{"a":"b"}`,
@@ -17,10 +17,10 @@ func TestStringMember(t *testing.T) {
 		wantOK := json.Unmarshal([]byte(value), &want) == nil && want != nil
 		got, ok := stringMember(members, "m")
 		if ok != wantOK || ok && got != *want {
-			t.Errorf("%s is read as %q, %v", value, got, ok)
+			t.Errorf("%s: got %q, %v; want the string of encoding/json, %v", value, got, ok, wantOK)
 		}
 	}
 	if got, ok := stringMember(nil, "m"); got != "" || ok {
-		t.Errorf("what is not there is read as %q, %v", got, ok)
+		t.Errorf("missing member: got %q, %v; want none", got, ok)
 	}
 }

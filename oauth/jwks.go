@@ -15,21 +15,21 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// ErrKeysUnavailable means that the keys that verify tokens could not be
-// fetched: nothing is said about the token itself. They are fetched again by
-// later calls.
+// ErrKeysUnavailable means that the client could not fetch the server's keys. It
+// says nothing about the token. Later calls try again.
 var ErrKeysUnavailable = errors.New("the authorization server's keys are not available")
 
 const (
-	// maxKeyStaleness is how long a set serves while no newer one can be
-	// fetched. It ends the trust in keys that the server has withdrawn.
+	// maxKeyStaleness is how long a key set remains usable while fetches fail. It
+	// limits the trust in keys that the server may have withdrawn.
 	maxKeyStaleness = 48 * time.Hour
 
-	// maxKeys is how many keys of a set are looked at, maxTries how many of
-	// them are tried on one token without a key id.
-	maxKeys  = 1000
-	maxTries = 32
+	// maxKeys limits the keys read from a set. maxKeysTried limits those tried on
+	// one token.
+	maxKeys      = 1000
+	maxKeysTried = 32
 
+	// Accepted lengths of RSA keys (RFC 7518 section 3.3 requires the minimum).
 	minRSABits, maxRSABits = 2048, 16384
 )
 
@@ -38,7 +38,7 @@ type keySet struct{ keys []verificationKey }
 
 type verificationKey struct {
 	id     string // kid, may be empty
-	alg    string // the only algorithm the key is for, may be empty
+	alg    string // the only algorithm of the key, may be empty
 	public any    // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 }
 
@@ -58,9 +58,9 @@ func (c *Client) fetchKeys(ctx context.Context) (keySet, time.Duration, error) {
 	return set, fresh, nil
 }
 
-// parseKeySet takes the keys that can verify a signature and skips all others,
-// as RFC 7517 section 5 asks for. A set without any is an error, so that it
-// never takes the place of a good one.
+// parseKeySet reads the keys that can verify signatures, and skips all others, as
+// RFC 7517 section 5 requires. A set without such keys is an error, so that it never
+// replaces a valid one.
 func parseKeySet(body []byte) (keySet, error) {
 	members, err := parseObject(body)
 	if err != nil {
@@ -82,12 +82,12 @@ func parseKeySet(body []byte) (keySet, error) {
 	return set, nil
 }
 
-// parseKey reads one key. It hands only public members on to go-jose: private
-// ones have no business here, and a broken certificate chain must not cost the
+// parseKey reads one key. It passes only the public members to go-jose: private
+// ones are not needed, and an invalid certificate chain must not invalidate the
 // key.
 func parseKey(raw json.RawMessage) (verificationKey, bool) {
 	members, err := parseObject(raw)
-	if err != nil || !forSignatures(members) {
+	if err != nil || !verifiesSignatures(members) {
 		return verificationKey{}, false
 	}
 	public := make(map[string]json.RawMessage)
@@ -119,8 +119,9 @@ func parseKey(raw json.RawMessage) (verificationKey, bool) {
 	return key, true
 }
 
-// forSignatures applies use and key_ops (RFC 7517 sections 4.2 and 4.3).
-func forSignatures(members map[string]json.RawMessage) bool {
+// verifiesSignatures reports whether use and key_ops allow a key to verify
+// signatures (RFC 7517 sections 4.2 and 4.3).
+func verifiesSignatures(members map[string]json.RawMessage) bool {
 	if raw, ok := members["use"]; ok && string(raw) != "null" {
 		if use, _ := stringMember(members, "use"); use != "sig" {
 			return false
@@ -132,30 +133,30 @@ func forSignatures(members map[string]json.RawMessage) bool {
 	return true
 }
 
-// has reports whether the set lists a key id.
-func (s keySet) has(kid string) bool {
+// hasKeyID reports whether the set contains a key with this id.
+func (s keySet) hasKeyID(kid string) bool {
 	return slices.ContainsFunc(s.keys, func(k verificationKey) bool { return k.id == kid })
 }
 
-// find returns the keys that may have made a signature: those with the token's
-// key id, or all if it has none, that fit the algorithm by type, curve and
+// candidates returns the keys that may have made a signature. These have the
+// token's key id, unless it has none, and match its algorithm by type, curve and
 // their own alg.
-func (s keySet) find(kid, alg string) []jwt.VerificationKey {
+func (s keySet) candidates(kid, alg string) []jwt.VerificationKey {
 	var found []jwt.VerificationKey
 	for _, k := range s.keys {
-		if kid != "" && k.id != kid || k.alg != "" && k.alg != alg || !fits(k.public, alg) {
+		if kid != "" && k.id != kid || k.alg != "" && k.alg != alg || !matchesAlgorithm(k.public, alg) {
 			continue
 		}
-		if found = append(found, k.public); len(found) == maxTries {
+		if found = append(found, k.public); len(found) == maxKeysTried {
 			break
 		}
 	}
 	return found
 }
 
-// fits reports whether a key is of the type, and the curve, of an algorithm of
+// matchesAlgorithm reports whether a key has the type and curve of an algorithm of
 // RFC 7518 section 3.1 or RFC 8037 section 3.1.
-func fits(public any, alg string) bool {
+func matchesAlgorithm(public any, alg string) bool {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
 		return slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, alg)

@@ -18,46 +18,46 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// TestOddKeysAreSkipped: each odd key alone makes an unusable set, and costs
-// nothing beside a good one.
-func TestOddKeysAreSkipped(t *testing.T) {
+// TestInvalidKeysAreSkipped: a set of invalid keys is unusable, and an invalid key
+// does not affect a valid one.
+func TestInvalidKeysAreSkipped(t *testing.T) {
 	good := publicJWK(keyA(), "a")
 	var many []any
 	for i := range 500 {
 		many = append(many, map[string]any{"kty": "XYZ", "kid": fmt.Sprint(i)})
 	}
-	for name, odd := range map[string][]any{
-		"unknown kty":      {map[string]any{"kty": "XYZ", "kid": "a"}},
-		"unknown curve":    {publicJWK(keyA(), "a", "crv", "P-999")},
-		"no n":             {publicJWK(rsaKey(), "a", "n", nil)},
-		"no x":             {publicJWK(keyA(), "a", "x", nil)},
-		"not on the curve": {publicJWK(keyA(), "a", "x", publicJWK(keyB(), "")["x"])},
-		"weak RSA":         {publicJWK(weakRSA(), "a")},
-		"exponent 1":       {publicJWK(rsaKey(), "a", "e", "AQ")},
-		"even exponent":    {publicJWK(rsaKey(), "a", "e", "BA")},
-		"oct":              {map[string]any{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}},
-		"use enc":          {publicJWK(keyA(), "a", "use", "enc")},
-		"use of odd type":  {publicJWK(keyA(), "a", "use", 7)},
-		"ops without":      {publicJWK(keyA(), "a", "key_ops", []string{"encrypt"})},
-		"ops of odd type":  {publicJWK(keyA(), "a", "key_ops", "verify")},
-		"no object":        {"a", 7, nil, []any{}},
-		"five hundred":     many,
+	for name, invalid := range map[string][]any{
+		"unknown kty":         {map[string]any{"kty": "XYZ", "kid": "a"}},
+		"unknown curve":       {publicJWK(keyA(), "a", "crv", "P-999")},
+		"no n":                {publicJWK(rsaKey(), "a", "n", nil)},
+		"no x":                {publicJWK(keyA(), "a", "x", nil)},
+		"not on the curve":    {publicJWK(keyA(), "a", "x", publicJWK(keyB(), "")["x"])},
+		"weak RSA":            {publicJWK(weakRSA(), "a")},
+		"exponent 1":          {publicJWK(rsaKey(), "a", "e", "AQ")},
+		"even exponent":       {publicJWK(rsaKey(), "a", "e", "BA")},
+		"oct":                 {map[string]any{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}},
+		"use enc":             {publicJWK(keyA(), "a", "use", "enc")},
+		"use of a wrong type": {publicJWK(keyA(), "a", "use", 7)},
+		"ops without verify":  {publicJWK(keyA(), "a", "key_ops", []string{"encrypt"})},
+		"ops of a wrong type": {publicJWK(keyA(), "a", "key_ops", "verify")},
+		"no object":           {"a", 7, nil, []any{}},
+		"five hundred":        many,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": odd}))); err == nil {
-				t.Errorf("alone: accepted %d keys", len(set.keys))
+			if set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": invalid}))); err == nil {
+				t.Errorf("alone: got %d keys, want an error", len(set.keys))
 			}
-			set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": append(odd, good)})))
+			set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": append(invalid, good)})))
 			if err != nil || len(set.keys) != 1 {
-				t.Errorf("beside a good key: %d keys, %v", len(set.keys), err)
+				t.Errorf("with a valid key: got %d keys, error %v; want 1", len(set.keys), err)
 			}
 		})
 	}
 }
 
-// TestPrivateKeysAndChains: private members are dropped, and a certificate
-// chain that does not parse does not cost the key.
-func TestPrivateKeysAndChains(t *testing.T) {
+// TestPrivateMembersAndChainsAreIgnored: an invalid certificate chain does not
+// invalidate the key.
+func TestPrivateMembersAndChainsAreIgnored(t *testing.T) {
 	for name, key := range map[string]any{
 		"private": jose.JSONWebKey{Key: keyA(), KeyID: "a"},
 		"chain":   publicJWK(keyA(), "a", "x5c", []string{"junk"}),
@@ -66,31 +66,31 @@ func TestPrivateKeysAndChains(t *testing.T) {
 	} {
 		set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": []any{key}})))
 		if err != nil || len(set.keys) != 1 {
-			t.Errorf("%s: %d keys, %v", name, len(set.keys), err)
+			t.Errorf("%s: got %d keys, error %v; want 1", name, len(set.keys), err)
 			continue
 		}
 		if k, ok := set.keys[0].public.(*ecdsa.PublicKey); !ok || !k.Equal(keyA().Public()) {
-			t.Errorf("%s: got %T", name, set.keys[0].public)
+			t.Errorf("%s: got %T, want the public key", name, set.keys[0].public)
 		}
 	}
 }
 
-func TestKeySetBounds(t *testing.T) {
+func TestKeySetIsBounded(t *testing.T) {
 	var keys []any
 	for range maxKeys + 5 {
 		keys = append(keys, publicJWK(edKey(), ""))
 	}
 	set, err := parseKeySet(must(json.Marshal(map[string]any{"keys": keys})))
 	if err != nil || len(set.keys) != maxKeys {
-		t.Fatalf("%d keys, %v", len(set.keys), err)
+		t.Fatalf("got %d keys, error %v; want %d", len(set.keys), err, maxKeys)
 	}
-	if n := len(set.find("", "EdDSA")); n != maxTries {
-		t.Errorf("%d keys would be tried", n)
+	if n := len(set.candidates("", "EdDSA")); n != maxKeysTried {
+		t.Errorf("got %d candidates, want %d", n, maxKeysTried)
 	}
 }
 
-// TestKeyChoice: kid, type, curve and the key's own alg must all fit.
-func TestKeyChoice(t *testing.T) {
+// TestKeyMustMatchToken: kid, type, curve and the key's own alg must match.
+func TestKeyMustMatchToken(t *testing.T) {
 	s := startServer(t)
 	s.setKeys(
 		publicJWK(rsaKey(), "same"), publicJWK(key384(), "same"), publicJWK(keyA(), "same"), publicJWK(edKey(), "same"),
@@ -110,7 +110,7 @@ func TestKeyChoice(t *testing.T) {
 		{jwt.SigningMethodES256, keyA(), "same", true},
 		{jwt.SigningMethodES384, key384(), "same", true},
 		{jwt.SigningMethodEdDSA, edKey(), "same", true},
-		{jwt.SigningMethodES256, keyA(), nil, true}, // no kid: all fitting keys
+		{jwt.SigningMethodES256, keyA(), nil, true}, // no kid: all matching keys
 		{jwt.SigningMethodEdDSA, edKey(), nil, true},
 		{jwt.SigningMethodRS256, rsaKey(), "rs256", true},
 		{jwt.SigningMethodPS256, rsaKey(), "rs256", false},
@@ -121,28 +121,30 @@ func TestKeyChoice(t *testing.T) {
 	}
 	for _, tc := range tests {
 		token := sign(tc.method, tc.key, s.idClaims(), "kid", tc.kid)
-		if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); (err == nil) != tc.ok {
-			t.Errorf("%s, kid %v: got %v", tc.method.Alg(), tc.kid, err)
+		if _, err := c.VerifyIDToken(testContext(t), token, IDTokenExpectation{Nonce: testNonce}); (err == nil) != tc.ok {
+			t.Errorf("%s, kid %v: got error %v, want accepted: %v", tc.method.Alg(), tc.kid, err, tc.ok)
 		}
 	}
 }
 
-// verify checks an ID token signed with the given key under the given kid.
+// verify verifies an ID token that is signed with the given key and has the given
+// kid.
 func verify(t testing.TB, s *server, c *Client, key *ecdsa.PrivateKey, kid any) error {
 	token := sign(jwt.SigningMethodES256, key, s.idClaims(), "kid", kid)
-	_, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce})
-	noCanary(t, err)
+	_, err := c.VerifyIDToken(testContext(t), token, IDTokenExpectation{Nonce: testNonce})
+	checkNoSecret(t, err)
 	return err
 }
 
-// TestKeyRotation: a new key costs one fetch, announced by its kid or not.
-func TestKeyRotation(t *testing.T) {
+// TestKeyRotationTakesOneFetch: the client finds a new key with one fetch, whether its
+// kid is new or not.
+func TestKeyRotationTakesOneFetch(t *testing.T) {
 	for name, kids := range map[string][2]any{
 		"new kid": {"a", "b"}, "same kid": {"a", "a"}, "no kid": {nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := bubbleServer(t)
+				s, c := newSynctestServer(t)
 				jwk := func(key *ecdsa.PrivateKey, kid any) any { return publicJWK(key, "", "kid", kid) }
 				s.setKeys(jwk(keyA(), kids[0]))
 				if err := verify(t, s, c, keyA(), kids[0]); err != nil {
@@ -153,58 +155,57 @@ func TestKeyRotation(t *testing.T) {
 					t.Error(err)
 				}
 				if n := s.count("/jwks"); n != 2 {
-					t.Errorf("fetched %d times", n)
+					t.Errorf("got %d fetches, want 2", n)
 				}
 				if err := verify(t, s, c, keyA(), kids[0]); err == nil || errors.Is(err, ErrKeysUnavailable) {
-					t.Errorf("the removed key: got %v", err)
+					t.Errorf("removed key: got error %v, want one that calls the token invalid", err)
 				}
 			})
 		})
 	}
 }
 
-// TestUnknownKeyStorm: made-up key ids and bad signatures become no more
-// requests than a short burst, and then one in 30 seconds.
-func TestUnknownKeyStorm(t *testing.T) {
+// TestInvalidTokensCauseFewFetches: invented key ids and bad signatures cause a short
+// burst of fetches, and then one in 30 seconds.
+func TestInvalidTokensCauseFewFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		if err := verify(t, s, c, keyA(), "a"); err != nil {
 			t.Fatal(err)
 		}
-		storm := func() {
+		sendInvalidTokens := func() {
 			var wg sync.WaitGroup
 			for i := range 100 {
 				wg.Go(func() {
-					if err := verify(t, s, c, keyB(), fmt.Sprint("made up ", i)); !errors.Is(err, errNoKey) {
-						t.Errorf("got %v", err)
+					if err := verify(t, s, c, keyB(), fmt.Sprint("invented ", i)); !errors.Is(err, errNoKey) {
+						t.Errorf("got error %v, want %v", err, errNoKey)
 					}
 					if err := verify(t, s, c, keyB(), "a"); !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
-						t.Errorf("got %v", err)
+						t.Errorf("got error %v, want %v", err, jwt.ErrTokenSignatureInvalid)
 					}
 				})
 			}
 			wg.Wait()
 		}
-		storm()
-		storm()
-		if n := s.count("/jwks"); n != 1+keyBurst {
-			t.Errorf("fetched %d times, want the first and a burst", n)
+		sendInvalidTokens()
+		sendInvalidTokens()
+		if n := s.count("/jwks"); n != 1+keyFetchBurst {
+			t.Errorf("got %d fetches, want %d", n, 1+keyFetchBurst)
 		}
 		time.Sleep(30 * time.Second)
-		storm()
-		if n := s.count("/jwks"); n != 2+keyBurst {
-			t.Errorf("fetched %d times", n)
+		sendInvalidTokens()
+		if n := s.count("/jwks"); n != 2+keyFetchBurst {
+			t.Errorf("after 30 seconds: got %d fetches, want %d", n, 2+keyFetchBurst)
 		}
 	})
 }
 
-// TestMadeUpLogoutTokensLeaveTheKeysToOthers: whatever anybody sends to the
-// logout endpoint, a key that the server has just begun to use is found for the
-// next login and the next refresh, at once and several times.
-func TestMadeUpLogoutTokensLeaveTheKeysToOthers(t *testing.T) {
-	for name, garbage := range map[string]func(s *server, i int) string{
-		"made-up kid": func(s *server, i int) string {
-			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", fmt.Sprint("made up ", i), "typ", "logout+jwt")
+// TestForgedLogoutTokensDoNotDelayNewKeys: while forged tokens arrive at the logout
+// endpoint, logins and refreshes find several new keys of the server at once.
+func TestForgedLogoutTokensDoNotDelayNewKeys(t *testing.T) {
+	for name, forged := range map[string]func(s *server, i int) string{
+		"invented kid": func(s *server, i int) string {
+			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", fmt.Sprint("invented ", i), "typ", "logout+jwt")
 		},
 		"known kid": func(s *server, _ int) string {
 			return sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a", "typ", "logout+jwt")
@@ -219,34 +220,34 @@ func TestMadeUpLogoutTokensLeaveTheKeysToOthers(t *testing.T) {
 		for _, down := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, keys down: %v", name, down), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s, c := bubbleServer(t)
+					s, c := newSynctestServer(t)
 					if err := verify(t, s, c, keyA(), "a"); err != nil {
 						t.Fatal(err)
 					}
 					if down {
-						s.answer("/jwks", 503, "")
+						s.respond("/jwks", 503, "")
 					}
 					for i := range 20 {
-						if _, err := c.VerifyLogoutToken(within(t), garbage(s, i)); err == nil {
-							t.Fatal("the made-up token is accepted")
+						if _, err := c.VerifyLogoutToken(testContext(t), forged(s, i)); err == nil {
+							t.Fatal("accepted a forged token")
 						}
 						time.Sleep(500 * time.Millisecond)
 					}
 					s.handle("/jwks", nil)
-					if n := s.count("/jwks"); n > 1+keyBurst+1 {
-						t.Errorf("fetched %d times", n)
+					if n := s.count("/jwks"); n > 1+keyFetchBurst+1 {
+						t.Errorf("got %d fetches, want at most %d", n, 1+keyFetchBurst+1)
 					}
 					for _, kid := range []string{"b", "c", "d"} {
 						key := newECKey(elliptic.P256())
 						s.setKeys(publicJWK(key, kid))
 						if err := verify(t, s, c, key, kid); err != nil {
-							t.Errorf("login, key %s: %v", kid, err)
+							t.Errorf("login with key %s: got error %v", kid, err)
 						}
 						key = newECKey(elliptic.P256())
 						s.setKeys(publicJWK(key, kid+kid))
 						token := sign(jwt.SigningMethodES256, key, s.idClaims(), "kid", kid+kid)
-						if _, err := c.VerifyRefreshedIDToken(within(t), token, RefreshedIDTokenWant{Subject: "alice"}); err != nil {
-							t.Errorf("refresh, key %s: %v", kid+kid, err)
+						if _, err := c.VerifyRefreshedIDToken(testContext(t), token, RefreshedIDTokenExpectation{Subject: "alice"}); err != nil {
+							t.Errorf("refresh with key %s: got error %v", kid+kid, err)
 						}
 					}
 				})
@@ -255,58 +256,58 @@ func TestMadeUpLogoutTokensLeaveTheKeysToOthers(t *testing.T) {
 	}
 }
 
-// TestLogoutTokenOfANewKeyIsNotCalledInvalid while made-up tokens have used up
-// what may be fetched for logouts: it may be good, and is to be sent again.
-func TestLogoutTokenOfANewKeyIsNotCalledInvalid(t *testing.T) {
+// TestLogoutTokenOfNewKeyIsNotCalledInvalid: after forged tokens have used up the
+// budget of logouts, a token may be valid, and the server should send it again.
+func TestLogoutTokenOfNewKeyIsNotCalledInvalid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
-		made := func(key *ecdsa.PrivateKey, kid string) error {
-			_, err := c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, key, s.logoutClaims(), "kid", kid))
+		s, c := newSynctestServer(t)
+		verifyLogout := func(key *ecdsa.PrivateKey, kid string) error {
+			_, err := c.VerifyLogoutToken(testContext(t), sign(jwt.SigningMethodES256, key, s.logoutClaims(), "kid", kid))
 			return err
 		}
-		if err := made(keyA(), "a"); err != nil {
+		if err := verifyLogout(keyA(), "a"); err != nil {
 			t.Fatal(err)
 		}
-		for i := range keyBurst {
-			if err := made(keyB(), fmt.Sprint(i)); !errors.Is(err, errNoKey) || errors.Is(err, ErrKeysUnavailable) {
-				t.Errorf("made up: %v", err)
+		for i := range keyFetchBurst {
+			if err := verifyLogout(keyB(), fmt.Sprint(i)); !errors.Is(err, errNoKey) || errors.Is(err, ErrKeysUnavailable) {
+				t.Errorf("invented kid: got error %v, want %v", err, errNoKey)
 			}
 		}
 		s.setKeys(publicJWK(keyB(), "b"))
-		if err := made(keyB(), "b"); !errors.Is(err, ErrKeysUnavailable) {
-			t.Errorf("at once: %v", err)
+		if err := verifyLogout(keyB(), "b"); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("without budget: got error %v, want %v", err, ErrKeysUnavailable)
 		}
-		time.Sleep(keyGap)
-		if err := made(keyB(), "b"); err != nil {
-			t.Errorf("a pause later: %v", err)
+		time.Sleep(keyFetchInterval)
+		if err := verifyLogout(keyB(), "b"); err != nil {
+			t.Errorf("after the interval: got error %v", err)
 		}
 	})
 }
 
-// TestBadSignaturesLeaveAFetchToNewKeys: a known key id with a bad signature
-// rarely means a new key, an unknown one usually does.
-func TestBadSignaturesLeaveAFetchToNewKeys(t *testing.T) {
+// TestBadSignaturesLeaveFetchForNewKeys: a bad signature of a known key id rarely
+// means a new key; an unknown key id usually does.
+func TestBadSignaturesLeaveFetchForNewKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		for range 10 {
 			token := sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a")
-			if _, err := c.VerifyLogoutToken(within(t), token); !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
-				t.Fatalf("got %v", err)
+			if _, err := c.VerifyLogoutToken(testContext(t), token); !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+				t.Fatalf("got error %v, want %v", err, jwt.ErrTokenSignatureInvalid)
 			}
 		}
 		s.setKeys(publicJWK(keyB(), "b"))
-		if _, err := c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "b")); err != nil {
-			t.Errorf("the new key: %v", err)
+		if _, err := c.VerifyLogoutToken(testContext(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "b")); err != nil {
+			t.Errorf("new key: got error %v", err)
 		}
 	})
 }
 
-// TestKeyFetchUnderWayDoesNotHideANewKey: a fetch that a made-up token began
-// reached the server before it changed its key.
-func TestKeyFetchUnderWayDoesNotHideANewKey(t *testing.T) {
+// TestRunningKeyFetchDoesNotHideNewKey: a forged token starts a fetch that reaches the
+// server before the server changes its key.
+func TestRunningKeyFetchDoesNotHideNewKey(t *testing.T) {
 	for _, status := range []int{200, 503} {
 		synctest.Test(t, func(t *testing.T) {
-			s, c := bubbleServer(t)
+			s, c := newSynctestServer(t)
 			if err := verify(t, s, c, keyA(), "a"); err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +319,7 @@ func TestKeyFetchUnderWayDoesNotHideANewKey(t *testing.T) {
 				_, _ = w.Write([]byte(old))
 			})
 			go func() {
-				_, _ = c.VerifyLogoutToken(within(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "made up"))
+				_, _ = c.VerifyLogoutToken(testContext(t), sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "invented"))
 			}()
 			synctest.Wait()
 			s.setKeys(publicJWK(keyB(), "b"))
@@ -326,23 +327,23 @@ func TestKeyFetchUnderWayDoesNotHideANewKey(t *testing.T) {
 			for range 20 {
 				all.Go(func() {
 					if err := verify(t, s, c, keyB(), "b"); err != nil {
-						t.Errorf("status %d: %v", status, err)
+						t.Errorf("status %d: got error %v", status, err)
 					}
 				})
 			}
 			all.Wait()
 			if n := s.count("/jwks"); n != 3 {
-				t.Errorf("status %d: fetched %d times", status, n)
+				t.Errorf("status %d: got %d fetches, want 3", status, n)
 			}
 		})
 	}
 }
 
-// TestKeysDown: fetched keys work on while the server is down, for two days;
-// what cannot be judged without new keys is not called invalid.
-func TestKeysDown(t *testing.T) {
+// TestKeysOutliveOutageForTwoDays: fetched keys remain usable while the server is
+// down. A token of an unknown key is not called invalid during that time.
+func TestKeysOutliveOutageForTwoDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		if err := verify(t, s, c, keyA(), "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -350,32 +351,33 @@ func TestKeysDown(t *testing.T) {
 			status int
 			body   string
 		}{{503, ""}, {200, `{"keys":[]}`}, {200, `{}`}, {200, `<html>`}, {404, ""}} {
-			s.answer("/jwks", bad.status, bad.body)
+			s.respond("/jwks", bad.status, bad.body)
 			time.Sleep(2 * time.Hour)
 			if err := verify(t, s, c, keyA(), "a"); err != nil {
-				t.Errorf("%d %s: %v", bad.status, bad.body, err)
+				t.Errorf("%d %s: got error %v", bad.status, bad.body, err)
 			}
 			synctest.Wait()
 			if err := verify(t, s, c, keyB(), "b"); !errors.Is(err, ErrKeysUnavailable) {
-				t.Errorf("%d %s, unknown key: got %v", bad.status, bad.body, err)
+				t.Errorf("%d %s, unknown key: got error %v, want %v", bad.status, bad.body, err, ErrKeysUnavailable)
 			}
 		}
 		time.Sleep(48 * time.Hour)
 		if err := verify(t, s, c, keyA(), "a"); !errors.Is(err, ErrKeysUnavailable) {
-			t.Errorf("after two days: got %v", err)
+			t.Errorf("after two days: got error %v, want %v", err, ErrKeysUnavailable)
 		}
 		s.handle("/jwks", nil)
 		time.Sleep(30 * time.Second)
 		if err := verify(t, s, c, keyA(), "a"); err != nil {
-			t.Errorf("after the outage: %v", err)
+			t.Errorf("after the outage: got error %v", err)
 		}
 	})
 }
 
-// TestWithdrawnKey: a key that the server removed is out at the next renewal.
-func TestWithdrawnKey(t *testing.T) {
+// TestWithdrawnKeyIsRefusedAfterRenewal: the next renewal removes a key that the
+// server has withdrawn.
+func TestWithdrawnKeyIsRefusedAfterRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		s.handle("/jwks", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=600")
 			writeJSON(w, map[string]any{"keys": s.keys})
@@ -386,25 +388,25 @@ func TestWithdrawnKey(t *testing.T) {
 		}
 		s.setKeys(publicJWK(keyA(), "a"))
 		time.Sleep(10 * time.Minute)
-		if err := verify(t, s, c, keyA(), "a"); err != nil { // renews behind
+		if err := verify(t, s, c, keyA(), "a"); err != nil { // renews in the background
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if err := verify(t, s, c, keyB(), "b"); !errors.Is(err, errNoKey) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want %v", err, errNoKey)
 		}
 	})
 }
 
-// TestColdKeys: a server that is down at the first login is usable a second
-// after it is back.
-func TestColdKeys(t *testing.T) {
+// TestFirstKeysAreRetriedEverySecond: if the keys have never been fetched, logins work
+// a second after the end of the outage.
+func TestFirstKeysAreRetriedEverySecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
-		s.answer("/jwks", 503, "")
+		s, c := newSynctestServer(t)
+		s.respond("/jwks", 503, "")
 		for range 50 {
 			if err := verify(t, s, c, keyA(), "a"); !errors.Is(err, ErrKeysUnavailable) {
-				t.Fatalf("got %v", err)
+				t.Fatalf("got error %v, want %v", err, ErrKeysUnavailable)
 			}
 			time.Sleep(time.Second)
 		}
@@ -426,8 +428,8 @@ func FuzzKeySet(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		set, err := parseKeySet(body)
 		if err != nil {
-			if !printable(err.Error()) {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}
@@ -435,7 +437,7 @@ func FuzzKeySet(f *testing.F) {
 			switch k := k.public.(type) {
 			case *rsa.PublicKey:
 				if k.N.BitLen() < minRSABits {
-					t.Errorf("accepted %d bits", k.N.BitLen())
+					t.Errorf("accepted an RSA key of %d bits", k.N.BitLen())
 				}
 			case *ecdsa.PublicKey:
 				if _, err := k.ECDH(); err != nil {
@@ -443,10 +445,10 @@ func FuzzKeySet(f *testing.F) {
 				}
 			case ed25519.PublicKey:
 				if len(k) != ed25519.PublicKeySize {
-					t.Errorf("accepted %d bytes", len(k))
+					t.Errorf("accepted an Ed25519 key of %d bytes", len(k))
 				}
 			default:
-				t.Errorf("accepted %T", k)
+				t.Errorf("accepted a key of type %T", k)
 			}
 		}
 	})

@@ -14,57 +14,44 @@ import (
 )
 
 const (
-	maxJWT = 16 << 10
-	// leeway is how far the server's clock may be off.
+	maxJWT = 16 << 10 // bytes
+	// leeway is the accepted difference between the server's clock and the local
+	// one.
 	leeway = 60 * time.Second
 )
 
-// algorithms are the signature algorithms that are ever accepted: asymmetric
-// ones. "none" and HMAC, for which our own client secret would be the key, are
-// not among them, whatever the server's metadata says.
+// algorithms are the accepted signature algorithms, all of them asymmetric. The
+// metadata cannot add "none" or HMAC, whose key would be the client secret.
 var algorithms = []string{
 	"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 }
 
 var (
-	errNoKey = errors.New("no key of the server fits the token's kid and alg")
-	// errKeysRecent means that the key set was fetched too recently to be
-	// fetched again, so that nobody knows whether the key exists.
-	errKeysRecent = errors.New("the key set was fetched a moment ago")
+	errNoKey = errors.New("no key of the server matches the token's kid and alg")
+	// errRecentlyFetched means that the budget allows no fetch of the key set now, so
+	// that it is unknown whether the server has the key.
+	errRecentlyFetched = errors.New("the key set was fetched recently")
 )
 
-// claims are the members of a JWT's payload. A map keeps names that differ
-// only in case apart, which the decoding into a struct would not.
+// claims are the members of a JWT's payload. Unlike decoding into a struct, a map
+// distinguishes names that differ only in case.
 type claims map[string]json.RawMessage
 
-// jwsHeader is what counts in a JOSE header (RFC 7515 section 4.1). Its other
-// members, such as jwk, jku and x5u, are ignored: keys come from the server's
-// key set only.
+// jwsHeader holds the used members of a JOSE header (RFC 7515 section 4.1). Others,
+// such as jwk, jku and x5u, are ignored: keys come from the server's key set only.
 type jwsHeader struct{ alg, kid string }
 
-// verifyJWS checks type, signature, issuer, audience and times of a token, with
-// the server's keys fetched again if they do not fit and the budget allows it.
-func (c *Client) verifyJWS(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
-	header, payload, err := c.verifySignature(ctx, raw, types, budget)
-	if err == nil {
-		err = c.checkClaims(payload)
-	}
-	if err != nil {
-		return header, nil, err
-	}
-	return header, payload, nil
-}
-
-// verifySignature checks type and signature of a token. What the claims say is
-// not checked.
+// verifySignature checks the type and the signature of a token. It fetches the
+// server's keys again if no key matches and the budget allows it. It does not check
+// the claims.
 func (c *Client) verifySignature(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
 	allowed := c.allowedAlgorithms()
 	header, err := parseHeader(raw, allowed, types)
 	if err != nil {
 		return header, nil, err
 	}
-	unsigned := strings.HasSuffix(raw, ".") // no key will ever verify it
-	before := c.keys.fetches()
+	unsigned := strings.HasSuffix(raw, ".") // no new key can verify it
+	before := c.keys.fetchCount()
 	set, err := c.keys.get(ctx)
 	if err != nil {
 		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
@@ -75,10 +62,10 @@ func (c *Client) verifySignature(ctx context.Context, raw string, types []string
 		if err == nil || !noKey && !errors.Is(err, jwt.ErrTokenSignatureInvalid) || unsigned || set.number > before {
 			return header, payload, err
 		}
-		// The server may have rotated its keys. It rarely does so under the same
-		// key id: bad signatures leave the last fetch to unknown key ids.
+		// The server may have rotated its keys, but rarely keeps the key id. So bad
+		// signatures of a known key leave the last fetch to unknown key ids.
 		reserve := 0
-		if set.value.has(header.kid) {
+		if set.value.hasKeyID(header.kid) {
 			reserve = 1
 		}
 		newer, renewErr := c.keys.renew(ctx, set, budget, reserve)
@@ -86,17 +73,17 @@ func (c *Client) verifySignature(ctx context.Context, raw string, types []string
 		case renewErr != nil:
 			return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
 		case newer == set && noKey:
-			return header, nil, fmt.Errorf("%w: %w", err, errKeysRecent)
+			return header, nil, fmt.Errorf("%w: %w", err, errRecentlyFetched)
 		case newer == set:
 			return header, nil, err
 		}
-		// A fetch that was under way already may have missed the new key.
+		// A fetch that ran before this call may have missed the new key.
 		set = newer
 	}
 }
 
-// allowedAlgorithms narrows algorithms to those the server's metadata lists,
-// if it was fetched and lists usable ones.
+// allowedAlgorithms returns the algorithms that the server's metadata lists. It
+// returns all if the metadata has not been fetched or lists none of them.
 func (c *Client) allowedAlgorithms() []string {
 	if s := c.discovery.peek(); s != nil {
 		listed := slices.DeleteFunc(slices.Clone(algorithms), func(alg string) bool {
@@ -109,15 +96,15 @@ func (c *Client) allowedAlgorithms() []string {
 	return algorithms
 }
 
-// parseHeader refuses, before any key is looked for, what is not a signed JWT
-// of an expected type, or of none. Access tokens and logout tokens of the same
-// server say what they are: at+jwt, logout+jwt.
+// parseHeader reads the header, and refuses tokens that no key can make valid. The
+// header must have one of the types, or no typ. This distinguishes ID tokens from
+// access tokens (at+jwt) and logout tokens (logout+jwt) of the same server.
 func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 	switch dots := strings.Count(raw, "."); {
 	case len(raw) > maxJWT:
 		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", maxJWT)
 	case dots == 4:
-		return jwsHeader{}, errors.New("the token is encrypted, which is not supported: register the client for signed ones")
+		return jwsHeader{}, errors.New("the token is encrypted, which is not supported: register the client for signed tokens")
 	case dots != 2:
 		return jwsHeader{}, errors.New("the token is not a signed JWT")
 	}
@@ -138,8 +125,8 @@ func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 	case !slices.Contains(allowed, h.alg):
 		return h, fmt.Errorf("the signature algorithm %s is not allowed", quote(h.alg))
 	case crit:
-		// RFC 7515 section 4.1.11: extensions that are not understood make
-		// the token invalid, and none is understood here.
+		// RFC 7515 section 4.1.11: extensions that the client does not implement make
+		// the token invalid. It implements none.
 		return h, errors.New("the token's header has crit")
 	case typ != "" && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }):
 		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), types[0])
@@ -147,9 +134,9 @@ func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 	return h, nil
 }
 
-// checkSignature returns the claims of a token that one of the keys has signed.
+// checkSignature returns the claims of a token if one of the keys has signed it.
 func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (claims, error) {
-	keys := set.find(h.kid, h.alg)
+	keys := set.candidates(h.kid, h.alg)
 	if len(keys) == 0 {
 		return nil, errNoKey
 	}
@@ -160,7 +147,7 @@ func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (clai
 	})
 	switch {
 	case errors.Is(err, jwt.ErrTokenMalformed):
-		// Not the error itself: the decoder's errors quote the token.
+		// The decoder's errors quote the token.
 		return nil, fmt.Errorf("%w: it is not base64url of JSON", jwt.ErrTokenMalformed)
 	case err != nil:
 		return nil, err
@@ -168,7 +155,8 @@ func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (clai
 	return payload, nil
 }
 
-// checkClaims checks the claims that every token for this client has.
+// checkClaims checks the claims that ID tokens and logout tokens share: iss, aud,
+// exp, iat and nbf.
 func (c *Client) checkClaims(payload claims) error {
 	validator := jwt.NewValidator(
 		jwt.WithIssuer(c.issuer),
@@ -186,10 +174,10 @@ func (c *Client) checkClaims(payload claims) error {
 	return nil
 }
 
-// explain adds to an error of the validator what the operator needs to know.
+// explain adds to an error of the validator the values that the operator needs.
 func (p claims) explain(err error, issuer string, now time.Time) error {
 	seconds := func(name string) int64 {
-		t, _ := numericDate(p[name])
+		t, _ := parseNumericDate(p[name])
 		return int64(now.Sub(t).Seconds())
 	}
 	const hint = "clock skew of more than 60 seconds? Compare this host's clock with the server's"
@@ -207,8 +195,8 @@ func (p claims) explain(err error, issuer string, now time.Time) error {
 	return err
 }
 
-// text returns a claim that must be a string if it is there; null counts as
-// missing.
+// text returns a claim that must be a string. It returns "" for null and for a
+// missing claim.
 func (p claims) text(name string) (string, error) {
 	raw, ok := p[name]
 	if !ok || string(raw) == "null" {
@@ -221,15 +209,15 @@ func (p claims) text(name string) (string, error) {
 	return s, nil
 }
 
-// time returns a claim that must be a NumericDate if it is there, else the zero
-// time. Some servers write auth_time 0 for a time they do not know; that, too,
-// is the zero time.
+// time returns a claim that must be a NumericDate. It returns the zero time for a
+// missing claim, and for 0, which some servers send as auth_time if they do not know
+// it.
 func (p claims) time(name string) (time.Time, error) {
 	raw, ok := p[name]
 	if !ok {
 		return time.Time{}, nil
 	}
-	t, err := numericDate(raw)
+	t, err := parseNumericDate(raw)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("the claim %s %w", name, err)
 	}
@@ -239,7 +227,7 @@ func (p claims) time(name string) (time.Time, error) {
 	return t, nil
 }
 
-func (p claims) date(name string) (*jwt.NumericDate, error) {
+func (p claims) numericDate(name string) (*jwt.NumericDate, error) {
 	t, err := p.time(name)
 	if err != nil || t.IsZero() {
 		return nil, err
@@ -247,11 +235,11 @@ func (p claims) date(name string) (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(t), nil
 }
 
-// The methods of jwt.Claims, through which the parser reads.
+// The methods of jwt.Claims.
 
-func (p claims) GetExpirationTime() (*jwt.NumericDate, error) { return p.date("exp") }
-func (p claims) GetIssuedAt() (*jwt.NumericDate, error)       { return p.date("iat") }
-func (p claims) GetNotBefore() (*jwt.NumericDate, error)      { return p.date("nbf") }
+func (p claims) GetExpirationTime() (*jwt.NumericDate, error) { return p.numericDate("exp") }
+func (p claims) GetIssuedAt() (*jwt.NumericDate, error)       { return p.numericDate("iat") }
+func (p claims) GetNotBefore() (*jwt.NumericDate, error)      { return p.numericDate("nbf") }
 func (p claims) GetIssuer() (string, error)                   { return p.text("iss") }
 func (p claims) GetSubject() (string, error)                  { return p.text("sub") }
 

@@ -7,16 +7,17 @@ import (
 	"net/url"
 )
 
-// maxIDTokenHint keeps the logout URL below what servers and proxies accept.
+// maxIDTokenHint is the longest ID token, in bytes, that the logout URL may
+// contain: servers and proxies limit the length of URLs.
 const maxIDTokenHint = 4 << 10
 
-// EndSessionURL returns where to send the browser to log out at the server too
-// (OpenID Connect RP-Initiated Logout section 2), or "" if the server has no
-// such place. Empty arguments are left out, and state without a redirect URI.
-// If the ID token is missing or longer than 4 KiB, client_id is sent in its
-// place.
+// EndSessionURL returns the URL that the browser must visit to log out at the
+// server (OpenID Connect RP-Initiated Logout section 2), or "" if the server has no
+// end_session_endpoint. The URL leaves out empty arguments, and state if there is
+// no redirect URI. If idTokenHint is empty or longer than 4 KiB, the URL has
+// client_id instead.
 func (c *Client) EndSessionURL(ctx context.Context, idTokenHint, postLogoutRedirectURI, state string) (string, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	endpoint, err := c.endpoint(ctx, endSessionEndpoint)
 	if errors.Is(err, ErrNoEndpoint) {

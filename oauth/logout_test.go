@@ -26,26 +26,26 @@ func TestEndSessionURL(t *testing.T) {
 		{"hint too long", long, "", "st", url.Values{"p": {"1"}, "client_id": {testClient}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := s.client().EndSessionURL(within(t), tc.hint, tc.redirect, tc.state)
+			got, err := s.client().EndSessionURL(testContext(t), tc.hint, tc.redirect, tc.state)
 			if err != nil {
 				t.Fatal(err)
 			}
 			u, err := url.Parse(got)
 			if err != nil || !strings.HasPrefix(got, s.issuer+"/logout?") || u.Query().Encode() != tc.want.Encode() {
-				t.Errorf("got %s, %v", got, err)
+				t.Errorf("got %s, %v; want parameters %v", got, err, tc.want)
 			}
 		})
 	}
 	delete(s.metadata, "end_session_endpoint")
-	if got, err := s.client().EndSessionURL(within(t), hint, "", ""); got != "" || err != nil {
-		t.Errorf("without an endpoint: got %q, %v", got, err)
+	if got, err := s.client().EndSessionURL(testContext(t), hint, "", ""); got != "" || err != nil {
+		t.Errorf("without an endpoint: got %q, %v; want neither", got, err)
 	}
 	s.metadata["end_session_endpoint"] = "http://idp.test/logout"
-	if got, err := s.client().EndSessionURL(within(t), hint, "", ""); err == nil {
-		t.Errorf("over http: got %q", got)
+	if got, err := s.client().EndSessionURL(testContext(t), hint, "", ""); err == nil {
+		t.Errorf("http endpoint: got %q, want an error", got)
 	}
-	s.answer(wellKnown, 503, "")
-	if _, err := s.client().EndSessionURL(within(t), hint, "", ""); !errors.Is(err, ErrMetadataUnavailable) {
-		t.Errorf("without metadata: got %v", err)
+	s.respond(wellKnown, 503, "")
+	if _, err := s.client().EndSessionURL(testContext(t), hint, "", ""); !errors.Is(err, ErrMetadataUnavailable) {
+		t.Errorf("without metadata: got error %v, want %v", err, ErrMetadataUnavailable)
 	}
 }

@@ -5,52 +5,57 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 const (
-	// backchannelEvent is the member of events that makes a JWT a logout token.
+	// backchannelEvent is the member of the claim events that makes a JWT a
+	// logout token.
 	backchannelEvent = "http://schemas.openid.net/event/backchannel-logout"
-	// maxLogoutAge is how long after its iat a logout token is accepted, whatever
-	// its exp says: servers send it when it is made, and repeat it soon.
+	// maxLogoutAge is how long after its iat a logout token is accepted, even if
+	// its exp is later: servers send the token as soon as they have made it, and
+	// retry soon.
 	maxLogoutAge = 5 * time.Minute
-	// maxTokenID is the longest jti, in bytes.
+	// maxTokenID is the longest accepted jti, in bytes.
 	maxTokenID = 1024
 )
 
-// logoutTokenTypes are what a logout token's header may say it is, if anything.
-// JWT is what servers write that are older than the type. An ID token of that
-// type has no events, so it does not pass for a logout token.
+// logoutTokenTypes are the accepted values of typ in the header of a logout
+// token; typ may also be missing. Servers that are older than logout+jwt write
+// JWT. An ID token with that typ is refused because it has no claim events.
 var logoutTokenTypes = []string{"logout+jwt", "JWT"}
 
 // LogoutToken is a verified logout token. At least one of Subject and SessionID
-// is there.
+// is set.
 type LogoutToken struct {
-	// ID is the claim jti: no two logout tokens of a server have the same.
+	// ID is the claim jti, unique among the logout tokens of the server.
 	ID string
-	// Subject is the claim sub. Without a SessionID it is about all sessions of
-	// that user.
+	// Subject is the claim sub. A token without SessionID ends all sessions of
+	// this user.
 	Subject string
 	// SessionID is the claim sid, the server's name for its session with the
 	// user.
 	SessionID string
-	IssuedAt  time.Time
-	// Until is when the token will not be accepted any more.
-	Until time.Time
+	// IssuedAt is the claim iat.
+	IssuedAt time.Time
+	// ValidUntil is when VerifyLogoutToken begins to refuse the token. The caller may
+	// forget ID then.
+	ValidUntil time.Time
 }
 
 // VerifyLogoutToken verifies a logout token by OpenID Connect Back-Channel
 // Logout section 2.6: signature, issuer, audience and times as for an ID token.
-// Tokens of more than five minutes ago are refused. What makes a token invalid
-// whoever signed it is looked at first, so that no garbage makes the server's
-// keys be fetched.
+// It refuses tokens that were issued more than five minutes ago. It checks all
+// claims before the signature, so that a token that no key can make valid does
+// not cause a fetch of the server's keys.
 //
-// That a token has not come before is not checked; see LogoutToken.ID. Errors
-// are as for VerifyIDToken.
+// VerifyLogoutToken does not detect replays: the caller must remember
+// LogoutToken.ID.
+//
+// An error for which errors.Is reports ErrKeysUnavailable says nothing about
+// the token, which the server should send again. All other errors mean that the
+// token is invalid.
 func (c *Client) VerifyLogoutToken(ctx context.Context, raw string) (*LogoutToken, error) {
 	t, err := c.verifyLogoutToken(ctx, raw)
 	if err != nil {
@@ -66,27 +71,30 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokenTypes); err != nil {
 		return nil, err
 	}
-	claimed, err := unverifiedClaims(raw)
+	payload, err := unverifiedClaims(raw)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.logoutToken(claimed); err != nil {
+	t, err := c.readLogoutToken(payload)
+	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
-	_, payload, err := c.verifyJWS(ctx, raw, logoutTokenTypes, &c.logoutKeys)
-	switch {
-	case errors.Is(err, errKeysRecent):
-		// Made-up tokens have used up the budget, and this one may be good.
+	// The signature covers the bytes that t was read from.
+	_, _, err = c.verifySignature(ctx, raw, logoutTokenTypes, &c.logoutKeys)
+	if errors.Is(err, errRecentlyFetched) {
+		// Forged tokens may have used up the budget, and this one may be valid.
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
-	case err != nil:
+	}
+	if err != nil {
 		return nil, err
 	}
-	return c.logoutToken(payload)
+	return t, nil
 }
 
-// unverifiedClaims reads the payload of what parseHeader has taken for a JWT.
+// unverifiedClaims reads the payload of a JWT whose header parseHeader has
+// accepted.
 func unverifiedClaims(raw string) (claims, error) {
 	_, rest, _ := strings.Cut(raw, ".")
 	encoded, _, _ := strings.Cut(rest, ".")
@@ -101,12 +109,15 @@ func unverifiedClaims(raw string) (claims, error) {
 	return payload, nil
 }
 
-// logoutToken checks what claims say, not whether they are true.
-func (c *Client) logoutToken(p claims) (*LogoutToken, error) {
-	if err := c.checkLogoutParties(p); err != nil {
+// readLogoutToken checks and reads the claims of a logout token.
+func (c *Client) readLogoutToken(p claims) (*LogoutToken, error) {
+	if err := p.checkLogoutEvent(); err != nil {
 		return nil, err
 	}
-	if err := p.checkLogoutEvent(); err != nil {
+	if err := c.checkClaims(p); err != nil {
+		return nil, err
+	}
+	if err := p.checkAuthorizedParty(c.clientID); err != nil {
 		return nil, err
 	}
 	t := &LogoutToken{}
@@ -128,28 +139,14 @@ func (c *Client) logoutToken(p claims) (*LogoutToken, error) {
 	case len(t.Subject) > maxSubject:
 		return nil, fmt.Errorf("the claim sub has more than %d bytes", maxSubject)
 	}
-	if err := p.checkLogoutTimes(t, time.Now()); err != nil {
+	if err := t.readTimes(p, time.Now()); err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-func (c *Client) checkLogoutParties(p claims) error {
-	if iss, err := p.text("iss"); err != nil || iss != c.issuer {
-		return p.explain(jwt.ErrTokenInvalidIssuer, c.issuer, time.Now())
-	}
-	aud, err := p.GetAudience()
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(aud, c.clientID) {
-		return jwt.ErrTokenInvalidAudience
-	}
-	return p.checkAuthorizedParty(c.clientID)
-}
-
-// checkLogoutEvent tells a logout token from every other JWT of the server, ID
-// tokens above all, which anybody has who has logged in.
+// checkLogoutEvent refuses the server's other JWTs, ID tokens above all: every
+// user who has logged in has one.
 func (p claims) checkLogoutEvent() error {
 	if _, ok := p["nonce"]; ok {
 		return errors.New("the token has a nonce, as ID tokens do and logout tokens must not")
@@ -164,7 +161,9 @@ func (p claims) checkLogoutEvent() error {
 	return nil
 }
 
-func (p claims) checkLogoutTimes(t *LogoutToken, now time.Time) error {
+// readTimes sets IssuedAt and Until, and refuses a token that is too old.
+// checkClaims has checked that exp and iat exist.
+func (t *LogoutToken) readTimes(p claims, now time.Time) error {
 	expires, err := p.time("exp")
 	if err != nil {
 		return err
@@ -172,23 +171,12 @@ func (p claims) checkLogoutTimes(t *LogoutToken, now time.Time) error {
 	if t.IssuedAt, err = p.time("iat"); err != nil {
 		return err
 	}
-	switch {
-	case expires.IsZero():
-		return errors.New("the claim exp is missing")
-	case t.IssuedAt.IsZero():
-		return errors.New("the claim iat is missing")
+	t.ValidUntil = t.IssuedAt.Add(maxLogoutAge)
+	if expires.Before(t.ValidUntil) {
+		t.ValidUntil = expires
 	}
-	t.Until = t.IssuedAt.Add(maxLogoutAge)
-	if expires.Before(t.Until) {
-		t.Until = expires
-	}
-	t.Until = t.Until.Add(leeway)
-	switch {
-	case t.IssuedAt.After(now.Add(leeway)):
-		return p.explain(jwt.ErrTokenUsedBeforeIssued, "", now)
-	case !now.Before(expires.Add(leeway)):
-		return p.explain(jwt.ErrTokenExpired, "", now)
-	case !now.Before(t.Until):
+	t.ValidUntil = t.ValidUntil.Add(leeway)
+	if !now.Before(t.ValidUntil) {
 		return fmt.Errorf("the token is %d seconds old, the limit is %d", int(now.Sub(t.IssuedAt).Seconds()), int(maxLogoutAge.Seconds()))
 	}
 	return nil

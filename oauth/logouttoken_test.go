@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// logoutClaims are the claims of a good logout token, with what is changed.
+// logoutClaims returns the claims of a valid logout token, with the given changes.
 func (s *server) logoutClaims(change ...any) map[string]any {
 	now := time.Now()
 	return edit(map[string]any{
@@ -24,14 +24,14 @@ func (s *server) logoutClaims(change ...any) map[string]any {
 	}, change...)
 }
 
-// logoutToken is signed with key A.
+// logoutToken returns a logout token with the given changes, signed with key A.
 func (s *server) logoutToken(change ...any) string {
 	return sign(jwt.SigningMethodES256, keyA(), s.logoutClaims(change...), "kid", "a", "typ", "logout+jwt")
 }
 
-// TestLogoutTokenMatrix: a good token with one defect each. Where any key would
-// refuse it, none is asked for.
-func TestLogoutTokenMatrix(t *testing.T) {
+// TestLogoutTokenWithOneDefectIsRefused verifies valid tokens, and tokens with one
+// defect each. A token that no key can make valid causes no fetch of keys.
+func TestLogoutTokenWithOneDefectIsRefused(t *testing.T) {
 	s := startServer(t)
 	s.setKeys(publicJWK(keyA(), "a"), publicJWK(rsaKey(), "r"))
 	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
@@ -45,7 +45,7 @@ func TestLogoutTokenMatrix(t *testing.T) {
 		name    string
 		raw     string
 		want    string // in the error; "" = accepted
-		fetches bool   // a key is needed to see it
+		fetches bool   // the verification needs a key
 	}{
 		{"good", s.logoutToken(), "", true},
 		{"sid alone", s.logoutToken("sub", nil), "", true},
@@ -61,9 +61,9 @@ func TestLogoutTokenMatrix(t *testing.T) {
 
 		{"other key", sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a"), "signature", true},
 		{"unknown kid", sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "x"), "no key", true},
-		{"flipped", flipLast(s.logoutToken()), "signature", true},
+		{"flipped", flipSignature(s.logoutToken()), "signature", true},
 		{"payload of another", swapPayload(s.logoutToken(), s.logoutClaims("sub", "bob")), "signature", true},
-		{"not valid yet", s.logoutToken("nbf", in(time.Hour)), "is valid in", true},
+		{"not valid yet", s.logoutToken("nbf", in(time.Hour)), "is valid in", false},
 
 		{"nothing", "", "not a signed JWT", false},
 		{"dots", "..", "base64url|JSON object", false},
@@ -79,9 +79,9 @@ func TestLogoutTokenMatrix(t *testing.T) {
 		{"typ of an access token", header("typ", "at+jwt"), `type is "at+jwt", not logout+jwt`, false},
 		{"wrong iss", s.logoutToken("iss", "https://evil.test"), `issuer is "https://evil.test"`, false},
 		{"iss with slash", s.logoutToken("iss", s.issuer+"/"), "issuer", false},
-		{"no iss", s.logoutToken("iss", nil), "issuer", false},
+		{"no iss", s.logoutToken("iss", nil), "iss claim is required", false},
 		{"wrong aud", s.logoutToken("aud", "other"), "audience", false},
-		{"no aud", s.logoutToken("aud", nil), "audience", false},
+		{"no aud", s.logoutToken("aud", nil), "aud claim is required", false},
 		{"further audience", s.logoutToken("aud", []string{testClient, "other"}), "no azp", false},
 		{"ID token", s.idToken("jti", "1"), "nonce", false},
 		{"refreshed ID token", s.idToken("jti", "1", "nonce", nil), "events", false},
@@ -97,14 +97,14 @@ func TestLogoutTokenMatrix(t *testing.T) {
 		{"event as list", events(map[string]any{backchannelEvent: []any{}}), "does not name", false},
 		{"neither sub nor sid", s.logoutToken("sub", nil, "sid", nil), "neither sub nor sid", false},
 		{"empty sub and sid", s.logoutToken("sub", "", "sid", ""), "neither sub nor sid", false},
-		{"sub of odd type", s.logoutToken("sub", 7), "sub is not a string", false},
-		{"sid of odd type", s.logoutToken("sid", []string{"sid-1"}), "sid is not a string", false},
+		{"sub of a wrong type", s.logoutToken("sub", 7), "sub is not a string", false},
+		{"sid of a wrong type", s.logoutToken("sid", []string{"sid-1"}), "sid is not a string", false},
 		{"long sub", s.logoutToken("sub", strings.Repeat("a", maxSubject+1)), "sub has more", false},
 		{"names in another case", s.logoutToken("sub", nil, "sid", nil, "SUB", "alice", "Sid", "sid-1"), "neither", false},
 		{"no jti", s.logoutToken("jti", nil), "jti must have", false},
 		{"long jti", s.logoutToken("jti", strings.Repeat("a", maxTokenID+1)), "jti must have", false},
 		{"no iat", s.logoutToken("iat", nil), "iat is missing", false},
-		{"no exp", s.logoutToken("exp", nil), "exp is missing", false},
+		{"no exp", s.logoutToken("exp", nil), "exp claim is required", false},
 		{"exp overflows", s.logoutToken("exp", 1e300), "exp is not a number", false},
 		{"expired", s.logoutToken("iat", in(-4*time.Minute), "exp", in(-2*time.Minute)), "expired", false},
 		{"issued an hour ago", s.logoutToken("iat", in(-time.Hour), "exp", in(time.Hour)), "seconds old, the limit is 300", false},
@@ -113,18 +113,18 @@ func TestLogoutTokenMatrix(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, before := s.client(), s.count("/jwks")
-			got, err := c.VerifyLogoutToken(within(t), tt.raw)
-			noCanary(t, err)
+			got, err := c.VerifyLogoutToken(testContext(t), tt.raw)
+			checkNoSecret(t, err)
 			switch {
 			case tt.want == "" && (err != nil || got.ID != "token-1"):
-				t.Errorf("got %+v, error %v", got, err)
+				t.Errorf("got %+v, error %v; want token-1", got, err)
 			case tt.want != "" && (err == nil || got != nil || !containsOne(err.Error(), tt.want)):
-				t.Errorf("got %+v, error %v; want one with %q", got, err, tt.want)
+				t.Errorf("got %+v, error %v; want an error with %q", got, err, tt.want)
 			case errors.Is(err, ErrKeysUnavailable):
-				t.Errorf("%v says nothing about the token", err)
+				t.Errorf("got error %v, want one that calls the token invalid", err)
 			}
 			if fetched := s.count("/jwks") > before; fetched != tt.fetches {
-				t.Errorf("keys were fetched: %v, want %v", fetched, tt.fetches)
+				t.Errorf("got keys fetched: %v, want %v", fetched, tt.fetches)
 			}
 		})
 	}
@@ -139,38 +139,39 @@ func containsOne(s, of string) bool {
 	return false
 }
 
-func TestLogoutTokenSays(t *testing.T) {
+func TestLogoutTokenIsAcceptedUntilValidUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		now := time.Unix(time.Now().Unix(), 0)
-		got, err := c.VerifyLogoutToken(within(t), s.logoutToken())
-		want := &LogoutToken{ID: "token-1", Subject: "alice", SessionID: "sid-1", IssuedAt: now, Until: now.Add(3 * time.Minute)}
+		got, err := c.VerifyLogoutToken(testContext(t), s.logoutToken())
+		want := &LogoutToken{ID: "token-1", Subject: "alice", SessionID: "sid-1", IssuedAt: now, ValidUntil: now.Add(3 * time.Minute)}
 		if err != nil || !cmp.Equal(got, want) {
-			t.Errorf("error %v, %s", err, cmp.Diff(want, got))
+			t.Errorf("got error %v, diff %s", err, cmp.Diff(want, got))
 		}
-		// Until says when it is over, also for one that expires late.
+		// ValidUntil is six minutes after iat at the latest, even if exp is later.
 		raw := s.logoutToken("exp", now.Add(24*time.Hour).Unix())
-		if got, err = c.VerifyLogoutToken(within(t), raw); err != nil || !got.Until.Equal(now.Add(6*time.Minute)) {
-			t.Fatalf("got %+v, error %v", got, err)
+		if got, err = c.VerifyLogoutToken(testContext(t), raw); err != nil || !got.ValidUntil.Equal(now.Add(6*time.Minute)) {
+			t.Fatalf("got %+v, error %v; want ValidUntil 6m after iat", got, err)
 		}
-		time.Sleep(time.Until(got.Until) - time.Second)
-		if _, err := c.VerifyLogoutToken(within(t), raw); err != nil {
-			t.Errorf("before Until: %v", err)
+		time.Sleep(time.Until(got.ValidUntil) - time.Second)
+		if _, err := c.VerifyLogoutToken(testContext(t), raw); err != nil {
+			t.Errorf("before ValidUntil: got error %v", err)
 		}
 		time.Sleep(time.Second)
-		if _, err := c.VerifyLogoutToken(within(t), raw); err == nil {
-			t.Error("at Until the token is accepted")
+		if _, err := c.VerifyLogoutToken(testContext(t), raw); err == nil {
+			t.Error("at ValidUntil: accepted")
 		}
 	})
 }
 
-// TestLogoutTokenWithoutKeys: it is not known whether the token is good.
-func TestLogoutTokenWithoutKeys(t *testing.T) {
+// TestLogoutTokenIsNotCalledInvalidWithoutKeys: without keys the client cannot know
+// whether the token is valid.
+func TestLogoutTokenIsNotCalledInvalidWithoutKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
-		s.answer("/jwks", 503, "")
-		if _, err := c.VerifyLogoutToken(within(t), s.logoutToken()); !errors.Is(err, ErrKeysUnavailable) {
-			t.Errorf("got %v", err)
+		s, c := newSynctestServer(t)
+		s.respond("/jwks", 503, "")
+		if _, err := c.VerifyLogoutToken(testContext(t), s.logoutToken()); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("got error %v, want %v", err, ErrKeysUnavailable)
 		}
 	})
 }
@@ -181,13 +182,13 @@ func TestLogoutTokenNeedsIssuer(t *testing.T) {
 		cfg.Issuer, cfg.Scopes = "", nil
 		cfg.Endpoints = Endpoints{Authorization: s.issuer + "/authorize", Token: s.issuer + "/token"}
 	})
-	if _, err := c.VerifyLogoutToken(within(t), s.logoutToken()); err == nil || !strings.Contains(err.Error(), "issuer") {
-		t.Errorf("got %v", err)
+	if _, err := c.VerifyLogoutToken(testContext(t), s.logoutToken()); err == nil || !strings.Contains(err.Error(), "issuer") {
+		t.Errorf("got error %v, want one about the issuer", err)
 	}
 }
 
-// FuzzLogoutToken signs whatever payload it is given: what is accepted is a
-// logout of now for this client, and no ID token.
+// FuzzLogoutToken signs arbitrary payloads: an accepted one is a recent logout for
+// this client, and no ID token.
 func FuzzLogoutToken(f *testing.F) {
 	s := newServer(f, "https://idp.test")
 	c := s.client()
@@ -201,21 +202,21 @@ func FuzzLogoutToken(f *testing.F) {
 	}
 	f.Add([]byte(`{"iss":"https://idp.test","aud":[null],"exp":1e400,"iat":-0.0,"sub":null,"events":{"` + backchannelEvent + `":{}}}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := c.VerifyLogoutToken(t.Context(), sign2(string(payload)))
+		got, err := c.VerifyLogoutToken(t.Context(), signPayload(string(payload)))
 		if err != nil {
-			if !printable(err.Error()) || len(err.Error()) > 1000 {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}
 		var m map[string]json.RawMessage
 		if err := json.Unmarshal(payload, &m); err != nil {
-			t.Fatalf("%q is accepted, which is no JSON: %v", payload, err)
+			t.Fatalf("accepted %q, which is not JSON: %v", payload, err)
 		}
 		_, nonce := m["nonce"]
 		if nonce || got.ID == "" || got.Subject == "" && got.SessionID == "" || !strings.Contains(string(m["events"]), "{") ||
-			!got.Until.After(time.Now()) || got.Until.After(got.IssuedAt.Add(maxLogoutAge+leeway)) {
-			t.Errorf("%q is accepted as %+v", payload, got)
+			!got.ValidUntil.After(time.Now()) || got.ValidUntil.After(got.IssuedAt.Add(maxLogoutAge+leeway)) {
+			t.Errorf("accepted %q: %+v", payload, got)
 		}
 	})
 }

@@ -10,27 +10,29 @@ import (
 	"time"
 )
 
-// ErrMetadataUnavailable means that the server's metadata was never fetched in
-// a usable state. It is fetched again by later calls.
+// ErrMetadataUnavailable means that the client has not yet been able to fetch
+// valid metadata of the server. Later calls try again.
 var ErrMetadataUnavailable = errors.New("the authorization server's metadata is not available")
 
-// errNotMetadata marks an answer that tells us to look in another place.
+// errNotMetadata marks a response without metadata. The client then tries the next
+// well-known URL.
 var errNotMetadata = errors.New("no metadata there")
 
-// metadata is what we use of OpenID Connect Discovery and RFC 8414.
+// metadata holds the used members of the server's metadata (OpenID Connect
+// Discovery section 3, RFC 8414 section 2).
 type metadata struct {
-	endpoints    map[string]string
-	refused      map[string]error // endpoints with a URL that is not used
-	authMethods  []string         // token_endpoint_auth_methods_supported
-	idTokenAlgs  []string         // id_token_signing_alg_values_supported
-	issParameter bool             // authorization_response_iss_parameter_supported
-	requirePAR   bool             // require_pushed_authorization_requests
+	endpoints        map[string]string
+	invalidEndpoints map[string]error // why an endpoint is not in endpoints
+	authMethods      []string         // token_endpoint_auth_methods_supported
+	idTokenAlgs      []string         // id_token_signing_alg_values_supported
+	issParameter     bool             // authorization_response_iss_parameter_supported
+	requirePAR       bool             // require_pushed_authorization_requests
 }
 
-// metadata returns the server's metadata, or nil without an error when the
-// configuration alone is enough and none is fetched.
+// metadata returns the server's metadata. It returns nil without an error if the
+// configuration names all endpoints, so that the client fetches no metadata.
 func (c *Client) metadata(ctx context.Context) (*metadata, error) {
-	if c.static {
+	if c.skipDiscovery {
 		return nil, nil
 	}
 	s, err := c.discovery.get(ctx)
@@ -40,7 +42,7 @@ func (c *Client) metadata(ctx context.Context) (*metadata, error) {
 	return &s.value, nil
 }
 
-// metadataURLs lists where the metadata may be, in the order to be asked.
+// metadataURLs lists the possible URLs of the metadata in order of preference.
 func metadataURLs(issuer, discoveryURL string) []string {
 	if discoveryURL != "" {
 		return []string{discoveryURL}
@@ -49,8 +51,8 @@ func metadataURLs(issuer, discoveryURL string) []string {
 	if err != nil || issuer == "" {
 		return nil
 	}
-	// OpenID Connect Discovery appends to the issuer, after its terminating
-	// slash is removed; RFC 8414 section 3.1 inserts before the issuer's path.
+	// OpenID Connect Discovery section 4.1 removes a final slash of the issuer and
+	// appends its path; RFC 8414 section 3.1 inserts its path before the issuer's.
 	path := strings.TrimRight(u.EscapedPath(), "/")
 	origin := u.Scheme + "://" + u.Host
 	return []string{
@@ -84,8 +86,8 @@ func (c *Client) fetchMetadata(ctx context.Context) (metadata, time.Duration, er
 	return metadata{}, 0, first
 }
 
-// parseMetadata reads a metadata document. Members of another type than
-// expected count as missing. A document of another issuer is refused whole.
+// parseMetadata reads the metadata document fetched from the URL from. Members of a
+// wrong type count as missing. It refuses a document of another issuer as a whole.
 func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 	members, err := parseObject(body)
 	if err != nil {
@@ -95,14 +97,14 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 	if got != issuer {
 		// OpenID Connect Discovery section 4.3, RFC 8414 section 3.3.
 		return metadata{}, fmt.Errorf("the metadata names the issuer %s, but the option issuer says %s: "+
-			"they must be equal to the letter; if the metadata is served under another name than "+
-			"the issuer's, keep issuer as the server says it and set discovery_url", quote(got), quote(issuer))
+			"both must be identical; if the metadata has another URL than the issuer, "+
+			"set issuer to the server's value and discovery_url to that URL", quote(got), quote(issuer))
 	}
 	m := metadata{
-		endpoints:   make(map[string]string),
-		refused:     make(map[string]error),
-		authMethods: stringsMember(members, "token_endpoint_auth_methods_supported"),
-		idTokenAlgs: stringsMember(members, "id_token_signing_alg_values_supported"),
+		endpoints:        make(map[string]string),
+		invalidEndpoints: make(map[string]error),
+		authMethods:      stringsMember(members, "token_endpoint_auth_methods_supported"),
+		idTokenAlgs:      stringsMember(members, "id_token_signing_alg_values_supported"),
 	}
 	for _, name := range endpointNames {
 		u, ok := stringMember(members, name)
@@ -111,12 +113,13 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 		}
 		err := checkURL(u)
 		if err == nil && strings.HasPrefix(from, "https:") && !strings.HasPrefix(strings.ToLower(u), "https:") {
-			// Plain http leads to this machine, where others listen than the
-			// authorization server: Caddy's admin endpoint, for one.
+			// Plain http is accepted to loopback hosts only. A remote server must not
+			// direct requests to services of this machine, such as Caddy's admin
+			// endpoint.
 			err = errors.New("must be https, as the metadata itself is")
 		}
 		if err != nil {
-			m.refused[name] = err
+			m.invalidEndpoints[name] = err
 			continue
 		}
 		m.endpoints[name] = u

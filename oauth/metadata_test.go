@@ -17,7 +17,7 @@ import (
 
 const wellKnown = "/.well-known/openid-configuration"
 
-func TestMetadataURLs(t *testing.T) {
+func TestMetadataURLsOfIssuer(t *testing.T) {
 	for _, tc := range []struct {
 		issuer, discoveryURL string
 		want                 []string
@@ -41,9 +41,9 @@ func TestMetadataURLs(t *testing.T) {
 	}
 }
 
-// TestIssuerMismatch: nothing of a document of another issuer is used, and the
-// error tells what to do.
-func TestIssuerMismatch(t *testing.T) {
+// TestMetadataOfOtherIssuerIsRefused: the client uses no part of the document, and the
+// error names the options to change.
+func TestMetadataOfOtherIssuerIsRefused(t *testing.T) {
 	for name, change := range map[string]func(issuer string) any{
 		"trailing slash": func(i string) any { return i + "/" },
 		"other case":     func(i string) any { return strings.ToUpper(i) },
@@ -56,46 +56,46 @@ func TestIssuerMismatch(t *testing.T) {
 			s := startServer(t)
 			s.metadata = edit(s.metadata, "issuer", change(s.issuer))
 			c := s.client()
-			_, err := c.AuthorizationURL(within(t), goodRequest())
+			_, err := c.AuthorizationURL(testContext(t), goodRequest())
 			if !errors.Is(err, ErrMetadataUnavailable) {
-				t.Fatalf("got %v", err)
+				t.Fatalf("got error %v, want %v", err, ErrMetadataUnavailable)
 			}
 			for _, want := range []string{s.issuer, "option issuer", "discovery_url"} {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("the error does not name %s: %v", want, err)
+					t.Errorf("got error %v, want one with %q", err, want)
 				}
 			}
-			if _, err := c.Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable || !errors.Is(err, ErrMetadataUnavailable) {
-				t.Errorf("refresh: got %v", err)
+			if _, err := c.Refresh(testContext(t), testRefresh, nil); kindOf(err) != Unavailable || !errors.Is(err, ErrMetadataUnavailable) {
+				t.Errorf("refresh: got error %v, want %v with %v", err, Unavailable, ErrMetadataUnavailable)
 			}
 		})
 	}
 }
 
-func TestDiscoveryElsewhere(t *testing.T) {
-	outside := "https://idp.test/realm" // what the browser and the tokens know
+func TestDiscoveryURLMayDifferFromIssuer(t *testing.T) {
+	outside := "https://idp.test/realm" // the issuer in the browser and in tokens
 	s := startServer(t)
 	s.metadata["issuer"] = outside
 	s.handle("/inside/doc", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.metadata) })
 	c := s.client(func(c *Config) { c.Issuer, c.DiscoveryURL = outside, s.issuer+"/inside/doc" })
-	u, err := c.AuthorizationURL(within(t), goodRequest())
+	u, err := c.AuthorizationURL(testContext(t), goodRequest())
 	if err != nil || !strings.HasPrefix(u, s.issuer+"/authorize?") {
-		t.Fatalf("got %q, %v", u, err)
+		t.Fatalf("got %q, %v; want the authorization endpoint", u, err)
 	}
 	token := s.idToken("iss", outside)
-	if _, err := c.VerifyIDToken(within(t), token, IDTokenWant{Nonce: testNonce}); err != nil {
+	if _, err := c.VerifyIDToken(testContext(t), token, IDTokenExpectation{Nonce: testNonce}); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestOAuthMetadata: RFC 8414's place is asked when OpenID's has no metadata,
-// and only then.
-func TestOAuthMetadata(t *testing.T) {
+// TestSecondMetadataURLIsTriedWithoutFirst: the client requests the URL of RFC 8414 only
+// if that of OpenID Connect has no metadata.
+func TestSecondMetadataURLIsTriedWithoutFirst(t *testing.T) {
 	const second = "/.well-known/oauth-authorization-server"
 	for name, tc := range map[string]struct {
 		status int
 		body   string
-		asked  bool
+		second bool // requested
 	}{
 		"404":              {404, "", true},
 		"403":              {403, "", true},
@@ -108,31 +108,31 @@ func TestOAuthMetadata(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t)
-			s.answer(wellKnown, tc.status, tc.body)
+			s.respond(wellKnown, tc.status, tc.body)
 			s.handle(second, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.metadata) })
-			_, err := s.client().AuthorizationURL(within(t), goodRequest())
-			if asked := s.count(second) == 1; asked != tc.asked || asked != (err == nil) {
-				t.Errorf("asked %v, error %v", asked, err)
+			_, err := s.client().AuthorizationURL(testContext(t), goodRequest())
+			if tried := s.count(second) == 1; tried != tc.second || tried != (err == nil) {
+				t.Errorf("got second URL requested: %v, error %v; want %v", tried, err, tc.second)
 			}
 		})
 	}
 }
 
-// TestMetadataLeadsNotHere: a server elsewhere cannot send us to what listens on
-// this machine; one that is here itself can.
-func TestMetadataLeadsNotHere(t *testing.T) {
+// TestRemoteMetadataCannotNameLoopbackEndpoints: only metadata that comes from a loopback
+// host may name endpoints there.
+func TestRemoteMetadataCannotNameLoopbackEndpoints(t *testing.T) {
 	body := []byte(`{"issuer":"https://idp.test","token_endpoint":"http://127.0.0.1:2019/stop","jwks_uri":"HTTP://localhost/k"}`)
 	m, err := parseMetadata(body, "https://idp.test", "https://idp.test/.well-known/openid-configuration")
-	if err != nil || len(m.endpoints) != 0 || m.refused["token_endpoint"] == nil || m.refused["jwks_uri"] == nil {
-		t.Errorf("from elsewhere: %+v, %v", m, err)
+	if err != nil || len(m.endpoints) != 0 || m.invalidEndpoints["token_endpoint"] == nil || m.invalidEndpoints["jwks_uri"] == nil {
+		t.Errorf("remote: got %+v, %v; want no endpoints", m, err)
 	}
 	m, err = parseMetadata(body, "https://idp.test", "http://127.0.0.1:8080/metadata")
 	if err != nil || len(m.endpoints) != 2 {
-		t.Errorf("from here: %+v, %v", m, err)
+		t.Errorf("loopback: got %+v, %v; want 2 endpoints", m, err)
 	}
 }
 
-func TestEndpointsInMetadata(t *testing.T) {
+func TestInvalidEndpointInMetadataIsNotUsed(t *testing.T) {
 	for name, bad := range map[string]any{
 		"http":       "http://idp.test/token",
 		"file":       "file:///etc/passwd",
@@ -145,65 +145,65 @@ func TestEndpointsInMetadata(t *testing.T) {
 			s := startServer(t)
 			s.metadata["token_endpoint"] = bad
 			c := s.client()
-			_, err := c.Refresh(within(t), testRefresh, nil)
+			_, err := c.Refresh(testContext(t), testRefresh, nil)
 			if kindOf(err) != Misconfigured || !strings.Contains(err.Error(), "token_endpoint in the server's metadata") {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v, want %v about token_endpoint", err, Misconfigured)
 			}
-			noCanary(t, err)
-			if _, err := c.AuthorizationURL(within(t), goodRequest()); err != nil {
-				t.Errorf("the other endpoints suffer: %v", err)
+			checkNoSecret(t, err)
+			if _, err := c.AuthorizationURL(testContext(t), goodRequest()); err != nil {
+				t.Errorf("another endpoint: got error %v", err)
 			}
-			s.answer("/token2", 200, goodTokens)
-			over := s.client(func(c *Config) { c.Endpoints.Token = s.issuer + "/token2" })
-			if _, err := over.Refresh(within(t), testRefresh, nil); err != nil {
-				t.Errorf("overridden: %v", err)
+			s.respond("/token2", 200, goodTokens)
+			overridden := s.client(func(c *Config) { c.Endpoints.Token = s.issuer + "/token2" })
+			if _, err := overridden.Refresh(testContext(t), testRefresh, nil); err != nil {
+				t.Errorf("overridden endpoint: got error %v", err)
 			}
 		})
 	}
 	for _, missing := range []any{nil, 7, ""} {
 		s := startServer(t)
 		s.metadata = edit(s.metadata, "token_endpoint", missing)
-		_, err := s.client().Refresh(within(t), testRefresh, nil)
+		_, err := s.client().Refresh(testContext(t), testRefresh, nil)
 		if kindOf(err) != Misconfigured || !errors.Is(err, ErrNoEndpoint) || !strings.Contains(err.Error(), "token_endpoint") {
-			t.Errorf("%v: got %v", missing, err)
+			t.Errorf("token_endpoint %v: got error %v, want %v", missing, err, ErrNoEndpoint)
 		}
 	}
 }
 
-// TestNoDiscoveryWhenNotNeeded: a configuration that names all endpoints never
-// asks for metadata, not even if the server has some.
-func TestNoDiscoveryWhenNotNeeded(t *testing.T) {
+// TestNoDiscoveryIfAllEndpointsAreConfigured: the client then never requests metadata,
+// even if the server has some.
+func TestNoDiscoveryIfAllEndpointsAreConfigured(t *testing.T) {
 	s := startServer(t)
-	s.answer("/token", 200, goodTokens)
+	s.respond("/token", 200, goodTokens)
 	c := s.client(func(c *Config) {
 		c.Endpoints = Endpoints{Authorization: s.issuer + "/authorize", Token: s.issuer + "/token", JWKS: s.issuer + "/jwks"}
 	})
-	if _, err := c.AuthorizationURL(within(t), goodRequest()); err != nil {
+	if _, err := c.AuthorizationURL(testContext(t), goodRequest()); err != nil {
 		t.Error(err)
 	}
-	if err := c.CheckIssuer(within(t), nil); err != nil {
+	if err := c.CheckIssuer(testContext(t), nil); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); err != nil {
+	if _, err := c.RedeemCode(testContext(t), testCode, testVerifier, testRedirect); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.VerifyIDToken(within(t), s.idToken(), IDTokenWant{Nonce: testNonce}); err != nil {
+	if _, err := c.VerifyIDToken(testContext(t), s.idToken(), IDTokenExpectation{Nonce: testNonce}); err != nil {
 		t.Error(err)
 	}
-	if u, err := c.EndSessionURL(within(t), "", "", ""); u != "" || err != nil {
-		t.Errorf("got %q, %v", u, err)
+	if u, err := c.EndSessionURL(testContext(t), "", "", ""); u != "" || err != nil {
+		t.Errorf("EndSessionURL: got %q, %v; want neither", u, err)
 	}
-	if err := c.Revoke(within(t), testRefresh, ""); !errors.Is(err, ErrNoEndpoint) {
+	if err := c.Revoke(testContext(t), testRefresh, ""); !errors.Is(err, ErrNoEndpoint) {
 		t.Error(err)
 	}
 	if n := s.count(wellKnown); n != 0 {
-		t.Errorf("metadata was fetched %d times", n)
+		t.Errorf("got %d fetches of metadata, want 0", n)
 	}
 }
 
-// TestDiscoveryForOneEndpoint: one endpoint that is not configured is enough
-// to ask for metadata.
-func TestDiscoveryForOneEndpoint(t *testing.T) {
+// TestDiscoveryForOneMissingEndpoint: one missing endpoint in the configuration makes
+// the client fetch the metadata.
+func TestDiscoveryForOneMissingEndpoint(t *testing.T) {
 	s := startServer(t)
 	for name, e := range map[string]Endpoints{
 		"authorization": {Token: s.issuer + "/token", JWKS: s.issuer + "/jwks"},
@@ -211,30 +211,29 @@ func TestDiscoveryForOneEndpoint(t *testing.T) {
 		"keys":          {Authorization: s.issuer + "/authorize", Token: s.issuer + "/token"},
 	} {
 		c := s.client(func(c *Config) { c.Endpoints = e })
-		s.answer("/token", 200, goodTokens)
-		_, authorizeErr := c.AuthorizationURL(within(t), goodRequest())
-		_, refreshErr := c.Refresh(within(t), testRefresh, nil)
+		s.respond("/token", 200, goodTokens)
+		_, authorizeErr := c.AuthorizationURL(testContext(t), goodRequest())
+		_, refreshErr := c.Refresh(testContext(t), testRefresh, nil)
 		if err := errors.Join(authorizeErr, refreshErr, verify(t, s, c, keyA(), "a")); err != nil {
-			t.Errorf("%s from the metadata: %v", name, err)
+			t.Errorf("%s from the metadata: got error %v", name, err)
 		}
 	}
 }
 
-// TestMetadataComesBack: failures are retried, with pauses that grow to 30
-// seconds and not beyond.
-func TestMetadataComesBack(t *testing.T) {
+// TestFirstMetadataIsRetried: the pauses between the fetches grow to 30 seconds.
+func TestFirstMetadataIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		var fetched []time.Duration
 		start := time.Now()
 		s.handle(wellKnown, func(w http.ResponseWriter, _ *http.Request) {
 			fetched = append(fetched, time.Since(start).Round(time.Second))
 			w.WriteHeader(503)
 		})
-		ask := func() error { _, err := c.AuthorizationURL(t.Context(), goodRequest()); return err }
+		login := func() error { _, err := c.AuthorizationURL(t.Context(), goodRequest()); return err }
 		for time.Since(start) < 2*time.Minute {
-			if err := ask(); !errors.Is(err, ErrMetadataUnavailable) {
-				t.Fatalf("got %v", err)
+			if err := login(); !errors.Is(err, ErrMetadataUnavailable) {
+				t.Fatalf("got error %v, want %v", err, ErrMetadataUnavailable)
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -243,22 +242,22 @@ func TestMetadataComesBack(t *testing.T) {
 			want = append(want, time.Duration(s)*time.Second)
 		}
 		if !slices.Equal(fetched[:len(want)], want) {
-			t.Errorf("fetched at %v, want %v", fetched, want)
+			t.Errorf("got fetches at %v, want %v", fetched, want)
 		}
 		s.handle(wellKnown, nil)
 		time.Sleep(30 * time.Second)
-		if err := ask(); err != nil {
-			t.Errorf("after the outage: %v", err)
+		if err := login(); err != nil {
+			t.Errorf("after the outage: got error %v", err)
 		}
 	})
 }
 
-// TestMetadataIsKept: a good copy serves during outages and while it is
-// renewed, about hourly.
-func TestMetadataIsKept(t *testing.T) {
+// TestMetadataOutlivesOutage: valid metadata remains usable during outages and renewals,
+// which happen once an hour.
+func TestMetadataOutlivesOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
-		ask := func() {
+		s, c := newSynctestServer(t)
+		login := func() {
 			t.Helper()
 			if _, err := c.AuthorizationURL(t.Context(), goodRequest()); err != nil {
 				t.Fatal(err)
@@ -268,30 +267,30 @@ func TestMetadataIsKept(t *testing.T) {
 		expect := func(n int) {
 			t.Helper()
 			if got := s.count(wellKnown); got != n {
-				t.Fatalf("fetched %d times, want %d", got, n)
+				t.Fatalf("got %d fetches, want %d", got, n)
 			}
 		}
-		ask()
+		login()
 		time.Sleep(59 * time.Minute)
-		ask()
+		login()
 		expect(1)
 		time.Sleep(time.Minute)
-		ask() // stale: served, and renewed behind
-		ask()
+		login() // stale: used, and renewed in the background
+		login()
 		expect(2)
-		s.answer(wellKnown, 200, `{"issuer":"https://evil.test"}`)
+		s.respond(wellKnown, 200, `{"issuer":"https://evil.test"}`)
 		time.Sleep(24 * time.Hour)
 		for range 10 {
-			ask()
+			login()
 		}
 		expect(3)
 		time.Sleep(time.Second)
-		ask()
+		login()
 		expect(4)
 	})
 }
 
-func TestFreshFor(t *testing.T) {
+func TestFreshnessIsMaxAgeWithinBounds(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"":                        time.Hour,
 		"public":                  time.Hour,
@@ -309,11 +308,11 @@ func TestFreshFor(t *testing.T) {
 	}
 }
 
-// TestOneFetchForAll: callers share a fetch, and one who gives up neither
-// waits nor takes the fetch from the others.
-func TestOneFetchForAll(t *testing.T) {
+// TestCallersShareOneFetch: a caller that gives up returns at once, and does not cancel
+// the fetch for the others.
+func TestCallersShareOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		s.handle(wellKnown, func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(5 * time.Second)
 			writeJSON(w, s.metadata)
@@ -325,10 +324,10 @@ func TestOneFetchForAll(t *testing.T) {
 			start := time.Now()
 			_, err := c.AuthorizationURL(ctx, goodRequest())
 			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrMetadataUnavailable) || time.Since(start) != time.Second {
-				t.Errorf("the caller that gave up got %v after %v", err, time.Since(start))
+				t.Errorf("caller that gives up: got error %v after %v, want the deadline after 1s", err, time.Since(start))
 			}
 		})
-		synctest.Wait() // its fetch is under way
+		synctest.Wait() // its fetch is running
 		for range 50 {
 			wg.Go(func() {
 				if _, err := c.AuthorizationURL(t.Context(), goodRequest()); err != nil {
@@ -338,7 +337,7 @@ func TestOneFetchForAll(t *testing.T) {
 		}
 		wg.Wait()
 		if n := s.count(wellKnown); n != 1 {
-			t.Errorf("fetched %d times", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 	})
 }
@@ -355,8 +354,8 @@ func FuzzMetadata(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		m, err := parseMetadata(body, issuer, issuer)
 		if err != nil {
-			if !printable(err.Error()) || len(err.Error()) > 1000 {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}

@@ -24,7 +24,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Secrets that must never turn up in an error; all have the same mark.
+// Errors must never contain a secret. All secrets contain the canary.
 const (
 	canary         = "canary7f3a"
 	testSecret     = canary + "-client secret/+%:&="
@@ -38,7 +38,7 @@ const (
 	testStateValue = "state-of-this-login"
 )
 
-// server is an authorization server whose answers a test can replace.
+// server is an authorization server with replaceable responses.
 type server struct {
 	t        testing.TB
 	issuer   string
@@ -52,8 +52,7 @@ type server struct {
 	keys     []any // members of the key set
 }
 
-// newServer returns a server for the given issuer that is reached through
-// ServeHTTP only.
+// newServer returns a server for the given issuer. It does not listen.
 func newServer(t testing.TB, issuer string) *server {
 	return &server{
 		t:      t,
@@ -73,7 +72,7 @@ func newServer(t testing.TB, issuer string) *server {
 	}
 }
 
-// startServer serves on a loopback port.
+// startServer returns a server that listens on a loopback port.
 func startServer(t testing.TB) *server {
 	s := newServer(t, "")
 	hs := httptest.NewServer(s)
@@ -112,8 +111,8 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// answer replaces what a path answers with.
-func (s *server) answer(path string, status int, body string, header ...string) {
+// respond replaces the response of a path. Headers are name, value pairs.
+func (s *server) respond(path string, status int, body string, header ...string) {
 	s.handle(path, func(w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i+1 < len(header); i += 2 {
 			w.Header().Set(header[i], header[i+1])
@@ -123,6 +122,7 @@ func (s *server) answer(path string, status int, body string, header ...string) 
 	})
 }
 
+// handle replaces the handler of a path; nil restores the default.
 func (s *server) handle(path string, h http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +153,7 @@ func (s *server) lastPost() (url.Values, http.Header) {
 
 func secret() (string, error) { return testSecret, nil }
 
-// config is a confidential OpenID client of the server.
+// config returns the configuration of a confidential OpenID client.
 func (s *server) config() Config {
 	return Config{Issuer: s.issuer, ClientID: testClient, ClientSecret: secret}
 }
@@ -195,16 +195,16 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// bubbleServer returns a server and a client for a synctest bubble.
-func bubbleServer(t testing.TB, change ...func(*Config)) (*server, *Client) {
+// newSynctestServer returns a server and a client that work in a synctest bubble.
+func newSynctestServer(t testing.TB, change ...func(*Config)) (*server, *Client) {
 	s := newServer(t, "https://idp.test")
 	c := s.client(change...)
 	c.http.Transport = inProcess{s}
 	return s, c
 }
 
-// within returns a context that ends long after the test should have.
-func within(t testing.TB) context.Context {
+// testContext returns a context that stops a test that hangs.
+func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
@@ -235,7 +235,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// publicJWK returns the public key as members, with what is changed.
+// publicJWK returns the members of a public key, with the given changes.
 func publicJWK(key crypto.Signer, kid string, change ...any) map[string]any {
 	data := must(json.Marshal(jose.JSONWebKey{Key: key.Public(), KeyID: kid}))
 	var members map[string]any
@@ -245,7 +245,8 @@ func publicJWK(key crypto.Signer, kid string, change ...any) map[string]any {
 	return edit(members, change...)
 }
 
-// edit sets members given as name, value pairs; a nil value removes one.
+// edit returns a copy with changes, given as name, value pairs. The value nil removes
+// a member.
 func edit(members map[string]any, change ...any) map[string]any {
 	members = maps.Clone(members)
 	for i := 0; i+1 < len(change); i += 2 {
@@ -258,7 +259,7 @@ func edit(members map[string]any, change ...any) map[string]any {
 	return members
 }
 
-// idClaims are the claims of a good ID token, with what is changed.
+// idClaims returns the claims of a valid ID token, with the given changes.
 func (s *server) idClaims(change ...any) map[string]any {
 	now := time.Now()
 	return edit(map[string]any{
@@ -274,20 +275,20 @@ func sign(method jwt.SigningMethod, key any, claims map[string]any, header ...an
 	return must(token.SignedString(key))
 }
 
-// idToken is signed with key A.
+// idToken returns an ID token with the given changes, signed with key A.
 func (s *server) idToken(change ...any) string {
 	return sign(jwt.SigningMethodES256, keyA(), s.idClaims(change...), "kid", "a")
 }
 
-// noCanary fails the test if an error shows a secret.
-func noCanary(t testing.TB, err error) {
+// checkNoSecret fails the test if an error contains a secret.
+func checkNoSecret(t testing.TB, err error) {
 	t.Helper()
 	for e := err; e != nil; {
 		if strings.Contains(e.Error(), canary) {
-			t.Errorf("the error shows a secret: %v", e)
+			t.Errorf("got error %v, want one without secrets", e)
 		}
-		if len(e.Error()) > 2000 || !printable(e.Error()) {
-			t.Errorf("the error is too long or not printable: %q", e.Error())
+		if len(e.Error()) > 2000 || !isPrintable(e.Error()) {
+			t.Errorf("got error %q, want at most 2000 printable characters", e.Error())
 		}
 		u, ok := e.(interface{ Unwrap() error })
 		if !ok {

@@ -7,34 +7,36 @@ import (
 )
 
 const (
-	// callsAtOnce bounds how many calls of one kind a Client has under way: codes,
-	// pushed authorization requests, UserInfo and revocations each have slots of
-	// their own, so that none of them takes the connections of another.
-	callsAtOnce = 32
-	// slotWait bounds how long a call waits for its slot. A person waits for it.
-	slotWait = 5 * time.Second
-	// maxConns bounds the connections to the server for all calls but refreshes:
-	// the slots above, and the fetches of metadata and keys, of which one is under
-	// way at a time.
-	maxConns = 4*callsAtOnce + 8
-	// maxRefreshConns bounds those for refreshes, which may hang for long. It is more
-	// than a keeper of sessions has under way at a time: a refresh that waits for a
-	// connection looks like a server that cannot be reached.
+	// maxConcurrentCalls limits the concurrent calls of one kind per Client. Codes,
+	// pushed authorization requests, UserInfo and revocations have separate slots,
+	// so that none of them takes the connections of another.
+	maxConcurrentCalls = 32
+	// maxSlotWait limits how long a call waits for its slot. A user waits for it.
+	maxSlotWait = 5 * time.Second
+	// maxConns limits the connections to the server for all calls but refreshes:
+	// one for each slot, and some for the fetches of metadata and keys, of which
+	// one runs at a time.
+	maxConns = 4*maxConcurrentCalls + 8
+	// maxRefreshConns limits the connections for refreshes, which may be slow. It
+	// exceeds the number of concurrent refreshes of a session keeper: a refresh that
+	// waits for a connection looks like a server that cannot be reached.
 	maxRefreshConns = 1024
 )
 
-// ErrBusy: too many calls of one kind are under way. Nothing was sent.
-var ErrBusy = errors.New("too many requests of this kind are under way")
+// ErrBusy means that a call has waited five seconds while 32 calls of its kind were
+// running, and that it has sent nothing. The kinds are the redemption of codes,
+// pushed authorization requests, UserInfo and revocations.
+var ErrBusy = errors.New("too many requests of this kind are running")
 
-// slots are the calls of one kind that may be under way.
+// slots limits the concurrent calls of one kind.
 type slots chan struct{}
 
-func newSlots() slots { return make(slots, callsAtOnce) }
+func newSlots() slots { return make(slots, maxConcurrentCalls) }
 
-// acquire waits for a slot. The error is a *TokenError of kind Unavailable:
-// nothing was sent.
+// acquire waits for a slot. Its error is a *TokenError of the kind Unavailable,
+// because the call has sent nothing.
 func (s slots) acquire(ctx context.Context, endpoint string) (release func(), err error) {
-	timer := time.NewTimer(slotWait)
+	timer := time.NewTimer(maxSlotWait)
 	defer timer.Stop()
 	err = ErrBusy
 	select {

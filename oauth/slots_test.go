@@ -15,19 +15,20 @@ import (
 	"time"
 )
 
-// stuck answers no request of the given paths, and counts those under way.
-type stuck struct {
+// hangingTransport never responds to requests of the given paths, and counts them
+// while they run.
+type hangingTransport struct {
 	inProcess
-	paths    string
-	underWay atomic.Int64
+	paths   string
+	running atomic.Int64
 }
 
-func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
+func (s *hangingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !strings.Contains(s.paths, r.URL.Path) {
 		return s.inProcess.RoundTrip(r)
 	}
-	s.underWay.Add(1)
-	defer s.underWay.Add(-1)
+	s.running.Add(1)
+	defer s.running.Add(-1)
 	if r.Body != nil {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}
@@ -35,9 +36,9 @@ func (s *stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// TestCallsOfOneKindAreBounded: a server that hangs gets so many at a time, the
-// others learn in time that nothing was sent, and no other kind has to wait.
-func TestCallsOfOneKindAreBounded(t *testing.T) {
+// TestConcurrentCallsOfOneKindAreBounded: if the server hangs, further calls of the same
+// kind fail with ErrBusy, and calls of other kinds do not wait.
+func TestConcurrentCallsOfOneKindAreBounded(t *testing.T) {
 	calls := map[string]func(*Client) error{
 		"/token": func(c *Client) error {
 			_, err := c.RedeemCode(context.Background(), testCode, testVerifier, testRedirect)
@@ -58,57 +59,58 @@ func TestCallsOfOneKindAreBounded(t *testing.T) {
 	for path, call := range calls {
 		t.Run(path, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := bubbleServer(t, func(c *Config) {
+				s, c := newSynctestServer(t, func(c *Config) {
 					c.Endpoints = Endpoints{
 						Authorization: "https://idp.test/authorize", Token: "https://idp.test/token", Revocation: "https://idp.test/revoke",
 						UserInfo: "https://idp.test/userinfo", PushedAuthorizationRequest: "https://idp.test/par",
 					}
 				})
-				hung := &stuck{inProcess: inProcess{s}, paths: path}
-				c.http.Transport = hung
-				begun := time.Now()
+				hanging := &hangingTransport{inProcess: inProcess{s}, paths: path}
+				c.http.Transport = hanging
+				start := time.Now()
 				var busy, unanswered atomic.Int64
 				var all sync.WaitGroup
 				for range 100 {
 					all.Go(func() {
 						switch err := call(c); {
-						case errors.Is(err, ErrBusy) && kindOf(err) == Unavailable && time.Since(begun) == slotWait:
+						case errors.Is(err, ErrBusy) && kindOf(err) == Unavailable && time.Since(start) == maxSlotWait:
 							busy.Add(1)
-						case err != nil && time.Since(begun) == defaultTimeout:
+						case err != nil && time.Since(start) == defaultTimeout:
 							unanswered.Add(1)
 						default:
-							t.Errorf("after %v: %v", time.Since(begun), err)
+							t.Errorf("after %v: got error %v", time.Since(start), err)
 						}
 					})
 				}
 				synctest.Wait()
-				if n := hung.underWay.Load(); n != callsAtOnce {
-					t.Errorf("%d calls are under way", n)
+				if n := hanging.running.Load(); n != maxConcurrentCalls {
+					t.Errorf("got %d running calls, want %d", n, maxConcurrentCalls)
 				}
 				for other, call := range calls {
 					if other != path {
 						_ = call(c)
 					}
 				}
-				if waited := time.Since(begun); waited != 0 {
-					t.Errorf("the others waited for %v", waited)
+				if waited := time.Since(start); waited != 0 {
+					t.Errorf("calls of other kinds: got a wait of %v, want none", waited)
 				}
 				all.Wait()
-				if busy.Load() != 100-callsAtOnce || unanswered.Load() != callsAtOnce {
-					t.Errorf("%d were busy, %d unanswered", busy.Load(), unanswered.Load())
+				if busy.Load() != 100-maxConcurrentCalls || unanswered.Load() != maxConcurrentCalls {
+					t.Errorf("got %d busy, %d unanswered; want %d, %d", busy.Load(), unanswered.Load(), 100-maxConcurrentCalls, maxConcurrentCalls)
 				}
 				ctx, cancel := context.WithCancel(context.Background())
 				cancel()
-				if _, err := c.codes.acquire(ctx, tokenEndpoint); err != nil && kindOf(err) != Unavailable {
-					t.Errorf("a call that is not wanted any more: %v", err)
+				if _, err := c.codeSlots.acquire(ctx, tokenEndpoint); err != nil && kindOf(err) != Unavailable {
+					t.Errorf("canceled call: got error %v, want %v", err, Unavailable)
 				}
 			})
 		})
 	}
 }
 
-// TestConnectionsAreBounded, and refreshes that hang leave some for the rest.
-func TestConnectionsAreBounded(t *testing.T) {
+// TestHangingRefreshesLeaveConnections: the number of connections is limited, and
+// refreshes that hang do not delay other calls.
+func TestHangingRefreshesLeaveConnections(t *testing.T) {
 	const refreshes = maxRefreshConns + 100
 	var open, most atomic.Int64
 	arrived, goOn := make(chan struct{}, refreshes), make(chan struct{})
@@ -149,21 +151,22 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range maxRefreshConns {
 		<-arrived
 	}
-	if _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); err != nil {
-		t.Errorf("a code beside refreshes that hang: %v", err)
+	if _, err := c.RedeemCode(testContext(t), testCode, testVerifier, testRedirect); err != nil {
+		t.Errorf("redeeming a code: got error %v", err)
 	}
-	if err := c.Revoke(within(t), testRefresh, ""); err != nil {
-		t.Errorf("a revocation beside refreshes that hang: %v", err)
+	if err := c.Revoke(testContext(t), testRefresh, ""); err != nil {
+		t.Errorf("revoking: got error %v", err)
 	}
 	close(goOn)
 	all.Wait()
 	if n := most.Load(); n > maxRefreshConns+2 {
-		t.Errorf("%d connections were open", n)
+		t.Errorf("got %d open connections, want at most %d", n, maxRefreshConns+2)
 	}
 }
 
-// TestGrantedTokensComeWithTheError of a code whose answer cannot be used.
-func TestGrantedTokensComeWithTheError(t *testing.T) {
+// TestErrorHoldsGrantedTokens: if the response to a code is unusable, the error holds its
+// readable tokens.
+func TestErrorHoldsGrantedTokens(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"access_token":"AT","refresh_token":"RT"}`:                    "RT AT", // no ID token
 		`{"refresh_token":"RT","id_token":"x"}`:                         "RT ",
@@ -173,11 +176,11 @@ func TestGrantedTokensComeWithTheError(t *testing.T) {
 		`<p>Hello`:                                                      "",
 	} {
 		s := startServer(t)
-		s.answer("/token", 200, body)
-		_, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect)
+		s.respond("/token", 200, body)
+		_, err := s.client().RedeemCode(testContext(t), testCode, testVerifier, testRedirect)
 		e, ok := errors.AsType[*TokenError](err)
 		if !ok {
-			t.Errorf("%s: %v", body, err)
+			t.Errorf("%s: got error %v, want a *TokenError", body, err)
 			continue
 		}
 		got := ""

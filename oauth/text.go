@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// maxErrorText limits what an error repeats of a text of the server.
+// maxErrorText limits the characters that an error repeats of a text of the
+// server.
 const maxErrorText = 200
 
-// minRedacted is the length from which a secret is searched for in texts of
-// the server: shorter ones would blank out ordinary words.
+// minRedacted is the length of the shortest secret that sanitize redacts. Shorter
+// secrets would redact ordinary words.
 const minRedacted = 4
 
-// printable reports whether s is made of printable ASCII, spaces included.
-func printable(s string) bool {
+// isPrintable reports whether s consists of printable ASCII, spaces included.
+func isPrintable(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
 			return false
@@ -22,9 +23,10 @@ func printable(s string) bool {
 	return true
 }
 
-// clean makes a text of the server fit for an error: printable ASCII, bounded,
-// and without the secrets that were sent, should the server repeat them.
-func clean(s string, secrets ...string) string {
+// sanitize makes a text of the server safe for an error: it removes characters
+// that are not printable ASCII, redacts the given secrets and cuts the text to
+// maxErrorText.
+func sanitize(s string, secrets ...string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e {
 			return -1
@@ -42,5 +44,5 @@ func clean(s string, secrets ...string) string {
 	return s
 }
 
-// quote is clean in quotes, for values from outside inside a sentence.
-func quote(s string) string { return strconv.Quote(clean(s)) }
+// quote sanitizes a value of the server and puts it in quotes.
+func quote(s string) string { return strconv.Quote(sanitize(s)) }

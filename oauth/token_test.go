@@ -27,7 +27,7 @@ import (
 
 const goodTokens = `{"access_token":"` + testAccess + `","token_type":"Bearer","expires_in":600,"id_token":"x.y.z"}`
 
-func TestClientAuthentication(t *testing.T) {
+func TestClientAuthenticationMethodIsChosen(t *testing.T) {
 	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(testClient)+":"+url.QueryEscape(testSecret)))
 	tests := []struct {
 		name       string
@@ -52,46 +52,46 @@ func TestClientAuthentication(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := startServer(t)
 			s.metadata["token_endpoint_auth_methods_supported"] = tc.listed
-			s.answer("/token", 200, goodTokens)
-			s.answer("/revoke", 200, "")
+			s.respond("/token", 200, goodTokens)
+			s.respond("/revoke", 200, "")
 			c := s.client(tc.change)
 			calls := map[string]func() error{
-				"code":    func() error { _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); return err },
-				"refresh": func() error { _, err := c.Refresh(within(t), testRefresh, nil); return err },
-				"revoke":  func() error { return c.Revoke(within(t), testRefresh, "refresh_token") },
+				"code":    func() error { _, err := c.RedeemCode(testContext(t), testCode, testVerifier, testRedirect); return err },
+				"refresh": func() error { _, err := c.Refresh(testContext(t), testRefresh, nil); return err },
+				"revoke":  func() error { return c.Revoke(testContext(t), testRefresh, "refresh_token") },
 			}
 			for name, call := range calls {
 				err := call()
 				if tc.fails != "" {
 					e, ok := errors.AsType[*TokenError](err)
 					if !ok || e.Kind != Misconfigured || !strings.Contains(err.Error(), tc.fails) {
-						t.Errorf("%s: got %v", name, err)
+						t.Errorf("%s: got error %v, want %v with %q", name, err, Misconfigured, tc.fails)
 					}
 					if s.count("/token")+s.count("/revoke") != 0 {
-						t.Errorf("%s: something was sent", name)
+						t.Errorf("%s: the client sent a request", name)
 					}
 					continue
 				}
 				if err != nil {
-					t.Errorf("%s: %v", name, err)
+					t.Errorf("%s: got error %v", name, err)
 					continue
 				}
 				form, header := s.lastPost()
 				if got := header.Get("Authorization"); got != tc.basic {
-					t.Errorf("%s: Authorization %q, want %q", name, got, tc.basic)
+					t.Errorf("%s: got Authorization %q, want %q", name, got, tc.basic)
 				}
 				if form.Get("client_id") != tc.id || form.Get("client_secret") != tc.secret {
-					t.Errorf("%s: form %v", name, form)
+					t.Errorf("%s: got form %v, want client_id %q and client_secret %q", name, form, tc.id, tc.secret)
 				}
 			}
 		})
 	}
 }
 
-func TestTokenRequests(t *testing.T) {
+func TestTokenRequestParameters(t *testing.T) {
 	s := startServer(t)
-	s.answer("/token", 200, goodTokens)
-	s.answer("/revoke", 200, "")
+	s.respond("/token", 200, goodTokens)
+	s.respond("/revoke", 200, "")
 	c := s.client(func(c *Config) {
 		c.Resources = []string{"https://a.test", "urn:b"}
 		c.TokenParams = []Param{{"audience", "x"}}
@@ -104,21 +104,21 @@ func TestTokenRequests(t *testing.T) {
 	}{
 		{
 			"code",
-			func() error { _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); return err },
+			func() error { _, err := c.RedeemCode(testContext(t), testCode, testVerifier, testRedirect); return err },
 			url.Values{
 				"grant_type": {"authorization_code"}, "code": {testCode}, "code_verifier": {testVerifier},
 				"redirect_uri": {testRedirect}, "resource": {"https://a.test", "urn:b"}, "audience": {"x"},
 			},
 		},
 		{
-			"refresh", func() error { _, err := c.Refresh(within(t), "with space &+=", nil); return err },
+			"refresh", func() error { _, err := c.Refresh(testContext(t), "with space &+=", nil); return err },
 			url.Values{
 				"grant_type": {"refresh_token"}, "refresh_token": {"with space &+="},
 				"resource": {"https://a.test", "urn:b"}, "scope": {"FullAccess", "two"},
 			},
 		},
 		{
-			"revoke", func() error { return c.Revoke(within(t), testRefresh, "refresh_token") },
+			"revoke", func() error { return c.Revoke(testContext(t), testRefresh, "refresh_token") },
 			url.Values{"token": {testRefresh}, "token_type_hint": {"refresh_token"}},
 		},
 	} {
@@ -131,7 +131,7 @@ func TestTokenRequests(t *testing.T) {
 				t.Error(diff)
 			}
 			if got := header.Get("Accept"); got != "application/json" {
-				t.Errorf("Accept is %q", got)
+				t.Errorf("got Accept %q, want application/json", got)
 			}
 		})
 	}
@@ -139,24 +139,24 @@ func TestTokenRequests(t *testing.T) {
 
 func TestSecretIsReadForEachRequest(t *testing.T) {
 	s := startServer(t)
-	s.answer("/token", 200, goodTokens)
+	s.respond("/token", 200, goodTokens)
 	n := 0
 	c := s.client(func(c *Config) {
 		c.AuthMethod = "client_secret_post"
 		c.ClientSecret = func() (string, error) { n++; return fmt.Sprint("secret-", n), nil }
 	})
 	for _, want := range []string{"secret-1", "secret-2"} {
-		if _, err := c.Refresh(within(t), testRefresh, nil); err != nil {
+		if _, err := c.Refresh(testContext(t), testRefresh, nil); err != nil {
 			t.Fatal(err)
 		}
 		if form, _ := s.lastPost(); form.Get("client_secret") != want {
-			t.Errorf("sent %q, want %q", form.Get("client_secret"), want)
+			t.Errorf("got secret %q, want %q", form.Get("client_secret"), want)
 		}
 	}
 }
 
-// TestRefusals sorts the answers of real servers into kinds.
-func TestRefusals(t *testing.T) {
+// TestRefusalsAreClassified classifies the responses of real servers.
+func TestRefusalsAreClassified(t *testing.T) {
 	tests := []struct {
 		name   string
 		status int
@@ -207,29 +207,29 @@ func TestRefusals(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			s := startServer(t)
-			s.answer("/token", tc.status, tc.body, tc.header...)
+			s.respond("/token", tc.status, tc.body, tc.header...)
 			c := s.client()
 			want := tc.want
 			want.Endpoint, want.Status = "token_endpoint", tc.status
 			for range 2 { // the second time on a kept-alive connection
-				tokens, err := c.Refresh(within(t), testRefresh, nil)
+				tokens, err := c.Refresh(testContext(t), testRefresh, nil)
 				got, ok := errors.AsType[*TokenError](err)
 				if !ok || tokens != nil {
-					t.Fatalf("got %v, %v", tokens, err)
+					t.Fatalf("got %v, %v; want a *TokenError only", tokens, err)
 				}
 				if diff := cmp.Diff(want, *got); diff != "" {
 					t.Error(diff)
 				}
-				noCanary(t, err)
+				checkNoSecret(t, err)
 			}
 			if n := s.count("/token"); n != 2 {
-				t.Errorf("%d requests for 2 calls", n)
+				t.Errorf("got %d requests for 2 calls, want 2", n)
 			}
 		})
 	}
 }
 
-func TestRetryAfterDate(t *testing.T) {
+func TestRetryAfterMayBeDate(t *testing.T) {
 	now := time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
 		"Sun, 22 Nov 2026 05:00:45 GMT": 45 * time.Second,
@@ -244,8 +244,8 @@ func TestRetryAfterDate(t *testing.T) {
 	}
 }
 
-// TestRedirectsAreNotFollowed: neither a code nor a secret nor a token goes to
-// where a redirect points.
+// TestRedirectsAreNotFollowed: the target of a redirect receives no code, secret or
+// token.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	var seen atomic.Int32
 	target := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen.Add(1) }))
@@ -254,21 +254,21 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		s := startServer(t)
 		s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
 		for _, path := range []string{"/token", "/revoke", "/userinfo", "/par"} {
-			s.answer(path, status, "", "Location", target.URL)
+			s.respond(path, status, "", "Location", target.URL)
 		}
 		c := s.client(func(c *Config) { c.Endpoints.PushedAuthorizationRequest = s.issuer + "/par" })
 		for name, err := range everyCall(t, c) {
 			if e, ok := errors.AsType[*TokenError](err); !ok || e.Kind != Malformed || e.Status != status {
-				t.Errorf("%d, %s: got %v", status, name, err)
+				t.Errorf("%d, %s: got error %v, want %v", status, name, err, Malformed)
 			}
 		}
-		s.answer("/.well-known/openid-configuration", status, "", "Location", target.URL)
-		if _, err := s.client().AuthorizationURL(within(t), goodRequest()); !errors.Is(err, ErrMetadataUnavailable) {
-			t.Errorf("%d, metadata: got %v", status, err)
+		s.respond("/.well-known/openid-configuration", status, "", "Location", target.URL)
+		if _, err := s.client().AuthorizationURL(testContext(t), goodRequest()); !errors.Is(err, ErrMetadataUnavailable) {
+			t.Errorf("%d, metadata: got error %v, want %v", status, err, ErrMetadataUnavailable)
 		}
 	}
 	if seen.Load() != 0 {
-		t.Errorf("the target saw %d requests", seen.Load())
+		t.Errorf("target: got %d requests, want 0", seen.Load())
 	}
 }
 
@@ -276,10 +276,10 @@ func goodRequest() AuthorizationRequest {
 	return AuthorizationRequest{RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier}
 }
 
-// everyCall makes each call that ends in a *TokenError.
+// everyCall makes each call that fails with a *TokenError.
 func everyCall(t testing.TB, c *Client) map[string]error {
 	errs := make(map[string]error)
-	ctx := within(t)
+	ctx := testContext(t)
 	_, errs["code"] = c.RedeemCode(ctx, testCode, testVerifier, testRedirect)
 	_, errs["refresh"] = c.Refresh(ctx, testRefresh, nil)
 	_, errs["userinfo"] = c.UserInfo(ctx, testAccess, "alice")
@@ -290,7 +290,7 @@ func everyCall(t testing.TB, c *Client) map[string]error {
 	return errs
 }
 
-// rawServer answers each connection by hand.
+// rawServer calls serve for each connection. It returns the server's address.
 func rawServer(t *testing.T, serve func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -350,12 +350,13 @@ func kindOf(err error) Kind {
 	return 0
 }
 
-// TestSentOrNotSent: only a failure before the form left counts as Unavailable.
-func TestSentOrNotSent(t *testing.T) {
-	hangUp := func(answer string) func(net.Conn) {
+// TestOnlyUnsentFormIsUnavailable: a connection that breaks after the sending is
+// Unanswered.
+func TestOnlyUnsentFormIsUnavailable(t *testing.T) {
+	hangUp := func(response string) func(net.Conn) {
 		return func(c net.Conn) {
 			readRequest(c)
-			_, _ = io.WriteString(c, answer)
+			_, _ = io.WriteString(c, response)
 		}
 	}
 	tests := []struct {
@@ -364,7 +365,7 @@ func TestSentOrNotSent(t *testing.T) {
 		serve  func(net.Conn)
 		want   Kind
 	}{
-		{"EOF instead of an answer", "http", hangUp(""), Unanswered},
+		{"EOF instead of a response", "http", hangUp(""), Unanswered},
 		{"EOF in the header", "http", hangUp("HTTP/1.1 200 OK\r\nContent-"), Unanswered},
 		{"EOF in the body", "http", hangUp("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"refresh_token\":"), Unanswered},
 		{"no HTTP", "http", hangUp(canary + "\r\n\r\n"), Unanswered},
@@ -379,26 +380,27 @@ func TestSentOrNotSent(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var conns atomic.Int32
 			addr := rawServer(t, func(c net.Conn) { conns.Add(1); tc.serve(c) })
-			_, err := plainClient(t, tc.scheme+"://"+addr).Refresh(within(t), testRefresh, nil)
+			_, err := plainClient(t, tc.scheme+"://"+addr).Refresh(testContext(t), testRefresh, nil)
 			if kindOf(err) != tc.want {
-				t.Errorf("got %v, want %v", err, tc.want)
+				t.Errorf("got error %v, want %v", err, tc.want)
 			}
-			noCanary(t, err)
+			checkNoSecret(t, err)
 			if conns.Load() != 1 {
-				t.Errorf("%d connections for one call", conns.Load())
+				t.Errorf("got %d connections for one call, want 1", conns.Load())
 			}
 		})
 	}
-	t.Run("nobody listens", func(t *testing.T) {
+	t.Run("no listener", func(t *testing.T) {
 		address := fmt.Sprintf("http://127.0.0.1:%d", loopback.FreePort(t))
-		if _, err := plainClient(t, address).Refresh(within(t), testRefresh, nil); kindOf(err) != Unavailable {
-			t.Errorf("got %v", err)
+		if _, err := plainClient(t, address).Refresh(testContext(t), testRefresh, nil); kindOf(err) != Unavailable {
+			t.Errorf("got error %v, want %v", err, Unavailable)
 		}
 	})
 }
 
-// TestTLS: only verified certificates and TLS 1.2 and newer get a grant.
-func TestTLS(t *testing.T) {
+// TestGrantsNeedVerifiedTLS: the client sends a grant only over TLS 1.2 or newer, and to
+// a verified certificate.
+func TestGrantsNeedVerifiedTLS(t *testing.T) {
 	serve := func(t *testing.T, change func(*httptest.Server)) (*httptest.Server, *x509.CertPool) {
 		hs := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Proto", r.Proto)
@@ -437,23 +439,23 @@ func TestTLS(t *testing.T) {
 					c.RootCAs = pool
 				}
 			})
-			tokens, err := c.Refresh(within(t), testRefresh, nil)
+			tokens, err := c.Refresh(testContext(t), testRefresh, nil)
 			if tc.want == "" {
 				if err != nil || tokens.AccessToken != testAccess {
-					t.Errorf("got %+v, %v", tokens, err)
+					t.Errorf("got %+v, %v; want tokens", tokens, err)
 				}
 				return
 			}
 			if kindOf(err) != Unavailable || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v, want %v with %q", err, Unavailable, tc.want)
 			}
 		})
 	}
 }
 
-// TestDeadConnectionIsNotResent: a server that processes a refresh on a
-// kept-alive connection and then drops it sees the token once.
-func TestDeadConnectionIsNotResent(t *testing.T) {
+// TestTokenIsNotSentTwice: a server that drops a kept-alive connection after it has read
+// a refresh receives the token once.
+func TestTokenIsNotSentTwice(t *testing.T) {
 	var refreshes atomic.Int32
 	addr := rawServer(t, func(conn net.Conn) {
 		for range 2 {
@@ -467,23 +469,23 @@ func TestDeadConnectionIsNotResent(t *testing.T) {
 		}
 	})
 	c := plainClient(t, "http://"+addr)
-	if _, err := c.Refresh(within(t), testRefresh, nil); err != nil {
+	if _, err := c.Refresh(testContext(t), testRefresh, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Refresh(within(t), testRefresh, nil); kindOf(err) != Unanswered {
-		t.Errorf("got %v", err)
+	if _, err := c.Refresh(testContext(t), testRefresh, nil); kindOf(err) != Unanswered {
+		t.Errorf("got error %v, want %v", err, Unanswered)
 	}
 	if n := refreshes.Load(); n != 2 {
-		t.Errorf("the server saw %d refreshes for 2 calls", n)
+		t.Errorf("got %d refreshes for 2 calls, want 2", n)
 	}
 }
 
-// TestTimeout: no way to be slow holds a call longer than Timeout.
-func TestTimeout(t *testing.T) {
+// TestSlowServerTimesOut: no call takes longer than its timeout.
+func TestSlowServerTimesOut(t *testing.T) {
 	forever := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	t.Run("no answer", func(t *testing.T) {
+	t.Run("no response", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, c := bubbleServer(t)
+			s, c := newSynctestServer(t)
 			if _, err := c.AuthorizationURL(t.Context(), goodRequest()); err != nil {
 				t.Fatal(err)
 			}
@@ -502,26 +504,26 @@ func TestTimeout(t *testing.T) {
 				start := time.Now()
 				err := call.f()
 				if took := time.Since(start); took != call.takes || !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("after %v: %v", took, err)
+					t.Errorf("got error %v after %v, want the deadline after %v", err, took, call.takes)
 				}
 			}
 		})
 	})
 	t.Run("slow metadata and keys", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, c := bubbleServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
+			s, c := newSynctestServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
 			s.handle("/jwks", forever)
 			start := time.Now()
-			_, err := c.VerifyIDToken(t.Context(), s.idToken(), IDTokenWant{Nonce: testNonce})
+			_, err := c.VerifyIDToken(t.Context(), s.idToken(), IDTokenExpectation{Nonce: testNonce})
 			if took := time.Since(start); took != 3*time.Second || !errors.Is(err, ErrKeysUnavailable) {
-				t.Errorf("keys after %v: %v", took, err)
+				t.Errorf("keys: got error %v after %v, want %v after 3s", err, took, ErrKeysUnavailable)
 			}
-			s2, c2 := bubbleServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
+			s2, c2 := newSynctestServer(t, func(c *Config) { c.Timeout = 3 * time.Second })
 			s2.handle("/.well-known/openid-configuration", forever)
 			start = time.Now()
 			_, err = c2.Refresh(t.Context(), testRefresh, nil)
 			if took := time.Since(start); took != 3*time.Second || kindOf(err) != Unavailable {
-				t.Errorf("metadata after %v: %v", took, err)
+				t.Errorf("metadata: got error %v after %v, want %v after 3s", err, took, Unavailable)
 			}
 		})
 	})
@@ -532,34 +534,34 @@ func TestTimeout(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
 			<-release
 		})
-		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshAnswerTimeout = 3 * time.Second })
+		c := plainClient(t, "http://"+addr, func(c *Config) { c.RefreshResponseTimeout = 3 * time.Second })
 		_, err := c.Refresh(t.Context(), testRefresh, nil)
 		close(release)
 		if kindOf(err) != TimedOut || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want %v", err, TimedOut)
 		}
 	})
 }
 
-func TestLargeAnswers(t *testing.T) {
+func TestLargeResponsesAreRefused(t *testing.T) {
 	s := startServer(t)
 	huge := `{"access_token":"` + strings.Repeat("a", maxBody) + `"}`
 	for _, path := range []string{"/token", "/userinfo", "/revoke"} {
-		s.answer(path, 200, huge)
+		s.respond(path, 200, huge)
 	}
 	for name, err := range everyCall(t, s.client()) {
 		if kindOf(err) != Malformed || !strings.Contains(err.Error(), "larger than") {
-			t.Errorf("%s: got %v", name, err)
+			t.Errorf("%s: got error %v, want %v", name, err, Malformed)
 		}
 	}
 	if _, header := s.lastPost(); header.Get("Accept-Encoding") != "" {
-		t.Errorf("compression was offered: %q", header.Get("Accept-Encoding"))
+		t.Errorf("got Accept-Encoding %q, want none", header.Get("Accept-Encoding"))
 	}
 }
 
-// TestRotatedTokenSurvivesABadAnswer: a new refresh token is handed over even
-// if the rest of the answer is useless.
-func TestRotatedTokenSurvivesABadAnswer(t *testing.T) {
+// TestRotatedTokenSurvivesBadResponse: Refresh returns a new refresh token even if the
+// rest of the response is unusable.
+func TestRotatedTokenSurvivesBadResponse(t *testing.T) {
 	const rotated = `"refresh_token":"` + canary + `-new"`
 	for name, body := range map[string]string{
 		"mac":              `{"access_token":"a","token_type":"mac",` + rotated + `}`,
@@ -571,46 +573,46 @@ func TestRotatedTokenSurvivesABadAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t)
-			s.answer("/token", 200, body)
-			tokens, err := s.client().Refresh(within(t), testRefresh, nil)
+			s.respond("/token", 200, body)
+			tokens, err := s.client().Refresh(testContext(t), testRefresh, nil)
 			if err == nil || kindOf(err) == 0 {
-				t.Fatalf("got error %v", err)
+				t.Fatalf("got error %v, want a *TokenError", err)
 			}
-			noCanary(t, err)
+			checkNoSecret(t, err)
 			if diff := cmp.Diff(&TokenResponse{RefreshToken: canary + "-new"}, tokens); diff != "" {
 				t.Error(diff)
 			}
-			if tokens, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect); tokens != nil || err == nil {
-				t.Errorf("at login: got %v, %v", tokens, err)
+			if tokens, err := s.client().RedeemCode(testContext(t), testCode, testVerifier, testRedirect); tokens != nil || err == nil {
+				t.Errorf("at login: got %v, %v; want an error only", tokens, err)
 			}
 		})
 	}
 }
 
-func TestLoginDemandsAnIDToken(t *testing.T) {
+func TestLoginRequiresIDToken(t *testing.T) {
 	s := startServer(t)
-	s.answer("/token", 200, `{"access_token":"a","id_token":null}`)
-	if _, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect); kindOf(err) != Malformed {
-		t.Errorf("got %v", err)
+	s.respond("/token", 200, `{"access_token":"a","id_token":null}`)
+	if _, err := s.client().RedeemCode(testContext(t), testCode, testVerifier, testRedirect); kindOf(err) != Malformed {
+		t.Errorf("got error %v, want %v", err, Malformed)
 	}
-	if _, err := s.client().Refresh(within(t), testRefresh, nil); err != nil {
-		t.Errorf("a refresh needs none, got %v", err)
+	if _, err := s.client().Refresh(testContext(t), testRefresh, nil); err != nil {
+		t.Errorf("refresh: got error %v", err)
 	}
 	c := s.client(func(c *Config) { c.Scopes = []string{"api"} })
-	if _, err := c.RedeemCode(within(t), testCode, testVerifier, testRedirect); err != nil {
-		t.Errorf("without scope openid: %v", err)
+	if _, err := c.RedeemCode(testContext(t), testCode, testVerifier, testRedirect); err != nil {
+		t.Errorf("without scope openid: got error %v", err)
 	}
 }
 
-func TestRevoke(t *testing.T) {
+func TestRevokeReportsErrors(t *testing.T) {
 	s := startServer(t)
-	s.answer("/revoke", 503, "", "Retry-After", "3")
-	err := s.client().Revoke(within(t), testRefresh, "")
+	s.respond("/revoke", 503, "", "Retry-After", "3")
+	err := s.client().Revoke(testContext(t), testRefresh, "")
 	if e, ok := errors.AsType[*TokenError](err); !ok || e.Kind != Unavailable || e.RetryAfter != 3*time.Second {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want %v with RetryAfter 3s", err, Unavailable)
 	}
 	delete(s.metadata, "revocation_endpoint")
-	if err := s.client().Revoke(within(t), testRefresh, ""); !errors.Is(err, ErrNoEndpoint) {
-		t.Errorf("got %v", err)
+	if err := s.client().Revoke(testContext(t), testRefresh, ""); !errors.Is(err, ErrNoEndpoint) {
+		t.Errorf("got error %v, want %v", err, ErrNoEndpoint)
 	}
 }

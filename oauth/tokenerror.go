@@ -10,46 +10,50 @@ import (
 	"time"
 )
 
-// Kind says what a failed call means for the grant that was sent.
+// Kind says what a failed call means for the grant: the code or refresh token
+// that was sent.
 type Kind uint8
 
 const (
-	// Rejected: invalid_grant. The code or refresh token is not valid, or not
-	// any more. At the UserInfo endpoint: the access token was refused.
+	// Rejected means invalid_grant: the code or refresh token is not valid, or no
+	// longer. At the UserInfo endpoint: the server refused the access token.
 	Rejected Kind = iota + 1
 
-	// Unclear: the request was refused, but not in words that prove the grant
-	// dead, and some servers say just this to a dead one. That is
-	// invalid_request with status 400, 401 or 403; an error that asks for the
-	// user or speaks of the token (access_denied, login_required,
-	// interaction_required, consent_required, invalid_token, expired_token)
-	// with any 4xx; and status 400 with another error in its JSON, or with an
-	// empty body.
+	// Unclear means that the server refused the request, but with an error that
+	// does not prove the grant dead, although some servers send it for a dead
+	// grant. These are invalid_request with status 400, 401 or 403; an error about
+	// the user or the token (access_denied, login_required,
+	// interaction_required, consent_required, invalid_token, expired_token) with
+	// any 4xx; and status 400 with another error in its JSON, or with an empty
+	// body.
 	Unclear
 
-	// Misconfigured: invalid_client, unauthorized_client, invalid_scope,
-	// invalid_target, unsupported_grant_type, any other 4xx, or a
-	// configuration with which no request could be sent. The operator must
-	// act; the grant was not used.
+	// Misconfigured means that the operator must act, and that the grant was not
+	// used: invalid_client, unauthorized_client, invalid_scope, invalid_target,
+	// unsupported_grant_type, any other 4xx, or a configuration with which no
+	// request could be sent.
 	Misconfigured
 
-	// Unavailable: status 5xx except 504, 408 or 429, temporarily_unavailable,
-	// slow_down, server_error, a 400 that is not the server's own, such as the
-	// page of a gateway, no metadata, or no connection. Nothing was processed as
-	// far as the server says. Try later, see RetryAfter.
+	// Unavailable means that the server has not processed the grant, as far as the
+	// client can see. The caller may retry, see RetryAfter. This covers status 408,
+	// 429 and 5xx except 504; temporarily_unavailable, slow_down and server_error; a
+	// 400 that does not come from the server itself, such as the page of a gateway;
+	// missing metadata; and connections that could not be established.
 	Unavailable
 
-	// Unanswered: the request was sent, at least in part, and the connection
-	// broke before a complete answer came. The server may have used the grant.
+	// Unanswered means that the request was sent, at least in part, and that the
+	// connection broke before a complete response arrived. The server may have used
+	// the grant.
 	Unanswered
 
-	// Malformed: an answer that cannot be used, such as a redirect, a status
-	// 200 without a usable token, or more than 1 MiB. The server may have
-	// used the grant.
+	// Malformed means that the response is unusable, such as a redirect, a status
+	// 200 without a usable token, or more than 1 MiB. The server may have used the
+	// grant.
 	Malformed
 
-	// TimedOut: the request was sent, and no complete answer came in time, here
-	// or at a gateway (status 504). The server may still be working on it.
+	// TimedOut means that the request was sent, and that no complete response
+	// arrived in time, here or at a gateway (status 504). The server may still be
+	// processing the grant.
 	TimedOut
 )
 
@@ -75,27 +79,28 @@ func (k Kind) String() string {
 }
 
 // TokenError is a failed call of the token, revocation, pushed authorization
-// request or UserInfo endpoint. Its texts are bounded printable ASCII; they
-// repeat at most the error and error_description of the answer, without the
-// secrets that were sent.
+// request or UserInfo endpoint. Its text is printable ASCII. It repeats at most
+// the error and error_description of the response, up to 200 characters of each,
+// and never a secret of the request.
 type TokenError struct {
 	// Endpoint is the metadata name of the endpoint, such as token_endpoint.
 	Endpoint string
-	Kind     Kind
-	// Status of the answer, 0 if none came.
+	// Kind is the meaning of the failure for the grant.
+	Kind Kind
+	// Status is the HTTP status of the response, 0 without a response.
 	Status int
 	// Code and Description are the members error and error_description of
 	// RFC 6749 section 5.2, or empty.
 	Code, Description string
-	// RetryAfter is how long the server asked to wait, at most one hour;
-	// 0 if it did not ask. Only Unavailable and TimedOut errors have it.
+	// RetryAfter is how long the server asked the client to wait, at most one
+	// hour; 0 if it did not ask. Only the kinds Unavailable and TimedOut have it.
 	RetryAfter time.Duration
-	// Err is the cause when there is no usable answer, else nil.
+	// Err is the cause if there is no usable response, else nil.
 	Err error
 
-	// Granted holds the tokens of an answer to a code that cannot be used as a
-	// whole, as far as they could be read, else nil. The caller revokes them. They
-	// are no part of the error's text.
+	// Granted holds the readable tokens of a response to a code that is unusable as
+	// a whole, else nil. The caller should revoke them. The text of the error does
+	// not contain them.
 	Granted *TokenResponse
 }
 
@@ -119,7 +124,7 @@ func (e *TokenError) Error() string {
 
 func (e *TokenError) Unwrap() error { return e.Err }
 
-// setupError is a call that could not be made.
+// setupError is the error of a call that could not be sent.
 func setupError(endpoint string, err error) *TokenError {
 	kind := Misconfigured
 	if errors.Is(err, ErrMetadataUnavailable) {
@@ -128,46 +133,47 @@ func setupError(endpoint string, err error) *TokenError {
 	return &TokenError{Endpoint: endpoint, Kind: kind, Err: err}
 }
 
-func malformed(endpoint string, status int, reason error) *TokenError {
+func malformedError(endpoint string, status int, reason error) *TokenError {
 	return &TokenError{Endpoint: endpoint, Kind: Malformed, Status: status, Err: reason}
 }
 
-// answerError sorts an answer that refuses the request.
-func answerError(endpoint string, a answer) *TokenError {
-	if a.status >= 300 && a.status < 400 {
-		return malformed(endpoint, a.status, errors.New("redirects are not followed"))
+// responseError is the error of a response that refuses the request.
+func responseError(endpoint string, r response) *TokenError {
+	if r.status >= 300 && r.status < 400 {
+		return malformedError(endpoint, r.status, errors.New("redirects are not followed"))
 	}
-	members, _ := parseObject(a.body)
+	members, _ := parseObject(r.body)
 	code, _ := stringMember(members, "error")
 	description, _ := stringMember(members, "error_description")
-	status := a.status
+	status := r.status
 	if status < 300 {
 		status = http.StatusBadRequest // some servers send errors with status 200
 	}
 	e := &TokenError{
 		Endpoint:    endpoint,
-		Kind:        classify(status, code, saysError(a.body, members)),
-		Status:      a.status,
-		Code:        clean(code, a.secrets...),
-		Description: clean(description, a.secrets...),
+		Kind:        classify(status, code, fromServer(r.body, members)),
+		Status:      r.status,
+		Code:        sanitize(code, r.secrets...),
+		Description: sanitize(description, r.secrets...),
 	}
 	if e.Kind == Unavailable || e.Kind == TimedOut {
-		e.RetryAfter = retryAfter(a.header, time.Now())
+		e.RetryAfter = retryAfter(r.header, time.Now())
 	}
 	return e
 }
 
-// saysError reports whether an answer with status 400 is the server's own: a JSON
-// object with an error, or nothing at all, as some servers answer to a dead token.
-// Everything else comes from something between, which knows nothing of the grant.
-func saysError(body []byte, members map[string]json.RawMessage) bool {
+// fromServer reports whether a response with status 400 comes from the
+// authorization server: a JSON object with an error, or an empty body, which some
+// servers send for a dead token. Every other body comes from a gateway in
+// between, which cannot say anything about the grant.
+func fromServer(body []byte, members map[string]json.RawMessage) bool {
 	e, ok := members["error"]
 	return len(body) == 0 || ok && string(e) != "null" && string(e) != `""`
 }
 
-// classify sorts a status of 400 or more with the error code of the body, ""
-// if it has none.
-func classify(status int, code string, saysError bool) Kind {
+// classify maps a status of 400 or more and the error code of the body to a
+// kind. The code is empty if the body has none.
+func classify(status int, code string, fromServer bool) Kind {
 	if status == http.StatusGatewayTimeout {
 		return TimedOut
 	}
@@ -189,7 +195,7 @@ func classify(status int, code string, saysError bool) Kind {
 		}
 	}
 	switch {
-	case status == http.StatusBadRequest && saysError:
+	case status == http.StatusBadRequest && fromServer:
 		return Unclear
 	case status == http.StatusBadRequest:
 		return Unavailable
@@ -197,8 +203,8 @@ func classify(status int, code string, saysError bool) Kind {
 	return Misconfigured
 }
 
-// retryAfter reads a Retry-After header, in seconds or as a date, within
-// [0, 1h].
+// retryAfter reads a Retry-After header, in seconds or as a date. The result is
+// within [0, 1h].
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	value := h.Get("Retry-After")
 	var d time.Duration

@@ -9,70 +9,65 @@ import (
 	"time"
 )
 
-// Limits of what is taken over from a token response.
+// Limits of a token response.
 const (
-	maxToken = 64 << 10
-	maxScope = 4 << 10
-	// maxLifetime is the longest lifetime that is believed. Longer ones are
-	// mistakes, such as nanoseconds in place of seconds, or mean "for ever".
+	maxToken = 64 << 10 // bytes
+	// maxLifetime is the longest accepted lifetime. Longer ones are mistakes, such
+	// as nanoseconds in place of seconds, or mean "for ever".
 	maxLifetime = 10 * 365 * 24 * time.Hour
 )
 
-// TokenResponse is a successful answer of the token endpoint (RFC 6749 section
-// 5.1), as far as it is usable.
+// TokenResponse holds the usable members of a successful token response (RFC
+// 6749 section 5.1).
 type TokenResponse struct {
 	// AccessToken is not empty, and safe to put into a header: printable
 	// ASCII without spaces, at most 64 KiB.
 	AccessToken string
 
-	// RefreshToken is empty if the answer has none; then a refresh token that
-	// was redeemed stays valid.
+	// RefreshToken is empty if the response has none. A refresh token that was
+	// redeemed then stays valid.
 	RefreshToken string
 
-	// IDToken is as the server sent it, not verified, or empty.
+	// IDToken is the unverified ID token, or empty.
 	IDToken string
 
-	// Sent is when the request was sent, from which all lifetimes count.
+	// Sent is when the request was sent. All lifetimes count from this moment.
 	Sent time.Time
 
-	// Scope is what the server says it granted, empty if it does not say.
-	Scope string
-
-	// Expires is when the access token expires, counted from the moment of
-	// sending the request. It comes from expires_in or else from the claim exp
-	// of an access token that is a JWT, unverified. Zero means not told: there
-	// is neither, or none that is positive and at most ten years.
+	// Expires is when the access token expires. It comes from expires_in or else
+	// from the unverified claim exp of an access token that is a JWT. Zero means
+	// unknown: the server sent neither, or no lifetime between zero and ten years.
 	Expires time.Time
 
-	// RefreshExpires is when the refresh token expires, from
-	// refresh_expires_in or refresh_token_expires_in, read like Expires.
+	// RefreshExpires is when the refresh token expires, from refresh_expires_in or
+	// refresh_token_expires_in. Zero means unknown, as for Expires.
 	RefreshExpires time.Time
 }
 
-// parseTokenResponse reads an answer with status 2xx. Each member is read on
-// its own, so that an odd one costs only itself; of members with the same name
-// the last counts. If the tokens are not usable but there is a refresh token,
-// it returns that one and the error.
-func parseTokenResponse(a answer) (*TokenResponse, error) {
-	members, err := parseObject(a.body)
+// parseTokenResponse reads a response with status 2xx. It reads each member
+// separately, so that an invalid one does not affect the others. The last of
+// members with the same name counts. If the tokens are unusable except for the
+// refresh token, it returns that token together with the error.
+func parseTokenResponse(r response) (*TokenResponse, error) {
+	members, err := parseObject(r.body)
 	if members == nil {
-		return nil, malformed(tokenEndpoint, a.status, err)
+		return nil, malformedError(tokenEndpoint, r.status, err)
 	}
 	t := &TokenResponse{
-		Sent:           a.sent,
+		Sent:           r.sent,
 		RefreshToken:   opaqueToken(members, "refresh_token"),
-		RefreshExpires: expiry(a.sent, members, "refresh_expires_in", "refresh_token_expires_in"),
+		RefreshExpires: expiry(r.sent, members, "refresh_expires_in", "refresh_token_expires_in"),
 	}
 	if err != nil {
-		err = malformed(tokenEndpoint, a.status, err)
+		err = malformedError(tokenEndpoint, r.status, err)
 	} else if code, _ := stringMember(members, "error"); code != "" {
-		err = answerError(tokenEndpoint, a)
+		err = responseError(tokenEndpoint, r)
 		if access, _ := stringMember(members, "access_token"); access != "" || t.RefreshToken != "" {
-			// It contradicts itself, and so proves nothing about the grant.
-			err = malformed(tokenEndpoint, a.status, errors.New("the answer has both an error and tokens"))
+			// The response contradicts itself, so it proves nothing about the grant.
+			err = malformedError(tokenEndpoint, r.status, errors.New("the response has both an error and tokens"))
 		}
-	} else if e := t.readTokens(members, a.sent); e != nil {
-		err = malformed(tokenEndpoint, a.status, e)
+	} else if e := t.readTokens(members, r.sent); e != nil {
+		err = malformedError(tokenEndpoint, r.status, e)
 	}
 	switch {
 	case err == nil:
@@ -92,9 +87,6 @@ func (t *TokenResponse) readTokens(members map[string]json.RawMessage, sent time
 		return err
 	}
 	t.IDToken = opaqueToken(members, "id_token")
-	if scope, _ := stringMember(members, "scope"); len(scope) <= maxScope && printable(scope) {
-		t.Scope = scope
-	}
 	t.Expires = expiry(sent, members, "expires_in")
 	if t.Expires.IsZero() {
 		t.Expires = jwtExpiry(t.AccessToken, sent)
@@ -102,8 +94,8 @@ func (t *TokenResponse) readTokens(members map[string]json.RawMessage, sent time
 	return nil
 }
 
-// checkTokenType accepts "Bearer" in any case, and its absence. RFC 6749
-// section 7.1: a token of a type that is not understood must not be used.
+// checkTokenType accepts "Bearer" in any case, and a missing token_type. RFC 6749
+// section 7.1: a client must not use a token whose type it does not understand.
 func checkTokenType(raw json.RawMessage) error {
 	var tokenType *string
 	if raw == nil {
@@ -118,32 +110,33 @@ func checkTokenType(raw json.RawMessage) error {
 	return errors.New("the token_type is not Bearer")
 }
 
-// checkAccessToken demands what can stand after "Bearer " in a header. That is
-// a little more than the b64token of RFC 6750 section 2.1, because servers are.
+// checkAccessToken accepts characters that are valid after "Bearer " in a header.
+// These are more than those of a b64token (RFC 6750 section 2.1), because some
+// servers use more.
 func checkAccessToken(token string) error {
 	switch {
 	case token == "":
-		return errors.New("the answer has no access_token")
+		return errors.New("the response has no access_token")
 	case len(token) > maxToken:
 		return errors.New("the access_token is too long")
-	case !printable(token) || strings.Contains(token, " "):
-		return errors.New("the access_token has characters that do not belong there")
+	case !isPrintable(token) || strings.Contains(token, " "):
+		return errors.New("the access_token has characters that are not allowed")
 	}
 	return nil
 }
 
-// opaqueToken reads a token that is only sent back in a form. Spaces are legal
-// in it (RFC 6749 appendix A.17). One that is not usable counts as missing.
+// opaqueToken reads a token that the client only sends back in a form. It may
+// contain spaces (RFC 6749 appendix A.17). An unusable one counts as missing.
 func opaqueToken(members map[string]json.RawMessage, name string) string {
 	token, _ := stringMember(members, name)
-	if len(token) > maxToken || !printable(token) {
+	if len(token) > maxToken || !isPrintable(token) {
 		return ""
 	}
 	return token
 }
 
-// expiry reads the first of the named members that tells a lifetime in
-// seconds. Numbers come as strings and with fractions too.
+// expiry reads the first of the named members that is a lifetime in seconds. The
+// number may be a string, and may have a fraction.
 func expiry(sent time.Time, members map[string]json.RawMessage, names ...string) time.Time {
 	for _, name := range names {
 		text := string(members[name])
@@ -158,10 +151,10 @@ func expiry(sent time.Time, members map[string]json.RawMessage, names ...string)
 	return time.Time{}
 }
 
-// jwtExpiry reads the claim exp of an access token, if it is a JWT: only to
-// know when to refresh, so the signature does not matter. With iat the
-// lifetime is counted on our clock; exp itself counts if it is earlier, since
-// a server may hand out a token it made before.
+// jwtExpiry reads the claim exp of an access token that is a JWT. It does not
+// verify the signature, because the result decides only when to refresh. If the
+// token has iat, the lifetime counts from sent, by the local clock. An earlier exp
+// wins, because a server may send a token that it issued before.
 func jwtExpiry(token string, sent time.Time) time.Time {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -175,12 +168,12 @@ func jwtExpiry(token string, sent time.Time) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	exp, err := numericDate(members["exp"])
+	exp, err := parseNumericDate(members["exp"])
 	if err != nil || exp.After(sent.Add(maxLifetime)) {
 		return time.Time{}
 	}
-	if iat, err := numericDate(members["iat"]); err == nil && iat.Before(exp) {
-		// An exp that is over already is that of a slow clock.
+	if iat, err := parseNumericDate(members["iat"]); err == nil && iat.Before(exp) {
+		// An exp in the past comes from a slow clock of the server.
 		byLifetime := sent.Add(exp.Sub(iat))
 		if byLifetime.After(sent.Add(maxLifetime)) && !exp.After(sent) {
 			return time.Time{}

@@ -17,9 +17,9 @@ import (
 
 var sentAt = time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC)
 
-// TestTokenResponse reads what real and odd servers send. The access token is
-// "a" unless said otherwise.
-func TestTokenResponse(t *testing.T) {
+// TestTokenResponseIsReadLeniently reads the responses of real servers, and responses
+// with defects. The access token is "a" in most.
+func TestTokenResponseIsReadLeniently(t *testing.T) {
 	in := func(d time.Duration) time.Time { return sentAt.Add(d) }
 	jwtFor := func(claims string) string {
 		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".sig"
@@ -38,7 +38,7 @@ func TestTokenResponse(t *testing.T) {
 		{"seed, Pagero", `{"token_type":"bearer","access_token":"a","refresh_token":"_1X","scope":"","claims":"publicid","expires_in":600}`,
 			&TokenResponse{AccessToken: "a", RefreshToken: "_1X", Expires: in(600 * time.Second)}},
 		{"all members", `{"access_token":"a","token_type":"BEARER","id_token":"x.y.z","scope":"openid api:read","expires_in":60,"refresh_token":"r","refresh_expires_in":1800}`,
-			&TokenResponse{AccessToken: "a", IDToken: "x.y.z", Scope: "openid api:read", RefreshToken: "r", Expires: in(time.Minute), RefreshExpires: in(30 * time.Minute)}},
+			&TokenResponse{AccessToken: "a", IDToken: "x.y.z", RefreshToken: "r", Expires: in(time.Minute), RefreshExpires: in(30 * time.Minute)}},
 		{"other name for refresh life", `{"access_token":"a","refresh_expires_in":0,"refresh_token_expires_in":"1800"}`,
 			&TokenResponse{AccessToken: "a", RefreshExpires: in(30 * time.Minute)}},
 		{"byte order mark", "\xef\xbb\xbf" + `{"access_token":"a"}`, &TokenResponse{AccessToken: "a"}},
@@ -48,13 +48,12 @@ func TestTokenResponse(t *testing.T) {
 		{"error null", `{"access_token":"a","error":null}`, &TokenResponse{AccessToken: "a"}},
 		{"error beside an access token", `{"access_token":"a","error":"invalid_grant"}`, nil},
 		{"names differ in case", `{"Access_Token":"b","access_token":"a","TOKEN_TYPE":"mac"}`, &TokenResponse{AccessToken: "a"}},
-		{"last of two counts", `{"access_token":"b","access_token":"a"}`, &TokenResponse{AccessToken: "a"}},
-		{"odd members cost themselves only",
+		{"last of two wins", `{"access_token":"b","access_token":"a"}`, &TokenResponse{AccessToken: "a"}},
+		{"invalid members do not affect others",
 			`{"access_token":"a","id_token":7,"scope":["x"],"refresh_token":{},"expires_in":[],"refresh_expires_in":true}`,
 			&TokenResponse{AccessToken: "a"}},
 		{"refresh token with spaces", `{"access_token":"a","refresh_token":"b c+/=&%"}`, &TokenResponse{AccessToken: "a", RefreshToken: "b c+/=&%"}},
 		{"refresh token with control", `{"access_token":"a","refresh_token":"b\u0000"}`, &TokenResponse{AccessToken: "a"}},
-		{"scope with control", `{"access_token":"a","scope":"b\r\nc"}`, &TokenResponse{AccessToken: "a"}},
 		{"token of 40 KiB", `{"access_token":"` + strings.Repeat("a", 40<<10) + `"}`, &TokenResponse{AccessToken: strings.Repeat("a", 40<<10)}},
 
 		{"string", `{"access_token":"a","expires_in":"3600"}`, &TokenResponse{AccessToken: "a", Expires: in(time.Hour)}},
@@ -108,7 +107,7 @@ func TestTokenResponse(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := parseTokenResponse(answer{status: 200, body: []byte(tc.body), sent: sentAt})
+			got, err := parseTokenResponse(response{status: 200, body: []byte(tc.body), sent: sentAt})
 			if tc.want == nil {
 				if kindOf(err) != Malformed || got != nil {
 					t.Errorf("got %+v, %v; want Malformed", got, err)
@@ -122,10 +121,10 @@ func TestTokenResponse(t *testing.T) {
 				tc.want.AccessToken = got.AccessToken // a JWT
 			}
 			if !got.Expires.Equal(tc.want.Expires) {
-				t.Errorf("Expires is %v, want %v", got.Expires, tc.want.Expires)
+				t.Errorf("got Expires %v, want %v", got.Expires, tc.want.Expires)
 			}
 			if got.Sent.IsZero() {
-				t.Error("Sent is not set")
+				t.Error("got zero Sent, want a time")
 			}
 			got.Expires, tc.want.Expires, got.Sent = time.Time{}, time.Time{}, time.Time{}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
@@ -135,51 +134,52 @@ func TestTokenResponse(t *testing.T) {
 	}
 }
 
-// TestErrorBesideNewTokensEndsNothing: an answer that contradicts itself does not
-// prove that the grant is dead, and its refresh token is the newest one.
-func TestErrorBesideNewTokensEndsNothing(t *testing.T) {
+// TestErrorWithTokensIsMalformed: a response that contradicts itself does not prove the
+// grant dead, and its refresh token is the newest.
+func TestErrorWithTokensIsMalformed(t *testing.T) {
 	for _, body := range []string{
 		`{"access_token":"a","refresh_token":"r","error":"invalid_grant"}`,
 		`{"refresh_token":"r","error":"invalid_grant"}`,
 		`{"refresh_token":"r","error":"bad_refresh_token"}`,
 	} {
-		got, err := parseTokenResponse(answer{status: 200, body: []byte(body), sent: sentAt})
+		got, err := parseTokenResponse(response{status: 200, body: []byte(body), sent: sentAt})
 		if kindOf(err) != Malformed || got == nil || got.RefreshToken != "r" || got.AccessToken != "" {
 			t.Errorf("%s: got %+v, %v; want Malformed and the refresh token", body, got, err)
 		}
 	}
 }
 
-// TestStatusAndMediaType: tokens are read from any 2xx, under any media type.
-func TestStatusAndMediaType(t *testing.T) {
+// TestTokensAreReadFromAnySuccess: the client accepts tokens with any status 2xx and any
+// media type.
+func TestTokensAreReadFromAnySuccess(t *testing.T) {
 	for _, tc := range []struct {
 		status int
 		media  string
 	}{{200, "text/html"}, {200, "text/plain"}, {200, ""}, {201, "application/json"}, {200, "text/javascript"}} {
 		s := startServer(t)
-		s.answer("/token", tc.status, goodTokens, "Content-Type", tc.media)
+		s.respond("/token", tc.status, goodTokens, "Content-Type", tc.media)
 		before := time.Now()
-		got, err := s.client().RedeemCode(within(t), testCode, testVerifier, testRedirect)
+		got, err := s.client().RedeemCode(testContext(t), testCode, testVerifier, testRedirect)
 		if err != nil {
-			t.Errorf("%d %s: %v", tc.status, tc.media, err)
+			t.Errorf("%d %s: got error %v", tc.status, tc.media, err)
 			continue
 		}
 		if got.AccessToken != testAccess || got.Expires.Before(before.Add(600*time.Second)) || got.Expires.After(time.Now().Add(600*time.Second)) {
-			t.Errorf("%d %s: got %+v", tc.status, tc.media, got)
+			t.Errorf("%d %s: got %+v, want the token with a lifetime of 600s", tc.status, tc.media, got)
 		}
 	}
 	s := startServer(t)
-	s.answer("/token", 204, "")
-	if _, err := s.client().Refresh(within(t), testRefresh, nil); kindOf(err) != Malformed {
-		t.Errorf("204: got %v", err)
+	s.respond("/token", 204, "")
+	if _, err := s.client().Refresh(testContext(t), testRefresh, nil); kindOf(err) != Malformed {
+		t.Errorf("204: got error %v, want %v", err, Malformed)
 	}
 }
 
-// TestExpiryCountsFromSending: the time that the answer took is not added to
-// the token's life.
+// TestExpiryCountsFromSending: the time until the response does not extend the lifetime
+// of the token.
 func TestExpiryCountsFromSending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		s.handle("/token", func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(7 * time.Second)
 			_, _ = io.WriteString(w, goodTokens)
@@ -187,7 +187,7 @@ func TestExpiryCountsFromSending(t *testing.T) {
 		start := time.Now()
 		got, err := c.Refresh(t.Context(), testRefresh, nil)
 		if err != nil || !got.Expires.Equal(start.Add(600*time.Second)) {
-			t.Errorf("got %+v, %v", got, err)
+			t.Errorf("got %+v, %v; want expiry 600s after the sending", got, err)
 		}
 	})
 }
@@ -202,26 +202,26 @@ func FuzzTokenResponse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := parseTokenResponse(answer{status: 200, body: body, sent: sentAt})
+		got, err := parseTokenResponse(response{status: 200, body: body, sent: sentAt})
 		if err != nil {
-			if kindOf(err) == 0 || len(err.Error()) > 1000 || !printable(err.Error()) {
-				t.Errorf("bad error %q", err)
+			if kindOf(err) == 0 || len(err.Error()) > 1000 || !isPrintable(err.Error()) {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			if got != nil && (got.RefreshToken == "" || got.AccessToken != "" || got.IDToken != "") {
-				t.Errorf("got %+v beside an error", got)
+				t.Errorf("got %+v with an error, want a refresh token only", got)
 			}
 			return
 		}
-		if checkAccessToken(got.AccessToken) != nil || !printable(got.RefreshToken+got.IDToken+got.Scope) {
-			t.Errorf("unsafe %+v", got)
+		if checkAccessToken(got.AccessToken) != nil || !isPrintable(got.RefreshToken+got.IDToken) {
+			t.Errorf("got unsafe tokens %+v", got)
 		}
 		for _, e := range []time.Time{got.Expires, got.RefreshExpires} {
 			if e.After(sentAt.Add(maxLifetime)) {
-				t.Errorf("absurd expiry %v", e)
+				t.Errorf("got expiry %v, want at most %v", e, sentAt.Add(maxLifetime))
 			}
 		}
 		if !json.Valid(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))) {
-			t.Errorf("tokens from %q", body)
+			t.Errorf("got tokens from invalid JSON %q", body)
 		}
 	})
 }

@@ -3,7 +3,6 @@ package oauth
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,32 +10,33 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/tlskeys"
 )
 
-// maxBody limits every answer of the server. Compression is off, so that this
-// is also the limit of what a small answer can unfold to.
+// maxBody limits every response of the server, in bytes. Compression is off, so
+// a small response cannot expand beyond this limit.
 const maxBody = 1 << 20
 
-// How long a fetched document counts as fresh: what its Cache-Control says
-// within bounds, or the default.
+// A fetched document is fresh for the max-age of its Cache-Control, within
+// minFresh and maxFresh, or for defaultFresh without one.
 const (
 	defaultFresh = time.Hour
 	minFresh     = 5 * time.Minute
 	maxFresh     = 24 * time.Hour
 )
 
-var errTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxBody)
+var errTooLarge = fmt.Errorf("the response is larger than %d bytes", maxBody)
 
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
-		Transport: &transports{calls: newConns(roots, maxConns), refreshes: newConns(roots, maxRefreshConns)},
+		Transport: &splitTransport{refreshes: newConnPool(roots, maxRefreshConns), others: newConnPool(roots, maxConns)},
 		// A redirect of a request that carries credentials is an attack or a
-		// mistake, and RFC 6749 knows none: it is returned as it is.
+		// mistake. RFC 6749 defines none, so the client returns it as the response.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -45,95 +45,78 @@ func newTransport(roots *x509.CertPool, conns int) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: refuseWeakKeys},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: tlskeys.RefuseWeak},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 		MaxConnsPerHost:        conns,
-		// As many as are in use when many sessions come back at once: a
-		// connection for each refresh costs more than the refresh.
+		// All connections may stay open: after a peak of refreshes, opening new
+		// connections would cost more than the refreshes.
 		MaxIdleConns:        conns,
 		MaxIdleConnsPerHost: conns,
-		// Shorter than the keep-alive of common servers and firewalls: a
-		// grant sent into a dead connection is a grant without an answer.
+		// Shorter than the keep-alive of common servers and firewalls: a grant
+		// that is sent over a dead connection gets no response.
 		IdleConnTimeout: 30 * time.Second,
 	}
 }
 
-// transports gives refreshes connections of their own: refreshes that hang must
-// not hold up codes, keys, metadata or revocations.
-type transports struct{ calls, refreshes *conns }
+// splitTransport gives refreshes separate connections: slow refreshes must not
+// delay codes, keys, metadata or revocations.
+type splitTransport struct{ refreshes, others *connPool }
 
-// refreshing marks the context of a refresh.
-type refreshing struct{}
+// refreshKey marks the context of a refresh.
+type refreshKey struct{}
 
-func (t *transports) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Context().Value(refreshing{}) != nil {
+func (t *splitTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Context().Value(refreshKey{}) != nil {
 		return t.refreshes.roundTrip(r)
 	}
-	return t.calls.roundTrip(r)
+	return t.others.roundTrip(r)
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
-func (t *transports) CloseIdleConnections() {
-	t.calls.current.Load().CloseIdleConnections()
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
+func (t *splitTransport) CloseIdleConnections() {
 	t.refreshes.current.Load().CloseIdleConnections()
+	t.others.current.Load().CloseIdleConnections()
 }
 
-// conns are connections to the server. After a request without an answer in time
-// the next ones use new connections: net/http goes on using an HTTP/2 connection
-// whose other end is gone, and the operating system takes a quarter of an hour to
-// notice. Requests under way stay where they are, since breaking them off would have
-// their refresh tokens sent twice.
-type conns struct {
+// connPool is a pool of connections to the server. After a request has timed
+// out, connPool opens new connections for the next requests: net/http keeps using
+// an HTTP/2 connection after its peer is gone, and the operating system takes about
+// 15 minutes to notice. Running requests keep their connections: aborted refreshes
+// would be repeated, and the server would receive their tokens twice.
+type connPool struct {
 	roots   *x509.CertPool
 	limit   int
 	current atomic.Pointer[http.Transport]
 }
 
-func newConns(roots *x509.CertPool, limit int) *conns {
-	c := &conns{roots: roots, limit: limit}
-	c.current.Store(newTransport(roots, limit))
-	return c
+func newConnPool(roots *x509.CertPool, limit int) *connPool {
+	p := &connPool{roots: roots, limit: limit}
+	p.current.Store(newTransport(roots, limit))
+	return p
 }
 
-func (c *conns) roundTrip(r *http.Request) (*http.Response, error) {
-	used := c.current.Load()
+func (p *connPool) roundTrip(r *http.Request) (*http.Response, error) {
+	used := p.current.Load()
 	resp, err := used.RoundTrip(r)
 	if err != nil && errors.Is(context.Cause(r.Context()), context.DeadlineExceeded) &&
-		c.current.CompareAndSwap(used, newTransport(c.roots, c.limit)) {
+		p.current.CompareAndSwap(used, newTransport(p.roots, p.limit)) {
 		used.CloseIdleConnections()
 	}
 	return resp, err
 }
 
-// refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls
-// takes all from 1024 bits on. The root is the operator's choice.
-func refuseWeakKeys(s tls.ConnectionState) error {
-	for _, chain := range s.VerifiedChains {
-		weak := slices.ContainsFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
-			key, ok := c.PublicKey.(*rsa.PublicKey)
-			return ok && key.N.BitLen() < minRSABits
-		})
-		if !weak {
-			return nil
-		}
-	}
-	return &tls.CertificateVerificationError{
-		UnverifiedCertificates: s.PeerCertificates, Err: fmt.Errorf("an RSA key of the certificate has less than %d bits", minRSABits),
-	}
-}
+// maxPrealloc limits the bytes that readBody allocates because a Content-Length
+// announces them. Token responses are smaller.
+const maxPrealloc = 16 << 10
 
-// promised is how many bytes of an answer are made room for because its header
-// says so. Tokens take less.
-const promised = 16 << 10
-
-// readBody reads a whole answer, within maxBody.
+// readBody reads a whole body, up to maxBody.
 func readBody(resp *http.Response) ([]byte, error) {
 	var body bytes.Buffer
-	if n := resp.ContentLength; n > 0 { // as far as it is to be believed before it is here
-		body.Grow(int(min(n, promised)) + bytes.MinRead)
+	if n := resp.ContentLength; n > 0 {
+		body.Grow(int(min(n, maxPrealloc)) + bytes.MinRead)
 	}
 	if _, err := body.ReadFrom(io.LimitReader(resp.Body, maxBody+1)); err != nil {
 		return nil, err
@@ -144,7 +127,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// statusError is an answer with another status than 200.
+// statusError is the status of a response that is not 200.
 type statusError int
 
 func (e statusError) Error() string {
@@ -154,8 +137,8 @@ func (e statusError) Error() string {
 	return fmt.Sprintf("HTTP %d", int(e))
 }
 
-// fetchDocument gets a public document of the server and tells how long it
-// stays fresh.
+// fetchDocument gets a public document of the server. It also returns how long
+// the document is fresh.
 func (c *Client) fetchDocument(ctx context.Context, url string) ([]byte, time.Duration, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -180,8 +163,8 @@ func (c *Client) fetchDocument(ctx context.Context, url string) ([]byte, time.Du
 	return body, freshFor(resp.Header), nil
 }
 
-// freshFor reads Cache-Control, bounded on both sides: a server can neither
-// make us ask all the time nor pin old keys for long.
+// freshFor reads Cache-Control. Its bounds prevent that a server makes the client
+// fetch at every call, or keeps old keys in use for long.
 func freshFor(h http.Header) time.Duration {
 	for _, directive := range strings.Split(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -199,26 +182,26 @@ func freshFor(h http.Header) time.Duration {
 	return defaultFresh
 }
 
-// connError turns an error of net/http into one that is safe to show. Some of
-// its errors quote what the server sent (a malformed status line, the debug
-// data of a GOAWAY frame), so only kinds that cannot are passed on.
+// connError replaces an error of net/http by one that is safe to show. Some of
+// those errors quote the server's bytes (a malformed status line, the debug data
+// of a GOAWAY frame), so connError passes on only kinds that do not.
 func connError(err error) error {
 	for _, plain := range []error{context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF} {
 		if errors.Is(err, plain) {
-			return fmt.Errorf("no complete answer: %w", plain)
+			return fmt.Errorf("no complete response: %w", plain)
 		}
 	}
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errors.New(clean(e.Error()))
+		return errors.New(sanitize(e.Error()))
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok {
-		return errors.New(clean(e.Error()))
+		return errors.New(sanitize(e.Error()))
 	}
 	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return errors.New(e.Msg)
 	}
 	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-		return errors.New("no answer in time")
+		return errors.New("no response in time")
 	}
-	return errors.New("the connection broke, or the answer was not HTTP")
+	return errors.New("the connection broke, or the response was not HTTP")
 }

@@ -8,13 +8,14 @@ import (
 	"net/http"
 )
 
-// UserInfo asks the UserInfo endpoint for claims about the user (OpenID
-// Connect Core section 5.3). The answer must have a sub, and it must equal
-// subject unless that is empty (section 5.3.2). JSON is read whatever media
-// type it has, except application/jwt: signed answers are not supported. All
-// errors are *TokenError; Rejected means that the access token was refused.
+// UserInfo requests the claims about the user from the UserInfo endpoint (OpenID
+// Connect Core section 5.3). The response must have a sub, and that must equal
+// subject unless subject is empty (section 5.3.2). UserInfo accepts JSON of every
+// media type except application/jwt: it does not support signed responses. All
+// errors are *TokenError; the kind Rejected means that the server refused the
+// access token.
 func (c *Client) UserInfo(ctx context.Context, accessToken, subject string) (map[string]json.RawMessage, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	if err := checkAccessToken(accessToken); err != nil {
 		return nil, setupError(userInfoEndpoint, errors.New("the access token is not usable"))
@@ -29,7 +30,7 @@ func (c *Client) UserInfo(ctx context.Context, accessToken, subject string) (map
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Authorization", "Bearer "+accessToken)
-	release, err := c.userInfos.acquire(ctx, userInfoEndpoint)
+	release, err := c.userInfoSlots.acquire(ctx, userInfoEndpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -42,22 +43,22 @@ func (c *Client) UserInfo(ctx context.Context, accessToken, subject string) (map
 	body, err := readBody(resp)
 	switch {
 	case errors.Is(err, errTooLarge):
-		return nil, malformed(userInfoEndpoint, resp.StatusCode, err)
+		return nil, malformedError(userInfoEndpoint, resp.StatusCode, err)
 	case err != nil:
 		return nil, &TokenError{Endpoint: userInfoEndpoint, Kind: Unavailable, Status: resp.StatusCode, Err: connError(err)}
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
 		return nil, &TokenError{Endpoint: userInfoEndpoint, Kind: Rejected, Status: resp.StatusCode}
 	case resp.StatusCode != http.StatusOK:
-		return nil, answerError(userInfoEndpoint, answer{
+		return nil, responseError(userInfoEndpoint, response{
 			status: resp.StatusCode, header: resp.Header, body: body, secrets: []string{accessToken},
 		})
 	}
 	if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "application/jwt" {
-		return nil, malformed(userInfoEndpoint, resp.StatusCode, errors.New("signed UserInfo is not supported"))
+		return nil, malformedError(userInfoEndpoint, resp.StatusCode, errors.New("signed UserInfo is not supported"))
 	}
 	members, err := parseUserInfo(body, subject)
 	if err != nil {
-		return nil, malformed(userInfoEndpoint, resp.StatusCode, err)
+		return nil, malformedError(userInfoEndpoint, resp.StatusCode, err)
 	}
 	return members, nil
 }
@@ -69,10 +70,10 @@ func parseUserInfo(body []byte, subject string) (map[string]json.RawMessage, err
 	}
 	sub, _ := stringMember(members, "sub")
 	if sub == "" || len(sub) > maxSubject {
-		return nil, errors.New("the answer has no usable sub")
+		return nil, errors.New("the response has no usable sub")
 	}
 	if subject != "" && sub != subject {
-		return nil, errors.New("the answer is about another subject")
+		return nil, errors.New("the response is about another subject")
 	}
 	return members, nil
 }

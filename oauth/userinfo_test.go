@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestUserInfo(t *testing.T) {
+func TestUserInfoMustBeAboutSubject(t *testing.T) {
 	tests := []struct {
 		name    string
 		status  int
@@ -47,35 +47,35 @@ func TestUserInfo(t *testing.T) {
 				w.WriteHeader(tc.status)
 				_, _ = w.Write([]byte(tc.body))
 			})
-			got, err := s.client().UserInfo(within(t), testAccess, tc.subject)
+			got, err := s.client().UserInfo(testContext(t), testAccess, tc.subject)
 			if sent != "Bearer "+testAccess {
-				t.Errorf("sent %q", sent)
+				t.Errorf("got Authorization %q, want the access token", sent)
 			}
 			if tc.want == 0 {
 				if err != nil || string(got["email"]) != `"a@b"` {
-					t.Errorf("got %s, %v", got, err)
+					t.Errorf("got %s, %v; want the claims", got, err)
 				}
 				return
 			}
 			if kindOf(err) != tc.want || got != nil {
 				t.Errorf("got %s, %v; want %v", got, err, tc.want)
 			}
-			noCanary(t, err)
+			checkNoSecret(t, err)
 		})
 	}
-	t.Run("token that does not fit a header", func(t *testing.T) {
+	t.Run("token that is invalid in a header", func(t *testing.T) {
 		s := startServer(t)
 		for _, token := range []string{canary + "\r\nX: y", canary + " x", ""} {
-			if _, err := s.client().UserInfo(within(t), token, ""); kindOf(err) != Misconfigured || s.count("/userinfo") != 0 {
-				t.Errorf("%q: got %v", token, err)
+			if _, err := s.client().UserInfo(testContext(t), token, ""); kindOf(err) != Misconfigured || s.count("/userinfo") != 0 {
+				t.Errorf("%q: got error %v, want %v and no request", token, err, Misconfigured)
 			}
 		}
 	})
 	t.Run("no endpoint", func(t *testing.T) {
 		s := startServer(t)
 		delete(s.metadata, "userinfo_endpoint")
-		if _, err := s.client().UserInfo(within(t), testAccess, ""); !errors.Is(err, ErrNoEndpoint) {
-			t.Errorf("got %v", err)
+		if _, err := s.client().UserInfo(testContext(t), testAccess, ""); !errors.Is(err, ErrNoEndpoint) {
+			t.Errorf("got error %v, want %v", err, ErrNoEndpoint)
 		}
 	})
 }

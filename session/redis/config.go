@@ -2,17 +2,16 @@ package redis
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/oauth-session/caddy-oauth-session/internal/tlskeys"
 )
 
 // DefaultPrefix begins the keys when Config.Prefix is empty.
@@ -185,24 +184,9 @@ func (c Config) secure(opt *rueidis.ClientOption) error {
 		return errors.New("redis: TLS settings need a url that begins with rediss://")
 	}
 	if opt.TLSConfig != nil && opt.TLSConfig.VerifyConnection == nil {
-		opt.TLSConfig.VerifyConnection = refuseWeakKeys
+		opt.TLSConfig.VerifyConnection = tlskeys.RefuseWeak
 	}
 	return nil
-}
-
-// refuseWeakKeys refuses a chain with an RSA key that may be broken: crypto/tls
-// takes all from 1024 bits on. The root is the operator's choice.
-func refuseWeakKeys(s tls.ConnectionState) error {
-	for _, chain := range s.VerifiedChains {
-		weak := slices.ContainsFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
-			key, ok := c.PublicKey.(*rsa.PublicKey)
-			return ok && key.N.BitLen() < 2048
-		})
-		if !weak {
-			return nil
-		}
-	}
-	return errors.New("an RSA key of the server's certificate has less than 2048 bits")
 }
 
 // authenticate sets up who logs in where.

@@ -16,9 +16,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// FuzzTokenError: an answer that refuses a grant is sorted the same way
-// whatever stands beside its error code, only invalid_grant proves a grant dead,
-// and what was sent is never repeated.
+// FuzzTokenError: only invalid_grant proves a grant dead, and errors never repeat a
+// secret of the request. The secrets do not change the kind of the error.
 func FuzzTokenError(f *testing.F) {
 	for _, tt := range []struct {
 		status           int
@@ -31,37 +30,37 @@ func FuzzTokenError(f *testing.F) {
 		{200, `{"error":"invalid_request","error_description":"a\r\nb\u001b[2J"}`, ""},
 		{503, `{"error":"invalid_grant"}`, "Wed, 21 Oct 2065 07:28:00 GMT"},
 		{429, "<html>" + testRefresh, "9223372036854775807"},
-		{302, "", ""}, {400, "", ""}, {418, `{"error":["invalid_grant"]}`, "1e3"},
+		{302, "", ""}, {400, "", ""}, {504, "", "30"}, {418, `{"error":["invalid_grant"]}`, "1e3"},
 		{400, `{"error":"invalid_grant"}{"error":"server_error"}`, ""},
 	} {
 		f.Add(tt.status, []byte(tt.body), tt.retryAfter)
 	}
 	f.Fuzz(func(t *testing.T, status int, body []byte, after string) {
 		if status < 200 || status > 599 {
-			return // net/http passes three digits, of which 1xx never ends a request
+			return // net/http refuses other statuses, and 1xx does not end a request
 		}
 		header := http.Header{"Retry-After": {after}}
-		err := answerError(tokenEndpoint, answer{status: status, header: header, body: body, secrets: []string{testRefresh}})
+		err := responseError(tokenEndpoint, response{status: status, header: header, body: body, secrets: []string{testRefresh}})
 		text := err.Error()
-		if !printable(text) || len(text) > 1000 || strings.Contains(text, testRefresh) {
-			t.Errorf("bad error %q", text)
+		if !isPrintable(text) || len(text) > 1000 || strings.Contains(text, testRefresh) {
+			t.Errorf("got error %q, want short printable ASCII", text)
 		}
-		if err.RetryAfter < 0 || err.RetryAfter > time.Hour || err.RetryAfter > 0 && err.Kind != Unavailable {
-			t.Errorf("%v: retry after %v", err.Kind, err.RetryAfter)
+		if err.RetryAfter < 0 || err.RetryAfter > time.Hour || err.RetryAfter > 0 && err.Kind != Unavailable && err.Kind != TimedOut {
+			t.Errorf("kind %v: got RetryAfter %v", err.Kind, err.RetryAfter)
 		}
 		members, _ := parseObject(body)
 		code, _ := stringMember(members, "error")
 		if dead := code == "invalid_grant" && status < 500 && status != 408 && status != 429 && status/100 != 3; dead != (err.Kind == Rejected) {
-			t.Errorf("status %d with error %q is %v", status, code, err.Kind)
+			t.Errorf("status %d with error %q: got kind %v", status, code, err.Kind)
 		}
-		if again := answerError(tokenEndpoint, answer{status: status, header: header, body: body}); again.Kind != err.Kind {
-			t.Errorf("%v becomes %v", err.Kind, again.Kind)
+		if again := responseError(tokenEndpoint, response{status: status, header: header, body: body}); again.Kind != err.Kind {
+			t.Errorf("without secrets: got kind %v, want %v", again.Kind, err.Kind)
 		}
 	})
 }
 
-// FuzzTokenLifetime: whatever an access token says of its own life, we believe
-// ten years at most, and nothing that is over before it began.
+// FuzzTokenLifetime: the lifetime that an access token claims counts for ten years
+// at most, and never beyond its exp.
 func FuzzTokenLifetime(f *testing.F) {
 	f.Add([]byte(`{"exp":1700000600,"iat":1700000000}`))
 	f.Add([]byte(`{"exp":1700000600,"iat":1700000599.9}`))
@@ -75,21 +74,21 @@ func FuzzTokenLifetime(f *testing.F) {
 			return
 		}
 		if got.After(sentAt.Add(maxLifetime)) {
-			t.Errorf("%s lives until %v", payload, got)
+			t.Errorf("%s: got expiry %v, want at most %v", payload, got, sentAt.Add(maxLifetime))
 		}
 		members, err := parseObject(payload)
-		exp, expErr := numericDate(members["exp"])
+		exp, expErr := parseNumericDate(members["exp"])
 		if err != nil || expErr != nil {
-			t.Fatalf("%s has no exp, and expires at %v", payload, got)
+			t.Fatalf("%s: got expiry %v without a valid exp", payload, got)
 		}
 		if got.After(exp) && exp.After(sentAt) {
-			t.Errorf("%s expires at %v, not at %v", payload, exp, got)
+			t.Errorf("%s: got expiry %v, want at most %v", payload, got, exp)
 		}
 	})
 }
 
-// FuzzEndpointURL: an address that a server names for an endpoint is https or
-// ends on this machine, and parameters that are added to it arrive there.
+// FuzzEndpointURL: an accepted URL of an endpoint is https or has a loopback host,
+// and withQuery changes only its query.
 func FuzzEndpointURL(f *testing.F) {
 	for _, u := range []string{
 		"https://idp.test/authorize?tenant=a%20b", "http://127.0.0.1:1/x", "http://localhost.evil.test/", "http://[::1]/", "https://a:b@idp.test/",
@@ -100,24 +99,24 @@ func FuzzEndpointURL(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if err := checkURL(raw); err != nil {
-			if !printable(err.Error()) || len(raw) > 20 && strings.Contains(err.Error(), raw) {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) || len(raw) > 20 && strings.Contains(err.Error(), raw) {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}
 		u, err := url.Parse(raw)
 		if err != nil {
-			t.Fatalf("%q is accepted, but: %v", raw, err)
+			t.Fatalf("accepted %q, which url.Parse refuses: %v", raw, err)
 		}
 		if u.User != nil || strings.Contains(raw, "#") {
-			t.Errorf("%q is accepted", raw)
+			t.Errorf("accepted %q with user info or fragment", raw)
 		}
 		host := u.Hostname()
 		if u.Scheme != "https" && !strings.EqualFold(host, "localhost") && !net.ParseIP(host).IsLoopback() {
-			t.Fatalf("%q is accepted", raw)
+			t.Fatalf("accepted %q without TLS to a remote host", raw)
 		}
 		if _, err := http.NewRequest(http.MethodPost, raw, nil); err != nil {
-			t.Errorf("%q is accepted, but: %v", raw, err)
+			t.Errorf("accepted %q, which net/http refuses: %v", raw, err)
 		}
 		full, err := withQuery(raw, url.Values{"state": {"a&b=c"}})
 		if err != nil {
@@ -125,29 +124,28 @@ func FuzzEndpointURL(f *testing.F) {
 		}
 		got, err := url.Parse(full)
 		if err != nil || got.Host != u.Host || got.Scheme != u.Scheme || got.EscapedPath() != u.EscapedPath() || got.Fragment != "" {
-			t.Errorf("%q becomes %q", raw, full)
+			t.Errorf("withQuery(%q): got %q, want only the query changed", raw, full)
 		}
 		if !strings.HasPrefix(got.RawQuery, u.RawQuery) || !strings.HasSuffix(got.RawQuery, "state=a%26b%3Dc") {
-			t.Errorf("%q with a state is %q", raw, full)
+			t.Errorf("withQuery(%q): got %q, want the old query and the state", raw, full)
 		}
 	})
 }
 
-// FuzzCacheControl: no header makes us ask all the time, or keep old keys for
-// long.
+// FuzzCacheControl: freshFor stays within its bounds.
 func FuzzCacheControl(f *testing.F) {
 	for _, v := range []string{"max-age=60", "no-store", "public, MAX-AGE=\"7200\"", "max-age=99999999999999999999", "max-age=-1", "max-age", ",,=,", "s-maxage=1, max-age=86401"} {
 		f.Add(v, "no-cache")
 	}
 	f.Fuzz(func(t *testing.T, first, second string) {
 		if d := freshFor(http.Header{"Cache-Control": {first, second}}); d < minFresh || d > maxFresh {
-			t.Errorf("%q, %q: fresh for %v", first, second, d)
+			t.Errorf("%q, %q: got %v, want %v to %v", first, second, d, minFresh, maxFresh)
 		}
 	})
 }
 
-// FuzzPushedRequest: whatever a server answers to a pushed authorization
-// request, the browser gets client_id and a request_uri, or nothing.
+// FuzzPushedRequest: after a pushed authorization request the URL for the browser
+// has client_id and the server's request_uri only, or there is an error.
 func FuzzPushedRequest(f *testing.F) {
 	s := newServer(f, "https://idp.test")
 	s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
@@ -163,36 +161,36 @@ func FuzzPushedRequest(f *testing.F) {
 		if status < 200 || status > 599 {
 			return
 		}
-		s.answer("/par", status, string(body))
+		s.respond("/par", status, string(body))
 		got, err := c.AuthorizationURL(t.Context(), AuthorizationRequest{
 			RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier,
 		})
 		if err != nil {
 			var tokenErr *TokenError
 			if !errors.As(err, &tokenErr) {
-				t.Errorf("error %T", err)
+				t.Errorf("got error of type %T, want *TokenError", err)
 			}
-			// A part of a secret, which the search makes of a seed, is none.
+			// The fuzzer makes parts of secrets, which sanitize need not redact.
 			if bytes.Count(body, []byte(canary)) == bytes.Count(body, []byte(testSecret)) {
-				noCanary(t, err)
+				checkNoSecret(t, err)
 			}
 			return
 		}
 		u, err := url.Parse(got)
 		if err != nil || u.Host != "idp.test" || u.Path != "/authorize" {
-			t.Fatalf("leads to %q", got)
+			t.Fatalf("got URL %q, want the authorization endpoint", got)
 		}
 		q, err := url.ParseQuery(u.RawQuery)
 		members, _ := parseObject(body)
 		uri, _ := stringMember(members, "request_uri")
 		if err != nil || len(q) != 3 || q.Get("client_id") != testClient || q.Get("request_uri") != uri || len(q["tenant"]) != 1 || uri == "" {
-			t.Errorf("%s: leads to %q", body, got)
+			t.Errorf("response %s: got URL %q, want client_id and request_uri only", body, got)
 		}
 	})
 }
 
-// FuzzJOSEHeader signs whatever header it is given: what is accepted names our
-// algorithm, no other type, and no extension.
+// FuzzJOSEHeader signs arbitrary headers: an accepted one names the key's algorithm,
+// no other type and no extension.
 func FuzzJOSEHeader(f *testing.F) {
 	s := newServer(f, "https://idp.test")
 	c := s.client()
@@ -207,41 +205,40 @@ func FuzzJOSEHeader(f *testing.F) {
 	}
 	payload := must(json.Marshal(s.idClaims("exp", time.Now().Add(24*time.Hour).Unix())))
 	f.Fuzz(func(t *testing.T, header []byte) {
-		got, err := c.VerifyIDToken(t.Context(), signed(header, payload), IDTokenWant{Nonce: testNonce})
+		got, err := c.VerifyIDToken(t.Context(), signed(header, payload), IDTokenExpectation{Nonce: testNonce})
 		if err != nil {
-			if !printable(err.Error()) || len(err.Error()) > 1000 {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}
 		var m map[string]json.RawMessage
 		if err := json.Unmarshal(header, &m); err != nil {
-			t.Fatalf("%q is accepted, which is no JSON: %v", header, err)
+			t.Fatalf("accepted header %q, which is not JSON: %v", header, err)
 		}
 		alg, _ := stringMember(m, "alg")
 		typ, _ := stringMember(m, "typ")
 		kid, _ := stringMember(m, "kid")
 		if _, crit := m["crit"]; crit || alg != "ES256" || typ != "" && !strings.EqualFold(typ, "JWT") || kid != "" && kid != "a" {
-			t.Errorf("%q is accepted as that of %+v", header, got)
+			t.Errorf("accepted header %q: %+v", header, got)
 		}
 	})
 }
 
-// signed makes a JWS of exactly these bytes, with key A and ES256.
+// signed makes a JWS of exactly these bytes, signed with key A and ES256.
 func signed(header, payload []byte) string {
 	text := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(payload)
 	return text + "." + base64.RawURLEncoding.EncodeToString(must(jwt.SigningMethodES256.Sign(text, keyA())))
 }
 
-// text reports whether a claim has a value, or none.
-func text(p map[string]json.RawMessage, name, want string) bool {
+// emptyOr reports whether a claim is missing, empty or equal to want.
+func emptyOr(want string, p map[string]json.RawMessage, name string) bool {
 	got, _ := stringMember(p, name)
 	return got == want || got == ""
 }
 
-// FuzzRefreshedClaims: an ID token that comes with a refresh speaks of the user
-// who logged in, whatever else it says; and one that names nobody else is not
-// called another login.
+// FuzzRefreshedClaims: an accepted ID token of a refresh belongs to the user who
+// logged in, and ErrOtherLogin needs a claim that differs.
 func FuzzRefreshedClaims(f *testing.F) {
 	s := newServer(f, "https://idp.test")
 	c := s.client()
@@ -255,24 +252,25 @@ func FuzzRefreshedClaims(f *testing.F) {
 	f.Add(must(json.Marshal(edit(whole, "nonce", "other"))))
 	f.Add([]byte(strings.Replace(string(must(json.Marshal(whole))), `"sub":"alice"`, `"sub":"eve","sub":"alice"`, 1)))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		got, err := c.VerifyRefreshedIDToken(t.Context(), sign2(string(payload)), RefreshedIDTokenWant{Subject: "alice", Nonce: testNonce, AuthTime: authTime})
+		got, err := c.VerifyRefreshedIDToken(t.Context(), signPayload(string(payload)), RefreshedIDTokenExpectation{Subject: "alice", Nonce: testNonce, AuthTime: authTime})
 		if err != nil {
 			p, _ := parseObject(payload)
 			aud, _ := claims(p).GetAudience()
-			if errors.Is(err, ErrOtherLogin) && text(p, "iss", s.issuer) && text(p, "sub", "alice") && text(p, "nonce", testNonce) &&
-				text(p, "azp", testClient) && slices.Contains(aud, testClient) {
-				t.Errorf("%q is called another login", payload)
+			if errors.Is(err, ErrOtherLogin) && emptyOr(s.issuer, p, "iss") && emptyOr("alice", p, "sub") && emptyOr(testNonce, p, "nonce") &&
+				emptyOr(testClient, p, "azp") && slices.Contains(aud, testClient) {
+				t.Errorf("%q: got %v, want another error", payload, err)
 			}
-			if !printable(err.Error()) || len(err.Error()) > 1000 {
-				t.Errorf("bad error %q", err)
+			if !isPrintable(err.Error()) || len(err.Error()) > 1000 {
+				t.Errorf("got error %q, want short printable ASCII", err)
 			}
 			return
 		}
-		if got.Subject != "alice" || got.Issuer != s.issuer || !got.AuthTime.IsZero() && got.AuthTime.Before(authTime) {
-			t.Errorf("%s is accepted as %+v", payload, got)
+		issuer, _ := stringMember(got.Claims, "iss")
+		if got.Subject != "alice" || issuer != s.issuer || !got.AuthTime.IsZero() && got.AuthTime.Before(authTime) {
+			t.Errorf("accepted %s: %+v", payload, got)
 		}
 		if nonce, _ := claims(got.Claims).text("nonce"); nonce != "" && nonce != testNonce {
-			t.Errorf("nonce %q is accepted", nonce)
+			t.Errorf("accepted nonce %q, want %q or none", nonce, testNonce)
 		}
 	})
 }

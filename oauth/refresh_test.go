@@ -16,9 +16,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
-// TestRefreshIsConfirmedOnTheConnection: confirm runs after connecting and before
-// the first byte of the token, and its error keeps the token from being sent.
-func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
+// TestRefreshIsConfirmedBeforeTokenIsSent: confirm runs after connecting and before
+// the first byte of the token, and its error prevents the sending.
+func TestRefreshIsConfirmedBeforeTokenIsSent(t *testing.T) {
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
 			s := newServer(t, "")
@@ -35,20 +35,20 @@ func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
 					sent.Add(1)
 				}
 				if r.Proto != protocol {
-					t.Errorf("the request came over %s", r.Proto)
+					t.Errorf("got protocol %s, want %s", r.Proto, protocol)
 				}
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = w.Write([]byte(goodTokens))
 			})
 			c := s.client(func(c *Config) { c.RootCAs = roots })
 			refused := errors.New("the lease is lost")
-			_, err := c.Refresh(within(t), testRefresh, func() error { return refused })
+			_, err := c.Refresh(testContext(t), testRefresh, func() error { return refused })
 			if kindOf(err) != Unavailable || sent.Load() != 0 {
-				t.Errorf("%v, and the server got %d tokens", err, sent.Load())
+				t.Errorf("got error %v, %d tokens sent; want %v and none", err, sent.Load(), Unavailable)
 			}
-			noCanary(t, err)
+			checkNoSecret(t, err)
 			calls := 0
-			_, err = c.Refresh(within(t), testRefresh, func() error {
+			_, err = c.Refresh(testContext(t), testRefresh, func() error {
 				calls++
 				if sent.Load() != 0 {
 					t.Error("the token was sent before the confirmation")
@@ -56,28 +56,28 @@ func TestRefreshIsConfirmedOnTheConnection(t *testing.T) {
 				return nil
 			})
 			if err != nil || calls != 1 || sent.Load() != 1 {
-				t.Errorf("%v, %d confirmations, %d tokens sent", err, calls, sent.Load())
+				t.Errorf("got error %v, %d confirmations, %d tokens sent; want 1 of each", err, calls, sent.Load())
 			}
 		})
 	}
 }
 
-// TestNothingIsConfirmedWithoutAConnection: a server that cannot be reached is
-// found out before the confirmation.
-func TestNothingIsConfirmedWithoutAConnection(t *testing.T) {
+// TestNoConfirmationWithoutConnection: if the server cannot be reached, confirm is not
+// called.
+func TestNoConfirmationWithoutConnection(t *testing.T) {
 	c := plainClient(t, fmt.Sprintf("http://127.0.0.1:%d", loopback.FreePort(t)))
-	_, err := c.Refresh(within(t), testRefresh, func() error {
-		t.Error("confirmed without a connection")
+	_, err := c.Refresh(testContext(t), testRefresh, func() error {
+		t.Error("confirm was called without a connection")
 		return nil
 	})
 	if kindOf(err) != Unavailable {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want %v", err, Unavailable)
 	}
 }
 
-// TestRefreshWaitsForAnAnswer: the time for the answer counts from the sending of
-// the token, whatever connecting took.
-func TestRefreshWaitsForAnAnswer(t *testing.T) {
+// TestRefreshResponseTimeoutCountsFromSending: the time for connecting and confirming
+// does not shorten the time for the response.
+func TestRefreshResponseTimeoutCountsFromSending(t *testing.T) {
 	for _, tc := range []struct {
 		name                string
 		confirming, working time.Duration
@@ -91,7 +91,7 @@ func TestRefreshWaitsForAnAnswer(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := bubbleServer(t)
+				s, c := newSynctestServer(t)
 				if _, err := c.AuthorizationURL(t.Context(), goodRequest()); err != nil {
 					t.Fatal(err)
 				}
@@ -110,28 +110,28 @@ func TestRefreshWaitsForAnAnswer(t *testing.T) {
 				})
 				switch {
 				case tc.want == 0 && err != nil:
-					t.Errorf("after %v: %v", time.Since(start), err)
+					t.Errorf("after %v: got error %v", time.Since(start), err)
 				case tc.want == 0 && !tokens.Sent.Equal(start.Add(tc.confirming)):
-					t.Errorf("lifetimes count from %v, want the moment of sending", tokens.Sent.Sub(start))
+					t.Errorf("got Sent after %v, want %v", tokens.Sent.Sub(start), tc.confirming)
 				case tc.want != 0 && kindOf(err) != tc.want:
-					t.Errorf("got %v, want %v", err, tc.want)
+					t.Errorf("got error %v, want %v", err, tc.want)
 				}
 			})
 		})
 	}
 }
 
-// TestCallerEndsTheWait: a context that ends during the wait is no broken
-// connection.
-func TestCallerEndsTheWait(t *testing.T) {
+// TestContextEndIsTimedOut: a context that ends during the wait for the response is
+// not a broken connection.
+func TestContextEndIsTimedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := bubbleServer(t)
+		s, c := newSynctestServer(t)
 		s.handle("/token", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		_, err := c.Refresh(ctx, testRefresh, nil)
 		if kindOf(err) != TimedOut || !strings.Contains(err.Error(), "deadline") {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want %v with the deadline", err, TimedOut)
 		}
 	})
 }
