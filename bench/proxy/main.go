@@ -105,24 +105,12 @@ func (o options) laps(sessions int) int {
 	return max(min(4, o.rounds), 1)
 }
 
-// A planned cell is measured in a number of rounds.
-type planned struct {
-	figures.Cell
-	rounds int
-	peers  bool // the peer takes part
-}
-
 // plan returns the cells for a number of sessions. The gate is first. With many sessions there are no
 // further cells, since the cost of protocol and size does not depend on that number.
-func plan(sessions, rounds int, gateOnly bool) []planned {
-	cells := []planned{
-		{figures.Cell{Sessions: sessions, Size: 200, Concurrency: 16}, rounds, true},
-		{figures.Cell{Sessions: sessions, Size: 200, Concurrency: 1}, max(rounds*5/7, 1), true},
-	}
-	if gateOnly || sessions > 1 {
-		return cells
-	}
-	for _, c := range []figures.Cell{
+func plan(sessions int, gateOnly bool) []figures.Cell {
+	cells := []figures.Cell{
+		{Size: 200, Concurrency: 16},
+		{Size: 200, Concurrency: 1},
 		{Size: 200, Concurrency: 64},
 		{Size: 200, Concurrency: 256},
 		{Size: 10 << 10, Concurrency: 16},
@@ -130,9 +118,12 @@ func plan(sessions, rounds int, gateOnly bool) []planned {
 		{HTTP2: true, Size: 200, Concurrency: 16},
 		{HTTP2: true, Size: 200, Concurrency: 1},
 		{HTTP2: true, Size: 10 << 10, Concurrency: 16},
-	} {
-		c.Sessions = sessions
-		cells = append(cells, planned{c, max(rounds*3/7, 1), false})
+	}
+	if gateOnly || sessions > 1 {
+		cells = cells[:2]
+	}
+	for i := range cells {
+		cells[i].Sessions = sessions
 	}
 	return cells
 }

@@ -120,7 +120,7 @@ func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions int) (err 
 		_, before := b.Counts()
 		r, err := load.Once(ctx, t, sessions, stormTime, true)
 		_, after := b.Counts()
-		*failed = sessions - int(after-before)
+		*failed = max(sessions-int(after-before), r.Failed)
 		return r, err
 	}
 	var result load.Result
@@ -156,83 +156,65 @@ func neighbour(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	n, err := fleet.StartNeighbours(ctx, exe)
+	f, failing, healthy, err := fleet.StartNeighbours(ctx, exe)
 	if err != nil {
 		return err
 	}
-	defer n.Close()
+	defer f.Close()
 	sessions := failingSessions
 	if o.quick {
 		sessions = failingQuick
 	}
-	if n.Failing.Cookies, err = n.Login(ctx, n.Failing, sessions); err != nil {
-		return err
+	var p50, p99, sent, served [2]float64 // with the server up, and down
+	for i, life := range []time.Duration{fleet.LongLife, shortLife} {
+		f.SetIssuers(life, 0)
+		if failing.Cookies, err = f.Login(ctx, failing, sessions); err != nil {
+			return err
+		}
+		if i == 1 {
+			if err := failing.Outage(); err != nil {
+				return err
+			}
+		}
+		pressing, cancel := context.WithCancel(ctx)
+		var press sync.WaitGroup
+		press.Go(func() { sent[i], served[i] = keepSending(pressing, failing) })
+		b := &bench{Fleet: f}
+		for round := 0; round < o.neighbour && err == nil; round++ {
+			err = b.storm(ctx, healthy, healthySessions)
+			fleet.Progress("neighbour: part %d of 2, round %d of %d", i+1, round+1, o.neighbour)
+		}
+		cancel()
+		press.Wait()
+		if err != nil {
+			return err
+		}
+		var medians, slow []float64
+		for _, s := range b.report.Storms {
+			if s.Failed > 0 {
+				return fmt.Errorf("%d of %d requests of the healthy site failed", s.Failed, s.Sessions)
+			}
+			medians, slow = append(medians, s.P50.Seconds()*1000), append(slow, s.P99.Seconds()*1000)
+		}
+		p50[i], p99[i] = figures.SpreadOf(medians).Median, figures.SpreadOf(slow).Median
 	}
-	up := &neighbourRun{Neighbours: n}
-	if err := up.measure(ctx, "up", o.neighbour); err != nil {
-		return err
-	}
-	n.SetIssuers(shortLife, 0)
-	if n.Failing.Cookies, err = n.Login(ctx, n.Failing, sessions); err != nil {
-		return err
-	}
-	if err := n.Outage(); err != nil {
-		return err
-	}
-	down := &neighbourRun{Neighbours: n}
-	if err := down.measure(ctx, "down", o.neighbour); err != nil {
-		return err
-	}
-	up50, up99 := figures.SpreadOf(up.p50).Median, figures.SpreadOf(up.p99).Median
-	down50, down99 := figures.SpreadOf(down.p50).Median, figures.SpreadOf(down.p99).Median
 	fmt.Printf("| requests of a site that need a refresh | median | p99 |\n|---|---:|---:|\n"+
 		"| the other site's server is up | %.3fms | %.3fms |\n| it is down, %d sessions due | %.3fms | %.3fms |\n"+
 		"| difference | %.3fms | %.3fms |\n| ratio | × %.2f | × %.2f |\n",
-		up50, up99, sessions, down50, down99, down50-up50, down99-up99, down50/up50, down99/up99)
-	fmt.Printf("\nMedians of %d rounds of %d requests. Of the other site's requests, %d of %d were answered without its server, %d of %d with it.\n",
-		o.neighbour, healthySessions, down.served.Load(), down.sent.Load(), up.served.Load(), up.sent.Load())
+		p50[0], p99[0], sessions, p50[1], p99[1], p50[1]-p50[0], p99[1]-p99[0], p50[1]/p50[0], p99[1]/p99[0])
+	fmt.Printf("\nMedians of %d rounds of %d requests. Of the other site's requests, %.0f of %.0f were answered without its server, %.0f of %.0f with it.\n",
+		o.neighbour, healthySessions, served[1], sent[1], served[0], sent[0])
 	return nil
 }
 
-// A neighbourRun is a measurement with the server of the failing site up or down.
-type neighbourRun struct {
-	*fleet.Neighbours
-	p50, p99     []float64    // by round, in milliseconds
-	sent, served atomic.Int64 // requests of the failing site
-}
-
-// measure sends one request of each healthy session, whose tokens have expired, within a second, while
-// requests of the failing site continue.
-func (r *neighbourRun) measure(ctx context.Context, name string, rounds int) (err error) {
-	r.SetIssuers(shortLife, 0)
-	if r.Healthy.Cookies, err = r.Login(ctx, r.Healthy, healthySessions); err != nil {
-		return err
-	}
-	r.SetIssuers(shortLife, issuerLatency)
-	ctx, cancel := context.WithCancel(ctx)
-	var press sync.WaitGroup
-	press.Go(func() { r.press(ctx) })
-	defer press.Wait()
-	defer cancel()
-	for round := range rounds {
-		wait(ctx, shortLife) // until the tokens have expired
-		result, err := load.Once(ctx, r.Healthy.Target(200, false), healthySessions, stormTime, false)
-		if err != nil {
-			return fmt.Errorf("measuring the healthy site: %w", err)
-		}
-		millis := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-		r.p50, r.p99 = append(r.p50, millis(result.Quantile(0.50))), append(r.p99, millis(result.Quantile(0.99)))
-		fleet.Progress("the other site's server is %s: round %d of %d: %.0f ms", name, round+1, rounds, r.p50[round])
-	}
-	return nil
-}
-
-// press sends requests of the failing site at a steady rate. Any answer is accepted.
-func (r *neighbourRun) press(ctx context.Context) {
+// keepSending sends requests of a site at a steady rate until the context ends. It counts the requests
+// and those that the app served.
+func keepSending(ctx context.Context, s *fleet.Subject) (sent, served float64) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
-	t := r.Failing.Target(200, false)
-	_, _ = load.Paced(failingRate, func() bool { return ctx.Err() != nil }, func(i int) error {
+	t := s.Target(200, false)
+	var ok atomic.Int64
+	r, _ := load.Paced(failingRate, func() bool { return ctx.Err() != nil }, func(i int) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.Addr+"/200", nil)
 		if err != nil {
 			return err
@@ -241,14 +223,14 @@ func (r *neighbourRun) press(ctx context.Context) {
 		req.Header = http.Header{"Cookie": {t.Cookies[i%len(t.Cookies)]}, "Sec-Fetch-Mode": {"cors"}}
 		resp, err := client.Do(req)
 		if err != nil {
-			return err // the round is over
+			return err
 		}
 		defer resp.Body.Close()
 		_, _ = io.Copy(io.Discard, resp.Body)
-		r.sent.Add(1)
 		if resp.StatusCode == http.StatusOK {
-			r.served.Add(1)
+			ok.Add(1)
 		}
 		return nil
 	})
+	return float64(r.Calls), float64(ok.Load())
 }

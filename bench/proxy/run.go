@@ -13,7 +13,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/fleet"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
-	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
 )
 
 // activeSessions is the largest number of sessions in use at a time.
@@ -38,14 +37,20 @@ func run(ctx context.Context, o options) error {
 	}
 	b := &bench{options: o, report: figures.Report{
 		Run: figures.Run{Baseline: fleet.Plain}, Twin: fleet.PlainAgain, Header: fleet.PlainHeader, Machine: machine.Describe(),
-		Gate: plan(o.sessions[0], o.rounds, true)[0].Cell, GateRounds: o.rounds / o.laps(o.sessions[0]) * o.laps(o.sessions[0]),
+		Gate: plan(o.sessions[0], true)[0], GateRounds: o.rounds / o.laps(o.sessions[0]) * o.laps(o.sessions[0]),
 	}}
-	b.describe(peer)
+	b.report.Notes = []string{fleet.PeerName + " was not measured: it is not installed (make bench-peers)."}
+	if peer != nil {
+		b.report.Peer = fleet.PeerName
+		b.report.Notes[0] = fmt.Sprintf("%s is %s. It keeps its sessions in Redis, and takes part with up to %d of them.", fleet.PeerName, peer.Version, fleet.RealLogins)
+	}
 	for _, sessions := range o.sessions {
 		for lap := range o.laps(sessions) {
-			setup := fleet.Options{Exe: exe, Sessions: sessions, Peer: peer}
-			refreshes := !o.gateOnly && sessions == o.sessions[0] && lap == 0
-			if err := b.lap(ctx, setup, lap, refreshes); err != nil {
+			if b.Fleet, err = fleet.Start(ctx, exe, sessions, peer); err == nil {
+				err = b.lap(ctx, lap)
+				b.Close()
+			}
+			if err != nil {
 				return fmt.Errorf("measuring with %d sessions: %w", sessions, err)
 			}
 		}
@@ -57,31 +62,8 @@ func run(ctx context.Context, o options) error {
 	return b.report.Print(o.force)
 }
 
-// describe notes which programs take part.
-func (b *bench) describe(peer *fleet.Peer) {
-	note := func(format string, args ...any) {
-		b.report.Notes = append(b.report.Notes, fmt.Sprintf(format, args...))
-	}
-	switch {
-	case !process.HasRedis():
-		note("Redis was not measured, nor %s with it: redis-server is not installed.", fleet.PeerName)
-	case peer == nil:
-		note("%s was not measured: it is not installed (make bench-peers).", fleet.PeerName)
-	default:
-		b.report.Peer = fleet.PeerName
-		note("%s is %s. It keeps its sessions in Redis, and takes part with up to %d of them.", fleet.PeerName, peer.Version, fleet.RealLogins)
-	}
-	if runtime.NumCPU() < 2 {
-		note("Everything shared one CPU: throughput and latency are those of load and proxy together.")
-	}
-}
-
-// lap starts a fleet and measures it.
-func (b *bench) lap(ctx context.Context, setup fleet.Options, lap int, refreshes bool) (err error) {
-	if b.Fleet, err = fleet.Start(ctx, setup); err != nil {
-		return err
-	}
-	defer b.Close()
+// lap measures a fleet.
+func (b *bench) lap(ctx context.Context, lap int) error {
 	unpin, err := b.pin()
 	if err != nil {
 		return err
@@ -90,7 +72,8 @@ func (b *bench) lap(ctx context.Context, setup fleet.Options, lap int, refreshes
 	if b.refreshesOnly() {
 		return b.refreshes(ctx, b.due, b.storms, stormSessions)
 	}
-	if !b.gateOnly && lap == 0 {
+	first := !b.gateOnly && lap == 0
+	if first {
 		if err := b.sizes(ctx); err != nil {
 			return err
 		}
@@ -99,13 +82,15 @@ func (b *bench) lap(ctx context.Context, setup fleet.Options, lap int, refreshes
 		rand.Shuffle(len(s.Cookies), func(i, j int) { s.Cookies[i], s.Cookies[j] = s.Cookies[j], s.Cookies[i] })
 		s.Cookies = s.Cookies[:min(len(s.Cookies), activeSessions)]
 	}
-	for _, p := range plan(b.Sessions, b.rounds/b.laps(b.Sessions), b.gateOnly) {
-		if err := b.cell(ctx, p, lap); err != nil {
+	rounds := b.rounds / b.laps(b.Sessions)
+	for i, c := range plan(b.Sessions, b.gateOnly) {
+		// The gate has all rounds. The peer takes part in the cells with the most rounds.
+		if err := b.cell(ctx, c, lap, max(rounds*[]int{7, 5, 3}[min(i, 2)]/7, 1), i < 2); err != nil {
 			return err
 		}
 	}
 	switch {
-	case !refreshes:
+	case !first || b.Sessions != b.sessions[0]:
 		return nil
 	case b.quick:
 		return b.refreshes(ctx, 1, 1, 200)
@@ -115,21 +100,21 @@ func (b *bench) lap(ctx context.Context, setup fleet.Options, lap int, refreshes
 
 // cell measures the subjects in turns, and each round begins with another subject. Rounds are numbered
 // through all laps.
-func (b *bench) cell(ctx context.Context, p planned, lap int) error {
+func (b *bench) cell(ctx context.Context, c figures.Cell, lap, rounds int, peer bool) error {
 	subjects := slices.Clone(b.Subjects)
-	if !p.peers {
+	if !peer {
 		subjects = slices.DeleteFunc(subjects, (*fleet.Subject).IsPeer)
 	}
-	for round := range p.rounds {
+	for round := range rounds {
 		for i := range subjects {
-			slot, err := b.measure(ctx, p.Cell, subjects[(round+i)%len(subjects)], nil)
+			slot, err := b.measure(ctx, c, subjects[(round+i)%len(subjects)], nil)
 			if err != nil {
 				return err
 			}
-			slot.Round = lap*p.rounds + round
+			slot.Round = lap*rounds + round
 			b.report.Slots = append(b.report.Slots, slot)
 		}
-		fleet.Progress("%s: lap %d, round %d of %d", p.Cell, lap+1, round+1, p.rounds)
+		fleet.Progress("%s: lap %d, round %d of %d", c, lap+1, round+1, rounds)
 	}
 	return nil
 }
@@ -143,10 +128,7 @@ func (b *bench) pin() (func(), error) {
 	}
 	first, second := cpus[0], cpus[min(1, len(cpus)-1)]
 	b.known = map[int][]int{first: b.PIDs()}
-	b.known[second] = append(b.known[second], os.Getpid())
-	if pid := b.RedisPID(); pid != 0 {
-		b.known[second] = append(b.known[second], pid)
-	}
+	b.known[second] = append(b.known[second], os.Getpid(), b.RedisPID())
 	for cpu, pids := range b.known {
 		for _, pid := range pids {
 			if err := machine.Pin(pid, machine.Favoured, cpu); err != nil {
@@ -253,9 +235,6 @@ func (b *bench) record(running *load.Load, s *fleet.Subject, slot *figures.Slot)
 	times := map[int]time.Duration{}
 	for _, sign := range []time.Duration{-1, 1} {
 		for _, pid := range []int{s.PID(), b.RedisPID()} {
-			if pid == 0 {
-				continue
-			}
 			t, err := machine.ProcessCPU(pid)
 			if err != nil {
 				return err

@@ -121,11 +121,11 @@ func (r run) compare() (err error) {
 	}
 	defer redis.Stop()
 	file := filepath.Join(dir, "sessions.db")
-	sizes := [2]func() (int64, error){stores.Size(file, nil), stores.Size("", redis)}
-	empty, err := sizes[1]()
+	empty, err := stores.Size(redis.URL())
 	if err != nil {
 		return err
 	}
+	const callers = 64
 	var workers [2]*worker
 	var logins, bytes [2]float64
 	for i, place := range []string{file, redis.URL()} {
@@ -139,17 +139,16 @@ func (r run) compare() (err error) {
 			return err
 		}
 		defer w.Close()
-		tenths, err := w.fill()
+		tenths, err := w.fill(callers)
 		if err != nil {
 			return err
 		}
-		size, err := sizes[i]()
+		size, err := stores.Size(place)
 		if err != nil {
 			return err
 		}
 		logins[i], bytes[i] = figures.SpreadOf(tenths).Median, float64(size-int64(i)*empty)/float64(r.sessions)
 	}
-	const callers = 64
 	names := [3]string{"requests, 1,000 sessions in use", "requests, any session", "refreshes"}
 	var rates [3][2][]float64
 	for range r.rounds {

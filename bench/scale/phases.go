@@ -44,7 +44,7 @@ func (w *worker) nothing() error { return nil }
 func (w *worker) fillPhase() error {
 	return opened(func(w *worker) error {
 		begun := time.Now()
-		tenths, err := w.fill()
+		tenths, err := w.fill(stores.Callers)
 		if err != nil {
 			return err
 		}

@@ -54,10 +54,10 @@ func (w *worker) secret(i int) (secret session.Secret, err error) {
 	return secret, err
 }
 
-// fill creates all sessions. It returns the rate of each tenth.
-func (w *worker) fill() (tenths []float64, err error) {
+// fill creates all sessions from a number of callers. It returns the rate of each tenth.
+func (w *worker) fill(callers int) (tenths []float64, err error) {
 	for w.n < w.sessions {
-		r, err := load.Times(min(max(w.sessions/10, 1), w.sessions-w.n), stores.Callers, func(i int) error {
+		r, err := load.Times(min(max(w.sessions/10, 1), w.sessions-w.n), callers, func(i int) error {
 			secret, err := w.Login(context.Background(), "")
 			if err == nil {
 				_, err = w.secrets.WriteAt(secret[:], int64(w.n+i)*int64(len(secret)))

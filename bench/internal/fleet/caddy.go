@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -58,43 +59,26 @@ func login(s *Subject) string {
 		s.issuer.URL, stores.ClientID, store)
 }
 
-// Neighbours are two sites of one Caddy. Each has its own authorization server, and both have their
-// sessions in one file.
-type Neighbours struct {
-	*Fleet
-	Failing, Healthy *Subject
-}
-
-// StartNeighbours starts the two sites without sessions.
-func StartNeighbours(ctx context.Context, exe string) (*Neighbours, error) {
-	f, err := newFleet(exe)
+// StartNeighbours starts one Caddy with two sites. Each site has its own authorization server, and both
+// have their sessions in one file. There are no sessions yet.
+func StartNeighbours(ctx context.Context, exe string) (f *Fleet, failing, healthy *Subject, err error) {
+	if f, err = newFleet(exe); err != nil {
+		return nil, nil, nil, err
+	}
+	failing, healthy = &Subject{Name: "failing", store: f.file()}, &Subject{Name: "healthy", store: f.file()}
+	err = errors.Join(f.startIssuer(failing), f.startIssuer(healthy))
+	if err == nil {
+		failing.config = f.caddyfile(f.dir+"/admin.sock", failing, healthy)
+		err = f.run(ctx, failing)
+	}
 	if err != nil {
-		return nil, err
+		f.Close()
 	}
-	store := f.dir + "/sessions.db"
-	n := &Neighbours{f, &Subject{Name: "failing", store: store}, &Subject{Name: "healthy", store: store}}
-	if err := n.start(ctx); err != nil {
-		n.Close()
-		return nil, err
-	}
-	return n, nil
+	return f, failing, healthy, err
 }
 
-func (n *Neighbours) start(ctx context.Context) error {
-	if err := n.startApp(); err != nil {
-		return err
-	}
-	for _, s := range []*Subject{n.Failing, n.Healthy} {
-		if _, err := n.startIssuer(s); err != nil {
-			return err
-		}
-	}
-	n.Failing.config = n.caddyfile(n.dir+"/admin.sock", n.Failing, n.Healthy)
-	return n.run(ctx, n.Failing)
-}
-
-// Outage stops the authorization server of the failing site.
-func (n *Neighbours) Outage() error { return n.Failing.issuer.http.Close() }
+// Outage stops the authorization server of the subject.
+func (s *Subject) Outage() error { return s.issuer.http.Close() }
 
 // PeerName is the program of the other login proxy: OAuth2 Proxy, https://oauth2-proxy.github.io/oauth2-proxy.
 const PeerName = "oauth2-proxy"

@@ -48,17 +48,10 @@ type Fleet struct {
 
 	dir, exe string
 	key      session.Key
-	prefix   string         // begins the access tokens of sessions that were written into a store
-	redis    *process.Redis // nil: not installed
-	ends     []func()       // for Close
-	servers                 // in this process
-}
-
-// Options describe a fleet.
-type Options struct {
-	Exe      string // Caddy; see Build
-	Sessions int
-	Peer     *Peer // nil: none. It takes part in fleets with up to RealLogins sessions.
+	prefix   string // begins the access tokens of sessions that were written into a store
+	redis    *process.Redis
+	ends     []func() // for Close
+	servers           // in this process
 }
 
 func newFleet(exe string) (*Fleet, error) {
@@ -68,12 +61,15 @@ func newFleet(exe string) (*Fleet, error) {
 	}
 	f := &Fleet{dir: dir, exe: exe, key: session.NewKey(), prefix: rand.Text(), StoreBytes: map[string]int64{}}
 	f.atEnd(func() { _ = os.RemoveAll(dir) })
-	return f, nil
+	return f, f.startApp()
 }
 
-// Start starts a fleet, fills its stores and logs in.
-func Start(ctx context.Context, o Options) (f *Fleet, err error) {
-	f, err = newFleet(o.Exe)
+func (f *Fleet) file() string { return filepath.Join(f.dir, "sessions.db") }
+
+// Start starts a fleet, fills its stores and logs in. A peer, if not nil, takes part with up to RealLogins
+// sessions.
+func Start(ctx context.Context, exe string, sessions int, peer *Peer) (f *Fleet, err error) {
+	f, err = newFleet(exe)
 	if err != nil {
 		return nil, err
 	}
@@ -82,22 +78,16 @@ func Start(ctx context.Context, o Options) (f *Fleet, err error) {
 			f.Close()
 		}
 	}()
-	f.Sessions = o.Sessions
-	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: filepath.Join(f.dir, "sessions.db")}}
-	if process.HasRedis() {
-		if f.redis, err = process.StartRedis(ctx, f.dir); err != nil {
-			return nil, err
-		}
-		f.atEnd(f.redis.Stop)
-		f.Subjects = append(f.Subjects, &Subject{Name: Redis, store: f.redis.URL()})
-		if o.Peer != nil && o.Sessions <= RealLogins {
-			f.Subjects = append(f.Subjects, &Subject{Name: PeerName, peer: o.Peer})
-		}
-	}
-	if err := f.startApp(); err != nil {
+	if f.redis, err = process.StartRedis(ctx, f.dir); err != nil {
 		return nil, err
 	}
-	if _, err := f.startIssuer(f.Subjects...); err != nil {
+	f.atEnd(f.redis.Stop)
+	f.Sessions = sessions
+	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.redis.URL()}}
+	if peer != nil && sessions <= RealLogins {
+		f.Subjects = append(f.Subjects, &Subject{Name: PeerName, peer: peer})
+	}
+	if err := f.startIssuer(f.Subjects...); err != nil {
 		return nil, err
 	}
 	for _, s := range f.Subjects {
@@ -136,12 +126,7 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject) error {
 		return err
 	}
 	defer opened.Close()
-	server := f.redis
-	if s.Name != Redis {
-		server = nil
-	}
-	size := stores.Size(s.store, server)
-	empty, err := size()
+	empty, err := stores.Size(s.store)
 	if err != nil {
 		return err
 	}
@@ -153,7 +138,7 @@ func (f *Fleet) prefill(ctx context.Context, s *Subject) error {
 	}); err != nil {
 		return fmt.Errorf("filling the store: %w", err)
 	}
-	full, err := size()
+	full, err := stores.Size(s.store)
 	f.StoreBytes[s.Name] = full - empty
 	Progress("%s: %d sessions were written in %v", s.Name, f.Sessions, time.Since(begun).Round(time.Second))
 	return err
@@ -168,13 +153,8 @@ func (f *Fleet) PIDs() []int {
 	return pids
 }
 
-// RedisPID returns the process of Redis, or 0 without Redis.
-func (f *Fleet) RedisPID() int {
-	if f.redis == nil {
-		return 0
-	}
-	return f.redis.PID()
-}
+// RedisPID returns the process of Redis.
+func (f *Fleet) RedisPID() int { return f.redis.PID() }
 
 func (f *Fleet) atEnd(end func()) { f.ends = append(f.ends, end) }
 
@@ -262,7 +242,7 @@ func (f *Fleet) valid(token string) bool {
 }
 
 // startIssuer starts an authorization server for subjects and gives each subject its hosts.
-func (f *Fleet) startIssuer(subjects ...*Subject) (*issuer, error) {
+func (f *Fleet) startIssuer(subjects ...*Subject) error {
 	client := fakeas.Client{ID: stores.ClientID, Secret: clientSecret}
 	i := &issuer{}
 	for _, s := range subjects {
@@ -287,7 +267,7 @@ func (f *Fleet) startIssuer(subjects ...*Subject) (*issuer, error) {
 	if err == nil {
 		f.SetIssuers(LongLife, 0)
 	}
-	return i, err
+	return err
 }
 
 // SetIssuers changes the life of future tokens and the latency of token requests.

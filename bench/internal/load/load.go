@@ -18,6 +18,7 @@ var ErrDone = errors.New("no further call")
 // A Result holds the times of calls.
 type Result struct {
 	Calls   int             // including calls that were not recorded
+	Failed  int             // with Once
 	Took    []time.Duration // of the recorded calls, sorted
 	Elapsed time.Duration   // of the recording
 }
@@ -199,6 +200,7 @@ func Once(ctx context.Context, t Target, n int, spread time.Duration, tolerate b
 	}
 	defer closeAll(clients)
 	took := make([]time.Duration, len(t.Cookies))
+	var failed atomic.Int64
 	begun := time.Now()
 	_, err = Each(len(clients), func(w, i int) error {
 		if i >= len(took) {
@@ -212,9 +214,12 @@ func Once(ctx context.Context, t Target, n int, spread time.Duration, tolerate b
 		err := clients[w].get(t.Cookies[i])
 		took[i] = time.Since(sent)
 		if err != nil && tolerate {
+			failed.Add(1)
 			return ErrDone
 		}
 		return err
 	})
-	return ResultOf(took, time.Since(begun)), err
+	r := ResultOf(took, time.Since(begun))
+	r.Failed = int(failed.Load())
+	return r, err
 }

@@ -95,8 +95,8 @@ func TestTolerantOnceSendsEachCookieOnce(t *testing.T) {
 	seen := make(chan string, 1000)
 	addr := site(t, 503, func(r *http.Request) { seen <- r.Header.Get("Cookie") })
 	r, err := Once(t.Context(), Target{Addr: addr, Host: "app.test", Size: 1, Cookies: cookies}, 100, 10*time.Millisecond, true)
-	if err != nil || r.Calls != 100 || r.Quantile(0) <= 0 {
-		t.Errorf("got %d requests, error %v; want 100", r.Calls, err)
+	if err != nil || r.Calls != 100 || r.Failed != 100 || r.Quantile(0) <= 0 {
+		t.Errorf("got %d requests, %d failed, error %v; want 100", r.Calls, r.Failed, err)
 	}
 	close(seen)
 	for c := range seen {

@@ -98,12 +98,6 @@ type Redis struct {
 	socket string
 }
 
-// HasRedis reports whether redis-server is installed.
-func HasRedis() bool {
-	_, err := exec.LookPath("redis-server")
-	return err == nil
-}
-
 // StartRedis starts a server with the data of a directory and waits until the data is loaded.
 func StartRedis(ctx context.Context, dir string) (*Redis, error) {
 	r := &Redis{socket: filepath.Join(dir, "redis.sock")}

@@ -88,21 +88,17 @@ func (s *Sessions) Login(ctx context.Context, prefix string) (session.Secret, er
 	return secret, err
 }
 
-// Size returns a function that measures the data of a store in bytes.
-func Size(place string, server *process.Redis) func() (int64, error) {
-	if server != nil {
-		return func() (int64, error) {
-			info, err := server.Info("memory")
-			return int64(info("used_memory_dataset:")), err
-		}
+// Size measures the data of a store in bytes.
+func Size(place string) (int64, error) {
+	if strings.HasPrefix(place, "unix://") {
+		info, err := process.RedisAt(place).Info("memory")
+		return int64(info("used_memory_dataset:")), err
 	}
-	return func() (int64, error) {
-		info, err := os.Stat(place)
-		if err != nil {
-			return 0, fmt.Errorf("measuring a file: %w", err)
-		}
-		return info.Size(), nil
+	info, err := os.Stat(place)
+	if err != nil {
+		return 0, fmt.Errorf("measuring a file: %w", err)
 	}
+	return info.Size(), nil
 }
 
 // Sizes of a Keycloak without extras, in bytes. The refresh token is not a JWT, as with most other
