@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,13 +35,14 @@ import (
 type run struct {
 	ctx                       context.Context
 	dir, place, key           string
+	secretsFile               string // with those of all sessions: they belong to browsers, not to the process
 	sessions, seconds, rounds int
 }
 
 func main() {
 	var r run
 	phase := flag.String("phase", "", "one phase, in a child of the command")
-	flag.StringVar(&r.dir, "dir", "", "directory of the parent")
+	flag.StringVar(&r.secretsFile, "secrets", "", "file of the parent with the secrets of all sessions")
 	flag.StringVar(&r.place, "place", "", "store of the parent")
 	flag.StringVar(&r.key, "key", session.NewKey().Encode(), "key of the parent")
 	compare := flag.Bool("compare", false, "compare rates and sizes of both stores")
@@ -80,6 +82,7 @@ func (r run) measure(only string) (err error) {
 			return err
 		}
 		defer os.RemoveAll(r.dir)
+		r.secretsFile = filepath.Join(r.dir, "secrets")
 		if err := store.run(r); err != nil {
 			return fmt.Errorf("measuring %s: %w", store.name, err)
 		}
@@ -93,7 +96,7 @@ func (r run) child(phase string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(r.ctx, self, "-phase", phase, "-dir", r.dir, "-place", r.place, "-key", r.key,
+	cmd := exec.CommandContext(r.ctx, self, "-phase", phase, "-secrets", r.secretsFile, "-place", r.place, "-key", r.key,
 		"-sessions", strconv.Itoa(r.sessions), "-seconds", strconv.Itoa(r.seconds))
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -102,83 +105,88 @@ func (r run) child(phase string, out io.Writer) error {
 	return nil
 }
 
-// secretsFile has the secrets of all sessions. They belong to browsers, not to the measured process.
-func (r run) secretsFile() string { return filepath.Join(r.dir, "secrets") }
-
 func mb[N int64 | float64](bytes N) float64 { return float64(bytes) / 1e6 }
+
+// compared is a store with its measurements.
+type compared struct {
+	*worker
+	logins, bytes float64      // per second, per session
+	rates         [3][]float64 // per second, by row and round
+}
+
+// rows are the rates that compare measures in rounds.
+var rows = [3]string{"requests, 1,000 sessions in use", "requests, any session", "refreshes"}
+
+const compareCallers = 64
 
 // compare prints rates and sizes of both stores, measured in turns. Redis shares the machine, so only
 // the ratios count.
-func (r run) compare() (err error) {
+func (r run) compare() error {
 	dir, err := os.MkdirTemp("", "scale-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	redis, err := process.StartRedis(r.ctx, dir)
+	server, err := process.StartRedis(r.ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer redis.Stop()
-	file := filepath.Join(dir, "sessions.db")
-	empty, err := stores.Size(redis.URL())
+	defer server.Stop()
+	empty, err := stores.Size(server.URL())
 	if err != nil {
 		return err
 	}
-	const callers = 64
-	var workers [2]*worker
-	var logins, bytes [2]float64
-	for i, place := range []string{file, redis.URL()} {
-		w := &worker{run: r}
-		w.place, w.dir = place, filepath.Join(dir, fmt.Sprint(i))
-		workers[i] = w
-		if err := os.Mkdir(w.dir, 0o700); err != nil {
-			return err
-		}
-		if err := w.open(); err != nil {
-			return err
-		}
-		defer w.Close()
-		tenths, err := w.fill(callers)
-		if err != nil {
-			return err
-		}
-		size, err := stores.Size(place)
-		if err != nil {
-			return err
-		}
-		logins[i], bytes[i] = figures.SpreadOf(tenths).Median, float64(size-int64(i)*empty)/float64(r.sessions)
+	bolt, redis := &compared{worker: &worker{run: r}}, &compared{worker: &worker{run: r}}
+	bolt.place, bolt.secretsFile = filepath.Join(dir, "sessions.db"), filepath.Join(dir, "bolt.secrets")
+	redis.place, redis.secretsFile = server.URL(), filepath.Join(dir, "redis.secrets")
+	if err := errors.Join(bolt.fillEmpty(0), redis.fillEmpty(empty)); err != nil {
+		return err
 	}
-	names := [3]string{"requests, 1,000 sessions in use", "requests, any session", "refreshes"}
-	var rates [3][2][]float64
 	for range r.rounds {
-		for i, w := range workers {
-			for j, m := range []struct {
-				n    int
-				call func(i int) error
-			}{
-				{200_000, func(int) error { return w.use(rand.IntN(min(1000, w.n))) }},
-				{50_000, w.request},
-				{r.sessions / 5, w.refresh},
-			} {
-				result, err := load.Times(m.n, callers, m.call)
-				if err != nil {
-					return fmt.Errorf("measuring %s: %w", names[j], err)
-				}
-				rates[j][i] = append(rates[j][i], result.Rate())
-			}
+		if err := errors.Join(bolt.round(), redis.round()); err != nil {
+			return err
 		}
 	}
 	fmt.Printf("| | bolt | redis | ratio | spread of the ratio |\n|---|---:|---:|---:|---:|\n")
-	fmt.Printf("| logins/s | %.0f | %.0f | %.2f | |\n", logins[0], logins[1], logins[1]/logins[0])
-	for j, name := range names {
+	fmt.Printf("| logins/s | %.0f | %.0f | %.2f | |\n", bolt.logins, redis.logins, redis.logins/bolt.logins)
+	for j, name := range rows {
 		var ratios []float64
-		for round, rate := range rates[j][0] {
-			ratios = append(ratios, rates[j][1][round]/rate)
+		for round, rate := range bolt.rates[j] {
+			ratios = append(ratios, redis.rates[j][round]/rate)
 		}
 		ratio := figures.SpreadOf(ratios)
-		fmt.Printf("| %s, /s | %.0f | %.0f | %.2f | %.2f–%.2f |\n", name, figures.SpreadOf(rates[j][0]).Median, figures.SpreadOf(rates[j][1]).Median, ratio.Median, ratio.Low, ratio.High)
+		fmt.Printf("| %s, /s | %.0f | %.0f | %.2f | %.2f–%.2f |\n", name,
+			figures.SpreadOf(bolt.rates[j]).Median, figures.SpreadOf(redis.rates[j]).Median, ratio.Median, ratio.Low, ratio.High)
 	}
-	fmt.Printf("| bytes a session | %.0f | %.0f | %.2f | |\n", bytes[0], bytes[1], bytes[1]/bytes[0])
+	fmt.Printf("| bytes a session | %.0f | %.0f | %.2f | |\n", bolt.bytes, redis.bytes, redis.bytes/bolt.bytes)
+	return errors.Join(bolt.Close(), redis.Close())
+}
+
+// fillEmpty fills a store with the size it had when it was empty.
+func (c *compared) fillEmpty(empty int64) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	tenths, err := c.fill(compareCallers)
+	if err != nil {
+		return err
+	}
+	full, err := stores.Size(c.place)
+	c.logins, c.bytes = figures.SpreadOf(tenths).Median, float64(full-empty)/float64(c.sessions)
+	return err
+}
+
+func (c *compared) round() error {
+	hot := func(int) error { return c.use(rand.IntN(min(1000, c.n))) }
+	for j, m := range []struct {
+		n    int
+		call func(i int) error
+	}{{200_000, hot}, {50_000, c.request}, {c.sessions / 5, c.refresh}} {
+		r, err := load.Times(m.n, compareCallers, m.call)
+		if err != nil {
+			return fmt.Errorf("measuring %s: %w", rows[j], err)
+		}
+		c.rates[j] = append(c.rates[j], r.Rate())
+	}
 	return nil
 }

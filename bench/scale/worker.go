@@ -32,7 +32,7 @@ func (w *worker) open() error {
 	if err != nil {
 		return err
 	}
-	if w.secrets, err = os.OpenFile(w.secretsFile(), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if w.secrets, err = os.OpenFile(w.secretsFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
 	info, err := w.secrets.Stat()
