@@ -233,15 +233,15 @@ func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject, p
 // record records a load for the time of a slot, with the CPU time of the subject and of Redis.
 func (b *bench) record(running *load.Load, s *fleet.Subject, slot *figures.Slot) error {
 	times := map[int]time.Duration{}
-	for _, sign := range []time.Duration{-1, 1} {
+	for _, after := range []bool{false, true} {
 		for _, pid := range []int{s.PID(), b.RedisPID()} {
 			t, err := machine.ProcessCPU(pid)
 			if err != nil {
 				return err
 			}
-			times[pid] += sign * t
+			times[pid] = t - times[pid]
 		}
-		if sign < 0 {
+		if !after {
 			b.TokenRequests() // drops earlier ones
 			running.Record(b.slot())
 			slot.Refreshes = b.TokenRequests().Calls

@@ -3,14 +3,11 @@ package load
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // A Target is a site that answers GET /N with N bytes.
@@ -140,14 +137,17 @@ func (c *http1) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.ReadResponse(c.r, r)
 }
 
-func newHTTP2(addr string) *http2.Transport {
-	return &http2.Transport{
-		AllowHTTP: true, DisableCompression: true,
-		DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+// newHTTP2 has one connection.
+func newHTTP2(addr string) *http.Transport {
+	t := &http.Transport{
+		DisableCompression: true, MaxConnsPerHost: 1, Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", addr)
 		},
 	}
+	t.Protocols.SetUnencryptedHTTP2(true)
+	return t
 }
 
 // A StatusError is an answer with a wrong status or length.
