@@ -79,7 +79,7 @@ bench-scale:
 
 # What one instance does with a file and with a Redis of its own, as ratios.
 bench-stores:
-	@cd bench && go run ./capacity
+	@cd bench && go run ./scale -compare -sessions 50000
 
 clean:
 	@rm -f caddy

@@ -5,7 +5,6 @@ go 1.26.0
 require (
 	github.com/oauth-session/caddy-oauth-session v0.0.0
 	github.com/oauth-session/caddy-oauth-session/e2e v0.0.0
-	golang.org/x/net v0.60.0
 	golang.org/x/sys v0.48.0
 )
 
@@ -13,7 +12,7 @@ require (
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/redis/rueidis v1.0.79 // indirect
 	go.etcd.io/bbolt v1.5.0 // indirect
-	golang.org/x/text v0.42.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
 )
 
 replace github.com/oauth-session/caddy-oauth-session => ../

@@ -1,20 +1,15 @@
-// Command proxy measures what a login costs: Caddy with the module, its sessions
-// in a file (bolt) and in Redis, against plain Caddy with reverse_proxy alone,
-// in turns in one run. Other login proxies are measured beside it if they are
-// installed, in PATH or in peers/bin, where make bench-peers puts them.
+// Command proxy measures the cost of a login: Caddy with the module, with its sessions in a file
+// (bolt) and in Redis, compared to plain Caddy with reverse_proxy alone. All subjects take turns in
+// one run. OAuth2 Proxy takes part if it is installed, in PATH or by make bench-peers.
 //
-//	go run ./proxy [-quick] [-gate] [-due 20] [-storms 5] [-neighbour 5] [-sessions 1,10000] [-out results]
+//	go run ./proxy [-quick] [-force] [-gate] [-rounds 28] [-due 20] [-storms 5] [-neighbour 5] [-sessions 1,10000]
 //
-// It writes a table (table.md), a plot (plot.svg) and all figures (raw.json),
-// and prints the table. What counts are the ratios, as the absolute figures are
-// those of the machine. If that was busy with something else, the command says
-// so and prints no table, unless -force is given.
+// It prints a table. Only the ratios count, as absolute figures depend on the machine. If the machine
+// was busy with other work, the command says so and prints no table, unless -force is given.
 //
-// The subjects run on one CPU, and what asks and answers them on another, if
-// there are two: the load, the app, the authorization server, and Redis, to which
-// a socket leads. Plain Caddy runs twice, which tells how far apart two runs of
-// the same are; everything is started anew four times, as no two processes are alike.
-// It works on Linux only.
+// The subjects run on one CPU; the load, the app, the authorization server and Redis run on another,
+// if there are two. Plain Caddy runs twice, which shows the noise of the machine. Everything is
+// started four times, because no two processes are alike. It works on Linux only.
 package main
 
 import (
@@ -27,26 +22,20 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
 )
 
-// options are the flags.
 type options struct {
-	sessions  []int
-	active    int
-	rounds    int
-	gateOnly  bool
-	due       int
-	storms    int
-	neighbour int
-	quick     bool
-	force     bool
-	out       string
+	sessions                       []int
+	rounds, due, storms, neighbour int
+	gateOnly, quick, force         bool
 }
 
 func main() {
 	o, err := parse(os.Args[1:])
 	if err != nil {
-		os.Exit(2) // the flag package has said why
+		os.Exit(2) // the flag package has printed the error
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -63,25 +52,23 @@ func main() {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
-	flags.Func("sessions", "numbers of sessions to measure with, separated by commas (default 1,10000)", func(text string) error {
+	flags.Func("sessions", "numbers of sessions, separated by commas (default 1,10000)", func(text string) error {
 		for field := range strings.SplitSeq(text, ",") {
 			n, err := strconv.Atoi(field)
 			if err != nil || n < 1 {
-				return fmt.Errorf("%q is not a number of sessions", field)
+				return fmt.Errorf("got %q, want a number of sessions", field)
 			}
 			o.sessions = append(o.sessions, n)
 		}
 		return nil
 	})
-	flags.IntVar(&o.active, "active", 1000, "of the sessions, how many are in use")
-	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; the other loads have fewer")
-	flags.BoolVar(&o.gateOnly, "gate", false, "measure the gate only: 16 requests at a time, and 1; by default with 1 session")
-	flags.IntVar(&o.due, "due", 0, "measure only that many rounds of requests while tokens are refreshed, with each store, and print them")
-	flags.IntVar(&o.storms, "storms", 0, "measure only that many storms of refreshes with each store, and print them")
-	flags.IntVar(&o.neighbour, "neighbour", 0, "measure only that many rounds of requests of a site while the server of another site is down, and print them")
-	flags.BoolVar(&o.quick, "quick", false, "see that everything works, in a minute or two")
-	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, and say so in it")
-	flags.StringVar(&o.out, "out", "results", "directory for the table, the plot and the figures")
+	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; other loads have fewer")
+	flags.BoolVar(&o.gateOnly, "gate", false, "measure only the gate: 16 requests at a time, and 1; by default with 1 session")
+	flags.IntVar(&o.due, "due", 0, "measure only requests while tokens are refreshed, with this number of rounds for each store")
+	flags.IntVar(&o.storms, "storms", 0, "measure only storms of refreshes, this number of them for each store")
+	flags.IntVar(&o.neighbour, "neighbour", 0, "measure only requests of a site while the server of another site is down, with this number of rounds")
+	flags.BoolVar(&o.quick, "quick", false, "check in a minute or two that everything works")
+	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, with a note about that")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -97,11 +84,11 @@ func parse(args []string) (options, error) {
 	return o, nil
 }
 
-// refreshesOnly: nothing is measured but what refreshes do to requests.
+// refreshesOnly reports whether only the effect of refreshes on requests is measured.
 func (o options) refreshesOnly() bool { return o.due > 0 || o.storms > 0 }
 
-// slot is how long a measurement takes. Many short ones tell more than a few long
-// ones: what slows a machine down comes and goes by the second.
+// slot is the time of one measurement. Many short slots are steadier than a few long ones, because
+// disturbances last for seconds.
 func (o options) slot() time.Duration {
 	if o.quick {
 		return 300 * time.Millisecond
@@ -109,21 +96,34 @@ func (o options) slot() time.Duration {
 	return 500 * time.Millisecond
 }
 
-// laps is how often everything is started anew. Where a process has its memory by
-// chance makes it a few per cent faster or slower than its twin, for as long as it
-// runs.
+// laps is the number of times that everything is started. The memory layout of a process makes it a
+// few per cent faster or slower than another instance for as long as it runs.
 func (o options) laps(sessions int) int {
 	if o.refreshesOnly() || o.quick || sessions > 10_000 {
-		return 1 // which would take longer than what is measured
+		return 1 // with many sessions the start would take longer than the measurement
 	}
 	return max(min(4, o.rounds), 1)
 }
 
-// patience is how long the run may wait for a quiet machine and repeat slots,
-// all in all.
-func (o options) patience() time.Duration {
-	if o.quick {
-		return 5 * time.Second
+// plan returns the cells for a number of sessions. The gate is first. With many sessions there are no
+// further cells, since the cost of protocol and size does not depend on that number.
+func plan(sessions int, gateOnly bool) []figures.Cell {
+	cells := []figures.Cell{
+		{Size: 200, Concurrency: 16},
+		{Size: 200, Concurrency: 1},
+		{Size: 200, Concurrency: 64},
+		{Size: 200, Concurrency: 256},
+		{Size: 10 << 10, Concurrency: 16},
+		{Size: 10 << 10, Concurrency: 1},
+		{HTTP2: true, Size: 200, Concurrency: 16},
+		{HTTP2: true, Size: 200, Concurrency: 1},
+		{HTTP2: true, Size: 10 << 10, Concurrency: 16},
 	}
-	return 3 * time.Minute
+	if gateOnly || sessions > 1 {
+		cells = cells[:2]
+	}
+	for i := range cells {
+		cells[i].Sessions = sessions
+	}
+	return cells
 }

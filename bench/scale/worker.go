@@ -2,196 +2,223 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"os"
-	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
 	"github.com/oauth-session/caddy-oauth-session/session"
-	"github.com/oauth-session/caddy-oauth-session/session/bolt"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
-	"github.com/oauth-session/caddy-oauth-session/session/redis"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// hello is what a worker is told first.
-type hello struct {
-	Bolt    string // path of the file, or
-	Redis   string // URL of the server
-	Key     string // that seals the sessions
-	Secrets string // path of the file with the sessions' secrets
-}
-
-// step is one thing that a worker is told to do.
-type step struct {
-	Do      string
-	N       int     // how often, or
-	Seconds float64 // for how long
-	Rate    int     // how often a second; 0: as fast as it goes
-	IDToken bool    // refreshes bring one
-}
-
-// outcome is what came of a step.
-type outcome struct {
-	Do      string
-	Seconds float64
-	Done    int
-	// Tenths are how many a second were done in each tenth of a fill.
-	Tenths []float64
-	Reads  waits
-	Writes waits
-
-	Memory machine.Memory // at the end of the step
-	Most   int64          // anonymous memory at any time of the step, in bytes
-	Live   int64          // heap that is in use, in bytes, of the step that asks for it
-	Disk   int64          // read from the disk, in bytes
-	Error  string
-}
-
-// work does steps as they are read, until there are no more.
-func work(in io.Reader, out io.Writer) error {
-	steps, outcomes := json.NewDecoder(in), json.NewEncoder(out)
-	var h hello
-	if err := steps.Decode(&h); err != nil {
-		return fmt.Errorf("reading what to do: %w", err)
-	}
-	w, err := newWorker(h)
-	if err != nil {
-		return err
-	}
-	for {
-		var s step
-		if err := steps.Decode(&s); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("reading what to do: %w", err)
-		}
-		o, err := w.do(s)
-		if err != nil {
-			o.Error = err.Error()
-		}
-		if err := outcomes.Encode(o); err != nil {
-			return fmt.Errorf("telling what was done: %w", err)
-		}
-	}
-}
-
-// worker is the process that has the store open.
+// A worker has a store open.
 type worker struct {
-	hello
-	key     seal.Key
-	secrets secrets
-	server  *server // the authorization server
-	store   session.Store
-	vault   *keeper.Vault
-	site    *seal.Site
-	keeper  *keeper.Keeper
-	landed  sync.Map // session.ID to a channel that is closed when its refresh is written
-	close   func() error
-	next    int // session to be refreshed
-}
-
-func newWorker(h hello) (*worker, error) {
-	key, err := seal.ParseKey(h.Key)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key: %w", err)
-	}
-	w := &worker{hello: h, key: key, server: &server{}}
-	w.secrets, err = openSecrets(h.Secrets)
-	return w, err
-}
-
-func (w *worker) do(s step) (o outcome, err error) {
-	o.Do = s.Do
-	stop := watchMemory(&o.Most)
-	read := readBytes()
-	begun := time.Now()
-	switch s.Do {
-	case "begin": // tells how much memory the process has before anything
-	case "open":
-		err = w.open()
-	case "live":
-		runtime.GC()
-		runtime.GC() // what pools held through the first
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		o.Live = int64(m.HeapAlloc)
-	case "close":
-		err = errors.Join(w.vault.Close(context.Background()), w.close())
-	case "fill":
-		o.Tenths, err = w.fill(s.N)
-		o.Done = s.N
-	case "expired":
-		err = w.fillExpired(s.N)
-		o.Done = s.N
-	case "login":
-		o.Writes, err = w.login(s)
-	case "peek":
-		o.Done = s.N
-		err = w.peek(s.N)
-	case "request":
-		o.Reads, err = w.request(s)
-	case "refresh":
-		o.Writes, err = w.refresh(s)
-	case "mixed":
-		o.Reads, o.Writes, err = w.mixed(s, func() bool { return time.Since(begun).Seconds() >= s.Seconds })
-	case "sweep":
-		o.Done, o.Reads, o.Writes, err = w.sweep(s)
-	default:
-		err = errors.New("what is that?")
-	}
-	o.Seconds = time.Since(begun).Seconds()
-	o.Disk = readBytes() - read
-	if o.Done == 0 {
-		o.Done = o.Reads.N + o.Writes.N
-	}
-	stop()
-	if err != nil {
-		return o, fmt.Errorf("%s: %w", s.Do, err)
-	}
-	o.Memory, err = machine.MemoryOf(os.Getpid())
-	return o, err
+	run
+	*stores.Sessions
+	secrets *os.File
+	n       int         // sessions
+	idToken atomic.Bool // refreshes return an ID token
+	written sync.Map    // session.ID to a channel, closed when a refresh of the session is written
+	next    atomic.Int64
 }
 
 // open opens the store and reads the first session, if there is one.
 func (w *worker) open() error {
-	if w.Bolt != "" {
-		store, err := bolt.Open(w.Bolt)
-		if err != nil {
-			return err
-		}
-		w.store, w.close = store, store.Close
-	} else {
-		store, err := redis.Open(redis.Config{URLs: []string{w.Redis}})
-		if err != nil {
-			return err
-		}
-		w.store, w.close = store, store.Close
-	}
-	ring, err := seal.NewKeyRing(w.key)
+	key, err := seal.ParseKey(w.key)
 	if err != nil {
 		return err
 	}
-	w.vault = keeper.NewVault(w.store)
-	w.site = seal.NewSite(ring, "https://login.example.com", "app", "")
-	w.keeper, err = keeper.New(keeper.Config{
-		Vault: w.vault, Site: w.site, Refresher: w.server, Observe: w.observe,
-		IdleTimeout: 8 * time.Hour, MaxLifetime: 24 * time.Hour, RefreshTimeout: 10 * time.Second, DefaultTokenLifetime: 10 * time.Minute,
+	if w.secrets, err = os.OpenFile(w.secretsFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	info, err := w.secrets.Stat()
+	if err != nil {
+		return err
+	}
+	w.n = int(info.Size()) / len(seal.Secret{})
+	w.Sessions, err = stores.Open(stores.Config{
+		Place: w.place, Key: key, Issuer: "https://login.example.com", IDTokens: w.idToken.Load, Observe: w.observe,
 	})
-	if err != nil {
-		return err
-	}
-	if w.secrets.n() == 0 {
-		return nil
-	}
-	secret, err := w.secrets.get(0)
-	if err == nil {
-		_, err = w.keeper.Fresh(context.Background(), secret)
+	if err == nil && w.n > 0 {
+		err = w.use(0)
 	}
 	return err
+}
+
+func (w *worker) secret(i int) (secret seal.Secret, err error) {
+	_, err = w.secrets.ReadAt(secret[:], int64(i)*int64(len(secret)))
+	return secret, err
+}
+
+// fill creates all sessions from a number of callers. It returns the rate of each tenth.
+func (w *worker) fill(callers int) (tenths []float64, err error) {
+	for w.n < w.sessions {
+		r, err := load.Times(min(max(w.sessions/10, 1), w.sessions-w.n), callers, func(i int) error {
+			secret, err := w.Login(context.Background(), "")
+			if err == nil {
+				_, err = w.secrets.WriteAt(secret[:], int64(w.n+i)*int64(len(secret)))
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		w.n += r.Calls
+		tenths = append(tenths, r.Rate())
+	}
+	return tenths, nil
+}
+
+func (w *worker) login(int) error {
+	_, err := w.Login(context.Background(), "")
+	return err
+}
+
+// peek reads a session without using it, so that nothing is written.
+func (w *worker) peek(int) error {
+	secret, err := w.secret(rand.IntN(w.n))
+	if err == nil {
+		_, err = w.Peek(context.Background(), secret)
+	}
+	return err
+}
+
+// use uses a session as a proxied request does.
+func (w *worker) use(i int) error {
+	secret, err := w.secret(i)
+	if err == nil {
+		_, err = w.Fresh(context.Background(), secret)
+	}
+	return err
+}
+
+func (w *worker) request(int) error { return w.use(rand.IntN(w.n)) }
+
+// refresh refreshes the next session. It does not wait until a slow store has written the tokens.
+func (w *worker) refresh(int) error {
+	secret, err := w.secret(int(w.next.Add(1)) % w.n)
+	if err == nil {
+		_, err = w.FreshSince(context.Background(), secret, time.Now())
+	}
+	return err
+}
+
+// refreshAndWrite is refresh, but waits until the tokens are written.
+func (w *worker) refreshAndWrite(int) error {
+	secret, err := w.secret(int(w.next.Add(1)) % w.n)
+	if err != nil {
+		return err
+	}
+	written := make(chan struct{})
+	w.written.Store(w.Site.Ref(secret).ID, written)
+	if _, err := w.FreshSince(context.Background(), secret, time.Now()); err != nil {
+		return err
+	}
+	<-written
+	return nil
+}
+
+func (w *worker) observe(e keeper.Event) {
+	if e.Kind != keeper.EventRefreshed {
+		return
+	}
+	if written, found := w.written.LoadAndDelete(e.ID); found {
+		close(written.(chan struct{}))
+	}
+}
+
+// within calls from all callers for a time, or at a rate per second if that is not 0.
+func within(seconds float64, rate int, call func(i int) error) (load.Result, error) {
+	end := time.Now().Add(time.Duration(seconds * float64(time.Second)))
+	over := func() bool { return !time.Now().Before(end) }
+	if rate > 0 {
+		return load.Paced(rate, over, call)
+	}
+	return load.Each(stores.Callers, func(_, i int) error {
+		if over() {
+			return load.ErrDone
+		}
+		return call(i)
+	})
+}
+
+// The load during a sweep, per second.
+const (
+	sweepRequests  = 500
+	sweepRefreshes = sweepRequests / 5
+)
+
+// mixed sends requests and refreshes until the time is over, and prints their waits in milliseconds.
+func (w *worker) mixed(name string, over func() bool, note func(took time.Duration) string) error {
+	var reads, writes load.Result
+	var readErr, writeErr error
+	var both sync.WaitGroup
+	begun := time.Now()
+	both.Go(func() { reads, readErr = load.Paced(sweepRequests, over, w.request) })
+	both.Go(func() { writes, writeErr = load.Paced(sweepRefreshes, over, w.refresh) })
+	both.Wait()
+	fmt.Printf("| %s | %.2f | %.1f | %.1f | %.1f | %.2f | %.1f | %.1f | %s |\n", name, millis(reads, 0.5), millis(reads, 0.99), millis(reads, 0.999), millis(reads, 1),
+		millis(writes, 0.5), millis(writes, 0.99), millis(writes, 1), note(time.Since(begun)))
+	return errors.Join(readErr, writeErr)
+}
+
+func millis(r load.Result, q float64) float64 { return float64(r.Quantile(q).Microseconds()) / 1000 }
+
+// One in 100 of the expired items has sampleTag, by which they are counted. The sweep goes by hour and
+// ID, so it removes lastExpired last, the item with lastTag.
+const sampled = 100
+
+var (
+	lastExpired = session.ID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	sampleTag   = session.Tag{1}
+	lastTag     = session.Tag{2}
+)
+
+// fillExpired creates items that expired in the same hour, for the next sweep: a tenth of the number of
+// sessions. The keeper creates no expired sessions.
+func (w *worker) fillExpired() error {
+	const size = 3100           // of a sealed record
+	time.Sleep(2 * time.Second) // until the sweep at the opening has ended
+	expired := time.Now().Truncate(time.Hour).Add(-90 * time.Minute)
+	_, err := load.Times(w.sessions/10, stores.Callers, func(i int) error {
+		id, tags := session.ID(seal.NewSecret()), []session.Tag{session.Tag(seal.NewSecret()), session.Tag(seal.NewSecret())}
+		if i%sampled == 0 {
+			tags[0] = sampleTag
+		}
+		if i == 0 {
+			id, tags[1] = lastExpired, lastTag
+		}
+		return w.Store.Create(context.Background(), id, session.Item{Version: 1, Expires: expired, Value: []byte(stores.Text(size)), Tags: tags})
+	})
+	return err
+}
+
+// sweep uses sessions during the sweep that began when the store was opened, and for as long without it.
+func (w *worker) sweep(name string) error {
+	expired, err := w.Store.Tagged(context.Background(), sampleTag)
+	if err != nil {
+		return err
+	}
+	var swept atomic.Bool
+	go func() {
+		for !swept.Load() {
+			time.Sleep(5 * time.Millisecond)
+			last, err := w.Store.Tagged(context.Background(), lastTag)
+			swept.Store(err == nil && len(last) == 0)
+		}
+	}()
+	begun := time.Now()
+	if err := w.mixed(name, swept.Load, func(took time.Duration) string {
+		return fmt.Sprintf("%d in %.1f s", sampled*len(expired), took.Seconds())
+	}); err != nil {
+		return err
+	}
+	end := time.Now().Add(min(max(time.Since(begun), 5*time.Second), time.Minute))
+	return w.mixed("without", func() bool { return time.Now().After(end) }, func(time.Duration) string { return "" })
 }

@@ -1,104 +1,90 @@
 package figures
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // table is the report in Markdown.
 func (r Report) table(doubts []string) string {
 	var b strings.Builder
 	if r.Noisy {
-		b.WriteString("**The machine was too noisy for these figures to be believed:**\n\n")
-		for _, d := range doubts {
-			fmt.Fprintf(&b, "* %s\n", d)
-		}
-		b.WriteString("\n")
+		fmt.Fprintf(&b, "**The machine was too noisy to trust these figures:**\n\n* %s\n\n", strings.Join(doubts, "\n* "))
 	}
-	fmt.Fprintf(&b, "%s\n\n", r.Machine)
-	fmt.Fprintf(&b, "× is the ratio to *%s* and + the difference to it, in the same round: median (quartiles). *%s* is the same program with the same configuration once more, "+
-		"so how far it is from 1 is what the machine adds by itself. All subjects%s are the same build of Caddy. Requests to *%s* carry a cookie of the app's, as long as ours. "+
-		"*%s* sets a header as long as that with a token, the same for all: the least that passing on a token takes.\n\n", r.Anchor, r.Twin, r.butPeers(), r.Anchor, r.Header)
-	r.promises(&b)
+	builds := "All subjects"
+	if r.Peer != "" {
+		builds += " but " + r.Peer
+	}
+	fmt.Fprintf(&b, "%s\n\n× is the ratio to *%s* and + the difference to it, in the same round: median (quartiles). *%s* is the same program with the same "+
+		"configuration: its distance from 1 is the noise of the machine. %s are the same build of Caddy. Requests to *%s* carry a cookie of the app that is as "+
+		"long as the session cookie. *%s* sets a constant header as long as that with a token: the least that passing on a token takes.\n\n",
+		r.Machine, r.Baseline, r.Twin, builds, r.Baseline, r.Header)
+	r.budget(&b)
 	for _, c := range r.Cells() {
 		r.cell(&b, c)
 	}
-	r.refreshes(&b)
-	r.storms(&b)
+	b.WriteString(r.RefreshTables())
 	r.sizes(&b)
-	all, out := r.Left()
-	fmt.Fprintf(&b, "%d slots; in %d of them other processes used more than %.0f %% of a CPU", all, out, 100*LeaveOutAbove)
+	counted := "were left out"
 	if r.Noisy {
-		b.WriteString(", and they count all the same.\n")
-	} else {
-		b.WriteString(", and they were left out.\n")
+		counted = "count, too"
 	}
+	fmt.Fprintf(&b, "%d slots; in %d of them other processes used more than %.0f %% of a CPU, and they %s.\n", len(r.Slots), r.loud(), 100*LeaveOutAbove, counted)
 	for _, n := range r.Notes {
-		fmt.Fprintf(&b, "%s\n", n)
+		fmt.Fprintln(&b, n)
 	}
 	return b.String()
 }
 
-func (r Report) butPeers() string {
-	if len(r.Peers) == 0 {
-		return ""
-	}
-	return " but " + strings.Join(r.Peers, ", ")
+// row writes cells. A figure without rounds is NaN and becomes a dash.
+func row(b *strings.Builder, cells ...string) {
+	fmt.Fprintf(b, "| %s |\n", strings.NewReplacer("+NaN", "–", "NaN", "–").Replace(strings.Join(cells, " | ")))
 }
 
-func p50(s Slot) float64            { return micros(s.P50) }
-func p99(s Slot) float64            { return micros(s.P99) }
-func allocations(s Slot) float64    { return s.Allocations }
-func allocatedBytes(s Slot) float64 { return s.AllocatedBytes }
+func number(format string, v float64) string { return fmt.Sprintf(format, v) }
 
-// A figure of which no round is left is NaN.
-const notMeasured = "NaN"
-
-var dashes = strings.NewReplacer("+"+notMeasured, "–", notMeasured, "–")
-
-// cell is one kind of load.
 func (r Report) cell(b *strings.Builder, c Cell) {
 	fmt.Fprintf(b, "### %s\n\n", c)
 	b.WriteString("| | req/s | throughput × | CPU µs/req | CPU × | Redis CPU µs/req | p50 µs | + p50 µs | p99 µs | p99 × | + allocations | + bytes | rounds |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, subject := range r.Subjects(c) {
-		of := func(f func(Slot) float64) float64 { return r.Of(c, subject, f).Median }
-		cells := []string{
-			subject,
-			fmt.Sprintf("%.0f", of(Slot.Throughput)), ratio(r.Ratio(c, subject, Slot.Throughput)),
-			fmt.Sprintf("%.1f", of(Slot.CPUPerRequest)), ratio(r.Ratio(c, subject, Slot.CPUPerRequest)),
-			fmt.Sprintf("%.1f", of(Slot.RedisCPUPerRequest)),
-			fmt.Sprintf("%.0f", of(p50)), difference(r.Difference(c, subject, p50)),
-			fmt.Sprintf("%.0f", of(p99)), ratio(r.Ratio(c, subject, p99)),
-			fmt.Sprintf("%+.1f", r.Difference(c, subject, allocations).Median),
-			fmt.Sprintf("%+.0f", r.Difference(c, subject, allocatedBytes).Median),
-			fmt.Sprint(r.Ratio(c, subject, Slot.CPUPerRequest).Rounds),
+		of := func(format string, figure func(Slot) float64) string {
+			return number(format, r.Of(c, subject, figure).Median)
 		}
-		if subject == r.Anchor { // what the others come on top of
-			cells[7] = ""
-			cells[10], cells[11] = fmt.Sprintf("%.1f", of(allocations)), fmt.Sprintf("%.0f", of(allocatedBytes))
+		times := func(figure func(Slot) float64) string { return ratio(r.Ratio(c, subject, figure)) }
+		added := r.Difference(c, subject, p50)
+		latency := fmt.Sprintf("%+.0f (%+.0f to %+.0f)", added.Median, added.Low, added.High)
+		allocated := number("%+.1f", r.Difference(c, subject, allocations).Median)
+		bytes := number("%+.0f", r.Difference(c, subject, allocatedBytes).Median)
+		if added.Rounds == 0 {
+			latency = "NaN"
 		}
-		fmt.Fprintf(b, "| %s |\n", dashes.Replace(strings.Join(cells, " | ")))
+		if subject == r.Baseline { // its row shows the values to which the differences are added
+			latency, allocated, bytes = "", of("%.1f", allocations), of("%.0f", allocatedBytes)
+		}
+		row(b, subject, of("%.0f", Slot.Throughput), times(Slot.Throughput), of("%.1f", Slot.CPUPerRequest), times(Slot.CPUPerRequest), of("%.1f", redisCPU),
+			of("%.0f", p50), latency, of("%.0f", p99), times(p99), allocated, bytes, fmt.Sprint(r.Ratio(c, subject, Slot.CPUPerRequest).Rounds))
 	}
 	b.WriteString("\n")
 }
 
 func ratio(s Spread) string {
-	if s.Rounds == 0 {
-		return notMeasured
-	}
-	if s.Low == s.High {
-		return fmt.Sprintf("%.2f", s.Median)
+	if s.Low == s.High || math.IsNaN(s.Median) {
+		return number("%.2f", s.Median)
 	}
 	return fmt.Sprintf("%.3f (%.2f–%.2f)", s.Median, s.Low, s.High)
 }
 
-func difference(s Spread) string {
-	if s.Rounds == 0 {
-		return notMeasured
-	}
-	return fmt.Sprintf("%+.0f (%+.0f to %+.0f)", s.Median, s.Low, s.High)
+// RefreshTables is the part of the table about refreshes: steady ones and storms.
+func (r Report) RefreshTables() string {
+	var b strings.Builder
+	r.refreshes(&b)
+	r.storms(&b)
+	return b.String()
 }
 
 func (r Report) refreshes(b *strings.Builder) {
@@ -109,69 +95,50 @@ func (r Report) refreshes(b *strings.Builder) {
 	b.WriteString("| | refreshes/s | CPU × | p50 × | p99 µs without | p99 µs | p99 × | rounds |\n|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, run := range r.Refreshing {
 		for _, c := range run.Cells() {
-			due := run.Anchor + Refreshing
+			due := run.Baseline + Refreshing
 			rate := func(s Slot) float64 { return float64(s.Refreshes) / s.Elapsed.Seconds() }
 			worse := run.Ratio(c, due, p99)
-			line := fmt.Sprintf("| %s | %.0f | %s | %s | %.0f | %.0f | %s | %d |\n", run.Anchor, run.Of(c, due, rate).Median,
-				ratio(run.Ratio(c, due, Slot.CPUPerRequest)), ratio(run.Ratio(c, due, p50)),
-				run.Of(c, run.Anchor, p99).Median, run.Of(c, due, p99).Median, ratio(worse), worse.Rounds)
-			b.WriteString(dashes.Replace(line))
+			row(b, run.Baseline, number("%.0f", run.Of(c, due, rate).Median), ratio(run.Ratio(c, due, Slot.CPUPerRequest)), ratio(run.Ratio(c, due, p50)),
+				number("%.0f", run.Of(c, run.Baseline, p99).Median), number("%.0f", run.Of(c, due, p99).Median), ratio(worse), fmt.Sprint(worse.Rounds))
 		}
 	}
 	b.WriteString("\n")
-}
-
-// RefreshTable is the part of the table that has the tokens that become due.
-func (r Report) RefreshTable() string {
-	var b strings.Builder
-	r.refreshes(&b)
-	return b.String()
-}
-
-// StormTable is the part of the table that has the storms, by subject.
-func (r Report) StormTable() string {
-	var b strings.Builder
-	r.storms(&b)
-	return b.String()
 }
 
 func (r Report) storms(b *strings.Builder) {
 	if len(r.Storms) == 0 {
 		return
 	}
-	b.WriteString("### All tokens expire in one second\n\nEvery session is asked for once, within a second, when its token has expired, and once again. A request has failed that did not reach the app with a good token; a session is lost if the second has, too.\n\n")
+	b.WriteString("### All tokens expire in one second\n\nEach session gets one request within a second when its token has expired, and one more later. A request " +
+		"has failed if it did not reach the app with a valid token; a session is lost if the second request failed, too.\n\n")
 	b.WriteString("| | sessions | failed | refreshes | lost | server's latency ms | its p99 ms | p50 ms | p99 ms | slowest ms | p99 ms, good tokens | other processes |\n")
 	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	bySubject := func(a, b Storm) int { return cmp.Compare(a.Subject, b.Subject) }
 	for _, s := range slices.SortedStableFunc(slices.Values(r.Storms), bySubject) {
-		crowd := "–"
-		if s.CrowdP99 > 0 {
-			crowd = milliseconds(s.CrowdP99)
-		}
-		fmt.Fprintf(b, "| %s | %s | %d | %d | %d | %s | %s | %s | %s | %s | %s | %.0f %% |\n", s.Subject, thousands(s.Sessions), s.Failed, s.Refreshes, s.Lost, milliseconds(s.Latency), milliseconds(s.IssuerP99),
-			milliseconds(s.P50), milliseconds(s.P99), milliseconds(s.Max), crowd, 100*s.Strangers)
+		row(b, s.Subject, thousands(s.Sessions), fmt.Sprint(s.Failed), fmt.Sprint(s.Refreshes), fmt.Sprint(s.Lost), millis(s.Latency), millis(s.IssuerP99),
+			millis(s.P50), millis(s.P99), millis(s.Max), millis(s.CrowdP99), number("%.0f %%", 100*s.Others))
 	}
 	b.WriteString("\n")
 }
-
-func bySubject(a, b Storm) int { return strings.Compare(a.Subject, b.Subject) }
 
 func (r Report) sizes(b *strings.Builder) {
 	if len(r.Sizes) == 0 {
 		return
 	}
-	b.WriteString("### What sessions take\n\nMemory above that of plain Caddy, after each session was used once. Go keeps memory that is not in use for a while. Pages of the file are the kernel's to take back.\n\n")
+	b.WriteString("### Size of sessions\n\nMemory above that of plain Caddy, after one use of each session. Go keeps unused memory for a while. The kernel can " +
+		"reclaim pages of the file.\n\n")
 	b.WriteString("| | sessions | start ms | stored bytes/session | own memory MB | bytes/session | of it in use MB | pages of files MB |\n|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, s := range r.Sizes {
 		each := func(bytes int64) string {
-			if s.StoreBytes == 0 { // a few, that were logged in: what is always there would count
+			if s.StoreBytes == 0 { // the few sessions of real logins are less than the constant overhead
 				return "–"
 			}
 			return fmt.Sprint(bytes / int64(s.Sessions))
 		}
-		fmt.Fprintf(b, "| %s | %s | %.0f | %s | %.1f | %s | %.1f | %.1f |\n", s.Subject, thousands(s.Sessions), float64(s.Started.Milliseconds()),
-			each(s.StoreBytes), megabytes(s.Anonymous), each(s.Anonymous), megabytes(s.Live), megabytes(s.File))
+		mb := func(bytes int64) string { return number("%.1f", float64(bytes)/1e6) }
+		row(b, s.Subject, thousands(s.Sessions), fmt.Sprint(s.Started.Milliseconds()), each(s.StoreBytes), mb(s.Anonymous), each(s.Anonymous), mb(s.Live), mb(s.File))
 	}
 	b.WriteString("\n")
 }
 
-func megabytes(n int64) float64 { return float64(n) / 1e6 }
+func millis(d time.Duration) string { return number("%.1f", micros(d)/1000) }

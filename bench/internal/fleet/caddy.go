@@ -2,72 +2,33 @@ package fleet
 
 import (
 	"context"
+	"debug/buildinfo"
+	"errors"
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
+	"github.com/oauth-session/caddy-oauth-session/e2e/build"
 )
 
-// Build makes the Caddy that all subjects run, with the module in it: plain Caddy
-// is the same program with another configuration.
-func Build(ctx context.Context, dir string) (string, error) {
-	module, err := moduleDir(ctx)
-	if err != nil {
-		return "", err
-	}
-	source := filepath.Join(module, "..", "e2e", "caddy")
-	exe := filepath.Join(dir, "caddy")
-	// As xcaddy builds it.
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=nobadger,nomysql,nopgx", "-o", exe, ".")
-	cmd.Dir = source
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building Caddy: %w\n%s", err, out)
-	}
-	return exe, nil
+// Build builds the Caddy of all subjects, with the module in it. Plain Caddy is the same program with
+// another configuration.
+func Build(ctx context.Context) (string, error) {
+	return build.GoProgram{Name: "caddy", Dir: "../e2e/caddy", Flags: []string{"-trimpath", "-tags=nobadger,nomysql,nopgx"}}.Always(ctx, "-bench")
 }
 
-// moduleDir is the directory of the module that this program is run in.
-func moduleDir(ctx context.Context) (string, error) {
-	file, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("looking for the module's directory: %w", err)
-	}
-	return filepath.Dir(strings.TrimSpace(string(file))), nil
-}
-
-// caddyfile is the configuration of a subject. Connections to the app are all
-// kept: Caddy keeps 32 unless told otherwise, and what is measured with more
-// requests at a time would be the opening of new ones.
-func (f *Fleet) caddyfile(s *Subject) string {
-	login := ""
-	if s.Name == PlainHeader {
-		login = `request_header Authorization "Bearer ` + strings.Repeat("x", tokenSize) + `"`
-	}
-	if s.LogsIn() {
-		login = fmt.Sprintf(`
-		issuer %s
-		client_id %s
-		client_secret {env.CLIENT_SECRET}
-		key {env.SESSION_KEY}
-		%s`, f.issuer.URL, clientID, s.store)
-		login = "oauth_session {" + login + "\n\t}"
-	}
-	return fmt.Sprintf(`{
-	admin unix/%s
-	skip_install_trust
-	auto_https off
-	log {
-		level WARN
-	}
-	servers 127.0.0.1:%s {
-		protocols h1 h2c
-	}
-}
-(site) {
+// caddyfile configures a Caddy with the sites of subjects. All connections to the app are kept: with
+// Caddy's default of 32, loads with more requests at a time would measure the opening of connections.
+// Logs are off, because an outage would write hundreds of lines per second.
+func (f *Fleet) caddyfile(admin string, subjects ...*Subject) string {
+	var global, sites strings.Builder
+	for _, s := range subjects {
+		_, port, _ := strings.Cut(s.HostH2C, ":")
+		fmt.Fprintf(&global, "\tservers 127.0.0.1:%s {\n\t\tprotocols h1 h2c\n\t}\n", port)
+		for _, host := range []string{s.Host, s.HostH2C} {
+			fmt.Fprintf(&sites, `http://%s {
 	bind 127.0.0.1
 	%s
 	reverse_proxy %s {
@@ -76,50 +37,122 @@ func (f *Fleet) caddyfile(s *Subject) string {
 		}
 	}
 }
-http://%s {
-	import site
-}
-http://%s {
-	import site
-}
-`, s.admin, port(s.HostH2C), login, f.app.Addr(), s.Host, s.HostH2C)
+`, host, login(s), f.app)
+		}
+	}
+	return fmt.Sprintf("{\n\tadmin unix/%s\n\tskip_install_trust\n\tauto_https off\n\tlog {\n\t\tlevel PANIC\n\t}\n%s}\n%s", admin, &global, &sites)
 }
 
-// runCaddy starts the subject's Caddy with its files in a directory.
-func (f *Fleet) runCaddy(ctx context.Context, s *Subject, dir string) error {
-	file := filepath.Join(dir, "Caddyfile")
-	config := s.config
-	if config == "" {
-		config = f.caddyfile(s)
+// login is the part of a site that differs between subjects.
+func login(s *Subject) string {
+	if s.Name == PlainHeader {
+		return `request_header Authorization "Bearer ` + strings.Repeat("x", stores.AccessTokenSize) + `"`
 	}
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return fmt.Errorf("starting %s: %w", s.Name, err)
+	if !s.LogsIn() {
+		return ""
 	}
-	notify := filepath.Join(dir, "notify.sock")
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	store := "bolt {\n\t\t\tpath " + s.store + "\n\t\t}"
+	if s.Name == Redis {
+		store = "redis " + s.store
+	}
+	return fmt.Sprintf("oauth_session {\n\t\tissuer %s\n\t\tclient_id %s\n\t\tclient_secret {env.CLIENT_SECRET}\n\t\tkey {env.SESSION_KEY}\n\t\tstore %s\n\t}",
+		s.issuer.URL, stores.ClientID, store)
+}
+
+// StartNeighbours starts one Caddy with two sites. Each site has its own authorization server, and both
+// have their sessions in one file. There are no sessions yet.
+func StartNeighbours(ctx context.Context, exe string) (f *Fleet, failing, healthy *Subject, err error) {
+	if f, err = newFleet(exe); err != nil {
+		return nil, nil, nil, err
+	}
+	failing, healthy = &Subject{Name: "failing", store: f.file()}, &Subject{Name: "healthy", store: f.file()}
+	err = errors.Join(f.startIssuer(failing), f.startIssuer(healthy))
+	if err == nil {
+		failing.config = f.caddyfile(f.dir+"/admin.sock", failing, healthy)
+		err = f.run(ctx, failing)
+	}
 	if err != nil {
-		return fmt.Errorf("starting %s: %w", s.Name, err)
+		f.Close()
 	}
-	defer socket.Close()
-	cmd := exec.CommandContext(ctx, f.exe, "run", "--config", file, "--adapter", "caddyfile")
-	cmd.Env = append(os.Environ(),
-		"NOTIFY_SOCKET="+notify, "CLIENT_SECRET="+clientSecret, "SESSION_KEY="+f.key.Encode(),
-		"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir, "GOMAXPROCS=1")
-	s.process, err = start(ctx, dir, "caddy", cmd, func() bool { return ready(socket) })
-	return err
+	return f, failing, healthy, err
 }
 
-// ready reads one notification, if there is any (sd_notify(3)).
-func ready(socket *net.UnixConn) bool {
-	var buf [4096]byte
-	if err := socket.SetReadDeadline(time.Now().Add(5 * time.Millisecond)); err != nil {
-		return false
-	}
-	n, err := socket.Read(buf[:])
-	return err == nil && string(buf[:n]) == "READY=1"
+// Outage stops the authorization server of the subject.
+func (s *Subject) Outage() error { return s.issuer.http.Close() }
+
+// PeerName is the program of the other login proxy: OAuth2 Proxy, https://oauth2-proxy.github.io/oauth2-proxy.
+const PeerName = "oauth2-proxy"
+
+const peerCookie = "_oauth2_proxy"
+
+// A Peer is an installed OAuth2 Proxy. It has its sessions in Redis.
+type Peer struct {
+	Version string // from the Go toolchain, or "of unknown version"
+	exe     string
 }
 
-func port(host string) string {
-	_, p, _ := strings.Cut(host, ":")
-	return p
+// FindPeer looks for OAuth2 Proxy in peers/bin of this module, where make bench-peers builds it, and in
+// PATH. It returns nil if OAuth2 Proxy is not installed.
+func FindPeer() (*Peer, error) {
+	module, err := build.ModuleDir()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{filepath.Join(module, "peers", "bin", PeerName), PeerName} {
+		if exe, err := exec.LookPath(name); err == nil {
+			p := &Peer{Version: "of unknown version", exe: exe}
+			if info, err := buildinfo.ReadFile(exe); err == nil && info.Main.Version != "" {
+				p.Version = info.Main.Version
+			}
+			return p, nil
+		}
+	}
+	return nil, nil
+}
+
+// peerConfig asks for the same as the module does: PKCE, a nonce, and the access token in the
+// Authorization header. The header needs the structured ("alpha") configuration, because the flag
+// --pass-authorization-header sends the ID token. OAuth2 Proxy keeps two idle connections to the app
+// and has no setting for that.
+func (f *Fleet) peerConfig(s *Subject) string {
+	return fmt.Sprintf(`server:
+  BindAddress: %s
+metricsServer:
+  BindAddress: unix://%s
+upstreamConfig:
+  upstreams:
+    - id: app
+      path: /
+      uri: http://%s
+injectRequestHeaders:
+  - name: Authorization
+    values:
+      - claim: access_token
+        prefix: "Bearer "
+providers:
+  - id: issuer
+    provider: oidc
+    clientID: %s
+    clientSecret: ${CLIENT_SECRET}
+    code_challenge_method: S256
+    oidcConfig:
+      issuerURL: %s
+      audienceClaims: [aud]
+      emailClaim: email
+`, loopback(s.Host), s.admin, f.app, stores.ClientID, s.issuer.URL)
+}
+
+func (f *Fleet) peerCommand(ctx context.Context, s *Subject, config string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.peer.exe,
+		"--alpha-config="+config,
+		"--redirect-url=http://"+s.Host+"/oauth2/callback",
+		"--email-domain=*",
+		"--skip-provider-button",
+		"--session-store-type=redis",
+		"--redis-connection-url="+f.redis.URL()+"?db=1", // the module has database 0
+		"--cookie-refresh=1h",                           // an age that no session reaches
+		"--request-logging=false", "--auth-logging=false",
+	)
+	cmd.Env = []string{"OAUTH2_PROXY_COOKIE_SECRET=" + strings.Repeat("0123456789abcdef", 2)}
+	return cmd
 }

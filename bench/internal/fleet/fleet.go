@@ -1,30 +1,32 @@
-// Package fleet runs what is measured and what it needs: Caddy in several
-// configurations, other login proxies, an authorization server, Redis, and the app
-// behind them.
+// Package fleet runs the proxies under measurement and the servers around them: an authorization
+// server, Redis, and the app behind the proxies.
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/bench/internal/upstream"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// The names of the subjects. PlainAgain is Plain a second time: how far the two
-// are apart is what the machine adds by itself. PlainHeader sets a header as long
-// as that with a token, the same for all: the least that passing on a token takes.
+// Names of subjects. PlainAgain is a second instance of Plain, which shows the noise of the machine.
+// PlainHeader sets a constant header as long as that with a token: the least that passing on a token takes.
 const (
 	Plain       = "plain"
 	PlainAgain  = "plain again"
@@ -33,258 +35,273 @@ const (
 	Redis       = "redis"
 )
 
-const (
-	clientID     = "bench"
-	clientSecret = "secret-of-the-benchmark"
-	// tokenSize is that of common access tokens, in bytes.
-	tokenSize = 1100
-	tokenLife = 12 * time.Hour
-)
-
-// A Fleet is everything that runs for a number of sessions.
-type Fleet struct {
-	Subjects []*Subject // Plain comes first, peers last
-	Sessions int        // of each subject that logs in
-	// StoreBytes is what the sessions take on disk (bolt) or in the server's
-	// memory (Redis), by subject.
-	StoreBytes map[string]int64
-
-	dir    string
-	exe    string
-	key    seal.Key
-	issuer *fakeas.Server
-	app    *upstream.Server
-	redis  *redisServer // or nil
-	// hasty are the peers once more; see Stormed.
-	hasty     []*Subject
-	databases int // of Redis that peers have
-	// prefix begins the tokens of the sessions that were not logged in at the
-	// issuer.
-	prefix string
-	took   issuerTimes
-	ends   []func()
-}
-
-// Options say what a fleet is made of.
-type Options struct {
-	Exe      string // of Caddy; see Build
-	Sessions int
-	Redis    bool
-	// Peers take part if there is Redis, and with up to RealLogins sessions: what they
-	// write into a store is theirs to know.
-	Peers []Peer
-	// StormLife is the life of tokens whose expiry is waited for; 0: that of none.
-	StormLife time.Duration
-	// Progress is told what takes long.
-	Progress func(what string)
-}
-
-// RealLogins is up to how many sessions come from logins of their own; more are
+// RealLogins is the largest number of sessions that come from logins over HTTP. More sessions are
 // written into the store before Caddy starts.
 const RealLogins = 100
 
-// Start starts a fleet, fills its stores, and logs in. Close ends it.
-func Start(ctx context.Context, o Options) (f *Fleet, err error) {
+// A Fleet is a set of subjects with their servers.
+type Fleet struct {
+	Subjects []*Subject // Plain first, the peer last
+	Sessions int        // of each subject with a login
+	// StoreBytes is the size of the sessions in the file or in the memory of Redis, by subject.
+	StoreBytes map[string]int64
+
+	dir, exe string
+	key      seal.Key
+	prefix   string // begins the access tokens of sessions that were written into a store
+	redis    *process.Redis
+	ends     []func() // for Close
+	servers           // in this process
+}
+
+func newFleet(exe string) (*Fleet, error) {
 	dir, err := os.MkdirTemp("", "bench-*")
 	if err != nil {
-		return nil, fmt.Errorf("starting: %w", err)
+		return nil, fmt.Errorf("starting a fleet: %w", err)
 	}
-	f = &Fleet{Sessions: o.Sessions, StoreBytes: map[string]int64{}, dir: dir, exe: o.Exe, key: seal.NewKey(), prefix: rand.Text()}
+	f := &Fleet{dir: dir, exe: exe, key: seal.NewKey(), prefix: rand.Text(), StoreBytes: map[string]int64{}}
 	f.atEnd(func() { _ = os.RemoveAll(dir) })
+	return f, f.startApp()
+}
+
+func (f *Fleet) file() string { return filepath.Join(f.dir, "sessions.db") }
+
+// Start starts a fleet, fills its stores and logs in. A peer, if not nil, takes part with up to RealLogins
+// sessions.
+func Start(ctx context.Context, exe string, sessions int, peer *Peer) (f *Fleet, err error) {
+	f, err = newFleet(exe)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			f.Close()
 		}
 	}()
-	f.Subjects = []*Subject{
-		{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader},
-		{Name: Bolt, store: "store bolt {\n\t\t\tpath " + f.boltFile() + "\n\t\t}"},
+	if f.redis, err = process.StartRedis(ctx, f.dir); err != nil {
+		return nil, err
 	}
-	if o.Redis {
-		if f.redis, err = startRedis(ctx, dir); err != nil {
-			return nil, err
-		}
-		f.atEnd(f.redis.stop)
-		f.Subjects = append(f.Subjects, &Subject{Name: Redis, store: "store redis " + f.redis.url()})
-		if o.Sessions <= RealLogins {
-			for _, p := range o.Peers {
-				f.addPeer(p, o.StormLife)
-			}
-		}
+	f.atEnd(f.redis.Stop)
+	f.Sessions = sessions
+	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.redis.URL()}}
+	if peer != nil && sessions <= RealLogins {
+		f.Subjects = append(f.Subjects, &Subject{Name: PeerName, peer: peer})
 	}
-	if err := f.serve(); err != nil {
+	if err := f.startIssuer(f.Subjects...); err != nil {
 		return nil, err
 	}
 	for _, s := range f.Subjects {
-		if err := f.prepare(ctx, s, o); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		if err := f.prepare(ctx, s); err != nil {
+			return nil, fmt.Errorf("preparing %s: %w", s.Name, err)
 		}
-	}
-	for _, s := range f.hasty {
-		if err := f.run(ctx, s); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.Name, err)
-		}
-		f.atEnd(s.process.stop)
 	}
 	return f, nil
 }
 
-// Stormed are the subjects to let tokens expire at: those that log in. A peer that
-// goes by the age of a session, whatever the life of its token, is there as another
-// instance than in Subjects: one that refreshes those as old as Options.StormLife.
-func (f *Fleet) Stormed() []*Subject {
-	var stormed []*Subject
-	for _, s := range f.Subjects {
-		if s.LogsIn() && !s.IsPeer() {
-			stormed = append(stormed, s)
+// prepare starts a subject with its sessions.
+func (f *Fleet) prepare(ctx context.Context, s *Subject) (err error) {
+	if s.LogsIn() && f.Sessions > RealLogins {
+		if err := f.prefill(ctx, s); err != nil {
+			return err
 		}
 	}
-	return append(stormed, f.hasty...)
+	if err := f.run(ctx, s); err != nil {
+		return err
+	}
+	switch {
+	case !s.LogsIn():
+		// The requests of all subjects have the same length: an app with its own sessions has a cookie, too.
+		s.Cookies = []string{"__Host-app_session_1=" + strings.Repeat("A", 43)}
+	case s.Cookies == nil:
+		s.Cookies, err = f.Login(ctx, s, f.Sessions)
+	}
+	return err
 }
 
-// PIDs are the processes of all subjects.
+// prefill writes sessions into the store of a subject that has not started yet.
+func (f *Fleet) prefill(ctx context.Context, s *Subject) error {
+	begun := time.Now()
+	opened, err := stores.Open(stores.Config{Place: s.store, Key: f.key, Issuer: s.issuer.URL})
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	empty, err := stores.Size(s.store)
+	if err != nil {
+		return err
+	}
+	s.Cookies = make([]string, f.Sessions)
+	if _, err := load.Times(f.Sessions, stores.Callers, func(i int) error {
+		secret, err := opened.Login(ctx, f.prefix)
+		s.Cookies[i] = cookieName + "=" + secret.Cookie()
+		return err
+	}); err != nil {
+		return fmt.Errorf("filling the store: %w", err)
+	}
+	full, err := stores.Size(s.store)
+	f.StoreBytes[s.Name] = full - empty
+	Progress("%s: %d sessions were written in %v", s.Name, f.Sessions, time.Since(begun).Round(time.Second))
+	return err
+}
+
+// PIDs returns the processes of all subjects.
 func (f *Fleet) PIDs() []int {
 	var pids []int
-	for _, s := range slices.Concat(f.Subjects, f.hasty) {
+	for _, s := range f.Subjects {
 		pids = append(pids, s.PID())
 	}
 	return pids
 }
 
-// prepare starts a subject with its sessions.
-func (f *Fleet) prepare(ctx context.Context, s *Subject, o Options) error {
-	var prefilled []string
-	if s.LogsIn() && o.Sessions > RealLogins {
-		var err error
-		begun := time.Now()
-		if prefilled, err = f.prefill(ctx, s, o.Sessions); err != nil {
-			return err
-		}
-		o.Progress(fmt.Sprintf("%s: %d sessions were written in %v", s.Name, o.Sessions, time.Since(begun).Round(time.Second)))
-	}
-	if err := f.run(ctx, s); err != nil {
-		return err
-	}
-	f.atEnd(s.process.stop)
-	if !s.LogsIn() {
-		s.Cookies = []string{appCookie}
-		return nil
-	}
-	if s.Cookies = prefilled; prefilled != nil {
-		return nil
-	}
-	var err error
-	s.Cookies, err = f.Login(ctx, s, o.Sessions)
-	return err
-}
-
-// serve starts the app and the issuer in this process.
-func (f *Fleet) serve() error {
-	var err error
-	if f.app, err = upstream.Listen(); err != nil {
-		return err
-	}
-	f.atEnd(func() { _ = f.app.Close() })
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("starting the authorization server: %w", err)
-	}
-	client := fakeas.Client{ID: clientID, Secret: clientSecret}
-	for _, s := range slices.Concat(f.Subjects, f.hasty) {
-		if s.Host, err = freeHost(); err != nil {
-			return err
-		}
-		if s.HostH2C, err = freeHost(); err != nil {
-			return err
-		}
-		client.RedirectURIs = append(client.RedirectURIs, "http://"+s.Host+"/oauth2/callback")
-	}
-	f.issuer = fakeas.New(fakeas.Options{URL: "http://" + listener.Addr().String(), Clients: []fakeas.Client{client}})
-	f.issuer.Set(func(k *fakeas.Knobs) {
-		k.AccessTokenLifetime, k.AccessTokenSize = tokenLife, tokenSize
-		k.SigningAlg = "ES256" // RS256 would keep the CPU of the load busy
-	})
-	server := &http.Server{Handler: f.timed(f.issuer), ReadHeaderTimeout: 10 * time.Second}
-	f.atEnd(func() {
-		f.issuer.Close()
-		_ = server.Close()
-	})
-	f.app.Valid = func(token []byte) bool {
-		if len(token) == tokenSize && string(token[:len(f.prefix)]) == f.prefix {
-			return true
-		}
-		_, ok := f.issuer.ValidAccessToken(string(token))
-		return ok
-	}
-	go func() { _ = f.app.Serve() }()          // a failure shows as requests that fail
-	go func() { _ = server.Serve(listener) }() // here too
-	return nil
-}
-
-// SetIssuer changes how long the tokens live that are issued from now on, and
-// how long a request for a token takes.
-func (f *Fleet) SetIssuer(life, latency time.Duration) {
-	f.issuer.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime, k.LatencyBefore = life, latency })
-}
-
-// Counts are the requests that the app has seen, and how many of them had a
-// valid token.
-func (f *Fleet) Counts() (requests, bearers int64) { return f.app.Counts() }
-
-// RedisPID is the process of Redis; 0: there is none.
-func (f *Fleet) RedisPID() int {
-	if f.redis == nil {
-		return 0
-	}
-	return f.redis.process.pid()
-}
-
-// Subject returns the subject of that name, or nil.
-func (f *Fleet) Subject(name string) *Subject {
-	for _, s := range f.Subjects {
-		if s.Name == name {
-			return s
-		}
-	}
-	return nil
-}
+// RedisPID returns the process of Redis.
+func (f *Fleet) RedisPID() int { return f.redis.PID() }
 
 func (f *Fleet) atEnd(end func()) { f.ends = append(f.ends, end) }
 
-// Close ends everything that was started, the last first.
+// Close ends everything in reverse order.
 func (f *Fleet) Close() {
-	for len(f.ends) > 0 {
-		last := len(f.ends) - 1
-		f.ends[last]()
-		f.ends = f.ends[:last]
+	for ; len(f.ends) > 0; f.ends = f.ends[:len(f.ends)-1] {
+		f.ends[len(f.ends)-1]()
 	}
 }
 
-func (f *Fleet) boltFile() string { return filepath.Join(f.dir, "sessions.db") }
+// Progress prints to standard error, apart from the tables.
+func Progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-var errNoPort = errors.New("no free port of the loopback interface found")
+const (
+	clientSecret = "secret-of-the-benchmark"
+	// LongLife is the life of tokens that do not expire during a measurement.
+	LongLife = 12 * time.Hour
+)
 
-// freeHost returns localhost with a port that nobody listens on. It is none of
-// those that outgoing connections get, so that none of them is in the way when
-// Caddy listens.
-func freeHost() (string, error) {
-	const first, last = 10_000, 20_000
-	for range 1000 {
-		port := first + mathrand.IntN(last-first)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("localhost:%d", port), nil
+// servers are the app and the authorization servers.
+type servers struct {
+	app               string // host and port
+	requests, bearers atomic.Int64
+	issuers           []*issuer
+
+	mu   sync.Mutex
+	took []time.Duration // of token requests
+}
+
+type issuer struct {
+	*fakeas.Server
+	http *http.Server
+}
+
+// serve starts a server on a free port. A failure of the server shows as failed requests.
+func (f *Fleet) serve(handler func(addr string) http.Handler) (*http.Server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting a server: %w", err)
 	}
-	return "", errNoPort
+	server := &http.Server{Addr: listener.Addr().String(), ReadHeaderTimeout: 10 * time.Second}
+	f.atEnd(func() { _ = server.Close() })
+	server.Handler = handler(server.Addr)
+	go func() { _ = server.Serve(listener) }()
+	return server, nil
 }
 
-// HasRedis reports whether redis-server is installed.
-func HasRedis() bool {
-	_, err := exec.LookPath("redis-server")
-	return err == nil
+// body is the largest answer of the app.
+var body = bytes.Repeat([]byte("x"), 64<<10)
+
+// startApp starts an app that answers GET /N with N bytes and checks the token of each request.
+func (f *Fleet) startApp() error {
+	server, err := f.serve(func(string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			size, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+			if err != nil || size < 0 || size > len(body) {
+				http.NotFound(w, r)
+				return
+			}
+			f.requests.Add(1)
+			if token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found && f.valid(token) {
+				f.bearers.Add(1)
+			}
+			w.Header()["Content-Length"] = []string{strconv.Itoa(size)}
+			_, _ = w.Write(body[:size]) // an error shows as a failed request
+		})
+	})
+	if err != nil {
+		return err
+	}
+	f.app = server.Addr
+	return nil
 }
+
+func (f *Fleet) valid(token string) bool {
+	if strings.HasPrefix(token, f.prefix) {
+		return true
+	}
+	for _, i := range f.issuers {
+		if _, valid := i.ValidAccessToken(token); valid {
+			return true
+		}
+	}
+	return false
+}
+
+// startIssuer starts an authorization server for subjects and gives each subject its hosts.
+func (f *Fleet) startIssuer(subjects ...*Subject) error {
+	client := fakeas.Client{ID: stores.ClientID, Secret: clientSecret}
+	i := &issuer{}
+	for _, s := range subjects {
+		s.issuer, s.Host, s.HostH2C = i, freeHost(), freeHost()
+		client.RedirectURIs = append(client.RedirectURIs, "http://"+s.Host+"/oauth2/callback")
+	}
+	var err error
+	i.http, err = f.serve(func(addr string) http.Handler {
+		i.Server = fakeas.New(fakeas.Options{URL: "http://" + addr, Clients: []fakeas.Client{client}})
+		f.atEnd(i.Server.Close)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			begun := time.Now()
+			i.ServeHTTP(w, r)
+			if r.Method == http.MethodPost {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.took = append(f.took, time.Since(begun))
+			}
+		})
+	})
+	f.issuers = append(f.issuers, i)
+	if err == nil {
+		f.SetIssuers(LongLife, 0)
+	}
+	return err
+}
+
+// SetIssuers changes the life of future tokens and the latency of token requests.
+func (f *Fleet) SetIssuers(life, latency time.Duration) {
+	for _, i := range f.issuers {
+		i.Set(func(k *fakeas.Knobs) {
+			k.AccessTokenLifetime, k.LatencyBefore, k.AccessTokenSize = life, latency, stores.AccessTokenSize
+			k.SigningAlg = "ES256" // RS256 would take too much of the CPU that the load shares
+		})
+	}
+}
+
+// TokenRequests returns the times of the token requests since the last call.
+func (f *Fleet) TokenRequests() load.Result {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	took := f.took
+	f.took = nil
+	return load.ResultOf(took, 0)
+}
+
+// Counts returns the requests at the app so far, and those with a valid token.
+func (f *Fleet) Counts() (requests, bearers int64) { return f.requests.Load(), f.bearers.Load() }
+
+// freeHost returns localhost with a free port below the range of outgoing connections, so that no
+// connection occupies the port before Caddy listens.
+func freeHost() string {
+	for {
+		host := fmt.Sprintf("localhost:%d", 10_000+mathrand.IntN(10_000))
+		if listener, err := net.Listen("tcp", loopback(host)); err == nil && listener.Close() == nil {
+			return host
+		}
+	}
+}
+
+// loopback is the address of a host of freeHost.
+func loopback(host string) string { return strings.Replace(host, "localhost", "127.0.0.1", 1) }

@@ -3,36 +3,41 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 )
 
-// A Subject is a running proxy under measurement: Caddy, or a peer.
+// cookieName is the default name of the session cookie.
+const cookieName = "__Host-oauth_session"
+
+// A Subject is a running proxy under measurement: Caddy or a peer.
 type Subject struct {
-	Name string
-	Host string // of the site that speaks HTTP/1.1, with its port on the loopback interface
-	// HostH2C is that of the same site over HTTP/2. Peers have none.
-	HostH2C string
-	// Cookies are the Cookie headers of its sessions, or of the app's in front of the
-	// app alone.
-	Cookies []string
-	// Started is how long it took until it served.
+	Name    string
+	Host    string   // of the site over HTTP/1.1, with its port on the loopback interface
+	HostH2C string   // of the same site over HTTP/2; not for peers
+	Cookies []string // Cookie headers of its sessions, or of the app for a subject without a login
 	Started time.Duration
 
-	process *process
-	admin   string // socket
-	store   string // of Caddy, the store's line in the Caddyfile; "" without a login
-	config  string // of Caddy; "": the usual one
+	*process.Process
+	issuer *issuer
+	admin  string // socket of the admin endpoint
+	store  string // path of a file or URL of Redis; "": no login
+	config string // Caddyfile; "": the usual one
 
-	peer         *Peer // nil: it is Caddy
-	database     int   // of Redis, of a peer
-	refreshAfter time.Duration
+	peer *Peer // nil: Caddy
 }
-
-// PID is the subject's process.
-func (s *Subject) PID() int { return s.process.pid() }
 
 // LogsIn reports whether the subject has sessions.
 func (s *Subject) LogsIn() bool { return s.store != "" || s.IsPeer() }
@@ -40,30 +45,136 @@ func (s *Subject) LogsIn() bool { return s.store != "" || s.IsPeer() }
 // IsPeer reports whether the subject is another login proxy.
 func (s *Subject) IsPeer() bool { return s.peer != nil }
 
-// cookie is the name of the cookie that sessions are known by.
-func (s *Subject) cookie() string {
-	if s.IsPeer() {
-		return s.peer.cookie
+// Target is the site of the subject for a load.
+func (s *Subject) Target(size int, http2 bool) load.Target {
+	t := load.Target{Host: s.Host, Size: size, Cookies: s.Cookies, HTTP2: http2}
+	if http2 {
+		t.Host = s.HostH2C
 	}
-	return cookieName
+	t.Addr = loopback(t.Host)
+	return t
 }
 
-// run starts a subject.
+// run starts a subject and waits until it serves.
 func (f *Fleet) run(ctx context.Context, s *Subject) error {
 	dir := filepath.Join(f.dir, strings.ReplaceAll(s.Name, " ", "-"))
-	if s.IsPeer() {
-		dir = fmt.Sprintf("%s-%d", dir, s.database) // there may be two
-	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("starting %s: %w", s.Name, err)
 	}
 	s.admin = filepath.Join(dir, "admin.sock")
-	start := f.runCaddy
-	if s.IsPeer() {
-		start = f.runPeer
+	file, config, path := filepath.Join(dir, "config"), s.config, "/0"
+	cmd := exec.CommandContext(ctx, f.exe, "run", "--config", file, "--adapter", "caddyfile")
+	switch {
+	case s.IsPeer():
+		config, cmd, path = f.peerConfig(s), f.peerCommand(ctx, s, file), "/ready"
+	case config == "":
+		config = f.caddyfile(s.admin, s)
+	}
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return fmt.Errorf("starting %s: %w", s.Name, err)
+	}
+	cmd.Env = append(os.Environ(), append(cmd.Env, "CLIENT_SECRET="+clientSecret, "SESSION_KEY="+f.key.Encode(),
+		"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir, "GOMAXPROCS=1")...)
+	via := &http.Client{
+		Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	begun := time.Now()
-	err := start(ctx, s, dir)
+	var err error
+	s.Process, err = process.Start(ctx, dir, cmd, func() bool {
+		resp, err := via.Get("http://" + loopback(s.Host) + path)
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close() // the status is enough
+		return resp.StatusCode == http.StatusOK || !s.IsPeer()
+	})
+	if err != nil {
+		return err
+	}
 	s.Started = time.Since(begun)
-	return err
+	f.atEnd(s.Stop)
+	return nil
+}
+
+// Login logs n browsers in and returns their Cookie headers.
+func (f *Fleet) Login(ctx context.Context, s *Subject, n int) ([]string, error) {
+	const concurrent = 16
+	shared := &http.Transport{MaxIdleConnsPerHost: concurrent, DisableCompression: true}
+	defer shared.CloseIdleConnections()
+	name := cookieName
+	if s.IsPeer() {
+		name = peerCookie
+	}
+	cookies := make([]string, n)
+	_, err := load.Times(n, concurrent, func(i int) error {
+		browser := client.New("", "") // the authorization server asks for no password
+		browser.Through(shared, s.Host, func() string { return loopback(s.Host) })
+		page, err := browser.Login(ctx, "http://"+s.Host+"/200")
+		if err != nil {
+			return fmt.Errorf("logging in: %w", err)
+		}
+		cookie := browser.Jar.Cookie(&url.URL{Scheme: "http", Host: s.Host, Path: "/"}, name)
+		if page.Status != http.StatusOK || cookie == nil {
+			return fmt.Errorf("logging in: got %v, want the app with a session", page)
+		}
+		cookies[i] = cookie.Name + "=" + cookie.Value
+		return nil
+	})
+	return cookies, err
+}
+
+// A Heap holds the allocations of a process since its start.
+type Heap struct {
+	Objects, Bytes float64
+	Live           float64 // bytes in use, with garbage that is not collected yet
+}
+
+// Heap reads the allocations from the admin endpoint, if asked for after a garbage collection.
+func (s *Subject) Heap(ctx context.Context, collect bool) (h Heap, err error) {
+	if collect {
+		if _, err := s.ask(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+			return h, err
+		}
+	}
+	text, err := s.ask(ctx, "/metrics")
+	if err != nil {
+		return h, err
+	}
+	for name, to := range map[string]*float64{
+		"go_memstats_mallocs_total ": &h.Objects, "go_memstats_alloc_bytes_total ": &h.Bytes, "go_memstats_heap_alloc_bytes ": &h.Live,
+	} {
+		if *to, err = machine.Field(text, name); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+// ask reads from the admin endpoint.
+func (s *Subject) ask(ctx context.Context, path string) (string, error) {
+	via := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", s.admin)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := via.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("asking the admin endpoint of %s: %w", s.Name, err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("got status %d", resp.StatusCode)
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking the admin endpoint of %s for %s: %w", s.Name, path, err)
+	}
+	return string(text), nil
 }

@@ -1,0 +1,160 @@
+// Package stores fills and uses session stores without HTTP, as logins and requests would.
+package stores
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
+	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/bolt"
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/redis"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
+)
+
+// Callers is the number of concurrent writers. One transaction of bolt takes as many writes.
+const Callers = 256
+
+// ClientID is the client of all sessions.
+const ClientID = "bench"
+
+// A Config describes an open store.
+type Config struct {
+	Place  string // a URL of Redis ("unix://…") or the path of a file
+	Key    seal.Key
+	Issuer string
+	// IDTokens, if not nil, reports whether a refresh returns an ID token.
+	IDTokens func() bool
+	Observe  func(keeper.Event)
+}
+
+// Sessions are those of one store, with an authorization server that answers at once.
+type Sessions struct {
+	*keeper.Keeper
+	Store session.Store
+	Site  *seal.Site
+	vault *keeper.Vault
+	close func() error
+}
+
+// Open opens a store.
+func Open(c Config) (*Sessions, error) {
+	s := &Sessions{}
+	if strings.HasPrefix(c.Place, "unix://") {
+		store, err := redis.Open(redis.Config{URLs: []string{c.Place}})
+		if err != nil {
+			return nil, fmt.Errorf("opening a store: %w", err)
+		}
+		s.Store, s.close = store, store.Close
+	} else {
+		store, err := bolt.Open(c.Place)
+		if err != nil {
+			return nil, fmt.Errorf("opening a store: %w", err)
+		}
+		s.Store, s.close = store, store.Close
+	}
+	ring, err := seal.NewKeyRing(c.Key)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a store: %w", err), s.close())
+	}
+	s.vault, s.Site = keeper.NewVault(s.Store), seal.NewSite(ring, c.Issuer, ClientID, "")
+	s.Keeper, err = keeper.New(keeper.Config{
+		Vault: s.vault, Site: s.Site, Refresher: server{c.IDTokens}, Observe: c.Observe, DefaultTokenLifetime: 10 * time.Minute,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a store: %w", err), s.close())
+	}
+	return s, nil
+}
+
+// Close ends all work with the store and closes it.
+func (s *Sessions) Close() error {
+	return errors.Join(s.vault.Close(context.Background()), s.close())
+}
+
+// Login creates a session. A non-empty prefix begins its access token.
+func (s *Sessions) Login(ctx context.Context, prefix string) (seal.Secret, error) {
+	t := tokens(true)
+	t.AccessToken = prefix + t.AccessToken[len(prefix):]
+	secret, _, err := s.Create(ctx, keeper.Identity{
+		Subject: Text(36), SID: Text(36), Nonce: Text(43), IssuedAt: time.Now(),
+		Claims: fmt.Appendf(nil, `{"name":%q}`, Text(claimsSize-len(`{"name":""}`))),
+	}, t)
+	return secret, err
+}
+
+// Size measures the data of a store in bytes.
+func Size(place string) (int64, error) {
+	if strings.HasPrefix(place, "unix://") {
+		info, err := process.RedisAt(place).Info("memory")
+		return int64(info("used_memory_dataset:")), err
+	}
+	info, err := os.Stat(place)
+	if err != nil {
+		return 0, fmt.Errorf("measuring a file: %w", err)
+	}
+	return info.Size(), nil
+}
+
+// Sizes of a Keycloak without extras, in bytes. The refresh token is not a JWT, as with most other
+// servers.
+const (
+	AccessTokenSize  = 1138
+	refreshTokenSize = 120
+	idTokenSize      = 1190
+	claimsSize       = 300
+)
+
+// TokenLife exceeds the time of any run: only explicit refreshes happen.
+const TokenLife = 20 * time.Hour
+
+func tokens(withID bool) keeper.Tokens {
+	now := time.Now()
+	t := keeper.Tokens{
+		AccessToken: Text(AccessTokenSize), RefreshToken: Text(refreshTokenSize), Obtained: now, Expires: now.Add(TokenLife),
+	}
+	if withID {
+		t.IDToken = Text(idTokenSize)
+	}
+	return t
+}
+
+// Text returns random text that compresses like a token.
+func Text(n int) string {
+	var b strings.Builder
+	b.Grow(n + 16)
+	var random [8]byte
+	for b.Len() < n {
+		for i, bits := 0, rand.Uint64(); i < len(random); i, bits = i+1, bits>>8 {
+			random[i] = byte(bits)
+		}
+		b.WriteString(hex.EncodeToString(random[:]))
+	}
+	return b.String()[:n]
+}
+
+// server is an authorization server that answers at once.
+type server struct{ idTokens func() bool }
+
+// Refresh implements [keeper.Refresher].
+func (s server) Refresh(_ context.Context, _ string, confirm func() error) keeper.Answer {
+	if err := confirm(); err != nil {
+		return keeper.Answer{Outcome: keeper.Unavailable, Err: err}
+	}
+	return keeper.Answer{Tokens: tokens(s.idTokens != nil && s.idTokens())}
+}
+
+// Identify implements [keeper.Refresher].
+func (server) Identify(_ context.Context, current keeper.Identity, _ keeper.Tokens) (keeper.Identity, error) {
+	return current, nil
+}
+
+// Discard implements [keeper.Refresher].
+func (server) Discard(context.Context, keeper.Tokens) {}
