@@ -73,8 +73,6 @@ func startFake(t testing.TB, redirectURI string) (*fakeas.Server, *op.Server) {
 	as := fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{{
 		ID: s.ClientID, Secret: s.ClientSecret, RedirectURIs: []string{redirectURI},
 	}}})
-	// Making an RSA key on a busy machine may take longer than the proxy waits for an answer.
-	as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	s.Issuer = as.URL
 	return as, &s
 }

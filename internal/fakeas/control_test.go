@@ -56,7 +56,6 @@ func TestPostedKnobsReplaceOnlyTheNamedOnes(t *testing.T) {
 
 func TestControlInterfaceOffersAllFunctions(t *testing.T) {
 	g := newSocketRig(t)
-	g.as.Set(func(k *Knobs) { k.SigningAlg = "ES256" })
 	var hits int
 	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits++ }))
 	defer app.Close()
@@ -135,7 +134,6 @@ func TestLogKeepsTheNewestRequests(t *testing.T) {
 // TestKnobsAndKeysMayChangeDuringRequests needs the race detector.
 func TestKnobsAndKeysMayChangeDuringRequests(t *testing.T) {
 	g := newRig(t, func(k *Knobs) {
-		k.SigningAlg = "ES256"
 		k.Metadata.Set = map[string]any{"x": 1}
 	})
 	stop, done := make(chan struct{}), make(chan struct{})

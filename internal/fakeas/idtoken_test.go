@@ -131,7 +131,7 @@ func TestEachDefectInvalidatesTheToken(t *testing.T) {
 // TestDefectChangesOnlyItsPart checks that the signature is valid if the defect
 // concerns a claim only.
 func TestDefectChangesOnlyItsPart(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	g := newRig(t)
 	g.authorize("nonce", "of-another-login")
 	tests := []struct {
 		defect  Defect
@@ -166,7 +166,6 @@ func TestDefectChangesOnlyItsPart(t *testing.T) {
 
 func TestEditsChangeHeaderAndClaims(t *testing.T) {
 	g := newRig(t, func(k *Knobs) {
-		k.SigningAlg = "ES256"
 		k.LoginIDToken = TokenEdit{
 			Header: Edit{Set: map[string]any{"typ": "x"}, Omit: []string{"kid"}},
 			Claims: Edit{Set: map[string]any{"groups": nil, "n": json.RawMessage("1.0")}, Omit: []string{"email"}},
@@ -198,7 +197,7 @@ func TestEditsChangeHeaderAndClaims(t *testing.T) {
 }
 
 func TestClockOffsetShiftsTimesButNotLifetimes(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg, k.ClockOffset = "ES256", time.Hour })
+	g := newRig(t, func(k *Knobs) { k.ClockOffset = time.Hour })
 	r := g.login("acr_values", "gold")
 	if _, err := g.verify(r.text("id_token"), r.text("access_token")); err == nil || !strings.Contains(err.Error(), "before issued") {
 		t.Errorf("verifying an ID token of the future: got error %v, want one about iat", err)
@@ -212,7 +211,7 @@ func TestClockOffsetShiftsTimesButNotLifetimes(t *testing.T) {
 }
 
 func TestKeysRotateRetireAndAreReplaced(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	g := newRig(t)
 	verify := func(r result) error {
 		_, err := g.verify(r.text("id_token"), r.text("access_token"))
 		return err

@@ -164,14 +164,15 @@ type Knobs struct {
 
 // DefaultKnobs are the settings of a correct, strict server. Refresh tokens are
 // single use and reuse revokes the family. Access tokens are opaque and live
-// five minutes. ID tokens are signed with RS256.
+// five minutes. ID tokens are signed with ES256: generating an RSA key takes
+// up to seconds on a busy machine.
 func DefaultKnobs() Knobs {
 	return Knobs{
 		Discovery:           DiscoveryOpenID,
 		AccessTokenLifetime: 5 * time.Minute,
 		AccessTokenFormat:   FormatOpaque,
 		IDTokenLifetime:     5 * time.Minute,
-		SigningAlg:          "RS256",
+		SigningAlg:          "ES256",
 		RefreshTokens:       RefreshAlways,
 		Rotation:            RotateStrict,
 		ReuseRevokes:        true,

@@ -14,7 +14,7 @@ import (
 )
 
 func TestEndSessionRevokesTokensAndRedirects(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	g := newRig(t)
 	plain, offline := g.login("scope", "openid"), g.login()
 	bye := url.QueryEscape("https://app.test/bye")
 	tests := []struct {
@@ -51,7 +51,7 @@ func TestEndSessionRevokesTokensAndRedirects(t *testing.T) {
 }
 
 func TestBackchannelLogoutSendsASignedLogoutToken(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	g := newRig(t)
 	var got string
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -96,7 +96,7 @@ func TestBackchannelLogoutSendsASignedLogoutToken(t *testing.T) {
 
 // TestEachLogoutDefectInvalidatesTheToken also shows that Secrets has the token.
 func TestEachLogoutDefectInvalidatesTheToken(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+	g := newRig(t)
 	seen := map[string]string{}
 	for _, d := range LogoutDefects() {
 		token, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", Edit: d.Edit})
