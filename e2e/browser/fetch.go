@@ -2,7 +2,7 @@ package browser
 
 import "testing"
 
-// A Request holds the arguments of fetch() besides the URL.
+// A Request holds the arguments of fetch(), without the URL.
 type Request struct {
 	Method  string            `json:"method,omitempty"` // default: GET
 	Headers map[string]string `json:"headers,omitempty"`
