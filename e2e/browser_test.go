@@ -43,7 +43,7 @@ func TestBrowser(t *testing.T) {
 	if strings.Contains(browser.Eval[string](t, page, `document.cookie`), "oauth") {
 		t.Error("scripts can read a cookie of the proxy")
 	}
-	sessionEndpoint(t, page, "alice")
+	wantSessionEndpoint(t, page, "alice")
 
 	// What a page keeps in memory is lost by any navigation.
 	browser.Eval[bool](t, page, `window.kept = true`)
@@ -62,11 +62,11 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("got %d logins, want the first alone", n)
 	}
 
-	logOut(t, page, site, p)
+	logOutInBrowser(t, page, site, p)
 	if c := b.Cookie(t, sessionCookie); c != nil {
 		t.Errorf("after the logout the browser still has the cookie %+v", c)
 	}
-	replay(t, site, cookie.Name+"="+cookie.Value, app)
+	wantDeadCookie(t, site, cookie.Name+"="+cookie.Value, app)
 	// The authorization server has forgotten the user too.
 	if doc := page.Open(t, site+"/again"); !strings.HasPrefix(doc.URL, p.Issuer+"/interaction/") {
 		t.Errorf("after the logout a visit ends with %+v, want the form of the server", doc)
@@ -74,7 +74,7 @@ func TestBrowser(t *testing.T) {
 }
 
 // sessionEndpoint demands that the page can learn about its session, and learns no token.
-func sessionEndpoint(t *testing.T, page *browser.Page, user string) {
+func wantSessionEndpoint(t *testing.T, page *browser.Page, user string) {
 	t.Helper()
 	r := page.Fetch(t, "/oauth2/session", browser.Request{})
 	var info struct {
@@ -99,7 +99,7 @@ func sessionEndpoint(t *testing.T, page *browser.Page, user string) {
 }
 
 // logOut goes out by the buttons of the proxy and of the server.
-func logOut(t *testing.T, page *browser.Page, site string, p *op.OIDCProvider) {
+func logOutInBrowser(t *testing.T, page *browser.Page, site string, p *op.OIDCProvider) {
 	t.Helper()
 	doc := page.Open(t, site+"/oauth2/logout")
 	if doc.Status != http.StatusOK || doc.URL != site+"/oauth2/logout" {
@@ -121,7 +121,7 @@ func logOut(t *testing.T, page *browser.Page, site string, p *op.OIDCProvider) {
 }
 
 // replay demands that a cookie is worth nothing, and that the app sees nothing of who sends it.
-func replay(t *testing.T, site, cookie string, app *echo.Server) {
+func wantDeadCookie(t *testing.T, site, cookie string, app *echo.Server) {
 	t.Helper()
 	before := len(app.Requests())
 	thief := client.New("", "")

@@ -70,14 +70,14 @@ func TestDialects(t *testing.T) {
 			c := login(t, s, site+"/wanted?q=1")
 			token := bearer(fetch(t, c, site+"/"))
 			for range 3 {
-				token = renewed(t, c, site+"/", token)
+				token = awaitNewBearer(t, c, site+"/", token)
 				if !server.Issued(token) {
 					t.Error("the app got a token that the server has not issued")
 				}
 			}
 			server.ExpireRefreshTokens()
-			ends(t, s, c, site)
-			endedBecause(t, caddy, "refresh_rejected")
+			awaitSessionEnd(t, s, c, site)
+			wantEndReason(t, caddy, "refresh_rejected")
 			if n := server.Refreshes(); n < 3 {
 				t.Errorf("got %d refreshes, want 3 at least", n)
 			}
@@ -86,7 +86,7 @@ func TestDialects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			landed(t, page, site+"/back")
+			wantAppPage(t, page, site+"/back")
 			if twice := server.SentTwice(); tc.once && len(twice) != 0 {
 				t.Errorf("%d refresh tokens were sent more than once", len(twice))
 			}
@@ -109,9 +109,9 @@ func TestNoRefreshToken(t *testing.T) {
 	caddy := caddyserver.Start(t, exampleConfig(t, orderCloud.example, orderCloud.host, site, server, app))
 	s := &op.Server{Issuer: server.URL}
 	for range 2 {
-		ends(t, s, login(t, s, site+"/"), site)
+		awaitSessionEnd(t, s, login(t, s, site+"/"), site)
 	}
-	endedBecause(t, caddy, "no_refresh_token")
+	wantEndReason(t, caddy, "no_refresh_token")
 	warnings := 0
 	for _, entry := range caddy.Entries(t, "http.handlers.oauth_session") {
 		if entry["level"] == "warn" || entry["level"] == "error" {

@@ -24,7 +24,7 @@ func TestSessionEndsDuringRequest(t *testing.T) {
 	t.Cleanup(app.Close)
 	site := newSite(t)
 	as, s := startFake(t, site+"/oauth2/callback")
-	setLife(as, shortLife)
+	setAccessTokenLifetime(as, shortLife)
 	caddyserver.Start(t, caddyserver.Config{
 		Env: secret(s), Sites: block(site, protect(s, "")+"reverse_proxy "+app.Listener.Addr().String()),
 	})

@@ -50,7 +50,7 @@ func TestStartWithoutServer(t *testing.T) {
 		if page.Status == http.StatusServiceUnavailable {
 			return false
 		}
-		landed(t, page, site+"/wanted")
+		wantAppPage(t, page, site+"/wanted")
 		return true
 	})
 }
@@ -69,7 +69,7 @@ func TestServerBehindSameCaddy(t *testing.T) {
 		as.Close()
 		server.Close()
 	})
-	setLife(as, shortLife)
+	setAccessTokenLifetime(as, shortLife)
 	app := echo.Start(t, echo.Options{})
 	config := protected(site, s, "", app)
 	config.Sites += block(issuer, "reverse_proxy "+server.Listener.Addr().String())
@@ -81,14 +81,14 @@ func TestServerBehindSameCaddy(t *testing.T) {
 	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
-	renewed(t, c, site+"/", token)
+	awaitNewBearer(t, c, site+"/", token)
 	again := client.New("", "")
 	again.Reconnect = true
 	page, err := again.Login(t.Context(), site+"/again")
 	if err != nil {
 		t.Fatal(err)
 	}
-	landed(t, page, site+"/again")
+	wantAppPage(t, page, site+"/again")
 }
 
 // TestNoConnectionBeforeUse has an issuer that counts who comes: neither `caddy validate`, beside a Caddy that holds the

@@ -39,7 +39,7 @@ func TestPaths(t *testing.T) {
 			app := echo.Start(t, echo.Options{})
 			directives := protect(s, "path_prefix "+tc.prefix) + "reverse_proxy " + app.Addr() + "\n"
 			caddyserver.Start(t, caddyserver.Config{Env: secret(s), Sites: block(site, tc.around(directives))})
-			visit(t, client.New("", ""), site, tc.prefix, tc.wanted)
+			logInAndOut(t, client.New("", ""), site, tc.prefix, tc.wanted)
 			lines := map[string]bool{}
 			for _, r := range app.Requests() {
 				lines[r.Line] = true
@@ -80,7 +80,7 @@ func TestBehindTLS(t *testing.T) {
 			caddyserver.Start(t, config)
 			c := client.New("", "")
 			c.Trust(authorities)
-			visit(t, c, origin, "/oauth2", "/wanted?q=1")
+			logInAndOut(t, c, origin, "/oauth2", "/wanted?q=1")
 		})
 	}
 }
@@ -102,13 +102,13 @@ func TestForwardedByStrangers(t *testing.T) {
 }
 
 // visit goes through login, use and logout of a site whose endpoints are below prefix.
-func visit(t *testing.T, c *client.Client, origin, prefix, wanted string) {
+func logInAndOut(t *testing.T, c *client.Client, origin, prefix, wanted string) {
 	t.Helper()
 	page, err := c.Login(t.Context(), origin+wanted)
 	if err != nil {
 		t.Fatal(err)
 	}
-	landed(t, page, origin+wanted)
+	wantAppPage(t, page, origin+wanted)
 	if resp := fetch(t, c, origin+prefix+"/session"); !strings.Contains(string(resp.Body), `"authenticated":true`) {
 		t.Errorf("the session endpoint: %v", resp)
 	}

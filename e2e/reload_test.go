@@ -46,7 +46,7 @@ func TestReload(t *testing.T) {
 		c := login(t, &p.Server, site+"/")
 		c.Reconnect = true
 		clients = append(clients, c)
-		working.Go(func() { work(ctx, t, c, site+"/api", &answered) })
+		working.Go(func() { sendRequests(ctx, t, c, site+"/api", &answered) })
 	}
 	for n := range reloads {
 		wanted := fmt.Sprintf("%s/half/%d", site, n)
@@ -64,7 +64,7 @@ func TestReload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		landed(t, page, wanted)
+		wantAppPage(t, page, wanted)
 		if got := page.Header.Get("X-Config"); got != fmt.Sprint(n+1) {
 			t.Errorf("after reload %d configuration %s answers", n+1, got)
 		}
@@ -89,7 +89,7 @@ func TestReload(t *testing.T) {
 }
 
 // work sends request after request, each of which has to reach the app with a token.
-func work(ctx context.Context, t *testing.T, c *client.Client, rawURL string, answered *atomic.Int64) {
+func sendRequests(ctx context.Context, t *testing.T, c *client.Client, rawURL string, answered *atomic.Int64) {
 	pace := time.NewTicker(5 * time.Millisecond)
 	defer pace.Stop()
 	for {
@@ -112,7 +112,7 @@ func work(ctx context.Context, t *testing.T, c *client.Client, rawURL string, an
 
 // expireDuring asks until the server, told before to hold refreshes, holds one, and then waits until the session's token,
 // which lives for heldLife, has expired. The last request is left without an answer.
-func expireDuring(t *testing.T, p *op.OIDCProvider, c *client.Client, rawURL string) {
+func expireDuringHeldRefresh(t *testing.T, p *op.OIDCProvider, c *client.Client, rawURL string) {
 	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -147,19 +147,19 @@ func TestReloadDuringRefresh(t *testing.T) {
 	c := login(t, &p.Server, site+"/")
 	c.Reconnect = true
 	p.SetAccessTokenLifetime(t, longLife)
-	expireDuring(t, p, c, site+"/early")
+	expireDuringHeldRefresh(t, p, c, site+"/early")
 	answers := make(chan answer, 2)
 	sent := make(chan struct{})
 	wrote := sync.OnceFunc(func() { close(sent) })
 	old := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		WroteRequest: func(httptrace.WroteRequestInfo) { wrote() },
 	})
-	go func() { answers <- ask(old, t, c, site+"/old") }()
+	go func() { answers <- fetchAnswer(old, t, c, site+"/old") }()
 	<-sent
 	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
-	go func() { answers <- ask(t.Context(), t, c.Twin(), site+"/new") }()
+	go func() { answers <- fetchAnswer(t.Context(), t, c.Twin(), site+"/new") }()
 	p.Release(t)
 	one, two := <-answers, <-answers
 	if one.token == "" || one != two {

@@ -36,22 +36,22 @@ type scene struct {
 	caddy           *caddyserver.Server
 	http            *http.Client
 	// atOnce is how many requests are under way at a time.
-	atOnce int
+	concurrency int
 	// well is when the authorization server had recovered.
-	well time.Time
+	recoveredAt time.Time
 }
 
 // A sceneSite is a site with its authorization server and its sessions.
 type sceneSite struct {
-	url    string
-	as     *fakeas.Server
-	op     *op.Server
-	link   *faultproxy.Proxy // to the authorization server
-	guests []*guest
+	url   string
+	as    *fakeas.Server
+	op    *op.Server
+	link  *faultproxy.Proxy // to the authorization server
+	users []*sceneUser
 }
 
-// A guest is a session, as its browser has it.
-type guest struct {
+// A sceneUser is a session, as its browser has it.
+type sceneUser struct {
 	site         *sceneSite
 	name, cookie string
 	former       string // the access token that the session began with
@@ -65,12 +65,12 @@ type scenePlan struct {
 	// for a refresh, and good for half an hour more.
 	expired func(i int) bool
 	// neighbours is the number of sessions at the other site.
-	neighbours int
-	atOnce     int
+	neighbours  int
+	concurrency int
 }
 
-func everyOne(int) bool     { return true }
-func everyOther(i int) bool { return i%2 == 0 }
+func everySession(int) bool  { return true }
+func everySecond(i int) bool { return i%2 == 0 }
 
 // newTokenPath is a path of the first site whose requests want a token that is new.
 const newTokenPath = "/new"
@@ -85,8 +85,8 @@ func startScene(t *testing.T, plan scenePlan) *scene {
 	}))
 	t.Cleanup(app.Close)
 	s := &scene{
-		atOnce: plan.atOnce,
-		http:   &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.atOnce, DisableCompression: true}},
+		concurrency: plan.concurrency,
+		http:        &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.concurrency, DisableCompression: true}},
 	}
 	// Caddy waits some seconds for connections on which nothing has come yet.
 	t.Cleanup(s.http.CloseIdleConnections)
@@ -111,7 +111,7 @@ func newSceneSite(t *testing.T) *sceneSite {
 	t.Helper()
 	site := &sceneSite{url: newSite(t)}
 	site.as, site.op = startFake(t, site.url+"/oauth2/callback")
-	setLife(site.as, longLife)
+	setAccessTokenLifetime(site.as, longLife)
 	site.link = faultproxy.Start(t, strings.TrimPrefix(site.as.URL, "http://"))
 	site.as.URL = "http://" + site.link.Addr()
 	site.op.Issuer = site.as.URL
@@ -138,9 +138,9 @@ func (s *scene) fill(t *testing.T, file string, key session.Key, plan scenePlan)
 		if err != nil {
 			t.Fatal(err)
 		}
-		site.guests = make([]*guest, n)
-		err = atOnce(256, n, func(i int) (err error) {
-			site.guests[i], err = site.newGuest(t.Context(), keeper, i, expired(i))
+		site.users = make([]*sceneUser, n)
+		err = forEach(256, n, func(i int) (err error) {
+			site.users[i], err = site.newUser(t.Context(), keeper, i, expired(i))
 			return err
 		})
 		if err != nil {
@@ -148,7 +148,7 @@ func (s *scene) fill(t *testing.T, file string, key session.Key, plan scenePlan)
 		}
 	}
 	fill(s.main, plan.sessions, plan.expired)
-	fill(s.neighbour, plan.neighbours, everyOne)
+	fill(s.neighbour, plan.neighbours, everySession)
 	if err := vault.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +157,8 @@ func (s *scene) fill(t *testing.T, file string, key session.Key, plan scenePlan)
 // noRefresher is for a keeper that creates sessions and nothing else.
 type noRefresher struct{ session.Refresher }
 
-func (s *sceneSite) newGuest(ctx context.Context, keeper *session.Keeper, i int, expired bool) (*guest, error) {
-	g := &guest{site: s, name: fmt.Sprintf("guest-%d", i), expired: expired}
+func (s *sceneSite) newUser(ctx context.Context, keeper *session.Keeper, i int, expired bool) (*sceneUser, error) {
+	g := &sceneUser{site: s, name: fmt.Sprintf("user-%d", i), expired: expired}
 	login, err := s.as.LogIn(s.op.ClientID, g.name, "openid")
 	if err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (s *sceneSite) newGuest(ctx context.Context, keeper *session.Keeper, i int,
 }
 
 // atOnce calls do for 0 to n-1, at most limit at a time, and returns the first errors.
-func atOnce(limit, n int, do func(i int) error) error {
+func forEach(limit, n int, do func(i int) error) error {
 	const most = 5
 	var (
 		mu    sync.Mutex
@@ -216,7 +216,7 @@ var errLater = errors.New("later")
 
 // ask sends what a script of the page sends. Either the app answers, to the user's own request with a good token; or the
 // access token has expired, and the answer is to come again within a minute: then the error is errLater.
-func (s *scene) ask(ctx context.Context, g *guest, path string) (served, error) {
+func (s *scene) ask(ctx context.Context, g *sceneUser, path string) (served, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.site.url+path, nil)
 	if err != nil {
 		return served{}, err
@@ -247,7 +247,7 @@ func (s *scene) ask(ctx context.Context, g *guest, path string) (served, error) 
 }
 
 // check demands that the app saw the user's own request with a good token.
-func (g *guest) check(body string) (served, error) {
+func (g *sceneUser) check(body string) (served, error) {
 	var v served
 	if _, err := fmt.Sscan(body, &v.user, &v.email, &v.token); err != nil {
 		return v, fmt.Errorf("reading the answer to %s: %w", g.name, err)

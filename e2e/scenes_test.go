@@ -40,41 +40,41 @@ func TestScenes(t *testing.T) {
 	}{
 		{
 			name: "keys that the cache does not have", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: rotatedKey, inTheEnd: wantNewClaims,
+			expired: everySecond, trouble: rotateKey, inTheEnd: wantNewClaims,
 		},
 		{
 			name: "keys that are published later", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: unpublishedKey, after: wantFormerClaims,
+			expired: everySecond, trouble: rotateUnpublishedKey, after: wantFormerClaims,
 		},
 		{
 			name: "answers after 12 seconds", quick: sceneSize{sessions: 60}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: slowAnswers,
+			expired: everySecond, trouble: answerSlowly,
 		},
 		{
 			name: "HTML with status 400", quick: sceneSize{sessions: 100, lasts: 2 * time.Second},
 			full:    sceneSize{sessions: 1000, lasts: 2 * time.Second},
-			expired: everyOther, trouble: always(fakeas.Answer(http.StatusBadRequest, "text/html", "<html><h1>400 Bad Request</h1></html>")),
+			expired: everySecond, trouble: answerAlways(fakeas.Answer(http.StatusBadRequest, "text/html", "<html><h1>400 Bad Request</h1></html>")),
 		},
 		{
 			name: "Retry-After 3600 once", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOne, trouble: retryAfterAnHour(1), waiting: 1,
+			expired: everySession, trouble: answerRetryAfterHour(1), waiting: 1,
 		},
 		{
 			name: "Retry-After 3600 ten times", full: sceneSize{sessions: 1000},
-			expired: everyOne, trouble: retryAfterAnHour(10), fullOnly: true,
+			expired: everySession, trouble: answerRetryAfterHour(10), fullOnly: true,
 		},
 		{
 			name: "down", quick: sceneSize{sessions: 300, lasts: 3 * time.Second},
 			full:    sceneSize{sessions: 20_000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: down,
+			expired: everySecond, neighbours: 50, trouble: refuseConnections,
 		},
 		{
 			name: "status 503", full: sceneSize{sessions: 5000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: always(fakeas.Unavailable()), after: wantFewRequests, fullOnly: true,
+			expired: everySecond, neighbours: 50, trouble: answerAlways(fakeas.Unavailable()), after: wantFewRequests, fullOnly: true,
 		},
 		{
 			name: "no answer at all", full: sceneSize{sessions: 1000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: silent, after: wantFewRequests, fullOnly: true,
+			expired: everySecond, neighbours: 50, trouble: answerNever, after: wantFewRequests, fullOnly: true,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -87,17 +87,17 @@ func TestScenes(t *testing.T) {
 				size, waiting = tc.quick, tc.waiting
 			}
 			s := startScene(t, scenePlan{
-				sessions: size.sessions, expired: tc.expired, neighbours: tc.neighbours, atOnce: min(size.sessions, 1000),
+				sessions: size.sessions, expired: tc.expired, neighbours: tc.neighbours, concurrency: min(size.sessions, 1000),
 			})
-			s.warm(t)
+			s.logInOnce(t)
 			end := tc.trouble(t, s)
-			s.endure(t, size.lasts)
+			s.runTrouble(t, size.lasts)
 			end()
-			s.recover(t, waiting)
+			s.awaitRecovery(t, waiting)
 			if tc.after != nil {
 				tc.after(t, s)
 			}
-			s.intact(t, waiting)
+			s.wantIntact(t, waiting)
 			if tc.inTheEnd != nil {
 				tc.inTheEnd(t, s)
 			}
@@ -112,13 +112,13 @@ type sceneSize struct {
 }
 
 // rotatedKey signs with a new key, which is published at once.
-func rotatedKey(_ *testing.T, s *scene) func() {
+func rotateKey(_ *testing.T, s *scene) func() {
 	s.main.as.RotateKey()
 	return func() {}
 }
 
 // unpublishedKey signs with a new key while a cache in front of the key set still has the former.
-func unpublishedKey(t *testing.T, s *scene) func() {
+func rotateUnpublishedKey(t *testing.T, s *scene) func() {
 	t.Helper()
 	resp, err := s.http.Get(s.main.as.URL + "/jwks")
 	if err != nil {
@@ -154,7 +154,7 @@ func wantFormerClaims(t *testing.T, s *scene) {
 func (s *scene) wantClaims(t *testing.T, good func(email string) bool) {
 	t.Helper()
 	wrong := 0
-	for _, g := range s.main.guests {
+	for _, g := range s.main.users {
 		v, err := s.ask(t.Context(), g, "/api")
 		if err != nil {
 			t.Fatal(err)
@@ -164,26 +164,26 @@ func (s *scene) wantClaims(t *testing.T, good func(email string) bool) {
 		}
 	}
 	if wrong != 0 {
-		t.Errorf("%d of %d sessions have the wrong claims", wrong, len(s.main.guests))
+		t.Errorf("%d of %d sessions have the wrong claims", wrong, len(s.main.users))
 	}
 }
 
 // slowAnswers has each refresh answered after 12 seconds: longer than a request waits by default.
-func slowAnswers(_ *testing.T, s *scene) func() {
+func answerSlowly(_ *testing.T, s *scene) func() {
 	const took = 12 * time.Second
 	s.main.as.Fail(fakeas.Slow(took).For(fakeas.GrantRefresh).Repeat(-1))
 	return func() {}
 }
 
 // always answers all refreshes in the same way, without any effect on the tokens.
-func always(f fakeas.Fault) func(*testing.T, *scene) func() {
+func answerAlways(f fakeas.Fault) func(*testing.T, *scene) func() {
 	return func(_ *testing.T, s *scene) func() {
 		s.main.as.Fail(f.For(fakeas.GrantRefresh).Repeat(-1))
 		return s.main.as.ClearFaults
 	}
 }
 
-func retryAfterAnHour(times int) func(*testing.T, *scene) func() {
+func answerRetryAfterHour(times int) func(*testing.T, *scene) func() {
 	return func(_ *testing.T, s *scene) func() {
 		f := fakeas.Unavailable().For(fakeas.GrantRefresh).Repeat(times)
 		f.Header["Retry-After"] = "3600"
@@ -193,13 +193,13 @@ func retryAfterAnHour(times int) func(*testing.T, *scene) func() {
 }
 
 // down refuses all connections to the authorization server.
-func down(t *testing.T, s *scene) func() {
+func refuseConnections(t *testing.T, s *scene) func() {
 	s.main.link.Refuse()
 	return func() { s.main.link.Heal(t) }
 }
 
 // silent takes all requests and answers none until the trouble is over.
-func silent(t *testing.T, s *scene) func() {
+func answerNever(t *testing.T, s *scene) func() {
 	f := fakeas.Unavailable().For(fakeas.GrantRefresh).Repeat(-1)
 	f.Gate = fakeas.NewGate()
 	t.Cleanup(f.Gate.Open)
@@ -215,7 +215,7 @@ func wantFewRequests(t *testing.T, s *scene) {
 	t.Helper()
 	const atFirst, probes = 512, 50
 	spoiled := s.spoiled()
-	t.Logf("the server got %d refresh requests while it was in trouble, of %d sessions", spoiled, len(s.main.guests))
+	t.Logf("the server got %d refresh requests while it was in trouble, of %d sessions", spoiled, len(s.main.users))
 	if spoiled > atFirst+probes {
 		t.Errorf("the server got %d refresh requests while it was in trouble, want %d at most", spoiled, atFirst+probes)
 	}
@@ -233,7 +233,7 @@ func (s *scene) spoiled() int {
 }
 
 // warm has somebody log in, so that metadata and keys are in the cache.
-func (s *scene) warm(t *testing.T) {
+func (s *scene) logInOnce(t *testing.T) {
 	t.Helper()
 	page, err := client.New("", "").Login(t.Context(), s.main.url+"/wanted")
 	if err != nil {
@@ -246,41 +246,41 @@ func (s *scene) warm(t *testing.T) {
 
 // endure asks for all sessions during the trouble, at least once and for as long as it lasts. The neighbours' sessions are
 // refreshed meanwhile as if there were none.
-func (s *scene) endure(t *testing.T, lasts time.Duration) {
+func (s *scene) runTrouble(t *testing.T, lasts time.Duration) {
 	t.Helper()
 	begun := time.Now()
-	rounds, left := 0, s.main.guests
+	rounds, left := 0, s.main.users
 	for time.Since(begun) < lasts || rounds == 0 && lasts > 0 {
-		left = s.round(t, left)
+		left = s.requestAll(t, left)
 		rounds++
-		if rounds == 1 && len(s.neighbour.guests) > 0 {
-			if late := s.round(t, s.neighbour.guests); len(late) != 0 {
+		if rounds == 1 && len(s.neighbour.users) > 0 {
+			if late := s.requestAll(t, s.neighbour.users); len(late) != 0 {
 				t.Errorf("%d sessions of the other site had to wait for the trouble of this one", len(late))
 			}
 		}
 		time.Sleep(sceneRest)
 	}
 	if lasts > 0 {
-		t.Logf("%d rounds in %v of trouble; %d of %d sessions wait for new tokens", rounds, time.Since(begun).Round(time.Second), len(left), len(s.main.guests))
-		if len(left) != len(s.main.guests) {
-			t.Errorf("%d sessions were refreshed by a server that was in trouble: the scene shows nothing", len(s.main.guests)-len(left))
+		t.Logf("%d rounds in %v of trouble; %d of %d sessions wait for new tokens", rounds, time.Since(begun).Round(time.Second), len(left), len(s.main.users))
+		if len(left) != len(s.main.users) {
+			t.Errorf("%d sessions were refreshed by a server that was in trouble: the scene shows nothing", len(s.main.users)-len(left))
 		}
 	}
-	s.well = time.Now()
+	s.recoveredAt = time.Now()
 }
 
 // sceneRest is the pause between rounds, which leaves the processor to others.
 const sceneRest = 250 * time.Millisecond
 
 // recover asks for all sessions until they have new tokens, but for those that have to wait for the longest time.
-func (s *scene) recover(t *testing.T, waiting int) {
+func (s *scene) awaitRecovery(t *testing.T, waiting int) {
 	t.Helper()
 	var reached []time.Duration
-	left := s.main.guests
+	left := s.main.users
 	for {
 		before := len(left)
-		left = s.round(t, left)
-		took := time.Since(s.well)
+		left = s.requestAll(t, left)
+		took := time.Since(s.recoveredAt)
 		for range before - len(left) {
 			reached = append(reached, took)
 		}
@@ -303,22 +303,22 @@ func (s *scene) recover(t *testing.T, waiting int) {
 // firstRefresh is how long after the trouble the authorization server got a refresh request.
 func (s *scene) firstRefresh() time.Duration {
 	for _, e := range s.main.as.Log(fakeas.EndpointToken) {
-		if e.Form.Get("grant_type") == fakeas.GrantRefresh && e.Time.After(s.well) {
-			return e.Time.Sub(s.well)
+		if e.Form.Get("grant_type") == fakeas.GrantRefresh && e.Time.After(s.recoveredAt) {
+			return e.Time.Sub(s.recoveredAt)
 		}
 	}
 	return 0
 }
 
 // round asks once for each session, and returns those that do not have a new token yet.
-func (s *scene) round(t *testing.T, guests []*guest) (left []*guest) {
+func (s *scene) requestAll(t *testing.T, users []*sceneUser) (left []*sceneUser) {
 	t.Helper()
 	var mu sync.Mutex
-	err := atOnce(s.atOnce, len(guests), func(i int) error {
-		v, err := s.ask(t.Context(), guests[i], "/api")
-		if errors.Is(err, errLater) || err == nil && v.token == guests[i].former {
+	err := forEach(s.concurrency, len(users), func(i int) error {
+		v, err := s.ask(t.Context(), users[i], "/api")
+		if errors.Is(err, errLater) || err == nil && v.token == users[i].former {
 			mu.Lock()
-			left = append(left, guests[i])
+			left = append(left, users[i])
 			mu.Unlock()
 			return nil
 		}
@@ -332,21 +332,21 @@ func (s *scene) round(t *testing.T, guests []*guest) (left []*guest) {
 
 // intact demands that each session that does not wait was refreshed once, and can be refreshed again: with the token that
 // the store has. None has ended.
-func (s *scene) intact(t *testing.T, waiting int) {
+func (s *scene) wantIntact(t *testing.T, waiting int) {
 	t.Helper()
-	n := len(s.main.guests) - waiting
+	n := len(s.main.users) - waiting
 	stats := s.main.as.Stats()
 	if got := stats.Granted[fakeas.GrantRefresh]; got != n {
 		t.Errorf("got %d refreshes of %d sessions", got, n)
 	}
 	s.main.as.ClearFaults()
-	left := s.main.guests
+	left := s.main.users
 	begun := time.Now()
 	for len(left) > waiting {
 		if time.Since(begun) > recoveryLimit {
 			t.Fatalf("%d sessions cannot be refreshed again", len(left))
 		}
-		left = s.renew(t, left)
+		left = s.refreshAll(t, left)
 	}
 	stats = s.main.as.Stats()
 	if got := stats.Granted[fakeas.GrantRefresh]; got != 2*n {
@@ -370,14 +370,14 @@ func (s *scene) intact(t *testing.T, waiting int) {
 }
 
 // renew has each session refreshed on demand, and returns those for which it did not work yet.
-func (s *scene) renew(t *testing.T, guests []*guest) (left []*guest) {
+func (s *scene) refreshAll(t *testing.T, users []*sceneUser) (left []*sceneUser) {
 	t.Helper()
 	var mu sync.Mutex
-	err := atOnce(min(s.atOnce, 100), len(guests), func(i int) error {
-		_, err := s.ask(t.Context(), guests[i], newTokenPath)
+	err := forEach(min(s.concurrency, 100), len(users), func(i int) error {
+		_, err := s.ask(t.Context(), users[i], newTokenPath)
 		if errors.Is(err, errLater) {
 			mu.Lock()
-			left = append(left, guests[i])
+			left = append(left, users[i])
 			mu.Unlock()
 			return nil
 		}

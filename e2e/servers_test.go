@@ -52,18 +52,18 @@ func TestServers(t *testing.T) {
 			c := login(t, s, site+"/wanted?q=1")
 			token := bearer(fetch(t, c, site+"/"))
 			for range 2 {
-				token = renewed(t, c, site+"/", token)
+				token = awaitNewBearer(t, c, site+"/", token)
 			}
 			tc.kill(t, s, site)
-			ends(t, s, c, site)
-			endedBecause(t, caddy, tc.reason, "logout")
+			awaitSessionEnd(t, s, c, site)
+			wantEndReason(t, caddy, tc.reason, "logout")
 		})
 	}
 }
 
 // ends waits until a session is over, and demands that its requests are then answered as those of nobody. Until that they
 // must reach the app.
-func ends(t *testing.T, s *op.Server, c *client.Client, site string) {
+func awaitSessionEnd(t *testing.T, s *op.Server, c *client.Client, site string) {
 	t.Helper()
 	eventually(t, "end of the session", func() bool {
 		resp := fetch(t, c, site+"/")
@@ -79,7 +79,7 @@ func ends(t *testing.T, s *op.Server, c *client.Client, site string) {
 }
 
 // endedBecause demands that a session ended for this reason, and none for any other but those that are also given.
-func endedBecause(t *testing.T, caddy *caddyserver.Server, reason string, also ...string) {
+func wantEndReason(t *testing.T, caddy *caddyserver.Server, reason string, also ...string) {
 	t.Helper()
 	n := 0
 	for _, entry := range caddy.Entries(t, "http.handlers.oauth_session") {

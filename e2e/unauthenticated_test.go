@@ -154,7 +154,7 @@ func TestNoLoginFromSubresourcesInBrowser(t *testing.T) {
 		below := fmt.Sprintf("/x%d/", i)
 		browser.Eval[bool](t, tab, fmt.Sprintf("(%s)(%q)", subresources, site+below))
 		for _, name := range subresourceNames {
-			if got := answered(t, caddy, below+name); got != (outcome{status: http.StatusUnauthorized}) {
+			if got := awaitLogOutcome(t, caddy, below+name); got != (outcome{status: http.StatusUnauthorized}) {
 				t.Errorf("%s from %s: got %+v", name, from, got)
 			}
 		}
@@ -167,7 +167,7 @@ func TestNoLoginFromSubresourcesInBrowser(t *testing.T) {
 	}
 	// The log would show a login.
 	tab.Open(t, site+"/navigation")
-	if got := answered(t, caddy, "/navigation"); got != (outcome{status: http.StatusFound, location: true, cookie: true}) {
+	if got := awaitLogOutcome(t, caddy, "/navigation"); got != (outcome{status: http.StatusFound, location: true, cookie: true}) {
 		t.Errorf("a navigation: got %+v", got)
 	}
 }
@@ -179,7 +179,7 @@ type outcome struct {
 }
 
 // answered waits for the log's line about the first request for the URI: it is written once the answer has gone out.
-func answered(t *testing.T, caddy *caddyserver.Server, uri string) outcome {
+func awaitLogOutcome(t *testing.T, caddy *caddyserver.Server, uri string) outcome {
 	t.Helper()
 	var found *outcome
 	eventually(t, "access log entry for "+uri, func() bool {
