@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
 // A connectionSet holds a visitor's open connections to one instance.
@@ -70,16 +71,25 @@ func (f *fleet) openConnections(ctx context.Context, t *testing.T, visitors ...*
 		}
 	}
 	sets := len(visitors) * len(f.nodes)
-	eventually(t, "open connections at the app", func() bool {
+	awaitLongPolls(t, f.app, sets)
+	if err := f.app.WaitStreams(ctx, 2*sets); err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
+// awaitLongPolls waits until the app has got n long polls.
+func awaitLongPolls(t *testing.T, app *echo.Server, n int) {
+	t.Helper()
+	eventually(t, "long poll at the app", func() bool {
 		polls := 0
-		for _, r := range f.app.Requests() {
+		for _, r := range app.Requests() {
 			if strings.Contains(r.Line, longPoll) {
 				polls++
 			}
 		}
-		return polls == sets && f.app.Streams() == 2*sets
+		return polls == n
 	})
-	return open
 }
 
 // wantOpen fails the test unless both streams work and the long poll has no answer.

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -51,14 +53,12 @@ func TestKillAtRandomMoments(t *testing.T) {
 			}
 		}
 		caddy.Restart(t)
-		for i, u := range users {
+		for _, u := range users {
 			if u.waiting {
 				interrupted++
 			}
-			if wantSessionOrLogin(t, i, u, site) {
-				relogins++
-			}
 		}
+		relogins += wantSessionsOrLogins(t, users, site)
 	}
 	stats := as.Stats()
 	t.Logf("%d interrupted requests, %d refreshes, %d repeated logins", interrupted, stats.Granted["refresh_token"], relogins)
@@ -99,21 +99,41 @@ func runUntilKill(t *testing.T, caddy *caddyserver.Server, users []*persistentUs
 	requests.Wait()
 }
 
-// wantSessionOrLogin fails the test unless the session works. If its last request got no answer, one login without a form is
-// also accepted. It reports whether there was a login.
-func wantSessionOrLogin(t *testing.T, i int, u *persistentUser, site string) bool {
+// wantSessionsOrLogins fails the test unless all sessions work. For a user whose last request got no answer, one login without
+// a form is also accepted. It returns the number of logins.
+func wantSessionsOrLogins(t *testing.T, users []*persistentUser, site string) (logins int) {
 	t.Helper()
-	resp := fetch(t, u.client, site+"/")
+	relogins, errs := make([]bool, len(users)), make([]error, len(users))
+	var checks sync.WaitGroup
+	for i, u := range users {
+		checks.Go(func() { relogins[i], errs[i] = u.useOrLogIn(t.Context(), site) })
+	}
+	checks.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatalf("after the kill: %v", err)
+	}
+	for _, relogin := range relogins {
+		if relogin {
+			logins++
+		}
+	}
+	return logins
+}
+
+// useOrLogIn uses the session, or logs in if the last request got no answer and the session is lost.
+func (u *persistentUser) useOrLogIn(ctx context.Context, site string) (relogin bool, err error) {
+	resp, err := u.client.Fetch(ctx, http.MethodGet, site+"/", "")
 	switch {
+	case err != nil:
+		return false, err
 	case bearer(resp) != "":
-		return false
+		return false, nil
 	case resp.Status != http.StatusUnauthorized || !u.waiting:
-		t.Fatalf("session %d after the kill: got %v, want the app's answer (last request unanswered: %t)", i, resp, u.waiting)
+		return false, fmt.Errorf("got %v, want the app's answer (last request unanswered: %t)", resp, u.waiting)
 	}
-	page, err := u.client.Visit(t.Context(), site+"/wanted")
+	page, err := u.client.Visit(ctx, site+"/wanted")
 	if err != nil {
-		t.Fatal(err)
+		return false, err
 	}
-	wantAppPage(t, page, site+"/wanted")
-	return true
+	return true, checkAppPage(page, site+"/wanted")
 }

@@ -95,9 +95,17 @@ func login(t testing.TB, s *op.Server, rawURL string) *client.Client {
 // wantAppPage fails the test unless the page is the app's answer at the URL, with a bearer token.
 func wantAppPage(t testing.TB, page *client.Response, rawURL string) {
 	t.Helper()
-	if page.Status != http.StatusOK || page.URL.String() != rawURL || bearer(page) == "" {
-		t.Fatalf("got %v, want the app's page at %s", page, rawURL)
+	if err := checkAppPage(page, rawURL); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// checkAppPage returns an error unless the page is the app's answer at the URL, with a bearer token.
+func checkAppPage(page *client.Response, rawURL string) error {
+	if page.Status != http.StatusOK || page.URL.String() != rawURL || bearer(page) == "" {
+		return fmt.Errorf("got %v, want the app's page at %s", page, rawURL)
+	}
+	return nil
 }
 
 // fetch sends a request like fetch() in a page of the site.
