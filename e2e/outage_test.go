@@ -84,8 +84,8 @@ func TestServerBehindSameCaddy(t *testing.T) {
 	wantAppPage(t, page, site+"/again")
 }
 
-// TestNoConnectionBeforeUse counts the connections to the issuer: neither `caddy validate`, which runs while Caddy has the store
-// open, nor a start or a reload connects to it.
+// TestNoConnectionBeforeUse counts the connections to the issuer. Neither a start, nor a reload, nor `caddy validate` while
+// Caddy has the store open connects to it.
 func TestNoConnectionBeforeUse(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -212,7 +212,7 @@ func answerNever(t *testing.T, s *scene) func() {
 	}
 }
 
-// wantFewRequests fails the test if the failing server got more than a few probes, besides the refreshes that were in
+// wantFewRequests fails the test if the failing server got more than a few probes, apart from the refreshes that were in
 // progress when it began to fail.
 func wantFewRequests(t *testing.T, s *scene) {
 	t.Helper()

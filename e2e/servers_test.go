@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestServers runs a session at the servers besides oidc-provider: login, refreshes, and the refusal of the refresh token, for
-// which each server has its own answer.
+// TestServers runs a session at zitadel and Dex: login, refreshes, and the refusal of the refresh token, for which each server
+// has its own answer.
 func TestServers(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -64,7 +64,7 @@ func TestSharedCacheInFront(t *testing.T) {
 	}
 }
 
-// A sharedCache stores all answers that RFC 9111 allows it to store, without expiry, and those without explicit freshness, too.
+// A sharedCache stores all answers that RFC 9111 allows it to store, also without explicit freshness. They do not expire.
 type sharedCache struct {
 	next http.RoundTripper
 

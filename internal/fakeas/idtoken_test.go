@@ -146,7 +146,7 @@ func TestDefectChangesOnlyItsPart(t *testing.T) {
 		{DefectHMACSecret, func(*jwt.Token) (any, error) { return []byte("s3cret"), nil }, "sub", "alice", false},
 		{DefectFlipped, nil, "", nil, true},
 		{DefectKey, nil, "", nil, true},
-		{DefectAudience, nil, "aud", "somebody-else", false},
+		{DefectAudience, nil, "aud", "other-client", false},
 	}
 	for _, tt := range tests {
 		g.as.Set(func(k *Knobs) { k.LoginIDToken.Defect = tt.defect })
