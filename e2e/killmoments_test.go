@@ -79,6 +79,7 @@ func runUntilKill(t *testing.T, caddy *caddyserver.Server, users []*persistentUs
 	for _, u := range users {
 		u.waiting = false
 		requests.Go(func() {
+			time.Sleep(rand.N(400 * time.Millisecond)) // the kill meets the sessions in different phases of their refreshes
 			for ctx.Err() == nil {
 				resp, err := u.client.Fetch(ctx, http.MethodGet, site+"/", "")
 				if err != nil {
