@@ -16,10 +16,10 @@ var files embed.FS
 
 var page = template.Must(template.ParseFS(files, "page.html"))
 
-// received is what reached the app in one request.
+// received is one request as it arrived at the app.
 type received struct {
 	Time          time.Time `json:"time"`
-	Token         string    `json:"token"` // in full: a real app would never show it
+	Token         string    `json:"token"` // in full; a real app must never show it
 	JWT           *decoded  `json:"jwt,omitempty"`
 	User          []field   `json:"user"`
 	Other         []field   `json:"other"`
@@ -40,7 +40,7 @@ func receive(r *http.Request) received {
 	for name, values := range r.Header {
 		f := field{name, strings.Join(values, ", ")}
 		switch {
-		case name == "Authorization" || name == "Cookie": // shown apart
+		case name == "Authorization" || name == "Cookie": // the page shows them separately
 		case slices.Contains(userHeaders, name):
 			got.User = append(got.User, f)
 		default:
@@ -57,17 +57,17 @@ func receive(r *http.Request) received {
 	return got
 }
 
-// userHeaders are those that Caddyfile.example sets.
+// userHeaders are the headers that Caddyfile.example sets.
 var userHeaders = []string{"X-User", "X-Email"}
 
-// newApp returns an app that shows what it receives. Its sign-out form is answered by a redirect to the issuer, which
-// browsers check against the page's policy.
+// newApp returns an app that shows its requests. The answer to its sign-out form redirects to the issuer: the page's
+// Content-Security-Policy must allow that.
 func newApp(issuer string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		var body bytes.Buffer
 		if err := page.Execute(&body, receive(r)); err != nil {
-			http.Error(w, "The page cannot be shown.", http.StatusInternalServerError)
+			http.Error(w, "The app cannot show the page.", http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

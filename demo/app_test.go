@@ -19,7 +19,7 @@ func get(t *testing.T, path string, header http.Header) *httptest.ResponseRecord
 	return w
 }
 
-func TestPageEscapes(t *testing.T) {
+func TestPageEscapesRequestValues(t *testing.T) {
 	const hostile = `</pre><script>alert("x")</script><img src=x onerror=alert(1)>`
 	for _, tc := range []struct {
 		name   string
@@ -36,11 +36,11 @@ func TestPageEscapes(t *testing.T) {
 			body := get(t, "/", tc.header).Body.String()
 			for _, bad := range []string{"<script>", "<img", "</pre><"} {
 				if strings.Contains(body, bad) {
-					t.Errorf("the page contains %s", bad)
+					t.Errorf("the page contains %s, want it escaped", bad)
 				}
 			}
 			if !strings.Contains(body, "onerror=alert(1)&gt;") {
-				t.Error("the value is not shown")
+				t.Error("the page lacks the escaped value")
 			}
 		})
 	}
@@ -48,21 +48,21 @@ func TestPageEscapes(t *testing.T) {
 
 func jsonText(s string) string { return strings.ReplaceAll(s, `"`, `\"`) }
 
-func TestPageShowsWhatArrived(t *testing.T) {
+func TestPageShowsTheRequest(t *testing.T) {
 	token := jwt(`{"alg":"RS256"}`, `{"iat":1700000000,"exp":1700000030}`)
 	body := get(t, "/", http.Header{
 		"Authorization": {"Bearer " + token},
 		"X-User":        {"demo-user"},
 		"Cookie":        {"theme=dark"},
 	}).Body.String()
-	for _, want := range []string{token, "It lives for 30s.", "&#34;alg&#34;: &#34;RS256&#34;", "demo-user", "Other cookies did: theme."} {
+	for _, want := range []string{token, "The token lives for 30s.", "&#34;alg&#34;: &#34;RS256&#34;", "demo-user", "The app got these cookies: theme."} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
 }
 
-func TestSessionCookieIsNoticed(t *testing.T) {
+func TestPageReportsSessionCookie(t *testing.T) {
 	for _, tc := range []struct {
 		cookie string
 		want   bool
@@ -78,28 +78,28 @@ func TestSessionCookieIsNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.SessionCookie != tc.want {
-			t.Errorf("%q: got %v, want %v", tc.cookie, got.SessionCookie, tc.want)
+			t.Errorf("%q: got session_cookie %t, want %t", tc.cookie, got.SessionCookie, tc.want)
 		}
 		page := get(t, "/", http.Header{"Cookie": {tc.cookie}}).Body.String()
-		if strings.Contains(page, "That must not happen") != tc.want {
-			t.Errorf("%q: the page says otherwise", tc.cookie)
+		if got := strings.Contains(page, "This must not happen"); got != tc.want {
+			t.Errorf("%q: got a warning on the page: %t, want %t", tc.cookie, got, tc.want)
 		}
 	}
 }
 
-func TestEveryAnswerHasAPolicy(t *testing.T) {
+func TestEveryAnswerHasAContentSecurityPolicy(t *testing.T) {
 	for _, path := range []string{"/", "/received", "/page.js", "/page.css", "/nothing"} {
 		h := get(t, path, http.Header{}).Header()
 		policy := h.Get("Content-Security-Policy")
 		if !strings.HasPrefix(policy, "default-src 'none';") || strings.Contains(policy, "unsafe") {
-			t.Errorf("%s: the policy is %q", path, policy)
+			t.Errorf("%s: got policy %q, want default-src 'none' and nothing unsafe", path, policy)
 		}
-		// The redirect after signing out leads there.
+		// Signing out redirects the form to the issuer.
 		if !strings.Contains(policy, "form-action 'self' "+testIssuer+";") {
-			t.Errorf("%s: the policy %q does not let the form end at the issuer", path, policy)
+			t.Errorf("%s: got policy %q, want the issuer in form-action", path, policy)
 		}
 		if h.Get("Cache-Control") != "no-store" || h.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s: got %v", path, h)
+			t.Errorf("%s: got headers %v, want no-store and nosniff", path, h)
 		}
 	}
 }

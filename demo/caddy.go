@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// findCaddy returns the path of Caddy and builds it if need be.
+// findCaddy returns the path of Caddy. It builds Caddy in the checkout unless d.caddy is set.
 func (d demo) findCaddy(ctx context.Context, dir string) (string, error) {
 	if d.caddy != "" {
 		return d.caddy, nil
@@ -19,7 +19,7 @@ func (d demo) findCaddy(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("finding the checkout: %w", err)
 	}
 	caddy := filepath.Join(checkout, "caddy")
-	fmt.Fprintln(d.out, "Building Caddy with this module. The first time takes some minutes.")
+	fmt.Fprintln(d.out, "Building Caddy with this module. The first build takes some minutes.")
 	build := command(ctx, filepath.Join(checkout, "xcaddy.build"))
 	build.Env = append(os.Environ(), "OUTPUT="+caddy, "TMPDIR="+dir)
 	output := new(tail)
@@ -37,8 +37,8 @@ type proxy struct {
 	env    []string
 }
 
-// configure turns the Caddyfile into a configuration for the setting. All that Caddy keeps will be in dir.
-func configure(ctx context.Context, caddy, caddyfile, dir string, s setting) (proxy, error) {
+// configure adapts the Caddyfile to a configuration with the addresses of s. Caddy stores all of its data in dir.
+func configure(ctx context.Context, caddy, caddyfile, dir string, s addresses) (proxy, error) {
 	p := proxy{
 		caddy:  caddy,
 		config: filepath.Join(dir, "caddy.json"),
@@ -64,8 +64,8 @@ func configure(ctx context.Context, caddy, caddyfile, dir string, s setting) (pr
 	return p, nil
 }
 
-// confine changes what a Caddyfile for everyday use leaves open: the site listens on 127.0.0.1 alone, and Caddy's admin
-// endpoint, for which a machine has one usual port, is off.
+// confine restricts an ordinary configuration to the demo: the site listens on 127.0.0.1 only, and Caddy's admin endpoint
+// is off, since another Caddy may use its default port.
 func confine(text []byte, listen string) ([]byte, error) {
 	var config map[string]any
 	if err := json.Unmarshal(text, &config); err != nil {
@@ -73,12 +73,12 @@ func confine(text []byte, listen string) ([]byte, error) {
 	}
 	servers := members(config, "apps", "http", "servers")
 	if len(servers) != 1 {
-		return nil, fmt.Errorf("it has %d HTTP servers, not one", len(servers))
+		return nil, fmt.Errorf("got %d HTTP servers, want 1", len(servers))
 	}
 	for name := range servers {
 		server := members(servers, name)
 		if server == nil {
-			return nil, errors.New("its HTTP server is no object")
+			return nil, errors.New("the HTTP server is not an object")
 		}
 		server["listen"] = []string{listen}
 	}
@@ -86,7 +86,7 @@ func confine(text []byte, listen string) ([]byte, error) {
 	return json.Marshal(config)
 }
 
-// members goes down a path of objects. A nil map means that there is none.
+// members returns the object at a path of nested objects, or nil.
 func members(object map[string]any, path ...string) map[string]any {
 	for _, name := range path {
 		object, _ = object[name].(map[string]any)
@@ -94,7 +94,7 @@ func members(object map[string]any, path ...string) map[string]any {
 	return object
 }
 
-// run is Caddy as a part of the demo.
+// run runs Caddy as a part of the demo.
 func (p proxy) run(ctx context.Context) error {
 	cmd := command(ctx, p.caddy, "run", "--config", p.config)
 	output := new(tail)
@@ -106,5 +106,5 @@ func (p proxy) run(ctx context.Context) error {
 	if err == nil {
 		err = errors.New("exit status 0")
 	}
-	return fmt.Errorf("caddy ended by itself: %w\n%s", err, output)
+	return fmt.Errorf("caddy ended unexpectedly: %w\n%s", err, output)
 }

@@ -18,15 +18,15 @@ import (
 	"time"
 )
 
-// TestDemo does what a person does with the demo, against the real Caddy: the executable that the environment variable
-// CADDY names, else one built from the checkout. It takes a minute, most of it for an access token to be replaced.
+// TestDemo uses the demo like a person, with the real Caddy: the executable in the environment variable CADDY, or else one
+// built from the checkout. Most of its time is the lifetime of an access token.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts the real Caddy")
 	}
-	// With other ports than those that stand in the Caddyfile everything must work, too.
+	// The demo must also work with other ports than those in the Caddyfile.
 	for _, preferred := range []int{8080, 8081, 9980} {
-		if ln, err := net.Listen("tcp", loopback(preferred)); err == nil { // else somebody else has it
+		if ln, err := net.Listen("tcp", loopback(preferred)); err == nil { // an error means that the port is in use already
 			defer ln.Close()
 		}
 	}
@@ -37,48 +37,48 @@ func TestDemo(t *testing.T) {
 	page := b.login(t, d.site+"/?q=1", d.user, d.password)
 	shown := shownToken.FindStringSubmatch(page.body)
 	if shown == nil || page.url != d.site+"/?q=1" {
-		t.Fatalf("the login ends on %s: %s", page.url, page.body)
+		t.Fatalf("login: got page %s, want the app's page with a token: %s", page.url, page.body)
 	}
 	token := decode(html.UnescapeString(shown[1]))
 	if token == nil {
-		t.Fatalf("the token %s is no JWT", shown[1])
+		t.Fatalf("got token %s, want a JWT", shown[1])
 	}
 	if lifetime := token.Expires - token.IssuedAt; lifetime <= 0 || lifetime > 30 {
-		t.Errorf("the token lives for %d s", lifetime)
+		t.Errorf("got a token lifetime of %d s, want 1 to 30", lifetime)
 	}
 	first := b.received(t, d.site)
 	if len(first.Cookies) > 0 || first.SessionCookie {
-		t.Errorf("the app got the cookies %v", first.Cookies)
+		t.Errorf("the app got the cookies %v, want none", first.Cookies)
 	}
 	if !hasValue(first.User, theUser.ID) || !hasValue(first.User, theUser.Email) {
-		t.Errorf("the app was told %v of the user", first.User)
+		t.Errorf("the app got the user headers %v, want the ID and the e-mail address", first.User)
 	}
 
-	next := b.awaitAnotherToken(t, d.site, html.UnescapeString(shown[1]))
+	next := b.awaitNewToken(t, d.site, html.UnescapeString(shown[1]))
 	if next.JWT == nil || next.JWT.Expires <= token.Expires {
-		t.Errorf("the new token is not newer: %+v", next)
+		t.Errorf("got new token %+v, want one that expires after %d", next, token.Expires)
 	}
 
 	session := b.fetch(t, http.MethodGet, d.site+"/oauth2/session")
 	if session.status != http.StatusOK || !strings.Contains(session.body, `"authenticated":true`) {
-		t.Errorf("the session is %d %s", session.status, session.body)
+		t.Errorf("session endpoint: got %d %s, want an authenticated session", session.status, session.body)
 	}
 	page = b.submit(t, d.site+"/oauth2/logout", nil)
 	if page.status != http.StatusOK || page.url != d.site+"/oauth2/logout/callback" && !strings.HasPrefix(page.url, d.site+"/oauth2/logout/callback?") {
-		t.Errorf("signing out ends on %s with %d %s", page.url, page.status, page.body)
+		t.Errorf("signing out: got page %s with %d %s, want the logout callback", page.url, page.status, page.body)
 	}
 	if after := b.fetch(t, http.MethodGet, d.site+"/received"); after.status != http.StatusUnauthorized {
-		t.Errorf("after signing out: %d %s", after.status, after.body)
+		t.Errorf("after signing out: got %d %s, want 401", after.status, after.body)
 	}
 
 	d.interrupt(t)
-	l.awaitGone(t)
-	mustBeEmpty(t, dir)
+	l.awaitEnd(t)
+	wantEmpty(t, dir)
 	for _, address := range []string{d.site, d.issuer, d.app} {
 		host := strings.TrimPrefix(address, "http://")
 		if conn, err := net.Dial("tcp", host); err == nil {
 			conn.Close()
-			t.Errorf("%s still answers", address)
+			t.Errorf("after the demo: %s accepts connections", address)
 		}
 	}
 }
@@ -94,10 +94,10 @@ func hasValue(fields []field, value string) bool {
 	return false
 }
 
-// runningDemo is the built program at work, and what it told people.
+// runningDemo is the running program with the addresses that it has printed.
 type runningDemo struct {
 	cmd                               *exec.Cmd
-	rest                              chan struct{} // closed at the end of its output
+	outputEnd                         chan struct{} // closed at the end of its output
 	site, user, password, issuer, app string
 }
 
@@ -109,7 +109,7 @@ func startDemo(t *testing.T, l leash, dir string) *runningDemo {
 	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building the demo: %v\n%s", err, out)
 	}
-	d := &runningDemo{cmd: exec.Command(program), rest: make(chan struct{})}
+	d := &runningDemo{cmd: exec.Command(program), outputEnd: make(chan struct{})}
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, "CADDY="+leashedCaddy(t, l))
 	d.cmd.Stderr = os.Stderr
 	out, err := d.cmd.StdoutPipe()
@@ -119,30 +119,30 @@ func startDemo(t *testing.T, l leash, dir string) *runningDemo {
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// The demo itself must not outlive a test that fails.
+	// The demo must not outlive a failed test.
 	t.Cleanup(func() { d.cmd.Process.Signal(syscall.SIGTERM) })
 
-	var said strings.Builder
+	var output strings.Builder
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
-		said.WriteString(line)
-		if m := announcement.FindStringSubmatch(said.String()); m != nil {
+		output.WriteString(line)
+		if m := announcement.FindStringSubmatch(output.String()); m != nil {
 			d.site, d.user, d.password, d.issuer, d.app = m[1], m[2], m[3], m[4], m[5]
 			break
 		}
 		if err != nil {
-			t.Fatalf("the demo ended: %v\n%s", err, said.String())
+			t.Fatalf("the demo ended before its announcement: %v\n%s", err, output.String())
 		}
 	}
 	go func() {
-		defer close(d.rest)
+		defer close(d.outputEnd)
 		io.Copy(io.Discard, lines)
 	}()
 	return d
 }
 
-// leashedCaddy returns the real Caddy behind a script that holds the leash.
+// leashedCaddy returns a script that holds the leash and runs the real Caddy.
 func leashedCaddy(t *testing.T, l leash) string {
 	t.Helper()
 	caddy := os.Getenv("CADDY")
@@ -157,19 +157,19 @@ func leashedCaddy(t *testing.T, l leash) string {
 	return l.script(t, filepath.Join(t.TempDir(), "caddy"), `exec '`+caddy+`' "$@"`)
 }
 
-// interrupt sends what Ctrl-C sends, and waits for the end.
+// interrupt sends SIGINT, like Ctrl-C, and waits until the demo has ended.
 func (d *runningDemo) interrupt(t *testing.T) {
 	t.Helper()
 	if err := d.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	<-d.rest
+	<-d.outputEnd
 	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("an interrupt is the usual end, yet: %v", err)
+		t.Errorf("after SIGINT: got %v, want exit status 0", err)
 	}
 }
 
-// browser is as much of one as the demo needs.
+// browser has the browser features that the demo needs: cookies, forms and redirects.
 type browser struct {
 	http *http.Client
 	jar  jar
@@ -183,10 +183,11 @@ type answer struct {
 
 func newBrowser() *browser {
 	j := jar{}
-	return &browser{jar: j, http: &http.Client{Jar: j, Timeout: watchLimit}}
+	return &browser{jar: j, http: &http.Client{Jar: j, Timeout: patience}}
 }
 
-// jar keeps cookies by host and name. Unlike net/http/cookiejar it sends Secure ones to http://localhost, as browsers do.
+// jar stores cookies by host and name. Like browsers, and unlike net/http/cookiejar, it sends Secure cookies to
+// http://localhost.
 type jar map[string]map[string]string
 
 func (j jar) SetCookies(u *url.URL, cookies []*http.Cookie) {
@@ -214,13 +215,13 @@ var (
 	formID     = regexp.MustCompile(`<input type="hidden" name="id" value="([^"]*)"`)
 )
 
-// login opens the page, fills in the form of the login server, and returns where that ends.
+// login opens the page, submits the form of the login server, and returns the page after it.
 func (b *browser) login(t *testing.T, page, user, password string) answer {
 	t.Helper()
 	form := b.navigate(t, http.MethodGet, page, nil)
 	action, id := formAction.FindStringSubmatch(form.body), formID.FindStringSubmatch(form.body)
 	if action == nil || id == nil {
-		t.Fatalf("%s shows no login form: %s", form.url, form.body)
+		t.Fatalf("login: got page %s, want a login form: %s", form.url, form.body)
 	}
 	base, err := url.Parse(form.url)
 	if err != nil {
@@ -233,7 +234,7 @@ func (b *browser) login(t *testing.T, page, user, password string) answer {
 	return b.submit(t, target.String(), url.Values{"id": {html.UnescapeString(id[1])}, "username": {user}, "password": {password}})
 }
 
-// submit sends a form of the page's own origin.
+// submit sends a form of a page of the same origin.
 func (b *browser) submit(t *testing.T, target string, form url.Values) answer {
 	t.Helper()
 	return b.navigate(t, http.MethodPost, target, form)
@@ -255,7 +256,7 @@ func (b *browser) navigate(t *testing.T, method, target string, form url.Values)
 	return b.do(t, b.http, req)
 }
 
-// fetch sends what a script of the page sends, and follows no redirect.
+// fetch sends a request like fetch() in the page. It follows no redirects.
 func (b *browser) fetch(t *testing.T, method, target string) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, target, nil)
@@ -284,31 +285,31 @@ func (b *browser) do(t *testing.T, client *http.Client, req *http.Request) answe
 	return answer{resp.Request.URL.String(), resp.StatusCode, string(body)}
 }
 
-// received asks the app what it received. A redirect, or any answer but the app's, fails the test.
+// received returns the app's description of the request. Another answer, such as a redirect, fails the test.
 func (b *browser) received(t *testing.T, site string) received {
 	t.Helper()
 	a := b.fetch(t, http.MethodGet, site+"/received")
 	var got received
 	if a.status != http.StatusOK || json.Unmarshal([]byte(a.body), &got) != nil || got.Token == "" {
-		t.Fatalf("the app answers %d %s", a.status, a.body)
+		t.Fatalf("got %d %s, want the app's answer", a.status, a.body)
 	}
 	return got
 }
 
-// awaitAnotherToken asks as the page does, again and again.
-func (b *browser) awaitAnotherToken(t *testing.T, site string, old string) received {
+// awaitNewToken polls the app like its page until it gets another token than old.
+func (b *browser) awaitNewToken(t *testing.T, site string, old string) received {
 	t.Helper()
-	again := time.NewTicker(500 * time.Millisecond)
-	defer again.Stop()
-	limit := time.After(watchLimit)
+	poll := time.NewTicker(500 * time.Millisecond)
+	defer poll.Stop()
+	limit := time.After(patience)
 	for {
 		if got := b.received(t, site); got.Token != old {
 			return got
 		}
 		select {
-		case <-again.C:
+		case <-poll.C:
 		case <-limit:
-			t.Fatalf("the token is still the same after %v", watchLimit)
+			t.Fatalf("got no new token within %v", patience)
 		}
 	}
 }

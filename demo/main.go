@@ -1,10 +1,10 @@
-// Command demo shows the whole on one machine: a login server, an app, and Caddy with this module between them. Run it in
-// its directory of the checkout, best with `make demo` one level above:
+// Command demo runs a login server, an app, and Caddy with this module between them on one machine. Run it with `make demo`
+// in the root of the checkout, or in its own directory:
 //
 //	go run .
 //
-// It builds Caddy first, unless the environment variable CADDY names one. Everything listens on 127.0.0.1 and keeps its
-// data in a temporary directory. Ctrl-C ends it and leaves nothing behind. It works on Unix.
+// The demo builds Caddy first, unless the environment variable CADDY contains the path of one. All parts listen on
+// 127.0.0.1 and store their data in a temporary directory. Ctrl-C ends the demo and removes the data. It works on Unix.
 package main
 
 import (

@@ -1,6 +1,6 @@
 'use strict';
 
-// Asks the app every second what it received, and shows when the token is another one. All texts are set as text.
+// Polls the app every second for the request that it received, and shows each new token. It never sets HTML, only text.
 
 const at = (id) => document.getElementById(id);
 const seconds = (ms) => Math.round(ms / 1000) + ' s';
@@ -10,7 +10,7 @@ let redirects = 0;
 let shown = '';
 let shownSince = 0;
 
-function note(text) {
+function appendLog(text) {
   const line = document.createElement('li');
   line.textContent = new Date().toLocaleTimeString() + '  ' + text;
   at('changes').append(line);
@@ -19,7 +19,7 @@ function note(text) {
 function showToken(got) {
   if (got.token !== shown) {
     const end = '…' + got.token.slice(-8);
-    note(shown ? `new token ${end}, ${seconds(Date.now() - shownSince)} after the one before` : `token ${end}`);
+    appendLog(shown ? `new token ${end}, ${seconds(Date.now() - shownSince)} after the former one` : `token ${end}`);
     shown = got.token;
     shownSince = Date.now();
     at('token').textContent = got.token;
@@ -41,7 +41,7 @@ function showToken(got) {
 }
 
 function showSignedOut(problem) {
-  note('signed out');
+  appendLog('signed out');
   const link = document.createElement('a');
   link.href = problem.login_url;
   link.textContent = 'Sign in again';
@@ -50,9 +50,9 @@ function showSignedOut(problem) {
   at('left-line').hidden = true;
 }
 
-// poll returns whether to go on.
+// poll returns false once the user is signed out.
 async function poll() {
-  // A redirect would be a login that starts behind the user's back: it is counted and not followed.
+  // A redirect would start a login without the user's consent: the script counts it and does not follow it.
   const answer = await fetch('/received', { redirect: 'manual', cache: 'no-store', signal: AbortSignal.timeout(15000) });
   at('polls').textContent = ++polls;
   if (answer.type === 'opaqueredirect') {
@@ -63,19 +63,19 @@ async function poll() {
   } else if (answer.ok) {
     showToken(await answer.json());
   } else {
-    at('life').textContent = `The answer was ${answer.status}; asking again.`;
+    at('life').textContent = `The app answered ${answer.status}. Trying again.`;
   }
   return true;
 }
 
 async function watch() {
-  let goOn = true;
+  let signedIn = true;
   try {
-    goOn = await poll();
+    signedIn = await poll();
   } catch {
-    at('life').textContent = 'No answer: has the demo ended?';
+    at('life').textContent = 'No answer. Has the demo ended?';
   }
-  if (goOn) {
+  if (signedIn) {
     setTimeout(watch, 1000);
   }
 }

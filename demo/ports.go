@@ -9,12 +9,12 @@ import (
 	"syscall"
 )
 
-// listen takes the preferred port on 127.0.0.1, or says that it is taken and takes another one.
+// listen listens on the preferred port of 127.0.0.1. If the port is in use, it prints that and listens on another one.
 func (d demo) listen(name string, preferred int) (net.Listener, error) {
 	ln, err := net.Listen("tcp", loopback(preferred))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if ln, err = net.Listen("tcp", loopback(0)); err == nil {
-			d.sayTaken(name, preferred, port(ln))
+			d.reportPort(name, preferred, port(ln))
 		}
 	}
 	if err != nil {
@@ -23,29 +23,30 @@ func (d demo) listen(name string, preferred int) (net.Listener, error) {
 	return ln, nil
 }
 
-// Ports for another process are taken from below Linux's range for outgoing connections: no such connection can occupy one
-// before that process listens.
+// The ports for other processes lie below Linux's range for outgoing connections, so no outgoing connection can occupy one
+// before the process listens.
 const (
 	firstPort = 20000
 	lastPort  = 32000
 )
 
-// freePort finds a port that another process is going to listen on.
+// freePort returns a free port for another process, the preferred one if possible.
 //
-// Nobody may listen on it under [::1] either: a browser could take localhost for that.
+// The port must be free on [::1], too: a browser could resolve localhost to that address.
 func (d demo) freePort(name string, preferred int) (int, error) {
 	found, err := probe(preferred)
 	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 100; try++ {
 		if found, err = probe(firstPort + rand.IntN(lastPort-firstPort)); err == nil {
-			d.sayTaken(name, preferred, found)
+			d.reportPort(name, preferred, found)
 		}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("looking for a port for %s: %w", name, err)
+		return 0, fmt.Errorf("finding a port for %s: %w", name, err)
 	}
 	return found, nil
 }
 
+// probe checks that a port is free on 127.0.0.1 and [::1]. It returns the port, or a free one if wanted is 0.
 func probe(wanted int) (int, error) {
 	ln, err := net.Listen("tcp", loopback(wanted))
 	if err != nil {
@@ -60,11 +61,11 @@ func probe(wanted int) (int, error) {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return 0, err
 	}
-	return found, nil // any other error means that there is no IPv6
+	return found, nil // any other error means that the machine has no IPv6
 }
 
-func (d demo) sayTaken(name string, preferred, found int) {
-	fmt.Fprintf(d.out, "Port %d is taken: %s uses %d.\n", preferred, name, found)
+func (d demo) reportPort(name string, preferred, found int) {
+	fmt.Fprintf(d.out, "Port %d is in use: %s uses %d.\n", preferred, name, found)
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// occupy listens on a port that the demo would prefer.
+// occupy listens on a port and returns it.
 func occupy(t *testing.T, host string) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		if host == "::1" {
-			t.Skip("this machine has no IPv6")
+			t.Skip("the machine has no IPv6")
 		}
 		t.Fatal(err)
 	}
@@ -22,10 +22,10 @@ func occupy(t *testing.T, host string) int {
 	return port(ln)
 }
 
-func TestTakenPort(t *testing.T) {
+func TestPortInUseIsReplaced(t *testing.T) {
 	for _, tc := range []struct {
 		name, occupied string
-		take           func(d demo, preferred int) (int, error)
+		find           func(d demo, preferred int) (int, error)
 	}{
 		{"to listen on", "127.0.0.1", func(d demo, preferred int) (int, error) {
 			ln, err := d.listen("the part", preferred)
@@ -36,27 +36,27 @@ func TestTakenPort(t *testing.T) {
 			return port(ln), nil
 		}},
 		{"for another process", "127.0.0.1", func(d demo, preferred int) (int, error) { return d.freePort("the part", preferred) }},
-		{"in IPv6 only", "::1", func(d demo, preferred int) (int, error) { return d.freePort("the part", preferred) }},
+		{"in use on IPv6 only", "::1", func(d demo, preferred int) (int, error) { return d.freePort("the part", preferred) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out bytes.Buffer
 			preferred := occupy(t, tc.occupied)
-			got, err := tc.take(demo{out: &out}, preferred)
+			got, err := tc.find(demo{out: &out}, preferred)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := fmt.Sprintf("Port %d is taken: the part uses %d.\n", preferred, got)
+			want := fmt.Sprintf("Port %d is in use: the part uses %d.\n", preferred, got)
 			if got == preferred || out.String() != want {
-				t.Errorf("got port %d instead of %d and said %q", got, preferred, out.String())
+				t.Errorf("got port %d in place of %d and output %q, want %q", got, preferred, out.String(), want)
 			}
 		})
 	}
 }
 
-func TestPreferredPortIsTaken(t *testing.T) {
+func TestPreferredPortIsUsedIfFree(t *testing.T) {
 	var out bytes.Buffer
 	d := demo{out: &out}
-	// Somebody else may be faster than the demo, but hardly ten times.
+	// Another process may take the port first, but hardly ten times.
 	for range 10 {
 		ln, err := net.Listen("tcp", loopback(0))
 		if err != nil {
@@ -78,16 +78,16 @@ func TestPreferredPortIsTaken(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("the preferred port was free and not used; at last the demo said %q", out.String())
+	t.Errorf("ten times, the demo did not use the free preferred port; last output %q", out.String())
 }
 
-func TestPortThatCannotBeHad(t *testing.T) {
+func TestPortErrorNamesThePart(t *testing.T) {
 	const impossible = 1 << 16
 	d := demo{out: new(bytes.Buffer)}
 	if _, err := d.freePort("the site", impossible); err == nil || !strings.Contains(err.Error(), "the site") {
-		t.Errorf("got %v", err)
+		t.Errorf("freePort: got error %v, want one that names the site", err)
 	}
 	if _, err := d.listen("the app", impossible); err == nil || !strings.Contains(err.Error(), "the app") {
-		t.Errorf("got %v", err)
+		t.Errorf("listen: got error %v, want one that names the app", err)
 	}
 }

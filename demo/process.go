@@ -6,17 +6,17 @@ import (
 	"syscall"
 )
 
-// command is like exec.CommandContext, for a program that may start others: all of them are asked to end when ctx is
-// over, and only then. A group of their own keeps a Ctrl-C in the terminal for the demo, which ends them in order.
+// command is exec.CommandContext for a program with child processes. At the end of ctx it sends SIGTERM to all of them.
+// They run in their own process group, so that only the demo gets a Ctrl-C from the terminal.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = stopLimit // then it is killed
+	cmd.WaitDelay = stopLimit // from SIGTERM to SIGKILL
 	return cmd
 }
 
-// tail keeps the last bytes that were written to it.
+// tail is a Writer that keeps the last tailSize bytes.
 type tail struct{ kept []byte }
 
 const tailSize = 8 << 10

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// announce is the part that tells people what to do once everything runs.
-func (d demo) announce(ctx context.Context, s setting) error {
+// announce is the part that prints the demo's addresses once the site answers.
+func (d demo) announce(ctx context.Context, s addresses) error {
 	if err := awaitSite(ctx, s); err != nil {
 		return err
 	}
@@ -19,36 +19,37 @@ User      %s
 Password  %s
 
 The login server is %s, the app %s.
-An access token lives for %v: watch it being refreshed. Ctrl-C ends the demo.
+Access tokens live for %v: watch Caddy refresh them. Ctrl-C ends the demo.
 `, s.site, username, password, s.issuer, s.app, d.tokenLifetime)
 	<-ctx.Done()
 	return nil
 }
 
-// startLimit is how long Caddy may take until the site answers.
+// startLimit bounds the time until the site answers.
 const startLimit = time.Minute
 
-// awaitSite asks the session endpoint of the site until it answers.
-func awaitSite(ctx context.Context, s setting) error {
+// awaitSite sends requests to the site's session endpoint until it answers.
+func awaitSite(ctx context.Context, s addresses) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
+	retry := time.NewTicker(100 * time.Millisecond)
+	defer retry.Stop()
 	for {
-		err := askSite(ctx, s)
+		err := requestSession(ctx, s)
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-again.C:
+		case <-retry.C:
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the site: %w", err)
 		}
 	}
 }
 
-func askSite(ctx context.Context, s setting) error {
-	// By its address: localhost could be another one here.
+// requestSession succeeds once the site's session endpoint answers 200.
+func requestSession(ctx context.Context, s addresses) error {
+	// The URL has the site's IP address, since localhost could resolve to another one.
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.listen+"/oauth2/session", nil)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func askSite(ctx context.Context, s setting) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the answer was %s", resp.Status)
+		return fmt.Errorf("got status %s, want 200", resp.Status)
 	}
 	return nil
 }

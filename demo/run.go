@@ -12,35 +12,35 @@ import (
 	"time"
 )
 
-// stopLimit is how long a part may take to end in order.
+// stopLimit bounds the time in which a part ends after the end of its context.
 const stopLimit = 5 * time.Second
 
-// demo is one run of everything.
+// demo is one run of the demo.
 type demo struct {
-	checkout      string
-	caddy         string // an executable; built from the checkout when empty
-	tokenLifetime time.Duration
-	out           io.Writer // for people
+	checkout      string        // its root directory
+	caddy         string        // path of an executable; empty: build it from the checkout
+	tokenLifetime time.Duration // of access tokens
+	out           io.Writer     // for the user
 }
 
-// setting is what the parts know of each other.
-type setting struct {
+// addresses connect the parts of the demo.
+type addresses struct {
 	site         string // origin, as browsers see it
-	listen       string // host and port where the site listens
+	listen       string // host and port of the site
 	app          string // host and port
 	issuer       string
 	clientSecret string
 }
 
-// part runs a piece of the demo until ctx is over or the piece ends by itself, which is an error that names it. When it
-// returns, nothing of the piece is left.
+// part runs a part of the demo until the end of ctx. If the part ends earlier, the error names it. No process, goroutine
+// or listener of the part remains when the function returns.
 type part func(ctx context.Context) error
 
-// run returns nil when it ends because ctx is over, at whatever moment.
+// run runs the demo until the end of ctx, and then returns nil. It removes all data.
 func (d demo) run(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "oauth-session-demo-")
 	if err != nil {
-		return fmt.Errorf("making a directory for the data: %w", err)
+		return fmt.Errorf("creating a directory for the data: %w", err)
 	}
 	err = d.runIn(ctx, dir)
 	if ctx.Err() != nil {
@@ -50,12 +50,12 @@ func (d demo) run(ctx context.Context) error {
 		err = errors.Join(err, fmt.Errorf("removing the data: %w", e))
 	}
 	if err == nil {
-		fmt.Fprintln(d.out, "\nThe demo has ended. Its sessions and keys are removed.")
+		fmt.Fprintln(d.out, "\nThe demo has ended and has removed its sessions and keys.")
 	}
 	return err
 }
 
-// runIn keeps everything in dir, for the caller to remove.
+// runIn runs the demo with its data in dir. The caller removes dir.
 func (d demo) runIn(ctx context.Context, dir string) error {
 	caddy, err := d.findCaddy(ctx, dir)
 	if err != nil {
@@ -76,7 +76,7 @@ func (d demo) runIn(ctx context.Context, dir string) error {
 	}
 	defer issuer.Close()
 
-	s := setting{
+	s := addresses{
 		site:         fmt.Sprintf("http://localhost:%d", site),
 		listen:       loopback(site),
 		app:          app.Addr().String(),
@@ -95,8 +95,7 @@ func (d demo) runIn(ctx context.Context, dir string) error {
 	)
 }
 
-// runTogether runs the parts until the first one returns or ctx is over, then ends the others. It returns the error of
-// the first.
+// runTogether runs the parts until the first one returns or ctx ends, then ends the others. It returns the first error.
 func runTogether(ctx context.Context, parts ...part) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-func TestEndStopsChildren(t *testing.T) {
+func TestEndOfDemoStopsAllProcesses(t *testing.T) {
 	for _, tc := range []struct{ name, run string }{
-		{"ends when asked", "echo up >&3; exec sleep 600"},
+		{"ends on SIGTERM", "echo up >&3; exec sleep 600"},
 		{"has children", "sleep 600 & echo up >&3; sleep 600"},
-		{"does not end when asked", `trap "" TERM; echo up >&3; while :; do sleep 0.1; done`},
+		{"ignores SIGTERM", `trap "" TERM; echo up >&3; while :; do sleep 0.1; done`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, l := emptyTempDir(t), newLeash(t)
@@ -28,36 +28,36 @@ func TestEndStopsChildren(t *testing.T) {
 			go func() {
 				ended <- demo{checkout: "..", caddy: fakeCaddy(t, l, tc.run), tokenLifetime: time.Minute, out: &out}.run(ctx)
 			}()
-			l.awaitUp(t)
+			l.awaitStart(t)
 			cancel()
 			if err := <-ended; err != nil {
-				t.Errorf("an end that was asked for is no error: got %v", err)
+				t.Errorf("got error %v, want none", err)
 			}
-			l.awaitGone(t)
-			mustBeEmpty(t, dir)
+			l.awaitEnd(t)
+			wantEmpty(t, dir)
 		})
 	}
 }
 
-func TestDeathOfCaddyEndsAll(t *testing.T) {
+func TestUnexpectedEndOfCaddyEndsTheDemo(t *testing.T) {
 	for _, tc := range []struct{ name, run, want string }{
 		{"with an error", "echo boom >&2; exit 3", "exit status 3"},
-		{"as if all were well", "echo boom; exit 0", "exit status 0"},
+		{"without an error", "echo boom; exit 0", "exit status 0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, l := emptyTempDir(t), newLeash(t)
 			var out bytes.Buffer
 			err := demo{checkout: "..", caddy: fakeCaddy(t, l, tc.run), tokenLifetime: time.Minute, out: &out}.run(t.Context())
-			if err == nil || !strings.Contains(err.Error(), "caddy ended by itself: "+tc.want) || !strings.Contains(err.Error(), "boom") {
-				t.Errorf("got %v", err)
+			if err == nil || !strings.Contains(err.Error(), "caddy ended unexpectedly: "+tc.want) || !strings.Contains(err.Error(), "boom") {
+				t.Errorf("got error %v, want one with %s and Caddy's output", err, tc.want)
 			}
-			l.awaitGone(t)
-			mustBeEmpty(t, dir)
+			l.awaitEnd(t)
+			wantEmpty(t, dir)
 		})
 	}
 }
 
-func TestDeathOfServerEndsAll(t *testing.T) {
+func TestUnexpectedEndOfServerEndsTheDemo(t *testing.T) {
 	ln, err := net.Listen("tcp", loopback(0))
 	if err != nil {
 		t.Fatal(err)
@@ -72,13 +72,13 @@ func TestDeathOfServerEndsAll(t *testing.T) {
 			return nil
 		},
 	)
-	if err == nil || !strings.HasPrefix(err.Error(), "the app ended by itself: ") || !otherEnded {
-		t.Errorf("got %v, the other part ended: %v", err, otherEnded)
+	if err == nil || !strings.HasPrefix(err.Error(), "the app ended unexpectedly: ") || !otherEnded {
+		t.Errorf("got error %v, want one that names the app; the other part ended: %t", err, otherEnded)
 	}
 }
 
-// TestServeFinishesAnswers ends a server during a request.
-func TestServeFinishesAnswers(t *testing.T) {
+// TestServeFinishesRunningRequests ends a server during a request.
+func TestServeFinishesRunningRequests(t *testing.T) {
 	ln, err := net.Listen("tcp", loopback(0))
 	if err != nil {
 		t.Fatal(err)
@@ -98,18 +98,18 @@ func TestServeFinishesAnswers(t *testing.T) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusTeapot {
-		t.Errorf("got %s", resp.Status)
+		t.Errorf("got status %s, want 418", resp.Status)
 	}
 	if err := <-ended; err != nil {
-		t.Errorf("got %v", err)
+		t.Errorf("serve: got error %v, want none", err)
 	}
 	if conn, err := net.Dial("tcp", ln.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("the port still answers")
+		t.Error("after serve: the port accepts connections")
 	}
 }
 
-func TestEndDuringBuildStopsIt(t *testing.T) {
+func TestEndOfDemoStopsTheBuild(t *testing.T) {
 	dir, l, checkout := emptyTempDir(t), newLeash(t), t.TempDir()
 	l.script(t, filepath.Join(checkout, "xcaddy.build"), `mkdir "$TMPDIR/scratch"; sleep 600 & echo up >&3; wait`)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -117,16 +117,16 @@ func TestEndDuringBuildStopsIt(t *testing.T) {
 	var out bytes.Buffer
 	ended := make(chan error, 1)
 	go func() { ended <- demo{checkout: checkout, out: &out}.run(ctx) }()
-	l.awaitUp(t)
+	l.awaitStart(t)
 	cancel()
 	if err := <-ended; err != nil {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want none", err)
 	}
-	l.awaitGone(t)
-	mustBeEmpty(t, dir)
+	l.awaitEnd(t)
+	wantEmpty(t, dir)
 }
 
-func TestBuild(t *testing.T) {
+func TestCaddyIsBuiltInTheCheckout(t *testing.T) {
 	l, checkout := newLeash(t), t.TempDir()
 	script := filepath.Join(checkout, "xcaddy.build")
 	d := demo{checkout: checkout, out: new(bytes.Buffer)}
@@ -137,23 +137,23 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text, err := os.ReadFile(caddy); string(text) != "made\n" || filepath.Dir(caddy) != checkout {
-		t.Errorf("%s: got %q, %v", caddy, text, err)
+		t.Errorf("%s: got %q and error %v, want the built file in the checkout", caddy, text, err)
 	}
 
 	l.script(t, script, `echo "no such module"; exit 1`)
 	if _, err = d.findCaddy(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "no such module") {
-		t.Errorf("a build that fails: got %v", err)
+		t.Errorf("failed build: got error %v, want one with its output", err)
 	}
 }
 
-func TestUnreadableCaddyfile(t *testing.T) {
+func TestInvalidCaddyfileIsReported(t *testing.T) {
 	dir, l := emptyTempDir(t), newLeash(t)
 	caddy := l.script(t, filepath.Join(t.TempDir(), "caddy"), `echo "line 3: unknown option" >&2; exit 1`)
 	err := demo{checkout: "..", caddy: caddy, out: new(bytes.Buffer)}.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "line 3: unknown option") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want one with Caddy's message", err)
 	}
-	mustBeEmpty(t, dir)
+	wantEmpty(t, dir)
 }
 
 func TestRunTogetherReturnsTheFirstError(t *testing.T) {
@@ -166,6 +166,6 @@ func TestRunTogetherReturnsTheFirstError(t *testing.T) {
 		},
 	)
 	if !errors.Is(err, first) {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want %v", err, first)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// serve returns a part that answers requests on ln and closes it in the end.
+// serve returns a part that serves requests on ln. At the end of its context it finishes running requests and closes ln.
 func serve(name string, ln net.Listener, handler http.Handler) part {
 	return func(ctx context.Context) error {
 		server := &http.Server{
@@ -21,13 +21,13 @@ func serve(name string, ln net.Listener, handler http.Handler) part {
 		go func() { ended <- server.Serve(ln) }()
 		select {
 		case err := <-ended:
-			return fmt.Errorf("%s ended by itself: %w", name, err)
+			return fmt.Errorf("%s ended unexpectedly: %w", name, err)
 		case <-ctx.Done():
 		}
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 		defer cancel()
 		if server.Shutdown(limit) != nil {
-			server.Close() // whoever still waits for an answer gets none
+			server.Close() // also ends the requests that still run
 		}
 		<-ended
 		return nil

@@ -19,9 +19,9 @@ const (
 	password = "demo"
 )
 
-// newAuthorizationServer returns the example server of zitadel/oidc with one client and one user. Its access tokens are
-// JWTs; a refresh token serves once.
-func newAuthorizationServer(s setting, tokenLifetime time.Duration) http.Handler {
+// newAuthorizationServer returns the example server of zitadel/oidc with one client and one user. Access tokens are JWTs,
+// refresh tokens are single use.
+func newAuthorizationServer(s addresses, tokenLifetime time.Duration) http.Handler {
 	client := storage.WebClient(clientID, s.clientSecret, s.site+"/oauth2/callback")
 	store := serverStorage{
 		Storage:            storage.NewStorageWithClients(oneUser{}, map[string]*storage.Client{clientID: client}),
@@ -32,7 +32,8 @@ func newAuthorizationServer(s setting, tokenLifetime time.Duration) http.Handler
 	return exampleop.SetupServer(s.issuer, store, logger, false)
 }
 
-// serverStorage is the example's storage but for what is hard-coded there.
+// serverStorage is the example server's storage with another token lifetime and with a logout redirect URI. Both are fixed
+// in the example.
 type serverStorage struct {
 	*storage.Storage
 	tokenLifetime      time.Duration
@@ -59,13 +60,13 @@ type serverClient struct {
 
 func (c serverClient) PostLogoutRedirectURIs() []string { return []string{c.postLogoutRedirect} }
 
-// AccessTokenType lets the app show what is in a token.
+// AccessTokenType selects JWTs, so that the app can show a token's claims.
 func (serverClient) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
 
-// IDTokenUserinfoClaimsAssertion puts name and e-mail address into the ID token.
+// IDTokenUserinfoClaimsAssertion puts the name and the e-mail address into the ID token.
 func (serverClient) IDTokenUserinfoClaimsAssertion() bool { return true }
 
-// oneUser is a storage.UserStore.
+// oneUser is a storage.UserStore with the user theUser.
 type oneUser struct{}
 
 var theUser = storage.User{
@@ -88,5 +89,5 @@ func (oneUser) GetUserByUsername(name string) *storage.User {
 	return &theUser
 }
 
-// ExampleClientID is for a kind of grant that the demo does not use.
+// ExampleClientID is required by the interface. The demo does not use its grant type.
 func (oneUser) ExampleClientID() string { return storage.ServiceUserID }

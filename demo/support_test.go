@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// watchLimit is only there so that a broken demo cannot hang a test.
-const watchLimit = 5 * time.Minute
+// patience bounds each wait, so that a broken demo cannot hang a test.
+const patience = 5 * time.Minute
 
-// leash is a named pipe that programs under test hold open for writing. It shows whether any of them still runs, without
-// process ids, which say little about the children of children.
+// leash is a named pipe that the programs under test hold open for writing. A reader gets EOF when all of them have ended,
+// including the children of children, whose process IDs the test does not know.
 type leash struct{ path string }
 
 func newLeash(t *testing.T) leash {
@@ -28,18 +28,18 @@ func newLeash(t *testing.T) leash {
 	return l
 }
 
-// awaitUp waits until a holder has written a line.
-func (l leash) awaitUp(t *testing.T) {
+// awaitStart waits until a holder has written a line.
+func (l leash) awaitStart(t *testing.T) {
 	t.Helper()
-	f := l.open(t, os.O_RDWR) // never waits for the other side
+	f := l.open(t, os.O_RDWR) // does not block without a writer
 	defer f.Close()
 	if line, err := bufio.NewReader(f).ReadString('\n'); err != nil {
-		t.Fatalf("waiting for the program: %q, %v", line, err)
+		t.Fatalf("waiting for the program's start: got %q and error %v", line, err)
 	}
 }
 
-// awaitGone fails the test unless all holders end.
-func (l leash) awaitGone(t *testing.T) {
+// awaitEnd fails the test unless all holders end.
+func (l leash) awaitEnd(t *testing.T) {
 	t.Helper()
 	f := l.open(t, os.O_RDONLY)
 	defer f.Close()
@@ -54,7 +54,7 @@ func (l leash) open(t *testing.T, flag int) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.SetDeadline(time.Now().Add(watchLimit)); err != nil {
+	if err := f.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -70,7 +70,7 @@ func (l leash) script(t *testing.T, path, text string) string {
 	return path
 }
 
-// fakeCaddy is a Caddy that adapts as the real one does, and whose `run` is what the script says.
+// fakeCaddy returns a script in place of Caddy. `adapt` prints a configuration, `run` runs the given commands.
 func fakeCaddy(t *testing.T, l leash, run string) string {
 	t.Helper()
 	return l.script(t, filepath.Join(t.TempDir(), "caddy"), `case $1 in
@@ -84,7 +84,7 @@ esac`)
 const adapted = `{"apps":{"http":{"servers":{"srv0":{"listen":[":8080"],"routes":[{"handle":[{"handler":"reverse_proxy",` +
 	`"upstreams":[{"dial":"127.0.0.1:8081"}]}]}]}}}}}`
 
-// emptyTempDir makes the demo keep its data below a directory of the test.
+// emptyTempDir returns an empty directory and makes it the demo's TMPDIR.
 func emptyTempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -92,10 +92,11 @@ func emptyTempDir(t *testing.T) string {
 	return dir
 }
 
-func mustBeEmpty(t *testing.T, dir string) {
+// wantEmpty fails the test if the demo has left files in the directory.
+func wantEmpty(t *testing.T, dir string) {
 	t.Helper()
-	left, err := os.ReadDir(dir)
-	if err != nil || len(left) > 0 {
-		t.Errorf("the demo left %v, %v", left, err)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) > 0 {
+		t.Errorf("after the demo: got files %v and error %v, want no files", files, err)
 	}
 }

@@ -8,16 +8,15 @@ import (
 	"time"
 )
 
-// decoded is what a JWT (RFC 7519) says. Nothing of it has been verified: it is for looking at.
+// decoded holds the contents of a JWT (RFC 7519) for display. The signature has not been verified.
 type decoded struct {
 	Header   string `json:"header"` // JSON, indented
 	Payload  string `json:"payload"`
-	IssuedAt int64  `json:"issued_at,omitempty"` // seconds since 1970; 0 when the token does not say
+	IssuedAt int64  `json:"issued_at,omitempty"` // seconds since 1970; 0 without iat
 	Expires  int64  `json:"expires,omitempty"`
 }
 
-// decode returns nil for a token that is no signed JWT: such a token is opaque, only the authorization server can tell
-// what it means.
+// decode returns nil for a token that is not a signed JWT. Only the authorization server can interpret such a token.
 func decode(token string) *decoded {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -35,7 +34,7 @@ func decode(token string) *decoded {
 		IssuedAt float64 `json:"iat"`
 		Expires  float64 `json:"exp"`
 	}
-	// Times of the wrong type are shown with the rest and not reckoned with.
+	// Times of the wrong type appear in the payload only.
 	if json.Unmarshal([]byte(payload), &times) != nil {
 		return &decoded{Header: header, Payload: payload}
 	}
@@ -54,7 +53,7 @@ func indentPart(part string) (string, bool) {
 	return indented.String(), true
 }
 
-// Lifetime is empty when the token does not say.
+// Lifetime returns the time from iat to exp, or "" if the token lacks one of them.
 func (d *decoded) Lifetime() string {
 	if d.IssuedAt == 0 || d.Expires == 0 {
 		return ""

@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// jwt returns a token with a signature that is none.
+// jwt returns a token with an invalid signature.
 func jwt(header, payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(header)) + "." + encode([]byte(payload)) + ".c2ln"
 }
 
-func TestDecode(t *testing.T) {
+func TestDecodeShowsJWTsOnly(t *testing.T) {
 	for _, tc := range []struct {
 		name, token string
 		want        *decoded
@@ -23,10 +23,10 @@ func TestDecode(t *testing.T) {
 		{"times of a wrong type", jwt(`{}`, `{"iat":"x","exp":130}`), &decoded{"{}", "{\n  \"iat\": \"x\",\n  \"exp\": 130\n}", 0, 0}},
 		{"empty", "", nil},
 		{"opaque", "2YotnFZFEjr1zCsicMWpAA", nil},
-		{"no base64url", "e30.e+/=.c2ln", nil},
-		{"no object", jwt(`{}`, `[1]`), nil},
-		{"no JSON", jwt(`{`, `{}`), nil},
-		{"five parts, as of JWE", jwt(`{}`, `{}`) + ".a.b", nil},
+		{"not base64url", "e30.e+/=.c2ln", nil},
+		{"not an object", jwt(`{}`, `[1]`), nil},
+		{"not JSON", jwt(`{`, `{}`), nil},
+		{"five parts, like a JWE", jwt(`{}`, `{}`) + ".a.b", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := decode(tc.token)
@@ -37,7 +37,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-func TestLifetime(t *testing.T) {
+func TestLifetimeNeedsBothTimes(t *testing.T) {
 	for _, tc := range []struct {
 		d    decoded
 		want string
@@ -61,7 +61,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if !json.Valid([]byte(got.Header)) || !json.Valid([]byte(got.Payload)) || strings.Count(token, ".") != 2 {
-			t.Errorf("got %+v", got)
+			t.Errorf("got %+v, want JSON from a token of three parts", got)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestBrowser is a user's whole visit: in through two forms, a refresh behind the scenes, and out by two buttons.
+// TestBrowser is a user's whole visit: a login with two forms, a refresh in the background, and a logout with two buttons.
 func TestBrowser(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -30,51 +30,51 @@ func TestBrowser(t *testing.T) {
 
 	doc := page.Login(t, site+"/wanted?q=1", "alice", "any")
 	if doc.Status != http.StatusOK || doc.URL != site+"/wanted?q=1" {
-		t.Fatalf("the login ended with %+v", doc)
+		t.Fatalf("login: got %+v, want the app's page", doc)
 	}
 	first := bearerIn(doc.Status, []byte(page.Text(t)))
 	if first == "" {
-		t.Fatalf("the page is not the app's: %s", page.Text(t))
+		t.Fatalf("got page text %s, want the app's answer", page.Text(t))
 	}
 	cookie := b.Cookie(t, sessionCookie)
 	if cookie == nil || !cookie.Secure || !cookie.HTTPOnly || cookie.SameSite != "Lax" || cookie.Path != "/" {
-		t.Fatalf("got session cookie %+v", cookie)
+		t.Fatalf("got session cookie %+v, want Secure, HttpOnly, SameSite=Lax and Path=/", cookie)
 	}
-	if strings.Contains(browser.Eval[string](t, page, `document.cookie`), "oauth") {
-		t.Error("scripts can read a cookie of the proxy")
+	if cookies := browser.Eval[string](t, page, `document.cookie`); strings.Contains(cookies, "oauth") {
+		t.Errorf("document.cookie: got %s, want no cookie of the proxy", cookies)
 	}
-	sessionEndpoint(t, page, "alice")
+	wantSessionEndpoint(t, page, "alice")
 
-	// What a page keeps in memory is lost by any navigation.
+	// A navigation would delete the page's variables.
 	browser.Eval[bool](t, page, `window.kept = true`)
 	eventually(t, "refreshed token", func() bool {
 		r := page.Fetch(t, "/api", browser.Request{})
 		token := bearerIn(r.Status, []byte(r.Body))
 		if token == "" {
-			t.Fatalf("while waiting for a refresh: %+v", r)
+			t.Fatalf("before the refresh: got %+v, want the app's answer", r)
 		}
 		return token != first
 	})
 	if !browser.Eval[bool](t, page, `window.kept === true`) || page.URL(t) != site+"/wanted?q=1" {
-		t.Errorf("the refresh took the page to %s", page.URL(t))
+		t.Errorf("after the refresh: got page %s, want the same page without a navigation", page.URL(t))
 	}
 	if n := p.Stats(t).Requests["GET /auth"]; n != 1 {
-		t.Errorf("got %d logins, want the first alone", n)
+		t.Errorf("got %d logins, want 1", n)
 	}
 
-	logOut(t, page, site, p)
+	logOutInBrowser(t, page, site, p)
 	if c := b.Cookie(t, sessionCookie); c != nil {
-		t.Errorf("after the logout the browser still has the cookie %+v", c)
+		t.Errorf("after the logout: got session cookie %+v, want none", c)
 	}
-	replay(t, site, cookie.Name+"="+cookie.Value, app)
-	// The authorization server has forgotten the user too.
+	wantDeadCookie(t, site, cookie.Name+"="+cookie.Value, app)
+	// The logout has also ended the session at the authorization server.
 	if doc := page.Open(t, site+"/again"); !strings.HasPrefix(doc.URL, p.Issuer+"/interaction/") {
-		t.Errorf("after the logout a visit ends with %+v, want the form of the server", doc)
+		t.Errorf("after the logout: got %+v, want the login form of the server", doc)
 	}
 }
 
-// sessionEndpoint demands that the page can learn about its session, and learns no token.
-func sessionEndpoint(t *testing.T, page *browser.Page, user string) {
+// wantSessionEndpoint fails the test unless the session endpoint gives the page the user and no tokens.
+func wantSessionEndpoint(t *testing.T, page *browser.Page, user string) {
 	t.Helper()
 	r := page.Fetch(t, "/oauth2/session", browser.Request{})
 	var info struct {
@@ -85,59 +85,60 @@ func sessionEndpoint(t *testing.T, page *browser.Page, user string) {
 		LogoutURL      string         `json:"logout_url"`
 	}
 	if err := json.Unmarshal([]byte(r.Body), &info); err != nil {
-		t.Fatalf("the session endpoint answered %+v", r)
+		t.Fatalf("session endpoint: got %+v, want JSON", r)
 	}
 	if !info.Authenticated || info.User != user || info.Claims["email"] != user+"@example.test" {
-		t.Errorf("the session endpoint does not know the user: %s", r.Body)
+		t.Errorf("session endpoint: got %s, want the user %s", r.Body, user)
 	}
 	if info.TokenExpiresIn == nil || info.LogoutURL != "/oauth2/logout" {
-		t.Errorf("the session endpoint answered %s", r.Body)
+		t.Errorf("session endpoint: got %s, want token_expires_in and the logout URL", r.Body)
 	}
 	if strings.Contains(r.Body, "_token\"") || strings.Contains(r.Body, "eyJ") {
-		t.Errorf("the session endpoint gives tokens away: %s", r.Body)
+		t.Errorf("session endpoint: got %s, want no tokens", r.Body)
 	}
 }
 
-// logOut goes out by the buttons of the proxy and of the server.
-func logOut(t *testing.T, page *browser.Page, site string, p *op.OIDCProvider) {
+// logOutInBrowser logs out with the buttons of the proxy and of the server.
+func logOutInBrowser(t *testing.T, page *browser.Page, site string, p *op.OIDCProvider) {
 	t.Helper()
 	doc := page.Open(t, site+"/oauth2/logout")
 	if doc.Status != http.StatusOK || doc.URL != site+"/oauth2/logout" {
-		t.Fatalf("the logout begins with %+v", doc)
+		t.Fatalf("got %+v, want the logout page", doc)
 	}
-	// The server knows the user still: a session that had ended would begin anew unseen.
-	if page.Open(t, site+"/still"); p.Stats(t).Requests["GET /auth"] != 1 {
-		t.Error("looking at the logout page has ended the session")
+	// The user is still logged in at the server: if opening the page ended the session, this would start a login.
+	page.Open(t, site+"/still")
+	if n := p.Stats(t).Requests["GET /auth"]; n != 1 {
+		t.Errorf("after opening the logout page: got %d logins, want 1", n)
 	}
 	page.Open(t, site+"/oauth2/logout")
 	if doc = page.SubmitForm(t, "", ""); strings.HasPrefix(doc.URL, site) {
-		t.Fatalf("the logout button leads to %+v, want the server's own logout", doc)
+		t.Fatalf("after the logout button: got %+v, want the server's logout page", doc)
 	}
 	doc = page.SubmitForm(t, "", "")
 	back := strings.HasPrefix(doc.URL, site+"/oauth2/logout/callback")
 	if doc.Status != http.StatusOK || !back || !strings.Contains(page.Text(t), "Signed out") {
-		t.Fatalf("the logout ended with %+v: %s", doc, page.Text(t))
+		t.Fatalf("after the server's logout button: got %+v, want the logout callback: %s", doc, page.Text(t))
 	}
 }
 
-// replay demands that a cookie is worth nothing, and that the app sees nothing of who sends it.
-func replay(t *testing.T, site, cookie string, app *echo.Server) {
+// wantDeadCookie fails the test if a request with the session cookie of an ended session reaches the app.
+func wantDeadCookie(t *testing.T, site, cookie string, app *echo.Server) {
 	t.Helper()
 	before := len(app.Requests())
 	thief := client.New("", "")
 	thief.Header = http.Header{"Cookie": {cookie}}
 	if resp := fetch(t, thief, site+"/replay"); resp.Status != http.StatusUnauthorized {
-		t.Errorf("a fetch with the old cookie: %v", resp)
+		t.Errorf("fetch with the old cookie: got %v, want 401", resp)
 	}
 	if resp := navigate(t, thief, site+"/replay"); resp.Status != http.StatusFound {
-		t.Errorf("a navigation with the old cookie: %v", resp)
+		t.Errorf("navigation with the old cookie: got %v, want a login", resp)
 	}
 	if n := len(app.Requests()) - before; n != 0 {
-		t.Errorf("the app saw %d requests with the old cookie", n)
+		t.Errorf("the app got %d requests with the old cookie, want none", n)
 	}
 }
 
-// TestTabs opens more tabs than logins can be open at a time, and signs in from the last to the first.
+// TestTabs opens more tabs than there are login cookies, and logs in from the last tab to the first.
 func TestTabs(t *testing.T) {
 	t.Parallel()
 	const tabs = 10
@@ -153,28 +154,29 @@ func TestTabs(t *testing.T) {
 	wanted := func(i int) string { return fmt.Sprintf("%s/tab/%d?n=%d", site, i, i) }
 	for i, page := range pages {
 		if doc := page.Open(t, wanted(i)); !strings.HasPrefix(doc.URL, p.Issuer+"/interaction/") {
-			t.Fatalf("tab %d shows %+v, want the form of the server", i, doc)
+			t.Fatalf("tab %d: got %+v, want the login form of the server", i, doc)
 		}
 	}
 	if n := loginCookies(t, b); n != 5 {
-		t.Errorf("the browser keeps %d login cookies, want 5 at most", n)
+		t.Errorf("got %d login cookies, want 5", n)
 	}
 	for i := tabs - 1; i >= 0; i-- {
 		var doc browser.Document
-		for range 5 { // two forms, and those of one more login
+		for range 5 { // two forms, and those of a repeated login
 			if doc = pages[i].SubmitForm(t, "alice", "any"); strings.HasPrefix(doc.URL, site) {
 				break
 			}
 		}
 		if doc.Status != http.StatusOK || doc.URL != wanted(i) || bearerIn(doc.Status, []byte(pages[i].Text(t))) == "" {
-			t.Errorf("tab %d ended with %+v: %s", i, doc, pages[i].Text(t))
+			t.Errorf("tab %d: got %+v, want the app's page: %s", i, doc, pages[i].Text(t))
 		}
 	}
 	if r := first.Fetch(t, "/oauth2/session", browser.Request{}); !strings.Contains(r.Body, `"authenticated":true`) {
-		t.Errorf("after all logins: %+v", r)
+		t.Errorf("after all logins: got %+v, want an authenticated session", r)
 	}
 }
 
+// loginCookies returns the number of login cookies in the browser.
 func loginCookies(t *testing.T, b *browser.Browser) int {
 	t.Helper()
 	n := 0

@@ -21,52 +21,51 @@ const (
 	burstCycles = 10
 )
 
-// A judge is the app's opinion of tokens: it accepts one that the authorization server accepted when it was first seen, and
-// whose life is not over since.
-type judge struct {
-	accepted func(token string) bool // asks the authorization server
+// A tokenValidator validates tokens for the app. A token is valid if the authorization server accepts it at its first use,
+// until expireAll.
+type tokenValidator struct {
+	validAtServer func(token string) bool
 
-	mu   sync.Mutex
-	seen map[string]bool // tokens that were valid when they came first
-	over map[string]bool
+	mu      sync.Mutex
+	valid   map[string]bool // valid at their first use
+	expired map[string]bool
 }
 
-func (j *judge) check(token string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if token == "" || j.over[token] {
+func (v *tokenValidator) check(token string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if token == "" || v.expired[token] {
 		return false
 	}
-	if !j.seen[token] {
-		j.seen[token] = j.accepted(token)
+	if !v.valid[token] {
+		v.valid[token] = v.validAtServer(token)
 	}
-	return j.seen[token]
+	return v.valid[token]
 }
 
-// retire waits until the life of every token issued so far is over, and accepts those seen no more. Nothing is
-// synchronised by that: what is waited for is the expiry itself.
-func (j *judge) retire(life time.Duration) {
-	time.Sleep(life)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for token := range j.seen {
-		j.over[token] = true
+// expireAll waits for the lifetime of the tokens, and then invalidates all tokens so far.
+func (v *tokenValidator) expireAll(lifetime time.Duration) {
+	time.Sleep(lifetime)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for token := range v.valid {
+		v.expired[token] = true
 	}
 }
 
-// An answer is what one request of a burst got.
+// An answer is the result of one request of a burst.
 type answer struct {
 	status int
-	token  string // that the app saw
+	token  string // in the app's request
 }
 
-// A burstRig is a protected app at the strictest server. Its tokens are over soon, as the proxy is told and the judge holds;
-// the server itself counts whole seconds, too coarse for that, and gives them longer.
+// A burstRig is a protected app at oidc-provider, the strictest server. Access tokens live for shortLife according to
+// expires_in and to the validator. At the server they live longer, since its lifetimes are whole seconds.
 type burstRig struct {
-	site   string
-	server *op.OIDCProvider
-	app    *echo.Server
-	judge  *judge
+	site      string
+	server    *op.OIDCProvider
+	app       *echo.Server
+	validator *tokenValidator
 }
 
 func startBurstRig(t *testing.T) *burstRig {
@@ -74,22 +73,22 @@ func startBurstRig(t *testing.T) *burstRig {
 	redirectURI := site + "/oauth2/callback"
 	b := &burstRig{site: site}
 	b.server = op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}})
-	b.tellShortLife(t, op.Fault{})
-	asks, err := rp.Discover(t.Context(), b.server.Issuer, b.server.ClientID, b.server.ClientSecret, redirectURI, "openid")
+	b.setShortExpiry(t, op.Fault{})
+	relyingParty, err := rp.Discover(t.Context(), b.server.Issuer, b.server.ClientID, b.server.ClientSecret, redirectURI, "openid")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.judge = &judge{seen: map[string]bool{}, over: map[string]bool{}, accepted: func(token string) bool {
-		_, err := asks.UserInfo(t.Context(), token)
+	b.validator = &tokenValidator{valid: map[string]bool{}, expired: map[string]bool{}, validAtServer: func(token string) bool {
+		_, err := relyingParty.UserInfo(t.Context(), token)
 		return err == nil
 	}}
-	b.app = echo.Start(t, echo.Options{Check: b.judge.check})
+	b.app = echo.Start(t, echo.Options{Check: b.validator.check})
 	caddyserver.Start(t, protected(site, &b.server.Server, "refresh_timeout 50s", b.app))
 	return b
 }
 
-// tellShortLife changes the answers to all token requests from now on. The first refresh may be spoiled further.
-func (b *burstRig) tellShortLife(t *testing.T, refresh op.Fault) {
+// setShortExpiry sets expires_in of all token answers from now on to shortLife. The first refresh also gets the given fault.
+func (b *burstRig) setShortExpiry(t *testing.T, refresh op.Fault) {
 	short := op.Fault{Times: 1 << 20, Set: map[string]any{"expires_in": shortLife.Seconds()}}
 	refresh.GrantType, refresh.Set = "refresh_token", short.Set
 	b.server.ClearFaults(t)
@@ -99,83 +98,82 @@ func (b *burstRig) tellShortLife(t *testing.T, refresh op.Fault) {
 
 func (b *burstRig) refreshes(t *testing.T) int { return b.server.Stats(t).Grants["refresh_token"].OK }
 
-// expire waits until the session's token is over. A refresh that was still under way when the last burst ended begins
-// the wait anew.
+// expire waits until the session's token has expired. If a refresh of the last burst ends during the wait, it waits for the
+// new token's expiry, too.
 func (b *burstRig) expire(t *testing.T) {
 	for before := -1; before != b.refreshes(t); {
 		before = b.refreshes(t)
-		b.judge.retire(shortLife)
+		b.validator.expireAll(shortLife)
 	}
 }
 
-// run sends bursts at expired tokens. burst returns the answers and when the refresh could begin.
+// run sends bursts of requests with expired tokens. burst returns the answers and the earliest time of the refresh.
 func (b *burstRig) run(t *testing.T, burst func() ([]answer, time.Time)) {
 	for cycle := range burstCycles {
 		b.expire(t)
 		before := b.refreshes(t)
-		answers, begun := burst()
-		took := time.Since(begun)
+		answers, start := burst()
+		took := time.Since(start)
 		if len(answers) != burstSize {
-			t.Fatalf("cycle %d: got %d answers", cycle, len(answers))
+			t.Fatalf("cycle %d: got %d answers, want %d", cycle, len(answers), burstSize)
 		}
 		tokens := map[string]bool{}
 		for _, a := range answers {
 			if a.status != http.StatusOK || a.token == "" {
-				t.Fatalf("cycle %d: an answer with status %d", cycle, a.status)
+				t.Fatalf("cycle %d: got status %d and token %q, want 200 and a token", cycle, a.status, a.token)
 			}
 			tokens[a.token] = true
 		}
-		// The new token is refreshed in its turn after 70 % of its life, which only a burst on a machine without any time
-		// to spare lives to see.
+		// The proxy refreshes the new token after 70 % of its lifetime, which may be during the burst on a busy machine.
 		most := 1 + int(took/(shortLife*7/10))
 		if n := b.refreshes(t) - before; n < 1 || n > most {
-			t.Errorf("cycle %d: got %d refreshes within %v, want 1", cycle, n, took)
+			t.Errorf("cycle %d: got %d refreshes within %v, want 1 to %d", cycle, n, took, most)
 		}
 		if len(tokens) > most {
-			t.Errorf("cycle %d: the app saw %d tokens within %v, want 1", cycle, len(tokens), took)
+			t.Errorf("cycle %d: the app got %d tokens within %v, want at most %d", cycle, len(tokens), took, most)
 		}
 	}
 	stats := b.server.Stats(t)
 	if stats.RepeatedRefreshTokens != 0 || stats.ReuseDetected != 0 || stats.Grants["refresh_token"].Errors != 0 {
-		t.Errorf("refresh tokens were sent twice: %+v", stats)
+		t.Errorf("got stats %+v, want no refresh token sent twice and no refusals", stats)
 	}
 	if n := stats.Requests["GET /auth"]; n != 1 {
-		t.Errorf("got %d logins, want the first alone", n)
+		t.Errorf("got %d logins, want 1", n)
 	}
 	if n := b.app.Rejected(); n != 0 {
-		t.Errorf("the app refused %d requests, whose tokens were not valid", n)
+		t.Errorf("the app got %d requests with invalid tokens, want none", n)
 	}
 }
 
-// TestBurst sends 200 requests on as many connections to a session whose token has expired, and lets the server answer
-// the refresh only when all of them have been sent.
+// TestBurst sends 200 requests on as many connections to a session with an expired token. The server answers the refresh
+// only after all requests have been sent.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	b := startBurstRig(t)
 	c := login(t, &b.server.Server, b.site+"/")
 	b.run(t, func() ([]answer, time.Time) {
-		b.tellShortLife(t, op.Fault{Hold: true})
+		b.setShortExpiry(t, op.Fault{Hold: true})
+		start := time.Now() // a token's lifetime counts from the request for it
 		var sent, done sync.WaitGroup
 		answers := make([]answer, burstSize)
 		for i := range answers {
 			sent.Add(1)
 			once := sync.OnceFunc(sent.Done)
 			done.Go(func() {
-				defer once() // if the request could not be sent
+				defer once() // also if sending fails
 				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { once() }})
-				answers[i] = ask(ctx, t, c, b.site+"/api")
+				answers[i] = fetchAnswer(ctx, t, c, b.site+"/api")
 			})
 		}
 		sent.Wait()
 		b.server.AwaitHeld(t, 1)
-		begun := time.Now()
 		b.server.Release(t)
 		done.Wait()
-		return answers, begun
+		return answers, start
 	})
 }
 
-func ask(ctx context.Context, t *testing.T, c *client.Client, rawURL string) answer {
+func fetchAnswer(ctx context.Context, t *testing.T, c *client.Client, rawURL string) answer {
 	resp, err := c.Fetch(ctx, http.MethodGet, rawURL, "")
 	if err != nil {
 		t.Error(err)
@@ -184,20 +182,20 @@ func ask(ctx context.Context, t *testing.T, c *client.Client, rawURL string) ans
 	return answer{resp.Status, bearer(resp)}
 }
 
-// TestBurstFromBrowser is the same with fetch() in a real page. Chromium sends six at a time.
+// TestBurstFromBrowser sends the bursts with fetch() in a real page. Chromium sends six requests at a time.
 func TestBurstFromBrowser(t *testing.T) {
 	t.Parallel()
 	b := startBurstRig(t)
 	_, page := browser.Start(t)
 	if doc := page.Open(t, b.site+"/"); doc.Status != http.StatusOK || doc.URL != b.site+"/" {
-		t.Fatalf("the login ended with %+v", doc)
+		t.Fatalf("login: got %+v, want the app's page", doc)
 	}
 	b.run(t, func() ([]answer, time.Time) {
-		begun := time.Now()
+		start := time.Now()
 		var answers []answer
 		for _, r := range page.FetchAll(t, "/api", browser.Request{}, burstSize) {
 			answers = append(answers, answer{r.Status, bearerIn(r.Status, []byte(r.Body))})
 		}
-		return answers, begun
+		return answers, start
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// A callback is what the authorization server sends a browser back with, and the cookies of that browser.
+// A callback is the authorization response of an unfinished login, with the browser's cookies.
 type callback struct {
 	fleet   *fleet
 	name    string
@@ -23,17 +23,17 @@ type callback struct {
 	cookies string
 }
 
-// callback begins a login at the first instance and stops before its end.
+// callback starts a login at the first instance and stops before the callback.
 func (f *fleet) callback(t testing.TB, name, path string) *callback {
 	t.Helper()
 	v := f.visitor(name, 0)
 	start := navigate(t, v.at[0], f.site+path)
 	if start.Location() == nil {
-		t.Fatalf("the login of %s: %v", name, start)
+		t.Fatalf("starting the login of %s: got %v, want a redirect", name, start)
 	}
 	back := navigate(t, v.at[0], start.Location().String())
 	if back.Location() == nil || !strings.HasPrefix(back.Location().String(), f.site+"/oauth2/callback?") {
-		t.Fatalf("the authorization server answered %v", back)
+		t.Fatalf("authorization response: got %v, want a redirect to the callback", back)
 	}
 	cb := &callback{fleet: f, name: name, url: back.Location().String()}
 	for _, c := range v.at[0].Jar.Cookies(f.url) {
@@ -42,15 +42,15 @@ func (f *fleet) callback(t testing.TB, name, path string) *callback {
 	return cb
 }
 
-// send sends it to an instance, from a connection and with cookies of its own.
+// send sends the callback with the given URL to an instance. Each call uses a new browser with the cookies.
 func (cb *callback) send(ctx context.Context, instance int, rawURL string) (*client.Response, error) {
 	c := cb.fleet.visitor(cb.name, 0).at[instance]
 	c.Header = http.Header{"Cookie": {strings.TrimSuffix(cb.cookies, "; ")}}
 	return c.NavigateFrom(ctx, cb.fleet.as.URL, rawURL)
 }
 
-// sessionIn returns the value of the session's cookie that an answer sets.
-func sessionIn(resp *client.Response) string {
+// sessionCookieOf returns the value of the session cookie in an answer, or "".
+func sessionCookieOf(resp *client.Response) string {
 	for _, line := range resp.Header["Set-Cookie"] {
 		if c, err := http.ParseSetCookie(line); err == nil && c.Name == sessionCookie {
 			return c.Value
@@ -59,8 +59,8 @@ func sessionIn(resp *client.Response) string {
 	return ""
 }
 
-// TestCallbackIsRedeemedOnceOverInstances sends one callback twenty times at once to two instances. The server revokes what it
-// granted for a code that comes twice.
+// TestCallbackIsRedeemedOnceOverInstances sends one callback to two instances twenty times in parallel. If the server got
+// the code twice, it would revoke the tokens.
 func TestCallbackIsRedeemedOnceOverInstances(t *testing.T) {
 	t.Parallel()
 	one := newKey()
@@ -81,32 +81,32 @@ func TestCallbackIsRedeemedOnceOverInstances(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	secret := sessionIn(answers[0])
+	secret := sessionCookieOf(answers[0])
 	for i, resp := range answers {
-		if resp.Status != http.StatusSeeOther || resp.Location().String() != f.site+"/wanted" || sessionIn(resp) != secret || secret == "" {
-			t.Errorf("callback %d: %v to %v", i, resp, resp.Location())
+		if resp.Status != http.StatusSeeOther || resp.Location().String() != f.site+"/wanted" || sessionCookieOf(resp) != secret || secret == "" {
+			t.Errorf("callback %d: got %v to %v, want the page and the session of the first", i, resp, resp.Location())
 		}
 	}
 	v := f.visitor("alice", 0)
 	for i, c := range v.at {
 		c.Header = http.Header{"Cookie": {sessionCookie + "=" + secret}}
 		if _, err := v.ask(t.Context(), i); err != nil {
-			t.Errorf("the session at instance %d: %v", i, err)
+			t.Errorf("session at instance %d: %v", i, err)
 		}
 	}
 	if resp, err := v.at[1].Fetch(t.Context(), http.MethodPost, f.site+"/oauth2/session/refresh", ""); err != nil || resp.Status != http.StatusOK {
-		t.Errorf("refreshing the session: %v, %v", resp, err)
+		t.Errorf("refreshing the session: got %v and error %v, want 200", resp, err)
 	}
 	if stats := f.as.Stats(); stats.Grants[fakeas.GrantCode] != 1 || stats.CodeReuses != 0 {
-		t.Errorf("%d codes were sent, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+		t.Errorf("got %d code requests and %d reuses, want 1 and 0", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
 	}
-	if n := sessionKeys(t, f); n != 2 {
-		t.Errorf("the store holds %d items, want the session and the result of the login", n)
+	if n := itemsInRedis(t, f); n != 2 {
+		t.Errorf("got %d items in Redis, want the session and the login result", n)
 	}
-	f.quiet(t)
+	f.wantNoErrorLog(t)
 }
 
-// TestMadeUpCodesOverInstances sends one attempt back with three hundred codes that nobody issued.
+// TestMadeUpCodesOverInstances sends three hundred invalid codes for one login. The instances must not forward all of them.
 func TestMadeUpCodesOverInstances(t *testing.T) {
 	t.Parallel()
 	one := newKey()
@@ -116,7 +116,7 @@ func TestMadeUpCodesOverInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := sessionKeys(t, f)
+	before := itemsInRedis(t, f)
 	var all sync.WaitGroup
 	for worker := range 10 {
 		all.Go(func() {
@@ -126,31 +126,32 @@ func TestMadeUpCodesOverInstances(t *testing.T) {
 				q.Set("code", fmt.Sprintf("made-up-%d-%d", worker, i))
 				made.RawQuery = q.Encode()
 				resp, err := cb.send(t.Context(), i%2, made.String())
-				if err != nil || resp.Status != http.StatusFound || sessionIn(resp) != "" {
-					t.Errorf("%v, %v", resp, err)
+				if err != nil || resp.Status != http.StatusFound || sessionCookieOf(resp) != "" {
+					t.Errorf("made-up code: got %v and error %v, want a redirect without a session", resp, err)
 				}
 			}
 		})
 	}
 	all.Wait()
 	if n := f.as.Stats().Grants[fakeas.GrantCode]; n < 1 || n > len(f.nodes) {
-		t.Errorf("%d token requests at %d instances", n, len(f.nodes))
+		t.Errorf("got %d token requests, want 1 to %d", n, len(f.nodes))
 	}
-	if after := sessionKeys(t, f); after != before {
-		t.Errorf("the store held %d items and holds %d", before, after)
+	if after := itemsInRedis(t, f); after != before {
+		t.Errorf("got %d items in Redis, want %d", after, before)
 	}
 }
 
-// sessionKeys counts the items in Redis.
-func sessionKeys(t testing.TB, f *fleet) int {
+// itemsInRedis returns the number of the module's items.
+func itemsInRedis(t testing.TB, f *fleet) int {
 	t.Helper()
 	return len(f.redis.Keys(t, "oauth_session:{*}"))
 }
 
-// goesOn is a page that moves on by itself after some seconds.
-var goesOn = regexp.MustCompile(`<meta http-equiv="refresh" content="[1-9][0-9]*;url=(/oauth2/login\?return_to=[^"&]*)">`)
+// retryPage matches a page that opens the login again after some seconds.
+var retryPage = regexp.MustCompile(`<meta http-equiv="refresh" content="[1-9][0-9]*;url=(/oauth2/login\?return_to=[^"&]*)">`)
 
-// TestLoginsWhileTheStoreIsFrozen: none begins, and one that has begun goes on later without having sent its code.
+// TestLoginsWhileTheStoreIsFrozen: no login starts, and a callback does not send its code. Its page retries the login, which
+// succeeds after the outage.
 func TestLoginsWhileTheStoreIsFrozen(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, fleetPlan{keys: []string{newKey()}})
@@ -160,24 +161,24 @@ func TestLoginsWhileTheStoreIsFrozen(t *testing.T) {
 	for _, path := range []string{"/wanted", "/oauth2/login?return_to=/wanted"} {
 		resp := navigate(t, f.visitor("alice", 0).at[0], f.site+path)
 		if resp.Status != http.StatusServiceUnavailable || resp.Header["Set-Cookie"] != nil || resp.Header.Get("Retry-After") == "" {
-			t.Errorf("%s: %v with %v", path, resp, resp.Header)
+			t.Errorf("%s: got %v with %v, want 503 with Retry-After and no cookie", path, resp, resp.Header)
 		}
 	}
 	resp, err := cb.send(t.Context(), 0, cb.url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := goesOn.FindSubmatch(resp.Body)
-	if resp.Status != http.StatusServiceUnavailable || next == nil || strings.Count(string(resp.Body), `http-equiv="refresh"`) != 1 {
-		t.Fatalf("the callback: %v: %s", resp, resp.Body)
+	retry := retryPage.FindSubmatch(resp.Body)
+	if resp.Status != http.StatusServiceUnavailable || retry == nil || strings.Count(string(resp.Body), `http-equiv="refresh"`) != 1 {
+		t.Fatalf("callback: got %v, want 503 and a page that retries: %s", resp, resp.Body)
 	}
 	f.redis.Resume(t)
 	stats := f.as.Stats()
 	if n := stats.Requests[fakeas.EndpointAuthorize] - authorized; n != 0 || stats.Grants[fakeas.GrantCode] != 0 {
-		t.Errorf("%d logins began, and %d codes were sent", n, stats.Grants[fakeas.GrantCode])
+		t.Errorf("got %d logins and %d code requests, want none", n, stats.Grants[fakeas.GrantCode])
 	}
 	eventually(t, "login after the outage", func() bool {
-		page, err := f.visitor("alice", 0).at[0].Visit(t.Context(), f.site+string(next[1]))
+		page, err := f.visitor("alice", 0).at[0].Visit(t.Context(), f.site+string(retry[1]))
 		if err != nil {
 			t.Fatal(err)
 		}

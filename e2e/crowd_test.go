@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// crowdRegulars come by all the time, from the beginning, crowdFriends from later on.
-	crowdRegulars = 4
-	crowdFriends  = 4
-	// crowdPace is how long everybody waits between two rounds.
-	crowdPace = 300 * time.Millisecond
+	// crowdRegulars is the number of regulars from the start, crowdLateRegulars of those who log in later.
+	crowdRegulars     = 4
+	crowdLateRegulars = 4
+	// crowdPause is the pause of each visitor between two rounds.
+	crowdPause = 300 * time.Millisecond
 )
 
-// A crowd is load on a fleet in which no answer may be wrong: regulars, whose sessions go on, and passers-by, who log in,
-// look round and log out.
+// A crowd is a load on a fleet without any wrong answer. Regulars keep their sessions. Passers-by log in, use the session
+// and log out.
 type crowd struct {
 	fleet   *fleet
 	ctx     context.Context
@@ -27,10 +27,10 @@ type crowd struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex
-	rounds map[*visitor]int // how often each regular has been at every instance
+	rounds map[*visitor]int // rounds over all instances, by regular
 }
 
-var errCrowdLeft = errors.New("the crowd was asked to leave")
+var errCrowdFinished = errors.New("the test has finished the crowd")
 
 func startCrowd(t testing.TB, f *fleet) *crowd {
 	t.Helper()
@@ -39,29 +39,29 @@ func startCrowd(t testing.TB, f *fleet) *crowd {
 	for i := range crowdRegulars {
 		c.running.Go(func() { c.check(c.join(fmt.Sprintf("regular-%d", i), i)) })
 	}
-	c.running.Go(func() { c.check(c.passBy()) })
+	c.running.Go(func() { c.check(c.runPassersBy()) })
 	t.Cleanup(func() {
-		c.stop(errCrowdLeft)
+		c.stop(errCrowdFinished)
 		c.running.Wait()
 	})
 	return c
 }
 
-// check ends everything at the first error.
+// check stops the crowd at an error.
 func (c *crowd) check(err error) {
 	if err != nil {
 		c.stop(err)
 	}
 }
 
-func (c *crowd) wait() { // the pace of users, and nothing else waits for it
+func (c *crowd) pause() {
 	select {
-	case <-time.After(crowdPace):
+	case <-time.After(crowdPause):
 	case <-c.ctx.Done():
 	}
 }
 
-// join logs a regular in, who then comes by until the end.
+// join logs a regular in and sends rounds of requests until the end of the crowd.
 func (c *crowd) join(name string, first int) error {
 	v := c.fleet.visitor(name, first)
 	if err := v.login(c.ctx, "/"); err != nil {
@@ -70,7 +70,7 @@ func (c *crowd) join(name string, first int) error {
 	c.mu.Lock()
 	c.rounds[v] = 0
 	c.mu.Unlock()
-	for ; c.ctx.Err() == nil; c.wait() {
+	for ; c.ctx.Err() == nil; c.pause() {
 		for i := range c.fleet.nodes {
 			if _, err := v.ask(c.ctx, i); err != nil {
 				return fmt.Errorf("at instance %d: %w", i, err)
@@ -83,21 +83,21 @@ func (c *crowd) join(name string, first int) error {
 	return nil
 }
 
-// passBy is one passer-by after another. Now and then somebody stays.
-func (c *crowd) passBy() error {
+// runPassersBy runs one passer-by after another. Now and then, a late regular joins.
+func (c *crowd) runPassersBy() error {
 	for n := 0; c.ctx.Err() == nil; n++ {
-		if n%10 == 5 && n/10 < crowdFriends {
-			c.running.Go(func() { c.check(c.join(fmt.Sprintf("friend-%d", n), n)) })
+		if n%10 == 5 && n/10 < crowdLateRegulars {
+			c.running.Go(func() { c.check(c.join(fmt.Sprintf("late-regular-%d", n), n)) })
 		}
-		if _, err := c.fleet.visitor(fmt.Sprintf("passer-by-%d", n), n).comeAndGo(c.ctx, n); err != nil {
+		if _, err := c.fleet.visitor(fmt.Sprintf("passer-by-%d", n), n).logInAndOut(c.ctx, n); err != nil {
 			return err
 		}
-		c.wait()
+		c.pause()
 	}
 	return nil
 }
 
-// awaitRounds waits until everybody who is there has been at every instance n times more.
+// awaitRounds waits until each current regular has done n more rounds.
 func (c *crowd) awaitRounds(t testing.TB, n int) {
 	t.Helper()
 	var before map[*visitor]int
@@ -119,12 +119,12 @@ func (c *crowd) awaitRounds(t testing.TB, n int) {
 	})
 }
 
-// leave ends the load. It is the test's error if any answer was wrong.
-func (c *crowd) leave(t testing.TB) {
+// finish stops the crowd and fails the test if any answer was wrong.
+func (c *crowd) finish(t testing.TB) {
 	t.Helper()
-	c.stop(errCrowdLeft)
+	c.stop(errCrowdFinished)
 	c.running.Wait()
-	if err := context.Cause(c.ctx); !errors.Is(err, errCrowdLeft) {
+	if err := context.Cause(c.ctx); !errors.Is(err, errCrowdFinished) {
 		t.Fatal(err)
 	}
 }

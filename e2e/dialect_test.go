@@ -14,14 +14,13 @@ import (
 
 const dialectSecret = "dialect+secret: %/canary"
 
-// dialects are the servers whose documentation the servers of internal/dialect enforce, with the client that the example
-// configuration is made for.
+// dialects are the servers of internal/dialect, with the clients of the example configurations.
 var dialects = []struct {
 	name     string
 	example  string // in examples/
 	provider func(redirectURI string) dialect.Provider
 	host     string // of the server, in the example
-	once     bool   // a refresh token must never be sent twice
+	once     bool   // refresh tokens are single use
 }{
 	{
 		name: "OrderCloud", example: "ordercloud", host: "https://auth.ordercloud.io",
@@ -54,8 +53,8 @@ var dialects = []struct {
 	},
 }
 
-// TestDialects goes through a session's whole life with each example configuration: login, refreshes, and the end of the
-// refresh token's life. The servers refuse, and note, all that their documentation does not name.
+// TestDialects runs a session with each example configuration: login, refreshes, and the expiry of the refresh token. The
+// servers refuse and record all undocumented requests.
 func TestDialects(t *testing.T) {
 	t.Parallel()
 	for _, tc := range dialects {
@@ -70,35 +69,35 @@ func TestDialects(t *testing.T) {
 			c := login(t, s, site+"/wanted?q=1")
 			token := bearer(fetch(t, c, site+"/"))
 			for range 3 {
-				token = renewed(t, c, site+"/", token)
+				token = awaitNewBearer(t, c, site+"/", token)
 				if !server.Issued(token) {
-					t.Error("the app got a token that the server has not issued")
+					t.Errorf("the app got the token %s, want one of the server", token)
 				}
 			}
 			server.ExpireRefreshTokens()
-			ends(t, s, c, site)
-			endedBecause(t, caddy, "refresh_rejected")
+			awaitSessionEnd(t, s, c, site)
+			wantEndReason(t, caddy, "refresh_rejected")
 			if n := server.Refreshes(); n < 3 {
-				t.Errorf("got %d refreshes, want 3 at least", n)
+				t.Errorf("got %d refreshes, want at least 3", n)
 			}
 			server.SetLifetimes(longLife, longLife)
 			page, err := c.Login(t.Context(), site+"/back")
 			if err != nil {
 				t.Fatal(err)
 			}
-			landed(t, page, site+"/back")
+			wantAppPage(t, page, site+"/back")
 			if twice := server.SentTwice(); tc.once && len(twice) != 0 {
-				t.Errorf("%d refresh tokens were sent more than once", len(twice))
+				t.Errorf("got %d refresh tokens sent more than once, want none", len(twice))
 			}
 			if v := server.Violations(); len(v) != 0 {
-				t.Errorf("the documentation does not allow: %v", v)
+				t.Errorf("got violations %v, want none", v)
 			}
 		})
 	}
 }
 
-// TestNoRefreshToken has OrderCloud give none, as it does when their duration is 0: a session ends with its access token, and
-// the operator is told once.
+// TestNoRefreshToken uses OrderCloud with a refresh token lifetime of 0: it then issues no refresh tokens. A session ends with
+// its access token, and the log has one warning.
 func TestNoRefreshToken(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -109,16 +108,16 @@ func TestNoRefreshToken(t *testing.T) {
 	caddy := caddyserver.Start(t, exampleConfig(t, orderCloud.example, orderCloud.host, site, server, app))
 	s := &op.Server{Issuer: server.URL}
 	for range 2 {
-		ends(t, s, login(t, s, site+"/"), site)
+		awaitSessionEnd(t, s, login(t, s, site+"/"), site)
 	}
-	endedBecause(t, caddy, "no_refresh_token")
+	wantEndReason(t, caddy, "no_refresh_token")
 	warnings := 0
 	for _, entry := range caddy.Entries(t, "http.handlers.oauth_session") {
 		if entry["level"] == "warn" || entry["level"] == "error" {
 			warnings++
 			msg, _ := entry["msg"].(string)
 			if !strings.Contains(msg, "no refresh token") || entry["likely_cause"] == nil {
-				t.Errorf("got the warning %v", entry)
+				t.Errorf("got warning %v, want one about the missing refresh token with a likely cause", entry)
 			}
 		}
 	}
@@ -126,11 +125,11 @@ func TestNoRefreshToken(t *testing.T) {
 		t.Errorf("got %d warnings, want 1", warnings)
 	}
 	if v := server.Violations(); len(v) != 0 || server.Refreshes() != 0 {
-		t.Errorf("the documentation does not allow: %v", v)
+		t.Errorf("got violations %v and %d refreshes, want none", v, server.Refreshes())
 	}
 }
 
-// exampleConfig is the example configuration itself, with the test's addresses in place of its own.
+// exampleConfig returns the example configuration with the test's addresses.
 func exampleConfig(t *testing.T, example, host, site string, server *dialect.Server, app *echo.Server) caddyserver.Config {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join("..", "examples", example+".Caddyfile"))
@@ -145,7 +144,7 @@ func exampleConfig(t *testing.T, example, host, site string, server *dialect.Ser
 		{old: "\napp.example.com {", new: "\n" + site + " {\nbind 127.0.0.1\nlog"},
 		{old: "127.0.0.1:8081", new: app.Addr()},
 		{old: host, new: server.URL},
-		// Where the documentation names no authorization endpoint, the example has a place for it.
+		// An example has a placeholder if the documentation names no authorization endpoint.
 		{old: "https://login.example.com/oauth/authorize", new: server.AuthorizationEndpoint(), optional: true},
 	} {
 		if !strings.Contains(text, r.old) && !r.optional {

@@ -2,58 +2,39 @@ package e2e
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/caddyserver"
-	"github.com/oauth-session/caddy-oauth-session/e2e/client"
+	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestSessionEndsDuringRequest has the app still work on requests, passed on with a good token, when the authorization
-// server refuses the refresh: they are answered like those that come after, and the window does not go blank.
+// TestSessionEndsDuringRequest ends a session, by a refused refresh, while the app still works on two of its requests. They
+// get the same answers as later requests: a navigation gets a login, a fetch gets 401.
 func TestSessionEndsDuringRequest(t *testing.T) {
 	t.Parallel()
-	working := make(chan struct{}, 2)
-	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			working <- struct{}{}
-			<-r.Context().Done()
-		}
-	}))
-	t.Cleanup(app.Close)
-	site := newSite(t)
+	site, app := newSite(t), echo.Start(t, echo.Options{})
 	as, s := startFake(t, site+"/oauth2/callback")
-	setLife(as, shortLife)
-	caddyserver.Start(t, caddyserver.Config{
-		Env: secret(s), Sites: block(site, protect(s, "")+"reverse_proxy "+app.Listener.Addr().String()),
-	})
-	c := client.New("", "")
-	if page, err := c.Login(t.Context(), site+"/"); err != nil || page.Status != http.StatusOK {
-		t.Fatalf("the login ended with %v, error %v", page, err)
-	}
-	type result struct {
-		resp *client.Response
-		err  error
-	}
-	navigation, script := make(chan result, 1), make(chan result, 1)
+	setAccessTokenLifetime(as, shortLife)
+	caddyserver.Start(t, protected(site, s, "", app))
+	c := login(t, s, site+"/")
+	navigation, script := make(chan fetchResult, 1), make(chan fetchResult, 1)
 	go func() {
-		resp, err := c.Navigate(t.Context(), site+"/slow")
-		navigation <- result{resp, err}
+		resp, err := c.Navigate(t.Context(), site+longPoll)
+		navigation <- fetchResult{resp, err}
 	}()
 	go func() {
-		resp, err := c.Fetch(t.Context(), http.MethodGet, site+"/slow", "")
-		script <- result{resp, err}
+		resp, err := c.Fetch(t.Context(), http.MethodGet, site+longPoll, "")
+		script <- fetchResult{resp, err}
 	}()
-	<-working
-	<-working
-	// Not the tokens there are: a refresh may be under way, which brings another one.
+	awaitLongPolls(t, app, 2)
+	// Revoking the current tokens would not suffice: a refresh may be in progress and bring new ones.
 	as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh).Repeat(-1))
 	eventually(t, "end of the session", func() bool { return fetch(t, c, site+"/").Status == http.StatusUnauthorized })
 	if got := <-navigation; got.err != nil || got.resp.Status != http.StatusFound || got.resp.Header["Set-Cookie"] == nil {
-		t.Errorf("the navigation got %v and error %v, want a login", got.resp, got.err)
+		t.Errorf("navigation: got %v and error %v, want a login", got.resp, got.err)
 	}
 	if got := <-script; got.err != nil || got.resp.Status != http.StatusUnauthorized {
-		t.Errorf("the script got %v and error %v, want 401", got.resp, got.err)
+		t.Errorf("fetch: got %v and error %v, want 401", got.resp, got.err)
 	}
 }

@@ -26,41 +26,50 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// fleetSize is the number of instances wherever the test does not demand another.
+// fleetSize is the default number of instances.
 const fleetSize = 3
 
-// A fleet is several Caddys with one Redis that serve one site, as behind a balancer without stickiness. Nothing listens at
-// the site's own address: it is the clients that choose an instance for each request.
+// A fleet is several instances of Caddy with one Redis that serve one site, as behind a load balancer without sticky
+// sessions. No process listens at the site's address: clients choose an instance for each request.
 type fleet struct {
 	site  string
-	url   *url.URL // the same
+	url   *url.URL // of site
 	as    *fakeas.Server
 	op    *op.Server
 	redis *redisserver.Server
 	app   *echo.Server
 	nodes []*node
 
-	transport *http.Transport // of all visitors, as a balancer has one for all
+	transport *http.Transport // shared by all visitors, like that of a load balancer
 }
 
 // A node is one instance of a fleet.
 type node struct {
 	*caddyserver.Server
-	addr    string // where it listens
+	addr    string // host and port
 	keyFile string
 	config  caddyserver.Config
 }
 
-// A fleetPlan says what a fleet is made of.
+// A fleetPlan describes a fleet.
 type fleetPlan struct {
-	// keys are the lines of each instance's key file. Default: fleetSize instances with one key.
+	// keys are the contents of the instances' key files. Default: fleetSize instances with one common key.
 	keys []string
-	// options are more lines for the directive.
+	// options are additional lines of the directive.
 	options string
-	// more are further sites of every instance.
-	more string
-	// redis is the store, if the test has begun one.
+	// sites are additional sites of every instance.
+	sites string
+	// redis is the store. Default: a new one.
 	redis *redisserver.Server
+}
+
+// A nodePlan describes an instance.
+type nodePlan struct {
+	key     string // content of the key file
+	store   string // arguments of `store redis`
+	app     string // host and port
+	options string // additional lines of the directive
+	sites   string // additional sites
 }
 
 func startFleet(t *testing.T, plan fleetPlan) *fleet {
@@ -81,38 +90,40 @@ func startFleet(t *testing.T, plan fleetPlan) *fleet {
 		f.redis = redisserver.Start(t, redisserver.Options{})
 	}
 	if plan.keys == nil {
-		one := newKey()
+		common := newKey()
 		for range fleetSize {
-			plan.keys = append(plan.keys, one)
+			plan.keys = append(plan.keys, common)
 		}
 	}
 	for _, key := range plan.keys {
-		f.start(t, plan, key)
+		f.addNode(t, nodePlan{key: key, store: f.redis.URL(), app: f.app.Addr(), options: plan.options, sites: plan.sites})
 	}
-	// Caddy waits some seconds for connections on which nothing has come yet.
+	// At its end, Caddy waits some seconds for new connections without a request.
 	t.Cleanup(f.transport.CloseIdleConnections)
 	return f
 }
 
-func (f *fleet) start(t *testing.T, plan fleetPlan, key string) {
+// addNode starts an instance.
+func (f *fleet) addNode(t *testing.T, plan nodePlan) *node {
 	t.Helper()
 	n := &node{addr: fmt.Sprintf("localhost:%d", proc.FreePort(t)), keyFile: filepath.Join(t.TempDir(), "key")}
-	n.setKeys(t, key)
-	options := fmt.Sprintf("base_url %s\nstore redis %s\nkey {file.%s}\n%s", f.site, f.redis.URL(), n.keyFile, plan.options)
-	app := "reverse_proxy " + f.app.Addr() + " {\n\theader_up X-User {http.auth.user.id}\n}\n"
-	n.config = caddyserver.Config{Env: secret(f.op), Sites: block("http://"+n.addr, protect(f.op, options)+app) + plan.more}
+	n.setKeys(t, plan.key)
+	options := fmt.Sprintf("base_url %s\nstore redis %s\nkey {file.%s}\n%s", f.site, plan.store, n.keyFile, plan.options)
+	upstream := "reverse_proxy " + plan.app + " {\n\theader_up X-User {http.auth.user.id}\n}\n"
+	n.config = caddyserver.Config{Env: secret(f.op), Sites: block("http://"+n.addr, protect(f.op, options)+upstream) + plan.sites}
 	n.Server = caddyserver.Start(t, n.config)
 	f.nodes = append(f.nodes, n)
+	return n
 }
 
-// newKey draws a key.
+// newKey returns a random encoded key.
 func newKey() string {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails: crypto/rand.Read ends the program instead
 	return base64.RawURLEncoding.EncodeToString(key[:])
 }
 
-// setKeys replaces the key file in one step.
+// setKeys replaces the key file atomically.
 func (n *node) setKeys(t testing.TB, keys ...string) {
 	t.Helper()
 	temp := n.keyFile + ".new"
@@ -122,11 +133,11 @@ func (n *node) setKeys(t testing.TB, keys ...string) {
 	}
 }
 
-// tell changes what the server says of the life of the access tokens it issues from now on. They really live for long, so
-// that whose they are can be asked at any time.
-func (f *fleet) tell(life time.Duration) {
+// setExpiresIn sets expires_in of token answers from now on. At the server, access tokens live for longLife, so that
+// checkAnswer can look up their user at any time.
+func (f *fleet) setExpiresIn(lifetime time.Duration) {
 	f.as.Set(func(k *fakeas.Knobs) {
-		edit := fakeas.Edit{Set: map[string]any{"expires_in": life.Seconds()}}
+		edit := fakeas.Edit{Set: map[string]any{"expires_in": lifetime.Seconds()}}
 		k.LoginAnswer, k.RefreshAnswer = edit, edit
 	})
 }
@@ -135,86 +146,89 @@ func (f *fleet) tell(life time.Duration) {
 type visitor struct {
 	fleet *fleet
 	name  string // also the subject
-	// round sends each request to the next instance, at[i] all of them to that one. The cookies are the same.
-	round *client.Client
-	at    []*client.Client
+	// roundRobin sends each request to the next instance. at[i] sends all requests to instance i. They share their cookies.
+	roundRobin *client.Client
+	at         []*client.Client
 
-	mu   sync.Mutex
-	seen map[string]bool // the tokens of all answers
+	mu     sync.Mutex
+	tokens map[string]bool // the tokens of all answers
 }
 
-// visitor returns one whose first request goes to the instance with number first.
+// visitor returns a new visitor. The first request of roundRobin goes to the instance with number first.
 func (f *fleet) visitor(name string, first int) *visitor {
-	v := &visitor{fleet: f, name: name, round: client.New("", ""), seen: map[string]bool{}}
+	v := &visitor{fleet: f, name: name, roundRobin: client.New("", ""), tokens: map[string]bool{}}
 	var requests atomic.Int64
-	v.round.Through(f.transport, f.url.Host, func() string {
+	v.roundRobin.Through(f.transport, f.url.Host, func() string {
 		turn := first + int(requests.Add(1)) - 1
 		return f.nodes[turn%len(f.nodes)].addr
 	})
 	for _, n := range f.nodes {
-		one := v.round.Twin()
-		one.Through(f.transport, f.url.Host, func() string { return n.addr })
-		v.at = append(v.at, one)
+		pinned := v.roundRobin.Twin()
+		pinned.Through(f.transport, f.url.Host, func() string { return n.addr })
+		v.at = append(v.at, pinned)
 	}
 	return v
 }
 
-// welcome returns a visitor who has logged in, and whose session the instance with the given number alone has read.
-func (f *fleet) welcome(t testing.TB, name string, instance int) *visitor {
+// loginVisitor returns a visitor after a login. Only the given instance has read the session so far.
+func (f *fleet) loginVisitor(t testing.TB, name string, instance int) *visitor {
 	t.Helper()
-	v := f.visitor(name, instance+1) // begun at the next, finished at the one after that: with three, used at the first
+	// Of three instances, the next one starts the login, the one after it finishes the login, and the given one reads the
+	// session.
+	v := f.visitor(name, instance+1)
 	if err := v.login(t.Context(), "/wanted"); err != nil {
 		t.Fatal(err)
 	}
 	return v
 }
 
-// login goes round the instances: begun at one, finished at the next, used at the third.
-func (v *visitor) login(ctx context.Context, wanted string) error {
-	return v.loginBy(ctx, v.round, wanted)
+// login logs in over the instances in turn: one starts the login, the next finishes it, and the third serves the page.
+func (v *visitor) login(ctx context.Context, path string) error {
+	return v.loginBy(ctx, v.roundRobin, path)
 }
 
-func (v *visitor) loginBy(ctx context.Context, c *client.Client, wanted string) error {
-	query := url.Values{"login_hint": {v.name}, "return_to": {wanted}}
+func (v *visitor) loginBy(ctx context.Context, c *client.Client, path string) error {
+	query := url.Values{"login_hint": {v.name}, "return_to": {path}}
 	page, err := c.Login(ctx, v.fleet.site+"/oauth2/login?"+query.Encode())
 	if err != nil {
 		return fmt.Errorf("logging %s in: %w", v.name, err)
 	}
-	if page.URL.String() != v.fleet.site+wanted {
-		return fmt.Errorf("the login of %s for %s ended with %v", v.name, wanted, page)
+	if page.URL.String() != v.fleet.site+path {
+		return fmt.Errorf("logging %s in: got %v, want the page at %s", v.name, page, path)
 	}
-	_, err = v.own(page)
+	_, err = v.checkAnswer(page)
 	return err
 }
 
-// ask sends what a script sends to one instance. The answer must be the user's own.
+// ask sends a fetch to one instance and checks the answer. It returns the token in the app's request.
 func (v *visitor) ask(ctx context.Context, instance int) (token string, err error) {
 	resp, err := v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
 	if err != nil {
 		return "", err
 	}
-	return v.own(resp)
+	return v.checkAnswer(resp)
 }
 
-// own demands that the app answered, and took the request for this user's, and returns the token that it got.
-func (v *visitor) own(resp *client.Response) (token string, err error) {
+// checkAnswer checks that the answer is the app's, with this visitor's user and a valid token of this user. It returns the
+// token.
+func (v *visitor) checkAnswer(resp *client.Response) (token string, err error) {
 	token = bearer(resp)
 	if token == "" {
-		return "", fmt.Errorf("the answer to %s is not the app's: %v", v.name, resp)
+		return "", fmt.Errorf("%s got %v, want the app's answer", v.name, resp)
 	}
 	if err := v.checkUser(resp); err != nil {
 		return "", err
 	}
 	if owner, ok := v.fleet.as.ValidAccessToken(token); !ok || owner != v.name {
-		return "", fmt.Errorf("%s was served with a token of %q, good: %v", v.name, owner, ok)
+		return "", fmt.Errorf("%s was served with a token of %q, valid: %t", v.name, owner, ok)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.seen[token] = true
+	v.tokens[token] = true
 	return token, nil
 }
 
-// checkUser demands that the app took the request for this user's.
+// checkUser checks that the app's request had this visitor's user.
 func (v *visitor) checkUser(resp *client.Response) error {
 	var seen echo.Request
 	if err := json.Unmarshal(resp.Body, &seen); err != nil {
@@ -226,8 +240,8 @@ func (v *visitor) checkUser(resp *client.Response) error {
 	return nil
 }
 
-// everywhere demands that the session works at every instance that runs, and returns the tokens.
-func (v *visitor) everywhere(t testing.TB) []string {
+// askAll checks that the session works at each running instance, and returns the tokens.
+func (v *visitor) askAll(t testing.TB) []string {
 	t.Helper()
 	var tokens []string
 	for i, n := range v.fleet.nodes {
@@ -243,56 +257,57 @@ func (v *visitor) everywhere(t testing.TB) []string {
 	return tokens
 }
 
-// awaitNew asks an instance until it has another token than the former, and returns that. Every answer must be good.
-func (v *visitor) awaitNew(t testing.TB, instance int, former string) string {
+// awaitNewToken asks an instance until it has another token than the former, and returns it. It checks each answer.
+func (v *visitor) awaitNewToken(t testing.TB, instance int, former string) string {
 	t.Helper()
 	var token string
 	eventually(t, fmt.Sprintf("new token at instance %d", instance), func() bool {
 		var err error
 		if token, err = v.ask(t.Context(), instance); err != nil {
-			t.Fatalf("while waiting for a new token at instance %d: %v", instance, err)
+			t.Fatalf("before the new token at instance %d: %v", instance, err)
 		}
 		return token != former
 	})
 	return token
 }
 
-// complaints returns the log entries of the module that are errors. Logs are large, so they are not parsed.
-func (n *node) complaints(t testing.TB) []string {
+// errorLog returns the module's log entries of level error. It does not parse the log, which is large.
+func (n *node) errorLog(t testing.TB) []string {
 	t.Helper()
-	var found []string
+	var entries []string
 	for line := range strings.Lines(n.Log(t)) {
 		if strings.Contains(line, `"level":"error"`) && strings.Contains(line, `"logger":"http.handlers.oauth_session`) {
-			found = append(found, line)
+			entries = append(entries, line)
 		}
 	}
-	return found
+	return entries
 }
 
-// quiet demands that no instance complained.
-func (f *fleet) quiet(t testing.TB) {
+// wantNoErrorLog fails the test if an instance has logged an error.
+func (f *fleet) wantNoErrorLog(t testing.TB) {
 	t.Helper()
 	for i, n := range f.nodes {
-		for _, complaint := range n.complaints(t) {
-			t.Errorf("instance %d complains: %s", i, complaint)
+		for _, entry := range n.errorLog(t) {
+			t.Errorf("instance %d logged an error: %s", i, entry)
 		}
 	}
 }
 
-// awaitRefreshes waits until the authorization server has got n refresh requests in all, answered or not.
+// awaitRefreshes waits until the authorization server has got a total of n refresh requests, answered or not.
 func (f *fleet) awaitRefreshes(t testing.TB, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("refresh request number %d", n), func() bool {
+	eventually(t, fmt.Sprintf("refresh request %d", n), func() bool {
 		return f.as.Stats().Grants[fakeas.GrantRefresh] >= n
 	})
 }
 
-// unspoiled demands that no refresh token was exchanged twice or came back spent, and that there were that many logins.
-func (f *fleet) unspoiled(t testing.TB, logins int) {
+// wantNoTokenReuse fails the test if a code or refresh token was redeemed or sent twice, or if the number of logins differs.
+func (f *fleet) wantNoTokenReuse(t testing.TB, logins int) {
 	t.Helper()
 	stats := f.as.Stats()
 	if len(stats.RedeemedTwice) != 0 || stats.Reuses != 0 || stats.CodeReuses != 0 {
-		t.Errorf("redeemed twice: %v; refresh tokens that came back spent: %d, codes: %d", stats.RedeemedTwice, stats.Reuses, stats.CodeReuses)
+		t.Errorf("got tokens redeemed twice %v, %d reuses of refresh tokens and %d of codes, want none",
+			stats.RedeemedTwice, stats.Reuses, stats.CodeReuses)
 	}
 	if n := stats.Requests[fakeas.EndpointAuthorize]; n != logins {
 		t.Errorf("got %d logins, want %d", n, logins)

@@ -18,9 +18,9 @@ const (
 	slowBurstSize = 200
 )
 
-// TestScenesSlowStorm has 200 requests at once, over three instances, find that the token of their session has expired, at
-// a server that takes longer for a refresh than requests wait. Each rotation is one redemption, all requests get its token
-// when they come again, and nothing is lost. With FULL=1 that is so ten times in a row, also with a server that takes 20 s.
+// TestScenesSlowStorm sends 200 requests over three instances in parallel, with an expired token, at a server whose refresh
+// takes up to longer than requests wait. Each rotation takes one redemption, and all requests succeed after their Retry-After.
+// With FULL=1, it repeats that ten times, also with a server that takes 20 s.
 func TestScenesSlowStorm(t *testing.T) {
 	t.Parallel()
 	for _, took := range []time.Duration{6 * time.Second, 12 * time.Second, 20 * time.Second} {
@@ -34,87 +34,87 @@ func TestScenesSlowStorm(t *testing.T) {
 			}
 			t.Parallel()
 			f := startFleet(t, fleetPlan{options: "refresh_timeout 10s"})
-			// The life of a token counts from the request for it, and the token is due after 70 % of it.
+			// A token's lifetime counts from its token request, and it is due for a refresh after 70 %.
 			life := 2 * took
-			f.tell(shortLife)
-			v := f.welcome(t, "stormy", 0)
-			f.tell(life)
+			f.setExpiresIn(shortLife)
+			v := f.loginVisitor(t, "stormy", 0)
+			f.setExpiresIn(life)
 			f.as.Fail(fakeas.Slow(took).For(fakeas.GrantRefresh).Repeat(-1))
 			expires := time.Now().Add(shortLife)
 			refreshes := 0
 			for n := range bursts {
 				time.Sleep(time.Until(expires))
-				begun := time.Now()
-				later, err := v.slowBurst(t.Context())
+				start := time.Now()
+				retries, err := v.slowBurst(t.Context())
 				if err != nil {
 					t.Fatalf("burst %d: %v", n, err)
 				}
 				expires = time.Now().Add(life - took)
-				lasted := time.Since(begun)
+				lasted := time.Since(start)
 				got := f.as.Stats().Grants[fakeas.GrantRefresh] - refreshes
 				refreshes += got
-				t.Logf("burst %d: %d requests served within %v, after %d answers to come again; %d redemptions",
-					n, slowBurstSize, lasted.Round(time.Millisecond), later, got)
-				// A burst that the machine makes last longer than the life of its token brings the next refresh with it.
+				t.Logf("burst %d: %d requests served within %v, with %d retries; %d redemptions",
+					n, slowBurstSize, lasted.Round(time.Millisecond), retries, got)
+				// On a slow machine, a burst may last until the next refresh.
 				if most := 1 + int(lasted/(life*7/10)); got < 1 || got > most {
-					t.Errorf("burst %d: got %d redemptions within %v, want 1", n, got, lasted)
+					t.Errorf("burst %d: got %d redemptions within %v, want 1 to %d", n, got, lasted, most)
 				}
 			}
-			f.unspoiled(t, 1)
+			f.wantNoTokenReuse(t, 1)
 			stats := f.as.Stats()
-			for _, times := range stats.Presented {
-				if times != 1 {
-					t.Errorf("a refresh token was sent %d times", times)
+			for _, n := range stats.Presented {
+				if n != 1 {
+					t.Errorf("a refresh token was sent %d times, want once", n)
 				}
 			}
 			if n := stats.MaxConcurrentRefreshes(); n != 1 {
-				t.Errorf("%d refreshes of one session were under way at once", n)
+				t.Errorf("got %d simultaneous refreshes, want 1", n)
 			}
 			if len(stats.Refused) != 0 {
-				t.Errorf("refused: %v", stats.Refused)
+				t.Errorf("got refusals %v, want none", stats.Refused)
 			}
 			t.Logf("%d redemptions in %d bursts, %d reuses", stats.Granted[fakeas.GrantRefresh], bursts, stats.Reuses)
 		})
 	}
 }
 
-// slowBurst asks all instances at once, again and again until each request was served, and returns how often one was told
-// to come again.
-func (v *visitor) slowBurst(ctx context.Context) (later int, err error) {
-	errs, laters := make([]error, slowBurstSize), make([]int, slowBurstSize)
-	var asking sync.WaitGroup
+// slowBurst sends requests to all instances in parallel and retries each until it is served. It returns the number of
+// retries.
+func (v *visitor) slowBurst(ctx context.Context) (retries int, err error) {
+	errs, perRequest := make([]error, slowBurstSize), make([]int, slowBurstSize)
+	var requests sync.WaitGroup
 	for i := range slowBurstSize {
-		asking.Go(func() { laters[i], errs[i] = v.askPatiently(ctx, i%len(v.at)) })
+		requests.Go(func() { perRequest[i], errs[i] = v.askUntilServed(ctx, i%len(v.at)) })
 	}
-	asking.Wait()
-	for _, n := range laters {
-		later += n
+	requests.Wait()
+	for _, n := range perRequest {
+		retries += n
 	}
-	return later, errors.Join(errs...)
+	return retries, errors.Join(errs...)
 }
 
-// askPatiently asks one instance until it is served, and comes again when it is told to.
-func (v *visitor) askPatiently(ctx context.Context, instance int) (later int, err error) {
+// askUntilServed sends a request to one instance and retries it after its Retry-After until it is served.
+func (v *visitor) askUntilServed(ctx context.Context, instance int) (retries int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		resp, err := v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
 		if err != nil {
-			return later, err
+			return retries, err
 		}
 		if resp.Status != http.StatusServiceUnavailable {
-			_, err := v.own(resp)
-			return later, err
+			_, err := v.checkAnswer(resp)
+			return retries, err
 		}
 		after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if err != nil || after < 1 || time.Duration(after)*time.Second > longestWait {
-			return later, fmt.Errorf("told to come again after %q", resp.Header.Get("Retry-After"))
+			return retries, fmt.Errorf("got Retry-After %q, want 1 to %v", resp.Header.Get("Retry-After"), longestWait)
 		}
-		later++
+		retries++
 		select {
 		case <-time.After(time.Duration(after) * time.Second):
 		case <-ctx.Done():
-			return later, ctx.Err()
+			return retries, ctx.Err()
 		}
 	}
 }

@@ -14,106 +14,105 @@ import (
 const (
 	stormSessions  = 40
 	stormRotations = 25
-	// stormBurst is how many requests each instance gets at the end of a token.
+	// stormBurst is the number of requests to each instance when a token has expired.
 	stormBurst = 3
 
-	// stormLife is what the server says of its tokens' life: as short as it can be said.
+	// stormLife is expires_in of the access tokens, the shortest possible.
 	stormLife = time.Second
 )
 
-// TestInstancesStorm sends a burst over all instances whenever the token of a session has expired, in many sessions at a
-// time: each rotation is one redemption, and every answer is good.
+// TestInstancesStorm sends bursts over all instances in many sessions, each time a session's token has expired. Each rotation
+// takes one redemption, and each answer is correct.
 func TestInstancesStorm(t *testing.T) {
 	t.Parallel()
-	rule := newStormRule()
+	policy := newStormPolicy()
 	f := startFleet(t, fleetPlan{options: "refresh_timeout 50s"})
-	f.as.Set(func(k *fakeas.Knobs) { k.Mutate = rule.issue })
+	f.as.Set(func(k *fakeas.Knobs) { k.Mutate = policy.issue })
 	sessions := stormSessions
 	if testing.Short() {
 		sessions /= 10
 	}
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
-	var storming sync.WaitGroup
+	var storms sync.WaitGroup
 	for i := range sessions {
-		storming.Go(func() {
+		storms.Go(func() {
 			v := f.visitor(fmt.Sprintf("stormy-%d", i), i)
-			if err := v.storm(ctx, rule); err != nil {
+			if err := v.storm(ctx, policy); err != nil {
 				stop(err)
 			}
 		})
 	}
-	storming.Wait()
+	storms.Wait()
 	if err := context.Cause(ctx); err != nil {
 		t.Fatal(err)
 	}
-	f.unspoiled(t, sessions)
+	f.wantNoTokenReuse(t, sessions)
 	stats := f.as.Stats()
 	for token, n := range stats.Presented {
 		if n != 1 {
-			t.Errorf("the refresh token %s was sent %d times", token, n)
+			t.Errorf("the refresh token %s was sent %d times, want once", token, n)
 		}
 	}
 	if n, want := stats.Granted[fakeas.GrantRefresh], sessions*stormRotations; n != want || len(stats.Refused) != 0 {
-		t.Errorf("got %d redemptions, want %d; refused: %v", n, want, stats.Refused)
+		t.Errorf("got %d redemptions and refusals %v, want %d and none", n, stats.Refused, want)
 	}
 	if n := stats.MaxConcurrentRefreshes(); n != 1 {
-		t.Errorf("%d refreshes of one session were under way at once", n)
+		t.Errorf("got %d simultaneous refreshes of one session, want 1", n)
 	}
-	f.quiet(t)
+	f.wantNoErrorLog(t)
 }
 
-// storm logs in and sends bursts until all instances have the lasting token.
-func (v *visitor) storm(ctx context.Context, rule *stormRule) error {
+// storm logs in and sends bursts until all instances have the final token.
+func (v *visitor) storm(ctx context.Context, policy *stormPolicy) error {
 	if err := v.login(ctx, "/"); err != nil {
 		return err
 	}
-	for calm := false; !calm; {
-		// Nothing is synchronised by that: what is waited for is the expiry itself.
-		select {
+	for done := false; !done; {
+		select { // waits for the token's expiry
 		case <-time.After(stormLife):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		tokens, err := v.burst(ctx, rule)
+		tokens, err := v.burst(ctx, policy)
 		if err != nil {
 			return err
 		}
-		calm = true
+		done = true
 		for _, token := range tokens {
-			calm = calm && rule.lasting(v.name, token)
+			done = done && policy.isFinal(v.name, token)
 		}
 	}
 	return nil
 }
 
-// burst asks all instances at once, stormBurst times each.
-func (v *visitor) burst(ctx context.Context, rule *stormRule) ([]string, error) {
+// burst sends stormBurst requests to each instance in parallel and returns the tokens.
+func (v *visitor) burst(ctx context.Context, policy *stormPolicy) ([]string, error) {
 	tokens := make([]string, stormBurst*len(v.at))
 	errs := make([]error, len(tokens))
-	var asking sync.WaitGroup
+	var requests sync.WaitGroup
 	for i := range tokens {
-		asking.Go(func() {
+		requests.Go(func() {
 			sent := time.Now()
 			if tokens[i], errs[i] = v.ask(ctx, i%len(v.at)); errs[i] == nil {
-				errs[i] = rule.served(tokens[i], sent)
+				errs[i] = policy.checkServed(tokens[i], sent)
 			}
 		})
 	}
-	asking.Wait()
+	requests.Wait()
 	return tokens, errors.Join(errs...)
 }
 
-// TestInstancesKilledHolder kills an instance whose refresh is under way. If the server has not got to it, the others take
-// over and nobody notices; if it has, the tokens are lost with the instance, and a navigation leads through one login that
-// the user does not see.
+// TestInstancesKilledHolder kills an instance during its refresh. If the server has not redeemed the refresh token, another
+// instance takes over and the session continues. Otherwise the new tokens are lost with the instance, and a navigation leads
+// through one login without a form.
 func TestInstancesKilledHolder(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
-		// fault holds the first refresh until the test is over.
+		// fault holds the first refresh until the end of the test.
 		fault fakeas.Fault
-		lost  bool
+		lost  bool // the session
 	}{
 		{"before the redemption", fakeas.Fault{Delay: longLife, Status: 503}, false},
 		{"after the redemption", fakeas.Slow(longLife), true},
@@ -121,48 +120,48 @@ func TestInstancesKilledHolder(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			f := startFleet(t, fleetPlan{options: "refresh_timeout 50s"})
-			f.tell(longLife)
-			other := f.welcome(t, "other", 0)
-			f.tell(heldLife)
+			f.setExpiresIn(longLife)
+			other := f.loginVisitor(t, "other", 0)
+			f.setExpiresIn(heldLife)
 			f.as.Fail(tc.fault.For(fakeas.GrantRefresh))
-			mine := f.welcome(t, fakeas.DefaultUser, 0) // who logs in again if nobody says another name
-			f.tell(longLife)
-			former := mine.holdRefresh(t, 0)
+			mine := f.loginVisitor(t, fakeas.DefaultUser, 0) // the server logs this user in without a login_hint
+			f.setExpiresIn(longLife)
+			former := mine.awaitHeldRefresh(t, 0)
 			f.nodes[0].Kill(t)
 			if tc.lost {
 				mine.awaitLogin(t, 1, former)
 			} else {
-				mine.awaitNew(t, 1, former)
+				mine.awaitNewToken(t, 1, former)
 			}
 			f.nodes[0].Restart(t)
-			token := mine.awaitNew(t, 1, former)
-			for i, got := range mine.everywhere(t) {
+			token := mine.awaitNewToken(t, 1, former)
+			for i, got := range mine.askAll(t) {
 				if got != token {
-					t.Errorf("instance %d has another token", i)
+					t.Errorf("instance %d: got token %s, want %s", i, got, token)
 				}
 			}
-			other.everywhere(t)
+			other.askAll(t)
 			stats := f.as.Stats()
 			if tc.lost {
 				if n := stats.Requests[fakeas.EndpointAuthorize]; n != 3 || stats.Reuses != 1 {
-					t.Errorf("got %d logins and %d dead tokens sent, want the two visitors' logins, one more, and one", n, stats.Reuses)
+					t.Errorf("got %d logins and %d reuses, want 3 (one for each visitor and one more) and 1", n, stats.Reuses)
 				}
 				return
 			}
-			f.unspoiled(t, 2)
+			f.wantNoTokenReuse(t, 2)
 			if n := stats.Grants[fakeas.GrantRefresh]; n != 2 || stats.Granted[fakeas.GrantRefresh] != 1 {
-				t.Errorf("got %d refresh requests, %d granted: want one of the dead and one of its heir", n, stats.Granted[fakeas.GrantRefresh])
+				t.Errorf("got %d refresh requests and %d granted, want 2 and 1", n, stats.Granted[fakeas.GrantRefresh])
 			}
 		})
 	}
 }
 
-// holdRefresh asks one instance until its refresh is under way at the authorization server, and returns the token until
-// that. Every answer must be good; the one that waits for the refresh is left to its fate.
-func (v *visitor) holdRefresh(t testing.TB, instance int) (token string) {
+// awaitHeldRefresh sends requests to one instance until its refresh has reached the authorization server, which holds it. It
+// returns the token so far. It checks each answer, and abandons the request that waits for the refresh.
+func (v *visitor) awaitHeldRefresh(t testing.TB, instance int) (token string) {
 	t.Helper()
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
+	ctx, abandon := context.WithCancel(t.Context())
+	defer abandon()
 	var failure error
 	done := make(chan struct{})
 	go func() {
@@ -179,96 +178,97 @@ func (v *visitor) holdRefresh(t testing.TB, instance int) (token string) {
 		}
 	}()
 	v.fleet.awaitRefreshes(t, 1)
-	leave()
+	abandon()
 	<-done
 	if failure != nil || token == "" {
-		t.Fatalf("before the refresh: %v", failure)
+		t.Fatalf("before the refresh: got token %q and error %v, want a token", token, failure)
 	}
 	return token
 }
 
-// awaitLogin navigates at one instance until it has another token than the former, as a user does who has lost the session:
-// every navigation must end on the wanted page.
+// awaitLogin navigates at one instance until it has another token than the former, like a user without a session. Each
+// navigation must end at the app's page.
 func (v *visitor) awaitLogin(t testing.TB, instance int, former string) {
 	t.Helper()
-	eventually(t, "login without a word", func() bool {
+	eventually(t, "login without a form", func() bool {
 		page, err := v.at[instance].Visit(t.Context(), v.fleet.site+"/wanted?q=2")
 		if err != nil {
 			t.Fatal(err)
 		}
-		landed(t, page, v.fleet.site+"/wanted?q=2")
+		wantAppPage(t, page, v.fleet.site+"/wanted?q=2")
 		return bearer(page) != former
 	})
 }
 
-// standstill is how long a holder does nothing: many times what the others watch before they take over.
-const standstill = 20 * time.Second
+// pauseDuration is the time that the lease holder is paused: many times the lease timeout of the other instances.
+const pauseDuration = 20 * time.Second
 
-// TestInstancesStoppedHolder freezes an instance while its refresh is under way. Another takes over, and the others go on.
-// When the first comes back it has tokens that are older than those in the store, or none, and follows the others.
+// TestInstancesStoppedHolder pauses an instance during its refresh. Another instance takes over the lease, and the session
+// continues. The paused instance later has tokens older than those in the store, or none, and must use those in the store.
 //
-// No proxy can save the session from a server that revokes everything at the second use of a token, as the one that stands
-// still has already used it. The server here accepts the token before the newest, too, and gives each of its users another.
-// Had the late one written what it got, the next refresh would be with a token that even this server takes for stolen.
+// With a server that revokes the family at the second use of a refresh token, the session is lost, since the paused instance
+// has already used the token. The server of this test also accepts the token before the newest one, and gives a new token for
+// each use. If the paused instance wrote its late tokens, the next refresh would send a token that this server refuses, too.
 func TestInstancesStoppedHolder(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name     string
-		answered bool // while the instance stands still
+		answered bool // the server answers during the pause
 	}{
-		{"answer meanwhile", true},
+		{"answer during the pause", true},
 		{"no answer", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			f := startFleet(t, fleetPlan{options: "refresh_timeout 50s"})
 			f.as.Set(func(k *fakeas.Knobs) { k.Rotation, k.Overlap = fakeas.RotateOverlap, 1 })
-			f.tell(heldLife)
+			f.setExpiresIn(heldLife)
 			answer := fakeas.NewGate()
-			t.Cleanup(answer.Open) // an instance that is stopped waits for its refresh
+			t.Cleanup(answer.Open) // Caddy waits for its refresh when it stops
 			f.as.Fail(fakeas.Hold(answer).For(fakeas.GrantRefresh))
-			v := f.welcome(t, "mine", 0)
-			f.tell(shortLife)
-			former := v.holdRefresh(t, 0)
+			v := f.loginVisitor(t, "mine", 0)
+			f.setExpiresIn(shortLife)
+			former := v.awaitHeldRefresh(t, 0)
 			late := secondToken(t, f.as)
-			v.standStill(t, former, func() {
+			v.pauseFirstInstance(t, former, func() {
 				if tc.answered {
 					answer.Open()
 				}
 			})
-			if v.seen[late] {
-				t.Error("the token that came too late was used")
+			if v.tokens[late] {
+				t.Error("the app got the token of the late answer, want it discarded")
 			}
-			f.oneRepetition(t)
+			f.wantOneTokenSentTwice(t)
 		})
 	}
 }
 
-// TestInstancesLateCommit freezes an instance between the two writes of a refresh: the new refresh token is kept, and the
-// access token waits for the keys to judge the ID token by. Others go on from there. When the first comes back its second
-// write is refused, and even a server that accepts no token twice sees nothing of it.
+// TestInstancesLateCommit pauses an instance between the two writes of a refresh: it has written the new refresh token and
+// waits for the server's keys, to verify the ID token. Another instance continues with the new refresh token. The store then
+// refuses the late second write, and no refresh token is sent twice.
 func TestInstancesLateCommit(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, fleetPlan{options: "refresh_timeout 50s"})
-	f.tell(heldLife)
-	v := f.welcome(t, "mine", 0) // another instance has checked the login
-	f.tell(shortLife)
+	f.setExpiresIn(heldLife)
+	v := f.loginVisitor(t, "mine", 0) // another instance has verified the login's ID token: this one has no keys yet
+	f.setExpiresIn(shortLife)
 	keys := f.as.Stats().Requests[fakeas.EndpointJWKS]
 	answer := fakeas.NewGate()
 	f.as.Fail(fakeas.Hold(answer).At(fakeas.EndpointJWKS))
-	former := v.holdRefresh(t, 0)
+	former := v.awaitHeldRefresh(t, 0)
 	late := secondToken(t, f.as)
-	eventually(t, "question for the keys", func() bool { return f.as.Stats().Requests[fakeas.EndpointJWKS] > keys })
-	v.standStill(t, former, answer.Open)
-	if v.seen[late] {
-		t.Error("the token that came too late was used")
+	eventually(t, "request for the keys", func() bool { return f.as.Stats().Requests[fakeas.EndpointJWKS] > keys })
+	v.pauseFirstInstance(t, former, answer.Open)
+	if v.tokens[late] {
+		t.Error("the app got the token of the late write, want it discarded")
 	}
-	f.unspoiled(t, 1)
+	f.wantNoTokenReuse(t, 1)
 }
 
-// standStill freezes the first instance for a while, with a request that waits there, and visits the others; frozen is
-// called as soon as it stands still. Then all have to go on with one another. The former token lives for heldLife.
-func (v *visitor) standStill(t testing.TB, former string, frozen func()) {
+// pauseFirstInstance pauses the first instance for pauseDuration while a request waits there, and sends requests to the
+// others. It calls paused at the beginning of the pause. Afterwards, all instances must serve the session. The former token
+// lives for heldLife.
+func (v *visitor) pauseFirstInstance(t testing.TB, former string, paused func()) {
 	t.Helper()
 	waiting := make(chan error, 1)
 	go func() {
@@ -278,52 +278,52 @@ func (v *visitor) standStill(t testing.TB, former string, frozen func()) {
 		}
 		waiting <- err
 	}()
-	time.Sleep(heldRest) // with that the token is over, and the request waits for the refresh
+	time.Sleep(heldRest) // the token expires, and the request waits for the refresh
 	first := v.fleet.nodes[0].Process
 	first.Pause(t)
-	frozen()
-	v.visitOthers(t)
+	paused()
+	v.askOthers(t)
 	first.Resume(t)
 	if err := <-waiting; err != nil {
-		t.Errorf("the request that waited for the one that stood still: %v", err)
+		t.Errorf("the request that waited at the paused instance: %v", err)
 	}
 	token := ""
 	for _, i := range []int{0, 1, 2, 0} {
-		token = v.awaitNew(t, i, token)
+		token = v.awaitNewToken(t, i, token)
 	}
 }
 
-// visitOthers goes to all instances but the first for as long as that stands still, and until there have been enough
-// refreshes for the test to show something.
-func (v *visitor) visitOthers(t testing.TB) {
+// askOthers sends requests to all instances except the first for pauseDuration, and until there have been four refreshes.
+func (v *visitor) askOthers(t testing.TB) {
 	t.Helper()
-	ends := time.Now().Add(standstill)
-	eventually(t, "refreshes while an instance stands still", func() bool {
+	end := time.Now().Add(pauseDuration)
+	eventually(t, "refreshes during the pause of an instance", func() bool {
 		for i := 1; i < len(v.at); i++ {
 			if _, err := v.ask(t.Context(), i); err != nil {
-				t.Fatalf("at instance %d, while another stands still: %v", i, err)
+				t.Fatalf("at instance %d, during the pause of another: %v", i, err)
 			}
 		}
-		return time.Now().After(ends) && v.fleet.as.Stats().Granted[fakeas.GrantRefresh] >= 4
+		return time.Now().After(end) && v.fleet.as.Stats().Granted[fakeas.GrantRefresh] >= 4
 	})
 }
 
-// oneRepetition demands that a single refresh token was sent twice, and accepted both times, and that all went on with the
+// wantOneTokenSentTwice fails the test unless exactly one refresh token was sent twice and granted both times, and there was
 // one login.
-func (f *fleet) oneRepetition(t testing.TB) {
+func (f *fleet) wantOneTokenSentTwice(t testing.TB) {
 	t.Helper()
 	stats := f.as.Stats()
 	if len(stats.RedeemedTwice) != 1 || stats.Reuses != 0 || stats.Requests[fakeas.EndpointAuthorize] != 1 {
-		t.Fatalf("redeemed twice: %v; spent tokens sent: %d; logins: %d", stats.RedeemedTwice, stats.Reuses, stats.Requests[fakeas.EndpointAuthorize])
+		t.Fatalf("got tokens redeemed twice %v, %d reuses and %d logins, want one token, 0 and 1",
+			stats.RedeemedTwice, stats.Reuses, stats.Requests[fakeas.EndpointAuthorize])
 	}
 	for token, n := range stats.Presented {
 		if n > 1 && token != stats.RedeemedTwice[0] || n > 2 {
-			t.Errorf("the refresh token %s was sent %d times", token, n)
+			t.Errorf("the refresh token %s was sent %d times, want once, or twice for the one redeemed twice", token, n)
 		}
 	}
 }
 
-// secondToken waits for the second access token that the server issues, and returns it.
+// secondToken waits until the server has issued a second access token, and returns it.
 func secondToken(t testing.TB, as *fakeas.Server) string {
 	t.Helper()
 	var second string

@@ -13,14 +13,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// roundTrips is how many sessions go round the instances, and roundTripsAtOnce how many do so at a time.
 const (
-	roundTrips       = 1000
-	roundTripsAtOnce = 8
+	roundTrips       = 1000 // sessions
+	roundTripsAtOnce = 8    // sessions in parallel
 )
 
-// TestInstancesRoundRobin begins each login at one instance, finishes it at the next, uses the session at the third, and
-// ends it at the first: then it is over at the others.
+// TestInstancesRoundRobin starts each login at one instance, finishes it at the next, uses the session at the third, and
+// logs out at the first. The logout ends the session at all instances.
 func TestInstancesRoundRobin(t *testing.T) {
 	t.Parallel()
 	runs := roundTrips
@@ -31,12 +30,12 @@ func TestInstancesRoundRobin(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
 	var next, late atomic.Int64
-	var working sync.WaitGroup
+	var workers sync.WaitGroup
 	for range roundTripsAtOnce {
-		working.Go(func() {
+		workers.Go(func() {
 			for n := int(next.Add(1)); n <= runs && ctx.Err() == nil; n = int(next.Add(1)) {
 				v := f.visitor(fmt.Sprintf("visitor-%d", n), n)
-				served, err := v.comeAndGo(ctx, n)
+				served, err := v.logInAndOut(ctx, n)
 				if err != nil {
 					stop(fmt.Errorf("run %d: %w", n, err))
 				}
@@ -44,27 +43,27 @@ func TestInstancesRoundRobin(t *testing.T) {
 			}
 		})
 	}
-	working.Wait()
+	workers.Wait()
 	if err := context.Cause(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d runs; %d requests were served after a logout whose news was on the way", runs, late.Load())
-	f.unspoiled(t, runs)
+	t.Logf("%d runs; instances served %d requests before they got the notification of the logout", runs, late.Load())
+	f.wantNoTokenReuse(t, runs)
 	stats := f.as.Stats()
 	if n := stats.Granted[fakeas.GrantCode]; n != runs || len(stats.Refused) != 0 {
-		t.Errorf("the server granted %d codes and refused %v", n, stats.Refused)
+		t.Errorf("got %d granted codes and refusals %v, want %d and none", n, stats.Refused, runs)
 	}
-	f.quiet(t)
+	f.wantNoErrorLog(t)
 }
 
-// comeAndGo is a login, one use and the logout, each request of the login at the next instance, from the one with number
-// first. It returns how many requests were still served after the logout.
-func (v *visitor) comeAndGo(ctx context.Context, first int) (served int, err error) {
+// logInAndOut logs in, uses the session once and logs out. The instance with number first gets the first request of the
+// login. It returns the number of requests that instances served after the logout.
+func (v *visitor) logInAndOut(ctx context.Context, first int) (served int, err error) {
 	if err := v.login(ctx, "/wanted?q=1"); err != nil {
 		return 0, err
 	}
 	at := func(i int) int { return (first + i) % len(v.fleet.nodes) }
-	stale, err := v.keepCookie()
+	stale, err := v.withFixedCookie()
 	if err != nil {
 		return 0, err
 	}
@@ -73,10 +72,10 @@ func (v *visitor) comeAndGo(ctx context.Context, first int) (served int, err err
 		return 0, err
 	}
 	if resp.Status != http.StatusOK {
-		return 0, fmt.Errorf("logging %s out: %v", v.name, resp)
+		return 0, fmt.Errorf("logging %s out: got %v, want 200", v.name, resp)
 	}
 	for i := range v.fleet.nodes {
-		n, err := stale.awaitEnd(ctx, at(i))
+		n, err := stale.awaitLogout(ctx, at(i))
 		if err != nil {
 			return 0, err
 		}
@@ -85,11 +84,11 @@ func (v *visitor) comeAndGo(ctx context.Context, first int) (served int, err err
 	return served, nil
 }
 
-var errNoCookie = errors.New("there is no session cookie")
+var errNoCookie = errors.New("got no session cookie")
 
-// keepCookie returns a visitor with the same cookies, who does not notice when they are taken from the first.
-func (v *visitor) keepCookie() (*visitor, error) {
-	cookie := v.round.Jar.Cookie(v.fleet.url, sessionCookie)
+// withFixedCookie returns a visitor who sends the current session cookie, also after its deletion.
+func (v *visitor) withFixedCookie() (*visitor, error) {
+	cookie := v.roundRobin.Jar.Cookie(v.fleet.url, sessionCookie)
 	if cookie == nil {
 		return nil, errNoCookie
 	}
@@ -100,9 +99,9 @@ func (v *visitor) keepCookie() (*visitor, error) {
 	return stale, nil
 }
 
-// awaitEnd asks an instance until it says that the session is over. What it serves before, for the news may still be on its
-// way, must be the user's own.
-func (v *visitor) awaitEnd(ctx context.Context, instance int) (served int, err error) {
+// awaitLogout sends requests to an instance until it answers 401. Until the instance gets the notification of the logout, it
+// may serve requests with the right user. awaitLogout returns their number.
+func (v *visitor) awaitLogout(ctx context.Context, instance int) (served int, err error) {
 	for begun := time.Now(); time.Since(begun) < patience; served++ {
 		resp, err := v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
 		switch {
@@ -111,11 +110,11 @@ func (v *visitor) awaitEnd(ctx context.Context, instance int) (served int, err e
 		case resp.Status == http.StatusUnauthorized:
 			return served, nil
 		case resp.Status != http.StatusOK:
-			return 0, fmt.Errorf("%s after the logout, at instance %d: %v", v.name, instance, resp)
+			return 0, fmt.Errorf("%s after the logout at instance %d: got %v, want 200 or 401", v.name, instance, resp)
 		}
 		if err := v.checkUser(resp); err != nil {
 			return 0, err
 		}
 	}
-	return 0, fmt.Errorf("%s is still served at instance %d", v.name, instance)
+	return 0, fmt.Errorf("%s after the logout at instance %d: got no 401 within %v", v.name, instance, patience)
 }

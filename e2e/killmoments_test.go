@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -15,18 +17,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// kills is how often TestKillAtRandomMoments ends Caddy. Every kill meets the refreshes of ten sessions.
-var kills = flag.Int("kills", 20, "how often Caddy is killed in the midst of refreshes")
+// kills is the number of kills in TestKillAtRandomMoments.
+var kills = flag.Int("kills", 20, "number of kills of Caddy during refreshes")
 
-// killed is a user whose every request needs a new token, and who goes on through all lives of Caddy.
-type killed struct {
+// A persistentUser keeps one session over all runs of Caddy. Each request needs a new token.
+type persistentUser struct {
 	client *client.Client
-	// waiting: the last life ended while a request had no answer.
+	// waiting is set if the last run ended during a request.
 	waiting bool
 }
 
-// TestKillAtRandomMoments ends Caddy again and again while ten sessions refresh with single-use tokens. What was answered
-// is never lost; no process sends a refresh token twice; and only who waited for an answer may have to log in once more.
+// TestKillAtRandomMoments kills Caddy at random moments while ten sessions refresh with single use tokens. A session survives
+// if its user got all answers. No process sends a refresh token twice. Only a user whose request got no answer may have to
+// log in again.
 func TestKillAtRandomMoments(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -36,48 +39,47 @@ func TestKillAtRandomMoments(t *testing.T) {
 		k.LatencyBefore, k.LatencyAfter = 100*time.Millisecond, 100*time.Millisecond
 	})
 	caddy := caddyserver.Start(t, protected(site, s, "scope openid offline_access\nrefresh_if_older * 0s", echo.Start(t, echo.Options{})))
-	users := make([]*killed, 10)
+	users := make([]*persistentUser, 10)
 	for i := range users {
-		users[i] = &killed{client: login(t, s, site+"/")}
+		users[i] = &persistentUser{client: login(t, s, site+"/")}
 	}
 	interrupted, relogins := 0, 0
 	for range *kills {
 		before := as.Stats().Presented
-		live(t, caddy, users, site)
+		runUntilKill(t, caddy, users, site)
 		for token, n := range as.Stats().Presented {
 			if n-before[token] > 1 {
-				t.Fatalf("one process sent the refresh token %s %d times", token, n-before[token])
+				t.Fatalf("one process sent the refresh token %s %d times, want at most once", token, n-before[token])
 			}
 		}
 		caddy.Restart(t)
-		for i, u := range users {
+		for _, u := range users {
 			if u.waiting {
 				interrupted++
 			}
-			if goOn(t, i, u, site) {
-				relogins++
-			}
 		}
+		relogins += wantSessionsOrLogins(t, users, site)
 	}
 	stats := as.Stats()
-	t.Logf("%d kills of refreshes under way, %d refreshes, %d logins over again", interrupted, stats.Granted["refresh_token"], relogins)
+	t.Logf("%d interrupted requests, %d refreshes, %d repeated logins", interrupted, stats.Granted["refresh_token"], relogins)
 	if len(stats.RedeemedTwice) != 0 || stats.Reuses > relogins {
-		t.Errorf("redeemed twice: %v; spent tokens sent: %d, for %d logins over again", stats.RedeemedTwice, stats.Reuses, relogins)
+		t.Errorf("got tokens redeemed twice %v and %d reuses, want none and at most %d", stats.RedeemedTwice, stats.Reuses, relogins)
 	}
 	if interrupted < *kills || relogins == 0 {
-		t.Errorf("the kills met only %d refreshes and cost %d logins: the test does not see what it is for", interrupted, relogins)
+		t.Errorf("got %d interrupted requests and %d repeated logins, want at least %d and 1: the kills show nothing", interrupted, relogins, *kills)
 	}
 }
 
-// live lets all users ask at once and again, and kills Caddy at a random moment.
-func live(t *testing.T, caddy *caddyserver.Server, users []*killed, site string) {
+// runUntilKill lets all users send requests in parallel, and kills Caddy at a random moment.
+func runUntilKill(t *testing.T, caddy *caddyserver.Server, users []*persistentUser, site string) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var asking sync.WaitGroup
+	var requests sync.WaitGroup
 	for _, u := range users {
 		u.waiting = false
-		asking.Go(func() {
+		requests.Go(func() {
+			time.Sleep(rand.N(400 * time.Millisecond)) // the kill meets the sessions in different phases of their refreshes
 			for ctx.Err() == nil {
 				resp, err := u.client.Fetch(ctx, http.MethodGet, site+"/", "")
 				if err != nil {
@@ -85,34 +87,54 @@ func live(t *testing.T, caddy *caddyserver.Server, users []*killed, site string)
 					return
 				}
 				if bearer(resp) == "" {
-					t.Errorf("in the midst of a life: %v", resp)
+					t.Errorf("before the kill: got %v, want the app's answer", resp)
 					return
 				}
 			}
 		})
 	}
-	// A session refreshes once a second at most, and each takes 0.2 s.
+	// A session refreshes at most once per second, and a refresh takes 0.2 s.
 	time.Sleep(800*time.Millisecond + rand.N(900*time.Millisecond))
 	caddy.Kill(t)
 	stop()
-	asking.Wait()
+	requests.Wait()
 }
 
-// goOn demands that a session is alive, or, if it waited for an answer, that one unseen login brings it back. It reports
-// whether there was one.
-func goOn(t *testing.T, i int, u *killed, site string) bool {
+// wantSessionsOrLogins fails the test unless all sessions work. For a user whose last request got no answer, one login without
+// a form is also accepted. It returns the number of logins.
+func wantSessionsOrLogins(t *testing.T, users []*persistentUser, site string) (logins int) {
 	t.Helper()
-	resp := fetch(t, u.client, site+"/")
+	relogins, errs := make([]bool, len(users)), make([]error, len(users))
+	var checks sync.WaitGroup
+	for i, u := range users {
+		checks.Go(func() { relogins[i], errs[i] = u.useOrLogIn(t.Context(), site) })
+	}
+	checks.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatalf("after the kill: %v", err)
+	}
+	for _, relogin := range relogins {
+		if relogin {
+			logins++
+		}
+	}
+	return logins
+}
+
+// useOrLogIn uses the session, or logs in if the last request got no answer and the session is lost.
+func (u *persistentUser) useOrLogIn(ctx context.Context, site string) (relogin bool, err error) {
+	resp, err := u.client.Fetch(ctx, http.MethodGet, site+"/", "")
 	switch {
+	case err != nil:
+		return false, err
 	case bearer(resp) != "":
-		return false
+		return false, nil
 	case resp.Status != http.StatusUnauthorized || !u.waiting:
-		t.Fatalf("session %d after the kill: %v; was it waiting for an answer: %v", i, resp, u.waiting)
+		return false, fmt.Errorf("got %v, want the app's answer (last request unanswered: %t)", resp, u.waiting)
 	}
-	page, err := u.client.Visit(t.Context(), site+"/wanted")
+	page, err := u.client.Visit(ctx, site+"/wanted")
 	if err != nil {
-		t.Fatal(err)
+		return false, err
 	}
-	landed(t, page, site+"/wanted")
-	return true
+	return true, checkAppPage(page, site+"/wanted")
 }

@@ -8,29 +8,25 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/oauth-session/caddy-oauth-session/e2e/caddyserver"
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
-	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
 	"github.com/oauth-session/caddy-oauth-session/e2e/redisserver"
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
 const (
-	// loadPause is the most time that a visitor takes between two requests.
+	// loadPause is the longest pause of a visitor between two requests.
 	loadPause = 80 * time.Millisecond
-	// maxComplaints bounds what one defect fills the output with.
-	maxComplaints = 20
+	// maxErrors bounds the output for one defect.
+	maxErrors = 20
 )
 
-// loadVisitors is how many visitors a load has: few in every run, LOAD_VISITORS
-// where it is set.
+// loadVisitors returns the number of visitors of a load: LOAD_VISITORS, or 12 by default.
 func loadVisitors(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("LOAD_VISITORS")
@@ -39,41 +35,42 @@ func loadVisitors(t *testing.T) int {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		t.Fatalf("LOAD_VISITORS: %v", err)
+		t.Fatalf("reading LOAD_VISITORS: %v", err)
 	}
 	return n
 }
 
-// A load is visitors who ask instances of a fleet at random, one request after the other, whatever happens to the store.
-// Their tokens live shortly and are good for one use. What an outage of the store may do to them is fixed here: an answer is
-// their own, or it is 503 and asks to come back, and nobody logs in again.
+// A load is a number of visitors who send requests to random instances of a fleet, one after the other, while the store
+// fails. Access tokens live for shortLife, and refresh tokens are single use. An outage of the store may have one effect:
+// an answer is either correct, or 503 with Retry-After. No visitor has to log in again.
 type load struct {
 	*fleet
 	visitors []*visitor
 
 	stop    context.CancelFunc
-	asking  sync.WaitGroup
+	running sync.WaitGroup
+	expiry  *tokenExpiry
+
 	mu      sync.Mutex
-	issued  map[string]bool      // access tokens
-	ends    map[string]time.Time // of access tokens that somebody has been served with
-	tallies []tally              // by instance
-	wrong   []error
-	lost    map[*visitor]bool // who were asked to log in again
+	issued  map[string]bool // access tokens
+	tallies []tally         // by instance
+	errs    []error
+	lost    map[*visitor]bool // visitors without a session
 }
 
 // A tally counts the answers of one instance.
 type tally struct {
-	good, unavailable int
-	slowest           time.Duration
+	ok, unavailable int
+	slowest         time.Duration
 }
 
-// newLoad returns a load on a fleet that may have no instances yet.
+// newLoad returns a load on a fleet. Instances may join the fleet until start.
 func newLoad(f *fleet) *load {
-	return &load{fleet: f, issued: map[string]bool{}, ends: map[string]time.Time{}, lost: map[*visitor]bool{}}
+	return &load{fleet: f, expiry: newTokenExpiry(), issued: map[string]bool{}, lost: map[*visitor]bool{}}
 }
 
-// issue makes a token answer tell a short life. The server itself lets tokens live for long, so
-// that it can be asked at any time whose they are.
+// issue sets expires_in of a token answer to shortLife. At the server, access tokens live for longLife, so that checkAnswer
+// can look up their user at any time.
 func (l *load) issue(_ string, answer map[string]any) {
 	token, _ := answer["access_token"].(string)
 	answer["expires_in"] = shortLife.Seconds()
@@ -82,161 +79,136 @@ func (l *load) issue(_ string, answer map[string]any) {
 	l.issued[token] = true
 }
 
-// overSince notes that somebody has been served with a token, and reports whether its life was over at a time already. The
-// proxy counts a life from when it has the token, which is before anybody has an answer with it.
-func (l *load) overSince(token string, t time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ends, known := l.ends[token]
-	if !known {
-		l.ends[token] = time.Now().Add(shortLife)
-	}
-	return known && t.After(ends)
-}
-
-// startLoad starts a fleet on one Redis and puts it under load.
+// startLoad starts a fleet with one Redis and a load on it.
 func startLoad(t *testing.T, redis *redisserver.Server) *load {
 	t.Helper()
 	l := newLoad(startFleet(t, fleetPlan{redis: redis}))
-	l.begin(t)
+	l.start(t)
 	return l
 }
 
-// startLoadOn is startLoad for instances with these stores, as the Caddyfile has them.
+// startLoadOn starts a load on one instance per store. A store is the arguments of `store redis`.
 func startLoadOn(t *testing.T, stores ...string) *load {
 	t.Helper()
 	l := newLoad(emptyFleet(t))
 	key := newKey()
 	for _, store := range stores {
-		l.join(t, key, store, l.app.Addr())
+		l.addNode(t, nodePlan{key: key, store: store, app: l.app.Addr()})
 	}
-	l.begin(t)
+	l.start(t)
 	return l
 }
 
-// emptyFleet is a fleet without instances and without a Redis of its own.
+// emptyFleet returns a fleet without instances and without Redis.
 func emptyFleet(t *testing.T) *fleet {
 	t.Helper()
 	return startFleet(t, fleetPlan{keys: []string{}, redis: &redisserver.Server{}})
 }
 
-// join starts an instance with a store, in front of the app at an address.
-func (f *fleet) join(t *testing.T, key, store, app string) *node {
-	t.Helper()
-	n := &node{addr: fmt.Sprintf("localhost:%d", proc.FreePort(t)), keyFile: filepath.Join(t.TempDir(), "key")}
-	n.setKeys(t, key)
-	options := fmt.Sprintf("base_url %s\nstore redis %s\nkey {file.%s}", f.site, store, n.keyFile)
-	upstream := "reverse_proxy " + app + " {\n\theader_up X-User {http.auth.user.id}\n}\n"
-	n.config = caddyserver.Config{Env: secret(f.op), Sites: block("http://"+n.addr, protect(f.op, options)+upstream)}
-	n.Server = caddyserver.Start(t, n.config)
-	f.nodes = append(f.nodes, n)
-	return n
-}
-
-// begin logs the visitors in and lets them ask until each has seen two refreshes.
-func (l *load) begin(t *testing.T) {
+// start logs the visitors in and waits until each has had two refreshes at every instance.
+func (l *load) start(t *testing.T) {
 	t.Helper()
 	l.as.Set(func(k *fakeas.Knobs) { k.Mutate = l.issue })
 	l.tallies = make([]tally, len(l.nodes))
 	for i, n := range l.nodes {
-		// A busy machine may have kept an instance from reaching its store so far.
-		eventually(t, fmt.Sprintf("store at instance %d", i), func() bool {
+		// On a busy machine, an instance may not have reached its store yet.
+		eventually(t, fmt.Sprintf("readiness of instance %d", i), func() bool {
 			status, _ := n.Admin(t, http.MethodGet, "/oauth_session/ready", "")
 			return status == http.StatusOK
 		})
 	}
 	for i := range loadVisitors(t) {
-		l.visitors = append(l.visitors, l.welcome(t, fmt.Sprintf("visitor-%d", i), i))
+		l.visitors = append(l.visitors, l.loginVisitor(t, fmt.Sprintf("visitor-%d", i), i))
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	l.stop = stop
 	for _, v := range l.visitors {
-		l.asking.Go(func() { l.visit(ctx, v) })
+		l.running.Go(func() { l.runVisitor(ctx, v) })
 	}
 	t.Cleanup(func() {
 		stop()
-		l.asking.Wait()
+		l.running.Wait()
 	})
 	l.awaitRefreshed(t)
 	l.awaitRefreshed(t)
 }
 
-// visit asks until it is told to stop, or the session is lost.
-func (l *load) visit(ctx context.Context, v *visitor) {
+// runVisitor sends a visitor's requests until ctx ends or the session is lost.
+func (l *load) runVisitor(ctx context.Context, v *visitor) {
 	for n := 0; ctx.Err() == nil; n++ {
 		instance := rand.IntN(len(l.nodes))
-		// Without a pause the visitors would need the whole machine.
+		// Without a pause, the visitors would use all processors.
 		time.Sleep(rand.N(loadPause))
-		begun := time.Now()
-		resp, err := v.come(ctx, instance, n)
+		sent := time.Now()
+		resp, err := v.request(ctx, instance, n)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			err = l.judge(v, instance, resp, begun)
+			err = l.checkResponse(v, instance, resp, sent)
 		}
-		if err != nil && l.complain(v, instance, err) {
+		if err != nil && l.recordError(v, instance, err) {
 			return
 		}
 	}
 }
 
-// come asks as a script does, and now and then as a user who opens a page.
-func (v *visitor) come(ctx context.Context, instance, n int) (*client.Response, error) {
+// request sends request number n: a navigation for one of eight, otherwise a fetch.
+func (v *visitor) request(ctx context.Context, instance, n int) (*client.Response, error) {
 	if n%8 == 7 {
 		return v.at[instance].Navigate(ctx, v.fleet.site+"/page")
 	}
 	return v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
 }
 
-// errLoggedOut: the session is not known any more.
-var errLoggedOut = errors.New("asked to log in again")
+// errSessionLost is the error for an answer that asks the visitor to log in.
+var errSessionLost = errors.New("the session is lost")
 
-// judge accepts the visitor's own answer, and one that says that the store is out of reach and leaves the session alone.
-func (l *load) judge(v *visitor, instance int, resp *client.Response, begun time.Time) error {
+// checkResponse accepts a correct answer of the app, and a 503 that leaves the session cookie alone.
+func (l *load) checkResponse(v *visitor, instance int, resp *client.Response, sent time.Time) error {
 	l.mu.Lock()
 	count := &l.tallies[instance]
-	count.slowest = max(count.slowest, time.Since(begun))
+	count.slowest = max(count.slowest, time.Since(sent))
 	if resp.Status == http.StatusServiceUnavailable {
 		count.unavailable++
 	} else {
-		count.good++
+		count.ok++
 	}
 	l.mu.Unlock()
 	switch {
 	case resp.Status == http.StatusServiceUnavailable:
 		if resp.Header.Get("Retry-After") == "" || resp.Header["Set-Cookie"] != nil || resp.Header.Get("Location") != "" {
-			return fmt.Errorf("%v with %v: want Retry-After, and no cookie touched", resp, resp.Header)
+			return fmt.Errorf("got %v with %v, want Retry-After and no cookie", resp, resp.Header)
 		}
 		return nil
-	case loggedOut(resp):
-		return fmt.Errorf("%w: %v", errLoggedOut, resp)
+	case asksForLogin(resp):
+		return fmt.Errorf("%w: %v", errSessionLost, resp)
 	}
-	token, err := v.own(resp)
-	if err == nil && l.overSince(token, begun) {
-		err = errors.New("served with a token whose life was over before the request was sent")
+	token, err := v.checkAnswer(resp)
+	if err != nil {
+		return err
 	}
-	return err
+	return l.expiry.check(token, shortLife, sent)
 }
 
-func loggedOut(resp *client.Response) bool {
+func asksForLogin(resp *client.Response) bool {
 	return resp.Status == http.StatusUnauthorized || resp.Location() != nil
 }
 
-// complain notes what went wrong, and reports whether the visitor's session is lost.
-func (l *load) complain(v *visitor, instance int, err error) (lost bool) {
+// recordError records an error and reports whether the visitor's session is lost.
+func (l *load) recordError(v *visitor, instance int, err error) (lost bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if errors.Is(err, errLoggedOut) {
+	if errors.Is(err, errSessionLost) {
 		l.lost[v] = true
 	}
-	if len(l.wrong) < maxComplaints {
-		l.wrong = append(l.wrong, fmt.Errorf("%s, %s at instance %d: %w", time.Now().Format("15:04:05.000"), v.name, instance, err))
+	if len(l.errs) < maxErrors {
+		l.errs = append(l.errs, fmt.Errorf("%s, %s at instance %d: %w", time.Now().Format("15:04:05.000"), v.name, instance, err))
 	}
 	return l.lost[v]
 }
 
-// unavailable returns how often each instance has answered that the store is out of reach.
+// unavailable returns the number of 503 answers of each instance.
 func (l *load) unavailable() []int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,8 +219,8 @@ func (l *load) unavailable() []int {
 	return n
 }
 
-// during lets the load go on for a while in a state that the test has brought about.
-func (l *load) during(t *testing.T, what string, d time.Duration) {
+// continueFor waits while the load continues, and logs the number of 503 answers in that time.
+func (l *load) continueFor(t *testing.T, state string, d time.Duration) {
 	t.Helper()
 	before := l.unavailable()
 	time.Sleep(d)
@@ -256,11 +228,11 @@ func (l *load) during(t *testing.T, what string, d time.Duration) {
 	for i := range after {
 		after[i] -= before[i]
 	}
-	t.Logf("%s for %v: %v answers 503", what, d, after)
+	t.Logf("%s for %v: %v answers 503 by instance", state, d, after)
 }
 
-// awaitRefreshed waits until every visitor who is left has got, at every instance, a token that was issued after this
-// call: then store and refreshes work everywhere.
+// awaitRefreshed waits until each remaining visitor has got a token issued after this call at every instance. The store and
+// refreshes then work at all instances.
 func (l *load) awaitRefreshed(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
@@ -268,13 +240,13 @@ func (l *load) awaitRefreshed(t *testing.T) {
 	l.mu.Unlock()
 	for _, v := range l.remaining() {
 		for i := range l.nodes {
-			eventually(t, fmt.Sprintf("fresh token for %s at instance %d", v.name, i), func() bool {
-				resp, err := v.come(t.Context(), i, 0)
+			eventually(t, fmt.Sprintf("new token for %s at instance %d", v.name, i), func() bool {
+				resp, err := v.request(t.Context(), i, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if loggedOut(resp) {
-					l.complain(v, i, fmt.Errorf("%w: %v", errLoggedOut, resp))
+				if asksForLogin(resp) {
+					l.recordError(v, i, fmt.Errorf("%w: %v", errSessionLost, resp))
 					return true
 				}
 				return bearer(resp) != "" && !old[bearer(resp)]
@@ -283,7 +255,7 @@ func (l *load) awaitRefreshed(t *testing.T) {
 	}
 }
 
-// remaining returns the visitors who have not lost their sessions.
+// remaining returns the visitors with a session.
 func (l *load) remaining() []*visitor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -296,31 +268,32 @@ func (l *load) remaining() []*visitor {
 	return all
 }
 
-// finish demands that all is well again, stops the load, and demands that nothing went wrong from beginning to end.
+// finish waits until all sessions work, stops the load, and fails the test if any answer was wrong or any token was sent
+// twice.
 func (l *load) finish(t *testing.T) {
 	t.Helper()
-	l.settle(t)
-	for _, err := range l.wrong {
+	l.awaitRecovery(t)
+	for _, err := range l.errs {
 		t.Error(err)
 	}
-	l.unspoiled(t, len(l.visitors))
+	l.wantNoTokenReuse(t, len(l.visitors))
 }
 
-// settle is the part of finish that no fault excuses: who is left is well, and nobody was ever served wrongly.
-func (l *load) settle(t *testing.T) {
+// awaitRecovery waits until the remaining sessions work at all instances, and stops the load.
+func (l *load) awaitRecovery(t *testing.T) {
 	t.Helper()
 	l.awaitRefreshed(t)
 	l.stop()
-	l.asking.Wait()
+	l.running.Wait()
 	for i, n := range l.tallies {
-		t.Logf("instance %d: %d good answers, %d times 503, none later than %v", i, n.good, n.unavailable, n.slowest)
+		t.Logf("instance %d: %d correct answers, %d answers 503, the slowest after %v", i, n.ok, n.unavailable, n.slowest)
 	}
 }
 
-// demand503 demands that the outage was felt.
-func (l *load) demand503(t *testing.T) {
+// want503 fails the test if no instance noticed the outage: the test would then show nothing.
+func (l *load) want503(t *testing.T) {
 	t.Helper()
 	if slices.Max(l.unavailable()) == 0 {
-		t.Error("no instance ever answered 503: the test does not see what it is for")
+		t.Error("got no answer 503 during the outage, want some")
 	}
 }

@@ -14,56 +14,56 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// outage is how long Redis is out of order: longer than a token lives, and longer than a lease has to be silent before
-// somebody else may take it.
+// outage is the duration of an outage of Redis: longer than the lifetime of access tokens, and longer than the time after
+// which another instance may take over a lease.
 const outage = 6 * time.Second
 
-// TestRedisKilled kills Redis under load and starts it again. It writes each command to disk before it answers, so that every
-// acknowledged write is there afterwards.
+// TestRedisKilled kills Redis under load and restarts it. Redis writes each command to disk before its answer, so that all
+// acknowledged writes survive.
 func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	redis := redisserver.Start(t, redisserver.Options{AppendOnly: true})
 	l := startLoad(t, redis)
-	arrive := l.spend(t, spentInFlight)
+	release := l.holdRefreshes(t, heldRefreshes)
 	redis.Kill(t)
-	arrive()
-	l.during(t, "dead", outage)
+	release()
+	l.continueFor(t, "dead", outage)
 	redis.Restart(t)
-	l.demand503(t)
+	l.want503(t)
 	l.finish(t)
 }
 
-// TestRedisFrozen stops Redis under load as an overcommitted host does: connections stay, and nothing answers.
+// TestRedisFrozen pauses Redis under load, like an overcommitted host: connections stay open and get no answers.
 func TestRedisFrozen(t *testing.T) {
 	t.Parallel()
 	redis := redisserver.Start(t, redisserver.Options{})
 	l := startLoad(t, redis)
-	arrive := l.spend(t, spentInFlight)
+	release := l.holdRefreshes(t, heldRefreshes)
 	redis.Pause(t)
-	arrive()
-	l.during(t, "frozen", outage)
+	release()
+	l.continueFor(t, "frozen", outage)
 	redis.Resume(t)
-	l.demand503(t)
+	l.want503(t)
 	l.finish(t)
 }
 
-// spentInFlight is how many refreshes are under way when something happens to Redis.
-const spentInFlight = 8
+// heldRefreshes is the number of refreshes in progress at the beginning of a fault.
+const heldRefreshes = 8
 
-// spend returns when n refresh tokens have been redeemed whose successors are still on their way to the instances. They
-// arrive when arrive is called.
-func (l *load) spend(t *testing.T, n int) (arrive func()) {
+// holdRefreshes waits until the authorization server has redeemed n refresh tokens, and holds its answers back until
+// release.
+func (l *load) holdRefreshes(t *testing.T, n int) (release func()) {
 	t.Helper()
 	before := l.as.Stats().Granted[fakeas.GrantRefresh]
 	answers := fakeas.NewGate()
 	l.as.Fail(fakeas.Hold(answers).For(fakeas.GrantRefresh).Repeat(n))
-	eventually(t, "refreshes under way", func() bool { return l.as.Stats().Granted[fakeas.GrantRefresh] >= before+n })
+	eventually(t, "held refresh answers", func() bool { return l.as.Stats().Granted[fakeas.GrantRefresh] >= before+n })
 	return answers.Open
 }
 
-// TestRedisRefusesWrites lets Redis answer reads and refuse writes for a while, under load: because it was made a replica,
-// or because it has no memory left. Refreshes that are under way when that begins have spent their tokens; what they got must
-// not be lost, nor anybody else be led to spend those tokens again.
+// TestRedisRefusesWrites lets Redis answer reads and refuse writes under load, as a replica or without memory. The refreshes
+// in progress have spent their refresh tokens: an instance must keep the new tokens in memory until it can write them, and
+// no other instance may send the spent tokens.
 func TestRedisRefusesWrites(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -71,7 +71,7 @@ func TestRedisRefusesWrites(t *testing.T) {
 		refuse, heal func(t *testing.T, redis *redisserver.Server)
 	}{
 		{"replica", func(t *testing.T, redis *redisserver.Server) {
-			redis.Do(t, "REPLICAOF", "127.0.0.1", fmt.Sprint(proc.FreePort(t))) // of nobody
+			redis.Do(t, "REPLICAOF", "127.0.0.1", fmt.Sprint(proc.FreePort(t))) // the master does not exist
 		}, func(t *testing.T, redis *redisserver.Server) {
 			redis.Do(t, "REPLICAOF", "NO", "ONE")
 		}},
@@ -85,27 +85,27 @@ func TestRedisRefusesWrites(t *testing.T) {
 			t.Parallel()
 			redis := redisserver.Start(t, redisserver.Options{Args: []string{"--maxmemory-policy", "noeviction"}})
 			l := startLoad(t, redis)
-			arrive := l.spend(t, spentInFlight)
+			release := l.holdRefreshes(t, heldRefreshes)
 			tc.refuse(t, redis)
-			arrive()
-			l.during(t, "no writes", outage)
+			release()
+			l.continueFor(t, "no writes", outage)
 			tc.heal(t, redis)
-			l.demand503(t)
+			l.want503(t)
 			l.finish(t)
-			landed := 0
+			written := 0
 			for _, n := range l.nodes {
-				landed += strings.Count(n.Log(t), "served from memory have been written to the store")
+				written += strings.Count(n.Log(t), "served from memory have been written to the store")
 			}
-			t.Logf("%d sessions were kept in memory and then written", landed)
-			if landed == 0 {
-				t.Error("no refresh was under way when writes were refused: the test does not see what it is for")
+			t.Logf("the log reports %d times that tokens from memory were written to the store", written)
+			if written == 0 {
+				t.Error("no refresh was in progress when Redis refused writes, want some")
 			}
 		})
 	}
 }
 
-// faultsFor is how long faults go on: shortly in every run, FAULTS_FOR where it is set.
-func faultsFor(t *testing.T) time.Duration {
+// faultDuration returns the total duration of the faults: FAULTS_FOR, or 15 s by default.
+func faultDuration(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("FAULTS_FOR")
 	if text == "" {
@@ -113,13 +113,13 @@ func faultsFor(t *testing.T) time.Duration {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		t.Fatalf("FAULTS_FOR: %v", err)
+		t.Fatalf("reading FAULTS_FOR: %v", err)
 	}
 	return d
 }
 
-// TestRedisConnectionFaults plays with the connections between each instance and Redis, one fault after the other. None is
-// as long as the silence after which a lease is taken over.
+// TestRedisConnectionFaults injects random faults into the connections between instances and Redis, one after the other.
+// Each fault is shorter than the time after which another instance may take over a lease.
 func TestRedisConnectionFaults(t *testing.T) {
 	t.Parallel()
 	redis := redisserver.Start(t, redisserver.Options{})
@@ -141,15 +141,15 @@ func TestRedisConnectionFaults(t *testing.T) {
 		{"answers frozen", func(p *faultproxy.Proxy) { p.Freeze(faultproxy.ToClient) }},
 		{"slow", func(p *faultproxy.Proxy) { p.Delay(faultproxy.Both, 100*time.Millisecond) }},
 	}
-	for end := time.Now().Add(faultsFor(t)); time.Now().Before(end); {
+	for end := time.Now().Add(faultDuration(t)); time.Now().Before(end); {
 		p, fault := proxies[rand.IntN(len(proxies))], faults[rand.IntN(len(faults))]
-		taken := p.Taken()
+		accepted := p.Taken()
 		fault.begin(p)
 		time.Sleep(rand.N(400 * time.Millisecond))
 		p.Heal(t)
 		time.Sleep(rand.N(400 * time.Millisecond))
 		if fault.name == "cut" {
-			eventually(t, "new connection after a cut", func() bool { return p.Taken() > taken })
+			eventually(t, "new connection after a cut", func() bool { return p.Taken() > accepted })
 		}
 	}
 	l.finish(t)

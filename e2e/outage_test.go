@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,10 +12,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 	"github.com/oauth-session/caddy-oauth-session/e2e/op"
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
-	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestStartWithoutServer starts Caddy while the authorization server is down: only logins wait for it.
+// TestStartWithoutServer starts Caddy while the authorization server is down. Other sites work, and logins work once the
+// server is up.
 func TestStartWithoutServer(t *testing.T) {
 	t.Parallel()
 	site, other := newSite(t), newSite(t)
@@ -28,18 +27,18 @@ func TestStartWithoutServer(t *testing.T) {
 	caddyserver.Start(t, config)
 	c := client.New(p.User, p.Password)
 	if resp := navigate(t, c, other+"/"); resp.Status != http.StatusOK || string(resp.Body) != "other" {
-		t.Errorf("the other site: %v", resp)
+		t.Errorf("other site: got %v, want its answer", resp)
 	}
 	resp := navigate(t, c, site+"/")
 	if resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("a navigation: %v with %v, want a page that tries again", resp, resp.Header)
+		t.Errorf("navigation: got %v with %v, want 503 with Retry-After", resp, resp.Header)
 	}
 	html := strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") && strings.Contains(string(resp.Body), "<h1>")
 	if !html || resp.Header["Set-Cookie"] != nil {
-		t.Errorf("a navigation: %v with %v", resp, resp.Header)
+		t.Errorf("navigation: got %v with %v, want an HTML page and no cookie", resp, resp.Header)
 	}
 	if resp := fetch(t, c, site+"/"); resp.Status != http.StatusUnauthorized {
-		t.Errorf("a fetch: %v", resp)
+		t.Errorf("fetch: got %v, want 401", resp)
 	}
 	p.Up(t)
 	eventually(t, "login after the outage", func() bool {
@@ -50,56 +49,50 @@ func TestStartWithoutServer(t *testing.T) {
 		if page.Status == http.StatusServiceUnavailable {
 			return false
 		}
-		landed(t, page, site+"/wanted")
+		wantAppPage(t, page, site+"/wanted")
 		return true
 	})
 }
 
-// TestServerBehindSameCaddy has the authorization server served by the Caddy that protects the app, so that it cannot be
-// asked for anything while Caddy starts.
+// TestServerBehindSameCaddy puts the authorization server behind the Caddy that protects the app: it is unreachable while
+// Caddy starts.
 func TestServerBehindSameCaddy(t *testing.T) {
 	t.Parallel()
 	site, issuer := newSite(t), newSite(t)
-	s := &op.Server{Issuer: issuer, ClientID: "app", ClientSecret: "fake-client-secret-canary"}
-	as := fakeas.New(fakeas.Options{URL: issuer, Clients: []fakeas.Client{{
-		ID: s.ClientID, Secret: s.ClientSecret, RedirectURIs: []string{site + "/oauth2/callback"},
-	}}})
-	server := httptest.NewServer(as)
-	t.Cleanup(func() {
-		as.Close()
-		server.Close()
-	})
-	setLife(as, shortLife)
+	as, s := startFake(t, site+"/oauth2/callback")
+	server := hostOf(as.URL)
+	as.URL, s.Issuer = issuer, issuer
+	setAccessTokenLifetime(as, shortLife)
 	app := echo.Start(t, echo.Options{})
 	config := protected(site, s, "", app)
-	config.Sites += block(issuer, "reverse_proxy "+server.Listener.Addr().String())
+	config.Sites += block(issuer, "reverse_proxy "+server)
 	caddy := caddyserver.Start(t, config)
 	c := login(t, s, site+"/wanted")
 	c.Reconnect = true
 	token := bearer(fetch(t, c, site+"/"))
-	// Its metadata are known now; a reload must not begin by asking for them either.
+	// Caddy has the metadata now. A reload must not request them before the new configuration serves.
 	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
-	renewed(t, c, site+"/", token)
+	awaitNewBearer(t, c, site+"/", token)
 	again := client.New("", "")
 	again.Reconnect = true
 	page, err := again.Login(t.Context(), site+"/again")
 	if err != nil {
 		t.Fatal(err)
 	}
-	landed(t, page, site+"/again")
+	wantAppPage(t, page, site+"/again")
 }
 
-// TestNoConnectionBeforeUse has an issuer that counts who comes: neither `caddy validate`, beside a Caddy that holds the
-// store, nor start and reload ask it for anything.
+// TestNoConnectionBeforeUse counts the connections to the issuer. Neither a start, nor a reload, nor `caddy validate` while
+// Caddy has the store open connects to it.
 func TestNoConnectionBeforeUse(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var came atomic.Int64
+	var connections atomic.Int64
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -108,7 +101,7 @@ func TestNoConnectionBeforeUse(t *testing.T) {
 			if err != nil {
 				return
 			}
-			came.Add(1)
+			connections.Add(1)
 			conn.Close()
 		}
 	}()
@@ -122,7 +115,7 @@ func TestNoConnectionBeforeUse(t *testing.T) {
 	caddy := caddyserver.Start(t, config)
 	for range 2 {
 		if err := caddy.Validate(t, config); err != nil {
-			t.Errorf("beside the running Caddy: %v", err)
+			t.Errorf("validating while Caddy runs: got error %v, want none", err)
 		}
 	}
 	if err := caddy.Reload(t, config); err != nil {
@@ -131,15 +124,15 @@ func TestNoConnectionBeforeUse(t *testing.T) {
 	broken := config
 	broken.Sites = strings.Replace(broken.Sites, "issuer", "isuer", 1)
 	if err := caddy.Validate(t, broken); err == nil || !strings.Contains(err.Error(), "isuer") {
-		t.Errorf("a mistake in the configuration: got error %v", err)
+		t.Errorf("validating a broken configuration: got error %v, want one that names the option", err)
 	}
-	if n := came.Load(); n != 0 {
-		t.Errorf("the issuer got %d connections before anybody wanted to log in", n)
+	if n := connections.Load(); n != 0 {
+		t.Errorf("before the first login: got %d connections to the issuer, want none", n)
 	}
 	if resp := navigate(t, client.New("", ""), site+"/"); resp.Status != http.StatusServiceUnavailable {
-		t.Errorf("a navigation: %v", resp)
+		t.Errorf("navigation: got %v, want 503", resp)
 	}
-	if came.Load() == 0 {
-		t.Error("the issuer got no connection when somebody wanted to log in: the count shows nothing")
+	if connections.Load() == 0 {
+		t.Error("after the first login: got no connection to the issuer, want one")
 	}
 }

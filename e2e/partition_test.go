@@ -17,25 +17,25 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/redisserver"
 )
 
-// A spending is a refresh token on its way from an instance to the authorization server.
-type spending struct {
+// A tokenUse is a refresh request with a certain refresh token.
+type tokenUse struct {
 	instance int
 	at       time.Time
 }
 
-// A ledger notes which instance sent which refresh token.
-type ledger struct {
+// A tokenLog records the refresh requests with each refresh token.
+type tokenLog struct {
 	mu   sync.Mutex
-	sent map[string][]spending // by token
+	uses map[string][]tokenUse // by token
 }
 
-// record returns the authorization server as one instance reaches it.
-func (b *ledger) record(instance int, server http.Handler) http.Handler {
+// record returns a handler for one instance that records refresh tokens and calls the authorization server.
+func (b *tokenLog) record(instance int, server http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err == nil && r.PostForm.Has("refresh_token") {
 			token := r.PostForm.Get("refresh_token")
 			b.mu.Lock()
-			b.sent[token] = append(b.sent[token], spending{instance, time.Now()})
+			b.uses[token] = append(b.uses[token], tokenUse{instance, time.Now()})
 			b.mu.Unlock()
 		}
 		server.ServeHTTP(w, r)
@@ -45,44 +45,44 @@ func (b *ledger) record(instance int, server http.Handler) http.Handler {
 // A partition is a time in which one instance did not reach the store.
 type partition struct {
 	instance   int
-	begun, end time.Time
+	start, end time.Time
 }
 
-// TestPartitions runs each instance in a network namespace of its own and cuts them off from Redis, one after the other, so
-// that nothing arrives and nobody is told. Who is cut off answers 503; the others go on as if nothing were.
+// TestPartitions runs each instance in its own network namespace and cuts one after the other off from Redis: packets are
+// lost without an error. The isolated instance answers 503, and the others serve all requests.
 //
-// One thing can be lost, and no protocol saves it: whoever has sent a refresh token and is cut off before the new one is
-// written cannot be told from a dead instance, and another one takes over.
+// One loss is unavoidable: an instance has sent a refresh token and is cut off before it can write the new one. For the
+// other instances it looks like a dead one, and one of them takes over and sends the spent token.
 func TestPartitions(t *testing.T) {
 	t.Parallel()
 	lan := netns.NewSwitch(t)
-	l, sent := newLoad(emptyFleet(t)), &ledger{sent: map[string][]spending{}}
-	hosts := l.spread(t, lan, sent)
-	l.begin(t)
+	l, log := newLoad(emptyFleet(t)), &tokenLog{uses: map[string][]tokenUse{}}
+	hosts := l.startInNamespaces(t, lan, log)
+	l.start(t)
 	var partitions []partition
 	for i, host := range hosts {
 		before := l.unavailable()
-		p := partition{instance: i, begun: time.Now()}
+		p := partition{instance: i, start: time.Now()}
 		lan.Cut(t, host)
-		l.during(t, "cut off", 5*time.Second)
-		eventually(t, fmt.Sprintf("answer 503 of instance %d, which is cut off", i), func() bool { return l.unavailable()[i] > before[i] })
+		l.continueFor(t, "cut off", 5*time.Second)
+		eventually(t, fmt.Sprintf("answer 503 of the isolated instance %d", i), func() bool { return l.unavailable()[i] > before[i] })
 		lan.Heal(t, host)
 		l.awaitRefreshed(t)
 		p.end = time.Now()
 		partitions = append(partitions, p)
 		for k, n := range l.unavailable() {
 			if k != i && n != before[k] {
-				t.Errorf("instance %d answered %d times 503 while instance %d was cut off", k, n-before[k], i)
+				t.Errorf("got %d answers 503 of instance %d while instance %d was cut off, want none", n-before[k], k, i)
 			}
 		}
 	}
-	l.settle(t)
-	l.account(t, sent, partitions)
+	l.awaitRecovery(t)
+	l.checkReuse(t, log, partitions)
 }
 
-// spread starts Redis in the namespace of the switch and each instance in its own. Only Redis is reached over the switch:
-// the authorization server, the app and the visitors come in at the instances' own loopback interfaces.
-func (l *load) spread(t *testing.T, lan *netns.Switch, sent *ledger) []*netns.Namespace {
+// startInNamespaces starts Redis in the namespace of the switch and each instance in its own namespace. Only the traffic to
+// Redis uses the switch. The authorization server, the app and the visitors use the loopback interface of each namespace.
+func (l *load) startInNamespaces(t *testing.T, lan *netns.Switch, log *tokenLog) []*netns.Namespace {
 	t.Helper()
 	var redis *redisserver.Server
 	lan.Do(t, func() {
@@ -94,7 +94,7 @@ func (l *load) spread(t *testing.T, lan *netns.Switch, sent *ledger) []*netns.Na
 		t.Fatal(err)
 	}
 	var hosts []*netns.Namespace
-	at := map[string]*netns.Namespace{} // by the address of the instance
+	namespaces := map[string]*netns.Namespace{} // by the address of the instance
 	key := newKey()
 	for i := range fleetSize {
 		host := lan.Join(t)
@@ -103,14 +103,14 @@ func (l *load) spread(t *testing.T, lan *netns.Switch, sent *ledger) []*netns.Na
 			if err != nil {
 				t.Fatal(err)
 			}
-			serve(t, listener, sent.record(i, l.as))
+			serve(t, listener, log.record(i, l.as))
 			app := faultproxy.Start(t, l.app.Addr())
-			at[l.join(t, key, store, app.Addr()).addr] = host
+			namespaces[l.addNode(t, nodePlan{key: key, store: store, app: app.Addr()}).addr] = host
 		})
 		hosts = append(hosts, host)
 	}
 	l.transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if host := at[addr]; host != nil {
+		if host := namespaces[addr]; host != nil {
 			return host.Dial(ctx, network, strings.Replace(addr, "localhost", "127.0.0.1", 1))
 		}
 		return new(net.Dialer).DialContext(ctx, network, addr)
@@ -124,7 +124,7 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		server.Serve(listener) // returns when it is closed
+		server.Serve(listener) // returns at Close
 	}()
 	t.Cleanup(func() {
 		server.Close()
@@ -132,36 +132,37 @@ func serve(t *testing.T, listener net.Listener, handler http.Handler) {
 	})
 }
 
-// account demands that no session was lost and no refresh token sent twice, except those of who was cut off in between.
-func (l *load) account(t *testing.T, sent *ledger, partitions []partition) {
+// checkReuse fails the test if a refresh token was sent twice or a session was lost, unless a partition had interrupted the
+// refresh.
+func (l *load) checkReuse(t *testing.T, log *tokenLog, partitions []partition) {
 	t.Helper()
-	excused := 0
-	for token, by := range sent.sent {
-		if len(by) == 1 {
+	interrupted := 0
+	for token, uses := range log.uses {
+		if len(uses) == 1 {
 			continue
 		}
-		if !cutOffAfter(by[0], partitions) || len(by) > 2 || by[0].instance == by[1].instance {
-			t.Errorf("the refresh token %s was sent %v", token, by)
+		if !interruptedBy(uses[0], partitions) || len(uses) > 2 || uses[0].instance == uses[1].instance {
+			t.Errorf("the refresh token %s was sent %d times, want once: %v", token, len(uses), uses)
 			continue
 		}
-		excused++
+		interrupted++
 	}
-	t.Logf("%d of %d refreshes were under way when their instance was cut off", excused, len(sent.sent))
-	if len(l.lost) > excused {
-		t.Errorf("%d visitors had to log in again, want %d at most", len(l.lost), excused)
+	t.Logf("partitions interrupted %d of %d refreshes", interrupted, len(log.uses))
+	if len(l.lost) > interrupted {
+		t.Errorf("got %d lost sessions, want at most %d", len(l.lost), interrupted)
 	}
-	for _, err := range l.wrong {
-		if excused == 0 || !errors.Is(err, errLoggedOut) {
+	for _, err := range l.errs {
+		if interrupted == 0 || !errors.Is(err, errSessionLost) {
 			t.Error(err)
 		}
 	}
 }
 
-// cutOffAfter reports whether the instance that sent a token was cut off before it could write what it got for it: at the
-// time itself, or shortly before the cut, when the answer may have been under way on a busy machine.
-func cutOffAfter(s spending, partitions []partition) bool {
+// interruptedBy reports whether a partition may have kept an instance from writing the result of its refresh: the instance
+// sent the token during the partition, or up to 5 s before it, when the answer may have been outstanding on a busy machine.
+func interruptedBy(use tokenUse, partitions []partition) bool {
 	for _, p := range partitions {
-		if p.instance == s.instance && s.at.After(p.begun.Add(-5*time.Second)) && s.at.Before(p.end) {
+		if p.instance == use.instance && use.at.After(p.start.Add(-5*time.Second)) && use.at.Before(p.end) {
 			return true
 		}
 	}

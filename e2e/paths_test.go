@@ -19,8 +19,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// A spelling is a target that some server reads as a path below /private, with Tomcat's verdicts on it when it is asked
-// directly, in the order of tomcat.Readings.
+// A spelling is a request target that a server may resolve to a path below /private, with Tomcat's verdicts without the proxy,
+// in the order of tomcat.Readings.
 type spelling struct {
 	target   string
 	verdicts []string
@@ -33,7 +33,7 @@ const (
 	ordinaryPaths  = "testdata/paths/ordinary.txt"
 )
 
-// lines are those of a file, and the comment before them.
+// lines returns the lines of a file, without the comment at its beginning.
 func lines(t testing.TB, file string) (comment string, lines []string) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.FromSlash(file))
@@ -50,13 +50,14 @@ func lines(t testing.TB, file string) (comment string, lines []string) {
 	return comment, lines
 }
 
+// spellings reads the spellings of protected paths.
 func spellings(t testing.TB) (all []spelling) {
 	t.Helper()
 	_, records := lines(t, protectedPaths)
 	for _, line := range records {
 		fields := strings.Split(line, "\t")
 		if len(fields) != len(tomcat.Readings)+1 {
-			t.Fatalf("%s: %q", protectedPaths, line)
+			t.Fatalf("%s: got line %q, want %d fields", protectedPaths, line, len(tomcat.Readings)+1)
 		}
 		last := len(fields) - 1
 		all = append(all, spelling{target: fields[last], verdicts: fields[:last]})
@@ -64,7 +65,7 @@ func spellings(t testing.TB) (all []spelling) {
 	return all
 }
 
-// openSites are ways to write a site that protects /private/* and leaves the rest open.
+// openSites returns configurations that protect /private/* only.
 func openSites(s *op.Server) map[string]string {
 	options := strings.TrimPrefix(protect(s, ""), "oauth_session ")
 	return map[string]string{
@@ -74,8 +75,7 @@ func openSites(s *op.Server) map[string]string {
 	}
 }
 
-// TestPathsReadInTwoWays: no spelling of a protected path reaches an app without a session, and every ordinary path
-// does. What the app would make of it is Tomcat's reading.
+// TestPathsReadInTwoWays: without a session, no spelling of a protected path reaches the app, and every ordinary path does.
 func TestPathsReadInTwoWays(t *testing.T) {
 	t.Parallel()
 	all := spellings(t)
@@ -92,23 +92,23 @@ func TestPathsReadInTwoWays(t *testing.T) {
 				status, _ := rawGet(t, site, sp.target)
 				for _, r := range app.Requests() {
 					target := strings.Split(r.Line, " ")[1]
-					t.Errorf("%s: the app got %s, which Tomcat reads as %s", sp.target, target, tomcat.Readings[1].Verdict(target))
+					t.Errorf("%s: the app got %s (%s for Tomcat), want no request", sp.target, target, tomcat.Readings[1].Verdict(target))
 				}
 				if status != http.StatusUnauthorized && status != http.StatusBadRequest {
-					t.Errorf("%s: status %d", sp.target, status)
+					t.Errorf("%s: got status %d, want 401 or 400", sp.target, status)
 				}
 			}
 			for _, target := range ordinary {
 				app.Reset()
 				if status, _ := rawGet(t, site, target); status != http.StatusOK || len(app.Requests()) != 1 {
-					t.Errorf("%s: status %d, the app got %d requests", target, status, len(app.Requests()))
+					t.Errorf("%s: got status %d and %d requests at the app, want 200 and 1", target, status, len(app.Requests()))
 				}
 			}
 		})
 	}
 }
 
-// TestStandInReadsAsTomcat compares the stand-in with what was recorded of a real Tomcat.
+// TestStandInReadsAsTomcat compares package tomcat's reimplementation with the recorded verdicts of a real Tomcat.
 func TestStandInReadsAsTomcat(t *testing.T) {
 	t.Parallel()
 	reached := make([]int, len(tomcat.Readings))
@@ -116,7 +116,7 @@ func TestStandInReadsAsTomcat(t *testing.T) {
 		for i, reading := range tomcat.Readings {
 			got := reading.Verdict(sp.target)
 			if got != sp.verdicts[i] {
-				t.Errorf("%s, %s: the stand-in says %s, Tomcat %s", sp.target, reading.Name, got, sp.verdicts[i])
+				t.Errorf("%s, %s: got %s, want Tomcat's %s", sp.target, reading.Name, got, sp.verdicts[i])
 			}
 			if got == tomcat.Private {
 				reached[i]++
@@ -125,21 +125,21 @@ func TestStandInReadsAsTomcat(t *testing.T) {
 	}
 	for i, reading := range tomcat.Readings {
 		if reached[i] < 150 {
-			t.Errorf("%s: only %d spellings lead to the private servlet", reading.Name, reached[i])
+			t.Errorf("%s: got %d spellings of private paths, want at least 150", reading.Name, reached[i])
 		}
 	}
 	_, ordinary := lines(t, ordinaryPaths)
 	for _, target := range ordinary {
 		for _, reading := range tomcat.Readings {
 			if got := reading.Verdict(target); got != tomcat.Public {
-				t.Errorf("%s, %s: %s is no ordinary path", target, reading.Name, got)
+				t.Errorf("%s, %s: got %s, want %s", target, reading.Name, got, tomcat.Public)
 			}
 		}
 	}
 }
 
-// TestTomcat is the same with a real Tomcat, which it needs Maven and Java for: TOMCAT=1, or TOMCAT=record to write down
-// its verdicts.
+// TestTomcat is TestPathsReadInTwoWays with a real Tomcat, and needs Maven and Java. TOMCAT=1 enables it, and TOMCAT=record
+// also records Tomcat's verdicts.
 func TestTomcat(t *testing.T) {
 	if os.Getenv("TOMCAT") == "" {
 		t.Skip("TOMCAT is not set")
@@ -162,23 +162,23 @@ func TestTomcat(t *testing.T) {
 					}
 					if status, servlet := rawGet(t, site, sp.target); servlet == tomcat.Private || status == http.StatusOK {
 						reached++
-						t.Errorf("%s: status %d, servlet %q", sp.target, status, servlet)
+						t.Errorf("%s: got status %d and servlet %q, want none", sp.target, status, servlet)
 					}
 				}
 				for _, target := range ordinary {
 					if status, servlet := rawGet(t, site, target); servlet != tomcat.Public {
 						refused++
-						t.Errorf("%s: status %d, servlet %q", target, status, servlet)
+						t.Errorf("%s: got status %d and servlet %q, want the public one", target, status, servlet)
 					}
 				}
-				t.Logf("%d spellings (%d lead to the private servlet when Tomcat is asked directly), %d reached a servlet; %d of %d ordinary paths refused",
+				t.Logf("%d spellings (%d reach the private servlet without the proxy), %d reached a servlet; %d of %d ordinary paths refused",
 					len(all), direct, reached, refused, len(ordinary))
 			})
 		}
 	}
 }
 
-// compareWithTomcat compares what was recorded with what Tomcat says, or records it.
+// compareWithTomcat compares the recorded verdicts with those of a real Tomcat, or records them.
 func compareWithTomcat(t *testing.T, all []spelling, addrs []string) {
 	t.Helper()
 	record := os.Getenv("TOMCAT") == "record"
@@ -191,7 +191,7 @@ func compareWithTomcat(t *testing.T, all []spelling, addrs []string) {
 				got = fmt.Sprint(status)
 			}
 			if got != all[n].verdicts[i] && !record {
-				t.Errorf("%s, %s: Tomcat says %s, recorded was %s", all[n].target, tomcat.Readings[i].Name, got, all[n].verdicts[i])
+				t.Errorf("%s, %s: got %s, want the recorded %s", all[n].target, tomcat.Readings[i].Name, got, all[n].verdicts[i])
 			}
 			all[n].verdicts[i] = got
 		}
@@ -204,7 +204,7 @@ func compareWithTomcat(t *testing.T, all []spelling, addrs []string) {
 	}
 }
 
-// rawGet sends a target as it stands. It returns the status, and the servlet that Tomcat's answer names.
+// rawGet sends a GET with the unchanged target. It returns the status and the name of the Tomcat servlet that answered.
 func rawGet(t testing.TB, site, target string) (status int, servlet string) {
 	t.Helper()
 	host := strings.TrimPrefix(site, "http://")

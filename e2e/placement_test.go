@@ -14,14 +14,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestPaths logs in where the site is only a part of a host, or the endpoints are elsewhere.
+// TestPaths uses sites that are a part of a host, and endpoints below another path.
 func TestPaths(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name   string
 		prefix string // of the endpoints
 		wanted string
-		seen   string // what the app gets for it
+		seen   string // the target in the app's request
 		around func(protected string) string
 	}{
 		{"path_prefix", "/-/auth", "/wanted?q=1", "/wanted?q=1", func(p string) string { return p }},
@@ -39,19 +39,19 @@ func TestPaths(t *testing.T) {
 			app := echo.Start(t, echo.Options{})
 			directives := protect(s, "path_prefix "+tc.prefix) + "reverse_proxy " + app.Addr() + "\n"
 			caddyserver.Start(t, caddyserver.Config{Env: secret(s), Sites: block(site, tc.around(directives))})
-			visit(t, client.New("", ""), site, tc.prefix, tc.wanted)
+			logInAndOut(t, client.New("", ""), site, tc.prefix, tc.wanted)
 			lines := map[string]bool{}
 			for _, r := range app.Requests() {
 				lines[r.Line] = true
 			}
 			if len(lines) != 1 || !lines["GET "+tc.seen+" HTTP/1.1"] {
-				t.Errorf("the app saw the requests %v", lines)
+				t.Errorf("the app got the requests %v, want those of %s only", lines, tc.seen)
 			}
 		})
 	}
 }
 
-// TestBehindTLS puts another proxy in front, which speaks https to browsers and http to Caddy.
+// TestBehindTLS puts a TLS-terminating proxy in front of Caddy.
 func TestBehindTLS(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -80,12 +80,12 @@ func TestBehindTLS(t *testing.T) {
 			caddyserver.Start(t, config)
 			c := client.New("", "")
 			c.Trust(authorities)
-			visit(t, c, origin, "/oauth2", "/wanted?q=1")
+			logInAndOut(t, c, origin, "/oauth2", "/wanted?q=1")
 		})
 	}
 }
 
-// TestForwardedByStrangers sends X-Forwarded-* to a Caddy that trusts nobody: the redirect URI does not follow them.
+// TestForwardedByStrangers sends X-Forwarded-* to a Caddy without trusted proxies: the redirect URI does not use them.
 func TestForwardedByStrangers(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -97,27 +97,27 @@ func TestForwardedByStrangers(t *testing.T) {
 	}
 	to := navigate(t, c, site+"/").Location()
 	if to == nil || to.Query().Get("redirect_uri") != site+"/oauth2/callback" {
-		t.Errorf("the login goes to %v", to)
+		t.Errorf("got location %v, want the redirect URI of the site", to)
 	}
 }
 
-// visit goes through login, use and logout of a site whose endpoints are below prefix.
-func visit(t *testing.T, c *client.Client, origin, prefix, wanted string) {
+// logInAndOut logs in, uses the session and logs out at a site with its endpoints below prefix.
+func logInAndOut(t *testing.T, c *client.Client, origin, prefix, wanted string) {
 	t.Helper()
 	page, err := c.Login(t.Context(), origin+wanted)
 	if err != nil {
 		t.Fatal(err)
 	}
-	landed(t, page, origin+wanted)
+	wantAppPage(t, page, origin+wanted)
 	if resp := fetch(t, c, origin+prefix+"/session"); !strings.Contains(string(resp.Body), `"authenticated":true`) {
-		t.Errorf("the session endpoint: %v", resp)
+		t.Errorf("session endpoint: got %v, want an authenticated session", resp)
 	}
 	u, err := url.Parse(origin)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Jar.Cookie(u, sessionCookie) == nil {
-		t.Errorf("the whole origin should have the cookie %s: %v", sessionCookie, c.Jar.Cookies(u))
+		t.Errorf("got cookies %v for the origin, want %s among them", c.Jar.Cookies(u), sessionCookie)
 	}
 	button := navigate(t, c, origin+prefix+"/logout")
 	end, err := c.Submit(t.Context(), button)
@@ -125,14 +125,15 @@ func visit(t *testing.T, c *client.Client, origin, prefix, wanted string) {
 		t.Fatal(err)
 	}
 	if c.Jar.Cookie(u, sessionCookie) != nil {
-		t.Errorf("the logout ended with %v, and the cookie is still there", end)
+		t.Errorf("logout: got %v and a session cookie, want none", end)
 	}
 	if resp := fetch(t, c, origin+wanted); resp.Status != http.StatusUnauthorized {
-		t.Errorf("a fetch after the logout: %v", resp)
+		t.Errorf("fetch after the logout: got %v, want 401", resp)
 	}
 }
 
-// terminateTLS starts a proxy in front of the address and returns its origin and who signed its certificate.
+// terminateTLS starts a TLS-terminating proxy in front of the address. It returns the proxy's origin and the authority of its
+// certificate.
 func terminateTLS(t *testing.T, inner string, forward bool) (origin string, authorities *x509.CertPool) {
 	t.Helper()
 	target, err := url.Parse(inner)

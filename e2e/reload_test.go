@@ -18,11 +18,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// reloads is how often the configuration is replaced under load.
+// reloads is the number of reloads in TestReload.
 const reloads = 20
 
-// TestReload replaces the configuration again and again while users work, their tokens are refreshed, and others are in the
-// middle of their login.
+// TestReload reloads the configuration many times while users send requests, their tokens are refreshed, and other users are
+// at the login form.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	const users = 4
@@ -39,14 +39,14 @@ func TestReload(t *testing.T) {
 	caddy := caddyserver.Start(t, config(0))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var working sync.WaitGroup
-	var answered atomic.Int64
+	var running sync.WaitGroup
+	var answers atomic.Int64
 	var clients []*client.Client
 	for range users {
 		c := login(t, &p.Server, site+"/")
 		c.Reconnect = true
 		clients = append(clients, c)
-		working.Go(func() { work(ctx, t, c, site+"/api", &answered) })
+		running.Go(func() { sendRequests(ctx, t, c, site+"/api", &answers) })
 	}
 	for n := range reloads {
 		wanted := fmt.Sprintf("%s/half/%d", site, n)
@@ -56,7 +56,7 @@ func TestReload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := answered.Load()
+		before := answers.Load()
 		if err := caddy.Reload(t, config(n+1)); err != nil {
 			t.Fatal(err)
 		}
@@ -64,76 +64,76 @@ func TestReload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		landed(t, page, wanted)
+		wantAppPage(t, page, wanted)
 		if got := page.Header.Get("X-Config"); got != fmt.Sprint(n+1) {
-			t.Errorf("after reload %d configuration %s answers", n+1, got)
+			t.Errorf("after reload %d: got configuration %s, want %d", n+1, got, n+1)
 		}
-		eventually(t, "work after the reload", func() bool { return answered.Load() >= before+users })
+		eventually(t, "answers after the reload", func() bool { return answers.Load() >= before+users })
 		clients = append(clients, c)
 	}
 	eventually(t, "refreshes under load", func() bool { return p.Stats(t).Grants["refresh_token"].OK >= 2*users })
 	cancel()
-	working.Wait()
+	running.Wait()
 	for i, c := range clients {
 		if resp := fetch(t, c, site+"/after"); bearer(resp) == "" {
-			t.Errorf("session %d after all reloads: %v", i, resp)
+			t.Errorf("session %d after all reloads: got %v, want the app's answer", i, resp)
 		}
 	}
 	stats := p.Stats(t)
 	if n := stats.Requests["GET /auth"]; n != users+reloads || stats.Grants["authorization_code"].OK != n {
-		t.Errorf("got %d logins begun and %d completed, want %d of each", n, stats.Grants["authorization_code"].OK, users+reloads)
+		t.Errorf("got %d started and %d completed logins, want %d of each", n, stats.Grants["authorization_code"].OK, users+reloads)
 	}
 	if stats.RepeatedRefreshTokens != 0 || len(stats.GrantErrors) != 0 {
-		t.Errorf("refresh tokens were sent twice, or refused: %+v", stats)
+		t.Errorf("got stats %+v, want no refresh token sent twice and no refusals", stats)
 	}
 }
 
-// work sends request after request, each of which has to reach the app with a token.
-func work(ctx context.Context, t *testing.T, c *client.Client, rawURL string, answered *atomic.Int64) {
-	pace := time.NewTicker(5 * time.Millisecond)
-	defer pace.Stop()
+// sendRequests sends requests until ctx ends and counts the answers. Each request must reach the app with a token.
+func sendRequests(ctx context.Context, t *testing.T, c *client.Client, rawURL string, answers *atomic.Int64) {
+	pause := time.NewTicker(5 * time.Millisecond)
+	defer pause.Stop()
 	for {
 		resp, err := c.Fetch(ctx, http.MethodGet, rawURL, "")
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil || bearer(resp) == "" {
-			t.Errorf("a request during a reload: got %v and error %v", resp, err)
+			t.Errorf("request during a reload: got %v and error %v, want the app's answer", resp, err)
 			return
 		}
-		answered.Add(1)
+		answers.Add(1)
 		select {
-		case <-pace.C:
+		case <-pause.C:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// expireDuring asks until the server, told before to hold refreshes, holds one, and then waits until the session's token,
-// which lives for heldLife, has expired. The last request is left without an answer.
-func expireDuring(t *testing.T, p *op.OIDCProvider, c *client.Client, rawURL string) {
+// expireDuringHeldRefresh sends requests until the server, which has a fault to hold refreshes, holds one. It then waits until
+// the session's token, which lives for heldLife, has expired. It abandons the last request.
+func expireDuringHeldRefresh(t *testing.T, p *op.OIDCProvider, c *client.Client, rawURL string) {
 	t.Helper()
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	asked := make(chan error, 1)
+	ctx, abandon := context.WithCancel(t.Context())
+	defer abandon()
+	requests := make(chan error, 1)
 	go func() {
 		var err error
 		for err == nil {
 			_, err = c.Fetch(ctx, http.MethodGet, rawURL, "")
 		}
-		asked <- err
+		requests <- err
 	}()
 	p.AwaitHeld(t, 1)
-	leave()
-	if err := <-asked; !errors.Is(err, context.Canceled) {
+	abandon()
+	if err := <-requests; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	time.Sleep(heldRest) // what is waited for is the expiry itself
+	time.Sleep(heldRest)
 }
 
-// TestReloadDuringRefresh reloads while the server thinks about a refresh: requests to the old and to the new
-// configuration wait for the same one.
+// TestReloadDuringRefresh reloads while the server holds a refresh: requests to the former and to the new configuration wait
+// for the same refresh.
 func TestReloadDuringRefresh(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -147,26 +147,26 @@ func TestReloadDuringRefresh(t *testing.T) {
 	c := login(t, &p.Server, site+"/")
 	c.Reconnect = true
 	p.SetAccessTokenLifetime(t, longLife)
-	expireDuring(t, p, c, site+"/early")
+	expireDuringHeldRefresh(t, p, c, site+"/early")
 	answers := make(chan answer, 2)
 	sent := make(chan struct{})
 	wrote := sync.OnceFunc(func() { close(sent) })
 	old := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		WroteRequest: func(httptrace.WroteRequestInfo) { wrote() },
 	})
-	go func() { answers <- ask(old, t, c, site+"/old") }()
+	go func() { answers <- fetchAnswer(old, t, c, site+"/old") }()
 	<-sent
 	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
-	go func() { answers <- ask(t.Context(), t, c.Twin(), site+"/new") }()
+	go func() { answers <- fetchAnswer(t.Context(), t, c.Twin(), site+"/new") }()
 	p.Release(t)
 	one, two := <-answers, <-answers
 	if one.token == "" || one != two {
-		t.Errorf("the requests got %v and %v", one, two)
+		t.Errorf("got answers %+v and %+v, want the same token", one, two)
 	}
 	stats := p.Stats(t)
 	if stats.Grants["refresh_token"].OK != 1 || stats.RepeatedRefreshTokens != 0 || stats.Requests["GET /auth"] != 1 {
-		t.Errorf("want one refresh and one login: %+v", stats)
+		t.Errorf("got stats %+v, want one refresh and one login", stats)
 	}
 }

@@ -21,34 +21,33 @@ import (
 const (
 	sessionCookie = "__Host-oauth_session"
 
-	// shortLife is the life of an access token that a test waits out. The proxy refreshes at 70 % of it at the earliest.
+	// shortLife is the lifetime of access tokens that expire during a test. The proxy refreshes at 70 % of it at the earliest.
 	shortLife = 2 * time.Second
-	// heldLife is that of a token which a test waits out, and which must not be due for a refresh before the login that
-	// brought it is over.
+	// heldLife is the lifetime of an access token that expires during a test, but is not due for a refresh before the end
+	// of its login, even on a busy machine.
 	heldLife = 8 * time.Second
-	// heldRest is what is left of heldLife, at most, when the proxy refreshes: it does so after 70 % at the earliest.
+	// heldRest is the most that is left of heldLife at the refresh, which begins after 70 % at the earliest.
 	heldRest = heldLife * 3 / 10
-	// longLife is that of one which lives longer than any test.
+	// longLife is the lifetime of access tokens that do not expire during a test.
 	longLife = time.Hour
 
-	// patience bounds every wait for something that comes by itself. It ends a test that has gone wrong, on a busy machine
-	// too.
+	// patience bounds every wait for an event, on a busy machine. Only a failing test waits that long.
 	patience = 3 * time.Minute
 )
 
-// newSite returns the address of a site that nothing serves yet.
+// newSite returns the origin of a site on a free port.
 func newSite(t testing.TB) string {
 	t.Helper()
 	return fmt.Sprintf("http://localhost:%d", proc.FreePort(t))
 }
 
-// block is a site of a Caddyfile, with an access log.
+// block returns a site block of a Caddyfile, with an access log.
 func block(site, directives string) string {
 	return fmt.Sprintf("%s {\n\tbind 127.0.0.1\n\tlog\n%s\n}\n", site, directives)
 }
 
-// protect is the directive for a client of the server. The environment must hold secret. Unless the options say something
-// else, requests wait for a refresh as long as a busy machine may need for it.
+// protect returns the directive for the server's client. The environment must contain secret. Unless the options set
+// refresh_timeout, requests wait long enough for a refresh on a busy machine.
 func protect(s *op.Server, options string) string {
 	if !strings.Contains(options, "refresh_timeout") {
 		options += "\nrefresh_timeout 50s"
@@ -57,34 +56,31 @@ func protect(s *op.Server, options string) string {
 		s.Issuer, s.ClientID, options)
 }
 
-// secret is the environment variable that protect refers to.
+// secret returns the environment variable with the client secret, for protect.
 func secret(s *op.Server) []string { return []string{"CLIENT_SECRET=" + s.ClientSecret} }
 
-// protected is the configuration of one protected site in front of the app.
+// protected returns the configuration of one protected site in front of the app.
 func protected(site string, s *op.Server, options string, app *echo.Server) caddyserver.Config {
 	return caddyserver.Config{Env: secret(s), Sites: block(site, protect(s, options)+"reverse_proxy "+app.Addr())}
 }
 
-// startFake starts an authorization server in the test's own process, for the tests in which it does not matter whose it
-// is. It logs in without a form.
+// startFake starts a fake authorization server in the test's process. It logs in without a form.
 func startFake(t testing.TB, redirectURI string) (*fakeas.Server, *op.Server) {
 	t.Helper()
 	s := op.Server{ClientID: "app", ClientSecret: "fake-client-secret-canary"}
 	as := fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{{
 		ID: s.ClientID, Secret: s.ClientSecret, RedirectURIs: []string{redirectURI},
 	}}})
-	// Making an RSA key on a busy machine may take longer than the proxy waits for an answer.
-	as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	s.Issuer = as.URL
 	return as, &s
 }
 
-// setLife changes the life of the access tokens issued from now on.
-func setLife(as *fakeas.Server, d time.Duration) {
+// setAccessTokenLifetime sets the lifetime of access tokens issued from now on.
+func setAccessTokenLifetime(as *fakeas.Server, d time.Duration) {
 	as.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = d })
 }
 
-// login logs a new browser in at the URL and demands to end there.
+// login logs a new browser in at the URL. The login must end at the app's page there.
 func login(t testing.TB, s *op.Server, rawURL string) *client.Client {
 	t.Helper()
 	c := client.New(s.User, s.Password)
@@ -92,19 +88,27 @@ func login(t testing.TB, s *op.Server, rawURL string) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	landed(t, page, rawURL)
+	wantAppPage(t, page, rawURL)
 	return c
 }
 
-// landed demands that a login ended on the wanted page, as the app answered it.
-func landed(t testing.TB, page *client.Response, rawURL string) {
+// wantAppPage fails the test unless the page is the app's answer at the URL, with a bearer token.
+func wantAppPage(t testing.TB, page *client.Response, rawURL string) {
 	t.Helper()
-	if page.Status != http.StatusOK || page.URL.String() != rawURL || bearer(page) == "" {
-		t.Fatalf("the login for %s ended with %v", rawURL, page)
+	if err := checkAppPage(page, rawURL); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// fetch sends what a script of the page sends.
+// checkAppPage returns an error unless the page is the app's answer at the URL, with a bearer token.
+func checkAppPage(page *client.Response, rawURL string) error {
+	if page.Status != http.StatusOK || page.URL.String() != rawURL || bearer(page) == "" {
+		return fmt.Errorf("got %v, want the app's page at %s", page, rawURL)
+	}
+	return nil
+}
+
+// fetch sends a request like fetch() in a page of the site.
 func fetch(t testing.TB, c *client.Client, rawURL string) *client.Response {
 	t.Helper()
 	resp, err := c.Fetch(t.Context(), http.MethodGet, rawURL, "")
@@ -114,7 +118,7 @@ func fetch(t testing.TB, c *client.Client, rawURL string) *client.Response {
 	return resp
 }
 
-// navigate opens the URL and follows no redirect.
+// navigate opens the URL and follows no redirects.
 func navigate(t testing.TB, c *client.Client, rawURL string) *client.Response {
 	t.Helper()
 	resp, err := c.Navigate(t.Context(), rawURL)
@@ -124,7 +128,7 @@ func navigate(t testing.TB, c *client.Client, rawURL string) *client.Response {
 	return resp
 }
 
-// bearer returns the token that the app got, or "" if the answer is not the app's.
+// bearer returns the token in the app's request, or "" if the answer is not the app's.
 func bearer(r *client.Response) string { return bearerIn(r.Status, r.Body) }
 
 func bearerIn(status int, body []byte) string {
@@ -135,21 +139,22 @@ func bearerIn(status int, body []byte) string {
 	return seen.Bearer()
 }
 
-// renewed asks the app until it gets another token than the former, and returns that. Every answer must be good.
-func renewed(t testing.TB, c *client.Client, rawURL, former string) string {
+// awaitNewBearer sends requests until the app gets another token than the former, and returns it. Each request must reach
+// the app.
+func awaitNewBearer(t testing.TB, c *client.Client, rawURL, former string) string {
 	t.Helper()
 	var token string
-	eventually(t, "a refreshed token", func() bool {
+	eventually(t, "new token", func() bool {
 		resp := fetch(t, c, rawURL)
 		if token = bearer(resp); token == "" {
-			t.Fatalf("while waiting for a refresh: %v", resp)
+			t.Fatalf("before the new token: got %v, want the app's answer", resp)
 		}
 		return token != former
 	})
 	return token
 }
 
-// cookieOf returns the session's cookie, as a Cookie header.
+// cookieOf returns the client's session cookie as a Cookie header.
 func cookieOf(t testing.TB, c *client.Client, site string) string {
 	t.Helper()
 	u, err := url.Parse(site)
@@ -158,13 +163,13 @@ func cookieOf(t testing.TB, c *client.Client, site string) string {
 	}
 	cookie := c.Jar.Cookie(u, sessionCookie)
 	if cookie == nil {
-		t.Fatalf("no session cookie for %s", site)
+		t.Fatalf("got no session cookie for %s, want one", site)
 	}
 	return cookie.Name + "=" + cookie.Value
 }
 
-// eventually asks ok again and again until it says yes.
-func eventually(t testing.TB, what string, ok func() bool) {
+// eventually waits until ok returns true. event names the expected event in the failure message.
+func eventually(t testing.TB, event string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -174,7 +179,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("no %s within %v", what, patience)
+			t.Fatalf("got no %s within %v", event, patience)
 		}
 	}
 }

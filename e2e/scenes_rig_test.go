@@ -24,59 +24,56 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// fullScenes asks for the full numbers of sessions and the full times, which take many minutes.
+// fullScenes selects the full size of the scenes, which takes many minutes.
 var fullScenes = os.Getenv("FULL") == "1"
 
-// longestWait is what a request with an expired token may be told to wait, at most.
+// longestWait is the longest Retry-After for a request with an expired token.
 const longestWait = 60 * time.Second
 
-// A scene is one Caddy with many sessions at one authorization server, which can be cut off. Caddy has a second site, at
-// another authorization server that is always well.
+// A scene is one Caddy with many sessions at one authorization server, which the test can disconnect. Caddy has a second
+// site, with an authorization server that always works.
 type scene struct {
 	main, neighbour *sceneSite
 	caddy           *caddyserver.Server
 	http            *http.Client
-	// atOnce is how many requests are under way at a time.
-	atOnce int
-	// well is when the authorization server had recovered.
-	well time.Time
+	concurrency     int       // of requests
+	recoveredAt     time.Time // end of the failure
 }
 
 // A sceneSite is a site with its authorization server and its sessions.
 type sceneSite struct {
-	url    string
-	as     *fakeas.Server
-	op     *op.Server
-	link   *faultproxy.Proxy // to the authorization server
-	guests []*guest
+	url   string
+	as    *fakeas.Server
+	op    *op.Server
+	link  *faultproxy.Proxy // to the authorization server
+	users []*sceneUser
 }
 
-// A guest is a session, as its browser has it.
-type guest struct {
+// A sceneUser is a user with a session and its cookie.
+type sceneUser struct {
 	site         *sceneSite
 	name, cookie string
-	former       string // the access token that the session began with
-	expired      bool   // whether that token has expired
+	former       string // the first access token of the session
+	expired      bool   // the first access token has expired
 }
 
-// A scenePlan says what a scene is made of.
+// A scenePlan describes a scene.
 type scenePlan struct {
 	sessions int
-	// expired says whether the access token of a session has expired when Caddy starts. Those of the others are due
-	// for a refresh, and good for half an hour more.
-	expired func(i int) bool
-	// neighbours is the number of sessions at the other site.
-	neighbours int
-	atOnce     int
+	// expired reports whether a session's access token has expired at the start of Caddy. The tokens of other sessions are
+	// due for a refresh and live half an hour longer.
+	expired     func(i int) bool
+	neighbours  int // sessions at the other site
+	concurrency int // of requests
 }
 
-func everyOne(int) bool     { return true }
-func everyOther(i int) bool { return i%2 == 0 }
+func everySession(int) bool  { return true }
+func everySecond(i int) bool { return i%2 == 0 }
 
-// newTokenPath is a path of the first site whose requests want a token that is new.
+// newTokenPath is a path of the main site with refresh_if_older 0s: each request needs a new token.
 const newTokenPath = "/new"
 
-// formerEmail is what the sessions say of their users until they are refreshed.
+// formerEmail is the e-mail address in the sessions until their refresh.
 const formerEmail = "before.the.refresh@example.test"
 
 func startScene(t *testing.T, plan scenePlan) *scene {
@@ -86,10 +83,10 @@ func startScene(t *testing.T, plan scenePlan) *scene {
 	}))
 	t.Cleanup(app.Close)
 	s := &scene{
-		atOnce: plan.atOnce,
-		http:   &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.atOnce, DisableCompression: true}},
+		concurrency: plan.concurrency,
+		http:        &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: plan.concurrency, DisableCompression: true}},
 	}
-	// Caddy waits some seconds for connections on which nothing has come yet.
+	// At its end, Caddy waits some seconds for new connections without a request.
 	t.Cleanup(s.http.CloseIdleConnections)
 	s.main, s.neighbour = newSceneSite(t), newSceneSite(t)
 	key := seal.NewKey()
@@ -112,14 +109,14 @@ func newSceneSite(t *testing.T) *sceneSite {
 	t.Helper()
 	site := &sceneSite{url: newSite(t)}
 	site.as, site.op = startFake(t, site.url+"/oauth2/callback")
-	setLife(site.as, longLife)
+	setAccessTokenLifetime(site.as, longLife)
 	site.link = faultproxy.Start(t, strings.TrimPrefix(site.as.URL, "http://"))
 	site.as.URL = "http://" + site.link.Addr()
 	site.op.Issuer = site.as.URL
 	return site
 }
 
-// fill writes the sessions into the store, as logins would.
+// fill writes the sessions into the store, like logins.
 func (s *scene) fill(t *testing.T, file string, key seal.Key, plan scenePlan) {
 	t.Helper()
 	store, err := bolt.Open(file)
@@ -139,9 +136,9 @@ func (s *scene) fill(t *testing.T, file string, key seal.Key, plan scenePlan) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		site.guests = make([]*guest, n)
-		err = atOnce(256, n, func(i int) (err error) {
-			site.guests[i], err = site.newGuest(t.Context(), k, i, expired(i))
+		site.users = make([]*sceneUser, n)
+		err = forEach(256, n, func(i int) (err error) {
+			site.users[i], err = site.newUser(t.Context(), k, i, expired(i))
 			return err
 		})
 		if err != nil {
@@ -149,23 +146,23 @@ func (s *scene) fill(t *testing.T, file string, key seal.Key, plan scenePlan) {
 		}
 	}
 	fill(s.main, plan.sessions, plan.expired)
-	fill(s.neighbour, plan.neighbours, everyOne)
+	fill(s.neighbour, plan.neighbours, everySession)
 	if err := vault.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// noRefresher is for a keeper that creates sessions and nothing else.
+// noRefresher is the refresher of a keeper that only creates sessions.
 type noRefresher struct{ keeper.Refresher }
 
-func (s *sceneSite) newGuest(ctx context.Context, k *keeper.Keeper, i int, expired bool) (*guest, error) {
-	g := &guest{site: s, name: fmt.Sprintf("guest-%d", i), expired: expired}
-	login, err := s.as.LogIn(s.op.ClientID, g.name, "openid")
+func (s *sceneSite) newUser(ctx context.Context, k *keeper.Keeper, i int, expired bool) (*sceneUser, error) {
+	u := &sceneUser{site: s, name: fmt.Sprintf("user-%d", i), expired: expired}
+	login, err := s.as.LogIn(s.op.ClientID, u.name, "openid")
 	if err != nil {
 		return nil, err
 	}
-	g.former = login.AccessToken
-	// A token is due after 85 % of its life, at the latest. What is left of it is longer than any scene takes.
+	u.former = login.AccessToken
+	// A token is due for a refresh after 85 % of its lifetime at the latest. The rest is longer than any scene.
 	now, rest := time.Now(), 30*time.Minute
 	tokens := keeper.Tokens{
 		AccessToken: login.AccessToken, RefreshToken: login.RefreshToken, IDToken: login.IDToken,
@@ -175,14 +172,14 @@ func (s *sceneSite) newGuest(ctx context.Context, k *keeper.Keeper, i int, expir
 		tokens.Expires = now.Add(-time.Second)
 	}
 	secret, _, err := k.Create(ctx, keeper.Identity{
-		Subject: g.name, SID: login.SID, Claims: fmt.Appendf(nil, `{"email":%q}`, formerEmail),
+		Subject: u.name, SID: login.SID, Claims: fmt.Appendf(nil, `{"email":%q}`, formerEmail),
 	}, tokens)
-	g.cookie = sessionCookie + "=" + secret.Cookie()
-	return g, err
+	u.cookie = sessionCookie + "=" + secret.Cookie()
+	return u, err
 }
 
-// atOnce calls do for 0 to n-1, at most limit at a time, and returns the first errors.
-func atOnce(limit, n int, do func(i int) error) error {
+// forEach calls do for 0 to n-1, with at most limit calls in parallel, and returns the first errors.
+func forEach(limit, n int, do func(i int) error) error {
 	const most = 5
 	var (
 		mu    sync.Mutex
@@ -209,21 +206,21 @@ func atOnce(limit, n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// served is what the app saw of a request.
+// served is the content of the app's answer: the user and the token of its request.
 type served struct{ user, email, token string }
 
-// errLater is for a request that is to be repeated.
+// errLater is the error for an answer 503 with Retry-After.
 var errLater = errors.New("later")
 
-// ask sends what a script of the page sends. Either the app answers, to the user's own request with a good token; or the
-// access token has expired, and the answer is to come again within a minute: then the error is errLater.
-func (s *scene) ask(ctx context.Context, g *guest, path string) (served, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.site.url+path, nil)
+// ask sends a fetch. The app must answer with the right user and a valid token. If the access token has expired, 503 with a
+// Retry-After up to longestWait is accepted, too: the error is then errLater.
+func (s *scene) ask(ctx context.Context, u *sceneUser, path string) (served, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.site.url+path, nil)
 	if err != nil {
 		return served{}, err
 	}
 	req.Header = http.Header{
-		"Cookie": {g.cookie}, "Accept": {"*/*"}, "Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"},
+		"Cookie": {u.cookie}, "Accept": {"*/*"}, "Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"},
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {
@@ -236,31 +233,31 @@ func (s *scene) ask(ctx context.Context, g *guest, path string) (served, error) 
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
-		return g.check(string(body))
-	case resp.StatusCode == http.StatusServiceUnavailable && (g.expired || path == newTokenPath):
+		return u.check(string(body))
+	case resp.StatusCode == http.StatusServiceUnavailable && (u.expired || path == newTokenPath):
 		after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if err != nil || after < 1 || time.Duration(after)*time.Second > longestWait {
-			return served{}, fmt.Errorf("%s is to come again after %q", g.name, resp.Header.Get("Retry-After"))
+			return served{}, fmt.Errorf("%s got Retry-After %q, want 1 to %v", u.name, resp.Header.Get("Retry-After"), longestWait)
 		}
 		return served{}, errLater
 	}
-	return served{}, fmt.Errorf("%s, whose token has expired: %v: %s: %.300s", g.name, g.expired, resp.Status, body)
+	return served{}, fmt.Errorf("%s (expired token: %t) got %s, want the app's answer: %.300s", u.name, u.expired, resp.Status, body)
 }
 
-// check demands that the app saw the user's own request with a good token.
-func (g *guest) check(body string) (served, error) {
+// check returns an error unless the app's request had the right user and a valid token.
+func (u *sceneUser) check(body string) (served, error) {
 	var v served
 	if _, err := fmt.Sscan(body, &v.user, &v.email, &v.token); err != nil {
-		return v, fmt.Errorf("reading the answer to %s: %w", g.name, err)
+		return v, fmt.Errorf("reading the answer to %s: %w", u.name, err)
 	}
-	owner, ok := g.site.as.ValidAccessToken(v.token)
+	owner, ok := u.site.as.ValidAccessToken(v.token)
 	switch {
-	case v.user != g.name:
-		return v, fmt.Errorf("%s was served as %s", g.name, v.user)
-	case !ok || owner != g.name:
-		return v, fmt.Errorf("%s was served with a token of %q, good: %v", g.name, owner, ok)
-	case g.expired && v.token == g.former:
-		return v, fmt.Errorf("%s was served with an expired token", g.name)
+	case v.user != u.name:
+		return v, fmt.Errorf("%s was served as %s", u.name, v.user)
+	case !ok || owner != u.name:
+		return v, fmt.Errorf("%s was served with a token of %q, valid: %t", u.name, owner, ok)
+	case u.expired && v.token == u.former:
+		return v, fmt.Errorf("%s was served with an expired token", u.name)
 	}
 	return v, nil
 }

@@ -14,67 +14,67 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// recoveryLimit bounds the time from the recovery of the authorization server until every session works: the longest wait
-// that a request may be told, and again as much for a slow server and a slow machine.
+// recoveryLimit bounds the time from the recovery of the authorization server until every session works: the longest
+// Retry-After, and the same time again for a slow server and a slow machine.
 const recoveryLimit = 2 * longestWait
 
-// TestScenes has a server in trouble while many sessions are due: none is lost, no refresh token is sent twice, each
-// session is refreshed once, and all work soon after the trouble is over. With FULL=1 there are more sessions and the
-// trouble lasts longer.
+// TestScenes lets the authorization server fail while many sessions are due for a refresh. No session is lost, no refresh
+// token is sent twice, each session is refreshed once, and all work soon after the server's recovery. FULL=1 uses more
+// sessions and longer failures.
 func TestScenes(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
-		// quick and full are what the scene is made of, and how long the trouble lasts.
+		// quick is the size without FULL=1.
 		quick, full sceneSize
 		expired     func(i int) bool
 		neighbours  int
-		// trouble begins the trouble, and returns the function that ends it.
-		trouble func(t *testing.T, s *scene) (end func())
-		// after checks what belongs to this trouble, and inTheEnd does so when all sessions were refreshed once more.
-		after, inTheEnd func(t *testing.T, s *scene)
-		// waiting is how many sessions have to wait for the longest time. A quick run does not wait for them.
+		// fail starts the failure and returns the function that ends it.
+		fail func(t *testing.T, s *scene) (end func())
+		// checkRecovered checks this scene after the recovery, checkEnd after another refresh of all sessions.
+		checkRecovered, checkEnd func(t *testing.T, s *scene)
+		// waiting is the number of sessions that have to wait for longestWait. A quick run does not wait for them.
 		waiting int
-		// fullOnly: the trouble takes too long for a quick run.
+		// fullOnly skips a scene that is too long for a quick run.
 		fullOnly bool
 	}{
 		{
-			name: "keys that the cache does not have", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: rotatedKey, inTheEnd: wantNewClaims,
+			name: "keys that are not cached", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
+			expired: everySecond, fail: rotateKey, checkEnd: wantNewClaims,
 		},
 		{
 			name: "keys that are published later", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: unpublishedKey, after: wantFormerClaims,
+			expired: everySecond, fail: rotateUnpublishedKey, checkRecovered: wantFormerClaims,
 		},
 		{
 			name: "answers after 12 seconds", quick: sceneSize{sessions: 60}, full: sceneSize{sessions: 1000},
-			expired: everyOther, trouble: slowAnswers,
+			expired: everySecond, fail: answerSlowly,
 		},
 		{
 			name: "HTML with status 400", quick: sceneSize{sessions: 100, lasts: 2 * time.Second},
 			full:    sceneSize{sessions: 1000, lasts: 2 * time.Second},
-			expired: everyOther, trouble: always(fakeas.Answer(http.StatusBadRequest, "text/html", "<html><h1>400 Bad Request</h1></html>")),
+			expired: everySecond, fail: answerAlways(fakeas.Answer(http.StatusBadRequest, "text/html", "<html><h1>400 Bad Request</h1></html>")),
 		},
 		{
 			name: "Retry-After 3600 once", quick: sceneSize{sessions: 100}, full: sceneSize{sessions: 1000},
-			expired: everyOne, trouble: retryAfterAnHour(1), waiting: 1,
+			expired: everySession, fail: answerRetryAfterHour(1), waiting: 1,
 		},
 		{
 			name: "Retry-After 3600 ten times", full: sceneSize{sessions: 1000},
-			expired: everyOne, trouble: retryAfterAnHour(10), fullOnly: true,
+			expired: everySession, fail: answerRetryAfterHour(10), fullOnly: true,
 		},
 		{
-			name: "down", quick: sceneSize{sessions: 300, lasts: 3 * time.Second},
+			name: "connections refused", quick: sceneSize{sessions: 300, lasts: 3 * time.Second},
 			full:    sceneSize{sessions: 20_000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: down,
+			expired: everySecond, neighbours: 50, fail: refuseConnections,
 		},
 		{
 			name: "status 503", full: sceneSize{sessions: 5000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: always(fakeas.Unavailable()), after: wantFewRequests, fullOnly: true,
+			expired: everySecond, neighbours: 50, fail: answerAlways(fakeas.Unavailable()), checkRecovered: wantFewRequests, fullOnly: true,
 		},
 		{
 			name: "no answer at all", full: sceneSize{sessions: 1000, lasts: time.Minute},
-			expired: everyOther, neighbours: 50, trouble: silent, after: wantFewRequests, fullOnly: true,
+			expired: everySecond, neighbours: 50, fail: answerNever, checkRecovered: wantFewRequests, fullOnly: true,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -87,38 +87,38 @@ func TestScenes(t *testing.T) {
 				size, waiting = tc.quick, tc.waiting
 			}
 			s := startScene(t, scenePlan{
-				sessions: size.sessions, expired: tc.expired, neighbours: tc.neighbours, atOnce: min(size.sessions, 1000),
+				sessions: size.sessions, expired: tc.expired, neighbours: tc.neighbours, concurrency: min(size.sessions, 1000),
 			})
-			s.warm(t)
-			end := tc.trouble(t, s)
-			s.endure(t, size.lasts)
+			s.logInOnce(t)
+			end := tc.fail(t, s)
+			s.askDuringFailure(t, size.lasts)
 			end()
-			s.recover(t, waiting)
-			if tc.after != nil {
-				tc.after(t, s)
+			s.awaitRecovery(t, waiting)
+			if tc.checkRecovered != nil {
+				tc.checkRecovered(t, s)
 			}
-			s.intact(t, waiting)
-			if tc.inTheEnd != nil {
-				tc.inTheEnd(t, s)
+			s.wantIntact(t, waiting)
+			if tc.checkEnd != nil {
+				tc.checkEnd(t, s)
 			}
 		})
 	}
 }
 
-// A sceneSize is the number of sessions, and how long the trouble lasts after the first requests.
+// A sceneSize is the number of sessions, and the duration of the failure after the first requests.
 type sceneSize struct {
 	sessions int
 	lasts    time.Duration
 }
 
-// rotatedKey signs with a new key, which is published at once.
-func rotatedKey(_ *testing.T, s *scene) func() {
+// rotateKey lets the server sign with a new key, which it publishes at once.
+func rotateKey(_ *testing.T, s *scene) func() {
 	s.main.as.RotateKey()
 	return func() {}
 }
 
-// unpublishedKey signs with a new key while a cache in front of the key set still has the former.
-func unpublishedKey(t *testing.T, s *scene) func() {
+// rotateUnpublishedKey lets the server sign with a new key, while its JWKS still contains the former key only.
+func rotateUnpublishedKey(t *testing.T, s *scene) func() {
 	t.Helper()
 	resp, err := s.http.Get(s.main.as.URL + "/jwks")
 	if err != nil {
@@ -134,56 +134,58 @@ func unpublishedKey(t *testing.T, s *scene) func() {
 	return func() {}
 }
 
-// wantNewClaims demands that all ID tokens were verified with the new key. A first refresh on a busy machine may have gone
-// on without them, when the keys took too long.
+// wantNewClaims fails the test unless all sessions have the claims of an ID token signed with the new key. On a busy machine,
+// only the second refresh may have got the key in time.
 func wantNewClaims(t *testing.T, s *scene) {
 	t.Helper()
 	if n := s.main.as.Stats().Requests[fakeas.EndpointJWKS]; n < 2 {
-		t.Errorf("the keys were fetched %d times, want again for the new one", n)
+		t.Errorf("got %d requests for the keys, want at least 2", n)
 	}
 	s.wantClaims(t, func(email string) bool { return email != formerEmail })
 }
 
-// wantFormerClaims demands that ID tokens which nobody could verify changed nothing.
+// wantFormerClaims fails the test if an ID token without a published key has changed the claims.
 func wantFormerClaims(t *testing.T, s *scene) {
 	t.Helper()
 	s.wantClaims(t, func(email string) bool { return email == formerEmail })
 	s.main.as.ClearFaults()
 }
 
-func (s *scene) wantClaims(t *testing.T, good func(email string) bool) {
+// wantClaims fails the test unless ok returns true for the e-mail address of all sessions.
+func (s *scene) wantClaims(t *testing.T, ok func(email string) bool) {
 	t.Helper()
 	wrong := 0
-	for _, g := range s.main.guests {
-		v, err := s.ask(t.Context(), g, "/api")
+	for _, u := range s.main.users {
+		v, err := s.ask(t.Context(), u, "/api")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !good(v.email) {
+		if !ok(v.email) {
 			wrong++
 		}
 	}
 	if wrong != 0 {
-		t.Errorf("%d of %d sessions have the wrong claims", wrong, len(s.main.guests))
+		t.Errorf("got %d of %d sessions with wrong claims, want none", wrong, len(s.main.users))
 	}
 }
 
-// slowAnswers has each refresh answered after 12 seconds: longer than a request waits by default.
-func slowAnswers(_ *testing.T, s *scene) func() {
+// answerSlowly delays the answers to all refreshes by 12 seconds, which is longer than a request waits by default.
+func answerSlowly(_ *testing.T, s *scene) func() {
 	const took = 12 * time.Second
 	s.main.as.Fail(fakeas.Slow(took).For(fakeas.GrantRefresh).Repeat(-1))
 	return func() {}
 }
 
-// always answers all refreshes in the same way, without any effect on the tokens.
-func always(f fakeas.Fault) func(*testing.T, *scene) func() {
+// answerAlways returns a failure in which all refreshes get the fault and change nothing.
+func answerAlways(f fakeas.Fault) func(*testing.T, *scene) func() {
 	return func(_ *testing.T, s *scene) func() {
 		s.main.as.Fail(f.For(fakeas.GrantRefresh).Repeat(-1))
 		return s.main.as.ClearFaults
 	}
 }
 
-func retryAfterAnHour(times int) func(*testing.T, *scene) func() {
+// answerRetryAfterHour returns a failure in which the next refreshes get 503 with Retry-After 3600.
+func answerRetryAfterHour(times int) func(*testing.T, *scene) func() {
 	return func(_ *testing.T, s *scene) func() {
 		f := fakeas.Unavailable().For(fakeas.GrantRefresh).Repeat(times)
 		f.Header["Retry-After"] = "3600"
@@ -192,14 +194,14 @@ func retryAfterAnHour(times int) func(*testing.T, *scene) func() {
 	}
 }
 
-// down refuses all connections to the authorization server.
-func down(t *testing.T, s *scene) func() {
+// refuseConnections refuses all connections to the authorization server.
+func refuseConnections(t *testing.T, s *scene) func() {
 	s.main.link.Refuse()
 	return func() { s.main.link.Heal(t) }
 }
 
-// silent takes all requests and answers none until the trouble is over.
-func silent(t *testing.T, s *scene) func() {
+// answerNever accepts all refreshes and answers none until the end of the failure.
+func answerNever(t *testing.T, s *scene) func() {
 	f := fakeas.Unavailable().For(fakeas.GrantRefresh).Repeat(-1)
 	f.Gate = fakeas.NewGate()
 	t.Cleanup(f.Gate.Open)
@@ -210,19 +212,20 @@ func silent(t *testing.T, s *scene) func() {
 	}
 }
 
-// wantFewRequests demands that a server in trouble got a few probes, after those refreshes that were under way at first.
+// wantFewRequests fails the test if the failing server got more than a few probes, apart from the refreshes that were in
+// progress when it began to fail.
 func wantFewRequests(t *testing.T, s *scene) {
 	t.Helper()
-	const atFirst, probes = 512, 50
-	spoiled := s.spoiled()
-	t.Logf("the server got %d refresh requests while it was in trouble, of %d sessions", spoiled, len(s.main.guests))
-	if spoiled > atFirst+probes {
-		t.Errorf("the server got %d refresh requests while it was in trouble, want %d at most", spoiled, atFirst+probes)
+	const inProgress, probes = 512, 50
+	failed := s.failedRefreshes()
+	t.Logf("the failing server got %d refresh requests of %d sessions", failed, len(s.main.users))
+	if failed > inProgress+probes {
+		t.Errorf("the failing server got %d refresh requests, want at most %d", failed, inProgress+probes)
 	}
 }
 
-// spoiled counts the refresh requests that a fault fell on.
-func (s *scene) spoiled() int {
+// failedRefreshes returns the number of refresh requests with a fault.
+func (s *scene) failedRefreshes() int {
 	n := 0
 	for _, e := range s.main.as.Log(fakeas.EndpointToken) {
 		if e.Spoiled {
@@ -232,55 +235,55 @@ func (s *scene) spoiled() int {
 	return n
 }
 
-// warm has somebody log in, so that metadata and keys are in the cache.
-func (s *scene) warm(t *testing.T) {
+// logInOnce logs one user in, so that Caddy has cached the server's metadata and keys.
+func (s *scene) logInOnce(t *testing.T) {
 	t.Helper()
 	page, err := client.New("", "").Login(t.Context(), s.main.url+"/wanted")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if page.Status != http.StatusOK || page.URL.String() != s.main.url+"/wanted" {
-		t.Fatalf("the login ended with %v", page)
+		t.Fatalf("login: got %v, want the page at /wanted", page)
 	}
 }
 
-// endure asks for all sessions during the trouble, at least once and for as long as it lasts. The neighbours' sessions are
-// refreshed meanwhile as if there were none.
-func (s *scene) endure(t *testing.T, lasts time.Duration) {
+// askDuringFailure sends rounds of requests for all sessions for the duration of the failure, at least one round. The sessions
+// of the other site must be refreshed as usual.
+func (s *scene) askDuringFailure(t *testing.T, lasts time.Duration) {
 	t.Helper()
-	begun := time.Now()
-	rounds, left := 0, s.main.guests
-	for time.Since(begun) < lasts || rounds == 0 && lasts > 0 {
-		left = s.round(t, left)
+	start := time.Now()
+	rounds, left := 0, s.main.users
+	for time.Since(start) < lasts || rounds == 0 && lasts > 0 {
+		left = s.requestAll(t, left)
 		rounds++
-		if rounds == 1 && len(s.neighbour.guests) > 0 {
-			if late := s.round(t, s.neighbour.guests); len(late) != 0 {
-				t.Errorf("%d sessions of the other site had to wait for the trouble of this one", len(late))
+		if rounds == 1 && len(s.neighbour.users) > 0 {
+			if late := s.requestAll(t, s.neighbour.users); len(late) != 0 {
+				t.Errorf("got %d sessions of the other site without a new token, want none", len(late))
 			}
 		}
-		time.Sleep(sceneRest)
+		time.Sleep(scenePause)
 	}
 	if lasts > 0 {
-		t.Logf("%d rounds in %v of trouble; %d of %d sessions wait for new tokens", rounds, time.Since(begun).Round(time.Second), len(left), len(s.main.guests))
-		if len(left) != len(s.main.guests) {
-			t.Errorf("%d sessions were refreshed by a server that was in trouble: the scene shows nothing", len(s.main.guests)-len(left))
+		t.Logf("%d rounds in %v of failure; %d of %d sessions wait for new tokens", rounds, time.Since(start).Round(time.Second), len(left), len(s.main.users))
+		if len(left) != len(s.main.users) {
+			t.Errorf("got %d refreshed sessions during the failure, want none", len(s.main.users)-len(left))
 		}
 	}
-	s.well = time.Now()
+	s.recoveredAt = time.Now()
 }
 
-// sceneRest is the pause between rounds, which leaves the processor to others.
-const sceneRest = 250 * time.Millisecond
+// scenePause is the pause between two rounds. It leaves processor time to other tests.
+const scenePause = 250 * time.Millisecond
 
-// recover asks for all sessions until they have new tokens, but for those that have to wait for the longest time.
-func (s *scene) recover(t *testing.T, waiting int) {
+// awaitRecovery sends rounds of requests until only waiting sessions have no new token.
+func (s *scene) awaitRecovery(t *testing.T, waiting int) {
 	t.Helper()
 	var reached []time.Duration
-	left := s.main.guests
+	left := s.main.users
 	for {
 		before := len(left)
-		left = s.round(t, left)
-		took := time.Since(s.well)
+		left = s.requestAll(t, left)
+		took := time.Since(s.recoveredAt)
 		for range before - len(left) {
 			reached = append(reached, took)
 		}
@@ -288,37 +291,37 @@ func (s *scene) recover(t *testing.T, waiting int) {
 			break
 		}
 		if took > recoveryLimit {
-			t.Fatalf("%d sessions do not work %v after the trouble", len(left), took)
+			t.Fatalf("got %d sessions without a new token %v after the recovery, want %d", len(left), took, waiting)
 		}
-		time.Sleep(sceneRest)
+		time.Sleep(scenePause)
 	}
 	if len(left) != waiting {
-		t.Errorf("%d sessions wait, want %d", len(left), waiting)
+		t.Errorf("got %d waiting sessions, want %d", len(left), waiting)
 	}
 	median := reached[len(reached)/2]
 	t.Logf("%d sessions have new tokens: the first refresh was sent after %v, half of the sessions had theirs after %v, the last after %v",
 		len(reached), s.firstRefresh().Round(time.Millisecond), median.Round(time.Millisecond), reached[len(reached)-1].Round(time.Millisecond))
 }
 
-// firstRefresh is how long after the trouble the authorization server got a refresh request.
+// firstRefresh returns the time from the recovery to the next refresh request.
 func (s *scene) firstRefresh() time.Duration {
 	for _, e := range s.main.as.Log(fakeas.EndpointToken) {
-		if e.Form.Get("grant_type") == fakeas.GrantRefresh && e.Time.After(s.well) {
-			return e.Time.Sub(s.well)
+		if e.Form.Get("grant_type") == fakeas.GrantRefresh && e.Time.After(s.recoveredAt) {
+			return e.Time.Sub(s.recoveredAt)
 		}
 	}
 	return 0
 }
 
-// round asks once for each session, and returns those that do not have a new token yet.
-func (s *scene) round(t *testing.T, guests []*guest) (left []*guest) {
+// requestAll sends one request per session and returns the sessions without a new token.
+func (s *scene) requestAll(t *testing.T, users []*sceneUser) (left []*sceneUser) {
 	t.Helper()
 	var mu sync.Mutex
-	err := atOnce(s.atOnce, len(guests), func(i int) error {
-		v, err := s.ask(t.Context(), guests[i], "/api")
-		if errors.Is(err, errLater) || err == nil && v.token == guests[i].former {
+	err := forEach(s.concurrency, len(users), func(i int) error {
+		v, err := s.ask(t.Context(), users[i], "/api")
+		if errors.Is(err, errLater) || err == nil && v.token == users[i].former {
 			mu.Lock()
-			left = append(left, guests[i])
+			left = append(left, users[i])
 			mu.Unlock()
 			return nil
 		}
@@ -330,54 +333,54 @@ func (s *scene) round(t *testing.T, guests []*guest) (left []*guest) {
 	return left
 }
 
-// intact demands that each session that does not wait was refreshed once, and can be refreshed again: with the token that
-// the store has. None has ended.
-func (s *scene) intact(t *testing.T, waiting int) {
+// wantIntact fails the test unless each session, except the waiting ones, was refreshed once and can be refreshed again with
+// the stored token, and no session has ended.
+func (s *scene) wantIntact(t *testing.T, waiting int) {
 	t.Helper()
-	n := len(s.main.guests) - waiting
+	n := len(s.main.users) - waiting
 	stats := s.main.as.Stats()
 	if got := stats.Granted[fakeas.GrantRefresh]; got != n {
-		t.Errorf("got %d refreshes of %d sessions", got, n)
+		t.Errorf("got %d refreshes, want %d", got, n)
 	}
 	s.main.as.ClearFaults()
-	left := s.main.guests
-	begun := time.Now()
+	left := s.main.users
+	start := time.Now()
 	for len(left) > waiting {
-		if time.Since(begun) > recoveryLimit {
-			t.Fatalf("%d sessions cannot be refreshed again", len(left))
+		if time.Since(start) > recoveryLimit {
+			t.Fatalf("got %d sessions without a second refresh, want %d", len(left), waiting)
 		}
-		left = s.renew(t, left)
+		left = s.refreshAll(t, left)
 	}
 	stats = s.main.as.Stats()
 	if got := stats.Granted[fakeas.GrantRefresh]; got != 2*n {
-		t.Errorf("got %d refreshes of %d sessions in the end", got, n)
+		t.Errorf("got %d refreshes in total, want %d", got, 2*n)
 	}
 	if stats.Reuses != 0 || len(stats.RedeemedTwice) != 0 || len(stats.Refused) != 0 || stats.MaxConcurrentRefreshes() > 1 {
-		t.Errorf("spent tokens that came back: %d; redeemed twice: %d; refused: %v; refreshes of one session at once: %d",
+		t.Errorf("got %d reuses, %d tokens redeemed twice, refusals %v and %d simultaneous refreshes of one session, want none, none, none and 1",
 			stats.Reuses, len(stats.RedeemedTwice), stats.Refused, stats.MaxConcurrentRefreshes())
 	}
 	if got := stats.Requests[fakeas.EndpointAuthorize]; got != 1 {
-		t.Errorf("got %d logins, want the first one", got)
+		t.Errorf("got %d logins, want 1", got)
 	}
 	_, metrics := s.caddy.Admin(t, http.MethodGet, "/metrics", "")
 	for line := range strings.Lines(metrics) {
 		if strings.HasPrefix(line, "caddy_oauth_session_sessions_ended_total{") {
-			t.Errorf("sessions have ended: %s", line)
+			t.Errorf("got the metric %s, want no ended sessions", line)
 		}
 	}
 	t.Logf("%d refresh requests, %d refreshes, %d reuses, %d sessions lost", stats.Grants[fakeas.GrantRefresh],
 		stats.Granted[fakeas.GrantRefresh], stats.Reuses, len(left)-waiting)
 }
 
-// renew has each session refreshed on demand, and returns those for which it did not work yet.
-func (s *scene) renew(t *testing.T, guests []*guest) (left []*guest) {
+// refreshAll sends one request per session that needs a new token, and returns the sessions that did not get one.
+func (s *scene) refreshAll(t *testing.T, users []*sceneUser) (left []*sceneUser) {
 	t.Helper()
 	var mu sync.Mutex
-	err := atOnce(min(s.atOnce, 100), len(guests), func(i int) error {
-		_, err := s.ask(t.Context(), guests[i], newTokenPath)
+	err := forEach(min(s.concurrency, 100), len(users), func(i int) error {
+		_, err := s.ask(t.Context(), users[i], newTokenPath)
 		if errors.Is(err, errLater) {
 			mu.Lock()
-			left = append(left, guests[i])
+			left = append(left, users[i])
 			mu.Unlock()
 			return nil
 		}

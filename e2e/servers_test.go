@@ -13,22 +13,22 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestServers goes through the life of a session at other servers than oidc-provider: login, refreshes, and the end of the
-// refresh token, which each of them tells in its own way.
+// TestServers runs a session at zitadel and Dex: login, refreshes, and the refusal of the refresh token, for which each server
+// has its own answer.
 func TestServers(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name  string
 		start func(t testing.TB, redirectURI string, accessTokenLifetime time.Duration) *op.Server
-		// kill makes the server refuse the refresh tokens of the user's other sessions.
-		kill func(t *testing.T, s *op.Server, site string)
-		// reason is why the proxy ends the session then.
+		// revoke makes the server refuse the refresh tokens of the user's other sessions.
+		revoke func(t *testing.T, s *op.Server, site string)
+		// reason is the proxy's reason for the end of the session.
 		reason string
 	}{
-		// A logout at the server ends everything the client has for the user. The refusal is invalid_grant.
-		{name: "zitadel", start: op.Zitadel, reason: "refresh_rejected", kill: func(t *testing.T, s *op.Server, site string) {
+		// A logout at the server revokes all tokens of the client and the user. The error is invalid_grant.
+		{name: "zitadel", start: op.Zitadel, reason: "refresh_rejected", revoke: func(t *testing.T, s *op.Server, site string) {
 			c := login(t, s, site+"/")
-			// The example server knows no address to come back to, and refuses the logout with ours.
+			// The example server has no registered post-logout redirect URI and refuses the proxy's.
 			refused, err := c.Submit(t.Context(), navigate(t, c, site+"/oauth2/logout"))
 			if err != nil {
 				t.Fatal(err)
@@ -37,11 +37,11 @@ func TestServers(t *testing.T) {
 			query.Del("post_logout_redirect_uri")
 			refused.URL.RawQuery = query.Encode()
 			if resp := navigate(t, c, refused.URL.String()); resp.Location() == nil {
-				t.Fatalf("logging out at the server: %v", resp)
+				t.Fatalf("logout at the server: got %v, want a redirect", resp)
 			}
 		}},
-		// One refresh token for each user and client: a new login ends the former one's. The refusal is invalid_request.
-		{name: "dex", start: op.Dex, reason: "refused_unclear", kill: func(t *testing.T, s *op.Server, site string) { login(t, s, site+"/") }},
+		// Dex keeps one refresh token per user and client: a new login revokes the former one. The error is invalid_request.
+		{name: "dex", start: op.Dex, reason: "refused_unclear", revoke: func(t *testing.T, s *op.Server, site string) { login(t, s, site+"/") }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -52,34 +52,35 @@ func TestServers(t *testing.T) {
 			c := login(t, s, site+"/wanted?q=1")
 			token := bearer(fetch(t, c, site+"/"))
 			for range 2 {
-				token = renewed(t, c, site+"/", token)
+				token = awaitNewBearer(t, c, site+"/", token)
 			}
-			tc.kill(t, s, site)
-			ends(t, s, c, site)
-			endedBecause(t, caddy, tc.reason, "logout")
+			tc.revoke(t, s, site)
+			awaitSessionEnd(t, s, c, site)
+			wantEndReason(t, caddy, tc.reason, "logout")
 		})
 	}
 }
 
-// ends waits until a session is over, and demands that its requests are then answered as those of nobody. Until that they
-// must reach the app.
-func ends(t *testing.T, s *op.Server, c *client.Client, site string) {
+// awaitSessionEnd waits until a fetch gets 401, and checks that a navigation then starts a login. Until then, requests must
+// reach the app.
+func awaitSessionEnd(t *testing.T, s *op.Server, c *client.Client, site string) {
 	t.Helper()
 	eventually(t, "end of the session", func() bool {
 		resp := fetch(t, c, site+"/")
 		if resp.Status != http.StatusUnauthorized && bearer(resp) == "" {
-			t.Fatalf("before the end of the session: %v", resp)
+			t.Fatalf("before the end of the session: got %v, want the app's answer", resp)
 		}
 		return resp.Status == http.StatusUnauthorized
 	})
 	resp := navigate(t, c, site+"/end")
 	if to := resp.Location(); resp.Status != http.StatusFound || to == nil || !strings.HasPrefix(to.String(), s.Issuer) {
-		t.Errorf("a navigation after the end of the session: %v to %v, want a login", resp, to)
+		t.Errorf("navigation after the end of the session: got %v to %v, want a login", resp, to)
 	}
 }
 
-// endedBecause demands that a session ended for this reason, and none for any other but those that are also given.
-func endedBecause(t *testing.T, caddy *caddyserver.Server, reason string, also ...string) {
+// wantEndReason fails the test unless a session ended for the reason, and none for a reason that is neither this one nor in
+// also.
+func wantEndReason(t *testing.T, caddy *caddyserver.Server, reason string, also ...string) {
 	t.Helper()
 	n := 0
 	for _, entry := range caddy.Entries(t, "http.handlers.oauth_session") {
@@ -88,11 +89,11 @@ func endedBecause(t *testing.T, caddy *caddyserver.Server, reason string, also .
 			if got == reason {
 				n++
 			} else if !slices.Contains(also, got) {
-				t.Errorf("a session ended because of %q, want %q", got, reason)
+				t.Errorf("got a session end with reason %q, want %q", got, reason)
 			}
 		}
 	}
 	if n == 0 {
-		t.Errorf("the log tells of no session that ended because of %s", reason)
+		t.Errorf("got no session end with reason %q in the log, want one", reason)
 	}
 }

@@ -16,24 +16,24 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestSharedCacheInFront puts a cache between browsers and Caddy that obeys RFC 9111. The app says nothing about caching, as
-// most apps do, or says what it would say behind an Authorization header.
+// TestSharedCacheInFront puts a shared cache (RFC 9111) between browsers and Caddy. The app sends no Cache-Control, like most
+// apps, or the Cache-Control of an app that relies on the Authorization header of requests.
 func TestSharedCacheInFront(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		cacheControl string // of the app
 		options      string
-		shared       bool // alice's page is everybody's
+		shared       bool // the cache answers other users with alice's page
 	}{
-		"the app says nothing":             {"", "", false},
-		"max-age alone":                    {"max-age=3600", "", false},
-		"must-revalidate is no wish":       {"max-age=3600, must-revalidate", "", false},
-		"public":                           {"public, max-age=3600", "", true},
-		"s-maxage":                         {"s-maxage=3600", "", true},
-		"nothing, with another header":     {"", "header X-Token {token}", false},
-		"nothing, where it is optional":    {"", "optional", false},
-		"max-age, where it is optional":    {"max-age=3600", "optional", false},
-		"retry_unauthorized and no wishes": {"", "retry_unauthorized", false},
+		"no Cache-Control":                      {"", "", false},
+		"max-age":                               {"max-age=3600", "", false},
+		"must-revalidate":                       {"max-age=3600, must-revalidate", "", false},
+		"public":                                {"public, max-age=3600", "", true},
+		"s-maxage":                              {"s-maxage=3600", "", true},
+		"no Cache-Control, with another header": {"", "header X-Token {token}", false},
+		"no Cache-Control, with optional":       {"", "optional", false},
+		"max-age, with optional":                {"max-age=3600", "optional", false},
+		"no Cache-Control, with retry_unauthorized": {"", "retry_unauthorized", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -46,25 +46,25 @@ func TestSharedCacheInFront(t *testing.T) {
 				directives += " {\nheader_down Cache-Control \"" + tc.cacheControl + "\"\n}"
 			}
 			caddyserver.Start(t, caddyserver.Config{Env: secret(s), Sites: block(inner, directives+"\n")})
-			nobody := client.New("", "")
-			anonymous := fetch(t, nobody, origin+"/page") // may be stored, and must not be alice's then
+			anonymousClient := client.New("", "")
+			anonymous := fetch(t, anonymousClient, origin+"/page") // the cache may store it, but must not send it to alice
 			alice := client.New("", "")
 			if _, err := alice.Login(t.Context(), origin+"/oauth2/login"); err != nil {
 				t.Fatal(err)
 			}
 			page := fetch(t, alice, origin+"/page")
 			if string(page.Body) == string(anonymous.Body) {
-				t.Errorf("alice gets what nobody got: %v", page)
+				t.Errorf("alice got the anonymous page %v, want her own", page)
 			}
-			again := fetch(t, nobody, origin+"/page")
+			again := fetch(t, anonymousClient, origin+"/page")
 			if got := string(again.Body) == string(page.Body); got != tc.shared {
-				t.Errorf("nobody gets alice's page: %v, want %v; stored are %q", got, tc.shared, cache.keys())
+				t.Errorf("an anonymous request got alice's page: %t, want %t; cached URLs %q", got, tc.shared, cache.keys())
 			}
 		})
 	}
 }
 
-// A sharedCache stores answers without an end, heuristically where the app says nothing, as RFC 9111 allows it.
+// A sharedCache stores all answers that RFC 9111 allows it to store, also without explicit freshness. They do not expire.
 type sharedCache struct {
 	next http.RoundTripper
 
@@ -91,7 +91,7 @@ func startSharedCache(t *testing.T, behind string) (origin string, c *sharedCach
 	return strings.Replace(server.URL, "127.0.0.1", "localhost", 1), c
 }
 
-// RoundTrip answers from the cache if it can.
+// RoundTrip answers from the cache if it has a matching answer.
 func (c *sharedCache) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet {
 		return c.next.RoundTrip(r)
@@ -117,17 +117,17 @@ func (c *sharedCache) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a.response(r), nil
 }
 
-// mayStore is RFC 9111, sections 3 and 3.5.
+// mayStore reports whether a shared cache may store the answer (RFC 9111, sections 3 and 3.5).
 func mayStore(r *http.Request, resp *http.Response) bool {
 	control := strings.Join(resp.Header.Values("Cache-Control"), ",")
-	says := func(directive string) bool { return strings.Contains(control, directive) }
-	if resp.StatusCode != http.StatusOK || says("no-store") || says("private") {
+	has := func(directive string) bool { return strings.Contains(control, directive) }
+	if resp.StatusCode != http.StatusOK || has("no-store") || has("private") {
 		return false
 	}
-	return r.Header.Get("Authorization") == "" || says("public") || says("s-maxage") || says("must-revalidate")
+	return r.Header.Get("Authorization") == "" || has("public") || has("s-maxage") || has("must-revalidate")
 }
 
-// fits is RFC 9111, section 4.1.
+// fits reports whether the header fields in Vary match the request (RFC 9111, section 4.1).
 func (a storedAnswer) fits(r *http.Request) bool {
 	for _, line := range a.header.Values("Vary") {
 		for field := range strings.SplitSeq(line, ",") {

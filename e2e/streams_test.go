@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -19,63 +20,42 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestStreams keeps a WebSocket and an event stream open: a refresh leaves them alone, and the logout of their session ends
-// them, and nobody else's.
+// TestStreams keeps WebSockets and event streams of two sessions open. They survive refreshes. The logout of a session ends
+// its own streams only.
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
 	as, s := startFake(t, site+"/oauth2/callback")
-	setLife(as, shortLife)
+	setAccessTokenLifetime(as, shortLife)
 	app := echo.Start(t, echo.Options{})
 	caddyserver.Start(t, protected(site, s, "", app))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	mine, others := login(t, s, site+"/"), login(t, s, site+"/")
 	token := bearer(fetch(t, mine, site+"/"))
-	socket, events := openSocket(ctx, t, mine, site), openEvents(ctx, t, mine, site)
-	otherSocket, otherEvents := openSocket(ctx, t, others, site), openEvents(ctx, t, others, site)
-	both := func(socket *websocket.Conn, events *bufio.Reader, text string) {
-		t.Helper()
-		if err := echoOnce(socket, text); err != nil {
-			t.Errorf("the WebSocket: %v", err)
-		}
-		if err := nextEvent(events); err != nil {
-			t.Errorf("the event stream: %v", err)
-		}
-	}
-	both(socket, events, "first")
-	streamsAuthorized(t, app)
+	own, other := openStreamsAt(ctx, t, hostOf(site), site, cookieOf(t, mine, site)), openStreamsAt(ctx, t, hostOf(site), site, cookieOf(t, others, site))
+	own.wantOpen(t, "first")
+	wantAuthorizedStreams(t, app)
 
-	token = renewed(t, mine, site+"/", token)
-	renewed(t, mine, site+"/", token)
-	both(socket, events, strings.Repeat("after two refreshes ", 1000))
+	token = awaitNewBearer(t, mine, site+"/", token)
+	awaitNewBearer(t, mine, site+"/", token)
+	own.wantOpen(t, strings.Repeat("after two refreshes ", 1000))
 	if n := app.Streams(); n != 4 {
-		t.Errorf("after the refreshes %d streams are open, want 4", n)
+		t.Errorf("after the refreshes: got %d open streams, want 4", n)
 	}
 
 	if resp, err := mine.Fetch(ctx, http.MethodPost, site+"/oauth2/logout", ""); err != nil || resp.Status != http.StatusOK {
-		t.Fatalf("logging out: %v, error %v", resp, err)
+		t.Fatalf("logout: got %v and error %v, want 200", resp, err)
 	}
 	if err := app.WaitStreams(ctx, 2); err != nil {
 		t.Fatalf("after the logout: %v", err)
 	}
-	socket.SetDeadline(time.Now().Add(patience))
-	var text string
-	if err := websocket.Message.Receive(socket, &text); err == nil {
-		t.Errorf("after the logout the WebSocket brings %q", text)
-	}
-	var err error
-	for err == nil {
-		err = nextEvent(events) // what was on the way still comes
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		t.Error("after the logout the event stream stays open")
-	}
-	both(otherSocket, otherEvents, "still there")
+	own.awaitClosed(t)
+	other.wantOpen(t, "after the logout")
 }
 
-// TestStreamsEndWithTheIdleTime keeps a WebSocket and an event stream open beside requests: they end when the session was
-// not used for its idle time, and not before.
+// TestStreamsEndWithTheIdleTime keeps a WebSocket and an event stream open while the session is in use. They end once the
+// session has been idle for its idle_timeout, and not before.
 func TestStreamsEndWithTheIdleTime(t *testing.T) {
 	t.Parallel()
 	const idle = 6 * time.Second
@@ -86,34 +66,28 @@ func TestStreamsEndWithTheIdleTime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c := login(t, s, site+"/")
-	socket, events := openSocket(ctx, t, c, site), openEvents(ctx, t, c, site)
+	opened := openStreamsAt(ctx, t, hostOf(site), site, cookieOf(t, c, site))
 	var last time.Time
 	for range 3 {
 		time.Sleep(idle / 3)
 		last = time.Now()
 		fetch(t, c, site+"/")
 	}
-	if err := echoOnce(socket, "still there"); err != nil {
-		t.Errorf("the WebSocket: %v", err)
+	if err := echoOnce(opened.socket, "after the last request"); err != nil {
+		t.Errorf("WebSocket: got error %v, want an echo", err)
 	}
 	if err := app.WaitStreams(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
-	// A minute was too much, and a busy machine needs some seconds.
+	// The upper bound leaves some seconds for a busy machine.
 	if unused := time.Since(last); unused < idle || unused > 5*idle {
-		t.Errorf("the streams ended %v after the last use", unused)
+		t.Errorf("the streams ended %v after the last request, want %v to %v", unused, idle, 5*idle)
 	}
-	var err error
-	for err == nil {
-		err = nextEvent(events) // what was on the way still comes
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		t.Error("the event stream stays open")
-	}
+	opened.awaitClosed(t)
 }
 
-// streamsAuthorized demands that both kinds of streams came with a token and without the session's cookie.
-func streamsAuthorized(t *testing.T, app *echo.Server) {
+// wantAuthorizedStreams fails the test unless the app got four streams, with a token and without the session cookie.
+func wantAuthorizedStreams(t *testing.T, app *echo.Server) {
 	t.Helper()
 	streams := 0
 	for _, r := range app.Requests() {
@@ -122,15 +96,15 @@ func streamsAuthorized(t *testing.T, app *echo.Server) {
 		}
 		streams++
 		if r.Bearer() == "" || strings.Contains(strings.Join(r.Values("Cookie"), ";"), "oauth_") {
-			t.Errorf("the app saw %s with the headers %v", r.Line, r.Headers)
+			t.Errorf("the app got %s with the headers %v, want a token and no session cookie", r.Line, r.Headers)
 		}
 	}
 	if streams != 4 {
-		t.Errorf("the app saw %d streams, want 4", streams)
+		t.Errorf("the app got %d streams, want 4", streams)
 	}
 }
 
-// TestRedirect has the app redirect: that is the browser's to follow, and passes as it is.
+// TestRedirect shows that the proxy does not follow or change a redirect of the app.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -151,29 +125,104 @@ func TestRedirect(t *testing.T) {
 	for _, resp := range []*client.Response{navigate(t, c, site+"/from"), fetch(t, c, site+"/from")} {
 		got := []string{resp.Header.Get("Location"), resp.Header.Get("Set-Cookie")}
 		if resp.Status != http.StatusTemporaryRedirect || !slices.Equal(got, []string{"there?q=1#part", "app=own"}) {
-			t.Errorf("the app's redirect arrives as %v with %v", resp, resp.Header)
+			t.Errorf("got %v with %v, want the app's redirect and cookie", resp, resp.Header)
 		}
 	}
 }
 
-func openSocket(ctx context.Context, t *testing.T, c *client.Client, site string) *websocket.Conn {
+// hostOf returns the host and port of a site.
+func hostOf(site string) string { return strings.TrimPrefix(site, "http://") }
+
+// streams are a WebSocket and an event stream of a session.
+type streams struct {
+	addr   string // of the server
+	socket *websocket.Conn
+	events *bufio.Reader
+}
+
+// openStreamsAt opens streams of the site at the server with the address.
+func openStreamsAt(ctx context.Context, t *testing.T, addr, site, cookie string) streams {
+	t.Helper()
+	return streams{addr: addr, socket: openSocket(ctx, t, addr, site, cookie), events: openEvents(ctx, t, addr, site, cookie)}
+}
+
+func openSocket(ctx context.Context, t *testing.T, addr, site, cookie string) *websocket.Conn {
 	t.Helper()
 	config, err := websocket.NewConfig(strings.Replace(site, "http", "ws", 1)+"/u/ws", site)
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.Header = http.Header{
-		"Cookie":         {cookieOf(t, c, site)},
-		"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"websocket"}, "Sec-Fetch-Dest": {"websocket"},
+		"Cookie": {cookie}, "Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"websocket"}, "Sec-Fetch-Dest": {"websocket"},
 	}
-	conn, err := config.DialContext(ctx)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
-		t.Fatalf("opening a WebSocket: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return conn
+	socket, err := websocket.NewClient(config, conn)
+	if err != nil {
+		t.Fatalf("opening a WebSocket at %s: %v", addr, err)
+	}
+	return socket
 }
 
+func openEvents(ctx context.Context, t *testing.T, addr, site, cookie string) *bufio.Reader {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/u/sse", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = hostOf(site)
+	req.Header = http.Header{
+		"Accept": {"text/event-stream"}, "Cookie": {cookie},
+		"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"},
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("opening an event stream at %s: got status %d and content type %s", addr, resp.StatusCode, resp.Header.Get("Content-Type"))
+	}
+	return bufio.NewReader(resp.Body)
+}
+
+// wantOpen fails the test unless the WebSocket returns the text and the event stream brings an event.
+func (s streams) wantOpen(t *testing.T, text string) {
+	t.Helper()
+	if err := echoOnce(s.socket, text); err != nil {
+		t.Errorf("WebSocket at %s: got error %v, want an echo", s.addr, err)
+	}
+	if err := nextEvent(s.events); err != nil {
+		t.Errorf("event stream at %s: got error %v, want an event", s.addr, err)
+	}
+}
+
+// awaitClosed waits until both streams have ended.
+func (s streams) awaitClosed(t *testing.T) {
+	t.Helper()
+	s.socket.SetDeadline(time.Now().Add(patience))
+	var text string
+	if err := websocket.Message.Receive(s.socket, &text); err == nil || isTimeout(err) {
+		t.Errorf("WebSocket at %s: got %q and error %v, want its end", s.addr, text, err)
+	}
+	var err error
+	for err == nil {
+		err = nextEvent(s.events) // events in transit still arrive
+	}
+	if isTimeout(err) {
+		t.Errorf("event stream at %s: got error %v, want its end", s.addr, err)
+	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// echoOnce sends a text over a WebSocket and reads it back.
 func echoOnce(conn *websocket.Conn, text string) error {
 	conn.SetDeadline(time.Now().Add(patience))
 	if err := websocket.Message.Send(conn, text); err != nil {
@@ -184,33 +233,12 @@ func echoOnce(conn *websocket.Conn, text string) error {
 		return err
 	}
 	if back != text {
-		return errors.New("the echo is another text")
+		return fmt.Errorf("got echo %.100q, want %.100q", back, text)
 	}
 	return nil
 }
 
-func openEvents(ctx context.Context, t *testing.T, c *client.Client, site string) *bufio.Reader {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, site+"/u/sse", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = http.Header{
-		"Accept": {"text/event-stream"}, "Cookie": {cookieOf(t, c, site)},
-		"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"},
-	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
-		t.Fatalf("opening an event stream: got status %d, %s", resp.StatusCode, resp.Header.Get("Content-Type"))
-	}
-	return bufio.NewReader(resp.Body)
-}
-
-// nextEvent reads up to the next event that the app has sent.
+// nextEvent reads the app's next event.
 func nextEvent(events *bufio.Reader) error {
 	for {
 		line, err := events.ReadString('\n')

@@ -24,11 +24,11 @@ import (
 
 const (
 	bobsPassword = "bobs-password-canary"
-	bobsHash     = "$2a$04$JHGBaj1hKsETFjQ/PPnj6OoUDQdPtq.nrHikLWMiMYrRGMRxv9u3K" // of that, with bcrypt
+	bobsHash     = "$2a$04$JHGBaj1hKsETFjQ/PPnj6OoUDQdPtq.nrHikLWMiMYrRGMRxv9u3K" // bcrypt of bobsPassword
 )
 
-// TestUserAndTokenInEverySurrounding puts other directives around oauth_session. The user that they see is the one whose
-// token the app gets, or nobody: never another user, and never the text of the placeholder where oauth_session has run.
+// TestUserAndTokenInEverySurrounding combines oauth_session with other directives. Their user is empty, or the user of the
+// token in the app's request. It is never another user, and after oauth_session never the literal placeholder.
 func TestUserAndTokenInEverySurrounding(t *testing.T) {
 	t.Parallel()
 	w := newSurroundings(t)
@@ -36,14 +36,15 @@ func TestUserAndTokenInEverySurrounding(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			for _, v := range s.visits {
 				if user, token := w.ask(t, w.sites[i], v); user != v.user || token != v.token {
-					t.Errorf("%s at %s: user %q and token %q, want %q and %q", v.who, v.path, user, token, v.user, v.token)
+					t.Errorf("%s at %s: got user %q and token %q, want %q and %q", v.who, v.path, user, token, v.user, v.token)
 				}
 			}
 		})
 	}
 }
 
-// TestSurroundingsKeepThePromise looks at the expectations of the test above, and at the page that shows them.
+// TestSurroundingsKeepThePromise checks that no expectation of surroundings breaks the promise of the test above, and that
+// docs/placement.md shows the same table.
 func TestSurroundingsKeepThePromise(t *testing.T) {
 	t.Parallel()
 	var table strings.Builder
@@ -52,11 +53,11 @@ func TestSurroundingsKeepThePromise(t *testing.T) {
 		for _, v := range s.visits {
 			for token, owner := range map[string]string{alicesToken: "alice", dorasToken: "dora"} {
 				if strings.Contains(v.token, token) && v.user != owner && v.user != empty {
-					t.Errorf("%s: the user %s beside the token of %s", s.name, v.user, owner)
+					t.Errorf("%s: got user %s with the token of %s, want %s or no user", s.name, v.user, owner, owner)
 				}
 			}
 			if v.user == literal && !strings.HasSuffix(s.name, "before it") {
-				t.Errorf("%s: the text of the placeholder", s.name)
+				t.Errorf("%s: got the literal placeholder, want the user", s.name)
 			}
 			fmt.Fprintf(&table, "| %s | %s | `%s` | %s | %s |\n", s.name, v.who, v.path, strings.ReplaceAll(v.user, literal, "`"+literal+"`"), v.token)
 		}
@@ -75,7 +76,7 @@ type surroundingsRig struct {
 	as    *fakeas.Server
 	caddy *caddyserver.Server
 	sites []string
-	// logEntries counts the requests whose entry in the access log was read.
+	// logEntries is the number of requests to /log so far.
 	logEntries int
 }
 
@@ -100,7 +101,7 @@ func newSurroundings(t *testing.T) *surroundingsRig {
 	return w
 }
 
-// surroundingsReplacer starts the servers that the sites speak of.
+// surroundingsReplacer starts the servers for the variables of surroundings, and returns a replacer of the variables.
 func surroundingsReplacer(t *testing.T, s *op.Server) *strings.Replacer {
 	t.Helper()
 	app := echo.Start(t, echo.Options{}).Addr()
@@ -123,7 +124,7 @@ func surroundingsReplacer(t *testing.T, s *op.Server) *strings.Replacer {
 	)
 }
 
-// forwardAuthServer lets everybody in, as carol.
+// forwardAuthServer starts a server for forward_auth that accepts all requests, with the user carol.
 func forwardAuthServer(t *testing.T) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Remote-User", "carol")
@@ -132,7 +133,7 @@ func forwardAuthServer(t *testing.T) string {
 	return server.Listener.Addr().String()
 }
 
-// fastCGIServer answers with the user and the token of its environment.
+// fastCGIServer starts a FastCGI server that answers with the user and the token of its environment.
 func fastCGIServer(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -143,7 +144,7 @@ func fastCGIServer(t *testing.T) string {
 		defer close(done)
 		_ = fcgi.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "user=[%s] authorization=[%s]", fcgi.ProcessEnv(r)["REMOTE_USER"], r.Header.Get("Authorization"))
-		})) // ends when the listener is closed
+		})) // returns once the listener is closed
 	}()
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -157,7 +158,7 @@ var (
 	authorizationInText = regexp.MustCompile(`authorization=\[(.*?)\]`)
 )
 
-// ask sends one request and returns what was made of its user and token.
+// ask sends one request and returns the user and the token that the site's directives and the app got.
 func (w *surroundingsRig) ask(t *testing.T, site string, v surroundingVisit) (user, token string) {
 	t.Helper()
 	c := client.New("", "")
@@ -174,7 +175,7 @@ func (w *surroundingsRig) ask(t *testing.T, site string, v surroundingVisit) (us
 		}
 	}
 	var resp *client.Response
-	if strings.HasPrefix(v.path, "/page") { // an error page is for those who look at it
+	if strings.HasPrefix(v.path, "/page") { // handle_errors serves navigations
 		resp = navigate(t, c, site+v.path)
 	} else {
 		resp = fetch(t, c, site+v.path)
@@ -215,7 +216,7 @@ func unescape(text string) string {
 	return text
 }
 
-// owner says whose the credentials are that reached the app.
+// owner returns the users of the credentials in the app's request.
 func (w *surroundingsRig) owner(values []string) string {
 	var owners []string
 	for _, value := range values {
@@ -234,7 +235,7 @@ func (w *surroundingsRig) owner(values []string) string {
 	return strings.Join(owners, ", ")
 }
 
-// logged returns the field that log_append adds to the newest request in the access log.
+// logged returns the value of log_append for the newest request to /log in the access log.
 func (w *surroundingsRig) logged(t *testing.T, site string) (text string) {
 	t.Helper()
 	w.logEntries++

@@ -1,15 +1,15 @@
 package e2e
 
-// A surrounding is a site of which oauth_session is a part, and requests to it.
+// A surrounding is a site with oauth_session and other directives, and requests to it.
 type surrounding struct {
 	name   string
-	site   string // the rig replaces $login, $app and others
+	site   string // with variables such as $login and $app, which the rig replaces
 	visits []surroundingVisit
 }
 
-// A surroundingVisit is a request, and what is made of its user and its token.
+// A surroundingVisit is a request with the expected user and token. docs/placement.md shows them in a table.
 type surroundingVisit struct {
-	who         string // nobody, or one or two of alice, dora and bob: the first two have sessions, bob has a password
+	who         string // nobody, or one or two of alice and dora, who have sessions, and bob, who has a password
 	path        string
 	user, token string
 }
@@ -21,10 +21,10 @@ const (
 	dorasToken       = "dora's"
 	bobsPasswordSeen = "bob's password"
 	noToken          = "none"
-	notAsked         = "–" // no app was asked
+	notAsked         = "–" // no app got the request
 )
 
-// surroundings are sites in which the user is the one of the session, or nobody.
+// surroundings are sites in which the user is that of the session, or empty.
 var surroundings = []surrounding{
 	{"alone", "oauth_session {\n$login\n}\n$app", []surroundingVisit{
 		{"alice", "/", "alice", alicesToken}, {"nobody", "/", "status 401", notAsked}, {"bob", "/", "status 401", notAsked},

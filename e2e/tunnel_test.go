@@ -10,11 +10,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestNoTunnelToTheApp asks to switch to HTTP/2, or to another protocol but WebSocket, on paths that need no session. An app
-// that agrees would answer requests for the protected paths over that connection.
+// TestNoTunnelToTheApp asks for an upgrade to HTTP/2, or to another protocol except WebSocket, on paths that need no session.
+// If the app accepted it, it would answer requests for protected paths on that connection.
 func TestNoTunnelToTheApp(t *testing.T) {
 	t.Parallel()
-	for name, directive := range map[string]string{"beside the matcher": "oauth_session /private/* {\n", "optional": "oauth_session {\noptional\n"} {
+	for name, directive := range map[string]string{"outside the matcher": "oauth_session /private/* {\n", "optional": "oauth_session {\noptional\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			site := newSite(t)
@@ -29,18 +29,18 @@ func TestNoTunnelToTheApp(t *testing.T) {
 				"Connection: Upgrade\r\nUpgrade: TLS/1.0",
 				"Connection: Keep-Alive\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nTE: gzip",
 			} {
-				addr := strings.TrimPrefix(site, "http://")
+				addr := hostOf(site)
 				resp, err := client.Raw(t.Context(), strings.Replace(addr, "localhost", "127.0.0.1", 1), "GET /open HTTP/1.1\r\nHost: "+addr+"\r\n"+fields+"\r\n\r\n")
 				if err != nil {
 					t.Fatal(err)
 				}
 				var seen echo.Request
 				if err := json.Unmarshal(resp.Body, &seen); err != nil {
-					t.Fatalf("%q: %v", fields, resp)
+					t.Fatalf("%q: got %v, want the app's answer", fields, resp)
 				}
 				for _, name := range []string{"Connection", "Upgrade", "HTTP2-Settings", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization", "TE"} {
 					if got := seen.Values(name); got != nil {
-						t.Errorf("of %q the app gets %s: %q", fields, name, got)
+						t.Errorf("%q: the app got %s %q, want none", fields, name, got)
 					}
 				}
 			}

@@ -12,7 +12,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestNoLoginFromSubresources sends what browsers, old and new, send for everything that is no navigation.
+// TestNoLoginFromSubresources sends the requests of old and new browsers for everything except navigations. None starts a
+// login.
 func TestNoLoginFromSubresources(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -45,7 +46,7 @@ func TestNoLoginFromSubresources(t *testing.T) {
 		{"module", "GET", fetchSite("same-origin", "cors", "script", "*/*")},
 		{"style", "GET", fetchSite("same-origin", "no-cors", "style", "text/css,*/*")},
 		{"WebSocket", "GET", upgrade},
-		{"WebSocket that asks for HTML", "GET", with(upgrade, map[string]string{"Accept": html})},
+		{"WebSocket that accepts HTML", "GET", with(upgrade, map[string]string{"Accept": html})},
 		{"WebSocket with Sec-Fetch", "GET", with(upgrade, fetchSite("same-origin", "websocket", "websocket", "*/*"))},
 		{"EventSource", "GET", fetchSite("same-origin", "cors", "empty", "text/event-stream")},
 		{"EventSource without Sec-Fetch", "GET", map[string]string{"Accept": "text/event-stream"}},
@@ -58,24 +59,25 @@ func TestNoLoginFromSubresources(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			resp := send(t, tc.method, site+"/x", tc.header)
 			if resp.Status != http.StatusUnauthorized || resp.Header["Location"] != nil || resp.Header["Set-Cookie"] != nil {
-				t.Errorf("got %v with %v", resp, resp.Header)
+				t.Errorf("got %v with %v, want 401 without Location and cookie", resp, resp.Header)
 			}
 			if !strings.Contains(string(resp.Body), "/oauth2/login") || resp.Header.Get("Cache-Control") != "no-store" {
-				t.Errorf("the answer does not tell of the login: %v with %v", resp, resp.Header)
+				t.Errorf("got %v with %v, want the login URL and no-store", resp, resp.Header)
 			}
 		})
 	}
 	for _, header := range []map[string]string{{"Accept": html}, fetchSite("none", "navigate", "document", html)} {
 		resp := send(t, "GET", site+"/x", header)
 		if resp.Status != http.StatusFound || resp.Location() == nil || resp.Header["Set-Cookie"] == nil {
-			t.Errorf("a navigation with %v: got %v with %v, want a login", header, resp, resp.Header)
+			t.Errorf("navigation with %v: got %v with %v, want a login", header, resp, resp.Header)
 		}
 	}
 	if n := len(app.Requests()); n != 0 {
-		t.Errorf("the app saw %d requests", n)
+		t.Errorf("the app got %d requests, want none", n)
 	}
 }
 
+// send sends a request with exactly the given headers.
 func send(t *testing.T, method, rawURL string, header map[string]string) *client.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, rawURL, nil)
@@ -92,6 +94,7 @@ func send(t *testing.T, method, rawURL string, header map[string]string) *client
 	return resp
 }
 
+// with returns the headers of a and b. Those of b win.
 func with(a, b map[string]string) map[string]string {
 	all := map[string]string{}
 	for _, m := range []map[string]string{a, b} {
@@ -102,7 +105,7 @@ func with(a, b map[string]string) map[string]string {
 	return all
 }
 
-// subresources makes a page ask for everything it can ask for besides navigating, below a URL.
+// subresources is a script that sends each kind of request that a page can send without a navigation, below a URL.
 const subresources = `(base) => {
 	const element = (tag, path, property) => new Promise((settled) => {
 		const e = document.createElement(tag);
@@ -132,8 +135,8 @@ const subresources = `(base) => {
 
 var subresourceNames = []string{"fetch", "no-cors", "xhr", "image", "script", "iframe", "websocket", "events"}
 
-// TestNoLoginFromSubresourcesInBrowser lets real pages ask: one of the same site that needs no login, and one of another
-// site. What the browser hides from pages is read in Caddy's access log.
+// TestNoLoginFromSubresourcesInBrowser sends the requests from real pages: a public one of the same site, and one of another
+// site. It reads the results in Caddy's access log, since a browser hides them from pages.
 func TestNoLoginFromSubresourcesInBrowser(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
@@ -149,37 +152,37 @@ func TestNoLoginFromSubresourcesInBrowser(t *testing.T) {
 	b, tab := browser.Start(t)
 	for i, from := range []string{site + "/public", other + "/"} {
 		if doc := tab.Open(t, from); doc.Status != http.StatusOK {
-			t.Fatalf("the page is %+v", doc)
+			t.Fatalf("got %+v, want the public page", doc)
 		}
 		below := fmt.Sprintf("/x%d/", i)
 		browser.Eval[bool](t, tab, fmt.Sprintf("(%s)(%q)", subresources, site+below))
 		for _, name := range subresourceNames {
-			if got := answered(t, caddy, below+name); got != (outcome{status: http.StatusUnauthorized}) {
-				t.Errorf("%s from %s: got %+v", name, from, got)
+			if got := awaitLogOutcome(t, caddy, below+name); got != (outcome{status: http.StatusUnauthorized}) {
+				t.Errorf("%s from %s: got %+v, want 401 without Location and cookie", name, from, got)
 			}
 		}
 	}
 	if cookies := b.Cookies(t); len(cookies) != 0 {
-		t.Errorf("the browser has the cookies %v", cookies)
+		t.Errorf("got cookies %v, want none", cookies)
 	}
 	if n := len(app.Requests()); n != 0 {
-		t.Errorf("the app saw %d requests", n)
+		t.Errorf("the app got %d requests, want none", n)
 	}
-	// The log would show a login.
+	// This shows that a login appears in the log.
 	tab.Open(t, site+"/navigation")
-	if got := answered(t, caddy, "/navigation"); got != (outcome{status: http.StatusFound, location: true, cookie: true}) {
-		t.Errorf("a navigation: got %+v", got)
+	if got := awaitLogOutcome(t, caddy, "/navigation"); got != (outcome{status: http.StatusFound, location: true, cookie: true}) {
+		t.Errorf("navigation: got %+v, want a login", got)
 	}
 }
 
-// An outcome is what Caddy's access log says of an answer.
+// An outcome is an answer as described by Caddy's access log.
 type outcome struct {
 	status           float64
 	location, cookie bool
 }
 
-// answered waits for the log's line about the first request for the URI: it is written once the answer has gone out.
-func answered(t *testing.T, caddy *caddyserver.Server, uri string) outcome {
+// awaitLogOutcome waits for the access log entry of the first request for the URI, which Caddy writes after the answer.
+func awaitLogOutcome(t *testing.T, caddy *caddyserver.Server, uri string) outcome {
 	t.Helper()
 	var found *outcome
 	eventually(t, "access log entry for "+uri, func() bool {

@@ -9,28 +9,28 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// TestOnlyAStartMakesKeyAndStore looks at a configuration in every way that does not run it. The next one runs as the
-// service's user, for whom files of root would be out of reach.
-func TestOnlyAStartMakesKeyAndStore(t *testing.T) {
+// TestOnlyARunningConfigurationCreatesKeyAndStore uses a configuration in every way except running it: no command creates
+// files. A command of root would create files that the service's user cannot read.
+func TestOnlyARunningConfigurationCreatesKeyAndStore(t *testing.T) {
 	t.Parallel()
 	site := newSite(t)
 	_, s := startFake(t, site+"/oauth2/callback")
 	app := echo.Start(t, echo.Options{})
-	ours := protected(site, s, "", app)
+	config := protected(site, s, "", app)
 	caddy := caddyserver.Start(t, caddyserver.Config{Env: secret(s), Sites: block(newSite(t), "respond ok")})
-	broken := ours
+	broken := config
 	broken.Sites += "\n" + block(newSite(t), protect(s, "trusted_ca /nonexistent/ca.pem"))
-	if err := caddy.Validate(t, ours); err != nil {
+	if err := caddy.Validate(t, config); err != nil {
 		t.Error(err)
 	}
 	if err := caddy.Validate(t, broken); err == nil {
-		t.Error("a broken configuration is valid")
+		t.Error("validating a broken configuration: got no error, want one")
 	}
 	if err := caddy.Reload(t, broken); err == nil {
-		t.Error("a broken configuration was loaded")
+		t.Error("loading a broken configuration: got no error, want one")
 	}
 	file := filepath.Join(t.TempDir(), "Caddyfile")
-	if err := os.WriteFile(file, []byte(ours.Sites), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(config.Sites), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
@@ -42,9 +42,9 @@ func TestOnlyAStartMakesKeyAndStore(t *testing.T) {
 	}
 	dir := filepath.Join(caddy.DataDir, "oauth_session")
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Fatalf("%s is there (%v)", dir, err)
+		t.Fatalf("%s: got error %v, want no such directory", dir, err)
 	}
-	if err := caddy.Reload(t, ours); err != nil {
+	if err := caddy.Reload(t, config); err != nil {
 		t.Fatal(err)
 	}
 	login(t, s, site+"/")

@@ -15,7 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// actionLimit bounds every single action, on a busy machine.
+// actionLimit bounds each action of the browser, on a busy machine.
 const actionLimit = 180 * time.Second
 
 // Path returns the browser's executable.
@@ -33,9 +33,9 @@ type Browser struct {
 	ctx context.Context
 }
 
-// Start starts a browser and returns it with its first page. It ends with the test.
+// Start runs a browser until the test ends and returns it with its first page.
 //
-// The browser resolves no name but localhost, so that no page can reach out of the machine.
+// The browser resolves localhost only, so that no page can leave the machine.
 func Start(t testing.TB) (*Browser, *Page) {
 	t.Helper()
 	path, err := Path()
@@ -44,16 +44,16 @@ func Start(t testing.TB) (*Browser, *Page) {
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
-		chromedp.WSURLReadTimeout(actionLimit), // Chromium may take long to start on a busy machine
+		chromedp.WSURLReadTimeout(actionLimit), // Chromium starts slowly on a busy machine
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1"),
 	)
 	if os.Getuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with one
+		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not work for root
 	}
-	// The browser must outlive the test's own context for the screenshot of a failure.
+	// The browser must outlive the test's context: a failed test takes a screenshot in its cleanup.
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
 	t.Cleanup(cancelAllocator)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(t.Logf))
@@ -87,7 +87,7 @@ func (b *Browser) Cookies(t testing.TB) []*network.Cookie {
 	return result.Cookies
 }
 
-// Cookie returns the profile's cookie of this name, or nil.
+// Cookie returns the profile's cookie with the name, or nil.
 func (b *Browser) Cookie(t testing.TB, name string) *network.Cookie {
 	t.Helper()
 	for _, c := range b.Cookies(t) {
@@ -98,7 +98,7 @@ func (b *Browser) Cookie(t testing.TB, name string) *network.Cookie {
 	return nil
 }
 
-// newPage arranges for a look at the page should the test fail. The screenshot is kept with `go test -artifacts`.
+// newPage returns a page. A failed test logs the page's text and takes a screenshot, which `go test -artifacts` keeps.
 func newPage(t testing.TB, ctx context.Context) *Page {
 	p := &Page{ctx: ctx}
 	dir := t.ArtifactDir()
@@ -110,7 +110,7 @@ func newPage(t testing.TB, ctx context.Context) *Page {
 		defer cancel()
 		view, err := chromedp.Run(limited, chromedp.Evaluate[string](`location.href + "\n" + document.documentElement.innerText`))
 		if err != nil {
-			t.Logf("looking at the page: %v", err)
+			t.Logf("reading the page: %v", err)
 		}
 		t.Logf("the browser shows %s", view)
 		png, err := chromedp.Run(limited, chromedp.CaptureScreenshot())
@@ -120,12 +120,12 @@ func newPage(t testing.TB, ctx context.Context) *Page {
 		}
 		f, err := os.CreateTemp(dir, "page-*.png")
 		if err != nil {
-			t.Logf("keeping the screenshot: %v", err)
+			t.Logf("saving the screenshot: %v", err)
 			return
 		}
 		defer f.Close()
 		if _, err := f.Write(png); err != nil {
-			t.Logf("keeping the screenshot: %v", err)
+			t.Logf("saving the screenshot: %v", err)
 			return
 		}
 		t.Logf("screenshot: %s", filepath.Base(f.Name()))

@@ -2,24 +2,24 @@ package browser
 
 import "testing"
 
-// A Request is what a page asks for with fetch().
+// A Request holds the arguments of fetch(), without the URL.
 type Request struct {
 	Method  string            `json:"method,omitempty"` // default: GET
 	Headers map[string]string `json:"headers,omitempty"`
 	Body    string            `json:"body,omitempty"`
 }
 
-// A Response is what fetch() gave the page.
+// A Response is the result of fetch() in the page.
 type Response struct {
 	Status     int               `json:"status"` // 0 when the promise was rejected
 	URL        string            `json:"url"`
 	Redirected bool              `json:"redirected"`
-	Headers    map[string]string `json:"headers"` // those that the page may see, in lower case
+	Headers    map[string]string `json:"headers"` // the headers that the page may read, in lower case
 	Body       string            `json:"body"`
-	Error      string            `json:"error"` // why the promise was rejected
+	Error      string            `json:"error"` // of the rejected promise
 }
 
-// fetchMany sends the same request n times at once. The browser's own cache would put them in a row, so it is left out.
+// fetchMany sends the same request n times in parallel. It bypasses the browser's cache, which would serialise them.
 const fetchMany = `(url, request, n) => Promise.all(Array.from({ length: n }, async () => {
 	try {
 		const r = await fetch(url, { ...request, cache: 'no-store' });
@@ -35,8 +35,8 @@ func (p *Page) Fetch(t testing.TB, url string, r Request) Response {
 	return p.FetchAll(t, url, r, 1)[0]
 }
 
-// FetchAll calls fetch() n times in parallel. Chromium sends at most 6 requests to one host at a time over HTTP/1.1; the
-// others wait in the browser.
+// FetchAll calls fetch() n times in parallel. Over HTTP/1.1, Chromium sends at most 6 requests to one host at a time and
+// queues the others.
 func (p *Page) FetchAll(t testing.TB, url string, r Request, n int) []Response {
 	t.Helper()
 	return Eval[[]Response](t, p, call(t, fetchMany, url, r, n))

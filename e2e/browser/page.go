@@ -19,13 +19,13 @@ type Page struct {
 	ctx context.Context
 }
 
-// A Document is what a navigation ended with, after all redirects.
+// A Document is the result of a navigation, after all redirects.
 type Document struct {
 	URL    string
 	Status int
 }
 
-// Open goes to the URL as if the user had typed it, and waits until the page has loaded.
+// Open opens the URL as if the user had typed it, and waits until the page has loaded.
 func (p *Page) Open(t testing.TB, rawURL string) Document {
 	t.Helper()
 	return p.navigate(t, chromedp.Navigate(rawURL))
@@ -43,14 +43,14 @@ func (p *Page) Back(t testing.TB) Document {
 	return p.navigate(t, chromedp.NavigateBack())
 }
 
-// Click clicks the element that the CSS selector finds and waits for the page it leads to.
+// Click clicks the element with the CSS selector and waits until the next page has loaded.
 func (p *Page) Click(t testing.TB, selector string) Document {
 	t.Helper()
 	return p.navigate(t, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// Login opens the URL and goes through the forms of the authorization server as the user would, until a page of the URL's
-// own origin has loaded. It returns that page.
+// Login opens the URL and submits the forms of the authorization server until a page of the URL's origin has loaded. It
+// returns that page.
 func (p *Page) Login(t testing.TB, rawURL, user, password string) Document {
 	t.Helper()
 	doc := p.Open(t, rawURL)
@@ -60,12 +60,12 @@ func (p *Page) Login(t testing.TB, rawURL, user, password string) Document {
 		}
 		doc = p.SubmitForm(t, user, password)
 	}
-	t.Fatalf("the login does not come back to %s", rawURL)
+	t.Fatalf("login: got no page of %s after %d forms", rawURL, maxForms)
 	return doc
 }
 
-// fillForm fills in the first form: the password in fields made or named for one, the user's name in other text fields. It
-// then presses the first button, and says whether there was a form.
+// fillForm fills in the first form and presses its first button. Fields of type or name "password" get the password, other
+// text fields the user name. It returns whether the page has a form.
 const fillForm = `(user, password) => {
 	const form = document.forms[0];
 	if (!form) return false;
@@ -77,13 +77,13 @@ const fillForm = `(user, password) => {
 	return true;
 }`
 
-// SubmitForm fills in and submits the first form of the page and waits for the page it leads to.
+// SubmitForm fills in and submits the first form of the page and waits until the next page has loaded.
 func (p *Page) SubmitForm(t testing.TB, user, password string) Document {
 	t.Helper()
 	return p.navigate(t, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		found, err := chromedp.Evaluate[bool](call(t, fillForm, user, password))(ctx, target)
 		if err == nil && !found {
-			err = errors.New("no form on this page")
+			err = errors.New("the page has no form")
 		}
 		return err
 	}))
@@ -109,13 +109,13 @@ func (p *Page) URL(t testing.TB) string {
 	return Eval[string](t, p, `location.href`)
 }
 
-// Text returns the visible text of the page without the space around it.
+// Text returns the visible text of the page, trimmed.
 func (p *Page) Text(t testing.TB) string {
 	t.Helper()
 	return Eval[string](t, p, `document.documentElement.innerText.trim()`)
 }
 
-// Eval evaluates a JavaScript expression in the page and decodes its value, that of a promise once it is settled.
+// Eval evaluates a JavaScript expression in the page and decodes its value. It awaits a promise.
 func Eval[T any](t testing.TB, p *Page, expression string) T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
@@ -127,7 +127,7 @@ func Eval[T any](t testing.TB, p *Page, expression string) T {
 	return v
 }
 
-// call returns the JavaScript expression that calls the function with the arguments.
+// call returns a JavaScript expression that calls the function with the arguments.
 func call(t testing.TB, function string, args ...any) string {
 	t.Helper()
 	list, err := json.Marshal(args)

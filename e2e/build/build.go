@@ -1,7 +1,7 @@
-// Package build makes the programs that the tests run: authorization servers, Caddy with the module under test.
+// Package build builds the programs of the tests: authorization servers, and Caddy with the module under test.
 //
-// What does not belong to the checkout is made once for each version and kept below the user's cache directory, in
-// caddy-oauth-session-e2e. Nothing is printed when all goes well; an error carries the whole output of the command that failed.
+// It builds a program from outside the checkout once per version, below caddy-oauth-session-e2e in the user's cache
+// directory. It prints nothing. An error contains the whole output of the failed command.
 package build
 
 import (
@@ -20,7 +20,7 @@ import (
 	"syscall"
 )
 
-// CacheDir returns the directory for everything made here and creates it when needed.
+// CacheDir returns the directory of all built programs. It creates the directory if it is missing.
 func CacheDir() (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
@@ -33,7 +33,7 @@ func CacheDir() (string, error) {
 	return dir, nil
 }
 
-// ModuleDir returns the directory of the end-to-end module, where the sources of the test programs lie.
+// ModuleDir returns the directory of the end-to-end module, which contains the sources of the test programs.
 var ModuleDir = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -46,10 +46,10 @@ var ModuleDir = sync.OnceValues(func() (string, error) {
 	return filepath.Dir(file), nil
 })
 
-// Cached returns a directory that was filled by fill, named after name and the content of the input files.
+// Cached returns a directory with the results of fill. Its name is made of name and a hash of the input files.
 //
-// It calls fill only when no such directory exists yet. Other processes that want the same directory wait meanwhile.
-// A failed fill leaves nothing behind.
+// Cached calls fill only if the directory does not exist. Other processes that need the same directory wait for fill to
+// end. If fill fails, Cached removes its results.
 func Cached(name string, inputs []string, fill func(dir string) error) (string, error) {
 	sum, err := hashFiles(inputs)
 	if err != nil {
@@ -79,14 +79,14 @@ func Cached(name string, inputs []string, fill func(dir string) error) (string, 
 	if err := fill(partial); err != nil {
 		return "", fmt.Errorf("making %s: %w", name, err)
 	}
-	// The rename makes a directory that exists a complete one.
+	// The rename ensures that an existing directory is complete.
 	if err := os.Rename(partial, dir); err != nil {
 		return "", fmt.Errorf("making %s: %w", name, err)
 	}
 	return dir, nil
 }
 
-// Lock takes an exclusive lock on the file, waiting for it as long as needed. The system drops it when the process ends.
+// Lock waits for an exclusive lock on the file. The system releases the lock at the end of the process.
 func Lock(file string) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -105,7 +105,7 @@ func Lock(file string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// Run runs a command in dir with the extra environment and keeps its output for the error.
+// Run runs a command in dir with additional environment variables. An error contains the command's output.
 func Run(ctx context.Context, dir string, env []string, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir

@@ -24,7 +24,7 @@ func TestCachedFillsOnce(t *testing.T) {
 	called.Add(callers)
 	fill := func(dir string) error {
 		fills.Add(1)
-		called.Wait() // gives the others every chance to come in
+		called.Wait() // all callers run now
 		for range 1000 {
 			runtime.Gosched()
 		}
@@ -44,11 +44,11 @@ func TestCachedFillsOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if n := fills.Load(); n != 1 {
-		t.Errorf("filled %d times, want once", n)
+		t.Errorf("got %d calls of fill, want 1", n)
 	}
 	for _, dir := range dirs {
 		if dir != dirs[0] {
-			t.Errorf("got %s and %s for the same input", dir, dirs[0])
+			t.Errorf("the same input: got %s and %s, want one directory", dir, dirs[0])
 		}
 		if _, err := os.Stat(filepath.Join(dir, "made")); err != nil {
 			t.Error(err)
@@ -63,11 +63,11 @@ func TestCachedFillsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if other == dirs[0] || fills.Load() != 2 {
-		t.Error("a changed input must make a new directory")
+		t.Errorf("a changed input: got directory %s after %d calls of fill, want a new one after 2", other, fills.Load())
 	}
 }
 
-func TestCachedForgetsFailure(t *testing.T) {
+func TestCachedRemovesResultsOfFailedFill(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	broken := errors.New("no network")
 	_, err := Cached("thing", nil, func(dir string) error {
@@ -88,10 +88,10 @@ func TestCachedForgetsFailure(t *testing.T) {
 	}
 }
 
-func TestRunReportsOutput(t *testing.T) {
+func TestRunReportsOutputOfFailedCommand(t *testing.T) {
 	err := Run(context.Background(), "", nil, "sh", "-c", "echo to stdout; echo to stderr >&2; exit 3")
 	if err == nil {
-		t.Fatal("want an error")
+		t.Fatal("got no error, want one")
 	}
 	for _, want := range []string{"exit status 3", "to stdout", "to stderr"} {
 		if !strings.Contains(err.Error(), want) {

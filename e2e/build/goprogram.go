@@ -8,17 +8,17 @@ import (
 	"path/filepath"
 )
 
-// A GoProgram is a main package in a nested module of its own, so that its dependencies meet nobody else's.
+// A GoProgram is a main package in a nested module, so that its dependencies do not affect other modules.
 type GoProgram struct {
 	Name    string   // of the executable
-	Dir     string   // the nested module, below ModuleDir
-	Package string   // to build; "." when empty
-	Flags   []string // for go build
-	Env     []string
+	Dir     string   // of the nested module, below ModuleDir
+	Package string   // "." if empty
+	Flags   []string // of go build
+	Env     []string // additional environment of go build
 }
 
-// Once returns the path of the executable and builds it when there is none for the module's present go.mod, go.sum and
-// Go files. That suits programs which depend on nothing else in the checkout.
+// Once returns the path of the executable. It builds the program only if the module's go.mod, go.sum or Go files have
+// changed. The program must not depend on other files of the checkout.
 func (p GoProgram) Once(ctx context.Context) (string, error) {
 	src, err := p.source()
 	if err != nil {
@@ -38,8 +38,8 @@ func (p GoProgram) Once(ctx context.Context) (string, error) {
 	return filepath.Join(dir, p.Name), nil
 }
 
-// Always builds the executable from the checkout as it is now, into a place of its own for this checkout and variant.
-// The go command does the least work needed.
+// Always builds the executable from the current checkout, into a directory for this checkout and variant. Go's build
+// cache makes repeated builds fast.
 func (p GoProgram) Always(ctx context.Context, variant string) (string, error) {
 	src, err := p.source()
 	if err != nil {
@@ -49,7 +49,7 @@ func (p GoProgram) Always(ctx context.Context, variant string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Two checkouts must not run each other's build, so its path is part of the name.
+	// The path of the checkout is part of the name, so that two checkouts do not share an executable.
 	sum := sha256.Sum256([]byte(src))
 	dir := filepath.Join(cache, fmt.Sprintf("%s-%x%s", p.Name, sum[:8], variant))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -78,7 +78,7 @@ func (p GoProgram) build(ctx context.Context, src, exe string) error {
 		pkg = "."
 	}
 	args := append([]string{"build", "-o", exe}, p.Flags...)
-	// GOFLAGS and GOWORK of the caller must not reach into a nested module.
+	// The caller's GOFLAGS and GOWORK must not affect the nested module.
 	env := append([]string{"GOWORK=off", "GOFLAGS=-buildvcs=false"}, p.Env...)
 	return Run(ctx, src, env, "go", append(args, pkg)...)
 }

@@ -1,5 +1,5 @@
-// Package caddyserver runs Caddy with the module under test as a process of its own: started with a Caddyfile, reloaded,
-// killed and started again on the same data.
+// Package caddyserver runs Caddy with the module under test as a child process. Tests start it with a Caddyfile, reload
+// it, kill it and restart it on the same data.
 package caddyserver
 
 import (
@@ -10,10 +10,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/build"
 )
 
-// Binary builds Caddy with the module, once for each run of a test program, and returns its path. With CADDY_RACE=1 in the
-// environment it is built with the race detector.
+// Binary builds Caddy with the module once per test program and returns its path. CADDY_RACE=1 in the environment
+// enables the race detector.
 var Binary = sync.OnceValues(func() (string, error) {
-	// As xcaddy builds it, so that the two share Go's build cache.
+	// The flags of xcaddy.build, so that the two share Go's build cache.
 	program := build.GoProgram{Name: "caddy", Dir: "caddy", Flags: []string{"-trimpath", "-tags=nobadger,nomysql,nopgx"}}
 	variant := ""
 	if os.Getenv("CADDY_RACE") == "1" {

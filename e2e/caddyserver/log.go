@@ -9,16 +9,16 @@ import (
 	"testing"
 )
 
-// logTail is how much of the log a failed test shows.
+// logTail is the number of bytes of the log in the output of a failed test.
 const logTail = 64 << 10
 
-// accidents are what must never stand in a log.
-var accidents = []string{"panic", "DATA RACE", "fatal error:"}
+// crashMarkers appear in the log after a panic, a data race or a fatal error of the runtime.
+var crashMarkers = []string{"panic", "DATA RACE", "fatal error:"}
 
-// findAccident returns a line of the log that tells of one, or "". Logs are large: a regular expression takes seconds.
-func findAccident(log string) string {
-	for _, sign := range accidents {
-		if i := strings.Index(log, sign); i >= 0 {
+// findCrash returns the first line with a crash marker, or "". Logs are large: a regular expression would take seconds.
+func findCrash(log string) string {
+	for _, marker := range crashMarkers {
+		if i := strings.Index(log, marker); i >= 0 {
 			line, _, _ := strings.Cut(log[strings.LastIndexByte(log[:i], '\n')+1:], "\n")
 			return line
 		}
@@ -26,7 +26,7 @@ func findAccident(log string) string {
 	return ""
 }
 
-// Log returns everything that Caddy has logged and printed since Start, over all restarts: tests look for secrets in it.
+// Log returns Caddy's log and output since Start, over all restarts. Tests search it for secrets.
 func (s *Server) Log(t testing.TB) string {
 	t.Helper()
 	content, err := os.ReadFile(s.logFile())
@@ -35,7 +35,7 @@ func (s *Server) Log(t testing.TB) string {
 	}
 	var all strings.Builder
 	all.Write(content)
-	for _, p := range s.past {
+	for _, p := range s.ended {
 		all.WriteString(p.Log(t))
 	}
 	if s.Process != nil {
@@ -44,14 +44,14 @@ func (s *Server) Log(t testing.TB) string {
 	return all.String()
 }
 
-// Entries returns the log entries whose logger has the given name or one below it; all entries for an empty name.
+// Entries returns the log entries of the given logger and the loggers below it. An empty name selects all entries.
 func (s *Server) Entries(t testing.TB, logger string) []map[string]any {
 	t.Helper()
 	var entries []map[string]any
 	for line := range strings.Lines(s.Log(t)) {
 		var entry map[string]any
 		if json.Unmarshal([]byte(line), &entry) != nil {
-			continue // printed before the log was set up
+			continue // Caddy printed it before it set up the log
 		}
 		name, _ := entry["logger"].(string)
 		if logger == "" || name == logger || strings.HasPrefix(name, logger+".") {
@@ -61,12 +61,12 @@ func (s *Server) Entries(t testing.TB, logger string) []map[string]any {
 	return entries
 }
 
-// check looks for accidents once all processes have ended.
-func (s *Server) check(t testing.TB) {
+// checkLog fails the test if the log contains a crash marker. All processes must have ended.
+func (s *Server) checkLog(t testing.TB) {
 	t.Helper()
 	log := s.Log(t)
-	if line := findAccident(log); line != "" {
-		t.Errorf("Caddy had an accident: %s", line)
+	if line := findCrash(log); line != "" {
+		t.Errorf("Caddy crashed or reported a data race: %s", line)
 	}
 	if t.Failed() {
 		t.Logf("Caddy's log:\n%s", log[max(0, len(log)-logTail):])

@@ -19,17 +19,16 @@ import (
 )
 
 const (
-	startLimit   = 180 * time.Second // from start or reload until Caddy reports success
-	commandLimit = 180 * time.Second // for one command of Caddy's
+	commandLimit = 180 * time.Second // for one caddy command
 	adminLimit   = 120 * time.Second // for one request to the admin endpoint
 )
 
 // A Config is a Caddyfile. Its sites should listen on addresses like http://localhost:PORT, with a port of proc.FreePort
 // and `bind 127.0.0.1`.
 type Config struct {
-	Global string   // lines for the global options block, besides admin and log
-	Sites  string   // everything after that block
-	Env    []string // more environment, KEY=value
+	Global string   // lines of the global options block, without admin and log
+	Sites  string   // the text after that block
+	Env    []string // additional environment, KEY=value
 }
 
 // A Server is one Caddy with its own data and configuration directories, admin socket and logs.
@@ -37,25 +36,26 @@ type Server struct {
 	DataDir string        // Caddy's data directory, which survives Kill and Stop
 	Process *proc.Process // nil after Kill and Stop
 
-	dir  string
-	env  []string
-	past []*proc.Process // the ended ones
+	dir   string
+	env   []string
+	ended []*proc.Process
 }
 
-// Start starts Caddy and waits until it serves. When the test ends Caddy is stopped; the test fails if Caddy's output
-// or logs tell of a panic or a data race.
+// Start starts Caddy and waits until it serves. Caddy stops at the end of the test. The test fails if Caddy's output or
+// log reports a panic or a data race.
 func Start(t testing.TB, config Config) *Server {
 	t.Helper()
-	// The path of a socket has little room, too little for the name of a test.
+	// The path of a socket has at most 107 bytes: t.TempDir contains the test's name and would be too long.
 	dir, err := os.MkdirTemp("", "caddy-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The processes log there; asked for now, it is still there when the logs are checked.
+	// The processes log there. This first call registers the directory's removal before the cleanup below, which therefore
+	// still finds the logs.
 	t.ArtifactDir()
 	s := &Server{DataDir: filepath.Join(dir, "data", "caddy"), dir: dir}
 	t.Cleanup(func() {
-		s.check(t)
+		s.checkLog(t)
 		os.RemoveAll(dir)
 	})
 	s.env = append(os.Environ(),
@@ -97,8 +97,8 @@ func (s *Server) run(t testing.TB) {
 	s.Process.Await(t, "readiness", func(context.Context) bool { return ready(t, socket) })
 }
 
-// ready reads one notification, if there is any. Caddy speaks systemd's protocol (sd_notify): it sends READY=1 once the
-// whole configuration is in force, which a look at the admin endpoint does not tell.
+// ready reads one notification and reports whether it is READY=1. Caddy sends it by systemd's protocol (sd_notify) once
+// the whole configuration is active. The admin endpoint answers earlier.
 func ready(t testing.TB, socket *net.UnixConn) bool {
 	t.Helper()
 	buf := make([]byte, 4096)
@@ -110,30 +110,30 @@ func ready(t testing.TB, socket *net.UnixConn) bool {
 	return string(buf[:n]) == "READY=1"
 }
 
-// Stop ends Caddy as a service manager does.
+// Stop ends Caddy with SIGTERM, as a service manager does.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	s.end(t, (*proc.Process).Stop)
 }
 
-// Kill ends Caddy at once, as a power cut would.
+// Kill ends Caddy at once with SIGKILL, like a power cut.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	s.end(t, (*proc.Process).Kill)
 }
 
-func (s *Server) end(t testing.TB, how func(*proc.Process, testing.TB)) {
+func (s *Server) end(t testing.TB, stop func(*proc.Process, testing.TB)) {
 	t.Helper()
 	if s.Process == nil {
 		t.Fatal("Caddy does not run")
 	}
-	how(s.Process, t)
-	s.past = append(s.past, s.Process)
+	stop(s.Process, t)
+	s.ended = append(s.ended, s.Process)
 	s.Process = nil
 }
 
-// Reload replaces the configuration of the running Caddy with `caddy reload`. An error means that Caddy refused it and
-// goes on with the former one.
+// Reload replaces the configuration of the running Caddy with `caddy reload`. On error, Caddy has refused it and keeps
+// the former one.
 func (s *Server) Reload(t testing.TB, config Config) error {
 	t.Helper()
 	s.write(t, config)
@@ -144,7 +144,7 @@ func (s *Server) Reload(t testing.TB, config Config) error {
 	return nil
 }
 
-// Validate runs `caddy validate` on a configuration, beside the running Caddy and with its data directory.
+// Validate runs `caddy validate` on a configuration while Caddy runs, with the same data directory.
 func (s *Server) Validate(t testing.TB, config Config) error {
 	t.Helper()
 	file := filepath.Join(s.dir, "Caddyfile.validate")
@@ -153,8 +153,8 @@ func (s *Server) Validate(t testing.TB, config Config) error {
 	return err
 }
 
-// Command runs another command of Caddy's with the server's environment and returns what it prints to standard output. An
-// error carries everything it printed.
+// Command runs another caddy command with the server's environment and returns its standard output. An error contains
+// its whole output.
 func (s *Server) Command(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	exe, err := Binary()
@@ -173,7 +173,7 @@ func (s *Server) Command(t testing.TB, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// Admin sends a request to the admin endpoint, for instance GET /metrics, and returns the status and the body.
+// Admin sends a request to the admin endpoint, such as GET /metrics, and returns the status and the body.
 func (s *Server) Admin(t testing.TB, method, path, body string) (int, string) {
 	t.Helper()
 	client := &http.Client{Timeout: adminLimit, Transport: &http.Transport{
@@ -183,19 +183,19 @@ func (s *Server) Admin(t testing.TB, method, path, body string) (int, string) {
 			return dialer.DialContext(ctx, "unix", s.adminSocket())
 		},
 	}}
-	// Caddy's admin endpoint knows a socket by this host name.
+	// On a Unix socket, Caddy's admin endpoint accepts this host name.
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		t.Fatalf("asking Caddy's admin endpoint: %v", err)
+		t.Fatalf("sending a request to Caddy's admin endpoint: %v", err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatalf("asking Caddy's admin endpoint: %v", err)
+		t.Fatalf("reading the answer of Caddy's admin endpoint: %v", err)
 	}
 	return resp.StatusCode, string(answer)
 }

@@ -11,10 +11,11 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
+	"github.com/oauth-session/caddy-oauth-session/e2e/testrecorder"
 )
 
-// proxy returns a configuration with one site in front of an app, and the site's address.
-func proxy(t *testing.T) (Config, string) {
+// proxyConfig returns a configuration with one site in front of an app, and the site's address.
+func proxyConfig(t *testing.T) (Config, string) {
 	t.Helper()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "app saw ", r.URL.Path) }))
 	t.Cleanup(app.Close)
@@ -35,12 +36,12 @@ func get(t *testing.T, url string) string {
 	return string(resp.Body)
 }
 
-func TestServerLifecycle(t *testing.T) {
+func TestDataAndLogSurviveKillAndStop(t *testing.T) {
 	t.Parallel()
-	config, site := proxy(t)
+	config, site := proxyConfig(t)
 	s := Start(t, config)
 	if got := get(t, site+"/one"); got != "app saw /one" {
-		t.Errorf("got %q", got)
+		t.Errorf("got %q, want the app's answer", got)
 	}
 	marker := filepath.Join(s.DataDir, "marker")
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
@@ -52,16 +53,16 @@ func TestServerLifecycle(t *testing.T) {
 	s.Kill(t)
 	s.Restart(t)
 	if got := get(t, site+"/two"); got != "app saw /two" {
-		t.Errorf("after a kill: got %q", got)
+		t.Errorf("after Kill and Restart: got %q, want the app's answer", got)
 	}
 	s.Stop(t)
 	if _, err := client.New("", "").Navigate(t.Context(), site); err == nil {
-		t.Error("Caddy answers after Stop")
+		t.Error("after Stop: got an answer, want an error")
 	}
 	s.Restart(t)
 	get(t, site+"/three")
 	if _, err := os.Stat(marker); err != nil {
-		t.Errorf("the data did not survive: %v", err)
+		t.Errorf("the data directory lacks its file: %v", err)
 	}
 	log := s.Log(t)
 	for _, path := range []string{"/one", "/two", "/three"} {
@@ -74,9 +75,9 @@ func TestServerLifecycle(t *testing.T) {
 	}
 }
 
-func TestReload(t *testing.T) {
+func TestReloadKeepsFormerConfigurationOnError(t *testing.T) {
 	t.Parallel()
-	config, site := proxy(t)
+	config, site := proxyConfig(t)
 	s := Start(t, config)
 	broken := config
 	broken.Sites += "\n:0 {\n\tno_such_directive\n}"
@@ -84,7 +85,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("got error %v, want one that names the directive", err)
 	}
 	if got := get(t, site+"/kept"); got != "app saw /kept" {
-		t.Errorf("after a refused reload: got %q", got)
+		t.Errorf("after a refused reload: got %q, want the app's answer", got)
 	}
 	other := config
 	other.Sites = strings.Replace(config.Sites, "reverse_proxy", "respond reloaded 200\n#", 1)
@@ -92,35 +93,25 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := get(t, site); got != "reloaded" {
-		t.Errorf("after a reload: got %q", got)
+		t.Errorf("after a reload: got %q, want reloaded", got)
 	}
 }
 
-func TestAdminAndCommand(t *testing.T) {
+func TestAdminAndCommandReachTheServer(t *testing.T) {
 	t.Parallel()
-	config, site := proxy(t)
+	config, site := proxyConfig(t)
 	s := Start(t, config)
 	status, body := s.Admin(t, http.MethodGet, "/config/apps/http/servers", "")
 	if status != http.StatusOK || !strings.Contains(body, strings.TrimPrefix(site, "http://localhost")) {
-		t.Errorf("got %d %s", status, body)
+		t.Errorf("admin endpoint: got %d %s, want 200 and the site's port", status, body)
 	}
 	version, err := s.Command(t, "version")
 	if err != nil || !strings.HasPrefix(version, "v2.") {
-		t.Errorf("got version %q and error %v", version, err)
+		t.Errorf("got version %q and error %v, want v2", version, err)
 	}
 }
 
-// recorder notes the errors that check reports, in place of failing the real test.
-type recorder struct {
-	testing.TB
-	errors int
-}
-
-func (r *recorder) Helper()               {}
-func (r *recorder) Errorf(string, ...any) { r.errors++ }
-func (r *recorder) Failed() bool          { return false }
-
-func TestAccidentsAreErrors(t *testing.T) {
+func TestCrashInLogFailsTheTest(t *testing.T) {
 	for _, tc := range []struct {
 		line string
 		want int
@@ -134,10 +125,10 @@ func TestAccidentsAreErrors(t *testing.T) {
 		if err := os.WriteFile(s.logFile(), []byte(tc.line+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		seen := &recorder{TB: t}
-		s.check(seen)
-		if seen.errors != tc.want {
-			t.Errorf("%s: got %d errors, want %d", tc.line, seen.errors, tc.want)
+		recorder := &testrecorder.Recorder{TB: t}
+		s.checkLog(recorder)
+		if recorder.Errors != tc.want {
+			t.Errorf("%s: got %d errors, want %d", tc.line, recorder.Errors, tc.want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package client is the browser of the tests that need no real one: navigations and fetches with a browser's headers and
-// cookies, a login through forms, and raw requests.
+// Package client imitates a browser for tests: navigations and fetches with a browser's headers and cookies, logins
+// through forms, and raw requests.
 package client
 
 import (
@@ -21,47 +21,45 @@ import (
 )
 
 const (
-	maxBody = 16 << 20 // bytes read of an answer
-	timeout = 3 * time.Minute
-	// maxTries bounds what Reconnect repeats.
-	maxTries = 5
+	maxBody  = 16 << 20 // bytes of an answer's body
+	timeout  = 3 * time.Minute
+	maxTries = 5 // of a request, with Reconnect
 )
 
-// A Client is one browser profile. Its methods may be used by many goroutines at once.
+// A Client is one browser profile. Its methods are safe for concurrent use.
 type Client struct {
 	Jar      *Jar
 	User     string // for login forms
 	Password string
-	Header   http.Header // added to every request, in place of the browser's own of that name
+	Header   http.Header // set on every request; replaces the browser's headers
 
-	// Reconnect repeats a GET whose new connection broke before an answer came. Caddy opens a new socket for each
-	// configuration, and Linux resets the connections that nobody has taken from the old one yet, whatever Caddy serves.
-	// Depending on the moment that reads as a reset, a broken pipe or an end.
+	// Reconnect repeats a GET if its new connection breaks before the answer. Caddy opens a new socket for each
+	// configuration. When it closes the old socket, Linux resets the connections that Caddy has not accepted. The client
+	// gets a reset, a broken pipe or EOF.
 	Reconnect bool
 
 	http *http.Client
 }
 
-// New returns a client with an empty cookie jar. User and password go into login forms.
+// New returns a client with an empty cookie jar. It enters user and password into login forms.
 func New(user, password string) *Client {
 	return &Client{
 		Jar: new(Jar), User: user, Password: password,
 		http: &http.Client{
 			Timeout: timeout,
-			// A transport of its own keeps one test's connections out of another's.
+			// Tests must not share connections through a common transport.
 			Transport:     &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
 
-// Trust makes the client accept certificates of these authorities and of no others. It must be called before the first
-// request.
+// Trust makes the client accept certificates of these authorities only. Call it before the first request.
 func (c *Client) Trust(authorities *x509.CertPool) {
 	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}
 }
 
-// Twin returns a client with the same cookies and user, and connections of its own.
+// Twin returns a client with the same cookie jar and user, but separate connections.
 func (c *Client) Twin() *Client {
 	twin := New(c.User, c.Password)
 	twin.Jar, twin.Reconnect = c.Jar, c.Reconnect
@@ -76,11 +74,11 @@ type Response struct {
 	Header http.Header
 	Body   []byte
 
-	// Via holds the redirects and forms on the way here, oldest first.
+	// Via are the redirects and form pages before this answer, oldest first.
 	Via []*Response
 }
 
-// Location returns where a redirect leads, or nil when the answer is none.
+// Location returns the target of a redirect, or nil for another answer.
 func (r *Response) Location() *url.URL {
 	if r.Status < 300 || r.Status > 399 || r.Header.Get("Location") == "" {
 		return nil
@@ -96,8 +94,8 @@ func (r *Response) String() string {
 	return fmt.Sprintf("%s %s: %d %s", r.Method, r.URL.Redacted(), r.Status, bytes.TrimSpace(r.Body[:min(len(r.Body), 2000)]))
 }
 
-// Do sends the request with the cookies for its URL and the client's Header, and keeps the cookies that come back. It
-// follows no redirect and adds no header of a browser.
+// Do sends the request with the cookies for its URL and the client's Header, and stores the cookies of the answer. It
+// follows no redirects and adds none of the browser's headers.
 func (c *Client) Do(req *http.Request) (*Response, error) { return c.send(req, sameSite) }
 
 func (c *Client) send(req *http.Request, from initiator) (*Response, error) {
@@ -118,11 +116,11 @@ func (c *Client) send(req *http.Request, from initiator) (*Response, error) {
 
 func (c *Client) do(req *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
-		fresh := true // until the transport has a connection: the handshake of a new one may fail, too
-		trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { fresh = !conn.Reused }}
+		newConn := true // also if the handshake of a new connection fails: GotConn is then not called
+		trace := &httptrace.ClientTrace{GotConn: func(conn httptrace.GotConnInfo) { newConn = !conn.Reused }}
 		answer, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-		again := c.Reconnect && fresh && req.Method == http.MethodGet && req.Context().Err() == nil && !errors.Is(err, syscall.ECONNREFUSED)
-		if err == nil || !again || try == maxTries {
+		retry := c.Reconnect && newConn && req.Method == http.MethodGet && req.Context().Err() == nil && !errors.Is(err, syscall.ECONNREFUSED)
+		if err == nil || !retry || try == maxTries {
 			return answer, err
 		}
 	}
@@ -139,7 +137,7 @@ func readResponse(req *http.Request, answer *http.Response) (*Response, error) {
 	return &Response{URL: req.URL, Method: req.Method, Status: answer.StatusCode, Header: answer.Header, Body: body}, nil
 }
 
-// Fetch sends what fetch() sends from a page of the same origin. A body is sent as JSON.
+// Fetch sends a request with the headers of fetch() in a page of the same origin. The content type of a body is JSON.
 func (c *Client) Fetch(ctx context.Context, method, rawURL, body string) (*Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, rawURL, strings.NewReader(body))
 	if err != nil {
@@ -158,7 +156,7 @@ func (c *Client) Fetch(ctx context.Context, method, rawURL, body string) (*Respo
 	return c.send(req, sameSite)
 }
 
-// Raw sends the request byte for byte to a TCP address and reads one answer. It knows no cookies.
+// Raw sends the bytes of the request to a TCP address and reads one answer. It neither sends nor stores cookies.
 func Raw(ctx context.Context, addr, request string) (*Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -173,7 +171,7 @@ func Raw(ctx context.Context, addr, request string) (*Response, error) {
 	if _, err := io.WriteString(conn, request); err != nil {
 		return nil, fmt.Errorf("sending a raw request: %w", err)
 	}
-	// The first word is the method, on which the length of the answer's body depends.
+	// http.ReadResponse needs the method to find the end of the body.
 	method, _, _ := strings.Cut(request, " ")
 	req := &http.Request{Method: method, URL: &url.URL{Scheme: "http", Host: addr}}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), req)

@@ -11,15 +11,15 @@ import (
 	"testing"
 )
 
-// serve starts a server on 127.0.0.1 that is also reached as localhost, another site.
-func serve(t *testing.T, handler http.HandlerFunc) (address, otherSite string) {
+// serve starts a server on 127.0.0.1 and returns its URL with that address and with localhost, which is another site.
+func serve(t *testing.T, handler http.HandlerFunc) (address, localhost string) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return server.URL, strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
 }
 
-func TestFetchSite(t *testing.T) {
+func TestFetchSiteDependsOnAllRedirects(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		from  string
@@ -50,15 +50,15 @@ func TestFetchSite(t *testing.T) {
 	}
 }
 
-func TestInitiator(t *testing.T) {
+func TestInitiatorDependsOnTheStartingPage(t *testing.T) {
 	for _, tc := range []struct {
 		name, from, method, to string
 		want                   initiator
 	}{
 		{"typed", "", "GET", "http://localhost:1/", sameSite},
 		{"own form", "http://localhost:1/", "POST", "http://localhost:2/", sameSite},
-		{"foreign link", "http://127.0.0.1:1/", "GET", "http://localhost:1/", crossSiteSafe},
-		{"foreign form", "http://127.0.0.1:1/", "POST", "http://localhost:1/", crossSiteForbidden},
+		{"cross-site link", "http://127.0.0.1:1/", "GET", "http://localhost:1/", crossSiteSafe},
+		{"cross-site form", "http://127.0.0.1:1/", "POST", "http://localhost:1/", crossSiteForbidden},
 	} {
 		nav := &navigation{}
 		if tc.from != "" {
@@ -71,7 +71,7 @@ func TestInitiator(t *testing.T) {
 	}
 }
 
-func TestRequestHeaders(t *testing.T) {
+func TestNavigationAndFetchSendBrowserHeaders(t *testing.T) {
 	var seen http.Header
 	address, _ := serve(t, func(_ http.ResponseWriter, r *http.Request) { seen = r.Header })
 	c := New("", "")
@@ -98,7 +98,7 @@ func TestRequestHeaders(t *testing.T) {
 	}
 }
 
-func TestForms(t *testing.T) {
+func TestFormSubmitsItsControls(t *testing.T) {
 	for _, tc := range []struct {
 		name, page, method string
 		want               string
@@ -128,25 +128,25 @@ func TestForms(t *testing.T) {
 		})
 	}
 	if _, err := parseForm([]byte("<p>no form")); err == nil {
-		t.Error("a page without a form: want an error")
+		t.Error("a page without a form: got no error, want one")
 	}
 }
 
-// TestLogin goes from an app to a server on another site with a form and back.
-func TestLogin(t *testing.T) {
-	var appAddress, formSite, callbackSite string
+// TestLoginFollowsRedirectsAndForms logs in at a server on another site.
+func TestLoginFollowsRedirectsAndForms(t *testing.T) {
+	var appAddress, serverAddress, callbackRequest string
 	appAddress, _ = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/":
 			http.SetCookie(w, &http.Cookie{Name: "strict", Value: "1", SameSite: http.SameSiteStrictMode})
-			http.Redirect(w, r, formSite, http.StatusFound)
+			http.Redirect(w, r, serverAddress, http.StatusFound)
 		case "/callback":
 			_, err := r.Cookie("strict")
-			callbackSite = fmt.Sprint(r.Header.Get("Sec-Fetch-Site"), " ", r.Method, " strict: ", err == nil)
+			callbackRequest = fmt.Sprint(r.Header.Get("Sec-Fetch-Site"), " ", r.Method, " strict: ", err == nil)
 			io.WriteString(w, "welcome "+r.URL.Query().Get("user"))
 		}
 	})
-	_, formSite = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	_, serverAddress = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
 			io.WriteString(w, `<form method=post><input name=user><input type=password name=pw></form>`)
 			return
@@ -158,28 +158,28 @@ func TestLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(page.Body) != "welcome alice" || page.URL.Path != "/callback" {
-		t.Errorf("got %v", page)
+		t.Errorf("got %v, want alice's page at /callback", page)
 	}
-	if want := "cross-site GET strict: false"; callbackSite != want {
-		t.Errorf("the callback came as %q, want %q", callbackSite, want)
+	if want := "cross-site GET strict: false"; callbackRequest != want {
+		t.Errorf("callback: got %q, want %q", callbackRequest, want)
 	}
 	var hops []string
 	for _, r := range page.Via {
 		hops = append(hops, fmt.Sprint(r.Method, " ", r.Status))
 	}
-	if got := strings.Join(hops, ", "); got != "GET 302, GET 200, POST 303" {
-		t.Errorf("hops: got %s", got)
+	if got, want := strings.Join(hops, ", "), "GET 302, GET 200, POST 303"; got != want {
+		t.Errorf("hops: got %s, want %s", got, want)
 	}
 }
 
-func TestRedirectLoopEnds(t *testing.T) {
+func TestRedirectLoopIsAnError(t *testing.T) {
 	address, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) })
 	if _, err := New("", "").Visit(t.Context(), address); err == nil {
-		t.Error("want an error")
+		t.Error("got no error, want one")
 	}
 }
 
-func TestRaw(t *testing.T) {
+func TestRawSendsTheRequestUnchanged(t *testing.T) {
 	address, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Target", r.RequestURI)
 		io.WriteString(w, "body")
@@ -190,14 +190,14 @@ func TestRaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	if resp.Status != http.StatusOK || string(resp.Body) != "body" || resp.Header.Get("X-Target") != "http://evil.test/p" {
-		t.Errorf("got %v", resp)
+		t.Errorf("got %v, want 200 and the absolute target", resp)
 	}
 	if resp, err = Raw(t.Context(), addr, "HEAD / HTTP/1.1\r\nHost: app.test\r\n\r\n"); err != nil || resp.Status != http.StatusOK {
-		t.Errorf("HEAD: got %v, %v", resp, err)
+		t.Errorf("HEAD: got %v and error %v, want 200", resp, err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Raw(canceled, addr, "GET"); err == nil {
-		t.Error("canceled: want an error")
+		t.Error("with a canceled context: got no error, want one")
 	}
 }

@@ -13,12 +13,12 @@ import (
 
 var errNoForm = errors.New("no form")
 
-// A form is the first form of a page, with the controls that take part in its submission.
+// A form is the first form of a page, with its successful controls (HTML, "Form submission").
 type form struct {
 	action   string
 	method   string
 	controls []control
-	pressed  bool // a submit button has been chosen
+	pressed  bool // controls contains the submit button
 }
 
 type control struct{ kind, name, value string }
@@ -46,7 +46,7 @@ func parseForm(page []byte) (*form, error) {
 		if n.DataAtom != atom.Input && n.DataAtom != atom.Button {
 			continue
 		}
-		// A control belongs to a form around it, or to the one that its form attribute names.
+		// A control belongs to the form in its form attribute, or else to the form around it.
 		owner := attr(n, "form")
 		if owner == "" && within(n, formNode) || owner != "" && owner == attr(formNode, "id") {
 			f.add(n)
@@ -62,7 +62,7 @@ func (f *form) add(n *html.Node) {
 	}
 	switch c.kind {
 	case "submit":
-		// The user presses the first button, which is the one that agrees.
+		// The user presses the first button. It is the button that agrees.
 		if f.pressed {
 			return
 		}
@@ -82,7 +82,8 @@ func (f *form) add(n *html.Node) {
 	}
 }
 
-// fill returns what is submitted: the password in fields made or named for one, the user's name in other text fields.
+// fill returns the values of a submission. Fields of type or name "password" get the password, other text fields the user
+// name.
 func (f *form) fill(user, password string) url.Values {
 	values := url.Values{}
 	for _, c := range f.controls {

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A Jar keeps cookies as browsers do. The standard library's jar does not serve here: it never sends Secure cookies over
-// http, which browsers do for loopback addresses, and it knows neither cookie name prefixes nor SameSite.
+// A Jar stores cookies like a browser. The standard library's jar never sends Secure cookies over http, which browsers do
+// for loopback addresses, and it supports neither cookie name prefixes nor SameSite.
 //
-// As in browsers, cookies belong to a host whatever its port. The zero value is an empty jar.
+// As in browsers, all ports of a host share cookies. The zero value is an empty jar.
 type Jar struct {
 	mu      sync.Mutex
 	cookies []*stored // oldest first
@@ -23,12 +23,12 @@ type Jar struct {
 
 type stored struct {
 	*http.Cookie
-	host     string // that set it, or the Domain attribute
+	host     string // the Domain attribute, or else the host that set the cookie
 	hostOnly bool
-	expires  time.Time // zero: at the end of the session
+	expires  time.Time // zero: at the end of the browser session
 }
 
-// Update takes the cookies that an answer from u sets. Cookies that a browser would refuse are ignored.
+// Update stores the cookies of an answer from u. It ignores cookies that a browser would refuse.
 func (j *Jar) Update(u *url.URL, setCookie []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -58,30 +58,31 @@ func (j *Jar) replace(c *stored) {
 	i := slices.IndexFunc(j.cookies, func(old *stored) bool {
 		return old.Name == c.Name && old.host == c.host && old.hostOnly == c.hostOnly && old.Path == c.Path
 	})
-	dead := !c.expires.IsZero() && !c.expires.After(time.Now())
 	switch {
-	case i >= 0 && dead:
+	case i >= 0 && c.expired():
 		j.cookies = slices.Delete(j.cookies, i, i+1)
 	case i >= 0:
 		j.cookies[i] = c
-	case !dead:
+	case !c.expired():
 		j.cookies = append(j.cookies, c)
 	}
 }
 
-// An initiator says how a request came about, as far as SameSite is concerned.
+func (c *stored) expired() bool { return !c.expires.IsZero() && !c.expires.After(time.Now()) }
+
+// An initiator is the source of a request, as far as SameSite distinguishes it.
 type initiator int
 
 const (
 	sameSite           initiator = iota
-	crossSiteSafe                // a top-level navigation with a safe method, started by another site
-	crossSiteForbidden           // anything else started by another site
+	crossSiteSafe                // another site starts a top-level navigation with a safe method
+	crossSiteForbidden           // another site starts any other request
 )
 
-// Cookies returns the cookies that a browser would send to u with a request from its own site.
+// Cookies returns the cookies for a same-site request to u.
 func (j *Jar) Cookies(u *url.URL) []*http.Cookie { return j.cookiesFor(u, sameSite) }
 
-// Cookie returns the cookie that would be sent to u under this name, or nil.
+// Cookie returns the cookie with the name for a same-site request to u, or nil.
 func (j *Jar) Cookie(u *url.URL, name string) *http.Cookie {
 	for _, c := range j.Cookies(u) {
 		if c.Name == name {
@@ -112,7 +113,7 @@ func (c *stored) matches(u *url.URL) bool {
 	host := u.Hostname()
 	path := cmp.Or(u.Path, "/")
 	switch {
-	case !c.expires.IsZero() && !c.expires.After(time.Now()):
+	case c.expired():
 		return false
 	case c.Secure && !trustworthy(u):
 		return false
@@ -129,12 +130,12 @@ func (c *stored) allowedIn(from initiator) bool {
 		return true
 	case c.SameSite == http.SameSiteStrictMode:
 		return false
-	default: // a cookie without the attribute counts as Lax
+	default: // Lax, which is the default
 		return from == crossSiteSafe
 	}
 }
 
-// acceptable applies the rules by which a browser refuses a cookie as a whole.
+// acceptable reports whether a browser would store the cookie.
 func acceptable(u *url.URL, c *http.Cookie) bool {
 	if c.Secure && !trustworthy(u) {
 		return false
@@ -153,7 +154,7 @@ func acceptable(u *url.URL, c *http.Cookie) bool {
 	return c.Secure || !strings.HasPrefix(name, "__secure-")
 }
 
-// trustworthy reports whether browsers treat the origin like an encrypted one.
+// trustworthy reports whether browsers consider the origin potentially trustworthy (Secure Contexts).
 func trustworthy(u *url.URL) bool {
 	host := u.Hostname()
 	if u.Scheme == "https" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -163,8 +164,8 @@ func trustworthy(u *url.URL) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// site returns what must be equal for two URLs to be of the same site. Test hosts are addresses and names below
-// localhost, so no list of public suffixes is needed.
+// site returns the site of a URL: two URLs are same-site if it is equal. Test hosts are addresses and names below
+// localhost, so it needs no list of public suffixes.
 func site(u *url.URL) string {
 	host := u.Hostname()
 	if net.ParseIP(host) == nil {

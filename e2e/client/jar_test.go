@@ -15,13 +15,13 @@ func parse(t *testing.T, rawURL string) *url.URL {
 	return u
 }
 
-func TestJar(t *testing.T) {
+func TestJarFollowsBrowserRules(t *testing.T) {
 	const app = "http://localhost:8081/a/b"
 	for _, tc := range []struct {
 		name string
-		from string // the setting page; app when empty
+		from string // the URL that sets the cookies; app if empty
 		set  []string
-		to   string // the page asked for; app when empty
+		to   string // the URL of the request; app if empty
 		by   initiator
 		want string
 	}{
@@ -30,7 +30,7 @@ func TestJar(t *testing.T) {
 		{name: "another host", set: []string{"a=1; Path=/"}, to: "http://127.0.0.1:8081/"},
 		{name: "host only", set: []string{"a=1; Path=/"}, to: "http://x.localhost/"},
 		{name: "domain", set: []string{"a=1; Path=/; Domain=localhost"}, to: "http://x.localhost/", want: "a=1"},
-		{name: "domain that only ends alike", set: []string{"a=1; Path=/; Domain=localhost"}, to: "http://xlocalhost/"},
+		{name: "domain that is only a string suffix", set: []string{"a=1; Path=/; Domain=localhost"}, to: "http://xlocalhost/"},
 		{name: "foreign domain", set: []string{"a=1; Domain=example.test"}},
 		{name: "default path", set: []string{"a=1"}, to: "http://localhost/a/c", want: "a=1"},
 		{name: "outside the default path", set: []string{"a=1"}, to: "http://localhost/ab"},
@@ -41,7 +41,7 @@ func TestJar(t *testing.T) {
 		{name: "Max-Age beats Expires", set: []string{"a=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT"}, want: "a=1"},
 		{name: "secure on loopback", set: []string{"a=1; Secure"}, want: "a=1"},
 		{name: "secure elsewhere", from: "http://app.test/", set: []string{"a=1; Secure"}, to: "http://app.test/"},
-		{name: "secure does not leak to http", from: "https://app.test/", set: []string{"a=1; Secure"}, to: "http://app.test/"},
+		{name: "secure is not sent over http", from: "https://app.test/", set: []string{"a=1; Secure"}, to: "http://app.test/"},
 		{name: "host prefix", set: []string{"__Host-a=1; Secure; Path=/"}, want: "__Host-a=1"},
 		{name: "host prefix without Secure", set: []string{"__Host-a=1; Path=/"}},
 		{name: "host prefix with a path", set: []string{"__Host-a=1; Secure; Path=/a"}},

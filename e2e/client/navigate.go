@@ -14,18 +14,18 @@ const maxHops = 30
 
 var errTooManyHops = errors.New("too many redirects and forms")
 
-// A navigation is what the user's one act (an address typed, a form submitted) leads to, redirect by redirect.
+// A navigation is one act of the user (a typed address, a submitted form) and its redirects.
 type navigation struct {
-	from  *url.URL   // the page that started it; nil when the user did
-	chain []*url.URL // the redirects so far, for Sec-Fetch-Site
+	from  *url.URL   // the page that started it; nil for a typed address
+	chain []*url.URL // the requested URLs so far, for Sec-Fetch-Site
 }
 
-// Navigate opens the URL as an address typed by the user, and returns the answer itself: a redirect is not followed.
+// Navigate opens the URL like a typed address. It returns the first answer and follows no redirects.
 func (c *Client) Navigate(ctx context.Context, rawURL string) (*Response, error) {
 	return c.hop(ctx, &navigation{}, http.MethodGet, rawURL, nil)
 }
 
-// NavigateFrom is Navigate for a link on the page at from.
+// NavigateFrom is Navigate for a link on the page with the URL from.
 func (c *Client) NavigateFrom(ctx context.Context, from, rawURL string) (*Response, error) {
 	page, err := url.Parse(from)
 	if err != nil {
@@ -34,7 +34,7 @@ func (c *Client) NavigateFrom(ctx context.Context, from, rawURL string) (*Respon
 	return c.hop(ctx, &navigation{from: page}, http.MethodGet, rawURL, nil)
 }
 
-// Visit opens the URL as an address typed by the user and follows redirects.
+// Visit opens the URL like a typed address and follows redirects.
 func (c *Client) Visit(ctx context.Context, rawURL string) (*Response, error) {
 	nav := &navigation{}
 	resp, err := c.hop(ctx, nav, http.MethodGet, rawURL, nil)
@@ -44,13 +44,13 @@ func (c *Client) Visit(ctx context.Context, rawURL string) (*Response, error) {
 	return c.follow(ctx, nav, resp)
 }
 
-// Login opens the URL, follows redirects and fills in the forms of the authorization server until a page of the URL's own
-// origin is reached, and returns that page.
+// Login opens the URL, follows redirects and submits the forms of the authorization server until it reaches a page of the
+// URL's origin. It returns that page.
 func (c *Client) Login(ctx context.Context, rawURL string) (*Response, error) {
 	return c.LoginTo(ctx, rawURL, rawURL)
 }
 
-// LoginTo is Login until a page of the same origin as the URL at end is reached.
+// LoginTo is Login that stops at a page of the origin of end.
 func (c *Client) LoginTo(ctx context.Context, rawURL, end string) (*Response, error) {
 	page, err := c.Visit(ctx, rawURL)
 	if err != nil {
@@ -59,8 +59,7 @@ func (c *Client) LoginTo(ctx context.Context, rawURL, end string) (*Response, er
 	return c.Finish(ctx, page, end)
 }
 
-// Finish goes on with a login that has come to a form of the authorization server, until a page of the same origin as the
-// URL at end is reached.
+// Finish continues a login from a form of the authorization server to a page of the origin of end.
 func (c *Client) Finish(ctx context.Context, page *Response, end string) (*Response, error) {
 	target, err := url.Parse(end)
 	if err != nil {
@@ -75,7 +74,7 @@ func (c *Client) Finish(ctx context.Context, page *Response, end string) (*Respo
 	return page, err
 }
 
-// Submit fills in the first form of the page as the user would, submits it and follows redirects.
+// Submit fills in and submits the first form of the page and follows redirects.
 func (c *Client) Submit(ctx context.Context, page *Response) (*Response, error) {
 	form, err := parseForm(page.Body)
 	if err != nil {
@@ -97,7 +96,7 @@ func (c *Client) Submit(ctx context.Context, page *Response) (*Response, error) 
 	if err != nil {
 		return nil, err
 	}
-	resp.Via = append(append(resp.Via, page.Via...), page.alone())
+	resp.Via = append(append(resp.Via, page.Via...), page.withoutVia())
 	return c.follow(ctx, nav, resp)
 }
 
@@ -106,8 +105,8 @@ func (c *Client) follow(ctx context.Context, nav *navigation, resp *Response) (*
 		if len(resp.Via) > maxHops {
 			return nil, errTooManyHops
 		}
-		via := append(resp.Via, resp.alone())
-		// The authorization answer comes by GET whatever the request was; 307 and 308 are not for logins.
+		via := append(resp.Via, resp.withoutVia())
+		// GET after any method: no login uses 307 or 308, which would keep the method.
 		next, err := c.hop(ctx, nav, http.MethodGet, resp.Location().String(), nil)
 		if err != nil {
 			return nil, err
@@ -118,13 +117,13 @@ func (c *Client) follow(ctx context.Context, nav *navigation, resp *Response) (*
 	return resp, nil
 }
 
-func (r *Response) alone() *Response {
+func (r *Response) withoutVia() *Response {
 	one := *r
 	one.Via = nil
 	return &one
 }
 
-// hop sends one request of a navigation with the headers that Chrome sends.
+// hop sends one request of a navigation with Chrome's headers.
 func (c *Client) hop(ctx context.Context, nav *navigation, method, rawURL string, form url.Values) (*Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, rawURL, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -148,7 +147,7 @@ func (c *Client) hop(ctx context.Context, nav *navigation, method, rawURL string
 	return c.send(req, nav.initiator(req))
 }
 
-// fetchSite returns the value of Sec-Fetch-Site, which looks at the whole chain of redirects (Fetch Metadata Request
+// fetchSite returns the value of Sec-Fetch-Site, which depends on the whole chain of redirects (Fetch Metadata Request
 // Headers, "Set the Sec-Fetch-Site header for a request").
 func (n *navigation) fetchSite() string {
 	if n.from == nil {
@@ -166,7 +165,7 @@ func (n *navigation) fetchSite() string {
 	return value
 }
 
-// initiator tells the cookie jar who started the navigation. Unlike Sec-Fetch-Site, browsers do not look at redirects here.
+// initiator returns the initiator of a request for SameSite. Unlike Sec-Fetch-Site, it does not depend on redirects.
 func (n *navigation) initiator(req *http.Request) initiator {
 	switch {
 	case n.from == nil || site(n.from) == site(req.URL):

@@ -9,19 +9,19 @@ import (
 	"testing"
 )
 
-// resetting resets the first connections that it takes, before anybody has read from them.
-type resetting struct {
+// resettingListener resets its first connections.
+type resettingListener struct {
 	net.Listener
-	left atomic.Int32
+	resets atomic.Int32 // connections still to reset
 }
 
-func (r *resetting) Accept() (net.Conn, error) {
+func (r *resettingListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := r.Listener.Accept()
-		if err != nil || r.left.Add(-1) < 0 {
+		if err != nil || r.resets.Add(-1) < 0 {
 			return conn, err
 		}
-		_ = conn.(*net.TCPConn).SetLinger(0) // closing then sends RST
+		_ = conn.(*net.TCPConn).SetLinger(0) // Close then sends RST
 		conn.Close()
 	}
 }
@@ -40,8 +40,8 @@ func TestReconnectRepeatsBrokenConnections(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-				listener := &resetting{Listener: server.Listener}
-				listener.left.Store(tc.resets)
+				listener := &resettingListener{Listener: server.Listener}
+				listener.resets.Store(tc.resets)
 				server.Listener = listener
 				c := New("", "")
 				c.Reconnect = tc.reconnect
@@ -55,7 +55,7 @@ func TestReconnectRepeatsBrokenConnections(t *testing.T) {
 				}
 				defer server.Close()
 				if _, err := c.Fetch(t.Context(), http.MethodGet, server.URL, ""); (err == nil) != tc.ok {
-					t.Errorf("got error %v, want success: %v", err, tc.ok)
+					t.Errorf("got error %v, want success: %t", err, tc.ok)
 				}
 			})
 		}

@@ -2,9 +2,9 @@ package client
 
 import "net/http"
 
-// Through sends all requests over a transport that many clients may share, and those for the host to the address that
-// choose names, both with their ports, as a balancer in front of several servers does. The request itself stays one for the
-// host. It must be called before the first request.
+// Through sends all requests over the shared transport. Like a load balancer, it sends each request for host to the
+// address that choose returns, without changing the Host header. host and the address include the port. Call it before
+// the first request.
 func (c *Client) Through(shared http.RoundTripper, host string, choose func() (addr string)) {
 	c.http.Transport = &balancer{shared: shared, host: host, choose: choose}
 }
@@ -19,8 +19,8 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host != b.host {
 		return b.shared.RoundTrip(r)
 	}
-	passed := r.Clone(r.Context()) // a RoundTripper leaves the request as it is
-	passed.Host = b.host
-	passed.URL.Host = b.choose()
-	return b.shared.RoundTrip(passed)
+	forwarded := r.Clone(r.Context()) // a RoundTripper must not modify the request
+	forwarded.Host = b.host
+	forwarded.URL.Host = b.choose()
+	return b.shared.RoundTrip(forwarded)
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestThrough(t *testing.T) {
+func TestThroughBalancesRequestsForTheHost(t *testing.T) {
 	var addrs []string
 	for i := range 3 {
 		address, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +33,7 @@ func TestThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is not for the host goes where it says.
+	// A request for another host goes there directly.
 	direct, err := c.Visit(t.Context(), "http://"+addrs[0]+"/")
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Package faultproxy is a TCP proxy that does to connections what networks do: it delays them, cuts them, lets their bytes
-// vanish, or takes no more of them.
+// Package faultproxy is a TCP proxy that simulates network faults: it delays, resets or refuses connections, or drops
+// their bytes.
 package faultproxy
 
 import (
@@ -27,9 +27,9 @@ const (
 // dialLimit bounds connecting to the target.
 const dialLimit = 60 * time.Second
 
-// A Proxy passes connections on to its target. Its methods may be used at any time by many goroutines.
+// A Proxy forwards connections to its target. Its methods are safe for concurrent use.
 type Proxy struct {
-	addr    string // where it listens, also again after Refuse
+	addr    string // where it listens, with interruptions by Refuse
 	target  string
 	running sync.WaitGroup
 
@@ -38,23 +38,23 @@ type Proxy struct {
 	closed   bool
 	links    map[*link]struct{}
 	delay    [2]time.Duration // by pump
-	frozen   [2]bool
-	taken    int
+	frozen   [2]bool          // by pump
+	accepted int
 }
 
 // A link is one connection through the proxy.
 type link struct {
-	client, server *net.TCPConn // the server is nil until it is connected
-	holed          bool         // bytes of it have vanished
+	client, server *net.TCPConn // server is nil until the proxy has connected
+	incomplete     bool         // the proxy has dropped bytes
 }
 
-// The pumps of a link.
+// The pumps of a link, one per direction.
 const (
 	toServer = iota
 	toClient
 )
 
-// Start starts a proxy to the target on a free loopback port. It ends with the test.
+// Start runs a proxy to the target on a free loopback port until the test ends.
 func Start(t testing.TB, target string) *Proxy {
 	t.Helper()
 	p := &Proxy{addr: fmt.Sprintf("127.0.0.1:%d", proc.FreePort(t)), target: target, links: map[*link]struct{}{}}
@@ -68,20 +68,20 @@ func Start(t testing.TB, target string) *Proxy {
 // Addr returns the proxy's host and port.
 func (p *Proxy) Addr() string { return p.addr }
 
-// Taken counts the connections that the proxy has accepted so far.
+// Taken counts the accepted connections.
 func (p *Proxy) Taken() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.taken
+	return p.accepted
 }
 
-// Delay holds back what goes in the given directions, by d to 2d, from now on. Zero ends that.
+// Delay delays bytes in the given directions by d to 2d from now on. Zero removes the delay.
 func (p *Proxy) Delay(dir Direction, d time.Duration) {
 	p.set(dir, func(pump int) { p.delay[pump] = d })
 }
 
-// Freeze lets everything vanish that goes in the given directions. Connections stay open and new ones are accepted, so that
-// nobody is told; it is as if the other side had died without a word.
+// Freeze drops all bytes in the given directions. Connections stay open and the proxy accepts new ones, as if the other
+// side had died without closing them.
 func (p *Proxy) Freeze(dir Direction) {
 	p.set(dir, func(pump int) { p.frozen[pump] = true })
 }
@@ -96,7 +96,7 @@ func (p *Proxy) set(dir Direction, f func(pump int)) {
 	}
 }
 
-// Cut resets all connections. New ones are taken.
+// Cut resets all connections. The proxy still accepts new ones.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,12 +110,12 @@ func (p *Proxy) Refuse() {
 	p.refuse()
 }
 
-// Heal ends all faults. A connection of which bytes have vanished is reset: a stream with a hole in it cannot go on.
+// Heal ends all faults. It resets the connections with dropped bytes, since an incomplete stream cannot continue.
 func (p *Proxy) Heal(t testing.TB) {
 	t.Helper()
 	p.mu.Lock()
 	p.delay, p.frozen = [2]time.Duration{}, [2]bool{}
-	p.reset(func(l *link) bool { return l.holed })
+	p.reset(func(l *link) bool { return l.incomplete })
 	refusing := p.listener == nil
 	p.mu.Unlock()
 	if refusing {
@@ -170,7 +170,7 @@ func (p *Proxy) listen() error {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
-				return // closed
+				return // the listener is closed
 			}
 			p.running.Go(func() { p.serve(listener, conn.(*net.TCPConn)) })
 		}
@@ -178,17 +178,17 @@ func (p *Proxy) listen() error {
 	return nil
 }
 
-// serve connects a client with the target and pumps until either side is done.
+// serve connects a client with the target and copies bytes until both sides have ended.
 func (p *Proxy) serve(from net.Listener, client *net.TCPConn) {
 	defer client.Close()
 	l := &link{client: client}
 	p.mu.Lock()
-	if p.closed || p.listener != from { // taken just before Refuse
+	if p.closed || p.listener != from { // accepted just before Refuse
 		p.mu.Unlock()
 		client.SetLinger(0)
 		return
 	}
-	p.taken++
+	p.accepted++
 	p.links[l] = struct{}{}
 	p.mu.Unlock()
 	defer func() {
@@ -204,10 +204,10 @@ func (p *Proxy) serve(from net.Listener, client *net.TCPConn) {
 	server := conn.(*net.TCPConn)
 	defer server.Close()
 	p.mu.Lock()
-	_, there := p.links[l]
+	_, connected := p.links[l]
 	l.server = server
 	p.mu.Unlock()
-	if !there { // reset meanwhile
+	if !connected { // reset has removed the link
 		return
 	}
 	var pumps sync.WaitGroup
@@ -216,12 +216,12 @@ func (p *Proxy) serve(from net.Listener, client *net.TCPConn) {
 	pumps.Wait()
 }
 
-// pump copies one direction until it ends, and then tells the other side so.
+// pump copies one direction until it ends, then closes the other side.
 func (p *Proxy) pump(l *link, pump int, from, to *net.TCPConn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && p.pass(l, pump) {
+		if n > 0 && p.delayOrDrop(l, pump) {
 			if _, err := to.Write(buf[:n]); err != nil {
 				from.Close()
 				return
@@ -240,8 +240,8 @@ func (p *Proxy) pump(l *link, pump int, from, to *net.TCPConn) {
 	}
 }
 
-// pass waits as long as bytes are held back, and reports whether they arrive.
-func (p *Proxy) pass(l *link, pump int) bool {
+// delayOrDrop waits for the pump's delay and reports whether to forward the bytes.
+func (p *Proxy) delayOrDrop(l *link, pump int) (forward bool) {
 	p.mu.Lock()
 	delay := p.delay[pump]
 	p.mu.Unlock()
@@ -249,7 +249,7 @@ func (p *Proxy) pass(l *link, pump int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.frozen[pump] {
-		l.holed = true
+		l.incomplete = true
 	}
-	return !l.holed
+	return !l.incomplete
 }

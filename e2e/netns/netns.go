@@ -1,8 +1,8 @@
-// Package netns runs parts of a test in network namespaces of their own, joined by a switch whose cables can be pulled: what
-// is sent then vanishes, and nobody is told. It takes Linux and root.
+// Package netns runs parts of a test in separate network namespaces, which one switch joins. A test can cut a namespace
+// off from the switch: packets are then lost and no error is reported. The package needs Linux and root.
 //
-// The namespaces have no names. Each is there as long as the test holds it open or a process runs in it, so that nothing is
-// left behind even by a test that is killed.
+// The namespaces have no names. Each exists as long as the test holds it open or a process runs in it. Even a killed test
+// leaves nothing behind.
 package netns
 
 import (
@@ -20,25 +20,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commandLimit bounds one command of ip.
+// commandLimit bounds one ip command.
 const commandLimit = 120 * time.Second
 
-// A Namespace has a loopback interface of its own, and one to the switch.
+// A Namespace has its own loopback interface and one interface to the switch.
 type Namespace struct {
-	// IP is the address by which the others reach it.
+	// IP is its address for the other namespaces.
 	IP   string
 	file *os.File
 }
 
-// A Switch is a namespace with a bridge in it that joins others.
+// A Switch is a namespace with a bridge that joins other namespaces.
 type Switch struct {
 	Namespace
-	ports map[*Namespace]string // on the bridge
+	ports map[*Namespace]string // interface names on the bridge
 }
 
 const bridge = "switch"
 
-// NewSwitch makes a switch with no other namespaces yet. The test is skipped where that is not permitted.
+// NewSwitch creates a switch without other namespaces. It skips the test if the system does not permit namespaces.
 func NewSwitch(t testing.TB) *Switch {
 	t.Helper()
 	s := &Switch{ports: map[*Namespace]string{}}
@@ -50,7 +50,7 @@ func NewSwitch(t testing.TB) *Switch {
 	return s
 }
 
-// Join makes a namespace that is connected to the switch.
+// Join creates a namespace and connects it to the switch.
 func (s *Switch) Join(t testing.TB) *Namespace {
 	t.Helper()
 	n := &Namespace{IP: fmt.Sprintf("10.0.0.%d", 2+len(s.ports))}
@@ -64,30 +64,30 @@ func (s *Switch) Join(t testing.TB) *Namespace {
 	return n
 }
 
-// Cut pulls the cable of a namespace out of the switch. The link stays up: what is sent vanishes.
+// Cut disconnects a namespace from the switch. Its link stays up, but all its packets are lost.
 func (s *Switch) Cut(t testing.TB, n *Namespace) {
 	t.Helper()
 	s.ip(t, "link set %s nomaster", s.ports[n])
 }
 
-// Heal plugs it in again.
+// Heal connects the namespace again.
 func (s *Switch) Heal(t testing.TB, n *Namespace) {
 	t.Helper()
 	s.ip(t, "link set %s master %s", s.ports[n], bridge)
 }
 
-// open makes the namespace itself.
+// open creates the namespace.
 func (n *Namespace) open(t testing.TB) {
 	t.Helper()
-	err := onOwnThread(func() (err error) {
+	err := onLockedThread(func() (err error) {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("making a network namespace: %w", err)
+			return fmt.Errorf("creating a network namespace: %w", err)
 		}
-		n.file, err = os.Open(own)
+		n.file, err = os.Open(threadNamespace)
 		return err
 	})
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
-		t.Skipf("no network namespaces here: %v", err)
+		t.Skipf("the system permits no network namespaces: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +96,7 @@ func (n *Namespace) open(t testing.TB) {
 	n.ip(t, "link set lo up")
 }
 
-// Do calls f in the namespace: what f itself opens, dials or starts is there for good. That does not hold for goroutines
-// which f starts.
+// Do calls f in the namespace. Sockets and processes that f creates stay there. Goroutines that f starts run outside.
 func (n *Namespace) Do(t testing.TB, f func()) {
 	t.Helper()
 	if err := n.enter(func() error { f(); return nil }); err != nil {
@@ -115,7 +114,7 @@ func (n *Namespace) Dial(ctx context.Context, network, addr string) (conn net.Co
 }
 
 func (n *Namespace) enter(f func() error) error {
-	return onOwnThread(func() error {
+	return onLockedThread(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("entering a network namespace: %w", err)
 		}
@@ -123,29 +122,29 @@ func (n *Namespace) enter(f func() error) error {
 	})
 }
 
-// own is the namespace of the thread that looks.
-const own = "/proc/thread-self/ns/net"
+// threadNamespace is the network namespace of the current thread.
+const threadNamespace = "/proc/thread-self/ns/net"
 
-// onOwnThread calls f on a thread that nobody else uses meanwhile, and brings the thread back to where it was.
+// onLockedThread calls f on a thread that runs no other goroutine, and then restores the thread's namespace.
 //
-// The thread must not simply end: package proc has children killed that were started from a thread which ends.
-func onOwnThread(f func() error) error {
+// The thread must survive: with package proc, the kernel kills a child when the thread that started it ends.
+func onLockedThread(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, err := os.Open(own)
+	before, err := os.Open(threadNamespace)
 	if err != nil {
 		return err
 	}
 	defer before.Close()
-	defer func() { // also when f ends the test
+	defer func() { // runs also if f ends the test
 		if err := unix.Setns(int(before.Fd()), unix.CLONE_NEWNET); err != nil {
-			panic(fmt.Sprintf("cannot leave a network namespace: %v", err))
+			panic(fmt.Sprintf("leaving a network namespace: %v", err))
 		}
 	}()
 	return f()
 }
 
-// ip runs a command of iproute2 in the namespace.
+// ip runs an ip command of iproute2 in the namespace.
 func (n *Namespace) ip(t testing.TB, format string, args ...any) {
 	t.Helper()
 	exe, err := exec.LookPath("ip")

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -12,10 +11,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/lineecho"
 )
 
-// serve starts a server in the namespace that sends lines back.
-func serve(t *testing.T, n *Namespace) (addr string) {
+// patience bounds the wait for bytes that must arrive.
+const patience = 2 * time.Minute
+
+// startEcho starts a line echo server in the namespace and returns its address.
+func startEcho(t *testing.T, n *Namespace) (addr string) {
 	t.Helper()
 	var listener net.Listener
 	var err error
@@ -23,25 +27,13 @@ func serve(t *testing.T, n *Namespace) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				io.Copy(conn, conn)
-			}()
-		}
-	}()
+	lineecho.Serve(t, listener)
 	return listener.Addr().String()
 }
 
 func dial(t *testing.T, n *Namespace, addr string) net.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := n.Dial(ctx, "tcp", addr)
 	if err != nil {
@@ -51,45 +43,32 @@ func dial(t *testing.T, n *Namespace, addr string) net.Conn {
 	return conn
 }
 
-// say sends a line and wants it back within a while.
-func say(conn net.Conn, line string, within time.Duration) error {
-	conn.SetDeadline(time.Now().Add(within))
-	if _, err := io.WriteString(conn, line+"\n"); err != nil {
-		return err
-	}
-	got, err := bufio.NewReader(conn).ReadString('\n')
-	if err == nil && got != line+"\n" {
-		return errors.New("got " + got)
-	}
-	return err
-}
-
-func TestCutAndHeal(t *testing.T) {
+func TestCutDelaysPacketsUntilHeal(t *testing.T) {
 	t.Parallel()
 	s := NewSwitch(t)
-	cut, spared := s.Join(t), s.Join(t)
-	addr := serve(t, &s.Namespace)
-	a, b := dial(t, cut, addr), dial(t, spared, addr)
-	for _, conn := range []net.Conn{a, b} {
-		if err := say(conn, "before", 2*time.Minute); err != nil {
+	cut, connected := s.Join(t), s.Join(t)
+	addr := startEcho(t, &s.Namespace)
+	cutConn, otherConn := dial(t, cut, addr), dial(t, connected, addr)
+	for _, conn := range []net.Conn{cutConn, otherConn} {
+		if err := lineecho.Exchange(conn, "before", patience); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.Cut(t, cut)
-	if err := say(a, "delayed", time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("with the cable pulled: %v, want nothing", err)
+	if err := lineecho.Exchange(cutConn, "delayed", time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("from the cut namespace: got error %v, want a timeout", err)
 	}
-	if err := say(b, "meanwhile", 2*time.Minute); err != nil {
-		t.Errorf("beside it: %v", err)
+	if err := lineecho.Exchange(otherConn, "during", patience); err != nil {
+		t.Errorf("from the other namespace: got error %v, want none", err)
 	}
 	s.Heal(t, cut)
-	a.SetDeadline(time.Now().Add(2 * time.Minute))
-	if got, err := bufio.NewReader(a).ReadString('\n'); err != nil || got != "delayed\n" {
-		t.Errorf("with the cable back: %q, %v, want what was sent before", got, err)
+	cutConn.SetDeadline(time.Now().Add(patience))
+	if got, err := bufio.NewReader(cutConn).ReadString('\n'); err != nil || got != "delayed\n" { // TCP has sent it again
+		t.Errorf("after Heal: got %q and error %v, want the delayed line", got, err)
 	}
 }
 
-func TestProcessesRunInside(t *testing.T) {
+func TestProcessesRunInTheNamespace(t *testing.T) {
 	t.Parallel()
 	s := NewSwitch(t)
 	n := s.Join(t)
@@ -97,15 +76,15 @@ func TestProcessesRunInside(t *testing.T) {
 	var err error
 	n.Do(t, func() { out, err = exec.Command("ip", "-brief", "addr").Output() })
 	if err != nil || !strings.Contains(string(out), n.IP+"/24") {
-		t.Errorf("inside: %v\n%s", err, out)
+		t.Errorf("inside: got error %v, want the address %s in:\n%s", err, n.IP, out)
 	}
 	out, err = exec.Command("ip", "-brief", "addr").Output()
 	if err != nil || strings.Contains(string(out), n.IP+"/24") {
-		t.Errorf("outside: %v\n%s", err, out)
+		t.Errorf("outside: got error %v, want no address %s in:\n%s", err, n.IP, out)
 	}
 }
 
-func TestNamespacesAreApart(t *testing.T) {
+func TestLoopbackIsPrivateToTheNamespace(t *testing.T) {
 	t.Parallel()
 	s := NewSwitch(t)
 	n := s.Join(t)
@@ -118,12 +97,12 @@ func TestNamespacesAreApart(t *testing.T) {
 	defer inside.Close()
 	if conn, err := net.Dial("tcp", inside.Addr().String()); err == nil {
 		conn.Close()
-		t.Error("a loopback port inside is reached from outside")
+		t.Error("dialing the namespace's loopback port from outside: got no error, want one")
 	}
 }
 
-// TestThreadComesBack ends f as a failing test does.
-func TestThreadComesBack(t *testing.T) {
+// TestThreadLeavesTheNamespace ends f like a failed test.
+func TestThreadLeavesTheNamespace(t *testing.T) {
 	t.Parallel()
 	n := NewSwitch(t).Join(t)
 	var before, after string
@@ -132,12 +111,12 @@ func TestThreadComesBack(t *testing.T) {
 		defer close(done)
 		runtime.LockOSThread() // Do nests
 		defer runtime.UnlockOSThread()
-		before, _ = os.Readlink(own)
-		defer func() { after, _ = os.Readlink(own) }()
+		before, _ = os.Readlink(threadNamespace)
+		defer func() { after, _ = os.Readlink(threadNamespace) }()
 		n.Do(t, runtime.Goexit)
 	}()
 	<-done
 	if before == "" || before != after {
-		t.Errorf("the thread was in %q and is in %q", before, after)
+		t.Errorf("got namespace %q after Do, want %q", after, before)
 	}
 }

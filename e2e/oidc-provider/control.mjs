@@ -1,11 +1,11 @@
-// What a test may ask and change while the server runs, on a port of its own so that it works when the server is "down":
+// The control interface for tests. It has its own port, so that it works while the server refuses connections:
 //
 //   GET    /stats             counts since the start
 //   PATCH  /settings          { accessTokenTTL, rotate, disabledAccounts }, each optional
-//   POST   /faults            add a fault (faults.mjs);  DELETE /faults  removes all of them
-//   GET    /held?count=n      answers once n requests are held by faults
-//   POST   /release           lets the held requests go on
-//   PUT    /listening         { on }: false refuses connections as a stopped server does; tokens and sessions are kept
+//   POST   /faults            adds a fault (faults.mjs);  DELETE /faults  removes all faults
+//   GET    /held?count=n      answers once faults hold n requests
+//   POST   /release           continues the held requests
+//   PUT    /listening         { on }: false refuses connections like a stopped server; tokens and sessions survive
 import { createServer } from 'node:http';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -25,13 +25,13 @@ export class Control {
     this.rotate = settings.rotate;
     this.disabledAccounts = new Set();
     this.faults = new Faults();
-    this.presented = new Set(); // hashes of all refresh tokens ever presented
+    this.presented = new Set(); // hashes of the refresh tokens of all requests
     this.stats = {
       requests: {}, // by method and path
       grants: {}, // answered token requests by grant_type: { ok, errors }
-      repeatedRefreshTokens: 0, // token requests with a refresh token that had been presented before, whatever became of them
-      reuseDetected: 0, // of these, the ones oidc-provider took for theft: it then revokes the whole family
-      grantErrors: [], // with the true reason, which the answers hide
+      repeatedRefreshTokens: 0, // token requests with a refresh token of an earlier request, granted or not
+      reuseDetected: 0, // repeated refresh tokens for which oidc-provider revoked the family
+      grantErrors: [], // with the internal reason, which answers do not contain
       backchannelLogouts: 0,
       backchannelErrors: [],
       serverErrors: [],
@@ -40,9 +40,9 @@ export class Control {
 
   watch(provider) {
     const { stats } = this;
-    const count = (ctx, what) => {
+    const count = (ctx, result) => {
       const grant = stats.grants[ctx.oidc?.params?.grant_type ?? ''] ??= { ok: 0, errors: 0 };
-      grant[what] += 1;
+      grant[result] += 1;
     };
     provider.on('grant.success', (ctx) => count(ctx, 'ok'));
     provider.on('grant.error', (ctx, err) => {
@@ -61,16 +61,16 @@ export class Control {
       this.stats.requests[name] = (this.stats.requests[name] ?? 0) + 1;
       let grantType;
       if (ctx.method === 'POST' && ctx.path === '/token') {
-        ctx.req.body = await read(ctx.req); // oidc-provider takes a body that was read before it
+        ctx.req.body = await read(ctx.req); // oidc-provider accepts a body that other code has read
         const params = new URLSearchParams(ctx.req.body);
         grantType = params.get('grant_type');
-        if (params.has('refresh_token')) this.note(params.get('refresh_token'));
+        if (params.has('refresh_token')) this.countPresented(params.get('refresh_token'));
       }
       return this.faults.apply(ctx, grantType, next);
     };
   }
 
-  note(refreshToken) {
+  countPresented(refreshToken) {
     const hash = createHash('sha256').update(refreshToken).digest('base64');
     if (this.presented.has(hash)) this.stats.repeatedRefreshTokens += 1;
     this.presented.add(hash);
@@ -100,7 +100,7 @@ export class Control {
       case 'GET /held': return this.faults.held(Number(url.searchParams.get('count')));
       case 'POST /release': return this.faults.release();
       case 'PUT /listening': return this.listening((await body()).on);
-      default: throw new Error(`no such control: ${request.method} ${url.pathname}`);
+      default: throw new Error(`unknown control request: ${request.method} ${url.pathname}`);
     }
   }
 

@@ -1,20 +1,20 @@
-// Faults make the server misbehave for a number of requests. A fault is an object:
+// Faults make a number of requests fail. A fault is an object:
 //
-//   path, grantType       which requests: this path, and this grant_type when given
-//   times                 how many of them
-//   after                 act after the server has done its work (a refresh token is rotated then), before it answers
-//   hold                  wait until released
-//   drop                  close the connection without an answer
-//   status, headers, body answer this instead
-//   set, remove           members of the JSON answer to change or remove (implies after)
+//   path, grantType       select requests with this path and, if given, this grant_type
+//   times                 the number of requests
+//   after                 acts after the server has done its work (it has rotated the refresh token), before the answer
+//   hold                  waits until released
+//   drop                  closes the connection without an answer
+//   status, headers, body replace the answer
+//   set, remove           change or remove members of the JSON answer (implies after)
 //
-// hold comes first and combines with any of the others.
+// hold comes first and combines with the other actions.
 
 export class Faults {
   constructor() {
     this.list = [];
     this.waiting = []; // release functions of the held requests
-    this.watchers = []; // { count, resolve } of those who wait for held requests
+    this.watchers = []; // { count, resolve } of pending held() calls
   }
 
   add(fault) { this.list.push(fault); }
@@ -24,16 +24,16 @@ export class Faults {
   held(count) {
     return new Promise((resolve) => {
       this.watchers.push({ count, resolve });
-      this.tellWatchers();
+      this.notifyWatchers();
     });
   }
 
   release() {
-    for (const go of this.waiting) go();
+    for (const resolve of this.waiting) resolve();
     this.waiting = [];
   }
 
-  tellWatchers() {
+  notifyWatchers() {
     this.watchers = this.watchers.filter(({ count, resolve }) => {
       if (this.waiting.length < count) return true;
       resolve();
@@ -44,7 +44,7 @@ export class Faults {
   hold() {
     return new Promise((resolve) => {
       this.waiting.push(resolve);
-      this.tellWatchers();
+      this.notifyWatchers();
     });
   }
 

@@ -1,4 +1,4 @@
-// Login and consent without a form: login_hint, or alice, is logged in at once. login_hint=deny is a user who refuses.
+// Login and consent without a form, for the user in login_hint or alice. With login_hint=deny the user refuses.
 
 export function automatic(provider) {
   return async (ctx, next) => {

@@ -1,7 +1,7 @@
 // Authorization server for the end-to-end tests: node oidc-provider on 127.0.0.1.
 //
-// Usage: node op.mjs <settings as JSON>; ../op/oidcprovider.go writes them. It prints one line, `ready` and a JSON object
-// with the issuer and the address of the control interface (control.mjs), once it serves.
+// Usage: node op.mjs <settings as JSON>, which ../op/oidcprovider.go writes. Once the server serves, it prints one line:
+// `ready` and a JSON object with the issuer and the URL of the control interface (control.mjs).
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { randomBytes } from 'node:crypto';
@@ -11,7 +11,7 @@ import { automatic } from './interactions.mjs';
 
 const settings = JSON.parse(process.argv[2]);
 
-// The issuer contains the port, so the port must be known before there is anything to serve.
+// The issuer contains the port, so the server listens before the provider exists.
 const server = createServer();
 server.listen(0, '127.0.0.1');
 await once(server, 'listening');
@@ -28,10 +28,10 @@ const provider = new Provider(issuer, {
   cookies: { keys: [randomBytes(32).toString('hex')] },
   scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
   claims: { openid: ['sub'], profile: ['name', 'preferred_username'], email: ['email', 'email_verified'], groups: ['groups'], auth_time: null, sid: null },
-  conformIdTokenClaims: false, // claims of the scopes in the ID token too, as most servers do
+  conformIdTokenClaims: false, // puts the claims of the scopes into the ID token, too, as most servers do
   pkce: { required: () => true },
   async findAccount(ctx, id) {
-    if (control.disabledAccounts.has(id)) return undefined; // a refresh then answers invalid_grant
+    if (control.disabledAccounts.has(id)) return undefined; // the answer to a refresh is then invalid_grant
     return {
       accountId: id,
       claims: async () => ({
@@ -42,7 +42,7 @@ const provider = new Provider(issuer, {
   rotateRefreshToken: () => control.rotate,
   issueRefreshToken: async (ctx, client, code) => client.grantTypeAllowed('refresh_token')
     && (!settings.requireOfflineAccess || code.scopes.has('offline_access')),
-  // The package refuses to send back-channel logouts to loopback addresses; here nothing else exists.
+  // The package's own fetch refuses loopback addresses, but the tests' back-channel logout URIs are loopback addresses.
   fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   features: {
     devInteractions: { enabled: settings.forms },

@@ -10,21 +10,20 @@ import (
 	"time"
 )
 
-// Stats counts what an oidc-provider has seen since its start.
+// Stats are an oidc-provider's counts since its start.
 type Stats struct {
-	Requests map[string]int // by method and path, for instance "POST /token"
+	Requests map[string]int // by method and path, such as "POST /token"
 
-	// Grants counts the token requests by grant_type: the redemptions that succeeded and the refusals. Requests that a fault
-	// answered are not in it.
+	// Grants counts the granted and refused token requests by grant_type, without requests that a fault answered.
 	Grants map[string]struct{ OK, Errors int }
 
-	// RepeatedRefreshTokens counts the token requests with a refresh token that had been presented before, whatever became
-	// of them. It stays 0 as long as every rotation is redeemed exactly once.
+	// RepeatedRefreshTokens counts the token requests with a refresh token of an earlier request, granted or not. It is 0
+	// if each refresh token was sent once.
 	RepeatedRefreshTokens int
 
-	ReuseDetected      int      // of these, the ones that made the server revoke the family
-	GrantErrors        []string // with the true reason, which the answers hide
-	BackchannelLogouts int      // sent and accepted
+	ReuseDetected      int      // RepeatedRefreshTokens for which the server revoked the family
+	GrantErrors        []string // with the internal reason, which answers do not contain
+	BackchannelLogouts int      // delivered
 	BackchannelErrors  []string
 	ServerErrors       []string // exceptions
 }
@@ -37,19 +36,19 @@ func (p *OIDCProvider) Stats(t testing.TB) Stats {
 	return s
 }
 
-// A Fault makes an oidc-provider misbehave. Hold comes first and combines with any of the others.
+// A Fault makes an oidc-provider fail. Hold comes first and combines with the other actions.
 type Fault struct {
 	Path      string `json:"path"`                // default: /token
-	GrantType string `json:"grantType,omitempty"` // only token requests of this type
-	Times     int    `json:"times"`               // how many requests; default: 1
+	GrantType string `json:"grantType,omitempty"` // limits the fault to token requests with this grant_type
+	Times     int    `json:"times"`               // number of requests; default: 1
 
-	// After lets the server do its work first, so that a refresh token has been rotated when the fault strikes.
+	// After lets the server do its work first: it has already rotated the refresh token.
 	After bool `json:"after,omitempty"`
 
 	Hold bool `json:"hold,omitempty"` // wait until Release
 	Drop bool `json:"drop,omitempty"` // close the connection without an answer
 
-	Status  int               `json:"status,omitempty"` // answer this instead
+	Status  int               `json:"status,omitempty"` // replaces the answer
 	Headers map[string]string `json:"headers,omitempty"`
 	Body    string            `json:"body,omitempty"`
 
@@ -81,25 +80,25 @@ func (p *OIDCProvider) AwaitHeld(t testing.TB, n int) {
 	p.call(t, http.MethodGet, fmt.Sprintf("/held?count=%d", n), nil, nil)
 }
 
-// Release lets all held requests go on.
+// Release continues all held requests.
 func (p *OIDCProvider) Release(t testing.TB) {
 	t.Helper()
 	p.call(t, http.MethodPost, "/release", nil, nil)
 }
 
-// SetAccessTokenLifetime changes the life of the tokens issued from now on. Whole seconds only.
+// SetAccessTokenLifetime sets the lifetime of access tokens issued from now on, a whole number of seconds.
 func (p *OIDCProvider) SetAccessTokenLifetime(t testing.TB, d time.Duration) {
 	t.Helper()
 	p.call(t, http.MethodPatch, "/settings", map[string]any{"accessTokenTTL": int(d.Seconds())}, nil)
 }
 
-// DisableAccounts makes refreshes of these users fail with invalid_grant, and of no others.
+// DisableAccounts lets refreshes of these users, and no others, fail with invalid_grant.
 func (p *OIDCProvider) DisableAccounts(t testing.TB, users ...string) {
 	t.Helper()
 	p.call(t, http.MethodPatch, "/settings", map[string]any{"disabledAccounts": append([]string{}, users...)}, nil)
 }
 
-// Down refuses connections as a stopped server does, until Up. Sessions and tokens are kept.
+// Down refuses connections until Up, like a stopped server. Sessions and tokens survive.
 func (p *OIDCProvider) Down(t testing.TB) {
 	t.Helper()
 	p.call(t, http.MethodPut, "/listening", map[string]any{"on": false}, nil)
@@ -126,12 +125,12 @@ func (p *OIDCProvider) call(t testing.TB, method, path string, body, answer any)
 	client := http.Client{Timeout: 3 * time.Minute}
 	resp, err := client.Do(req)
 	if err != nil {
-		t.Fatalf("controlling oidc-provider: %v", err)
+		t.Fatalf("sending %s %s to oidc-provider's control interface: %v", method, path, err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("controlling oidc-provider: %s %s: %s %v", method, path, text, err)
+		t.Fatalf("oidc-provider's control interface: %s %s: got %s %s and error %v, want 200", method, path, resp.Status, text, err)
 	}
 	if answer != nil {
 		if err := json.Unmarshal(text, answer); err != nil {

@@ -23,8 +23,8 @@ var dexProgram = build.GoProgram{
 	Env:     []string{"CGO_ENABLED=0"},
 }
 
-// Dex starts Dex with its mock connector, which logs "Kilgore Trout" in without a form. Refresh tokens rotate with no time
-// of grace; a dead one is answered with invalid_request. Access tokens are JWTs. Zero lifetime means 5 minutes.
+// Dex starts Dex with its mock connector, which logs "Kilgore Trout" in without a form. Refresh tokens rotate without a
+// grace period; the error for a dead one is invalid_request. Access tokens are JWTs. Zero lifetime means 5 minutes.
 func Dex(t testing.TB, redirectURI string, accessTokenLifetime time.Duration) *Server {
 	t.Helper()
 	exe, err := dexProgram.Once(t.Context())
@@ -36,13 +36,13 @@ func Dex(t testing.TB, redirectURI string, accessTokenLifetime time.Duration) *S
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", proc.FreePort(t))
 	s := &Server{Issuer: "http://" + address + "/dex", ClientID: "odd:id+1", ClientSecret: "p+s %41:&=/?~x"}
-	// Dex reads YAML, of which JSON is a part.
+	// Dex reads YAML, and JSON is valid YAML.
 	config, err := json.Marshal(map[string]any{
 		"issuer":  s.Issuer,
 		"storage": map[string]any{"type": "memory"},
 		"web":     map[string]any{"http": address},
 		"expiry": map[string]any{
-			"idTokens":      accessTokenLifetime.String(), // the access token's life too
+			"idTokens":      accessTokenLifetime.String(), // also the lifetime of access tokens
 			"refreshTokens": map[string]any{"disableRotation": false, "reuseInterval": "0s"},
 		},
 		"oauth2": map[string]any{"responseTypes": []string{"code"}, "skipApprovalScreen": true},

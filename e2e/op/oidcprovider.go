@@ -22,10 +22,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
 )
 
-// installTime bounds npm.
-const installTime = 20 * time.Minute
+// installLimit bounds npm.
+const installLimit = 20 * time.Minute
 
-// installOIDCProvider returns the directory with the program and the packages it needs.
+// installOIDCProvider returns the directory with the program and its npm packages.
 var installOIDCProvider = sync.OnceValues(func() (string, error) {
 	root, err := build.ModuleDir()
 	if err != nil {
@@ -36,7 +36,7 @@ var installOIDCProvider = sync.OnceValues(func() (string, error) {
 		inputs = append(inputs, filepath.Join(root, "oidc-provider", name))
 	}
 	return build.Cached("oidc-provider", inputs, func(dir string) error {
-		// Node looks for packages next to the program, so the program moves to where the packages are.
+		// Node loads packages from the program's directory, so the program is copied there.
 		for _, input := range inputs {
 			content, err := os.ReadFile(input)
 			if err != nil {
@@ -46,38 +46,38 @@ var installOIDCProvider = sync.OnceValues(func() (string, error) {
 				return err
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), installTime)
+		ctx, cancel := context.WithTimeout(context.Background(), installLimit)
 		defer cancel()
 		return build.Run(ctx, dir, nil, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 	})
 })
 
-// OIDCProviderOptions says how an oidc-provider is set up. Only RedirectURIs is needed.
+// OIDCProviderOptions configure an oidc-provider. Only RedirectURIs is required.
 type OIDCProviderOptions struct {
 	RedirectURIs           []string
 	PostLogoutRedirectURIs []string
 	BackchannelLogoutURI   string
 
-	// Forms makes the user go through a login and a consent form, where any name and password will do. Without it,
-	// login_hint or "alice" is logged in at once.
+	// Forms shows a login form and a consent form, which accept any name and password. Without it, the server logs in the
+	// user of login_hint, or "alice", without a form.
 	Forms bool
 
-	// AccessTokenLifetime is 5 minutes by default. Whole seconds only.
+	// AccessTokenLifetime is a whole number of seconds. Zero means 5 minutes.
 	AccessTokenLifetime time.Duration
 
-	// KeepRefreshTokens makes a refresh token serve many times. By default it serves once.
+	// KeepRefreshTokens turns rotation off. By default, refresh tokens are single use.
 	KeepRefreshTokens bool
 
-	// RequireOfflineAccess gives refresh tokens only with the scope offline_access, which the server in turn drops
-	// unless prompt=consent is asked for (OpenID Connect Core 1.0, section 11).
+	// RequireOfflineAccess issues refresh tokens only with the scope offline_access. The server ignores this scope without
+	// prompt=consent (OpenID Connect Core 1.0, section 11).
 	RequireOfflineAccess bool
 
-	// Clients are registered besides the one in Server, in the form of OpenID Connect Dynamic Client Registration. Redirect
-	// and logout URIs, grant and response types are added where missing.
+	// Clients are additional clients, as metadata of OpenID Connect Dynamic Client Registration. Missing redirect and
+	// logout URIs, grant types and response types are those of the first client.
 	Clients []map[string]any
 }
 
-// An OIDCProvider is a running oidc-provider. Its refresh tokens serve once, and a second use revokes the whole family.
+// An OIDCProvider is a running oidc-provider. By default, a second use of a refresh token revokes the whole family.
 type OIDCProvider struct {
 	Server
 	control string // address of the control interface
@@ -90,7 +90,7 @@ func StartOIDCProvider(t testing.TB, o OIDCProviderOptions) *OIDCProvider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The characters show whether id and secret are form-encoded before they go into the Basic scheme.
+	// The special characters reveal a client that does not form-encode ID and secret for Basic (RFC 6749, section 2.3.1).
 	p := &OIDCProvider{Server: Server{
 		ClientID: "odd:id+1", ClientSecret: "p+s %41:&=/?~secret-of-more-than-32-characters", User: "alice", Password: "any",
 	}}
@@ -121,16 +121,17 @@ func StartOIDCProvider(t testing.TB, o OIDCProviderOptions) *OIDCProvider {
 	return p
 }
 
-// signingKeys are made here: about one node process in a hundred never returns from making a key pair and exporting it.
+// signingKeys generates the keys in Go: in about one of a hundred node processes, generating and exporting a key pair
+// never ends.
 func signingKeys() (jose.JSONWebKeySet, error) {
 	var set jose.JSONWebKeySet
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
-		return set, fmt.Errorf("making an RSA key: %w", err)
+		return set, fmt.Errorf("generating an RSA key: %w", err)
 	}
 	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return set, fmt.Errorf("making an EC key: %w", err)
+		return set, fmt.Errorf("generating an EC key: %w", err)
 	}
 	set.Keys = []jose.JSONWebKey{
 		{Key: rsaKey, KeyID: "rsa-" + rand.Text(), Algorithm: "RS256", Use: "sig"},
@@ -139,6 +140,7 @@ func signingKeys() (jose.JSONWebKeySet, error) {
 	return set, nil
 }
 
+// clients returns the metadata of the client with the given ID and of o.Clients.
 func (o OIDCProviderOptions) clients(id, secret string) []map[string]any {
 	clients := append([]map[string]any{{"client_id": id, "client_secret": secret}}, o.Clients...)
 	common := map[string]any{

@@ -1,8 +1,8 @@
 // Package op runs real authorization servers for the tests: node oidc-provider, the example server of zitadel/oidc, and Dex.
 //
-// Each is installed once (package build), listens on a free loopback port, keeps its data in memory, and stops with the
-// test that started it. The strict judge of token use is oidc-provider: its refresh tokens serve once, and a second use
-// revokes the whole family. Dex names a dead refresh token invalid_request, and keeps only one per user and client.
+// Package build installs each server once. A server listens on a free loopback port, keeps its data in memory and stops
+// at the end of its test. The strictest one is oidc-provider: its refresh tokens are single use, and a second use revokes
+// the whole family. Dex refuses a dead refresh token with invalid_request and keeps one refresh token per user and client.
 package op
 
 import (
@@ -16,13 +16,13 @@ import (
 type Server struct {
 	Issuer       string
 	ClientID     string
-	ClientSecret string // to be sent by client_secret_basic
-	User         string // for the login form, if there is one
+	ClientSecret string // for client_secret_basic
+	User         string // for the login form; "" without one
 	Password     string
 	Process      *proc.Process
 }
 
-// Install builds and installs all servers. The tests do it by themselves; to do it first keeps the wait out of them.
+// Install builds and installs all servers. Without this call, the first test of each server does it.
 func Install(ctx context.Context) error {
 	_, err := installOIDCProvider()
 	_, errZitadel := zitadelProgram.Once(ctx)

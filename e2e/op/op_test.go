@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/rp"
 )
 
-// callback returns a redirect URI that answers 200.
+// callback returns a redirect URI with a server that answers 200.
 func callback(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -21,7 +21,7 @@ func callback(t *testing.T) string {
 	return server.URL + "/oauth2/callback"
 }
 
-// login goes through the server's pages with a new browser and returns what the token endpoint gives.
+// login logs in over the server's pages with a new browser and returns the client and its tokens.
 func login(t *testing.T, s *op.Server, redirectURI, scope string) (*rp.Client, rp.Tokens) {
 	t.Helper()
 	app := discover(t, s, redirectURI, scope)
@@ -49,13 +49,13 @@ func loginAs(t *testing.T, app *rp.Client, browser *client.Client) rp.Tokens {
 		t.Fatal(err)
 	}
 	if tokens.AccessToken == "" || tokens.IDToken == "" || tokens.RefreshToken == "" {
-		t.Fatalf("an access, ID or refresh token is missing; scope %q", tokens.Scope)
+		t.Fatalf("got tokens %+v, want an access, an ID and a refresh token", tokens)
 	}
 	return tokens
 }
 
-// refused returns the error code with which the server refuses the refresh token.
-func refused(t *testing.T, app *rp.Client, refreshToken string) string {
+// wantRefusal sends a refresh that the server must refuse and returns the error code.
+func wantRefusal(t *testing.T, app *rp.Client, refreshToken string) string {
 	t.Helper()
 	_, err := app.Refresh(t.Context(), refreshToken)
 	var refusal *rp.ServerError
@@ -74,9 +74,9 @@ func refresh(t *testing.T, app *rp.Client, refreshToken string) rp.Tokens {
 	return tokens
 }
 
-// TestServers shows of each server that a login works over its own pages, that refresh tokens rotate, and what becomes of a
-// refresh token that is used twice.
-func TestServers(t *testing.T) {
+// TestServersLogInRotateAndDetectReuse tests each server without the proxy: a login over its pages, a rotation, and the
+// second use of a refresh token.
+func TestServersLogInRotateAndDetectReuse(t *testing.T) {
 	oidcProvider := func(forms bool) func(*testing.T, string) *op.Server {
 		return func(t *testing.T, redirectURI string) *op.Server {
 			return &op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}, Forms: forms}).Server
@@ -106,42 +106,42 @@ func TestServers(t *testing.T) {
 			redirectURI := callback(t)
 			app, first := login(t, tc.start(t, redirectURI), redirectURI, "openid offline_access")
 			if claims, err := app.UserInfo(t.Context(), first.AccessToken); err != nil || claims["sub"] == nil {
-				t.Errorf("userinfo: got claims %v and error %v", claims, err)
+				t.Errorf("userinfo: got claims %v and error %v, want a subject", claims, err)
 			}
 			second := refresh(t, app, first.RefreshToken)
 			if second.RefreshToken == first.RefreshToken || second.RefreshToken == "" {
-				t.Error("the refresh token did not rotate")
+				t.Errorf("refresh: got refresh token %q, want a new one", second.RefreshToken)
 			}
-			if code := refused(t, app, first.RefreshToken); code != tc.reuseError {
-				t.Errorf("reuse: got error %q, want %q", code, tc.reuseError)
+			if code := wantRefusal(t, app, first.RefreshToken); code != tc.reuseError {
+				t.Errorf("second use: got error code %q, want %q", code, tc.reuseError)
 			}
 			if _, err := app.Refresh(t.Context(), second.RefreshToken); (err == nil) != tc.familyLives {
-				t.Errorf("after reuse, the newest refresh token: got error %v; want it alive: %t", err, tc.familyLives)
+				t.Errorf("refresh with the newest token after the second use: got error %v, want success: %t", err, tc.familyLives)
 			}
 		})
 	}
 }
 
-func TestOIDCProviderCounts(t *testing.T) {
+func TestOIDCProviderCountsReuse(t *testing.T) {
 	t.Parallel()
 	redirectURI := callback(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}})
 	app, first := login(t, &p.Server, redirectURI, "openid")
 	refresh(t, app, first.RefreshToken)
 	if s := p.Stats(t); s.Grants["refresh_token"].OK != 1 || s.RepeatedRefreshTokens != 0 || s.ReuseDetected != 0 {
-		t.Errorf("after one refresh: %+v", s)
+		t.Errorf("after one refresh: got stats %+v", s)
 	}
-	refused(t, app, first.RefreshToken)
+	wantRefusal(t, app, first.RefreshToken)
 	s := p.Stats(t)
 	if s.Grants["refresh_token"].OK != 1 || s.Grants["refresh_token"].Errors != 1 || s.RepeatedRefreshTokens != 1 || s.ReuseDetected != 1 {
-		t.Errorf("after reuse: %+v", s)
+		t.Errorf("after the second use: got stats %+v", s)
 	}
 	if s.Grants["authorization_code"].OK != 1 || s.Requests["POST /token"] != 3 {
-		t.Errorf("requests: %+v", s)
+		t.Errorf("got stats %+v, want one login and three token requests", s)
 	}
 }
 
-func TestOIDCProviderOptions(t *testing.T) {
+func TestOIDCProviderOptionsTakeEffect(t *testing.T) {
 	t.Parallel()
 	redirectURI := callback(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{
@@ -151,15 +151,15 @@ func TestOIDCProviderOptions(t *testing.T) {
 	})
 	app, tokens := login(t, &p.Server, redirectURI, "openid")
 	if again := refresh(t, app, tokens.RefreshToken); again.RefreshToken != tokens.RefreshToken {
-		t.Error("the refresh token rotated")
+		t.Errorf("KeepRefreshTokens: got refresh token %q, want the same one", again.RefreshToken)
 	}
 	p.SetAccessTokenLifetime(t, 7*time.Second)
 	if again := refresh(t, app, tokens.RefreshToken); again.ExpiresIn != 7 {
 		t.Errorf("got expires_in %d, want 7", again.ExpiresIn)
 	}
 	p.DisableAccounts(t, "alice")
-	if code := refused(t, app, tokens.RefreshToken); code != "invalid_grant" {
-		t.Errorf("disabled account: got error %q", code)
+	if code := wantRefusal(t, app, tokens.RefreshToken); code != "invalid_grant" {
+		t.Errorf("disabled account: got error code %q, want invalid_grant", code)
 	}
 	p.DisableAccounts(t)
 	public := p.Server
@@ -167,7 +167,7 @@ func TestOIDCProviderOptions(t *testing.T) {
 	login(t, &public, redirectURI, "openid")
 }
 
-func TestOIDCProviderFaults(t *testing.T) {
+func TestOIDCProviderFaultsStrikeBeforeOrAfterRotation(t *testing.T) {
 	t.Parallel()
 	redirectURI := callback(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}})
@@ -177,8 +177,8 @@ func TestOIDCProviderFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name       string
 		fault      op.Fault
-		wantStatus int  // of the faulty answer; 0 if there is none
-		tokenLives bool // the refresh token was not used up
+		wantStatus int  // 0: no answer
+		tokenLives bool // the server has not rotated the refresh token
 	}{
 		{name: "no answer", fault: op.Fault{Drop: true}, tokenLives: true},
 		{name: "lost answer", fault: op.Fault{Drop: true, After: true}},
@@ -193,12 +193,12 @@ func TestOIDCProviderFaults(t *testing.T) {
 			var answer *rp.ServerError
 			switch {
 			case err == nil:
-				t.Fatal("the fault did not strike")
+				t.Fatal("refresh with a fault: got no error, want one")
 			case errors.As(err, &answer) != (tc.wantStatus != 0), answer != nil && answer.Status != tc.wantStatus:
 				t.Errorf("got error %v, want status %d", err, tc.wantStatus)
 			}
 			if _, err := app.Refresh(t.Context(), tokens.RefreshToken); (err == nil) != tc.tokenLives {
-				t.Errorf("the same refresh token again: got error %v; want it alive: %t", err, tc.tokenLives)
+				t.Errorf("next refresh with the same token: got error %v, want success: %t", err, tc.tokenLives)
 			}
 		})
 	}
@@ -207,12 +207,12 @@ func TestOIDCProviderFaults(t *testing.T) {
 		tokens := loginAs(t, app, browser)
 		p.Fault(t, op.Fault{GrantType: "refresh_token", Set: map[string]any{"expires_in": 1}, Remove: []string{"refresh_token"}})
 		if again := refresh(t, app, tokens.RefreshToken); again.ExpiresIn != 1 || again.RefreshToken != "" {
-			t.Errorf("got %+v", again)
+			t.Errorf("got answer %+v, want expires_in 1 and no refresh token", again)
 		}
 	})
 }
 
-func TestOIDCProviderHoldsRequests(t *testing.T) {
+func TestOIDCProviderHoldsRequestsUntilRelease(t *testing.T) {
 	t.Parallel()
 	redirectURI := callback(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}})
@@ -226,7 +226,7 @@ func TestOIDCProviderHoldsRequests(t *testing.T) {
 	p.AwaitHeld(t, 1)
 	select {
 	case err := <-done:
-		t.Fatalf("the held request was answered: %v", err)
+		t.Fatalf("before Release: got an answer with error %v, want none", err)
 	default:
 	}
 	p.Release(t)
@@ -235,7 +235,7 @@ func TestOIDCProviderHoldsRequests(t *testing.T) {
 	}
 }
 
-func TestOIDCProviderOutage(t *testing.T) {
+func TestOIDCProviderKeepsTokensOverAnOutage(t *testing.T) {
 	t.Parallel()
 	redirectURI := callback(t)
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{redirectURI}})
@@ -249,7 +249,7 @@ func TestOIDCProviderOutage(t *testing.T) {
 	refresh(t, app, tokens.RefreshToken)
 }
 
-func TestOIDCProviderLogout(t *testing.T) {
+func TestOIDCProviderLogoutNotifiesTheApp(t *testing.T) {
 	t.Parallel()
 	tokens := make(chan string, 1)
 	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -265,23 +265,23 @@ func TestOIDCProviderLogout(t *testing.T) {
 		BackchannelLogoutURI:   app.URL + "/backchannel",
 	})
 	browser := client.New(p.User, p.Password)
-	relying := discover(t, &p.Server, redirectURI, "openid")
-	held := loginAs(t, relying, browser)
-	page, err := browser.LoginTo(t.Context(), relying.EndSessionURL(held.IDToken, app.URL+"/bye"), app.URL+"/bye")
+	relyingParty := discover(t, &p.Server, redirectURI, "openid")
+	session := loginAs(t, relyingParty, browser)
+	page, err := browser.LoginTo(t.Context(), relyingParty.EndSessionURL(session.IDToken, app.URL+"/bye"), app.URL+"/bye")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if page.URL.Path != "/bye" {
-		t.Errorf("the browser ended at %s", page.URL)
+		t.Errorf("the logout ended at %s, want /bye", page.URL)
 	}
-	// The server waits for the back-channel request before it lets the browser go on.
+	// The server redirects the browser only after the back-channel request.
 	select {
 	case token := <-tokens:
 		if token == "" {
-			t.Error("the back-channel logout carries no token")
+			t.Error("the back-channel logout has no logout_token")
 		}
 	default:
-		t.Errorf("no back-channel logout came: %+v", p.Stats(t))
+		t.Errorf("got no back-channel logout, want one; stats %+v", p.Stats(t))
 	}
-	refused(t, relying, held.RefreshToken)
+	wantRefusal(t, relyingParty, session.RefreshToken)
 }

@@ -11,8 +11,8 @@ import (
 
 var zitadelProgram = build.GoProgram{Name: "zitadel-op", Dir: "zitadel-op"}
 
-// Zitadel starts the example server of zitadel/oidc. A used refresh token is refused and its successor lives on; a refresh
-// ends the former access token at once. The issuer ends in a slash. Zero lifetime means 5 minutes.
+// Zitadel starts the example server of zitadel/oidc. It refuses a spent refresh token; the successor stays valid. A
+// refresh revokes the former access token. The issuer ends in a slash. Zero lifetime means 5 minutes.
 func Zitadel(t testing.TB, redirectURI string, accessTokenLifetime time.Duration) *Server {
 	t.Helper()
 	exe, err := zitadelProgram.Once(t.Context())

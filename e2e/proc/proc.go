@@ -1,4 +1,4 @@
-// Package proc runs the programs of a test as child processes that cannot outlive it. It works on Linux only.
+// Package proc runs the programs of a test as child processes that end with it. It works on Linux only.
 package proc
 
 import (
@@ -16,23 +16,23 @@ import (
 )
 
 const (
-	startLimit = 180 * time.Second // until a program must be ready, on a busy machine
-	stopLimit  = 150 * time.Second // for an orderly end, before it is killed
-	logTail    = 32 << 10          // bytes of the log shown when a test fails
+	startLimit = 180 * time.Second // for Await, on a busy machine
+	stopLimit  = 150 * time.Second // from SIGTERM to SIGKILL
+	logTail    = 32 << 10          // bytes of the log in the output of a failed test
 )
 
-// A Process is a running program. When the test ends it is stopped, and its output is shown if the test failed.
+// A Process is a running program. It stops at the end of the test. A failed test shows its output.
 type Process struct {
 	name     string
 	cmd      *exec.Cmd
-	log      string
+	log      string        // file
 	done     chan struct{} // closed when the program has ended
 	err      error         // of Wait, valid once done is closed
-	expected atomic.Bool   // its end was asked for
+	stopping atomic.Bool   // the test has ended the program, or has reported its end
 }
 
-// Start starts the command with standard output and error in one file. It is an error of the test if the program ends
-// before it is told to.
+// Start starts the command with standard output and error in one file. The test fails if the program ends before the
+// test stops it.
 func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	t.Helper()
 	f, err := os.CreateTemp(t.ArtifactDir(), name+"-*.log")
@@ -41,7 +41,7 @@ func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 	}
 	defer f.Close()
 	cmd.Stdout, cmd.Stderr = f, f
-	// A group of its own keeps a Ctrl-C in the terminal for the test; the death signal covers a test that is killed.
+	// In its own process group, the program does not get a Ctrl-C from the terminal. Pdeathsig ends it if the test is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting %s: %v", name, err)
@@ -51,15 +51,15 @@ func Start(t testing.TB, name string, cmd *exec.Cmd) *Process {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(func() { p.finish(t) })
+	t.Cleanup(func() { p.cleanUp(t) })
 	return p
 }
 
-func (p *Process) finish(t testing.TB) {
+func (p *Process) cleanUp(t testing.TB) {
 	select {
 	case <-p.done:
-		if !p.expected.Load() {
-			t.Errorf("%s ended by itself: %v", p.name, p.err)
+		if !p.stopping.Load() {
+			t.Errorf("%s ended before the test stopped it: %v", p.name, p.err)
 		}
 	default:
 		p.Stop(t)
@@ -70,34 +70,34 @@ func (p *Process) finish(t testing.TB) {
 	}
 }
 
-// Stop asks the program to end (SIGTERM) and waits for it. A program that does not end is killed, an error of the test.
+// Stop sends SIGTERM and waits until the program has ended. After stopLimit it kills the program and fails the test.
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
-	p.expected.Store(true)
+	p.stopping.Store(true)
 	p.signal(t, syscall.SIGTERM)
 	select {
 	case <-p.done:
 	case <-time.After(stopLimit):
-		t.Errorf("%s did not end within %v of being asked to", p.name, stopLimit)
+		t.Errorf("%s did not end within %v after SIGTERM", p.name, stopLimit)
 		p.Kill(t)
 	}
 }
 
-// Kill ends the program at once (SIGKILL), as a power cut would, and waits until it is gone.
+// Kill sends SIGKILL, like a power cut, and waits until the program has ended.
 func (p *Process) Kill(t testing.TB) {
 	t.Helper()
-	p.expected.Store(true)
+	p.stopping.Store(true)
 	p.signal(t, syscall.SIGKILL)
 	<-p.done
 }
 
-// Pause freezes the program (SIGSTOP): connections are accepted by the system but nothing answers until Resume.
+// Pause suspends the program (SIGSTOP) until Resume. The kernel still accepts connections for it.
 func (p *Process) Pause(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
 }
 
-// Resume lets a paused program go on.
+// Resume continues a paused program (SIGCONT).
 func (p *Process) Resume(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGCONT)
@@ -110,15 +110,15 @@ func (p *Process) signal(t testing.TB, sig syscall.Signal) {
 		t.Fatalf("signalling %s: %v", p.name, err)
 	}
 	if sig == syscall.SIGTERM {
-		// A paused program takes the signal only once it runs again.
+		// A paused program handles SIGTERM only after SIGCONT.
 		p.cmd.Process.Signal(syscall.SIGCONT)
 	}
 }
 
-// PID returns the number of the process.
+// PID returns the process ID, which is the name of its directory below /proc.
 func (p *Process) PID() string { return strconv.Itoa(p.cmd.Process.Pid) }
 
-// Log returns everything the program has written so far.
+// Log returns the program's output so far.
 func (p *Process) Log(t testing.TB) string {
 	t.Helper()
 	content, err := os.ReadFile(p.log)
@@ -128,7 +128,7 @@ func (p *Process) Log(t testing.TB) string {
 	return string(content)
 }
 
-// AwaitLine waits until the program has written a whole line that starts with prefix and returns the rest of it.
+// AwaitLine waits until the program has written a whole line with the prefix. It returns the line without the prefix.
 func (p *Process) AwaitLine(t testing.TB, prefix string) string {
 	t.Helper()
 	var rest string
@@ -145,8 +145,9 @@ func (p *Process) AwaitLine(t testing.TB, prefix string) string {
 	return rest
 }
 
-// Await asks ready again and again until it says yes. The test fails when the program ends first or takes too long.
-func (p *Process) Await(t testing.TB, what string, ready func(context.Context) bool) {
+// Await waits until ready returns true. The test fails if the program ends first or startLimit passes. event names the
+// expected event in failure messages.
+func (p *Process) Await(t testing.TB, event string, ready func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
@@ -155,10 +156,10 @@ func (p *Process) Await(t testing.TB, what string, ready func(context.Context) b
 	for !ready(ctx) {
 		select {
 		case <-p.done:
-			p.expected.Store(true)
-			t.Fatalf("%s ended before its %s: %v\n%s", filepath.Base(p.cmd.Path), what, p.err, p.Log(t))
+			p.stopping.Store(true)
+			t.Fatalf("%s ended before its %s: %v\n%s", filepath.Base(p.cmd.Path), event, p.err, p.Log(t))
 		case <-ctx.Done():
-			t.Fatalf("%s: no %s: %v", p.name, what, context.Cause(ctx))
+			t.Fatalf("%s: got no %s: %v", p.name, event, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}

@@ -3,24 +3,26 @@ package proc
 import (
 	"os/exec"
 	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/e2e/testrecorder"
 )
 
-func TestFreePortsDiffer(t *testing.T) {
+func TestFreePortReservesEachPortOnce(t *testing.T) {
 	seen := map[int]bool{}
 	for range 100 {
 		port := FreePort(t)
 		if seen[port] {
-			t.Fatalf("port %d was given twice", port)
+			t.Fatalf("got port %d twice", port)
 		}
 		seen[port] = true
 	}
 }
 
-func TestProcessLifecycle(t *testing.T) {
+func TestStopEndsResumedProcess(t *testing.T) {
 	t.Parallel()
 	p := Start(t, "shell", exec.Command("sh", "-c", `echo "ready with this"; exec sleep 600`))
 	if got := p.AwaitLine(t, "ready "); got != "with this" {
-		t.Errorf("got %q after the prefix", got)
+		t.Errorf("AwaitLine: got %q, want with this", got)
 	}
 	p.Pause(t)
 	p.Resume(t)
@@ -28,50 +30,40 @@ func TestProcessLifecycle(t *testing.T) {
 	select {
 	case <-p.done:
 	default:
-		t.Error("still running after Stop")
+		t.Error("after Stop: the program still runs")
 	}
 }
 
-func TestKillEndsStubbornProcess(t *testing.T) {
+func TestKillEndsProcessThatIgnoresSIGTERM(t *testing.T) {
 	t.Parallel()
-	p := Start(t, "stubborn", exec.Command("sh", "-c", `trap "" TERM; echo ready; while :; do sleep 1; done`))
+	p := Start(t, "deaf", exec.Command("sh", "-c", `trap "" TERM; echo ready; while :; do sleep 1; done`))
 	p.AwaitLine(t, "ready")
 	p.Kill(t)
 	if p.cmd.ProcessState.Success() {
-		t.Error("a killed program must not look successful")
+		t.Errorf("after Kill: got %v, want a failure", p.cmd.ProcessState)
 	}
 }
 
-func TestPausedProcessStops(t *testing.T) {
+func TestStopResumesPausedProcess(t *testing.T) {
 	t.Parallel()
-	// Without a handler of its own, Linux would end even a paused program at once.
+	// The trap makes the program handle SIGTERM itself. Without it, Linux would end even a paused program at once.
 	p := Start(t, "paused", exec.Command("sh", "-c", `trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done`))
 	p.AwaitLine(t, "ready")
 	p.Pause(t)
 	p.Stop(t)
 	if !p.cmd.ProcessState.Success() {
-		t.Errorf("ended with %v, want an orderly end", p.cmd.ProcessState)
+		t.Errorf("got %v, want exit status 0", p.cmd.ProcessState)
 	}
 }
 
-// failures records what a helper under test reports, in place of failing the real test.
-type failures struct {
-	testing.TB
-	failed bool
-}
-
-func (f *failures) Helper()               {}
-func (f *failures) Errorf(string, ...any) { f.failed = true }
-func (f *failures) Failed() bool          { return false }
-
-func TestUnexpectedEndIsAnError(t *testing.T) {
+func TestUnexpectedEndFailsTheTest(t *testing.T) {
 	t.Parallel()
 	p := Start(t, "short", exec.Command("sh", "-c", "exit 1"))
 	<-p.done
-	seen := &failures{TB: t}
-	p.finish(seen)
-	if !seen.failed {
-		t.Error("a program that ended by itself must fail the test")
+	recorder := &testrecorder.Recorder{TB: t}
+	p.cleanUp(recorder)
+	if recorder.Errors != 1 {
+		t.Errorf("got %d errors, want 1", recorder.Errors)
 	}
-	p.expected.Store(true)
+	p.stopping.Store(true)
 }

@@ -22,13 +22,13 @@ type Cluster struct {
 	ids   [masters]string
 }
 
-// StartCluster starts a cluster, with the slots in three equal parts, and waits until all nodes agree on it. It ends with the
-// test.
+// StartCluster runs a cluster until the test ends. Each master has a third of the slots. StartCluster waits until all
+// nodes agree on the state.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for i := range c.nodes {
-		// The port among the nodes would be 10,000 above the other, where anybody may be.
+		// The default bus port is the server's port plus 10,000, which may be in use.
 		bus := strconv.Itoa(proc.FreePort(t))
 		n := redisserver.Start(t, redisserver.Options{Args: []string{
 			"--cluster-enabled", "yes", "--cluster-port", bus,
@@ -39,7 +39,7 @@ func StartCluster(t testing.TB) *Cluster {
 		host, port, _ := strings.Cut(n.Addr, ":")
 		c.nodes[0].Do(t, "CLUSTER", "MEET", host, port, bus)
 	}
-	await(t, "cluster of one mind", func() bool {
+	await(t, "agreement of the cluster", func() bool {
 		for _, n := range c.nodes {
 			state, _ := n.Do(t, "CLUSTER", "INFO").(string)
 			if !strings.Contains(state, "cluster_state:ok") || !strings.Contains(state, fmt.Sprintf("cluster_size:%d", masters)) {
@@ -60,9 +60,9 @@ func (c *Cluster) URLs() []string {
 	return urls
 }
 
-// Move moves every slot of a master in which there is a key to another one, in the midst of use and one after another, as
-// resharding does it. Each slot stays for a moment in each of the states on the way: opened, half moved, empty. It returns how
-// many slots it has moved.
+// Move moves the slots of one master to another, one at a time and while clients use them, like resharding. It moves only
+// slots with keys. Each slot stays in each intermediate state for stepPause: importing, half moved, empty. Move returns the
+// number of moved slots.
 func (c *Cluster) Move(t testing.TB, from, to int) int {
 	t.Helper()
 	moved := map[string]bool{}
@@ -77,10 +77,10 @@ func (c *Cluster) Move(t testing.TB, from, to int) int {
 	return len(moved)
 }
 
-// pause is how long a slot is left in each state.
-const pause = 20 * time.Millisecond
+// stepPause is the time that a slot stays in each state of its move.
+const stepPause = 20 * time.Millisecond
 
-// moveSlot does what the documentation of CLUSTER SETSLOT demands.
+// moveSlot moves one slot by the steps in the documentation of CLUSTER SETSLOT.
 func (c *Cluster) moveSlot(t testing.TB, slot string, from, to int) {
 	t.Helper()
 	source, target := c.nodes[from], c.nodes[to]
@@ -88,7 +88,7 @@ func (c *Cluster) moveSlot(t testing.TB, slot string, from, to int) {
 	source.Do(t, "CLUSTER", "SETSLOT", slot, "MIGRATING", c.ids[to])
 	host, port, _ := strings.Cut(target.Addr, ":")
 	for {
-		time.Sleep(pause)
+		time.Sleep(stepPause)
 		keys, _ := source.Do(t, "CLUSTER", "GETKEYSINSLOT", slot, "1").([]any)
 		if len(keys) == 0 {
 			break
@@ -100,7 +100,7 @@ func (c *Cluster) moveSlot(t testing.TB, slot string, from, to int) {
 	}
 }
 
-// Keys counts the keys of a master.
+// Keys returns the number of keys on a master.
 func (c *Cluster) Keys(t testing.TB, node int) int {
 	t.Helper()
 	n, _ := c.nodes[node].Do(t, "DBSIZE").(int64)

@@ -1,5 +1,5 @@
-// Package rediscluster runs several real Redis servers as one store for a test: a master and its replica under the eyes of
-// Sentinels, or a Redis Cluster.
+// Package rediscluster runs several real Redis servers as one store for a test: a master and a replica with Sentinels, or
+// a Redis Cluster.
 package rediscluster
 
 import (
@@ -20,42 +20,42 @@ import (
 )
 
 const (
-	// MasterName is what the Sentinels call the master.
+	// MasterName is the master's name in the Sentinels' configuration.
 	MasterName = "sessions"
 	sentinels  = 3
 	quorum     = 2
-	// downAfter is how long a master must be silent until a Sentinel takes it for dead.
+	// downAfter is the time without an answer after which a Sentinel considers a master down.
 	downAfter = 2 * time.Second
-	// failoverTimeout bounds one attempt to fail over. The next begins after twice that.
+	// failoverTimeout bounds one failover. The next one begins after twice this time.
 	failoverTimeout = 3 * time.Second
-	// settleLimit bounds how long servers may take to agree on something.
+	// settleLimit bounds the time until servers agree.
 	settleLimit = 3 * time.Minute
 )
 
-// A Group is a master and its replica, watched by three Sentinels. Neither keeps anything on disk: what the group has
-// acknowledged lives on in the one that is left.
+// A Group is a master and its replica, monitored by three Sentinels. Neither writes to disk: acknowledged writes survive
+// on the remaining server.
 type Group struct {
 	members   [2]*redisserver.Server
 	sentinels [sentinels]*redisserver.Server
 }
 
-// StartGroup starts a group and waits until the replica follows and the Sentinels know of each other. It ends with the test.
+// StartGroup runs a group until the test ends. It waits until the replica is in sync and the Sentinels know each other.
 func StartGroup(t testing.TB) *Group {
 	t.Helper()
 	g := &Group{}
-	// Without this a replica waits 5 s for others to join before it gets its first copy.
-	atOnce := []string{"--repl-diskless-sync-delay", "0"}
-	g.members[0] = redisserver.Start(t, redisserver.Options{Args: atOnce})
+	// By default, a master waits 5 s for more replicas before it sends the first copy.
+	syncAtOnce := []string{"--repl-diskless-sync-delay", "0"}
+	g.members[0] = redisserver.Start(t, redisserver.Options{Args: syncAtOnce})
 	host, port, _ := strings.Cut(g.members[0].Addr, ":")
-	g.members[1] = redisserver.Start(t, redisserver.Options{Args: append(atOnce, "--replicaof", host, port)})
+	g.members[1] = redisserver.Start(t, redisserver.Options{Args: append(syncAtOnce, "--replicaof", host, port)})
 	g.AwaitReplica(t)
 	for i := range g.sentinels {
 		g.sentinels[i] = startSentinel(t, g.members[0])
-		// A Sentinel that has stood still for two seconds, as on a busy machine, would do nothing for the next thirty, and
-		// then find that the replica has been without a master for too long to be one.
+		// On a busy machine, a Sentinel may not run for two seconds. By default it would then do nothing for 30 s (TILT mode)
+		// and afterwards refuse to promote the replica, which would have been without a master for too long.
 		g.sentinels[i].Do(t, "SENTINEL", "DEBUG", "TILT-TRIGGER", strconv.FormatInt(settleLimit.Milliseconds(), 10), "TILT-PERIOD", "1000")
 	}
-	await(t, "Sentinels that know each other", func() bool {
+	await(t, "Sentinels with each other's addresses", func() bool {
 		for _, s := range g.sentinels {
 			state := pairs(s.Do(t, "SENTINEL", "MASTER", MasterName))
 			if state["num-other-sentinels"] != fmt.Sprint(sentinels-1) || state["num-slaves"] != "1" {
@@ -67,7 +67,7 @@ func StartGroup(t testing.TB) *Group {
 	return g
 }
 
-// startSentinel starts a Sentinel, which keeps its state in its configuration.
+// startSentinel starts a Sentinel with its own configuration file, in which it also stores its state.
 func startSentinel(t testing.TB, master *redisserver.Server) *redisserver.Server {
 	t.Helper()
 	exe, err := exec.LookPath("redis-server")
@@ -107,14 +107,14 @@ func (g *Group) URLs() []string {
 	return urls
 }
 
-// Master returns the master in the eyes of the Sentinels, or nil while they are not of one mind.
+// Master returns the master that the Sentinels name, or nil while they disagree.
 func (g *Group) Master(t testing.TB) *redisserver.Server {
 	t.Helper()
 	var master *redisserver.Server
 	for _, s := range g.sentinels {
-		where, _ := s.Do(t, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).([]any)
+		address, _ := s.Do(t, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).([]any)
 		for _, m := range g.members {
-			if len(where) != 2 || m.Addr != fmt.Sprintf("%s:%s", where...) {
+			if len(address) != 2 || m.Addr != fmt.Sprintf("%s:%s", address...) {
 				continue
 			}
 			if master != nil && master != m {
@@ -126,24 +126,23 @@ func (g *Group) Master(t testing.TB) *redisserver.Server {
 	return master
 }
 
-// FailOver kills the master and waits until the Sentinels have put the replica in its place, which then has no replica of
-// its own until Rejoin. dead is called as soon as there is no master.
-func (g *Group) FailOver(t testing.TB, dead func()) {
+// FailOver kills the master and waits until the Sentinels have promoted the replica. The new master has no replica until
+// Rejoin. FailOver calls killed once the master is dead.
+func (g *Group) FailOver(t testing.TB, killed func()) {
 	t.Helper()
 	old := g.Master(t)
 	if old == nil {
-		t.Fatal("failover of a group without a master")
+		t.Fatal("FailOver: the Sentinels name no master")
 	}
 	old.Kill(t)
-	dead()
+	killed()
 	await(t, "failover", func() bool {
-		now := g.Master(t)
-		return now != nil && now != old && strings.Contains(info(t, now, "replication"), "role:master")
+		master := g.Master(t)
+		return master != nil && master != old && strings.Contains(info(t, master, "replication"), "role:master")
 	})
 }
 
-// Rejoin starts the killed master again, as a replica of the new one. The Sentinels would make it one themselves, after ten
-// seconds.
+// Rejoin restarts the killed master as a replica of the new one. The Sentinels would do the same after ten seconds.
 func (g *Group) Rejoin(t testing.TB) {
 	t.Helper()
 	master := g.Master(t)
@@ -157,10 +156,10 @@ func (g *Group) Rejoin(t testing.TB) {
 	g.AwaitReplica(t)
 }
 
-// AwaitReplica waits until the master has a replica that has all of its data.
+// AwaitReplica waits until the master has a replica with all of its data.
 func (g *Group) AwaitReplica(t testing.TB) {
 	t.Helper()
-	await(t, "replica in line", func() bool {
+	await(t, "replica in sync", func() bool {
 		return slices.ContainsFunc(g.members[:], func(m *redisserver.Server) bool {
 			return m.Process != nil && strings.Contains(info(t, m, "replication"), ",state=online,")
 		})
@@ -173,7 +172,7 @@ func info(t testing.TB, s *redisserver.Server, section string) string {
 	return text
 }
 
-// pairs reads a reply of names and values in turn.
+// pairs converts a reply of alternating names and values to a map.
 func pairs(reply any) map[string]string {
 	list, _ := reply.([]any)
 	m := map[string]string{}
@@ -183,8 +182,8 @@ func pairs(reply any) map[string]string {
 	return m
 }
 
-// await asks ok again and again until it says yes.
-func await(t testing.TB, what string, ok func() bool) {
+// await waits until ok returns true. event names the expected event in the failure message.
+func await(t testing.TB, event string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), settleLimit)
 	defer cancel()
@@ -194,7 +193,7 @@ func await(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("no %s within %v", what, settleLimit)
+			t.Fatalf("got no %s within %v", event, settleLimit)
 		}
 	}
 }

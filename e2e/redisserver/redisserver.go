@@ -1,5 +1,5 @@
-// Package redisserver runs a real Redis for a test: one server on a free loopback port, which can be killed, frozen and
-// started again on its data.
+// Package redisserver runs a real Redis for a test, on a free loopback port. Tests can kill it, pause it and restart it
+// on its data.
 package redisserver
 
 import (
@@ -15,14 +15,14 @@ import (
 
 // Options of a server.
 type Options struct {
-	// AppendOnly makes the server write each command to disk before it answers, so that it keeps what it has acknowledged
-	// over Kill. Without it a server that was killed starts empty.
+	// AppendOnly writes each command to disk before its answer, so that acknowledged writes survive Kill. Without it, the
+	// server is empty after Restart.
 	AppendOnly bool
-	// Args are further arguments of redis-server, such as "--maxmemory", "10mb".
+	// Args are additional arguments of redis-server, such as "--maxmemory", "10mb".
 	Args []string
 }
 
-// A Server is a Redis that lives as long as the test. It has no password and no TLS.
+// A Server is a Redis without password and TLS.
 type Server struct {
 	Addr    string        // host and port, which Restart keeps
 	Process *proc.Process // nil after Kill and Stop
@@ -30,7 +30,7 @@ type Server struct {
 	args []string
 }
 
-// Start starts a server and waits until it serves. When the test ends it is stopped.
+// Start starts a server and waits until it serves. The server stops at the end of the test.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	port := strconv.Itoa(proc.FreePort(t))
@@ -45,7 +45,7 @@ func Start(t testing.TB, opts Options) *Server {
 	return s
 }
 
-// URL is what a `store redis` names.
+// URL returns the server's URL, for `store redis`.
 func (s *Server) URL() string { return "redis://" + s.Addr }
 
 func (s *Server) run(t testing.TB) {
@@ -57,11 +57,11 @@ func (s *Server) run(t testing.TB) {
 	s.Process = proc.Start(t, "redis", exec.Command(exe, s.args...))
 	s.Process.Await(t, "readiness", func(ctx context.Context) bool {
 		reply, err := do(ctx, s.Addr, "PING")
-		return err == nil && reply == "PONG" // while it reads its data it answers with an error
+		return err == nil && reply == "PONG" // the reply is an error while Redis loads its data
 	})
 }
 
-// Restart starts the server again after Kill or Stop, on the same port and with what lies on its disk.
+// Restart starts the server again after Kill or Stop, on the same port and with the data on its disk.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if s.Process != nil {
@@ -70,36 +70,36 @@ func (s *Server) Restart(t testing.TB) {
 	s.run(t)
 }
 
-// Stop ends the server in an orderly way.
+// Stop ends the server with SIGTERM.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	s.Process.Stop(t)
 	s.Process = nil
 }
 
-// Kill ends the server at once, as a power cut would.
+// Kill ends the server at once with SIGKILL, like a power cut.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	s.Process.Kill(t)
 	s.Process = nil
 }
 
-// Pause freezes the server: its connections stay, and nothing answers until Resume.
+// Pause suspends the server until Resume. Its connections stay open and get no answer.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.Process.Pause(t)
 }
 
-// Resume lets a paused server go on.
+// Resume continues a paused server.
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
 	s.Process.Resume(t)
 }
 
-// doTimeout bounds one command of Do.
+// doTimeout bounds each call of Do.
 const doTimeout = 120 * time.Second
 
-// Do sends one command and returns the reply: a string, an int64, a []any of these, or nil. An error reply fails the test.
+// Do sends one command and returns the reply: a string, an int64, nil, or a []any of these. An error reply fails the test.
 func (s *Server) Do(t testing.TB, args ...string) any {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), doTimeout)
@@ -111,7 +111,7 @@ func (s *Server) Do(t testing.TB, args ...string) any {
 	return reply
 }
 
-// Keys returns the names of all keys that match the pattern, in no order.
+// Keys returns the names of the keys that match the pattern, unordered.
 func (s *Server) Keys(t testing.TB, pattern string) []string {
 	t.Helper()
 	replies, _ := s.Do(t, "KEYS", pattern).([]any)

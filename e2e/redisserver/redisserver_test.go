@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestReplies(t *testing.T) {
+func TestDoDecodesReplies(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Options{})
 	binary := "any\r\nbytes\x00\xff"
@@ -31,14 +31,14 @@ func TestReplies(t *testing.T) {
 	keys := s.Keys(t, "*")
 	slices.Sort(keys)
 	if !slices.Equal(keys, []string{"a:1", "list"}) {
-		t.Errorf("got the keys %q", keys)
+		t.Errorf("got keys %q, want a:1 and list", keys)
 	}
 	if _, err := do(t.Context(), s.Addr, "GET", "list"); err == nil || !strings.HasPrefix(err.Error(), "WRONGTYPE") {
-		t.Errorf("an error reply: got error %v", err)
+		t.Errorf("an error reply: got error %v, want WRONGTYPE", err)
 	}
 }
 
-func TestLives(t *testing.T) {
+func TestAppendOnlyKeepsDataOverKill(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		name string
@@ -54,32 +54,32 @@ func TestLives(t *testing.T) {
 			s.Do(t, "SET", "key", "value")
 			s.Kill(t)
 			if _, err := do(t.Context(), s.Addr, "PING"); err == nil {
-				t.Error("Redis answers after Kill")
+				t.Error("after Kill: got an answer, want an error")
 			}
 			s.Restart(t)
 			if got := s.Do(t, "GET", "key"); got != tc.kept {
-				t.Errorf("after Kill: got %v, want %v", got, tc.kept)
+				t.Errorf("after Kill and Restart: got %v, want %v", got, tc.kept)
 			}
 			s.Stop(t)
 			s.Restart(t)
 			if got := s.Do(t, "GET", "key"); got != tc.kept {
-				t.Errorf("after Stop: got %v, want %v", got, tc.kept)
+				t.Errorf("after Stop and Restart: got %v, want %v", got, tc.kept)
 			}
 		})
 	}
 }
 
-func TestPause(t *testing.T) {
+func TestPausedServerDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	s := Start(t, Options{})
 	s.Pause(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if reply, err := do(ctx, s.Addr, "PING"); err == nil {
-		t.Errorf("a paused Redis answers %v", reply)
+		t.Errorf("after Pause: got reply %v, want a timeout", reply)
 	}
 	s.Resume(t)
 	if got := s.Do(t, "PING"); got != "PONG" {
-		t.Errorf("after Resume: got %v", got)
+		t.Errorf("after Resume: got %v, want PONG", got)
 	}
 }

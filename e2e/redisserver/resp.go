@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// do sends one command over a connection of its own, in version 2 of Redis' protocol.
+// do sends one command on a new connection, in version 2 of the Redis protocol.
 func do(ctx context.Context, addr string, args ...string) (any, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
@@ -32,7 +32,7 @@ func do(ctx context.Context, addr string, args ...string) (any, error) {
 	return readReply(bufio.NewReader(conn))
 }
 
-var errProtocol = errors.New("not Redis' protocol")
+var errProtocol = errors.New("invalid Redis protocol")
 
 func readReply(r *bufio.Reader) (any, error) {
 	line, err := r.ReadString('\n')

@@ -7,22 +7,22 @@ import (
 	"sync"
 )
 
-// An App is the smallest web application with a login: /login, the callback, and a page that names the user. It serves one
-// browser at a time.
+// An App is a minimal web application with a login: /login, the callback, and a page with the user's name. It supports
+// one login at a time.
 type App struct {
 	client *Client
 	mux    *http.ServeMux
 
-	mu      sync.Mutex
-	attempt Attempt
-	subject map[string]string // by session cookie
+	mu       sync.Mutex
+	attempt  Attempt
+	subjects map[string]string // by session cookie
 }
 
 const appCookie = "__Host-app"
 
-// NewApp returns an app whose redirect URI has the path /oauth2/callback.
+// NewApp returns an app with the redirect path /oauth2/callback.
 func NewApp(client *Client) *App {
-	a := &App{client: client, mux: http.NewServeMux(), subject: map[string]string{}}
+	a := &App{client: client, mux: http.NewServeMux(), subjects: map[string]string{}}
 	a.mux.HandleFunc("GET /{$}", a.home)
 	a.mux.HandleFunc("GET /login", a.login)
 	a.mux.HandleFunc("GET /oauth2/callback", a.callback)
@@ -39,7 +39,7 @@ func (a *App) user(r *http.Request) string {
 	if err != nil {
 		return ""
 	}
-	return a.subject[cookie.Value]
+	return a.subjects[cookie.Value]
 }
 
 func (a *App) home(w http.ResponseWriter, r *http.Request) {
@@ -75,13 +75,13 @@ func (a *App) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.mu.Lock()
-	a.subject[attempt.State] = fmt.Sprint(claims["sub"])
+	a.subjects[attempt.State] = fmt.Sprint(claims["sub"])
 	a.mu.Unlock()
 	http.SetCookie(w, &http.Cookie{Name: appCookie, Value: attempt.State, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// api answers with what the browser says about the request.
+// api answers with the method and the user, and repeats Sec-Fetch-Mode in a header.
 func (a *App) api(w http.ResponseWriter, r *http.Request) {
 	user := a.user(r)
 	if user == "" {

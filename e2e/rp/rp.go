@@ -1,5 +1,5 @@
-// Package rp is a minimal relying party. It shows that the authorization servers and the browser of the tests work by
-// themselves, so that a failing test of the proxy points at the proxy. It checks no ID token.
+// Package rp is a minimal relying party. Its tests show that the authorization servers and the browser work without the
+// proxy, so that the failure of another test points at the proxy. It does not verify ID tokens.
 package rp
 
 import (
@@ -15,10 +15,10 @@ import (
 	"strings"
 )
 
-// A Client is a registration at one authorization server.
+// A Client is a client registered at one authorization server.
 type Client struct {
 	ID          string
-	Secret      string // empty for a public client, else sent by client_secret_basic
+	Secret      string // for client_secret_basic; empty for a public client
 	RedirectURI string
 	Scope       string
 
@@ -43,17 +43,17 @@ type Tokens struct {
 	Scope        string `json:"scope"`
 }
 
-// A ServerError is an answer other than 200 of an endpoint.
+// A ServerError is an endpoint's answer with a status other than 200.
 type ServerError struct {
 	Status int
-	Code   string // the error parameter, empty when there was none
+	Code   string // the error parameter, or ""
 }
 
 func (e *ServerError) Error() string {
 	return fmt.Sprintf("the server answered %d %s", e.Status, e.Code)
 }
 
-// Discover returns a client of the issuer with the endpoints of its OpenID Provider Metadata.
+// Discover reads the issuer's OpenID Provider Metadata and returns a client with its endpoints.
 func Discover(ctx context.Context, issuer, id, secret, redirectURI, scope string) (*Client, error) {
 	c := &Client{ID: id, Secret: secret, RedirectURI: redirectURI, Scope: scope}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", nil)
@@ -64,14 +64,14 @@ func Discover(ctx context.Context, issuer, id, secret, redirectURI, scope string
 		return nil, fmt.Errorf("discovering %s: %w", issuer, err)
 	}
 	if c.server.Issuer != issuer {
-		return nil, fmt.Errorf("discovering %s: the document is that of %s", issuer, c.server.Issuer)
+		return nil, fmt.Errorf("discovering %s: got the metadata of %s", issuer, c.server.Issuer)
 	}
 	return c, nil
 }
 
-// An Attempt is a login that has been started.
+// An Attempt is a login that the client has started.
 type Attempt struct {
-	URL      string // to open in the browser
+	URL      string // for the browser
 	State    string
 	verifier string
 }
@@ -97,7 +97,7 @@ func (c *Client) Authorize() Attempt {
 // Redeem exchanges the code of a callback for tokens.
 func (c *Client) Redeem(ctx context.Context, a Attempt, callback url.Values) (Tokens, error) {
 	if callback.Get("state") != a.State {
-		return Tokens{}, fmt.Errorf("the callback has another state: %v", callback)
+		return Tokens{}, fmt.Errorf("got callback %v, want the state %s", callback, a.State)
 	}
 	return c.token(ctx, url.Values{
 		"grant_type":    {"authorization_code"},
@@ -107,7 +107,7 @@ func (c *Client) Redeem(ctx context.Context, a Attempt, callback url.Values) (To
 	})
 }
 
-// Refresh exchanges a refresh token. A refusal is a *ServerError.
+// Refresh redeems a refresh token. If the server refuses it, the error is a *ServerError.
 func (c *Client) Refresh(ctx context.Context, refreshToken string) (Tokens, error) {
 	return c.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refreshToken}})
 }
@@ -122,7 +122,7 @@ func (c *Client) token(ctx context.Context, form url.Values) (Tokens, error) {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if c.Secret != "" {
-		// Both parts are form-encoded first (RFC 6749, section 2.3.1).
+		// RFC 6749, section 2.3.1: both parts are form-encoded first.
 		req.SetBasicAuth(url.QueryEscape(c.ID), url.QueryEscape(c.Secret))
 	}
 	var tokens Tokens
@@ -130,7 +130,7 @@ func (c *Client) token(ctx context.Context, form url.Values) (Tokens, error) {
 	return tokens, err
 }
 
-// UserInfo returns the claims that the access token gives access to.
+// UserInfo returns the UserInfo claims for the access token.
 func (c *Client) UserInfo(ctx context.Context, accessToken string) (map[string]any, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.server.UserinfoEndpoint, nil)
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Client) UserInfo(ctx context.Context, accessToken string) (map[string]a
 	return claims, err
 }
 
-// EndSessionURL returns where the browser goes to log out at the server.
+// EndSessionURL returns the URL of a logout at the server.
 func (c *Client) EndSessionURL(idToken, postLogoutRedirectURI string) string {
 	return c.server.EndSessionEndpoint + "?" + url.Values{
 		"id_token_hint": {idToken}, "post_logout_redirect_uri": {postLogoutRedirectURI},
@@ -165,7 +165,7 @@ func do(req *http.Request, answer any) error {
 		var detail struct {
 			Error string `json:"error"`
 		}
-		// The body may be anything; without an error member the status alone counts.
+		// A body without an error member leaves the code empty.
 		if json.Unmarshal(body, &detail) == nil {
 			refusal.Code = detail.Error
 		}

@@ -9,10 +9,10 @@ import org.apache.catalina.startup.Tomcat;
 import org.apache.tomcat.util.buf.EncodedSolidusHandling;
 
 /**
- * Tomcat with one servlet at /private/* and one for everything else. Each
- * answers its name and the target that it got. One connector is as Tomcat's
- * defaults have it, one accepts all that Tomcat can be told to accept, and one
- * passes encoded slashes on as they are.
+ * Tomcat with one servlet at /private/* and one default servlet. Each answers
+ * with its name and its request target. The first connector has Tomcat's
+ * defaults, the second accepts as many targets as Tomcat's settings allow, and
+ * the third leaves encoded slashes encoded.
  */
 public class Server {
     public static void main(String[] args) throws Exception {

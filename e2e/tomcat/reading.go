@@ -1,4 +1,4 @@
-// Package tomcat reads request targets as Tomcat does: by a stand-in of a few lines, and by a real Tomcat.
+// Package tomcat resolves request targets like Tomcat, with a short reimplementation and with a real Tomcat.
 package tomcat
 
 import (
@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// A Reading is how a connector of Tomcat is configured to read targets.
+// A Reading is a configuration of a Tomcat connector, as far as it affects targets.
 type Reading struct {
 	Name string
-	// backslash accepts a back slash, as a slash; relaxed accepts further characters that a target must encode.
+	// backslash treats a backslash as a slash. relaxed accepts characters that a target must encode.
 	backslash, relaxed bool
-	// slashes says what becomes of %2f and %5c.
+	// slashes is the treatment of %2f and %5c.
 	slashes encodedSlashes
 }
 
@@ -25,21 +25,21 @@ const (
 	passOn
 )
 
-// Readings are those of the connectors in Server.java, in their order.
+// Readings are the configurations of the connectors in Server.java, in the same order.
 var Readings = []Reading{
 	{Name: "default"},
 	{Name: "loose", backslash: true, relaxed: true, slashes: decode},
 	{Name: "passing", slashes: passOn},
 }
 
-// What Tomcat does with a target.
+// The results of Verdict.
 const (
-	Private = "private" // the servlet at /private/*
-	Public  = "public"  // the one for everything else
-	Refused = "400"
+	Private = "private" // the servlet at /private/* serves the target
+	Public  = "public"  // the default servlet serves the target
+	Refused = "400"     // Tomcat refuses the target
 )
 
-// Verdict says where a target leads.
+// Verdict returns Tomcat's treatment of a target.
 func (rd Reading) Verdict(target string) string {
 	path, ok := pathOf(target)
 	if !ok || !rd.accepts(path) {
@@ -59,7 +59,7 @@ func (rd Reading) Verdict(target string) string {
 	return Public
 }
 
-// pathOf takes the path out of a target in origin form or absolute form.
+// pathOf returns the path of a target in origin form or absolute form.
 func pathOf(target string) (path string, ok bool) {
 	path, _, _ = strings.Cut(target, "?")
 	if rest, found := strings.CutPrefix(path, "http://"); found {
@@ -78,7 +78,8 @@ func (rd Reading) accepts(path string) bool {
 	return true
 }
 
-// withoutParameters removes what begins with a semicolon from each segment. Encoded ones are none.
+// withoutParameters removes the path parameters: in each segment, all text from the first semicolon. An encoded semicolon
+// starts no parameter.
 func withoutParameters(path string) string {
 	var segments []string
 	for segment := range strings.SplitSeq(path, "/") {
@@ -115,7 +116,7 @@ func (rd Reading) decode(path string) (decoded string, ok bool) {
 	return b.String(), true
 }
 
-// normalize resolves dots and drops empty segments.
+// normalize resolves dot segments and removes empty segments.
 func (rd Reading) normalize(path string) (normal string, ok bool) {
 	if strings.Contains(path, "\x00") || strings.Contains(path, `\`) && !rd.backslash {
 		return "", false

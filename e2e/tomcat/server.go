@@ -12,8 +12,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
 )
 
-// Start starts a real Tomcat and returns the addresses of its connectors, in the order of Readings. It needs Java, and
-// Maven to download Tomcat the first time.
+// Start runs a real Tomcat until the test ends and returns the addresses of its connectors, in the order of Readings. It
+// needs Java, and Maven for the first download of Tomcat.
 func Start(t testing.TB) (addrs []string) {
 	t.Helper()
 	root, err := build.ModuleDir()

@@ -1,6 +1,7 @@
 // Command zitadel-op serves the example OpenID Provider of zitadel/oidc on 127.0.0.1 for the end-to-end tests.
 //
-// It prints one line, `ready` and its issuer, once it serves. The login form takes test-user2 with the password verysecure.
+// Once it serves, it prints one line: `ready` and its issuer. The login form accepts test-user2 with the password
+// verysecure.
 package main
 
 import (
@@ -21,9 +22,9 @@ import (
 
 func main() {
 	clientID := flag.String("client-id", "", "the client's `id`")
-	secret := flag.String("client-secret", "", "the client's `secret`; none makes it a public client")
+	secret := flag.String("client-secret", "", "the client's `secret`; empty for a public client")
 	redirect := flag.String("redirect-uri", "", "the client's redirect `URI`")
-	lifetime := flag.Duration("access-token-lifetime", 5*time.Minute, "of the access tokens, as told to the client")
+	lifetime := flag.Duration("access-token-lifetime", 5*time.Minute, "expires_in of access tokens")
 	flag.Parse()
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -36,20 +37,20 @@ func main() {
 	} else {
 		storage.RegisterClients(storage.WebClient(*clientID, *secret, *redirect))
 	}
-	store := shortLived{storage.NewStorage(storage.NewUserStore(issuer)), *lifetime}
+	store := lifetimeStorage{storage.NewStorage(storage.NewUserStore(issuer)), *lifetime}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	handler := exampleop.SetupServer(issuer, store, logger, true)
 	fmt.Println("ready", issuer)
 	log.Fatal(http.Serve(ln, handler))
 }
 
-// shortLived changes the access token lifetime that the client is told; the example has 5 minutes hard-coded.
-type shortLived struct {
+// lifetimeStorage changes expires_in of access tokens. The example server's lifetime is fixed at 5 minutes.
+type lifetimeStorage struct {
 	*storage.Storage
 	lifetime time.Duration
 }
 
-func (s shortLived) CreateAccessAndRefreshTokens(ctx context.Context, request op.TokenRequest, current string) (accessTokenID, refreshToken string, expiration time.Time, err error) {
+func (s lifetimeStorage) CreateAccessAndRefreshTokens(ctx context.Context, request op.TokenRequest, current string) (accessTokenID, refreshToken string, expiration time.Time, err error) {
 	accessTokenID, refreshToken, _, err = s.Storage.CreateAccessAndRefreshTokens(ctx, request, current)
 	return accessTokenID, refreshToken, time.Now().Add(s.lifetime), err
 }

@@ -8,21 +8,20 @@ import (
 	"time"
 )
 
-// Auth0 is an application at Auth0: OpenID Connect, client_secret in the body,
-// a refresh token only with offline_access and an audience whose API allows
-// it, and no audience on refresh.
+// Auth0 is an application at Auth0. It uses OpenID Connect and sends
+// client_secret in the body. A login gets a refresh token only if it asks for
+// offline_access and for the Audience. A refresh must not have an audience.
 type Auth0 struct {
 	ClientID string
-	// ClientSecret is empty for a native application, which sends none.
+	// ClientSecret is empty for a native application.
 	ClientSecret string
 	RedirectURI  string
 	// Audience is the API that has Offline Access enabled.
 	Audience string
-	// ExpiresIn adds expires_in to the answers, which the documented example
-	// lacks.
+	// ExpiresIn adds expires_in to the answers. The documented example lacks it.
 	ExpiresIn bool
-	// Rotation makes refresh tokens single use. Without it refresh answers
-	// carry no refresh token.
+	// Rotation makes refresh tokens single use. Without it, refresh answers
+	// have no refresh token.
 	Rotation bool
 }
 
@@ -32,18 +31,18 @@ func (c Auth0) rules() rules {
 		clientID: c.ClientID, clientSecret: c.ClientSecret, redirectURI: c.RedirectURI,
 		auth:       authentication{body: true},
 		authorize:  parameters{optional: []string{"audience", "scope", "nonce", "prompt", "login_hint", "max_age"}},
-		accessLife: 24 * time.Hour, // and refresh tokens are good "essentially forever"
+		accessLife: 24 * time.Hour, // refresh tokens live "essentially forever"
 		refreshable: func(l *login, _ time.Duration) bool {
 			return l.hasScope("offline_access") && c.Audience != "" && l.query.Get("audience") == c.Audience
 		},
 		rotates:         c.Rotation,
 		newRefreshToken: rand.Text,
 		answer:          c.answer,
-		// Auth0's documentation of refresh tokens shows no errors; these are
-		// what its token endpoint is known for.
+		// Auth0's documentation of refresh tokens shows no errors. These are
+		// the errors of its real token endpoint.
 		badClient: problem{http.StatusUnauthorized, "access_denied", "Unauthorized"},
 		badGrant:  problem{http.StatusForbidden, "invalid_grant", "Unknown or invalid refresh token."},
-		extra: map[string]func(*Server) (any, error){
+		documents: map[string]func(*Server) (any, error){
 			"/.well-known/openid-configuration": auth0Metadata,
 			"/.well-known/jwks.json":            jwks,
 		},
@@ -72,7 +71,8 @@ func (c Auth0) answer(s *Server, t tokens) (map[string]any, error) {
 	return m, err
 }
 
-// auth0Metadata has an issuer with a slash at the end, as Auth0's has.
+// auth0Metadata returns OpenID Provider Metadata. The issuer ends in a slash,
+// as Auth0's does.
 func auth0Metadata(s *Server) (any, error) {
 	return map[string]any{
 		"issuer":                                s.URL + "/",

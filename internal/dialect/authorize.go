@@ -25,8 +25,9 @@ func (l *login) hasScope(scope string) bool {
 	return false
 }
 
-// authorize logs the user in without asking. A request that breaks the rules
-// is answered on the spot, whatever it is, so that the test sees it.
+// authorize serves the authorization endpoint. It logs the user in without a
+// form. A request that breaks the rules gets an error page, never a redirect,
+// so that the test notices it.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	p := s.rules.authorize.with(map[string]string{
@@ -44,8 +45,8 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		wrong = append(wrong, "code_challenge_method is not S256")
 	}
 	if len(wrong) > 0 {
-		for _, what := range wrong {
-			s.violate("authorize: " + what)
+		for _, violation := range wrong {
+			s.recordViolation("authorize: " + violation)
 		}
 		http.Error(w, "invalid_request: "+strings.Join(wrong, ", "), http.StatusBadRequest)
 		return

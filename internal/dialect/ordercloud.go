@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// OrderCloud is a public client at OrderCloud.io: plain OAuth 2.0, no secret,
-// scope on refresh, token_type in lower case. The refresh token of the first
-// answer is used again and again until its own lifetime ends; a lifetime of
-// zero means that there is none.
+// OrderCloud is a public client at OrderCloud.io. It uses plain OAuth 2.0
+// without a secret. A refresh must have a scope, and token_type is in lower
+// case. The login's refresh token serves all refreshes until it expires; with a
+// lifetime of zero, logins get none.
 type OrderCloud struct {
 	ClientID    string
 	RedirectURI string
-	// Scope is what refreshes must ask for. Empty: FullAccess.
+	// Scope is the required scope of refreshes. Empty: FullAccess.
 	Scope string
 }
 
@@ -24,7 +24,7 @@ func (c OrderCloud) rules() rules {
 	return rules{
 		authorizePath: "/oauth/authorize", tokenPath: "/oauth/token",
 		clientID: c.ClientID, redirectURI: c.RedirectURI,
-		// The documented refresh request is declared as text/html.
+		// The documented refresh request has the content type text/html.
 		anyContentType: true,
 		authorize:      parameters{optional: []string{"scope"}},
 		refresh:        parameters{required: map[string]string{"scope": scope}},

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Pagero is a client at Pagero Online: plain OAuth 2.0, Basic or body
-// authentication, an empty scope and an unknown member in each answer, and
-// single use refresh tokens, each of which lives three years anew.
+// Pagero is a client at Pagero Online. It uses plain OAuth 2.0 and may send its
+// credentials by Basic or in the body. Each answer has an empty scope and a
+// non-standard member. Refresh tokens are single use; each lives three years
+// from its own issue.
 type Pagero struct {
 	ClientID, ClientSecret string
 	RedirectURI            string

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// user is who logs in, always.
+// user is the subject of every login.
 const user = "alice"
 
 // Provider is OrderCloud, Auth0 or Pagero.
@@ -21,35 +21,35 @@ type Provider interface {
 	rules() rules
 }
 
-// rules are what one provider documents, as data.
+// rules describe the documented behaviour of one provider.
 type rules struct {
 	authorizePath, tokenPath string
 	clientID, clientSecret   string
 	redirectURI              string
 	auth                     authentication
-	// anyContentType takes a form under any media type.
+	// anyContentType accepts a form of any media type.
 	anyContentType bool
-	// authorize, code and refresh name the parameters besides those that
-	// every such request has, and client credentials.
+	// authorize, code and refresh list the provider's parameters for each kind
+	// of request, in addition to the standard ones and client credentials.
 	authorize, code, refresh parameters
-	// accessLife and refreshLife are the lifetimes to begin with.
+	// accessLife and refreshLife are the initial lifetimes.
 	accessLife, refreshLife time.Duration
-	// refreshable says whether a login gets a refresh token.
+	// refreshable reports whether a login gets a refresh token.
 	refreshable func(l *login, life time.Duration) bool
-	// rotates gives a new refresh token in every answer and spends the old;
-	// rolling lets each new one live anew.
+	// rotates makes refresh tokens single use: each answer has a new one.
+	// rolling starts its lifetime at the refresh, not at the login.
 	rotates, rolling bool
 	newRefreshToken  func() string
-	// answer shapes a successful token answer.
+	// answer builds the JSON of a successful token answer.
 	answer func(s *Server, t tokens) (map[string]any, error)
 	// badClient and badGrant are the errors of the token endpoint.
 	badClient, badGrant problem
-	// extra serves further endpoints, by path.
-	extra map[string]func(s *Server) (any, error)
+	// documents are further JSON documents that the server serves, by path.
+	documents map[string]func(s *Server) (any, error)
 }
 
-// parameters are names that a request must or may carry. A required one with
-// a value must have that value.
+// parameters are the required and optional parameters of a request. The
+// request must carry exactly the value in required, unless it is "".
 type parameters struct {
 	required map[string]string
 	optional []string
@@ -73,13 +73,13 @@ type Server struct {
 	violations  []string
 	codes       map[string]*login
 	refreshes   map[string]*refreshToken
-	accesses    map[string]time.Time // when they end
+	accesses    map[string]time.Time // expiry of each access token
 	accessLife  time.Duration
 	refreshLife time.Duration
-	redeemed    int
+	refreshed   int
 }
 
-// New makes a server that is reached at url.
+// New returns a server for clients that reach it at url.
 func New(url string, p Provider) *Server {
 	r := p.rules()
 	return &Server{
@@ -96,7 +96,8 @@ func Start(t testing.TB, p Provider) *Server {
 		t.Fatal(err)
 	}
 	s := New("http://"+listener.Addr().String(), p)
-	if _, err := signingKey(); err != nil { // made here, since a client in the midst of a login does not wait for long
+	// Generating the RSA key during a login could take longer than the client's timeout.
+	if _, err := signingKey(); err != nil {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
@@ -112,33 +113,33 @@ func Start(t testing.TB, p Provider) *Server {
 	return s
 }
 
-// AuthorizationEndpoint and TokenEndpoint are for clients that are told their
-// endpoints.
+// AuthorizationEndpoint is the URL of the authorization endpoint, for clients
+// that do not use discovery.
 func (s *Server) AuthorizationEndpoint() string { return s.URL + s.rules.authorizePath }
 
-// TokenEndpoint is where codes and refresh tokens are redeemed.
+// TokenEndpoint is the URL of the token endpoint, for clients that do not use
+// discovery.
 func (s *Server) TokenEndpoint() string { return s.URL + s.rules.tokenPath }
 
-// SetLifetimes changes how long tokens live that are issued from now on. A
-// refresh lifetime of zero means none are issued (OrderCloud) or that they do
-// not end.
+// SetLifetimes sets the lifetimes of tokens issued from now on. With a refresh
+// lifetime of zero, OrderCloud issues no refresh tokens, and those of the
+// others never expire.
 func (s *Server) SetLifetimes(access, refresh time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accessLife, s.refreshLife = access, refresh
 }
 
-// ExpireRefreshTokens ends the life of all refresh tokens issued so far, as if
-// their time had passed.
+// ExpireRefreshTokens expires all refresh tokens issued so far.
 func (s *Server) ExpireRefreshTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.refreshes {
-		t.ends = time.Now()
+		t.expires = time.Now()
 	}
 }
 
-// Violations lists what clients did that the documentation does not allow.
+// Violations lists the deviations of clients from the documentation.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,11 +150,11 @@ func (s *Server) Violations() []string {
 func (s *Server) Refreshes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.redeemed
+	return s.refreshed
 }
 
-// SentTwice lists the refresh tokens that came in more than once. For Pagero
-// there must be none.
+// SentTwice lists the refresh tokens that clients sent more than once, sorted.
+// Pagero's refresh tokens are single use: the list must stay empty.
 func (s *Server) SentTwice() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,7 +168,7 @@ func (s *Server) SentTwice() []string {
 	return twice
 }
 
-// Issued reports whether an access token was issued here, however long ago.
+// Issued reports whether the server issued the access token, expired or not.
 func (s *Server) Issued(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,13 +176,13 @@ func (s *Server) Issued(token string) bool {
 	return issued
 }
 
-// ValidAccessToken reports whether a token was issued here and has not
-// expired.
+// ValidAccessToken reports whether the server issued the access token and it
+// has not expired.
 func (s *Server) ValidAccessToken(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ends, ok := s.accesses[token]
-	return ok && time.Now().Before(ends)
+	expires, ok := s.accesses[token]
+	return ok && time.Now().Before(expires)
 }
 
 // Secrets lists all issued codes and tokens.
@@ -200,13 +201,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.rules.tokenPath:
 		s.token(w, r)
 	default:
-		f := s.rules.extra[r.URL.Path]
-		if f == nil {
-			s.violate("request to " + r.URL.Path)
+		document := s.rules.documents[r.URL.Path]
+		if document == nil {
+			s.recordViolation("request to " + r.URL.Path)
 			http.NotFound(w, r)
 			return
 		}
-		v, err := f(s)
+		v, err := document(s)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -215,13 +216,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) violate(what string) {
+func (s *Server) recordViolation(violation string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.violations = append(s.violations, what)
+	s.violations = append(s.violations, violation)
 }
 
-// check compares what came with what may come, and returns what is wrong.
+// check compares the parameters of a request with the allowed ones and returns
+// the violations.
 func (p parameters) check(got url.Values) []string {
 	var wrong []string
 	for _, name := range slices.Sorted(maps.Keys(got)) {
@@ -245,7 +247,7 @@ func (p parameters) check(got url.Values) []string {
 	return wrong
 }
 
-// with adds required parameters.
+// with returns p with more required parameters. Those of p win.
 func (p parameters) with(required map[string]string) parameters {
 	all := map[string]string{}
 	maps.Copy(all, required)
@@ -257,5 +259,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a client that has gone is no fault of ours
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client has disconnected
 }

@@ -18,27 +18,28 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// authentication says how a client may present its credentials.
+// authentication lists the ways in which a client may send its credentials:
+// client_secret_basic and client_secret_post.
 type authentication struct{ basic, body bool }
 
 // refreshToken is an issued refresh token.
 type refreshToken struct {
-	login *login
-	ends  time.Time // zero: never
-	spent bool
-	sent  int
+	login   *login
+	expires time.Time // zero: never
+	spent   bool
+	sent    int // requests with this token
 }
 
-// tokens is what an answer is made of.
+// tokens are the contents of a successful token answer.
 type tokens struct {
 	login           *login
-	access, refresh string
-	accessEnds      time.Time
+	access, refresh string // refresh is "" if there is none
+	accessExpires   time.Time
 	lifetime        time.Duration
 	afterRefresh    bool
 }
 
-// token is the token endpoint.
+// token serves the token endpoint.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	form, wrong := s.readForm(r)
 	if len(wrong) > 0 {
@@ -67,27 +68,27 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, wrong, problem{http.StatusBadRequest, "invalid_request", wrong[0]})
 		return
 	}
-	answer, bad, err := s.redeem(form)
+	answer, ok, err := s.redeem(form)
 	switch {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
-	case bad:
+	case !ok:
 		s.refuse(w, nil, s.rules.badGrant)
 	default:
 		writeJSON(w, http.StatusOK, answer)
 	}
 }
 
-// refuse answers an error and records why it was the client's.
-func (s *Server) refuse(w http.ResponseWriter, wrong []string, p problem) {
-	for _, what := range wrong {
-		s.violate("token: " + what)
+// refuse sends an error answer and records the client's violations.
+func (s *Server) refuse(w http.ResponseWriter, violations []string, p problem) {
+	for _, violation := range violations {
+		s.recordViolation("token: " + violation)
 	}
 	writeJSON(w, p.status, map[string]string{"error": p.code, "error_description": p.description})
 }
 
-// readForm reads the body itself, since net/http looks only into forms that
-// are declared as such.
+// readForm parses the body itself, since net/http parses only bodies with the
+// content type of a form.
 func (s *Server) readForm(r *http.Request) (form url.Values, wrong []string) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -108,7 +109,8 @@ func (s *Server) readForm(r *http.Request) (form url.Values, wrong []string) {
 	return form, wrong
 }
 
-// authenticate checks the client and returns the parameters it did that with.
+// authenticate checks the client's credentials and returns the form parameters
+// that carried them.
 func (s *Server) authenticate(r *http.Request, form url.Values) (used map[string]string, wrong []string) {
 	rules := s.rules
 	id, secret, basic := r.BasicAuth()
@@ -150,48 +152,50 @@ func (s *Server) countSent(value string) {
 	}
 }
 
-// redeem exchanges the grant in a well-formed request. bad means that the
-// grant is not worth anything.
-func (s *Server) redeem(form url.Values) (answer map[string]any, bad bool, err error) {
+// redeem exchanges the code or refresh token in a well-formed request. ok is
+// false if the grant is unknown, expired or spent.
+func (s *Server) redeem(form url.Values) (answer map[string]any, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := tokens{lifetime: s.accessLife, accessEnds: time.Now().Add(s.accessLife)}
+	t := tokens{lifetime: s.accessLife, accessExpires: time.Now().Add(s.accessLife)}
 	if code := form.Get("code"); code != "" {
 		t.login = s.codes[code]
 		if t.login == nil || !t.login.redeemable(form.Get("code_verifier")) {
-			return nil, true, nil
+			return nil, false, nil
 		}
 		t.login.spent = true
 		if s.rules.refreshable(t.login, s.refreshLife) {
-			t.refresh = s.newRefresh(t.login, s.refreshEnd())
+			t.refresh = s.issueRefreshToken(t.login, s.refreshExpiry())
 		}
 	} else {
 		value := form.Get("refresh_token")
 		old := s.refreshes[value]
-		if old == nil || old.spent || !old.ends.IsZero() && !time.Now().Before(old.ends) {
-			return nil, true, nil
+		if old == nil || old.spent || !old.expires.IsZero() && !time.Now().Before(old.expires) {
+			return nil, false, nil
 		}
 		t.login, t.afterRefresh, t.refresh = old.login, true, value
 		if s.rules.rotates {
 			old.spent = true
-			ends := old.ends
+			expires := old.expires
 			if s.rules.rolling {
-				ends = s.refreshEnd()
+				expires = s.refreshExpiry()
 			}
-			t.refresh = s.newRefresh(old.login, ends)
+			t.refresh = s.issueRefreshToken(old.login, expires)
 		}
-		s.redeemed++
+		s.refreshed++
 	}
 	if t.access, err = s.sign(map[string]any{
-		"sub": user, "jti": canary("AT_"), "exp": t.accessEnds.Unix(), "iat": time.Now().Unix(),
+		"sub": user, "jti": canary("AT_"), "exp": t.accessExpires.Unix(), "iat": time.Now().Unix(),
 	}); err != nil {
 		return nil, false, err
 	}
-	s.accesses[t.access] = t.accessEnds
+	s.accesses[t.access] = t.accessExpires
 	answer, err = s.rules.answer(s, t)
-	return answer, false, err
+	return answer, true, err
 }
 
+// redeemable reports whether the login's code is unspent, unexpired and fits
+// the PKCE verifier. A login without a challenge takes no verifier.
 func (l *login) redeemable(verifier string) bool {
 	if l.spent || !time.Now().Before(l.expires) {
 		return false
@@ -201,29 +205,29 @@ func (l *login) redeemable(verifier string) bool {
 	return challenge == "" && verifier == "" || challenge == base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// refreshEnd is when a refresh token of now ends. It needs s.mu.
-func (s *Server) refreshEnd() time.Time {
+// refreshExpiry returns the expiry of a refresh token issued now. It needs s.mu.
+func (s *Server) refreshExpiry() time.Time {
 	if s.refreshLife == 0 {
 		return time.Time{}
 	}
 	return time.Now().Add(s.refreshLife)
 }
 
-// newRefresh needs s.mu.
-func (s *Server) newRefresh(l *login, ends time.Time) string {
+// issueRefreshToken needs s.mu.
+func (s *Server) issueRefreshToken(l *login, expires time.Time) string {
 	value := s.rules.newRefreshToken()
-	s.refreshes[value] = &refreshToken{login: l, ends: ends}
+	s.refreshes[value] = &refreshToken{login: l, expires: expires}
 	return value
 }
 
 // keyID is the kid of the example in Pagero's documentation.
 const keyID = "1553782041"
 
-// signingKey is shared by all servers of a process, since making one is slow
-// and nothing here depends on whose it is.
+// signingKey is one RSA key for all servers of the process: generating a key
+// is slow, and no test depends on servers having different ones.
 var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-// sign makes a JWT, the form of all tokens that the documentations call one.
+// sign returns a signed JWT with the claims and iss.
 func (s *Server) sign(claims map[string]any) (string, error) {
 	key, err := signingKey()
 	if err != nil {
@@ -236,14 +240,14 @@ func (s *Server) sign(claims map[string]any) (string, error) {
 	return t.SignedString(key)
 }
 
-// canary is a random value that is easy to grep for.
+// canary returns a random value with a prefix to search for.
 func canary(prefix string) string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand.Read ends the program instead
 	return prefix + hex.EncodeToString(b[:])
 }
 
-// uuid is a random UUID (version 4).
+// uuid returns a random UUID (version 4).
 func uuid() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])

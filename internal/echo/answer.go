@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// exchange is one request with the connection to answer it on.
+// exchange is one request and the connection for its answer.
 type exchange struct {
 	server *Server
 	conn   net.Conn
@@ -18,10 +18,10 @@ type exchange struct {
 	req    Request
 }
 
-// answer writes the answer and says whether the connection goes on.
-func (x *exchange) answer(rejected bool) (keep bool) {
+// answer writes the answer and reports whether to keep the connection open.
+func (x *exchange) answer(rejected bool) (keepAlive bool) {
 	path, query := x.req.target()
-	params, _ := url.ParseQuery(query) // what cannot be read is not asked for
+	params, _ := url.ParseQuery(query) // malformed parameters are ignored
 	switch {
 	case x.req.Malformed != "":
 		return x.write(http.StatusBadRequest)
@@ -47,7 +47,7 @@ func (x *exchange) answer(rejected bool) (keep bool) {
 	return x.write(http.StatusOK)
 }
 
-// slow answers after a while, or not at all once the server closes.
+// slow answers after the given duration, or not at all once the server closes.
 func (x *exchange) slow(after string) bool {
 	d, err := time.ParseDuration(after)
 	if err != nil || d < 0 || d > idleTimeout/2 {
@@ -63,21 +63,22 @@ func (x *exchange) slow(after string) bool {
 	}
 }
 
-// write answers with the request as JSON.
+// write answers with the request as JSON and reports whether to keep the
+// connection open.
 func (x *exchange) write(status int, lines ...string) bool {
-	shown := x.req
-	if x.server.hide {
-		shown = shown.withoutAuthorization()
+	echoed := x.req
+	if x.server.hideAuthorization {
+		echoed = echoed.withoutAuthorization()
 	}
-	body, err := json.Marshal(shown)
+	body, err := json.Marshal(echoed)
 	if err != nil {
 		return false
 	}
 	if path, _ := x.req.target(); strings.HasPrefix(path, "/admin") {
-		body, _ = json.Marshal(struct { // it could be encoded just before
+		body, _ = json.Marshal(struct { // cannot fail: the request was encoded above
 			Request
 			Page string `json:"page"`
-		}{shown, "SECRET-PAGE"})
+		}{echoed, "SECRET-PAGE"})
 	}
 	lines = append(lines, "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)))
 	if x.req.Malformed != "" || x.req.closes() {

@@ -31,7 +31,8 @@ func dial(t *testing.T, s *Server) *wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil { // only so that a broken server cannot hang the test
+	// The deadline keeps a broken server from hanging the test.
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	return &wire{t: t, conn: conn, in: bufio.NewReader(conn)}
@@ -44,7 +45,7 @@ func (w *wire) send(text string) {
 	}
 }
 
-// answer reads one answer and what it echoes.
+// answer reads one answer and the request that it echoes.
 func (w *wire) answer() (*http.Response, Request) {
 	w.t.Helper()
 	resp, err := http.ReadResponse(w.in, nil)
@@ -54,7 +55,7 @@ func (w *wire) answer() (*http.Response, Request) {
 	var req Request
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || json.Unmarshal(body, &req) != nil {
-		w.t.Fatalf("%v: %s", err, body)
+		w.t.Fatalf("reading the answer: got error %v and body %s", err, body)
 	}
 	return resp, req
 }
@@ -64,7 +65,7 @@ func digest(body string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func TestEchoesTheWire(t *testing.T) {
+func TestRequestIsEchoedAsReceived(t *testing.T) {
 	s := Start(t, Options{})
 	w := dial(t, s)
 	for n, tt := range []struct {
@@ -82,34 +83,34 @@ func TestEchoesTheWire(t *testing.T) {
 			Trailers: [][2]string{{"Authorization", "Bearer EVIL"}}, BodySHA256: digest("hello, world!"), BodyLength: 13,
 		}},
 	} {
-		tt.want.Conn = 1 // one connection for all: keep-alive works
+		tt.want.Conn = 1 // keep-alive: all requests use one connection
 		w.send(tt.raw)
 		resp, got := w.answer()
 		if diff := cmp.Diff(tt.want, got); diff != "" || resp.StatusCode != 200 {
-			t.Errorf("%d\n%s", resp.StatusCode, diff)
+			t.Errorf("got status %d, want 200; request (-want +got):\n%s", resp.StatusCode, diff)
 		}
 		logged := s.Requests()[n]
 		if len(logged.Trailers) == 0 {
 			logged.Trailers = nil
 		}
 		if diff := cmp.Diff(tt.want, logged); diff != "" {
-			t.Errorf("log:\n%s", diff)
+			t.Errorf("logged request (-want +got):\n%s", diff)
 		}
 	}
 	w.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	if resp, _ := w.answer(); resp.Header.Get("Connection") != "close" && !resp.Close {
-		t.Errorf("header: %v", resp.Header)
+		t.Errorf("got header %v, want Connection: close", resp.Header)
 	}
 	if _, err := w.in.ReadByte(); !errors.Is(err, io.EOF) {
-		t.Errorf("after Connection: close: %v", err)
+		t.Errorf("reading after Connection: close: got error %v, want EOF", err)
 	}
 	s.Reset()
-	if len(s.Requests()) != 0 {
-		t.Error("Reset left requests")
+	if n := len(s.Requests()); n != 0 {
+		t.Errorf("after Reset: got %d requests, want none", n)
 	}
 }
 
-func TestMalformed(t *testing.T) {
+func TestMalformedRequestIsRefused(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: x\r\n"
 	tests := []struct{ name, raw string }{
 		{"bare line feed", "GET / HTTP/1.1\nHost: x\r\n\r\n"},
@@ -141,30 +142,30 @@ func TestMalformed(t *testing.T) {
 			w.send(tt.raw)
 			resp, got := w.answer()
 			if resp.StatusCode != 400 || got.Malformed == "" || !resp.Close {
-				t.Errorf("%d %+v", resp.StatusCode, got)
+				t.Errorf("got %d %+v, want 400, a reason and a closed connection", resp.StatusCode, got)
 			}
 			if log := s.Requests(); len(log) != 1 || log[0].Malformed == "" {
-				t.Errorf("log: %d requests", len(log))
+				t.Errorf("got log %+v, want one malformed request", log)
 			}
 		})
 	}
 }
 
-func TestExpectContinue(t *testing.T) {
+func TestExpectContinueIsAnsweredBeforeTheBody(t *testing.T) {
 	w := dial(t, Start(t, Options{}))
 	w.send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
 	for _, want := range []string{"HTTP/1.1 100 Continue\r\n", "\r\n"} {
 		if line, err := w.in.ReadString('\n'); line != want {
-			t.Fatalf("%q, %v", line, err)
+			t.Fatalf("got %q and error %v, want %q", line, err, want)
 		}
 	}
 	w.send("ok")
 	if _, got := w.answer(); got.BodySHA256 != digest("ok") {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want the digest of the body", got)
 	}
 }
 
-func TestCheck(t *testing.T) {
+func TestCheckRefusesRequestsWithoutOneGoodToken(t *testing.T) {
 	s := Start(t, Options{Check: func(token string) bool { return token == "good" }})
 	for _, tt := range []struct {
 		headers string
@@ -181,15 +182,15 @@ func TestCheck(t *testing.T) {
 		w.send("GET /u/public-cache HTTP/1.1\r\nHost: x\r\n" + tt.headers + "\r\n")
 		resp, _ := w.answer()
 		if resp.StatusCode != tt.want || tt.want == 401 && resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
-			t.Errorf("%q: %d %v, want %d", tt.headers, resp.StatusCode, resp.Header, tt.want)
+			t.Errorf("%q: got %d %v, want %d", tt.headers, resp.StatusCode, resp.Header, tt.want)
 		}
 	}
 	if s.Rejected() != 4 {
-		t.Errorf("Rejected = %d", s.Rejected())
+		t.Errorf("got %d rejected requests, want 4", s.Rejected())
 	}
 }
 
-func TestSpecialPaths(t *testing.T) {
+func TestSpecialPathsAnswerAsDocumented(t *testing.T) {
 	w := dial(t, Start(t, Options{}))
 	for _, tt := range []struct {
 		target string
@@ -206,7 +207,7 @@ func TestSpecialPaths(t *testing.T) {
 		w.send("GET " + tt.target + " HTTP/1.1\r\nHost: x\r\n\r\n")
 		resp, _ := w.answer()
 		if diff := cmp.Diff(tt.want, resp.Header.Values(tt.header)); resp.StatusCode != tt.status || diff != "" {
-			t.Errorf("%s: %d\n%s", tt.target, resp.StatusCode, diff)
+			t.Errorf("%s: got status %d, want %d; %s (-want +got):\n%s", tt.target, resp.StatusCode, tt.status, tt.header, diff)
 		}
 	}
 	for target, want := range map[string]bool{"/admin/x": true, "/other": false} {
@@ -216,19 +217,19 @@ func TestSpecialPaths(t *testing.T) {
 			t.Fatal(err)
 		}
 		if body, err := io.ReadAll(resp.Body); err != nil || strings.Contains(string(body), "SECRET-PAGE") != want {
-			t.Errorf("%s: %s, %v", target, body, err)
+			t.Errorf("%s: got %s and error %v, want SECRET-PAGE in it: %t", target, body, err, want)
 		}
 	}
 	w.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
 	resp, err := http.ReadResponse(w.in, &http.Request{Method: http.MethodHead})
 	if err != nil || resp.ContentLength == 0 {
-		t.Fatalf("HEAD: %v, %v", resp, err)
+		t.Fatalf("HEAD: got %v and error %v, want a Content-Length", resp, err)
 	}
 	w.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	w.answer() // fails if the answer to HEAD had a body
+	w.answer() // fails if the answer to HEAD has a body
 }
 
-// masked is a client's frame.
+// masked returns a frame as clients send it, masked.
 func masked(first byte, payload string) string {
 	b := frame(first, []byte(payload))
 	head := len(b) - len(payload)
@@ -241,14 +242,14 @@ func masked(first byte, payload string) string {
 	return string(out)
 }
 
-func TestWebSocket(t *testing.T) {
+func TestWebSocketEchoesFrames(t *testing.T) {
 	s := Start(t, Options{})
 	w := dial(t, s)
-	// Key and answer are the example of RFC 6455, section 1.3.
+	// The key and its answer are from RFC 6455, section 1.3.
 	w.send("GET /u/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	resp, err := http.ReadResponse(w.in, nil)
 	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
-		t.Fatalf("%v, %v", resp, err)
+		t.Fatalf("handshake: got %v and error %v, want 101 and the accept value of the RFC", resp, err)
 	}
 	if err := s.WaitStreams(t.Context(), 1); err != nil {
 		t.Fatal(err)
@@ -259,18 +260,18 @@ func TestWebSocket(t *testing.T) {
 		{masked(0x82, long), string(frame(0x82, []byte(long)))},
 		{masked(0x82, huge), string(frame(0x82, []byte(huge)))},
 		{masked(0x89, "p"), string(frame(0x8A, []byte("p")))},                                   // ping, pong
-		{masked(0x8A, "q") + masked(0x81, ""), string(frame(0x81, nil))},                        // an unasked pong is ignored
+		{masked(0x8A, "q") + masked(0x81, ""), string(frame(0x81, nil))},                        // an unsolicited pong is ignored
 		{masked(0x01, "a") + masked(0x80, "b"), string(frame(0x01, []byte("a"))) + "\x80\x01b"}, // fragments
 		{masked(0x88, "\x03\xe8"), string(frame(0x88, []byte("\x03\xe8")))},                     // close
 	} {
 		w.send(tt.send)
 		got := make([]byte, len(tt.want))
 		if _, err := io.ReadFull(w.in, got); err != nil || string(got) != tt.want {
-			t.Fatalf("%.20q, %v, want %.20q", got, err, tt.want)
+			t.Fatalf("got %.20q and error %v, want %.20q", got, err, tt.want)
 		}
 	}
 	if _, err := w.in.ReadByte(); !errors.Is(err, io.EOF) {
-		t.Errorf("after close: %v", err)
+		t.Errorf("reading after the close frame: got error %v, want EOF", err)
 	}
 	if err := s.WaitStreams(t.Context(), 0); err != nil {
 		t.Fatal(err)
@@ -278,30 +279,30 @@ func TestWebSocket(t *testing.T) {
 	w = dial(t, s)
 	w.send("GET /u/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n")
 	if resp, _ := w.answer(); resp.StatusCode != 400 {
-		t.Errorf("without Upgrade: %d", resp.StatusCode)
+		t.Errorf("handshake without Upgrade: got status %d, want 400", resp.StatusCode)
 	}
 }
 
-func TestEventStream(t *testing.T) {
+func TestEventStreamSendsEventsUntilTheClientLeaves(t *testing.T) {
 	s := Start(t, Options{})
 	w := dial(t, s)
 	w.send("GET /u/sse HTTP/1.1\r\nHost: x\r\n\r\n")
 	resp, err := http.ReadResponse(w.in, nil)
 	if err != nil || resp.Header.Get("Content-Type") != "text/event-stream" {
-		t.Fatalf("%v, %v", resp, err)
+		t.Fatalf("got %v and error %v, want an event stream", resp, err)
 	}
 	const want = "id: 1\ndata: tick\n\nid: 2\ndata: tick\n\n"
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("got %q and error %v, want %q", got, err, want)
 	}
 	if n := s.Streams(); n != 1 {
-		t.Errorf("Streams = %d", n)
+		t.Errorf("got %d streams, want 1", n)
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.WaitStreams(gone, 5); !errors.Is(err, context.Canceled) {
-		t.Errorf("WaitStreams with a dead context: %v", err)
+	if err := s.WaitStreams(canceled, 5); !errors.Is(err, context.Canceled) {
+		t.Errorf("WaitStreams with a canceled context: got error %v, want context.Canceled", err)
 	}
 	w.conn.Close()
 	if err := s.WaitStreams(t.Context(), 0); err != nil {
@@ -309,8 +310,8 @@ func TestEventStream(t *testing.T) {
 	}
 }
 
-// TestCloseWithOpenStreams hangs if the server cannot end by itself.
-func TestCloseWithOpenStreams(t *testing.T) {
+// TestCloseEndsOpenStreams hangs if open streams keep the server from closing.
+func TestCloseEndsOpenStreams(t *testing.T) {
 	t.Run("server", func(t *testing.T) {
 		s := Start(t, Options{})
 		for _, target := range []string{"/u/sse", "/u/slow?d=50s"} {
@@ -336,17 +337,17 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is accepted here, net/http must read in the same way.
+		// net/http must read an accepted request in the same way.
 		std, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 		if err != nil {
-			return // it is pickier about some targets and values
+			return // net/http is stricter about some targets and values
 		}
 		body, err := io.ReadAll(std.Body)
 		if err != nil && strings.Contains(err.Error(), "malformed MIME header") {
-			err = nil // and about trailers, which come after the body
+			err = nil // net/http is stricter about trailers, too
 		}
 		if err != nil || int64(len(body)) != req.BodyLength || digest(string(body)) != req.BodySHA256 {
-			t.Errorf("%d bytes, net/http reads %d, %v", req.BodyLength, len(body), err)
+			t.Errorf("got a body of %d bytes; net/http reads %d bytes and error %v", req.BodyLength, len(body), err)
 		}
 	})
 }

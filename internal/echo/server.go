@@ -13,32 +13,33 @@ import (
 	"time"
 )
 
-// maxLog bounds the request log; the oldest requests go first.
+// maxLog bounds the request log. The oldest requests are dropped first.
 const maxLog = 20_000
 
-// idleTimeout ends connections on which nothing happens.
+// idleTimeout bounds the time from one request on a connection to the next.
 const idleTimeout = 20 * time.Minute
 
 // Options of a server.
 type Options struct {
-	// Check, if set, judges the bearer token of each request, "" if there is
-	// not exactly one. False gives 401 and counts in Rejected.
+	// Check, if set, validates the bearer token of each request. The token is
+	// "" unless the request has exactly one. If Check returns false, the server
+	// answers 401 and counts the request in Rejected.
 	Check func(token string) bool
-	// HideAuthorization keeps the values of Authorization out of the answers,
-	// for tests that look for tokens in what a browser gets. The log is whole.
+	// HideAuthorization omits the values of Authorization from the answers, for
+	// tests that search the browser's traffic for tokens. The log keeps them.
 	HideAuthorization bool
 }
 
 // Server is a running echo app.
 type Server struct {
-	// URL is its address, such as http://127.0.0.1:40000.
+	// URL is the server's address, such as http://127.0.0.1:40000.
 	URL string
 
-	check    func(string) bool
-	hide     bool
-	listener net.Listener
-	closing  chan struct{}
-	running  sync.WaitGroup
+	check             func(string) bool
+	hideAuthorization bool
+	listener          net.Listener
+	closing           chan struct{}
+	running           sync.WaitGroup
 
 	mu       sync.Mutex
 	log      []Request
@@ -46,8 +47,8 @@ type Server struct {
 	conns    map[net.Conn]struct{}
 	accepted int
 	streams  int
-	// changed is closed and renewed whenever streams changes.
-	changed chan struct{}
+	// streamsChanged is closed and replaced whenever streams changes.
+	streamsChanged chan struct{}
 }
 
 // Start runs a server on a free loopback port until the test ends.
@@ -58,15 +59,15 @@ func Start(t testing.TB, opts Options) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{
-		URL: "http://" + listener.Addr().String(), check: opts.Check, hide: opts.HideAuthorization, listener: listener,
-		closing: make(chan struct{}), conns: map[net.Conn]struct{}{}, changed: make(chan struct{}),
+		URL: "http://" + listener.Addr().String(), check: opts.Check, hideAuthorization: opts.HideAuthorization, listener: listener,
+		closing: make(chan struct{}), conns: map[net.Conn]struct{}{}, streamsChanged: make(chan struct{}),
 	}
 	s.running.Go(s.accept)
 	t.Cleanup(s.close)
 	return s
 }
 
-// Addr is the server's host and port.
+// Addr returns the server's host and port.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // Requests returns the logged requests, oldest first. A request is logged
@@ -84,14 +85,14 @@ func (s *Server) Reset() {
 	s.log, s.rejected = nil, 0
 }
 
-// Rejected counts the requests whose token Options.Check refused.
+// Rejected counts the requests that Options.Check refused.
 func (s *Server) Rejected() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.rejected
 }
 
-// Streams is the number of open WebSockets and event streams.
+// Streams returns the number of open WebSockets and event streams.
 func (s *Server) Streams() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,27 +103,27 @@ func (s *Server) Streams() int {
 func (s *Server) WaitStreams(ctx context.Context, n int) error {
 	for {
 		s.mu.Lock()
-		now, changed := s.streams, s.changed
+		open, changed := s.streams, s.streamsChanged
 		s.mu.Unlock()
-		if now == n {
+		if open == n {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d streams, %d are open: %w", n, now, ctx.Err())
+			return fmt.Errorf("waiting for %d streams, %d are open: %w", n, open, ctx.Err())
 		}
 	}
 }
 
-// stream counts a stream, and returns the function that ends it.
-func (s *Server) stream() (end func()) {
+// countStream counts an open stream until the returned function is called.
+func (s *Server) countStream() (end func()) {
 	add := func(n int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.streams += n
-		close(s.changed)
-		s.changed = make(chan struct{})
+		close(s.streamsChanged)
+		s.streamsChanged = make(chan struct{})
 	}
 	add(1)
 	return func() { add(-1) }
@@ -134,7 +135,7 @@ func (s *Server) accept() {
 		if err != nil {
 			return // closed
 		}
-		number, ok := s.admit(conn)
+		number, ok := s.register(conn)
 		if !ok {
 			_ = conn.Close()
 			return
@@ -149,9 +150,9 @@ func (s *Server) accept() {
 	}
 }
 
-// admit books a connection, unless the server has begun to close and would
-// no longer find it.
-func (s *Server) admit(conn net.Conn) (number int, ok bool) {
+// register adds a connection to conns, so that close ends it. It fails once
+// the server closes.
+func (s *Server) register(conn net.Conn) (number int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -190,27 +191,27 @@ func (s *Server) serve(conn net.Conn, number int) {
 			err = in.body(&req)
 		}
 		if err != nil && !errors.Is(err, errMalformed) {
-			return // the client has gone, or gone silent
+			return // the client has disconnected, or the connection is idle
 		}
 		req.Conn = number
 		if err != nil {
 			req.Malformed = err.Error()
 		}
-		rejected := s.book(req)
+		rejected := s.record(req)
 		x := &exchange{server: s, conn: conn, in: in, req: req}
-		if keep := x.answer(rejected); !keep || err != nil || req.closes() {
+		if keepAlive := x.answer(rejected); !keepAlive || err != nil || req.closes() {
 			return
 		}
 	}
 }
 
-// book logs a request and says whether its token is refused.
-func (s *Server) book(req Request) (rejected bool) {
+// record logs a request and reports whether Options.Check refuses it.
+func (s *Server) record(req Request) (rejected bool) {
 	rejected = req.Malformed == "" && s.check != nil && !s.check(req.Bearer())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.log) == maxLog {
-		s.log = slices.Delete(s.log, 0, maxLog/10) // not one by one: that would copy the log each time
+		s.log = slices.Delete(s.log, 0, maxLog/10) // each deletion copies the log
 	}
 	s.log = append(s.log, req)
 	if rejected {

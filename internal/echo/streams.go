@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// events sends server-sent events until the client or the server ends. That
-// the client has left shows when a write fails, within two events.
+// events sends server-sent events until the client disconnects or the server
+// closes. A write fails within two events of the client's disconnection.
 func (x *exchange) events() bool {
-	defer x.server.stream()()
-	_ = x.conn.SetDeadline(time.Time{}) // fails only on a closed connection, and then so do the writes
+	defer x.server.countStream()()
+	_ = x.conn.SetDeadline(time.Time{}) // fails only on a closed connection; writes then fail, too
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
 	if _, err := io.WriteString(x.conn, head); err != nil {
 		return false
@@ -49,8 +49,8 @@ func (x *exchange) webSocket() bool {
 		!strings.Contains(strings.ToLower(strings.Join(x.req.Values("Connection"), ",")), "upgrade") || key == "" {
 		return x.write(http.StatusBadRequest)
 	}
-	defer x.server.stream()()
-	_ = x.conn.SetDeadline(time.Time{}) // fails only on a closed connection, and then so do the writes
+	defer x.server.countStream()()
+	_ = x.conn.SetDeadline(time.Time{}) // fails only on a closed connection; writes then fail, too
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	_, err := fmt.Fprintf(x.conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n",
 		base64.StdEncoding.EncodeToString(sum[:]))

@@ -13,24 +13,24 @@ import (
 	"strings"
 )
 
-// Request is one request as it came over the wire.
+// Request is one request as it arrived on the wire.
 type Request struct {
 	// Line is the request line.
 	Line string `json:"line"`
-	// Headers and Trailers hold name and value of each field line, in the
+	// Headers and Trailers hold the name and value of each field line, in the
 	// order and case of the wire.
 	Headers  [][2]string `json:"headers"`
 	Trailers [][2]string `json:"trailers,omitempty"`
 	// BodySHA256 is the hexadecimal digest of the decoded body.
 	BodySHA256 string `json:"body_sha256"`
 	BodyLength int64  `json:"body_length"`
-	// Malformed says what is wrong with a request that was refused.
+	// Malformed is the reason for refusing the request, or "".
 	Malformed string `json:"malformed,omitempty"`
-	// Conn numbers the connection it came on, from 1.
+	// Conn is the number of the connection, from 1.
 	Conn int `json:"conn"`
 }
 
-// Values returns the values of the header lines of a name in any case.
+// Values returns the values of all header lines with the name, in any case.
 func (r Request) Values(name string) []string {
 	var values []string
 	for _, h := range r.Headers {
@@ -41,8 +41,8 @@ func (r Request) Values(name string) []string {
 	return values
 }
 
-// Bearer returns the bearer token, or "" unless there is exactly one
-// Authorization line and it holds one.
+// Bearer returns the bearer token, or "" unless the request has exactly one
+// Authorization line, with a bearer token.
 func (r Request) Bearer() string {
 	values := r.Values("Authorization")
 	if len(values) != 1 {
@@ -82,7 +82,7 @@ func (r Request) method() string {
 	return method
 }
 
-// closes says that the client wants no further request on the connection.
+// closes reports whether the client ends the connection after this request.
 func (r Request) closes() bool {
 	return strings.HasSuffix(r.Line, "HTTP/1.0") || strings.EqualFold(strings.Join(r.Values("Connection"), ","), "close")
 }
@@ -91,8 +91,8 @@ func (r Request) closes() bool {
 // trailer section.
 const maxHead = 1 << 20
 
-// errMalformed is wrapped by everything that is wrong with a request, as
-// opposed to its connection.
+// errMalformed is wrapped by errors of the request. Errors of the connection do
+// not wrap it.
 var errMalformed = errors.New("malformed request")
 
 func malformed(format string, args ...any) error {
@@ -102,7 +102,7 @@ func malformed(format string, args ...any) error {
 // reader reads requests from one connection.
 type reader struct {
 	*bufio.Reader
-	// left is how much the current head may still take.
+	// left is the number of bytes that the current head may still have.
 	left int
 }
 
@@ -145,8 +145,8 @@ func (r *reader) fields() ([][2]string, error) {
 	}
 }
 
-// isToken is RFC 9110, section 5.6.2. It also refuses folded lines and a
-// space before the colon.
+// isToken reports whether s is a token (RFC 9110, section 5.6.2). A folded
+// line and a name with a space before the colon are none.
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -179,7 +179,7 @@ func (r *reader) head() (Request, error) {
 	return req, nil
 }
 
-// body reads the body into the digest, and the trailers.
+// body reads the body, its digest and the trailers.
 func (r *reader) body(req *Request) error {
 	sum := sha256.New()
 	err := r.copyBody(req, sum)
@@ -218,7 +218,7 @@ func (r *reader) copyBody(req *Request, sum hash.Hash) error {
 	}
 }
 
-// chunk reads one chunk; the last one has no bytes.
+// chunk copies one chunk and returns its length, which is 0 for the last one.
 func (r *reader) chunk(to io.Writer) (int64, error) {
 	r.left = 64
 	line, err := r.line()

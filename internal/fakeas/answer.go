@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// answer is what an endpoint wants to say. Endpoints do not write, so that a
-// fault can spoil the answer after the endpoint has done its work.
+// answer is the response of an endpoint before it is sent. A fault can spoil it
+// after the endpoint has done its work.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	// code is the OAuth error code, reason the truth behind it, for the log.
+	// code is the OAuth error code. reason is its exact cause, for the log.
 	code, reason string
-	// delivery is how the body leaves, if not at once.
+	// delivery is the fault that sends the body, nil to send it at once.
 	delivery *Fault
 }
 
@@ -44,6 +44,9 @@ func redirect(to string) answer {
 	return a
 }
 
+// emptyBody in place of an error code gives an answer without a body.
+const emptyBody = "-"
+
 // refusal is an OAuth error answer (RFC 6749, section 5.2).
 type refusal struct {
 	status       int
@@ -54,19 +57,19 @@ func refuse(status int, code, reason string) *refusal {
 	return &refusal{status: status, code: code, reason: reason}
 }
 
-func (f *refusal) answer() answer {
-	a := jsonAnswer(f.status, map[string]string{"error": f.code, "error_description": f.reason})
-	if f.code == "-" {
-		a = answer{status: f.status, header: http.Header{}}
+func (r *refusal) answer() answer {
+	a := jsonAnswer(r.status, map[string]string{"error": r.code, "error_description": r.reason})
+	if r.code == emptyBody {
+		a = answer{status: r.status, header: http.Header{}}
 	}
-	if f.status == http.StatusUnauthorized {
+	if r.status == http.StatusUnauthorized {
 		a.header.Set("WWW-Authenticate", `Basic realm="fakeas"`)
 	}
-	a.code, a.reason = f.code, f.reason
+	a.code, a.reason = r.code, r.reason
 	return a
 }
 
-// addQuery adds parameters to a URL that may have some already.
+// addQuery adds parameters to a URL with or without a query.
 func addQuery(uri string, v url.Values) string {
 	if len(v) == 0 {
 		return uri

@@ -14,40 +14,44 @@ import (
 // recommends at most.
 const codeLifetime = time.Minute
 
-// codeRequest is what a code is bound to.
+// codeRequest holds the parameters that bind a code to its authorization
+// request.
 type codeRequest struct {
 	redirectURI string
 	challenge   string
 }
 
-// authorize logs the user in without asking anybody.
+// authorize serves the authorization endpoint. It logs the user in without a
+// form.
 func (s *Server) authorize(c *call) answer {
 	client, ok := s.client(c.form.Get("client_id"))
 	if !ok {
 		return page(http.StatusBadRequest, "unknown client_id")
 	}
 	c.entry.ClientID = client.ID
-	// Until the redirect URI is known to be good, nobody is sent anywhere.
+	// The server never redirects to an unregistered URI.
 	if !slices.Contains(client.RedirectURIs, c.form.Get("redirect_uri")) {
 		return page(http.StatusBadRequest, "redirect_uri is not registered for this client")
 	}
-	if f := s.refuseAuthorization(c); f != nil {
-		a := s.callback(c, map[string]any{"error": f.code, "error_description": f.reason})
-		a.code, a.reason = f.code, f.reason
+	if refused := s.checkAuthorization(c); refused != nil {
+		a := s.callback(c, map[string]any{"error": refused.code, "error_description": refused.reason})
+		a.code, a.reason = refused.code, refused.reason
 		return a
 	}
 	return s.callback(c, map[string]any{"code": s.login(c, client)})
 }
 
-func (s *Server) refuseAuthorization(c *call) *refusal {
+// checkAuthorization checks an authorization request. It returns the error for
+// the callback, or nil.
+func (s *Server) checkAuthorization(c *call) *refusal {
 	for name, values := range c.form {
 		if len(values) > 1 && name != "resource" {
 			return refuse(0, "invalid_request", "parameter "+name+" is repeated")
 		}
 	}
 	switch {
-	case c.forced != "":
-		return refuse(0, c.forced, "as ordered")
+	case c.forcedError != "":
+		return refuse(0, c.forcedError, forcedReason)
 	case c.form.Get("response_type") != "code":
 		return refuse(0, "unsupported_response_type", "only the code flow is supported")
 	case c.form.Get("code_challenge") == "" || c.form.Get("code_challenge_method") != "S256":
@@ -72,7 +76,7 @@ func loginName(c *call) string {
 	return DefaultUser
 }
 
-// login opens a family and issues its code.
+// login starts a family and issues its code.
 func (s *Server) login(c *call, client Client) (code string) {
 	k, form := c.knobs, c.form
 	f := &family{

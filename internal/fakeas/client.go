@@ -16,20 +16,20 @@ const (
 type Client struct {
 	ID     string `json:"client_id"`
 	Secret string `json:"client_secret"`
-	// AuthMethod is the only method accepted. Empty: client_secret_basic, or
-	// none without a secret.
+	// AuthMethod is the only accepted method. Empty: client_secret_basic, or
+	// none for a client without a secret.
 	AuthMethod string `json:"token_endpoint_auth_method"`
-	// RawBasic takes Basic credentials as they are, as many servers do,
-	// instead of form-decoding them (RFC 6749, section 2.3.1).
+	// RawBasic compares Basic credentials without form-decoding them first
+	// (RFC 6749, section 2.3.1), as many servers do.
 	RawBasic bool `json:"raw_basic"`
-	// RedirectURIs and PostLogoutRedirectURIs are compared exactly.
+	// RedirectURIs and PostLogoutRedirectURIs must match exactly.
 	RedirectURIs           []string `json:"redirect_uris"`
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris"`
-	// BackchannelLogoutURI is where SendLogout posts to.
+	// BackchannelLogoutURI is the URL to which SendLogout posts.
 	BackchannelLogoutURI string `json:"backchannel_logout_uri"`
 }
 
-// AddClient registers a client, or replaces the one of the same ID.
+// AddClient registers a client. It replaces a client with the same ID.
 func (s *Server) AddClient(c Client) {
 	if c.AuthMethod == "" {
 		c.AuthMethod = AuthBasic
@@ -42,7 +42,7 @@ func (s *Server) AddClient(c Client) {
 	s.clients[c.ID] = c
 }
 
-// client finds a registered client.
+// client returns a registered client.
 func (s *Server) client(id string) (Client, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,8 +50,8 @@ func (s *Server) client(id string) (Client, bool) {
 	return c, ok
 }
 
-// authenticate finds the client that a form request comes from and checks
-// that it used its own method and nothing else.
+// authenticate returns the client of a form request. The client must use its
+// registered method and no other.
 func (s *Server) authenticate(c *call) (Client, *refusal) {
 	user, password, basic := c.r.BasicAuth()
 	id, secret := c.form.Get("client_id"), c.form.Get("client_secret")
@@ -90,8 +90,7 @@ func (s *Server) authenticate(c *call) (Client, *refusal) {
 	return client, nil
 }
 
-// basicCredentials decodes Basic credentials the way their client is
-// registered for.
+// basicCredentials decodes Basic credentials as the client's RawBasic demands.
 func (s *Server) basicCredentials(user, password string) (id, secret string, known bool) {
 	if c, ok := s.client(user); ok && c.RawBasic {
 		return user, password, true

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// controlHandler serves /ctl/, as ServeHTTP documents it.
+// controlHandler serves the control interface below /ctl/, which ServeHTTP
+// documents.
 func (s *Server) controlHandler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func(r *http.Request) any) {
@@ -80,7 +81,7 @@ func reply(w http.ResponseWriter, v any, err error) {
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(v) // a client that has gone is no fault of ours
+	_ = e.Encode(v) // fails only if the client has disconnected
 }
 
 func (s *Server) postKnobs(body []byte) (any, error) {
@@ -141,13 +142,14 @@ func (s *Server) postLogout(body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	via := &http.Client{Timeout: 10 * time.Second}
-	status, err := s.SendLogout(context.Background(), via, l.ClientID, token)
+	httpClient := &http.Client{Timeout: 10 * time.Second}
+	status, err := s.SendLogout(context.Background(), httpClient, l.ClientID, token)
 	return map[string]any{"status": status, "logout_token": token}, err
 }
 
-// decode reads the members of a JSON object into the struct *v, strictly and
-// taking "1.5s" for durations. What is posted replaces, never merges.
+// decode reads a JSON object into the struct *v. It refuses unknown members and
+// accepts durations such as "1.5s". A member of the object replaces the field;
+// maps and structs are not merged.
 func decode(body []byte, v any) error {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(body, &members); err != nil {
@@ -159,11 +161,11 @@ func decode(body []byte, v any) error {
 		if _, posted := members[name]; posted {
 			reflect.ValueOf(v).Elem().Field(i).SetZero()
 		}
-		var spelled string
-		if t.Field(i).Type != reflect.TypeFor[time.Duration]() || json.Unmarshal(members[name], &spelled) != nil {
+		var duration string
+		if t.Field(i).Type != reflect.TypeFor[time.Duration]() || json.Unmarshal(members[name], &duration) != nil {
 			continue
 		}
-		d, err := time.ParseDuration(spelled)
+		d, err := time.ParseDuration(duration)
 		if err != nil {
 			return fmt.Errorf("reading %s: %w", name, err)
 		}

@@ -10,52 +10,52 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func (g *rig) ctl(method, path, body string) result {
+// control sends a request to the control interface.
+func (g *rig) control(method, path, body string) result {
 	g.t.Helper()
 	return g.do(http.NewRequest(method, g.as.URL+"/ctl/"+path, strings.NewReader(body)))
 }
 
-func TestControlKnobs(t *testing.T) {
+func TestPostedKnobsReplaceOnlyTheNamedOnes(t *testing.T) {
 	g := newRig(t, func(k *Knobs) { k.RefreshTokenNeeds = map[string]string{"old": "1"} })
-	r := g.ctl(http.MethodPost, "knobs", `{
+	r := g.control(http.MethodPost, "knobs", `{
 		"access_token_lifetime": "1.5s", "grace": 2000000000, "rotation": "grace",
 		"refresh_token_needs": {"access_type": "offline"},
 		"refresh_answer": {"set": {"expires_in": 3600.0, "scope": null}, "omit": ["id_token"]},
 		"login_id_token": {"defect": "alg_none"}}`)
 	if r.status != 200 {
-		t.Fatalf("%d %s", r.status, r.body)
+		t.Fatalf("posting knobs: got %d %s, want 200", r.status, r.body)
 	}
 	k := g.as.Knobs()
 	if k.AccessTokenLifetime != 1500*time.Millisecond || k.Grace != 2*time.Second || k.Rotation != RotateGrace || k.IDTokenLifetime != 5*time.Minute {
-		t.Errorf("knobs: %+v", k)
+		t.Errorf("got the knobs %+v", k)
 	}
 	if diff := cmp.Diff(map[string]string{"access_type": "offline"}, k.RefreshTokenNeeds); diff != "" {
-		t.Error(diff)
+		t.Errorf("refresh_token_needs (-want +got):\n%s", diff)
 	}
 	if k.LoginIDToken.Defect != DefectNone {
-		t.Errorf("defect %q", k.LoginIDToken.Defect)
+		t.Errorf("got defect %q, want %q", k.LoginIDToken.Defect, DefectNone)
 	}
 	token := g.login("access_type", "offline").text("refresh_token")
 	if body := g.wantRefreshed(token).body; !strings.Contains(body, `"expires_in":3600.0`) || !strings.Contains(body, `"scope":null`) || strings.Contains(body, "id_token") {
-		t.Errorf("refresh answer: %s", body)
+		t.Errorf("refresh answer: got %s, want the posted edit", body)
 	}
 	for _, bad := range []string{`{"rotaton": "never"}`, `{"grace": "long"}`, `[]`, `{`, `{"metadata": {"sett": {}}}`} {
-		if r := g.ctl(http.MethodPost, "knobs", bad); r.status != 400 {
-			t.Errorf("%s: %d %s", bad, r.status, r.body)
+		if r := g.control(http.MethodPost, "knobs", bad); r.status != 400 {
+			t.Errorf("posting %s: got %d %s, want 400", bad, r.status, r.body)
 		}
 	}
 	if after := g.as.Knobs(); after.Rotation != RotateGrace || after.Grace != 2*time.Second {
-		t.Errorf("a refused post changed knobs: %+v", after)
+		t.Errorf("a refused post changed the knobs to %+v", after)
 	}
-	// What GET shows can be posted back.
-	if r := g.ctl(http.MethodPost, "knobs", g.ctl(http.MethodGet, "knobs", "").body); r.status != 200 {
-		t.Errorf("%d %s", r.status, r.body)
+	// POST accepts the result of GET.
+	if r := g.control(http.MethodPost, "knobs", g.control(http.MethodGet, "knobs", "").body); r.status != 200 {
+		t.Errorf("posting the result of GET: got %d %s, want 200", r.status, r.body)
 	}
 }
 
-func TestControlRest(t *testing.T) {
+func TestControlInterfaceOffersAllFunctions(t *testing.T) {
 	g := newSocketRig(t)
-	g.as.Set(func(k *Knobs) { k.SigningAlg = "ES256" })
 	var hits int
 	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits++ }))
 	defer app.Close()
@@ -69,57 +69,57 @@ func TestControlRest(t *testing.T) {
 		{"faults", `[{"grant": "refresh_token", "delivery": "eof"}]`},
 		{"logout", `{"client_id": "app", "sub": "a1"}`},
 	} {
-		if r := g.ctl(http.MethodPost, step.path, step.body); r.status != 200 {
-			t.Errorf("%s: %d %s", step.path, r.status, r.body)
+		if r := g.control(http.MethodPost, step.path, step.body); r.status != 200 {
+			t.Errorf("POST %s: got %d %s, want 200", step.path, r.status, r.body)
 		}
 	}
 	if hits != 1 {
-		t.Errorf("%d logout tokens arrived", hits)
+		t.Errorf("the client got %d logout tokens, want 1", hits)
 	}
 	login := g.login()
 	if info := g.bearer("/userinfo", login.text("access_token")); info.text("sub") != "a1" {
-		t.Errorf("userinfo: %s", info.body)
+		t.Errorf("userinfo: got %s, want the subject a1", info.body)
 	}
 	if r := g.refresh(login.text("refresh_token")); r.status != 503 {
-		t.Errorf("first fault: %d", r.status)
+		t.Errorf("refresh with the first fault: got status %d, want 503", r.status)
 	}
 	if r := g.refresh(login.text("refresh_token")); r.err == nil {
-		t.Errorf("second fault: %d", r.status)
+		t.Errorf("refresh with the second fault: got status %d, want no answer", r.status)
 	}
-	if r := g.ctl(http.MethodGet, "valid?token="+login.text("access_token"), ""); r.json["valid"] != true || r.text("user") != "alice" {
-		t.Errorf("valid: %s", r.body)
+	if r := g.control(http.MethodGet, "valid?token="+login.text("access_token"), ""); r.json["valid"] != true || r.text("user") != "alice" {
+		t.Errorf("valid: got %s, want alice's valid token", r.body)
 	}
-	g.ctl(http.MethodPost, "revoke", `{"token": "`+login.text("access_token")+`"}`)
-	if r := g.ctl(http.MethodGet, "valid?token="+login.text("access_token"), ""); r.json["valid"] != false {
-		t.Errorf("valid after revocation: %s", r.body)
+	g.control(http.MethodPost, "revoke", `{"token": "`+login.text("access_token")+`"}`)
+	if r := g.control(http.MethodGet, "valid?token="+login.text("access_token"), ""); r.json["valid"] != false {
+		t.Errorf("valid after revocation: got %s, want false", r.body)
 	}
 	for path, want := range map[string]string{"stats": `"refresh_token": 2`, "tokens": `"kind": "refresh_token"`, "secrets": "RT_", "log": `"endpoint": "userinfo"`} {
-		if r := g.ctl(http.MethodGet, path, ""); !strings.Contains(r.body, want) {
-			t.Errorf("%s: %s", path, r.body)
+		if r := g.control(http.MethodGet, path, ""); !strings.Contains(r.body, want) {
+			t.Errorf("GET %s: got %s, want %s in it", path, r.body, want)
 		}
 	}
-	g.ctl(http.MethodDelete, "log", "")
+	g.control(http.MethodDelete, "log", "")
 	if n := len(g.as.Log()); n != 0 {
-		t.Errorf("%d entries after clearing", n)
+		t.Errorf("after DELETE log: got %d entries, want none", n)
 	}
 	for _, step := range [][2]string{{"keys", `{"action": "melt"}`}, {"faults", `{"statu": 1}`}, {"faults", `7`}, {"logout", `{"client_id": "x"}`}, {"users", `{"nam": 1}`}} {
-		if r := g.ctl(http.MethodPost, step[0], step[1]); r.status != 400 {
-			t.Errorf("%v: %d %s", step, r.status, r.body)
+		if r := g.control(http.MethodPost, step[0], step[1]); r.status != 400 {
+			t.Errorf("POST %v: got %d %s, want 400", step, r.status, r.body)
 		}
 	}
 }
 
-func TestLog(t *testing.T) {
+func TestLogKeepsTheNewestRequests(t *testing.T) {
 	g := newRig(t)
 	g.login("scope", "api")
 	g.refresh("RT_0")
 	log := g.as.Log(EndpointToken)
 	if len(log) != 2 || log[0].Form.Get("code_verifier") != verifier || log[0].ClientID != "app" || log[0].AuthMethod != AuthBasic ||
 		log[1].Error != "invalid_grant" || log[1].Status != 400 || log[1].Reason != "unknown refresh token" {
-		t.Errorf("log: %+v", log)
+		t.Errorf("log of the token endpoint: got %+v", log)
 	}
 	if all := g.as.Log(); len(all) != 3 || all[0].Endpoint != EndpointAuthorize || all[0].Query.Get("nonce") != "n0nce" {
-		t.Errorf("log: %+v", all)
+		t.Errorf("whole log: got %+v", all)
 	}
 	var ring requestLog
 	for i := range maxLog + 3 {
@@ -127,14 +127,13 @@ func TestLog(t *testing.T) {
 	}
 	g.as.log = ring
 	if all := g.as.Log(); len(all) != maxLog || all[0].Status != 3 || all[maxLog-1].Status != maxLog+2 {
-		t.Errorf("%d entries from %d", len(all), all[0].Status)
+		t.Errorf("full log: got %d entries from number %d, want %d from 3", len(all), all[0].Status, maxLog)
 	}
 }
 
-// TestChangesWhileRunning is for the race detector.
-func TestChangesWhileRunning(t *testing.T) {
+// TestKnobsAndKeysMayChangeDuringRequests needs the race detector.
+func TestKnobsAndKeysMayChangeDuringRequests(t *testing.T) {
 	g := newRig(t, func(k *Knobs) {
-		k.SigningAlg = "ES256"
 		k.Metadata.Set = map[string]any{"x": 1}
 	})
 	stop, done := make(chan struct{}), make(chan struct{})

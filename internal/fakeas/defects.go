@@ -9,11 +9,11 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Defect is one thing that is wrong with a signed token.
+// Defect is one error in a signed token.
 type Defect string
 
-// The defects of an ID token that a client must refuse. Those of the header,
-// the signature, iss, aud and the times apply to logout tokens as well.
+// A client must refuse an ID token with any of these defects. The defects of
+// the header, the signature, iss, aud and the times apply to logout tokens, too.
 const (
 	DefectIssuer         Defect = "wrong_iss"
 	DefectIssuerSlash    Defect = "iss_slash"
@@ -57,11 +57,12 @@ const (
 // Defects lists all defects, sorted.
 func Defects() []Defect { return slices.Sorted(maps.Keys(defects)) }
 
-// set and drop make the plain defects of one claim.
+// set and drop return defects that replace and remove one claim.
 func set(name string, value any) func(*draft) { return func(d *draft) { d.claims[name] = value } }
 func drop(name string) func(*draft)           { return func(d *draft) { delete(d.claims, name) } }
 
-// shift moves times that are there, in seconds.
+// shift returns a defect that moves the times in the named claims by seconds.
+// It ignores missing claims.
 func shift(seconds int64, names ...string) func(*draft) {
 	return func(d *draft) {
 		for _, name := range names {
@@ -74,21 +75,22 @@ func shift(seconds int64, names ...string) func(*draft) {
 
 func typ(value string) func(*draft) { return func(d *draft) { d.header["typ"] = value } }
 
-// none leaves the signature empty and names a spelling of "none" as alg.
-func none(alg string) func(*draft) {
+// unsigned returns a defect with an empty signature and the given spelling of
+// "none" as alg.
+func unsigned(alg string) func(*draft) {
 	return func(d *draft) {
 		d.header["alg"] = alg
 		d.method = nil
 	}
 }
 
-// flip inverts the signature's middle byte.
-func flip(d *draft) {
-	d.finish = func(token string) string {
+// flipSignature inverts the signature's middle byte.
+func flipSignature(d *draft) {
+	d.transform = func(token string) string {
 		head, tail := token[:strings.LastIndexByte(token, '.')+1], token[strings.LastIndexByte(token, '.')+1:]
 		signature, err := base64.RawURLEncoding.DecodeString(tail)
 		if err != nil {
-			panic(err) // it was encoded just before
+			panic(err) // serialise has just encoded it
 		}
 		signature[len(signature)/2] ^= 0xff
 		return head + base64.RawURLEncoding.EncodeToString(signature)
@@ -97,7 +99,7 @@ func flip(d *draft) {
 
 const hour = int64(3600)
 
-// expire makes a token of ten minutes ago, which is wholly in the past.
+// expire moves the token's times into the past: it expired ten minutes ago.
 func expire(d *draft) {
 	life := int64(60)
 	if exp, ok := d.claims["exp"].(int64); ok {
@@ -112,48 +114,48 @@ var defects = map[Defect]func(*draft){
 	DefectIssuer:         set("iss", "https://other.example.test"),
 	DefectIssuerSlash:    func(d *draft) { d.claims["iss"] = text(d.claims["iss"]) + "/" },
 	DefectNoIssuer:       drop("iss"),
-	DefectAudience:       set("aud", "somebody-else"),
-	DefectAudienceOther:  func(d *draft) { d.claims["aud"] = []string{d.client.ID, "somebody-else"} },
+	DefectAudience:       set("aud", "other-client"),
+	DefectAudienceOther:  func(d *draft) { d.claims["aud"] = []string{d.client.ID, "other-client"} },
 	DefectNoAudience:     drop("aud"),
-	DefectAZP:            set("azp", "somebody-else"),
+	DefectAZP:            set("azp", "other-client"),
 	DefectExpired:        expire,
-	DefectExpiredFlipped: func(d *draft) { expire(d); flip(d) },
+	DefectExpiredFlipped: func(d *draft) { expire(d); flipSignature(d) },
 	DefectIssuedLater:    shift(hour, "iat", "exp"),
 	DefectNotBefore:      func(d *draft) { d.claims["nbf"] = d.claims["iat"]; shift(hour, "nbf", "exp")(d) },
 	DefectNoExpiry:       drop("exp"),
 	DefectNoIssuedAt:     drop("iat"),
 	DefectNoSubject:      drop("sub"),
 	DefectEmptySubject:   set("sub", ""),
-	DefectNonce:          set("nonce", "a-nonce-that-nobody-asked-for"),
+	DefectNonce:          set("nonce", "unknown-nonce"),
 	DefectNoNonce:        drop("nonce"),
 	DefectOtherNonce:     func(d *draft) { d.claims["nonce"] = d.otherNonce },
-	DefectKey:            func(d *draft) { d.key = d.stranger.private },
-	DefectFlipped:        flip,
+	DefectKey:            func(d *draft) { d.key = d.unpublished.private },
+	DefectFlipped:        flipSignature,
 	DefectNoSignature:    func(d *draft) { d.method = nil },
-	DefectNone:           none("none"),
-	DefectNoneMixed:      none("nOnE"),
-	DefectNoneUpper:      none("NONE"),
-	DefectHMACSecret:     func(d *draft) { d.hmac([]byte(d.client.Secret)) },
-	DefectHMACPEM:        func(d *draft) { d.hmac(d.publicPEM()) },
-	DefectHMACDER:        func(d *draft) { d.hmac(d.publicDER()) },
-	DefectKeyType:        keyType,
-	DefectKeyID:          func(d *draft) { d.header["kid"] = "unknown"; d.key = d.stranger.private },
-	DefectEmbeddedKey:    func(d *draft) { d.header["jwk"] = d.stranger.jwk(); d.key = d.stranger.private },
-	DefectAtHash:         func(d *draft) { d.claims["at_hash"] = atHash(d.own.alg, d.access+"x") },
+	DefectNone:           unsigned("none"),
+	DefectNoneMixed:      unsigned("nOnE"),
+	DefectNoneUpper:      unsigned("NONE"),
+	DefectHMACSecret:     func(d *draft) { d.useHMAC([]byte(d.client.Secret)) },
+	DefectHMACPEM:        func(d *draft) { d.useHMAC(d.publicPEM()) },
+	DefectHMACDER:        func(d *draft) { d.useHMAC(d.publicDER()) },
+	DefectKeyType:        signWithAnotherKeyType,
+	DefectKeyID:          func(d *draft) { d.header["kid"] = "unknown"; d.key = d.unpublished.private },
+	DefectEmbeddedKey:    func(d *draft) { d.header["jwk"] = d.unpublished.jwk(); d.key = d.unpublished.private },
+	DefectAtHash:         func(d *draft) { d.claims["at_hash"] = atHash(d.signer.alg, d.access+"x") },
 	DefectTypeLogout:     typ("logout+jwt"),
 	DefectTypeAccess:     typ("at+jwt"),
 	DefectCritical:       func(d *draft) { d.header["crit"] = []string{"x-unknown"}; d.header["x-unknown"] = true },
 	DefectACR:            set("acr", "urn:example:no-assurance"),
 	DefectAuthTime:       shift(-24*hour, "auth_time"),
-	DefectNotJWT:         func(d *draft) { d.finish = func(string) string { return "not.a-jwt" } },
+	DefectNotJWT:         func(d *draft) { d.transform = func(string) string { return "not.a-jwt" } },
 }
 
-// keyType keeps the header and signs with an elliptic key (or, where that is
-// the header's algorithm, with a secret).
-func keyType(d *draft) {
-	if d.own.alg == "ES256" {
+// signWithAnotherKeyType keeps the header and signs with an elliptic curve key,
+// or with a secret if the header's algorithm is ES256.
+func signWithAnotherKeyType(d *draft) {
+	if d.signer.alg == "ES256" {
 		d.method, d.key = jwt.SigningMethodHS256, []byte("secret")
 		return
 	}
-	d.method, d.key = jwt.SigningMethodES256, d.strangerEC.private
+	d.method, d.key = jwt.SigningMethodES256, d.unpublishedEC.private
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Login is what a login brought.
+// Login holds the tokens of a login.
 type Login struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"` // empty: none was issued
@@ -16,9 +16,9 @@ type Login struct {
 	SID          string `json:"-"`
 }
 
-// LogIn is a whole login without a browser, a code and a request, for tests that
-// need thousands of sessions. The knobs count as in a login over HTTP; the
-// statistics of requests do not contain it.
+// LogIn issues the tokens of a login without browser, code or request, for tests
+// that need thousands of sessions. It respects the knobs like a login over HTTP.
+// It does not appear in the statistics of requests.
 func (s *Server) LogIn(clientID, user string, scope ...string) (Login, error) {
 	client, ok := s.client(clientID)
 	if !ok {

@@ -10,7 +10,7 @@ const (
 	wellKnownOAuth  = "/.well-known/oauth-authorization-server"
 )
 
-// issuer is what the server calls itself.
+// issuer returns the issuer identifier.
 func (s *Server) issuer(k Knobs) string {
 	if k.Issuer != "" {
 		return k.Issuer

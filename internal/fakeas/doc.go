@@ -1,9 +1,10 @@
 // Package fakeas is a scriptable OAuth 2.0 authorization server and OpenID
 // provider for tests.
 //
-// It approves every login by itself, keeps a ledger of every token it issued
-// and of every time a token came back, and misbehaves on demand. It shares no
-// code with what it tests, so that both cannot be wrong in the same way.
+// The server approves every login without a form. It keeps a ledger of every
+// token that it issued and of every use of a token, and fails on demand. It
+// shares no code with the product: a mistake in one cannot hide the same mistake
+// in the other.
 //
 // # Use
 //
@@ -15,19 +16,19 @@
 //	…
 //	if twice := as.Stats().RedeemedTwice; len(twice) > 0 { … }
 //
-// Lasting behaviour is set with [Server.Set], the next N answers are spoiled
-// with [Server.Fail], and keys are changed with [Server.RotateKey] and its
-// neighbours. Everything can be changed while requests are running, and over
-// HTTP as JSON below /ctl/ (see [Server.ServeHTTP]).
+// [Server.Set] sets lasting behaviour, [Server.Fail] spoils the next answers,
+// and [Server.RotateKey], [Server.ReplaceKey] and [Server.RetireKeys] change the
+// signing keys. Tests may call all of them while requests run, or use the JSON
+// interface below /ctl/ (see [Server.ServeHTTP]).
 //
 // # Tokens
 //
 // Tokens are canaries: AT_, RT_ or CODE_ and 64 hexadecimal digits, so that a
-// leak is found with grep. A JWT access token carries such a value as jti.
+// search finds a leaked one. A JWT access token has such a value as its jti.
 //
 // # Time
 //
-// The server reads time.Now and waits on timers only, and [Transport] reaches
-// it without a socket, so it works inside a testing/synctest bubble, provided
-// that it was created there.
+// The server uses time.Now and timers only, and [Transport] reaches it without a
+// socket. It therefore works in a testing/synctest bubble if it was created
+// there.
 package fakeas

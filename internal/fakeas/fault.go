@@ -18,7 +18,7 @@ const (
 	GrantRefresh = "refresh_token"
 )
 
-// Delivery is how an answer's body leaves the server.
+// Delivery is the way in which the server sends an answer.
 type Delivery string
 
 // The values of Fault.Delivery; the zero value sends the answer as usual.
@@ -26,27 +26,27 @@ const (
 	DeliverReset   Delivery = "reset"   // no answer, the connection is reset
 	DeliverEOF     Delivery = "eof"     // no answer, the connection is closed
 	DeliverCut     Delivery = "cut"     // half the body, then the connection is closed
-	DeliverEndless Delivery = "endless" // the body, then spaces without end
-	DeliverDrip    Delivery = "drip"    // one byte each Interval
+	DeliverEndless Delivery = "endless" // the body, then endless spaces
+	DeliverDrip    Delivery = "drip"    // one byte per Interval
 )
 
-// Fault spoils answers. It says when (Endpoint, Grant, Times), whether the
-// endpoint still does its work (AfterCommit), and what the client gets
-// instead of, or made of, the true answer.
+// Fault spoils answers. Endpoint, Grant and Times select the requests.
+// AfterCommit decides whether the endpoint does its work. The other fields
+// change the answer or its delivery.
 type Fault struct {
 	// Endpoint is token if empty.
 	Endpoint Endpoint `json:"endpoint"`
 	// Grant limits a fault of the token endpoint to one grant_type.
 	Grant string `json:"grant"`
-	// Times is how many answers are spoiled: 0 means 1, -1 all that follow.
+	// Times is the number of spoiled answers: 0 means 1, -1 all that follow.
 	Times int `json:"times"`
-	// AfterCommit lets the endpoint do its work first: tokens are issued and
-	// refresh tokens rotated, whatever the client is told. Without it the
+	// AfterCommit lets the endpoint do its work first: it issues tokens and
+	// rotates refresh tokens, and only the answer is spoiled. Without it, the
 	// request changes nothing.
 	AfterCommit bool `json:"after_commit"`
-	// Delay passes before anything is sent.
+	// Delay is the time before the answer is sent.
 	Delay time.Duration `json:"delay"`
-	// Gate, if set, holds the answer until it is opened, after Delay.
+	// Gate, if set, holds the answer back after Delay until the gate opens.
 	Gate *Gate `json:"-"`
 
 	// Error is an OAuth error code: JSON with Status (default 400), or from
@@ -56,11 +56,11 @@ type Fault struct {
 	// default status is 200.
 	Status int               `json:"status"`
 	Header map[string]string `json:"header"`
-	// Body replaces the body; nil keeps it. Prefix and Suffix are put around.
+	// Body replaces the body; nil keeps it. Prefix and Suffix surround it.
 	Body   *string `json:"body"`
 	Prefix string  `json:"prefix"`
 	Suffix string  `json:"suffix"`
-	// Gzip compresses the body, whatever the client accepts.
+	// Gzip compresses the body and ignores the client's Accept-Encoding.
 	Gzip bool `json:"gzip"`
 
 	Delivery Delivery      `json:"delivery"`
@@ -73,13 +73,13 @@ func (f Fault) For(grant string) Fault { f.Grant = grant; return f }
 // At moves the fault to another endpoint.
 func (f Fault) At(e Endpoint) Fault { f.Endpoint = e; return f }
 
-// Repeat spoils the next n answers, or with -1 all of them.
+// Repeat spoils the next n answers, or all of them if n is -1.
 func (f Fault) Repeat(n int) Fault { f.Times = n; return f }
 
-// Committed lets the endpoint do its work before the answer is spoiled.
+// Committed lets the endpoint do its work before the fault spoils the answer.
 func (f Fault) Committed() Fault { f.AfterCommit = true; return f }
 
-// Answer is a fault with a fixed answer, for a request that changed nothing.
+// Answer sends a fixed answer. The request changes nothing.
 func Answer(status int, contentType, body string) Fault {
 	return Fault{Status: status, Header: map[string]string{"Content-Type": contentType}, Body: &body}
 }
@@ -96,26 +96,26 @@ func TooManyRequests(after time.Duration) Fault {
 	return f
 }
 
-// OAuthError answers an error code, with status 400 from JSON endpoints.
+// OAuthError answers with an error code. JSON endpoints use status 400.
 func OAuthError(code string) Fault { return Fault{Error: code} }
 
-// LoseRequest resets the connection before anything happens.
+// LoseRequest resets the connection. The request changes nothing.
 func LoseRequest() Fault { return Fault{Delivery: DeliverReset} }
 
-// LoseAnswer does the work, then resets the connection.
+// LoseAnswer lets the endpoint do its work, then resets the connection.
 func LoseAnswer() Fault { return Fault{AfterCommit: true, Delivery: DeliverReset} }
 
-// BOM puts a byte order mark in front of the true answer.
+// BOM puts a byte order mark before the correct answer.
 func BOM() Fault { return Fault{AfterCommit: true, Prefix: "\ufeff"} }
 
-// Slow delays the true answer; the work is done before the delay.
+// Slow delays the correct answer. The endpoint does its work before the delay.
 func Slow(d time.Duration) Fault { return Fault{AfterCommit: true, Delay: d} }
 
-// Hold does the work at once and keeps the true answer back until the gate is
-// opened.
+// Hold lets the endpoint do its work at once and holds the correct answer back
+// until the gate opens.
 func Hold(g *Gate) Fault { return Fault{AfterCommit: true, Gate: g} }
 
-// Fail appends faults. A request takes the first that fits it.
+// Fail appends faults. Each request takes the first matching fault.
 func (s *Server) Fail(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *Server) ClearFaults() {
 	s.faults = nil
 }
 
-// takeFault uses up one time of the first fault that fits.
+// takeFault returns the first matching fault and counts its Times down.
 func (s *Server) takeFault(e Endpoint, grant string) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,22 +158,25 @@ func (s *Server) takeFault(e Endpoint, grant string) *Fault {
 	return &taken
 }
 
-// spoil makes the answer of a request that a fault fell on.
+// forcedReason is the error_description of an error that a fault demands.
+const forcedReason = "as ordered"
+
+// spoil returns the answer of a request with a fault.
 func (s *Server) spoil(c *call, f *Fault, serve func(*call) answer) answer {
 	c.entry.Spoiled = true
 	a := answer{status: http.StatusOK, header: http.Header{}}
 	switch {
 	case f.Error != "" && f.Endpoint == EndpointAuthorize:
-		c.forced = f.Error
+		c.forcedError = f.Error
 		a = serve(c)
 	case f.AfterCommit:
 		a = serve(c)
 	}
 	if f.Error != "" && f.Endpoint != EndpointAuthorize {
-		a = refuse(http.StatusBadRequest, f.Error, "as ordered").answer()
+		a = refuse(http.StatusBadRequest, f.Error, forcedReason).answer()
 	}
 	s.sleep(f.Delay)
-	s.hold(f.Gate)
+	s.awaitGate(f.Gate)
 	if f.Status != 0 {
 		a.status = f.Status
 	}
@@ -197,55 +200,57 @@ func (s *Server) spoil(c *call, f *Fault, serve func(*call) answer) answer {
 func compressed(b []byte) []byte {
 	var buf bytes.Buffer
 	z := gzip.NewWriter(&buf)
-	_, _ = z.Write(b) // a bytes.Buffer takes everything
+	_, _ = z.Write(b) // writing to a bytes.Buffer never fails
 	_ = z.Close()
 	return buf.Bytes()
 }
 
-// send writes the answer the way the fault wants it delivered.
+// send writes the answer, with the delivery of its fault if it has one.
 func (s *Server) send(w http.ResponseWriter, a answer) {
-	how := Fault{}
+	fault := Fault{}
 	if a.delivery != nil {
-		how = *a.delivery
+		fault = *a.delivery
 	}
-	switch how.Delivery {
+	switch fault.Delivery {
 	case DeliverReset:
 		reset(w)
 	case DeliverEOF:
 		panic(http.ErrAbortHandler)
 	}
 	maps.Copy(w.Header(), a.header)
-	if how.Delivery == DeliverCut {
+	if fault.Delivery == DeliverCut {
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	w.WriteHeader(a.status)
-	switch how.Delivery {
+	switch fault.Delivery {
 	case DeliverCut:
 		_, _ = w.Write(a.body[:len(a.body)/2])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	case DeliverEndless:
-		s.drip(w, a.body, 0)
+		s.sendEndless(w, a.body)
 	case DeliverDrip:
-		s.drip(w, a.body, how.Interval)
+		s.drip(w, a.body, fault.Interval)
 	default:
-		_, _ = w.Write(a.body) // a client that has gone is no fault of ours
+		_, _ = w.Write(a.body) // fails only if the client has disconnected
 	}
 }
 
-// drip sends the body byte by byte; without an interval, at once and followed
-// by spaces until the client or the server has had enough.
+// drip sends the body byte by byte, with the interval before each byte.
 func (s *Server) drip(w http.ResponseWriter, body []byte, interval time.Duration) {
 	flush := http.NewResponseController(w).Flush
-	if interval > 0 {
-		for i := range body {
-			s.sleep(interval)
-			if _, err := w.Write(body[i : i+1]); err != nil || flush() != nil {
-				return
-			}
+	for i := range body {
+		s.sleep(interval)
+		if _, err := w.Write(body[i : i+1]); err != nil || flush() != nil {
+			return
 		}
-		return
 	}
+}
+
+// sendEndless sends the body, then spaces until the client disconnects or the
+// server closes.
+func (s *Server) sendEndless(w http.ResponseWriter, body []byte) {
+	flush := http.NewResponseController(w).Flush
 	if _, err := w.Write(body); err != nil {
 		return
 	}
@@ -262,7 +267,7 @@ func (s *Server) drip(w http.ResponseWriter, body []byte, interval time.Duration
 	}
 }
 
-// reset makes the client see a reset connection. It does not return.
+// reset resets the connection. It does not return.
 func reset(w http.ResponseWriter) {
 	if m, ok := w.(*memoryWriter); ok {
 		m.abort(&net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET})
@@ -272,7 +277,7 @@ func reset(w http.ResponseWriter) {
 		panic(http.ErrAbortHandler) // HTTP/2: the stream is reset instead
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // closing then sends RST; without it, FIN: lost either way
+		_ = tcp.SetLinger(0) // Close then sends RST; on failure it sends FIN, and the answer is lost, too
 	}
 	_ = conn.Close()
 	panic(http.ErrAbortHandler)

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// TestFaultAnswers checks what the client gets and that a fault without
-// AfterCommit spends nothing, while one with it does the work.
-func TestFaultAnswers(t *testing.T) {
+// TestFaultSpoilsAnswer also shows that only a fault with AfterCommit spends the
+// refresh token.
+func TestFaultSpoilsAnswer(t *testing.T) {
 	empty := ""
 	tests := []struct {
 		name      string
@@ -46,78 +46,78 @@ func TestFaultAnswers(t *testing.T) {
 			g.as.Fail(tt.fault.For(GrantRefresh))
 			r := g.refresh(token)
 			if r.err != nil || r.status != tt.status || !strings.Contains(r.body, tt.body) || tt.body == "" && r.status == 200 && r.body != "" {
-				t.Errorf("status %d, body %q, %v", r.status, r.body, r.err)
+				t.Errorf("got status %d, body %q and error %v, want %d and a body with %q", r.status, r.body, r.err, tt.status, tt.body)
 			}
 			if name, value, _ := strings.Cut(tt.header, ": "); r.header.Get(name) != value {
-				t.Errorf("%s: %q", name, r.header.Get(name))
+				t.Errorf("got %s %q, want %q", name, r.header.Get(name), value)
 			}
 			if got := g.as.Stats().Redeemed[token] == 1; got != tt.committed {
-				t.Errorf("committed %t, want %t", got, tt.committed)
+				t.Errorf("got committed %t, want %t", got, tt.committed)
 			}
 			if log := g.as.Log(EndpointToken); !log[1].Spoiled || log[0].Spoiled {
-				t.Error("the log must tell spoiled answers from others")
+				t.Errorf("got Spoiled %t for the login and %t for the refresh, want false and true", log[0].Spoiled, log[1].Spoiled)
 			}
 			if again := g.refresh(token); (again.status == 200) == tt.committed {
-				t.Errorf("the same token then gives %d", again.status)
+				t.Errorf("next refresh with the same token: got status %d, want success: %t", again.status, !tt.committed)
 			}
 		})
 	}
 }
 
-func TestFaultMatching(t *testing.T) {
+func TestFaultMatchesEndpointGrantAndTimes(t *testing.T) {
 	g := newRig(t)
 	g.as.Fail(Unavailable().For(GrantRefresh).Repeat(2), Unavailable().At(EndpointJWKS).Repeat(-1))
-	token := g.login("scope", "api").text("refresh_token") // another grant
+	token := g.login("scope", "api").text("refresh_token") // the fault is for another grant
 	for _, want := range []int{503, 503, 200} {
 		if r := g.refresh(token); r.status != want {
-			t.Errorf("status %d, want %d", r.status, want)
+			t.Errorf("refresh: got status %d, want %d", r.status, want)
 		}
 	}
 	for range 5 {
 		if r := g.get("/jwks"); r.status != 503 {
-			t.Errorf("jwks: status %d", r.status)
+			t.Errorf("JWKS: got status %d, want 503", r.status)
 		}
 	}
 	g.as.ClearFaults()
 	if r := g.get("/jwks"); r.status != 200 {
-		t.Errorf("jwks after ClearFaults: status %d", r.status)
+		t.Errorf("JWKS after ClearFaults: got status %d, want 200", r.status)
 	}
 }
 
-// TestLostAnswers compares the transport without a socket to real TCP.
-func TestLostAnswers(t *testing.T) {
+// TestTransportBreaksConnectionsLikeTCP compares Transport with a real socket.
+func TestTransportBreaksConnectionsLikeTCP(t *testing.T) {
 	tests := []struct {
 		name      string
 		fault     Fault
 		want      error
 		committed bool
 	}{
-		{"reset before", LoseRequest(), syscall.ECONNRESET, false},
-		{"reset after", LoseAnswer(), syscall.ECONNRESET, true},
-		{"EOF before", Fault{Delivery: DeliverEOF}, io.EOF, false},
-		{"cut", Fault{AfterCommit: true, Delivery: DeliverCut}, io.ErrUnexpectedEOF, true},
+		{"reset before the commit", LoseRequest(), syscall.ECONNRESET, false},
+		{"reset after the commit", LoseAnswer(), syscall.ECONNRESET, true},
+		{"EOF before the commit", Fault{Delivery: DeliverEOF}, io.EOF, false},
+		{"end within the body", Fault{AfterCommit: true, Delivery: DeliverCut}, io.ErrUnexpectedEOF, true},
 	}
-	for name, rig := range map[string]func(*testing.T) *rig{
+	for name, start := range map[string]func(*testing.T) *rig{
 		"socket": newSocketRig, "memory": func(t *testing.T) *rig { return newRig(t) },
 	} {
 		for _, tt := range tests {
 			t.Run(name+"/"+tt.name, func(t *testing.T) {
-				g := rig(t)
+				g := start(t)
 				token := g.login("scope", "api").text("refresh_token")
 				g.as.Fail(tt.fault)
 				if r := g.refresh(token); !errors.Is(r.err, tt.want) {
-					t.Errorf("got %v (status %d, %q), want %v", r.err, r.status, r.body, tt.want)
+					t.Errorf("got error %v (status %d, body %q), want %v", r.err, r.status, r.body, tt.want)
 				}
 				st := g.as.Stats()
 				if got := st.Redeemed[token] == 1; got != tt.committed || st.Grants[GrantRefresh] != 1 {
-					t.Errorf("committed %t, want %t; %d requests", got, tt.committed, st.Grants[GrantRefresh])
+					t.Errorf("got committed %t after %d requests, want %t after 1", got, st.Grants[GrantRefresh], tt.committed)
 				}
 			})
 		}
 	}
 }
 
-func TestGzip(t *testing.T) {
+func TestGzipFaultCompressesTheBody(t *testing.T) {
 	g := newRig(t)
 	g.as.Fail(Fault{Endpoint: EndpointJWKS, AfterCommit: true, Gzip: true})
 	r := g.get("/jwks")
@@ -127,38 +127,38 @@ func TestGzip(t *testing.T) {
 	}
 	plain, err := io.ReadAll(z)
 	if err != nil || !bytes.Contains(plain, []byte(`"keys"`)) || r.header.Get("Content-Encoding") != "gzip" {
-		t.Errorf("%q, %v", plain, err)
+		t.Errorf("got %q, error %v and header %v, want a compressed JWKS", plain, err, r.header)
 	}
 }
 
-func TestEndless(t *testing.T) {
+func TestEndlessBodyExceedsEveryLimit(t *testing.T) {
 	for name, g := range map[string]*rig{"socket": newSocketRig(t), "memory": newRig(t)} {
 		g.as.Fail(Fault{Endpoint: EndpointJWKS, AfterCommit: true, Delivery: DeliverEndless})
 		if r := g.get("/jwks"); r.err != nil || len(r.body) != 4<<20 { // the rig's limit
-			t.Errorf("%s: %d bytes, %v", name, len(r.body), r.err)
+			t.Errorf("%s: got %d bytes and error %v, want %d bytes", name, len(r.body), r.err, 4<<20)
 		}
 	}
 }
 
-func TestDripAndDelay(t *testing.T) {
+func TestDripAndDelayTakeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		g.as.Fail(Fault{Delivery: DeliverDrip, Interval: 5 * time.Second, Prefix: "abc", Endpoint: EndpointUserInfo})
 		start := time.Now()
 		if r := g.get("/userinfo"); r.body != "abc" || time.Since(start) != 15*time.Second {
-			t.Errorf("%q after %v", r.body, time.Since(start))
+			t.Errorf("drip: got %q after %v, want abc after 15s", r.body, time.Since(start))
 		}
 		g.as.Fail(Slow(time.Minute).At(EndpointDiscovery))
 		start = time.Now()
 		if r := g.get(wellKnownOpenID); r.status != 200 || time.Since(start) != time.Minute {
-			t.Errorf("%d after %v", r.status, time.Since(start))
+			t.Errorf("delay: got status %d after %v, want 200 after 1m", r.status, time.Since(start))
 		}
 	})
 }
 
-// TestClientGivesUp shows that the server commits for a client that has gone,
-// and that nothing stays behind.
-func TestClientGivesUp(t *testing.T) {
+// TestServerCommitsAfterClientTimeout also shows that no goroutine remains: the
+// bubble would not end.
+func TestServerCommitsAfterClientTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		token := g.login("scope", "api").text("refresh_token")
@@ -167,24 +167,23 @@ func TestClientGivesUp(t *testing.T) {
 		start := time.Now()
 		var timeout interface{ Timeout() bool }
 		if r := g.refresh(token); !errors.As(r.err, &timeout) || !timeout.Timeout() || time.Since(start) != time.Second {
-			t.Errorf("%v after %v", r.err, time.Since(start))
+			t.Errorf("got error %v after %v, want a timeout after 1s", r.err, time.Since(start))
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if st := g.as.Stats(); st.Redeemed[token] != 1 {
-			t.Errorf("stats: %+v", st)
+		if n := g.as.Stats().Redeemed[token]; n != 1 {
+			t.Errorf("got %d redemptions, want 1", n)
 		}
 	})
 }
 
-// TestAbandonedBody shows that a client may give up in the middle of a body.
-func TestAbandonedBody(t *testing.T) {
+func TestClientMayTimeOutWithinABody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t)
 		g.as.Fail(Fault{Endpoint: EndpointJWKS, AfterCommit: true, Delivery: DeliverDrip, Interval: time.Second})
 		g.http.Timeout = 5 * time.Second
 		if r := g.get("/jwks"); r.err == nil || len(r.body) < 3 {
-			t.Errorf("%d bytes, %v", len(r.body), r.err)
+			t.Errorf("got %d bytes and error %v, want some bytes and a timeout", len(r.body), r.err)
 		}
 	})
 }
@@ -192,27 +191,26 @@ func TestAbandonedBody(t *testing.T) {
 func TestHeadHasNoBody(t *testing.T) {
 	g := newRig(t)
 	if r := g.do(http.NewRequest(http.MethodHead, g.as.URL+"/jwks", nil)); r.status != 200 || r.body != "" {
-		t.Errorf("%d %q", r.status, r.body)
+		t.Errorf("got %d %q, want 200 and no body", r.status, r.body)
 	}
 }
 
-func TestMutatedAnswers(t *testing.T) {
+func TestEditsChangeTheAnswerOfTheirGrant(t *testing.T) {
 	g := newRig(t, func(k *Knobs) {
 		k.LoginAnswer = Edit{Set: map[string]any{"expires_in": "3600", "id_token": nil}, Omit: []string{"token_type"}}
 		k.Mutate = func(grant string, m map[string]any) { m["grant"] = grant }
 	})
 	r := g.login()
-	_, typed := r.json["token_type"]
-	if id, there := r.json["id_token"]; r.json["expires_in"] != "3600" || !there || id != nil || typed || r.json["grant"] != GrantCode {
-		t.Errorf("login answer: %s", r.body)
+	_, hasType := r.json["token_type"]
+	if id, hasID := r.json["id_token"]; r.json["expires_in"] != "3600" || !hasID || id != nil || hasType || r.json["grant"] != GrantCode {
+		t.Errorf("login answer: got %s", r.body)
 	}
 	if r := g.wantRefreshed(r.text("refresh_token")); r.json["expires_in"] != 300.0 || r.json["grant"] != GrantRefresh {
-		t.Errorf("refresh answer: %s", r.body)
+		t.Errorf("refresh answer: got %s", r.body)
 	}
 }
 
-// TestGateHoldsAnswers shows that the work is done while the answer waits.
-func TestGateHoldsAnswers(t *testing.T) {
+func TestGateHoldsAnswerAfterCommit(t *testing.T) {
 	g := newRig(t)
 	token := g.login("scope", "api").text("refresh_token")
 	gate := NewGate()
@@ -221,21 +219,20 @@ func TestGateHoldsAnswers(t *testing.T) {
 	go func() { answered <- g.refresh(token) }()
 	<-gate.Arrived()
 	if n := g.as.Stats().Redeemed[token]; n != 1 {
-		t.Errorf("the token was redeemed %d times before the gate opened, want once", n)
+		t.Errorf("before the gate opened: got %d redemptions, want 1", n)
 	}
 	select {
 	case r := <-answered:
-		t.Errorf("answered with %d before the gate opened", r.status)
+		t.Errorf("before the gate opened: got an answer with status %d, want none", r.status)
 	default:
 	}
 	gate.Open()
-	gate.Open() // does no harm
+	gate.Open()
 	if r := <-answered; r.status != 200 {
-		t.Errorf("status %d", r.status)
+		t.Errorf("after the gate opened: got status %d, want 200", r.status)
 	}
 }
 
-// TestCloseOpensGates shows that a forgotten gate does not outlive its server.
 func TestCloseOpensGates(t *testing.T) {
 	g := newRig(t)
 	gate := NewGate()

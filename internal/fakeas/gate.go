@@ -2,14 +2,14 @@ package fakeas
 
 import "sync"
 
-// Gate holds answers back until a test opens it. Unlike a delay it makes the
-// order of events independent of the speed of the machine.
+// Gate holds answers back until a test opens it. Unlike with a delay, the order
+// of events does not depend on the speed of the machine.
 type Gate struct {
 	arrived, open        chan struct{}
 	arriveOnce, openOnce sync.Once
 }
 
-// NewGate makes a closed gate.
+// NewGate returns a closed gate.
 func NewGate() *Gate {
 	return &Gate{arrived: make(chan struct{}), open: make(chan struct{})}
 }
@@ -17,11 +17,11 @@ func NewGate() *Gate {
 // Arrived is closed when the first answer waits at the gate.
 func (g *Gate) Arrived() <-chan struct{} { return g.arrived }
 
-// Open lets all answers pass from now on. It may be called again.
+// Open lets all answers pass from now on. Further calls do nothing.
 func (g *Gate) Open() { g.openOnce.Do(func() { close(g.open) }) }
 
-// hold waits until the gate is open, but not beyond Close. A nil gate is open.
-func (s *Server) hold(g *Gate) {
+// awaitGate waits until the gate opens or the server closes. A nil gate is open.
+func (s *Server) awaitGate(g *Gate) {
 	if g == nil {
 		return
 	}

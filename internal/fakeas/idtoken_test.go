@@ -18,8 +18,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// published reads the JWKS as a client would.
-func (g *rig) published() map[string]crypto.PublicKey {
+// publishedKeys returns the keys of the JWKS by kid, without the OddKeys.
+func (g *rig) publishedKeys() map[string]crypto.PublicKey {
 	g.t.Helper()
 	keys := map[string]crypto.PublicKey{}
 	list, _ := g.get("/jwks").json["keys"].([]any)
@@ -28,7 +28,7 @@ func (g *rig) published() map[string]crypto.PublicKey {
 		bytes := func(name string) []byte {
 			b, err := base64.RawURLEncoding.DecodeString(fmt.Sprint(m[name]))
 			if err != nil {
-				g.t.Fatalf("%s: %v", name, err)
+				g.t.Fatalf("decoding %s: %v", name, err)
 			}
 			return b
 		}
@@ -50,10 +50,10 @@ func (g *rig) published() map[string]crypto.PublicKey {
 	return keys
 }
 
-// check verifies an ID token the way a careful client does.
-func (g *rig) check(token, access string) (jwt.MapClaims, error) {
+// verify verifies an ID token strictly.
+func (g *rig) verify(token, access string) (jwt.MapClaims, error) {
 	g.t.Helper()
-	keys := g.published()
+	keys := g.publishedKeys()
 	claims := jwt.MapClaims{}
 	parsed, err := jwt.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 		if t.Header["typ"] != "JWT" || t.Header["crit"] != nil {
@@ -70,68 +70,68 @@ func (g *rig) check(token, access string) (jwt.MapClaims, error) {
 	}
 	for name, want := range map[string]any{"aud": "app", "nonce": "n0nce", "sub": DefaultUser, "at_hash": atHash(fmt.Sprint(parsed.Header["alg"]), access)} {
 		if claims[name] != want {
-			return nil, fmt.Errorf("%s is %v, want %v", name, claims[name], want)
+			return nil, fmt.Errorf("got %s %v, want %v", name, claims[name], want)
 		}
 	}
 	authTime, _ := claims["auth_time"].(float64)
 	switch {
 	case claims["azp"] != nil && claims["azp"] != "app":
-		return nil, fmt.Errorf("azp is %v", claims["azp"])
+		return nil, fmt.Errorf("got azp %v, want app", claims["azp"])
 	case claims["iat"] == nil:
 		return nil, fmt.Errorf("no iat")
 	case claims["acr"] != "gold":
-		return nil, fmt.Errorf("acr is %v", claims["acr"])
+		return nil, fmt.Errorf("got acr %v, want gold", claims["acr"])
 	case time.Since(time.Unix(int64(authTime), 0)) > time.Hour:
 		return nil, fmt.Errorf("auth_time is old")
 	}
 	return claims, nil
 }
 
-func TestIDTokens(t *testing.T) {
+func TestIDTokensAreValidForEachAlgorithm(t *testing.T) {
 	for _, alg := range []string{"RS256", "PS256", "ES256", "EdDSA"} {
 		t.Run(alg, func(t *testing.T) {
 			g := newRig(t, func(k *Knobs) { k.SigningAlg = alg })
 			r := g.login("acr_values", "gold silver")
-			claims, err := g.check(r.text("id_token"), r.text("access_token"))
+			claims, err := g.verify(r.text("id_token"), r.text("access_token"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if sid := g.as.Tokens()[0].Family; claims["sid"] != sid || claims["email"] != "alice@example.test" {
-				t.Errorf("claims: %v", claims)
+				t.Errorf("got claims %v, want the sid %s and alice's email", claims, sid)
 			}
 			r = g.wantRefreshed(r.text("refresh_token"))
-			if _, err := g.check(r.text("id_token"), r.text("access_token")); err != nil {
-				t.Errorf("refreshed: %v", err)
+			if _, err := g.verify(r.text("id_token"), r.text("access_token")); err != nil {
+				t.Errorf("verifying the ID token of the refresh: %v", err)
 			}
 		})
 	}
 }
 
-// TestDefects shows that each defect spoils an otherwise good token. The slow
-// RSA keys are made once.
-func TestDefects(t *testing.T) {
+// TestEachDefectInvalidatesTheToken uses one server per algorithm, since RSA
+// keys are slow to generate.
+func TestEachDefectInvalidatesTheToken(t *testing.T) {
 	for _, alg := range []string{"RS256", "ES256"} {
 		g := newRig(t, func(k *Knobs) { k.SigningAlg = alg })
 		g.authorize("nonce", "of-another-login")
 		for _, defect := range Defects() {
 			g.as.Set(func(k *Knobs) { k.LoginIDToken.Defect = defect })
 			r := g.login("acr_values", "gold")
-			if _, err := g.check(r.text("id_token"), r.text("access_token")); err == nil {
-				t.Errorf("%s, %s: nothing is wrong with the token", alg, defect)
+			if _, err := g.verify(r.text("id_token"), r.text("access_token")); err == nil {
+				t.Errorf("%s, %s: the login's token is valid, want an error", alg, defect)
 			}
-			// The refreshed token is not touched.
+			// The defect is for the login's token only.
 			r = g.wantRefreshed(r.text("refresh_token"))
-			if _, err := g.check(r.text("id_token"), r.text("access_token")); err != nil {
-				t.Errorf("%s, %s: refreshed: %v", alg, defect, err)
+			if _, err := g.verify(r.text("id_token"), r.text("access_token")); err != nil {
+				t.Errorf("%s, %s: verifying the ID token of the refresh: %v", alg, defect, err)
 			}
 		}
 	}
 }
 
-// TestDefectsAreWhatTheySay spot-checks those whose name could lie: the
-// signature must be good where only a claim is to be wrong.
-func TestDefectsAreWhatTheySay(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+// TestDefectChangesOnlyItsPart checks that the signature is valid if the defect
+// concerns a claim only.
+func TestDefectChangesOnlyItsPart(t *testing.T) {
+	g := newRig(t)
 	g.authorize("nonce", "of-another-login")
 	tests := []struct {
 		defect  Defect
@@ -146,12 +146,12 @@ func TestDefectsAreWhatTheySay(t *testing.T) {
 		{DefectHMACSecret, func(*jwt.Token) (any, error) { return []byte("s3cret"), nil }, "sub", "alice", false},
 		{DefectFlipped, nil, "", nil, true},
 		{DefectKey, nil, "", nil, true},
-		{DefectAudience, nil, "aud", "somebody-else", false},
+		{DefectAudience, nil, "aud", "other-client", false},
 	}
 	for _, tt := range tests {
 		g.as.Set(func(k *Knobs) { k.LoginIDToken.Defect = tt.defect })
 		token := g.login().text("id_token")
-		published := g.published()
+		published := g.publishedKeys()
 		claims := jwt.MapClaims{}
 		keys := tt.keys
 		if keys == nil {
@@ -159,14 +159,13 @@ func TestDefectsAreWhatTheySay(t *testing.T) {
 		}
 		_, err := jwt.ParseWithClaims(token, claims, keys)
 		if (err != nil) != tt.refused || tt.claim != "" && claims[tt.claim] != tt.want {
-			t.Errorf("%s: %v, %s = %v", tt.defect, err, tt.claim, claims[tt.claim])
+			t.Errorf("%s: got error %v (want one: %t) and %s %v, want %v", tt.defect, err, tt.refused, tt.claim, claims[tt.claim], tt.want)
 		}
 	}
 }
 
-func TestIDTokenEdits(t *testing.T) {
+func TestEditsChangeHeaderAndClaims(t *testing.T) {
 	g := newRig(t, func(k *Knobs) {
-		k.SigningAlg = "ES256"
 		k.LoginIDToken = TokenEdit{
 			Header: Edit{Set: map[string]any{"typ": "x"}, Omit: []string{"kid"}},
 			Claims: Edit{Set: map[string]any{"groups": nil, "n": json.RawMessage("1.0")}, Omit: []string{"email"}},
@@ -179,63 +178,63 @@ func TestIDTokenEdits(t *testing.T) {
 	header, _ := base64.RawURLEncoding.DecodeString(part[0])
 	claims, _ := base64.RawURLEncoding.DecodeString(part[1])
 	if string(header) != `{"alg":"ES256","typ":"x"}` {
-		t.Errorf("header: %s", header)
+		t.Errorf("got header %s", header)
 	}
 	for text, want := range map[string]bool{`"groups":null`: true, `"n":1.0`: true, `"email":`: false, "_claim_names": true, `"sub":"alice"`: true} {
 		if strings.Contains(string(claims), text) != want {
-			t.Errorf("%s there: %t in %s", text, !want, claims)
+			t.Errorf("claims contain %s: got %t, want %t: %s", text, !want, want, claims)
 		}
 	}
 	r = g.wantRefreshed(r.text("refresh_token"))
 	claims, _ = base64.RawURLEncoding.DecodeString(strings.Split(r.text("id_token"), ".")[1])
 	if !strings.Contains(string(claims), `"sub":"mallory"`) {
-		t.Errorf("refreshed claims: %s", claims)
+		t.Errorf("claims of the refresh: got %s, want the subject mallory", claims)
 	}
 	g.as.Set(func(k *Knobs) { k.UserInfo.Set = map[string]any{"sub": "eve"} })
 	if info := g.bearer("/userinfo", r.text("access_token")); info.text("sub") != "eve" || info.json["groups"] != nil || info.json["_claim_names"] == nil {
-		t.Errorf("userinfo: %s", info.body)
+		t.Errorf("userinfo: got %s, want the subject eve and claim names in place of groups", info.body)
 	}
 }
 
-func TestClockOffset(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg, k.ClockOffset = "ES256", time.Hour })
+func TestClockOffsetShiftsTimesButNotLifetimes(t *testing.T) {
+	g := newRig(t, func(k *Knobs) { k.ClockOffset = time.Hour })
 	r := g.login("acr_values", "gold")
-	if _, err := g.check(r.text("id_token"), r.text("access_token")); err == nil || !strings.Contains(err.Error(), "before issued") {
-		t.Errorf("token from the future: %v", err)
+	if _, err := g.verify(r.text("id_token"), r.text("access_token")); err == nil || !strings.Contains(err.Error(), "before issued") {
+		t.Errorf("verifying an ID token of the future: got error %v, want one about iat", err)
 	}
 	if !g.valid(r.text("access_token")) {
-		t.Error("the offset must not change how long tokens live")
+		t.Error("the access token is invalid, want the offset to leave its lifetime alone")
 	}
 	if at, err := time.Parse(time.RFC1123, r.header.Get("Date")); err != nil || time.Until(at) < 50*time.Minute {
-		t.Errorf("Date: %q", r.header.Get("Date"))
+		t.Errorf("got Date %q, want one in an hour", r.header.Get("Date"))
 	}
 }
 
-func TestKeyRotation(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
-	checked := func(r result) error {
-		_, err := g.check(r.text("id_token"), r.text("access_token"))
+func TestKeysRotateRetireAndAreReplaced(t *testing.T) {
+	g := newRig(t)
+	verify := func(r result) error {
+		_, err := g.verify(r.text("id_token"), r.text("access_token"))
 		return err
 	}
 	first := g.login("acr_values", "gold")
 	g.as.RotateKey()
 	second := g.login("acr_values", "gold")
-	if checked(first) != nil || checked(second) != nil || len(g.published()) != 2 {
-		t.Errorf("after rotation: %v, %v, %d keys", checked(first), checked(second), len(g.published()))
+	if verify(first) != nil || verify(second) != nil || len(g.publishedKeys()) != 2 {
+		t.Errorf("after RotateKey: got errors %v and %v and %d keys, want none, none and 2", verify(first), verify(second), len(g.publishedKeys()))
 	}
 	g.as.RetireKeys()
-	if checked(first) == nil || checked(second) != nil {
-		t.Errorf("after retiring: %v, %v", checked(first), checked(second))
+	if verify(first) == nil || verify(second) != nil {
+		t.Errorf("after RetireKeys: got errors %v and %v, want one and none", verify(first), verify(second))
 	}
 	if err := g.as.ReplaceKey(); err != nil {
 		t.Fatal(err)
 	}
 	third := g.login("acr_values", "gold")
-	if checked(second) == nil || checked(third) != nil || len(g.published()) != 1 {
-		t.Errorf("after replacing: %v, %v, %d keys", checked(second), checked(third), len(g.published()))
+	if verify(second) == nil || verify(third) != nil || len(g.publishedKeys()) != 1 {
+		t.Errorf("after ReplaceKey: got errors %v and %v and %d keys, want one, none and 1", verify(second), verify(third), len(g.publishedKeys()))
 	}
 	g.as.Set(func(k *Knobs) { k.ExtraKeys = OddKeys("key-2") })
-	if keys := g.get("/jwks").json["keys"].([]any); len(keys) != 507 || checked(third) != nil {
-		t.Errorf("%d keys, %v", len(keys), checked(third))
+	if keys := g.get("/jwks").json["keys"].([]any); len(keys) != 507 || verify(third) != nil {
+		t.Errorf("with OddKeys: got %d keys and error %v, want 507 and none", len(keys), verify(third))
 	}
 }

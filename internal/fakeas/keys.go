@@ -20,13 +20,13 @@ type signingKey struct {
 	private  crypto.Signer
 }
 
-// keyring holds the keys, made when first needed: RSA keys cost time that most
-// tests need not spend. Its user holds Server.mu.
+// keyring holds the keys. It generates a key at its first use, since an RSA key
+// is slow to generate and most tests need none. Callers hold Server.mu.
 type keyring struct {
-	current map[string]*signingKey // by alg
-	old     []*signingKey          // still published, not used any more
-	made    int
-	foreign map[string]*signingKey // never published, by alg
+	current     map[string]*signingKey // by alg
+	old         []*signingKey          // published, but no longer used
+	generated   int                    // keys in current so far, for their kid
+	unpublished map[string]*signingKey // by alg, absent from the JWKS
 }
 
 func generate(alg string) (crypto.Signer, error) {
@@ -42,8 +42,8 @@ func generate(alg string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("no key for algorithm %q", alg)
 }
 
-// use returns the key that signs with alg now.
-func (r *keyring) use(alg string) (*signingKey, error) {
+// signer returns the current signing key for alg.
+func (r *keyring) signer(alg string) (*signingKey, error) {
 	if k := r.current[alg]; k != nil {
 		return k, nil
 	}
@@ -51,8 +51,8 @@ func (r *keyring) use(alg string) (*signingKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.made++
-	k := &signingKey{kid: fmt.Sprintf("key-%d", r.made), alg: alg, private: private}
+	r.generated++
+	k := &signingKey{kid: fmt.Sprintf("key-%d", r.generated), alg: alg, private: private}
 	if r.current == nil {
 		r.current = map[string]*signingKey{}
 	}
@@ -60,24 +60,24 @@ func (r *keyring) use(alg string) (*signingKey, error) {
 	return k, nil
 }
 
-// stranger returns a key that the JWKS never shows.
-func (r *keyring) stranger(alg string) (*signingKey, error) {
-	if k := r.foreign[alg]; k != nil {
+// unpublishedKey returns a key that is never in the JWKS.
+func (r *keyring) unpublishedKey(alg string) (*signingKey, error) {
+	if k := r.unpublished[alg]; k != nil {
 		return k, nil
 	}
 	private, err := generate(alg)
 	if err != nil {
 		return nil, err
 	}
-	if r.foreign == nil {
-		r.foreign = map[string]*signingKey{}
+	if r.unpublished == nil {
+		r.unpublished = map[string]*signingKey{}
 	}
-	r.foreign[alg] = &signingKey{kid: "stranger", alg: alg, private: private}
-	return r.foreign[alg], nil
+	r.unpublished[alg] = &signingKey{kid: "unpublished", alg: alg, private: private}
+	return r.unpublished[alg], nil
 }
 
-// RotateKey makes the next token be signed by a new key with a new kid. The
-// old key stays published until RetireKeys.
+// RotateKey signs the tokens from now on with a new key under a new kid. The old
+// key stays published until RetireKeys.
 func (s *Server) RotateKey() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,7 +87,8 @@ func (s *Server) RotateKey() {
 	s.keys.current = nil
 }
 
-// ReplaceKey puts a new key under the kid of the present one, which is gone.
+// ReplaceKey replaces the current key by a new one with the same kid. The old
+// key is no longer published.
 func (s *Server) ReplaceKey() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +102,7 @@ func (s *Server) ReplaceKey() error {
 	return nil
 }
 
-// RetireKeys stops publishing the keys that were rotated out.
+// RetireKeys removes the keys before the last RotateKey from the JWKS.
 func (s *Server) RetireKeys() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +119,7 @@ func (k *signingKey) jwk() map[string]any {
 	case *ecdsa.PublicKey:
 		point, err := pub.Bytes()
 		if err != nil {
-			panic(err) // a key that this package made is on its curve
+			panic(err) // cannot happen: generate made the key
 		}
 		half := (len(point) - 1) / 2
 		m["kty"], m["crv"], m["x"], m["y"] = "EC", "P-256", b64(point[1:1+half]), b64(point[1+half:])
@@ -128,11 +129,11 @@ func (k *signingKey) jwk() map[string]any {
 	return m
 }
 
-// jwks serves the published keys, odd ones first.
+// jwks serves the published keys. Knobs.ExtraKeys come first.
 func (s *Server) jwks(c *call) answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.keys.use(c.knobs.SigningAlg); err != nil {
+	if _, err := s.keys.signer(c.knobs.SigningAlg); err != nil {
 		return page(http.StatusInternalServerError, err.Error())
 	}
 	keys := slices.Clone(c.knobs.ExtraKeys)
@@ -145,9 +146,9 @@ func (s *Server) jwks(c *call) answer {
 	return jsonAnswer(http.StatusOK, map[string]any{"keys": keys})
 }
 
-// OddKeys are JWKS members that a client must put up with: an unknown key
-// type, an unknown curve, an RSA key without modulus, an encryption key, a
-// symmetric key, the given kid on a key of another type, and 500 more.
+// OddKeys returns JWKS members that a client must ignore: an unknown key type,
+// an unknown curve, an RSA key without modulus, an encryption key, a symmetric
+// key, the given kid on a key of unknown type, and 500 more of unknown type.
 func OddKeys(kid string) []map[string]any {
 	keys := []map[string]any{
 		{"kty": "XYZ", "kid": "odd-type"},

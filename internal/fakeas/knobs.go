@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Discovery says which metadata documents are served.
+// Discovery selects the metadata documents that the server offers.
 type Discovery string
 
 // The values of Knobs.Discovery.
@@ -19,7 +19,7 @@ const (
 	DiscoveryNone   Discovery = "none"
 )
 
-// Rotation says what a redeemed refresh token is worth afterwards.
+// Rotation is the server's rule for a refresh token after its redemption.
 type Rotation string
 
 // The values of Knobs.Rotation.
@@ -30,21 +30,21 @@ const (
 	RotateSame Rotation = "same"
 	// RotateStrict makes each refresh token single use.
 	RotateStrict Rotation = "strict"
-	// RotateOverlap accepts the newest token and the Knobs.Overlap before it.
+	// RotateOverlap accepts the newest token and the Knobs.Overlap tokens before it.
 	RotateOverlap Rotation = "overlap"
-	// RotateGrace gives the very same answer again for Knobs.Grace after the
-	// first redemption.
+	// RotateGrace repeats the answer of the first redemption for Knobs.Grace
+	// after it.
 	RotateGrace Rotation = "grace"
 )
 
-// RefreshPolicy says which logins get a refresh token.
+// RefreshPolicy selects the logins that get a refresh token.
 type RefreshPolicy string
 
 // The values of Knobs.RefreshTokens.
 const (
 	RefreshAlways  RefreshPolicy = "always"
 	RefreshNone    RefreshPolicy = "none"
-	RefreshOffline RefreshPolicy = "offline_access" // only with that scope
+	RefreshOffline RefreshPolicy = "offline_access" // logins with this scope
 )
 
 // Presence is a rule about a request parameter.
@@ -66,28 +66,28 @@ const (
 	FormatJWT    TokenFormat = "jwt" // RFC 9068, typ at+jwt
 )
 
-// Knobs is the lasting behaviour of a server. DefaultKnobs gives a well
-// behaved one; durations are strings such as "1.5s" in JSON.
+// Knobs are the settings of a server. DefaultKnobs gives a correct server. In
+// JSON, durations are strings such as "1.5s".
 type Knobs struct {
-	// Discovery says which metadata is served, Metadata edits it.
+	// Discovery selects the metadata documents, Metadata edits them.
 	Discovery Discovery `json:"discovery"`
 	Metadata  Edit      `json:"metadata"`
-	// Issuer replaces the issuer in metadata and tokens, while the endpoints
-	// stay where they are. Empty: the server's URL.
+	// Issuer replaces the issuer in metadata and tokens. The endpoints keep
+	// their URLs. Empty: the server's URL.
 	Issuer string `json:"issuer"`
 
-	// IssParameter adds iss to authorization responses (RFC 9207) and
-	// announces that.
+	// IssParameter adds iss to authorization responses and announces it in the
+	// metadata (RFC 9207).
 	IssParameter bool `json:"iss_parameter"`
 	// Callback edits the parameters of authorization responses.
 	Callback Edit `json:"callback"`
 	// FormPost answers every authorization request with response_mode
-	// form_post, even unasked.
+	// form_post, even if the client did not ask for it.
 	FormPost bool `json:"form_post"`
-	// PromptNone is the error that prompt=none gets. Empty: it logs in.
+	// PromptNone is the error code for prompt=none. Empty: it logs in.
 	PromptNone string `json:"prompt_none"`
 
-	// AccessTokenLifetime is what expires_in says.
+	// AccessTokenLifetime is also the value of expires_in.
 	AccessTokenLifetime time.Duration `json:"access_token_lifetime"`
 	AccessTokenFormat   TokenFormat   `json:"access_token_format"`
 	// AccessTokenSize pads access tokens to at least this many bytes.
@@ -98,11 +98,11 @@ type Knobs struct {
 	SigningAlg string `json:"signing_alg"`
 
 	RefreshTokens RefreshPolicy `json:"refresh_tokens"`
-	// RefreshTokenNeeds lists authorization request parameters without which
-	// no refresh token is issued, such as access_type=offline.
+	// RefreshTokenNeeds lists the authorization request parameters that a login
+	// must have to get a refresh token, such as access_type=offline.
 	RefreshTokenNeeds map[string]string `json:"refresh_token_needs"`
-	// RefreshTokenLifetime limits refresh tokens; zero: no limit. It counts
-	// from the login, or, if RefreshTokenRolling, from the last refresh.
+	// RefreshTokenLifetime limits refresh tokens; zero: no limit. It starts at
+	// the login, or, if RefreshTokenRolling is set, at the last refresh.
 	RefreshTokenLifetime time.Duration `json:"refresh_token_lifetime"`
 	RefreshTokenRolling  bool          `json:"refresh_token_rolling"`
 
@@ -112,37 +112,39 @@ type Knobs struct {
 	Overlap    int           `json:"overlap"`
 	OverlapFor time.Duration `json:"overlap_for"`
 	Grace      time.Duration `json:"grace"`
-	// ReuseRevokes ends the whole family, access tokens too, when a spent
-	// refresh token comes back. Otherwise the request is only refused.
+	// ReuseRevokes revokes the refresh and access tokens of the whole family
+	// when a client sends a spent refresh token. Without it, the server only
+	// refuses the request.
 	ReuseRevokes bool `json:"reuse_revokes"`
-	// RefreshKillsAccessToken ends older access tokens at each refresh.
+	// RefreshKillsAccessToken revokes older access tokens at each refresh.
 	RefreshKillsAccessToken bool `json:"refresh_kills_access_token"`
-	// OneFamilyPerUser ends a user's earlier refresh tokens at a new login.
+	// OneFamilyPerUser revokes a user's earlier refresh tokens at a new login.
 	OneFamilyPerUser bool `json:"one_family_per_user"`
 
 	// DeadTokenError is the error code for a dead refresh token, with status
 	// 400. Empty: invalid_grant. "-": an empty body.
 	DeadTokenError string `json:"dead_token_error"`
-	// ConsumeOnFailedAuth spends the code or refresh token of a request whose
+	// ConsumeOnFailedAuth spends the code or refresh token of a request even if
 	// client authentication fails.
 	ConsumeOnFailedAuth bool `json:"consume_on_failed_auth"`
-	// RefreshScope and RefreshAudience rule these parameters of refreshes.
+	// RefreshScope and RefreshAudience are the rules for scope and audience in
+	// refresh requests.
 	RefreshScope    Presence `json:"refresh_scope"`
 	RefreshAudience Presence `json:"refresh_audience"`
-	// RefreshSubject, if set, is the sub of ID tokens given at refresh.
+	// RefreshSubject, if set, is the sub of ID tokens from refreshes.
 	RefreshSubject string `json:"refresh_subject"`
 
-	// LatencyBefore delays token requests before, LatencyAfter after the
-	// commit of the grant. A client that hangs up does not stop the commit.
+	// LatencyBefore delays token requests before the server commits the grant,
+	// LatencyAfter after it. The server commits even if the client disconnects.
 	LatencyBefore time.Duration `json:"latency_before"`
 	LatencyAfter  time.Duration `json:"latency_after"`
 
-	// LoginAnswer and RefreshAnswer edit successful token answers, Mutate
-	// then gets the answer to the named grant.
+	// LoginAnswer and RefreshAnswer edit successful token answers. Mutate then
+	// changes the answer to the given grant.
 	LoginAnswer   Edit                                      `json:"login_answer"`
 	RefreshAnswer Edit                                      `json:"refresh_answer"`
 	Mutate        func(grant string, answer map[string]any) `json:"-"`
-	// LoginIDToken and RefreshIDToken spoil ID tokens.
+	// LoginIDToken and RefreshIDToken edit ID tokens.
 	LoginIDToken   TokenEdit `json:"login_id_token"`
 	RefreshIDToken TokenEdit `json:"refresh_id_token"`
 	// UserInfo edits the UserInfo answer.
@@ -153,29 +155,31 @@ type Knobs struct {
 
 	// ExtraKeys are further members of the JWKS; see OddKeys.
 	ExtraKeys []map[string]any `json:"extra_keys"`
-	// ClockOffset shifts every time the server tells (iat, exp, auth_time,
-	// Date), not how long its tokens live.
+	// ClockOffset shifts the times in tokens and headers (iat, exp, auth_time,
+	// Date). Token lifetimes do not change.
 	ClockOffset time.Duration `json:"clock_offset"`
 	// EndSessionNeedsHint refuses logout without id_token_hint.
 	EndSessionNeedsHint bool `json:"end_session_needs_hint"`
 }
 
-// DefaultKnobs is a well behaved, strict server: single use refresh tokens
-// whose reuse ends the family, opaque access tokens of five minutes, RS256.
+// DefaultKnobs are the settings of a correct, strict server. Refresh tokens are
+// single use and reuse revokes the family. Access tokens are opaque and live
+// five minutes. ID tokens are signed with ES256: generating an RSA key takes
+// up to seconds on a busy machine.
 func DefaultKnobs() Knobs {
 	return Knobs{
 		Discovery:           DiscoveryOpenID,
 		AccessTokenLifetime: 5 * time.Minute,
 		AccessTokenFormat:   FormatOpaque,
 		IDTokenLifetime:     5 * time.Minute,
-		SigningAlg:          "RS256",
+		SigningAlg:          "ES256",
 		RefreshTokens:       RefreshAlways,
 		Rotation:            RotateStrict,
 		ReuseRevokes:        true,
 	}
 }
 
-// Set changes knobs. f must not keep its argument.
+// Set changes knobs. f must not retain its argument.
 func (s *Server) Set(f func(*Knobs)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,15 +188,15 @@ func (s *Server) Set(f func(*Knobs)) {
 	s.knobs = k
 }
 
-// Knobs returns the present settings.
+// Knobs returns the current settings.
 func (s *Server) Knobs() Knobs {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.knobs.clone()
 }
 
-// clone copies what Set's function may change in place, since running
-// requests read from the settings they began with.
+// clone copies the maps and slices, which Set's function may change in place.
+// Running requests keep the settings with which they began.
 func (k Knobs) clone() Knobs {
 	for _, e := range []*Edit{
 		&k.Metadata, &k.Callback, &k.LoginAnswer, &k.RefreshAnswer, &k.UserInfo,
@@ -205,8 +209,9 @@ func (k Knobs) clone() Knobs {
 	return k
 }
 
-// Edit changes the members of a JSON object: Set adds or replaces (nil gives
-// null, a json.RawMessage is sent as it is spelled), then Omit removes.
+// Edit changes the members of a JSON object. Set adds or replaces members: nil
+// gives null, and a json.RawMessage keeps its spelling. Omit then removes
+// members.
 type Edit struct {
 	Set  map[string]any `json:"set,omitempty"`
 	Omit []string       `json:"omit,omitempty"`

@@ -18,38 +18,39 @@ const (
 	KindID      Kind = "id_token"
 )
 
-// Issued is the ledger's line about one code or token.
+// Issued is the ledger's entry for one code or token.
 type Issued struct {
 	Kind  Kind   `json:"kind"`
 	Value string `json:"value"`
-	// Family is the login it descends from; ID tokens carry it as sid.
+	// Family identifies the login; it is the sid of ID tokens.
 	Family   string `json:"family"`
 	User     string `json:"user"`
 	ClientID string `json:"client_id"`
 	// Generation counts the refresh tokens of a family from 1.
 	Generation int       `json:"generation,omitempty"`
 	IssuedAt   time.Time `json:"issued_at"`
-	// Expires is zero for what lives without limit.
+	// Expires is zero if the token never expires.
 	Expires time.Time `json:"expires,omitzero"`
-	// Presented counts how often a code or refresh token came back, Redeemed
-	// how often it was exchanged for something.
+	// Presented counts the requests with a code or refresh token, Redeemed its
+	// successful redemptions.
 	Presented int  `json:"presented,omitempty"`
 	Redeemed  int  `json:"redeemed,omitempty"`
 	Revoked   bool `json:"revoked,omitempty"`
 }
 
-// secret is an issued value with what the server needs to honour it.
+// secret is an issued code or token with its state on the server.
 type secret struct {
 	Issued
 	family *family
-	// redeemedAt is when it was last exchanged, and replay the answer then.
+	// redeemedAt is the time of the first redemption. lastAnswer is the answer
+	// of the last one.
 	redeemedAt time.Time
-	replay     []byte
-	// code holds what a code was issued for.
+	lastAnswer []byte
+	// code is the request of a code, nil for tokens.
 	code *codeRequest
 }
 
-// family is one login and everything that came of it.
+// family is one login and all tokens that descend from it.
 type family struct {
 	id       string
 	client   Client
@@ -59,24 +60,25 @@ type family struct {
 	audience []string
 	acr      string
 	authTime time.Time
-	// refreshable says whether the login gets refresh tokens at all.
+	// refreshable is set if the login gets refresh tokens.
 	refreshable bool
 	// generation is that of the newest refresh token.
 	generation int
-	// refreshEnds is when the family's refresh tokens end, zero for never.
-	refreshEnds time.Time
-	// running counts refreshes under way, peak the most there ever were.
+	// refreshExpires is the expiry of the family's refresh tokens, zero for never.
+	refreshExpires time.Time
+	// running is the number of refresh requests in progress, peak its maximum
+	// so far.
 	running, peak int
 }
 
-// ledger holds everything that was issued. Its user holds Server.mu.
+// ledger holds all codes and tokens. Callers hold Server.mu.
 type ledger struct {
 	secrets  map[string]*secret
 	order    []*secret
 	families map[string]*family
-	// verifiers are the PKCE verifiers that clients sent.
+	// verifiers are the PKCE verifiers of token requests.
 	verifiers []string
-	// logoutTokens are those that were made, good or not.
+	// logoutTokens are the logout tokens, valid or not.
 	logoutTokens []string
 	counts       Stats
 }
@@ -101,7 +103,7 @@ func (l *ledger) add(kind Kind, value string, f *family, expires time.Time) *sec
 	return s
 }
 
-// find returns the live or dead secret of a kind, or nil.
+// find returns the secret with the kind and value, valid or not, or nil.
 func (l *ledger) find(kind Kind, value string) *secret {
 	if s := l.secrets[value]; s != nil && s.Kind == kind {
 		return s
@@ -109,7 +111,7 @@ func (l *ledger) find(kind Kind, value string) *secret {
 	return nil
 }
 
-// revoke ends what a family holds of the given kinds.
+// revoke revokes a family's secrets of the given kinds.
 func (l *ledger) revoke(f *family, kinds ...Kind) {
 	for _, s := range l.order {
 		if s.family == f && slices.Contains(kinds, s.Kind) {
@@ -120,7 +122,7 @@ func (l *ledger) revoke(f *family, kinds ...Kind) {
 
 func (s *secret) expired() bool { return !s.Expires.IsZero() && !time.Now().Before(s.Expires) }
 
-// Tokens lists all codes and tokens in the order they were issued.
+// Tokens lists all codes and tokens in the order of their issue.
 func (s *Server) Tokens() []Issued {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,9 +133,8 @@ func (s *Server) Tokens() []Issued {
 	return all
 }
 
-// Secrets lists every value that must not show up in logs, answers to
-// browsers or stores: codes, tokens, logout tokens, and the PKCE verifiers that
-// clients sent.
+// Secrets lists the values that must not appear in logs, stores or answers to
+// browsers: codes, tokens, logout tokens and the PKCE verifiers of clients.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +145,8 @@ func (s *Server) Secrets() []string {
 	return all
 }
 
-// ValidAccessToken says whose access token this is, if it is good right now:
-// issued here, not expired, not revoked.
+// ValidAccessToken returns the user of an access token. ok is false unless the
+// server issued the token and it is neither expired nor revoked.
 func (s *Server) ValidAccessToken(token string) (user string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,9 +157,9 @@ func (s *Server) ValidAccessToken(token string) (user string, ok bool) {
 	return t.User, true
 }
 
-// Revoke ends a token before its time: an access token alone, a refresh token
-// together with all refresh and access tokens of its family. It reports
-// whether there was such a token.
+// Revoke revokes a token: an access token alone, a refresh token together with
+// all refresh and access tokens of its family. It reports whether the token
+// exists.
 func (s *Server) Revoke(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

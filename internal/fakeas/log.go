@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// maxLog bounds the request log; the oldest entries go first.
+// maxLog bounds the request log. The oldest entries are dropped first.
 const maxLog = 20_000
 
 // Entry is one request in the log.
@@ -19,15 +19,15 @@ type Entry struct {
 	URI      string      `json:"uri"`
 	Host     string      `json:"host"`
 	Header   http.Header `json:"header"`
-	// Query and Form are the parameters, taken apart.
+	// Query and Form are the parameters of the URL and of the body.
 	Query url.Values `json:"query"`
 	Form  url.Values `json:"form"`
-	// ClientID is set once the client has authenticated; AuthMethod is what
-	// it tried.
+	// ClientID is set once the client has authenticated. AuthMethod is the
+	// method that it tried.
 	ClientID   string `json:"client_id"`
 	AuthMethod string `json:"auth_method"`
-	// Status, Error and Reason tell what the server decided. Spoiled answers
-	// were not delivered like that.
+	// Status, Error and Reason are the server's own decision. If Spoiled is set,
+	// a fault may have sent another answer.
 	Status  int    `json:"status"`
 	Error   string `json:"error"`
 	Reason  string `json:"reason"`
@@ -42,10 +42,10 @@ func newEntry(e Endpoint, r *http.Request) *Entry {
 	}
 }
 
-// requestLog is a ring of entries. Its user holds Server.mu.
+// requestLog is a ring buffer. Callers hold Server.mu.
 type requestLog struct {
 	entries []Entry
-	next    int // where the next one goes, once the ring is full
+	next    int // index of the oldest entry once the buffer is full
 }
 
 func (l *requestLog) add(e Entry) {
@@ -57,8 +57,8 @@ func (l *requestLog) add(e Entry) {
 	l.next = (l.next + 1) % maxLog
 }
 
-// Log returns the answered requests to the given endpoints, oldest first, or
-// all of them if none is given.
+// Log returns the answered requests to the given endpoints, or to all endpoints
+// if none is given, oldest first.
 func (s *Server) Log(endpoints ...Endpoint) []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// endSession is OpenID Connect RP-Initiated Logout 1.0, without the question
-// that a real server puts to the user. Families with offline_access survive.
+// endSession serves OpenID Connect RP-Initiated Logout 1.0 without asking the
+// user for confirmation. Families with offline_access survive.
 func (s *Server) endSession(c *call) answer {
-	hint := s.hint(c.form.Get("id_token_hint"))
+	hint := s.findIDToken(c.form.Get("id_token_hint"))
 	switch {
 	case c.form.Has("id_token_hint") && hint == nil:
-		return page(http.StatusBadRequest, "id_token_hint is no ID token of ours")
+		return page(http.StatusBadRequest, "id_token_hint is not an ID token of this server")
 	case hint == nil && c.knobs.EndSessionNeedsHint:
 		return page(http.StatusBadRequest, "id_token_hint is required")
 	}
@@ -47,8 +47,8 @@ func (s *Server) endSession(c *call) answer {
 	return redirect(addQuery(uri, v))
 }
 
-// hint finds the ID token that a client shows; an expired one is fine.
-func (s *Server) hint(token string) *secret {
+// findIDToken returns an ID token of this server, expired or not, or nil.
+func (s *Server) findIDToken(token string) *secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ledger.find(KindID, token)
@@ -62,8 +62,8 @@ func (s *Server) endLogin(f *family) {
 	}
 }
 
-// cognitoLogout is the endpoint of Amazon Cognito, which metadata does not
-// mention: client_id and logout_uri, no hint, no state.
+// cognitoLogout serves the logout endpoint of Amazon Cognito. It takes client_id
+// and logout_uri, neither a hint nor a state, and is not in the metadata.
 func (s *Server) cognitoLogout(c *call) answer {
 	client, ok := s.client(c.form.Get("client_id"))
 	uri := c.form.Get("logout_uri")
@@ -74,11 +74,10 @@ func (s *Server) cognitoLogout(c *call) answer {
 	return redirect(uri)
 }
 
-// logoutEvent is the member of events that makes a JWT a logout token.
+// logoutEvent is the required member of events in a logout token.
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
-// Logout says what a logout token is about. Either Subject or SessionID may
-// be empty.
+// Logout describes a logout token. Either Subject or SessionID may be empty.
 type Logout struct {
 	ClientID  string    `json:"client_id"`
 	Subject   string    `json:"sub"`
@@ -86,8 +85,8 @@ type Logout struct {
 	Edit      TokenEdit `json:"edit"`
 }
 
-// LogoutToken makes a logout token (OpenID Connect Back-Channel Logout 1.0,
-// section 2.4), spoiled as l.Edit says.
+// LogoutToken returns a logout token (OpenID Connect Back-Channel Logout 1.0,
+// section 2.4), edited by l.Edit.
 func (s *Server) LogoutToken(l Logout) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +111,7 @@ func (s *Server) LogoutToken(l Logout) (string, error) {
 
 // SendLogout posts a logout token to the client's BackchannelLogoutURI and
 // returns the status of the answer.
-func (s *Server) SendLogout(ctx context.Context, via *http.Client, clientID, token string) (int, error) {
+func (s *Server) SendLogout(ctx context.Context, httpClient *http.Client, clientID, token string) (int, error) {
 	client, ok := s.client(clientID)
 	if !ok || client.BackchannelLogoutURI == "" {
 		return 0, fmt.Errorf("client %q has no back-channel logout URI", clientID)
@@ -123,7 +122,7 @@ func (s *Server) SendLogout(ctx context.Context, via *http.Client, clientID, tok
 		return 0, fmt.Errorf("making the logout request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := via.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("sending the logout token: %w", err)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-func TestEndSession(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+func TestEndSessionRevokesTokensAndRedirects(t *testing.T) {
+	g := newRig(t)
 	plain, offline := g.login("scope", "openid"), g.login()
 	bye := url.QueryEscape("https://app.test/bye")
 	tests := []struct {
@@ -26,32 +26,32 @@ func TestEndSession(t *testing.T) {
 		{"offline access", "id_token_hint=" + offline.text("id_token") + "&post_logout_redirect_uri=" + bye, 302, "https://app.test/bye"},
 		{"client_id instead", "client_id=app&post_logout_redirect_uri=" + bye, 302, "https://app.test/bye"},
 		{"other URI", "client_id=app&post_logout_redirect_uri=https://evil.test", 400, ""},
-		{"URI of nobody", "post_logout_redirect_uri=" + bye, 400, ""},
+		{"URI without a client", "post_logout_redirect_uri=" + bye, 400, ""},
 		{"forged hint", "id_token_hint=" + plain.text("id_token") + "x", 400, ""},
 		{"two clients", "client_id=other&id_token_hint=" + plain.text("id_token"), 400, ""},
 		{"nothing", "", 200, ""},
 	}
 	for _, tt := range tests {
 		if r := g.get("/end_session?" + tt.query); r.status != tt.status || r.header.Get("Location") != tt.location {
-			t.Errorf("%s: %d %q", tt.name, r.status, r.header.Get("Location"))
+			t.Errorf("%s: got status %d and location %q, want %d and %q", tt.name, r.status, r.header.Get("Location"), tt.status, tt.location)
 		}
 	}
 	g.wantError(g.refresh(plain.text("refresh_token")), 400, "invalid_grant")
 	g.wantRefreshed(offline.text("refresh_token"))
 	g.as.Set(func(k *Knobs) { k.EndSessionNeedsHint = true })
 	if r := g.get("/end_session?client_id=app"); r.status != 400 {
-		t.Errorf("without the hint: %d", r.status)
+		t.Errorf("EndSessionNeedsHint without a hint: got status %d, want 400", r.status)
 	}
 	if r := g.get("/logout?client_id=app&logout_uri=" + bye); r.header.Get("Location") != "https://app.test/bye" {
-		t.Errorf("Cognito: %d %q", r.status, r.header.Get("Location"))
+		t.Errorf("Cognito: got status %d and location %q, want a redirect to the logout URI", r.status, r.header.Get("Location"))
 	}
 	if r := g.get("/logout?client_id=app&logout_uri=https://evil.test"); r.status != 400 {
-		t.Errorf("Cognito, other URI: %d", r.status)
+		t.Errorf("Cognito with an unregistered URI: got status %d, want 400", r.status)
 	}
 }
 
-func TestBackchannelLogout(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+func TestBackchannelLogoutSendsASignedLogoutToken(t *testing.T) {
+	g := newRig(t)
 	var got string
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -69,9 +69,9 @@ func TestBackchannelLogout(t *testing.T) {
 	}
 	status, err := g.as.SendLogout(t.Context(), app.Client(), "app", token)
 	if err != nil || status != http.StatusTeapot || got != "POST application/x-www-form-urlencoded logout_token="+token {
-		t.Errorf("%d, %v: %s", status, err, got)
+		t.Errorf("got status %d, error %v and request %s, want 418 and a POST of the token", status, err, got)
 	}
-	keys := g.published()
+	keys := g.publishedKeys()
 	claims := jwt.MapClaims{}
 	parsed, err := jwt.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) { return keys[t.Header["kid"].(string)], nil })
 	if err != nil {
@@ -80,23 +80,23 @@ func TestBackchannelLogout(t *testing.T) {
 	events, _ := claims["events"].(map[string]any)
 	if _, ok := events["http://schemas.openid.net/event/backchannel-logout"]; !ok || claims["sid"] != "sid_1" || claims["sub"] != "alice" ||
 		claims["aud"] != "app" || claims["jti"] != nil || claims["iat"] == nil || claims["exp"] == nil || parsed.Header["typ"] != "logout+jwt" {
-		t.Errorf("%v %v", parsed.Header, claims)
+		t.Errorf("got header %v and claims %v", parsed.Header, claims)
 	}
 	bad, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", Edit: TokenEdit{Defect: DefectHMACSecret}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := jwt.Parse(bad, func(*jwt.Token) (any, error) { return []byte("s3cret"), nil }); err != nil {
-		t.Errorf("signed with the client secret: %v", err)
+		t.Errorf("verifying DefectHMACSecret with the client secret: %v", err)
 	}
-	if _, err := g.as.SendLogout(t.Context(), app.Client(), "nobody", token); err == nil || !strings.Contains(err.Error(), "nobody") {
-		t.Errorf("unknown client: %v", err)
+	if _, err := g.as.SendLogout(t.Context(), app.Client(), "unknown", token); err == nil || !strings.Contains(err.Error(), "unknown") {
+		t.Errorf("SendLogout to an unknown client: got error %v, want one that names it", err)
 	}
 }
 
-// TestLogoutDefects: each spoils the token, and leaves a trace among the secrets.
-func TestLogoutDefects(t *testing.T) {
-	g := newRig(t, func(k *Knobs) { k.SigningAlg = "ES256" })
+// TestEachLogoutDefectInvalidatesTheToken also shows that Secrets has the token.
+func TestEachLogoutDefectInvalidatesTheToken(t *testing.T) {
+	g := newRig(t)
 	seen := map[string]string{}
 	for _, d := range LogoutDefects() {
 		token, err := g.as.LogoutToken(Logout{ClientID: "app", Subject: "alice", Edit: d.Edit})
@@ -104,10 +104,10 @@ func TestLogoutDefects(t *testing.T) {
 			t.Errorf("%s: %v", d.Name, err)
 		}
 		if seen[d.Name] != "" || !slices.Contains(g.as.Secrets(), token) {
-			t.Errorf("%s is there twice, or its token is no secret", d.Name)
+			t.Errorf("%s is not unique, or Secrets lacks its token", d.Name)
 		}
 		seen[d.Name] = token
-		keys, claims := g.published(), jwt.MapClaims{}
+		keys, claims := g.publishedKeys(), jwt.MapClaims{}
 		_, err = jwt.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 			key, ok := keys[t.Header["kid"].(string)]
 			if !ok || t.Header["crit"] != nil || t.Header["typ"] != "logout+jwt" {
@@ -121,7 +121,7 @@ func TestLogoutDefects(t *testing.T) {
 		iat, _ := claims.GetIssuedAt()
 		if err == nil && event && claims["nonce"] == nil && claims["jti"] != nil && claims["sub"] != nil && claims["azp"] == nil &&
 			len(aud) == 1 && iat != nil && time.Since(iat.Time) < time.Minute {
-			t.Errorf("%s leaves the token good", d.Name)
+			t.Errorf("%s: the token is valid, want an error", d.Name)
 		}
 	}
 }

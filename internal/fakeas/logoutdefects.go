@@ -2,15 +2,15 @@ package fakeas
 
 import "time"
 
-// LogoutDefect is one way to spoil a logout token.
+// LogoutDefect is one error in a logout token.
 type LogoutDefect struct {
 	Name string
 	Edit TokenEdit
 }
 
-// LogoutDefects lists what a client must refuse in a logout token that names a
-// subject or a session: what is wrong with a logout token only, and those
-// Defects that spoil any token.
+// LogoutDefects lists the logout tokens that a client must refuse, although they
+// name a subject or a session. Some defects concern logout tokens only, the
+// others are Defects of any token.
 func LogoutDefects() []LogoutDefect {
 	set := func(name string, value any) TokenEdit {
 		return TokenEdit{Claims: Edit{Set: map[string]any{name: value}}}

@@ -29,7 +29,7 @@ func (s *Server) accessToken(k Knobs, f *family, scope []string) (string, error)
 	}
 	token, err := s.sign(k, "at+jwt", claims, f, "", TokenEdit{})
 	if err == nil && len(token) < k.AccessTokenSize {
-		// Base64 makes four characters of three bytes.
+		// Base64 encodes three bytes as four characters.
 		claims["pad"] = strings.Repeat("x", (k.AccessTokenSize-len(token))*3/4+1)
 		token, err = s.sign(k, "at+jwt", claims, f, "", TokenEdit{})
 	}
@@ -40,7 +40,8 @@ func (s *Server) accessToken(k Knobs, f *family, scope []string) (string, error)
 	return token, nil
 }
 
-// audience of access tokens: what was asked for, else the client itself.
+// audience returns the audience of access tokens: the requested one, or else the
+// client.
 func audience(f *family) any {
 	switch len(f.audience) {
 	case 0:
@@ -81,11 +82,12 @@ func (s *Server) idToken(k Knobs, grant string, f *family, access string, edit T
 	return token, nil
 }
 
-// stamp is a time as the server tells it.
+// stamp converts a time to seconds and adds the server's ClockOffset.
 func (k Knobs) stamp(t time.Time) int64 { return t.Add(k.ClockOffset).Unix() }
 
-// atHash is the left half of the access token's hash (OpenID Connect Core,
-// section 3.1.3.6). EdDSA has no hash of its own; SHA-512 is the custom.
+// atHash returns the left half of the access token's hash (OpenID Connect Core,
+// section 3.1.3.6). The specification names no hash for EdDSA; implementations
+// use SHA-512.
 func atHash(alg, access string) string {
 	if alg == "EdDSA" {
 		sum := sha512.Sum512([]byte(access))
@@ -95,7 +97,7 @@ func atHash(alg, access string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// text is a value as a parameter or string claim.
+// text converts a value of an Edit to the text of a parameter or string claim.
 func text(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -110,7 +112,7 @@ func text(v any) string {
 	return fmt.Sprint(v)
 }
 
-// nonces remembers the nonces of the latest logins. Its user holds Server.mu.
+// nonces holds the nonces of the last 100 logins. Callers hold Server.mu.
 type nonces struct{ last []string }
 
 func (n *nonces) add(nonce string) {
@@ -121,10 +123,10 @@ func (n *nonces) add(nonce string) {
 	n.last = n.last[max(0, len(n.last)-100):]
 }
 
-// other returns the latest nonce that is not the given one, or makes one up.
-func (n *nonces) other(than string) string {
+// other returns the latest nonce other than the given one, or a random one.
+func (n *nonces) other(nonce string) string {
 	for i := len(n.last) - 1; i >= 0; i-- {
-		if n.last[i] != than {
+		if n.last[i] != nonce {
 			return n.last[i]
 		}
 	}

@@ -4,16 +4,16 @@ import (
 	"net/http"
 )
 
-// revoke is RFC 7009. An unknown token is no error; a token of another client
-// is left alone.
+// revoke serves token revocation (RFC 7009). It answers 200 for an unknown token
+// and refuses a token of another client.
 func (s *Server) revoke(c *call) answer {
 	c.form = c.r.PostForm
-	if f := checkTokenRequest(c); f != nil {
-		return f.answer()
+	if refused := checkTokenRequest(c); refused != nil {
+		return refused.answer()
 	}
-	client, f := s.authenticate(c)
-	if f != nil {
-		return f.answer()
+	client, refused := s.authenticate(c)
+	if refused != nil {
+		return refused.answer()
 	}
 	value := c.form.Get("token")
 	if value == "" {

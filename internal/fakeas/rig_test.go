@@ -16,7 +16,8 @@ const (
 	verifier    = "0123456789012345678901234567890123456789012"
 )
 
-// rig is a naive client of a server, over a socket or without one.
+// rig is a server with a client that verifies nothing, over a socket or without
+// one.
 type rig struct {
 	t      *testing.T
 	as     *Server
@@ -29,7 +30,7 @@ var basicClient = Client{
 	PostLogoutRedirectURIs: []string{"https://app.test/bye"},
 }
 
-// newRig reaches a new server without a socket.
+// newRig starts a server without a socket.
 func newRig(t *testing.T, knobs ...func(*Knobs)) *rig {
 	t.Helper()
 	as := New(Options{URL: "https://as.test", Clients: []Client{basicClient}})
@@ -40,7 +41,7 @@ func newRig(t *testing.T, knobs ...func(*Knobs)) *rig {
 	return &rig{t: t, as: as, client: basicClient, http: noRedirects(Transport(as))}
 }
 
-// newSocketRig reaches a new server over TCP.
+// newSocketRig starts a server on a TCP port.
 func newSocketRig(t *testing.T) *rig {
 	t.Helper()
 	as := Start(t, Options{Clients: []Client{basicClient}})
@@ -53,7 +54,7 @@ func noRedirects(rt http.RoundTripper) *http.Client {
 	return &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// result is an answer, taken apart as far as it goes.
+// result is an answer. json is nil unless the body is a JSON object.
 type result struct {
 	status int
 	header http.Header
@@ -106,13 +107,13 @@ func (g *rig) bearer(path, token string) result {
 	return g.do(req, err)
 }
 
-// auth authenticates as the rig's client, properly.
+// auth authenticates as the rig's client by client_secret_basic.
 func (g *rig) auth(req *http.Request) {
 	req.SetBasicAuth(url.QueryEscape(g.client.ID), url.QueryEscape(g.client.Secret))
 }
 
-// request is a good authorization request, with parameters replaced, or
-// removed where the value is "-".
+// request returns the parameters of a valid authorization request. params are
+// names and values that replace them; the value "-" removes a parameter.
 func (g *rig) request(params ...string) url.Values {
 	sum := sha256.Sum256([]byte(verifier))
 	v := url.Values{
@@ -128,13 +129,14 @@ func (g *rig) request(params ...string) url.Values {
 	return v
 }
 
-// authorize returns the parameters that the callback would get.
+// authorize sends an authorization request and returns the parameters of the
+// callback.
 func (g *rig) authorize(params ...string) url.Values {
 	g.t.Helper()
 	r := g.get("/authorize?" + g.request(params...).Encode())
 	u, err := url.Parse(r.header.Get("Location"))
 	if r.err != nil || err != nil || r.status != http.StatusFound {
-		g.t.Fatalf("authorize: status %d, %v, %v: %s", r.status, r.err, err, r.body)
+		g.t.Fatalf("authorize: got status %d and errors %v and %v, want a redirect: %s", r.status, r.err, err, r.body)
 	}
 	return u.Query()
 }
@@ -146,12 +148,12 @@ func (g *rig) redeem(code string) result {
 	}, g.auth)
 }
 
-// login gets tokens.
+// login returns the token answer of a login.
 func (g *rig) login(params ...string) result {
 	g.t.Helper()
 	r := g.redeem(g.authorize(params...).Get("code"))
 	if r.err != nil || r.status != http.StatusOK {
-		g.t.Fatalf("login: status %d, %v: %s", r.status, r.err, r.body)
+		g.t.Fatalf("login: got status %d and error %v, want 200: %s", r.status, r.err, r.body)
 	}
 	return r
 }
@@ -169,7 +171,7 @@ func (g *rig) wantRefreshed(token string, params ...string) result {
 	g.t.Helper()
 	r := g.refresh(token, params...)
 	if r.err != nil || r.status != http.StatusOK || r.text("access_token") == "" {
-		g.t.Fatalf("refresh: status %d, %v: %s", r.status, r.err, r.body)
+		g.t.Fatalf("refresh: got status %d and error %v, want 200 and an access token: %s", r.status, r.err, r.body)
 	}
 	return r
 }
@@ -177,7 +179,7 @@ func (g *rig) wantRefreshed(token string, params ...string) result {
 func (g *rig) wantError(r result, status int, code string) {
 	g.t.Helper()
 	if r.err != nil || r.status != status || r.text("error") != code {
-		g.t.Fatalf("got status %d, %v: %s, want %d %s", r.status, r.err, r.body, status, code)
+		g.t.Fatalf("got status %d and error %v, want %d %s: %s", r.status, r.err, status, code, r.body)
 	}
 }
 

@@ -7,75 +7,75 @@ import (
 	"time"
 )
 
-// verdict is what the rotation rules say about a refresh token that came in.
-type verdict int
+// decision is the result of the rotation rules for a refresh token.
+type decision int
 
 const (
-	fresh  verdict = iota // exchange it
-	replay                // give the same answer again
-	reused                // it is spent
+	redeem       decision = iota
+	repeatAnswer          // of its redemption
+	refuseReuse
 )
 
-// judge applies the rotation rules. It needs s.mu.
-func (k Knobs) judge(t *secret) verdict {
+// applyRotation applies the rotation rules. It needs s.mu.
+func (k Knobs) applyRotation(t *secret) decision {
 	age := t.family.generation - t.Generation
 	since := time.Since(t.redeemedAt)
 	switch {
 	case k.Rotation == RotateNever || k.Rotation == RotateSame:
-		return fresh
+		return redeem
 	case age == 0:
-		return fresh
+		return redeem
 	case k.Rotation == RotateOverlap && age <= k.Overlap &&
 		(k.OverlapFor == 0 || t.Redeemed == 0 || since <= k.OverlapFor):
-		return fresh
-	case k.Rotation == RotateGrace && t.replay != nil && since <= k.Grace:
-		return replay
+		return redeem
+	case k.Rotation == RotateGrace && t.lastAnswer != nil && since <= k.Grace:
+		return repeatAnswer
 	}
-	return reused
+	return refuseReuse
 }
 
-// refresh is the refresh_token grant.
+// refresh serves the refresh_token grant.
 func (s *Server) refresh(c *call, client Client) ([]byte, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := c.knobs
 	t := s.ledger.find(KindRefresh, c.form.Get("refresh_token"))
 	if t == nil || t.ClientID != client.ID {
-		return nil, k.dead("unknown refresh token")
+		return nil, k.refuseRefresh("unknown refresh token")
 	}
-	scope, f := checkRefreshParameters(c, t.family)
-	if f != nil {
-		return nil, f
+	scope, refused := checkRefreshParameters(c, t.family)
+	if refused != nil {
+		return nil, refused
 	}
-	v := k.judge(t)
-	if v == reused {
+	rotation := k.applyRotation(t)
+	if rotation == refuseReuse {
 		s.ledger.counts.Reuses++
 		if k.ReuseRevokes {
 			s.ledger.revoke(t.family, KindRefresh, KindAccess)
 		}
-		return nil, k.dead("refresh token was already redeemed")
+		return nil, k.refuseRefresh("refresh token was already redeemed")
 	}
 	switch {
 	case t.Revoked:
-		return nil, k.dead("refresh token was revoked")
+		return nil, k.refuseRefresh("refresh token was revoked")
 	case t.expired():
-		return nil, k.dead("refresh token has expired")
+		return nil, k.refuseRefresh("refresh token has expired")
 	case s.user(t.User).Disabled:
-		return nil, k.dead("the user is disabled")
-	case v == replay:
-		return t.replay, nil
+		return nil, k.refuseRefresh("the user is disabled")
+	case rotation == repeatAnswer:
+		return t.lastAnswer, nil
 	}
 	t.Redeemed++
 	if t.redeemedAt.IsZero() {
-		t.redeemedAt = time.Now() // grace and overlap count from the first time
+		t.redeemedAt = time.Now() // Grace and OverlapFor start at the first redemption
 	}
-	body, f := s.issue(c, GrantRefresh, t.family, scope)
-	t.replay = body
-	return body, f
+	body, refused := s.issue(c, GrantRefresh, t.family, scope)
+	t.lastAnswer = body
+	return body, refused
 }
 
-// dead refuses a refresh token that will never work again.
-func (k Knobs) dead(reason string) *refusal {
+// refuseRefresh refuses a dead refresh token with the DeadTokenError.
+func (k Knobs) refuseRefresh(reason string) *refusal {
 	code := k.DeadTokenError
 	if code == "" {
 		code = "invalid_grant"
@@ -106,29 +106,29 @@ func checkRefreshParameters(c *call, f *family) ([]string, *refusal) {
 	return scope, nil
 }
 
-// refreshToken returns the refresh token for an answer, or none. It needs
-// s.mu.
+// refreshToken returns the refresh token for an answer, or "". It needs s.mu.
 func (s *Server) refreshToken(k Knobs, grant string, f *family) string {
 	if !f.refreshable {
 		return ""
 	}
 	if k.RefreshTokenLifetime > 0 && (f.generation == 0 || k.RefreshTokenRolling) {
-		f.refreshEnds = time.Now().Add(k.RefreshTokenLifetime)
+		f.refreshExpires = time.Now().Add(k.RefreshTokenLifetime)
 	}
 	if grant == GrantRefresh && (k.Rotation == RotateNever || k.Rotation == RotateSame) {
-		return s.keptRefreshToken(k, f)
+		return s.keepRefreshToken(k, f)
 	}
 	f.generation++
-	t := s.ledger.add(KindRefresh, canary("RT_"), f, f.refreshEnds)
+	t := s.ledger.add(KindRefresh, canary("RT_"), f, f.refreshExpires)
 	t.Generation = f.generation
 	return t.Value
 }
 
-// keptRefreshToken is the newest token of the family, with its life renewed.
-func (s *Server) keptRefreshToken(k Knobs, f *family) string {
+// keepRefreshToken extends the family's newest refresh token to the current
+// expiry. It returns the token for the answer: "" unless Rotation is RotateSame.
+func (s *Server) keepRefreshToken(k Knobs, f *family) string {
 	for _, t := range slices.Backward(s.ledger.order) {
 		if t.family == f && t.Kind == KindRefresh {
-			t.Expires = f.refreshEnds
+			t.Expires = f.refreshExpires
 			if k.Rotation == RotateSame {
 				return t.Value
 			}

@@ -10,16 +10,17 @@ import (
 
 // Options are the fixed parts of a server.
 type Options struct {
-	// URL is where clients reach the server, without a trailing slash. It is
-	// also the issuer. Start fills it in; with Transport, any URL will do.
+	// URL is the server's address for clients, without a trailing slash, and
+	// the issuer. Start sets it. With Transport, any URL works.
 	URL string
-	// Clients are registered at once; more can follow with AddClient.
+	// Clients are the first registered clients. AddClient registers more.
 	Clients []Client
 }
 
 // Server is a fake authorization server. It is an http.Handler.
 type Server struct {
-	// URL is the base of all endpoints. It may be set until the first request.
+	// URL is the base of all endpoints. It must not change after the first
+	// request.
 	URL string
 
 	closing   chan struct{}
@@ -37,7 +38,7 @@ type Server struct {
 	nonces  nonces
 }
 
-// New makes a server with DefaultKnobs.
+// New returns a server with DefaultKnobs.
 func New(opts Options) *Server {
 	s := &Server{
 		URL:     opts.URL,
@@ -54,7 +55,7 @@ func New(opts Options) *Server {
 	return s
 }
 
-// Close cuts all waiting short, so that handlers return.
+// Close ends all delays and opens all gates, so that running handlers return.
 func (s *Server) Close() { s.closeOnce.Do(func() { close(s.closing) }) }
 
 // Endpoint names an endpoint in faults, statistics and the log.
@@ -72,17 +73,17 @@ const (
 	EndpointUnknown    Endpoint = "unknown"
 )
 
-// call is one request on its way through an endpoint.
+// call is one request to an endpoint.
 type call struct {
 	r     *http.Request
 	knobs Knobs
-	form  url.Values // query or body, whichever the endpoint reads
+	form  url.Values // the query and the body, or the body alone
 	entry *Entry
-	// forced is the error code that a fault wants the endpoint to answer.
-	forced string
+	// forcedError is the error code that a fault demands, or "".
+	forcedError string
 }
 
-// maxBody is far above anything a client has reason to send.
+// maxBody bounds request bodies. Legitimate requests are far smaller.
 const maxBody = 1 << 20
 
 // ServeHTTP serves the endpoints, and below /ctl/ the control interface:
@@ -104,7 +105,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	parseErr := r.ParseForm()
 	c := &call{r: r, knobs: s.Knobs(), form: r.Form, entry: newEntry(endpoint, r)}
-	end := s.begin(c)
+	recordAnswer := s.countRequest(c)
 	fault := s.takeFault(endpoint, r.PostForm.Get("grant_type"))
 	var a answer
 	switch {
@@ -118,13 +119,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.knobs.ClockOffset != 0 {
 		a.header.Set("Date", time.Now().Add(c.knobs.ClockOffset).UTC().Format(http.TimeFormat))
 	}
-	// The books are closed before the answer leaves: whoever holds the answer
+	// The server records the answer before it sends it: a test with the answer
 	// finds it in the statistics.
-	end(a)
+	recordAnswer(a)
 	s.send(w, a)
 }
 
-// route finds the endpoint at a path.
+// route returns the endpoint at a path.
 func (s *Server) route(path string) (Endpoint, func(*call) answer) {
 	base := ""
 	if u, err := url.Parse(s.URL); err == nil {
@@ -160,8 +161,8 @@ func (s *Server) route(path string) (Endpoint, func(*call) answer) {
 
 func notFound(*call) answer { return page(http.StatusNotFound, "not found") }
 
-// sleep waits, but not beyond Close. The client's context does not matter: a
-// real server also works on for a client that has gone.
+// sleep waits for d or until the server closes. It ignores the request's
+// context, since a real server continues after the client has disconnected.
 func (s *Server) sleep(d time.Duration) {
 	if d <= 0 {
 		return

@@ -11,51 +11,51 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// TokenEdit spoils a signed token: first the defect, then the edits.
+// TokenEdit changes a signed token: the defect first, then the edits.
 type TokenEdit struct {
 	Defect Defect `json:"defect,omitempty"`
 	Header Edit   `json:"header"`
 	Claims Edit   `json:"claims"`
 }
 
-// draft is a token about to be signed.
+// draft is a token before its signature.
 type draft struct {
 	header, claims map[string]any
-	method         jwt.SigningMethod
+	method         jwt.SigningMethod // nil: no signature
 	key            any
-	// finish changes the serialised token, if set.
-	finish func(string) string
+	// transform changes the serialised token, if set.
+	transform func(string) string
 
-	// What defects draw from.
-	client     Client
-	access     string
-	otherNonce string
-	own        *signingKey
-	stranger   *signingKey
-	strangerEC *signingKey
+	// The values that defects put into the token.
+	client        Client
+	access        string
+	otherNonce    string
+	signer        *signingKey
+	unpublished   *signingKey
+	unpublishedEC *signingKey
 }
 
-// sign makes a JWT of the given type. It needs s.mu.
+// sign returns a JWT of the given type. It needs s.mu.
 func (s *Server) sign(k Knobs, typ string, claims map[string]any, f *family, access string, edit TokenEdit) (string, error) {
-	own, err := s.keys.use(k.SigningAlg)
+	signer, err := s.keys.signer(k.SigningAlg)
 	if err != nil {
 		return "", err
 	}
 	d := &draft{
-		header: map[string]any{"alg": own.alg, "kid": own.kid, "typ": typ},
+		header: map[string]any{"alg": signer.alg, "kid": signer.kid, "typ": typ},
 		claims: maps.Clone(claims),
-		method: jwt.GetSigningMethod(own.alg), key: own.private,
-		client: f.client, access: access, otherNonce: s.nonces.other(f.nonce), own: own,
+		method: jwt.GetSigningMethod(signer.alg), key: signer.private,
+		client: f.client, access: access, otherNonce: s.nonces.other(f.nonce), signer: signer,
 	}
 	if edit.Defect != "" {
 		spoil, ok := defects[edit.Defect]
 		if !ok {
 			return "", fmt.Errorf("unknown defect %q", edit.Defect)
 		}
-		if d.stranger, err = s.keys.stranger(own.alg); err != nil {
+		if d.unpublished, err = s.keys.unpublishedKey(signer.alg); err != nil {
 			return "", err
 		}
-		if d.strangerEC, err = s.keys.stranger("ES256"); err != nil {
+		if d.unpublishedEC, err = s.keys.unpublishedKey("ES256"); err != nil {
 			return "", err
 		}
 		spoil(d)
@@ -65,8 +65,8 @@ func (s *Server) sign(k Knobs, typ string, claims map[string]any, f *family, acc
 	return d.serialise()
 }
 
-// serialise is the compact form (RFC 7515, section 7.1), made by hand because
-// a JWT library would not write most of the defects.
+// serialise returns the compact form (RFC 7515, section 7.1). A JWT library
+// could not produce most of the defects.
 func (d *draft) serialise() (string, error) {
 	header, err := json.Marshal(d.header)
 	if err != nil {
@@ -85,22 +85,23 @@ func (d *draft) serialise() (string, error) {
 		}
 	}
 	token += "." + b64(signature)
-	if d.finish != nil {
-		token = d.finish(token)
+	if d.transform != nil {
+		token = d.transform(token)
 	}
 	return token, nil
 }
 
-// hmac makes the token be signed with HS256, the classic confusion.
-func (d *draft) hmac(secret []byte) {
+// useHMAC signs the token with HS256. A client with an algorithm confusion
+// accepts it.
+func (d *draft) useHMAC(secret []byte) {
 	d.header["alg"] = "HS256"
 	d.method, d.key = jwt.SigningMethodHS256, secret
 }
 
 func (d *draft) publicDER() []byte {
-	der, err := x509.MarshalPKIXPublicKey(d.own.private.Public())
+	der, err := x509.MarshalPKIXPublicKey(d.signer.private.Public())
 	if err != nil {
-		panic(err) // only for key types that keys.go does not make
+		panic(err) // cannot happen for the key types of generate
 	}
 	return der
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Start runs a server on a free loopback port until the test ends. opts.URL
-// is set from the port.
+// Start runs a server on a free loopback port until the test ends. It sets
+// opts.URL.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -5,28 +5,28 @@ import (
 	"slices"
 )
 
-// Stats counts what happened since the server was made. It is complete for
-// every request whose answer somebody has seen.
+// Stats counts the server's requests and their results. A request is in the
+// counts before its answer is sent.
 type Stats struct {
 	Requests map[Endpoint]int `json:"requests"`
-	// Grants counts token requests by grant_type, Granted those that issued
-	// tokens (even if the answer was then lost), Refused the error codes of
-	// the others.
+	// Grants counts token requests by grant_type. Granted counts the ones that
+	// issued tokens, even if the answer was lost. Refused counts the others, by
+	// error code.
 	Grants  map[string]int `json:"grants"`
 	Granted map[string]int `json:"granted"`
 	Refused map[string]int `json:"refused"`
-	// Presented counts how often each refresh token was sent, Redeemed how
-	// often it was exchanged.
+	// Presented counts the requests with each refresh token, Redeemed its
+	// successful redemptions.
 	Presented map[string]int `json:"presented"`
 	Redeemed  map[string]int `json:"redeemed"`
-	// RedeemedTwice lists the refresh tokens exchanged more than once.
+	// RedeemedTwice lists the refresh tokens with more than one redemption.
 	RedeemedTwice []string `json:"redeemed_twice"`
-	// Reuses counts refresh tokens that came back spent and were refused,
-	// CodeReuses the same for codes.
+	// Reuses counts refused requests with a spent refresh token, CodeReuses
+	// those with a spent code.
 	Reuses     int `json:"reuses"`
 	CodeReuses int `json:"code_reuses"`
-	// ConcurrentRefreshes is the most refresh requests that were under way
-	// for a family at once.
+	// ConcurrentRefreshes is the maximum number of simultaneous refresh requests
+	// of each family.
 	ConcurrentRefreshes map[string]int `json:"concurrent_refreshes"`
 }
 
@@ -76,8 +76,9 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// begin books a request, and returns the function that books its answer.
-func (s *Server) begin(c *call) (end func(answer)) {
+// countRequest counts a request and returns the function that records its
+// answer.
+func (s *Server) countRequest(c *call) (recordAnswer func(answer)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	counts := &s.ledger.counts

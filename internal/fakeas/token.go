@@ -9,40 +9,41 @@ import (
 	"strings"
 )
 
-// token is the token endpoint: authenticate, wait, commit, wait, answer.
+// token serves the token endpoint.
 func (s *Server) token(c *call) answer {
 	c.form = c.r.PostForm
 	grant := c.form.Get("grant_type")
-	if f := checkTokenRequest(c); f != nil {
-		return f.answer()
+	if refused := checkTokenRequest(c); refused != nil {
+		return refused.answer()
 	}
-	client, f := s.authenticate(c)
-	if f != nil {
+	client, refused := s.authenticate(c)
+	if refused != nil {
 		if c.knobs.ConsumeOnFailedAuth {
-			s.consume(c)
+			s.spendGrant(c)
 		}
-		return f.answer()
+		return refused.answer()
 	}
 	s.sleep(c.knobs.LatencyBefore)
 	var body []byte
 	switch grant {
 	case GrantCode:
-		body, f = s.redeemCode(c, client)
+		body, refused = s.redeemCode(c, client)
 	case GrantRefresh:
-		body, f = s.refresh(c, client)
+		body, refused = s.refresh(c, client)
 	default:
-		f = refuse(http.StatusBadRequest, "unsupported_grant_type", "unknown grant_type")
+		refused = refuse(http.StatusBadRequest, "unsupported_grant_type", "unknown grant_type")
 	}
 	s.sleep(c.knobs.LatencyAfter)
-	if f != nil {
-		return f.answer()
+	if refused != nil {
+		return refused.answer()
 	}
 	a := newAnswer(http.StatusOK, "application/json", string(body))
 	a.header.Set("Cache-Control", "no-store")
 	return a
 }
 
-// checkTokenRequest checks the form itself (RFC 6749, section 3.2).
+// checkTokenRequest checks method, content type and parameters of a form request
+// (RFC 6749, section 3.2).
 func checkTokenRequest(c *call) *refusal {
 	contentType, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
 	switch {
@@ -64,8 +65,8 @@ func checkTokenRequest(c *call) *refusal {
 	return nil
 }
 
-// consume spends what a failed request brought along.
-func (s *Server) consume(c *call) {
+// spendGrant revokes the code or refresh token of a failed request.
+func (s *Server) spendGrant(c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for kind, name := range map[Kind]string{KindCode: "code", KindRefresh: "refresh_token"} {
@@ -78,32 +79,32 @@ func (s *Server) consume(c *call) {
 func (s *Server) redeemCode(c *call, client Client) ([]byte, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bad := func(reason string) ([]byte, *refusal) {
+	invalidGrant := func(reason string) ([]byte, *refusal) {
 		return nil, refuse(http.StatusBadRequest, "invalid_grant", reason)
 	}
 	t := s.ledger.find(KindCode, c.form.Get("code"))
 	if t == nil || t.ClientID != client.ID {
-		return bad("unknown code")
+		return invalidGrant("unknown code")
 	}
 	t.Presented++
 	if t.Redeemed > 0 {
-		// RFC 6749, section 4.1.2: revoke what the code was exchanged for.
+		// RFC 6749, section 4.1.2: revoke the tokens issued for the code.
 		s.ledger.counts.CodeReuses++
 		s.ledger.revoke(t.family, KindRefresh, KindAccess)
-		return bad("code was already redeemed")
+		return invalidGrant("code was already redeemed")
 	}
 	sum := sha256.Sum256([]byte(c.form.Get("code_verifier")))
 	switch {
 	case t.Revoked:
-		return bad("code was consumed by a failed request")
+		return invalidGrant("code was consumed by a failed request")
 	case t.expired():
-		return bad("code has expired")
+		return invalidGrant("code has expired")
 	case t.code.redirectURI != c.form.Get("redirect_uri"):
-		return bad("redirect_uri is not that of the authorization request")
+		return invalidGrant("redirect_uri is not that of the authorization request")
 	case t.code.challenge != base64.RawURLEncoding.EncodeToString(sum[:]):
-		return bad("wrong code_verifier")
+		return invalidGrant("wrong code_verifier")
 	case s.user(t.User).Disabled:
-		return bad("the user is disabled")
+		return invalidGrant("the user is disabled")
 	}
 	t.Redeemed++
 	if c.knobs.OneFamilyPerUser {
@@ -121,7 +122,7 @@ func (s *Server) endOtherFamilies(keep *family) {
 	}
 }
 
-// issue makes the successful answer to a grant. It needs s.mu.
+// issue returns the successful answer to a grant. It needs s.mu.
 func (s *Server) issue(c *call, grant string, f *family, scope []string) ([]byte, *refusal) {
 	k := c.knobs
 	edit, idEdit := k.LoginAnswer, k.LoginIDToken

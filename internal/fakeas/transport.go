@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// Transport reaches a handler without a socket, so that a client and a server
-// can share a testing/synctest bubble. Faults look as they do over TCP: a
-// reset connection is a *net.OpError, a closed one io.EOF or, in the middle
-// of a body, io.ErrUnexpectedEOF. It does not undo Content-Encoding.
+// Transport calls a handler without a socket, so that a client and a server can
+// share a testing/synctest bubble. Faults give the same errors as over TCP: a
+// reset connection is a *net.OpError, a closed one io.EOF, or io.ErrUnexpectedEOF
+// within a body. Transport does not decode Content-Encoding.
 //
-// As over TCP, a client that gives up cancels the context of the handler's
-// request, and the handler runs on.
+// As over TCP, the end of the client's context cancels the context of the
+// handler's request, and the handler continues.
 func Transport(h http.Handler) http.RoundTripper { return &transport{handler: h} }
 
 type transport struct{ handler http.Handler }
@@ -31,11 +31,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, bodyWriter := io.Pipe()
 	w := &memoryWriter{header: http.Header{}, body: bodyWriter, head: req.Method == http.MethodHead, ready: make(chan struct{})}
 	go w.serve(t.handler, in)
-	giveUp := func() { _ = body.CloseWithError(req.Context().Err()) }
+	abandon := func() { _ = body.CloseWithError(req.Context().Err()) }
 	select {
 	case <-w.ready:
 	case <-req.Context().Done():
-		giveUp()
+		abandon()
 		return nil, req.Context().Err()
 	}
 	if w.failure != nil {
@@ -45,11 +45,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		Status: fmt.Sprintf("%d %s", w.status, http.StatusText(w.status)), StatusCode: w.status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.sent, ContentLength: -1, Request: req,
-		Body: &memoryBody{PipeReader: body, stop: context.AfterFunc(req.Context(), giveUp)},
+		Body: &memoryBody{PipeReader: body, stop: context.AfterFunc(req.Context(), abandon)},
 	}, nil
 }
 
-// incoming is a client's request as a server sees it.
+// incoming returns the server's view of a client's request.
 func incoming(req *http.Request) (*http.Request, error) {
 	in := req.Clone(req.Context())
 	in.Body = http.NoBody
@@ -75,8 +75,8 @@ type memoryWriter struct {
 	body   *io.PipeWriter
 
 	once  sync.Once
-	ready chan struct{} // closed once the following are set
-	// sent and status are the answer's head, failure is why there is none.
+	ready chan struct{} // closed once the following fields are set
+	// sent and status are the answer's head. failure is set if there is none.
 	sent    http.Header
 	status  int
 	failure error
@@ -99,10 +99,10 @@ func (w *memoryWriter) Write(b []byte) (int, error) {
 	return w.body.Write(b)
 }
 
-// Flush has nothing to do: nothing is buffered.
+// Flush does nothing, since the writer has no buffer.
 func (w *memoryWriter) Flush() {}
 
-// abort loses the connection. It does not return.
+// abort breaks the connection with the given error. It does not return.
 func (w *memoryWriter) abort(err error) {
 	w.once.Do(func() {
 		w.failure = err
@@ -111,10 +111,10 @@ func (w *memoryWriter) abort(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// serve runs the handler to its end.
+// serve runs the handler until it returns.
 func (w *memoryWriter) serve(h http.Handler, r *http.Request) {
 	defer func() {
-		// Like net/http's server, but any other panic ends the test.
+		// Unlike net/http's server, this lets any other panic end the test.
 		if p := recover(); p != nil {
 			if p != http.ErrAbortHandler {
 				panic(p)
@@ -132,7 +132,7 @@ func (w *memoryWriter) serve(h http.Handler, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// memoryBody also ends the watch over the request's context.
+// memoryBody is an answer's body. Close also releases the request's context.
 type memoryBody struct {
 	*io.PipeReader
 	stop func() bool

@@ -5,21 +5,21 @@ import "maps"
 // DefaultUser logs in when the client sends no login_hint.
 const DefaultUser = "alice"
 
-// User is somebody who can log in. Users that were never set exist too: their
-// subject is their name.
+// User is a user account. Every name is a valid account: without SetUser, the
+// subject is the name.
 type User struct {
-	// Name is what login_hint selects.
+	// Name identifies the user in login_hint.
 	Name string `json:"name"`
 	// Subject is the sub claim. Empty: the name.
 	Subject string `json:"sub"`
 	// Claims go into ID tokens and UserInfo answers.
 	Claims map[string]any `json:"claims"`
-	// Disabled users can neither log in nor refresh; their access tokens
-	// live on.
+	// Disabled users can neither log in nor refresh. Their access tokens stay
+	// valid.
 	Disabled bool `json:"disabled"`
 }
 
-// SetUser adds a user, or replaces the one of the same name.
+// SetUser adds a user. It replaces a user with the same name.
 func (s *Server) SetUser(u User) {
 	u.Claims = maps.Clone(u.Claims)
 	s.mu.Lock()
@@ -47,7 +47,7 @@ func (s *Server) user(name string) User {
 	return u
 }
 
-// claims returns a fresh map of the user's claims. It needs s.mu.
+// claims returns a copy of the user's claims. It needs s.mu.
 func (s *Server) claims(k Knobs, u User) map[string]any {
 	m := maps.Clone(u.Claims)
 	if _, ok := m["groups"]; ok && k.GroupsOverage {

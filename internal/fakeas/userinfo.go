@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// userInfo is the UserInfo endpoint (OpenID Connect Core, section 5.3).
+// userInfo serves the UserInfo endpoint (OpenID Connect Core, section 5.3).
 func (s *Server) userInfo(c *call) answer {
 	token, ok := strings.CutPrefix(c.r.Header.Get("Authorization"), "Bearer ")
 	s.mu.Lock()

@@ -4,5 +4,5 @@ package loopback
 
 import "os"
 
-// lock does nothing: where there is no flock, a port is only checked.
+// lock does nothing. Without flock, FreePort checks for a listener but cannot reserve a port across processes.
 func lock(*os.File) error { return nil }

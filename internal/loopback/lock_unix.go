@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// lock takes the file for this open file description alone, without waiting.
+// lock takes an exclusive lock on the open file. It fails at once if another descriptor holds the lock.
 func lock(f *os.File) error {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }

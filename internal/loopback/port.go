@@ -12,16 +12,16 @@ import (
 	"testing"
 )
 
-// Ports are taken from below Linux's range for outgoing connections, so that no such connection can occupy one.
+// The ports lie below Linux's range for outgoing connections, so no outgoing connection can occupy one.
 const (
 	firstPort = 20000
 	lastPort  = 32000
 )
 
-// FreePort returns a TCP port of 127.0.0.1 that nothing listens on. No other test, of this process or of another one,
-// gets the same port until this test ends.
+// FreePort returns a TCP port of 127.0.0.1 without a listener. No other test, in this process or another, gets the same
+// port until this test ends.
 //
-// Caddy listens with SO_REUSEPORT: without the reservation two servers could start on one port and share its connections.
+// Caddy listens with SO_REUSEPORT. Without the reservation, two servers could start on one port and share its connections.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	dir, err := reservations()
@@ -56,7 +56,7 @@ func reservations() (string, error) {
 
 var errPortTaken = errors.New("port is taken")
 
-// reserve locks the file of a port and checks that nothing listens there. Closing the result ends the reservation.
+// reserve locks the file of a port and checks that the port has no listener. Closing the result ends the reservation.
 func reserve(dir string, port int) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint(port)), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -16,12 +16,12 @@ func TestPortIsReservedUntilTheTestEnds(t *testing.T) {
 	t.Run("reserving", func(t *testing.T) {
 		port = FreePort(t)
 		if _, err := reserve(dir, port); !errors.Is(err, errPortTaken) {
-			t.Errorf("port %d was reserved twice: error %v", port, err)
+			t.Errorf("reserving port %d again: got error %v, want errPortTaken", port, err)
 		}
 	})
 	again, err := reserve(dir, port)
 	if err != nil {
-		t.Fatalf("port %d is still reserved after the test: %v", port, err)
+		t.Fatalf("reserving port %d after the test: got error %v, want none", port, err)
 	}
 	_ = again.Close()
 }
@@ -37,11 +37,11 @@ func TestPortInUseIsNotReserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	other := t.TempDir() // where the port is not reserved
-	if _, err := reserve(other, port); !errors.Is(err, errPortTaken) {
-		t.Errorf("port %d has a listener and was reserved: error %v", port, err)
+	unreserved := t.TempDir() // the port has no reservation in this directory
+	if _, err := reserve(unreserved, port); !errors.Is(err, errPortTaken) {
+		t.Errorf("reserving port %d with a listener: got error %v, want errPortTaken", port, err)
 	}
 	if _, err := reserve(dir, port); err == nil {
-		t.Errorf("port %d was reserved twice", port)
+		t.Errorf("reserving port %d again: got no error, want one", port)
 	}
 }

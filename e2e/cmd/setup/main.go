@@ -1,8 +1,8 @@
-// Command setup installs and builds everything the end-to-end tests need and says nothing when all is there:
+// Command setup installs and builds all programs of the end-to-end tests. It prints nothing on success:
 //
 //	go run ./cmd/setup
 //
-// Missing Debian packages are installed with apt-get, which takes root; without it the command says what is missing.
+// It installs missing Debian packages with apt-get if it runs as root, and otherwise lists them in its error.
 package main
 
 import (
@@ -44,7 +44,7 @@ func setup(ctx context.Context) error {
 	return errors.Join(errCaddy, op.Install(ctx))
 }
 
-// missingPackages returns the Debian packages whose programs are not there, whatever their origin would be.
+// missingPackages returns the Debian packages of missing programs. A program from another source counts as present.
 func missingPackages() []string {
 	var missing []string
 	if _, err := browser.Path(); err != nil {
@@ -56,8 +56,8 @@ func missingPackages() []string {
 	}{
 		{"node", []string{"nodejs"}},
 		{"npm", []string{"npm"}},
-		{"gcc", []string{"gcc", "libc6-dev"}}, // for the race detector, and the model
-		{"spin", []string{"spin"}},            // for the model
+		{"gcc", []string{"gcc", "libc6-dev"}}, // for the race detector and docs/protocol
+		{"spin", []string{"spin"}},            // for docs/protocol
 		{"redis-server", []string{"redis-server"}},
 		{"ip", []string{"iproute2"}}, // for network namespaces
 	} {
@@ -74,10 +74,10 @@ func installPackages(ctx context.Context, packages []string) error {
 	}
 	list := strings.Join(packages, " ")
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("missing programs, and no apt-get to install them: %s", list)
+		return fmt.Errorf("apt-get is missing; install these packages by other means: %s", list)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("missing programs; as root, run: apt-get install %s", list)
+		return fmt.Errorf("packages are missing; run as root: apt-get install %s", list)
 	}
 	env := []string{"DEBIAN_FRONTEND=noninteractive"}
 	if err := build.Run(ctx, "", env, "apt-get", "update"); err != nil {
@@ -90,11 +90,11 @@ func installPackages(ctx context.Context, packages []string) error {
 func checkNode(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "node", "--version").Output()
 	if err != nil {
-		return fmt.Errorf("asking node for its version: %w", err)
+		return fmt.Errorf("reading the version of node: %w", err)
 	}
 	major, _, _ := strings.Cut(strings.TrimPrefix(string(out), "v"), ".")
 	if n, err := strconv.Atoi(major); err != nil || n < minNode {
-		return fmt.Errorf("node %s is too old; version %d or later is needed", strings.TrimSpace(string(out)), minNode)
+		return fmt.Errorf("node %s is too old: oidc-provider needs version %d or later", strings.TrimSpace(string(out)), minNode)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
-// Command fakeas runs the fake authorization server by itself, for trying out
-// a configuration by hand. It listens on a loopback address only and is
-// steered over HTTP below /ctl/.
+// Command fakeas runs the fake authorization server as a program, to try out a
+// configuration by hand. It listens on a loopback address only. Requests below
+// /ctl/ change its behaviour.
 //
 //	fakeas -port 9000 -redirect https://app.localhost/oauth2/callback
 package main
