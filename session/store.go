@@ -77,7 +77,7 @@ type Store interface {
 	Delete(ctx context.Context, id ID) error
 
 	// Tagged returns the IDs of the items that carry a tag, in any order, each
-	// once. It returns every item whose write has returned nil. It may also return
+	// once. Once a write has returned nil, its item is among them. It may also return
 	// IDs of items that had the tag before or are gone, and of items that a failed
 	// write would have given the tag, but no others. If more than MaxTagged items
 	// carry the tag, it returns MaxTagged of them, preferably those that expire
