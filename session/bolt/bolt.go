@@ -184,9 +184,8 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 // lookup returns the item under id. The item's value is memory of the transaction. An
 // item that cannot be decoded or has expired is not found.
 //
-// Every write calls lookup first. A damaged page then fails only this call, while a
-// panic in a later step would make bbolt roll back, and a rollback reads the whole
-// file.
+// Every write calls lookup first. A damaged page then fails only this call. After a
+// panic in a later step, bbolt would read the whole file to find its free pages.
 func lookup(tx *bbolt.Tx, id session.ID, now time.Time) (item session.Item, found bool, err error) {
 	defer recoverDamage(&err)
 	item, ok := decodeItem(tx.Bucket(itemsBucket).Get(id[:]))

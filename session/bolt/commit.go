@@ -60,8 +60,8 @@ func (s *Store) write(ctx context.Context, queue chan<- *write, apply func(*bbol
 // commitLoop is the only writer of the file. It completes every write that it has
 // received, also after quit.
 //
-// bbolt's own DB.Batch would wait before the first write, ignore contexts, and read
-// the whole file after an error: see docs/decisions/0024-the-committer-of-bolt.md.
+// bbolt's own DB.Batch waits before the first write and ignores contexts: see
+// docs/decisions/0024-the-committer-of-bolt.md.
 func (s *Store) commitLoop() {
 	replaces, replacesReady := s.replaces, (<-chan time.Time)(nil)
 	var avgCommit time.Duration
