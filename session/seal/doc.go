@@ -1,5 +1,5 @@
-// Package seal encrypts what leaves the process: the records of sessions in the
-// store, and the values that a browser carries through a login.
+// Package seal encrypts two kinds of values before they leave the process: the records of
+// sessions in the store, and the values that a browser carries through a login.
 //
 // A browser holds one cookie, a [Secret] of 256 random bits. A [Site] seals the
 // record of its session with AES-256-GCM under a key derived from both the secret and
@@ -11,5 +11,5 @@
 // them can open with, so that keys are replaced while the instances run.
 //
 // The package never reads or writes a store, apart from the announcements of keys, and
-// never knows what a record contains.
+// never interprets the content of a record.
 package seal
