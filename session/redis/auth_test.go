@@ -2,11 +2,13 @@ package redis
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
@@ -41,6 +43,25 @@ func TestManualListsTheRights(t *testing.T) {
 	}
 	for _, group := range [][]string{rights, sentinelRights, clusterRights, replicaRights, quietRights, quietReplicaRights} {
 		if want := strings.Join(group, " "); !strings.Contains(string(manual), want) {
+			t.Errorf("docs/redis.md lacks %q", want)
+		}
+	}
+}
+
+// TestManualStatesTheLimits of the code.
+func TestManualStatesTheLimits(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		fmt.Sprintf("| a call of the store, including retries | %v |", callTimeout),
+		fmt.Sprintf("| a copy without a push, such as behind a failed network | %v |", copyLife),
+		fmt.Sprintf("| an answer to a ping, before the connection is closed and its copies are dropped | %v |", pingTimeout),
+		fmt.Sprintf("| the confirmation of a write by `replicas` | %v |", replicaTimeout*time.Millisecond),
+		fmt.Sprintf("| copies in an instance, for each server | %d MiB |", cacheSize>>20),
+	} {
+		if !strings.Contains(string(manual), want) {
 			t.Errorf("docs/redis.md lacks %q", want)
 		}
 	}
