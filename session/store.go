@@ -76,11 +76,11 @@ type Store interface {
 	// error.
 	Delete(ctx context.Context, id ID) error
 
-	// Tagged returns the IDs of the items that carry a tag, in any order, each
-	// once. Once a write has returned nil, its item is among them. It may also return
-	// IDs of items that had the tag before or are gone, and of items that a failed
-	// write would have given the tag, but no others. If more than MaxTagged items
-	// carry the tag, it returns MaxTagged of them, preferably those that expire
-	// last.
+	// Tagged returns the IDs of the items that carry a tag, in any order, each once.
+	// An item is among them as soon as its write has returned nil. Tagged may also
+	// return items that had the tag and are gone or have other tags now, and items
+	// that a failed write would have given the tag, but no others. If more than
+	// MaxTagged items carry the tag, it returns MaxTagged of them, preferably those
+	// that expire last.
 	Tagged(ctx context.Context, tag Tag) ([]ID, error)
 }

@@ -4,8 +4,8 @@
 // A browser holds one cookie, a [Secret] of 256 random bits. A [Site] seals the
 // record of its session with AES-256-GCM under a key derived from both the secret and
 // a [Key] of the server's [KeyRing]. A stolen store, even together with the server's
-// keys, therefore opens no session. A record cannot be forged, moved to another session
-// or site, or replaced by an older version of itself.
+// keys, therefore opens no session. A record cannot be forged, and opens under no other
+// session, site or version of its item.
 //
 // With several instances, [Share] makes all of them seal with a key that every one of
 // them can open with, so that keys are replaced while the instances run.
