@@ -180,3 +180,48 @@ func TestDependenciesAreExplained(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyPageQuotesLogsOfTheCode: docs/keys.md explains logs by their text. Each quoted
+// text, apart from its "…", stands in the code.
+func TestKeyPageQuotesLogsOfTheCode(t *testing.T) {
+	page, err := os.ReadFile("docs/keys.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := sourceText(t, "caddymodule", "handler", "session/seal")
+	_, table, _ := strings.Cut(string(page), "| log |")
+	quoted := regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(table, -1)
+	if len(quoted) < 6 {
+		t.Fatalf("docs/keys.md: got %d quoted logs, want at least 6", len(quoted))
+	}
+	for _, log := range quoted {
+		for part := range strings.SplitSeq(log[1], "…") {
+			if !strings.Contains(code, part) {
+				t.Errorf("docs/keys.md quotes the log %q: got no %q in the code", log[1], part)
+			}
+		}
+	}
+}
+
+// sourceText returns the text of the Go files of some directories, without tests.
+func sourceText(t *testing.T, dirs ...string) string {
+	t.Helper()
+	var text strings.Builder
+	for _, dir := range dirs {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text.Write(source)
+		}
+	}
+	return text.String()
+}

@@ -5,9 +5,11 @@
 // of changes, and announcements. Package session/storetest tests every sentence of
 // both contracts. docs/writing-a-store.md is the guide for authors of stores.
 //
-// Other packages build on it: session/seal encrypts records and decides which key
-// does, session/keeper refreshes tokens and ends sessions, session/bolt,
-// session/memory and session/redis are stores.
+// These packages build on the contract:
+//
+//   - session/seal encrypts records, and selects the key that encrypts them.
+//   - session/keeper refreshes tokens and ends sessions.
+//   - session/bolt, session/memory and session/redis are stores.
 //
 // The package never sees a token, a cookie or a key: the values of items are sealed.
 package session

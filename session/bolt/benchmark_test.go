@@ -16,7 +16,7 @@ func BenchmarkStore(b *testing.B) {
 	storetest.Benchmark(b, func(b *testing.B) session.Store { return open(b, newPath(b)) })
 }
 
-// BenchmarkView reads from 100,000 items of 3 KB. IDs are spread as hashes are.
+// BenchmarkView reads from 100,000 items of 3 KB. The IDs are spread like hashes.
 func BenchmarkView(b *testing.B) {
 	const items = 100_000
 	s := open(b, newPath(b))

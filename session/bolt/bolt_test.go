@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,8 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// newPath is below a directory that Open creates: the one of the test may be
-// writable by a group.
+// newPath returns a path in a directory that Open creates, because the directory of
+// the test may be writable by a group.
 func newPath(tb testing.TB) string {
 	return filepath.Join(tb.TempDir(), "store", "sessions.db")
 }
@@ -83,16 +84,16 @@ func TestItemsSurviveClose(t *testing.T) {
 	}
 	err := open(t, path).View(t.Context(), session.ID{1}, func(item session.Item) error {
 		if item.Version != 2 || string(item.Value) != "value" {
-			t.Errorf("got version %d, value %q", item.Version, item.Value)
+			t.Errorf("got version %d, value %q, want 2, \"value\"", item.Version, item.Value)
 		}
 		return nil
 	})
 	if err != nil {
-		t.Errorf("View after Close and Open: %v", err)
+		t.Errorf("View after Close and Open: got error %v, want nil", err)
 	}
 }
 
-func TestDamagedItemIsMissing(t *testing.T) {
+func TestDamagedItemCountsAsMissing(t *testing.T) {
 	for _, size := range []int{0, 1, itemHeaderSize - 1} {
 		s := open(t, newPath(t))
 		id := session.ID{1}
@@ -118,7 +119,7 @@ func TestDamagedItemIsMissing(t *testing.T) {
 			t.Errorf("Delete of %d bytes: got error %v, want nil", size, err)
 		}
 		if err := view(t, s, id); !errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrDamaged) {
-			t.Errorf("View of nothing: got error %v, want ErrNotFound alone", err)
+			t.Errorf("View of a missing item: got error %v, want ErrNotFound without ErrDamaged", err)
 		}
 	}
 }
@@ -138,11 +139,11 @@ func TestViewCopiesNothing(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
-		t.Errorf("100 views of 1 MiB allocated %d bytes", n)
+		t.Errorf("100 views of 1 MiB allocated %d bytes, want less than 1 MiB", n)
 	}
 }
 
-func TestCloseDuringTraffic(t *testing.T) {
+func TestCallsDuringCloseSucceedOrReturnErrClosed(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	const workers = 16
@@ -189,7 +190,7 @@ func TestCloseDuringTraffic(t *testing.T) {
 			t.Errorf("%s after Close: got error %v, want errClosed", call, err)
 		}
 	}
-	open(t, path) // the lock is free again
+	open(t, path) // fails if the file is still locked
 }
 
 func TestCloseWaitsForView(t *testing.T) {
@@ -205,7 +206,7 @@ func TestCloseWaitsForView(t *testing.T) {
 			<-leaveView
 			defer left.Store(true)
 			if string(item.Value) != "value" {
-				return errors.New("the value changed under the callback")
+				return fmt.Errorf("value in the callback after Close began: got %q, want %q", item.Value, "value")
 			}
 			return nil
 		})
@@ -214,7 +215,7 @@ func TestCloseWaitsForView(t *testing.T) {
 	go func() {
 		err := s.Close()
 		if !left.Load() {
-			err = errors.New("Close returned while a callback was reading")
+			err = errors.New("Close returned before the callback of View")
 		}
 		closed <- err
 	}()

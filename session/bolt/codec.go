@@ -7,25 +7,24 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// formatVersion is the layout of the file described here. A file with another
-// version is refused.
+// formatVersion is the version of this layout. Open refuses a file with another one.
 //
 //	store     "format" → version of the layout, 8 bytes
 //	sessions  ID → version (8) ‖ expiry (8) ‖ value
 //	sweep     hour (8) ‖ ID → nothing
 //	tagged    tag ‖ ID → nothing
-//	tags      ID → its tags, one after the other
+//	tags      ID → its tags, concatenated
 //
-// The last two are missing from files of the first release, and made by Open.
-// Its items have no tags until they are written again.
+// Files of the first release lack the last two buckets. Open creates them, and items
+// of that release have no tags until their next write.
 //
-// All numbers are big-endian. An item's expiry is in milliseconds since 1970,
-// signed; an hour is counted from 1970 too.
+// All numbers are big-endian. An expiry is signed, in milliseconds since 1970. An hour
+// is the number of full hours since 1970.
 const formatVersion = 1
 
 var (
-	// The first name in the order of bytes and eight bytes long: its entry is
-	// then aligned in memory, which saves bbolt a copy with every View.
+	// The name sorts first and has 8 bytes. The bucket's entry is therefore aligned
+	// in memory, which saves bbolt a copy in every View.
 	itemsBucket = []byte("sessions")
 	indexBucket = []byte("sweep")
 	metaBucket  = []byte("store")
@@ -38,8 +37,8 @@ var (
 
 const itemHeaderSize = 8 + 8
 
-// encodeItem copies the item: the caller gets its slice back before bbolt is
-// done with the write.
+// encodeItem copies the value: a caller may use its slice again before bbolt has
+// finished the write.
 func encodeItem(item session.Item) []byte {
 	b := make([]byte, 0, itemHeaderSize+len(item.Value))
 	b = binary.BigEndian.AppendUint64(b, item.Version)
@@ -47,8 +46,8 @@ func encodeItem(item session.Item) []byte {
 	return append(b, item.Value...)
 }
 
-// decodeItem does not copy: the item's value is part of b. It reports false if
-// b is too short to be an item.
+// decodeItem does not copy: the item's value is part of b. It returns false if b is
+// too short to be an item.
 func decodeItem(b []byte) (session.Item, bool) {
 	if len(b) < itemHeaderSize {
 		return session.Item{}, false
@@ -60,7 +59,7 @@ func decodeItem(b []byte) (session.Item, bool) {
 	}, true
 }
 
-// indexKey is a key of the index bucket. Keys sort by time.
+// indexKey is a key of the sweep bucket. Keys sort by hour.
 type indexKey [8 + len(session.ID{})]byte
 
 func newIndexKey(id session.ID, expires time.Time) indexKey {
@@ -73,8 +72,8 @@ func newIndexKey(id session.ID, expires time.Time) indexKey {
 func (k indexKey) hour() uint64   { return binary.BigEndian.Uint64(k[:8]) }
 func (k indexKey) id() session.ID { return session.ID(k[8:]) }
 
-// dueHour is the first full hour at which an item is sure to have expired. An
-// item that lives longer thus always belongs under a later hour than now.
+// dueHour returns the first full hour at which an item with this expiry has expired.
+// For an item that has not expired, it is always later than the current hour.
 func dueHour(expires time.Time) uint64 { return hourOf(expires) + 1 }
 
 func hourOf(t time.Time) uint64 {

@@ -17,16 +17,16 @@ func FuzzDecodeItem(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		item, ok := decodeItem(b)
 		if ok != (len(b) >= itemHeaderSize) {
-			t.Fatalf("decoding %d bytes: ok = %v", len(b), ok)
+			t.Fatalf("decoding %d bytes: got ok = %v, want %v", len(b), ok, !ok)
 		}
 		if ok && !bytes.Equal(encodeItem(item), b) {
-			t.Errorf("%x decodes to %+v, which encodes to something else", b, item)
+			t.Errorf("%x decodes to %+v, which encodes to %x", b, item, encodeItem(item))
 		}
 	})
 }
 
-// The sweep relies on it: an item is due once it has expired, and not much later.
-func TestIndexHour(t *testing.T) {
+// TestItemIsDueAtTheFullHourAfterItsExpiry is what the sweep relies on.
+func TestItemIsDueAtTheFullHourAfterItsExpiry(t *testing.T) {
 	hour := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for _, tt := range []struct{ expires, due time.Time }{
 		{hour, hour.Add(time.Hour)},
@@ -38,7 +38,7 @@ func TestIndexHour(t *testing.T) {
 	} {
 		key := newIndexKey(session.ID{1, 2, 3}, tt.expires)
 		if got := key.id(); got != (session.ID{1, 2, 3}) {
-			t.Errorf("the key's ID is %x", got[:])
+			t.Errorf("ID of the key: got %x, want 010203…", got[:])
 		}
 		if got := time.Unix(int64(key.hour())*3600, 0); !got.Equal(tt.due) {
 			t.Errorf("an item that expires at %v is due at %v, want %v", tt.expires, got, tt.due)

@@ -9,39 +9,41 @@ import (
 )
 
 const (
-	// maxBatch bounds how many writes share one transaction.
+	// maxBatch is the largest number of writes in one transaction.
 	maxBatch = 256
-	// After a transaction, items that are replaced wait for company, restFactor
-	// times as long as it took, or as one takes lately: a single slow flush makes
-	// nobody wait who comes after it. A flush costs more than what is flushed, and
-	// with one CPU Go runs little else while it waits for the disk. Without a rest,
-	// transactions of one item followed each other when a thousand sessions were
-	// refreshed in a second, and all of them waited for that second.
-	restFactor       = 4
-	restMin, restMax = time.Millisecond, 100 * time.Millisecond
+
+	// After a transaction, Replace waits for pauseFactor times the duration of a
+	// transaction, so that more items share the next one. The duration is that of
+	// the last transaction or the average, whichever is less: a single slow flush
+	// delays no later write. Without the pause, a thousand refreshes in a second
+	// became transactions of one item each, and every refresh waited for all of
+	// them. A flush costs more than the bytes it flushes, and with one CPU Go runs
+	// little else while it waits for the disk.
+	pauseFactor        = 4
+	minPause, maxPause = time.Millisecond, 100 * time.Millisecond
+	// commitWeight is the weight of the last transaction in the moving average: 1/8.
+	commitWeight = 8
 )
 
-// write is a change that waits for its turn.
+// write is one change for the committer.
 type write struct {
 	apply func(*bbolt.Tx) error
 	done  chan error // buffered: the committer never waits for a caller
 }
 
-// write lets the committer apply a change, which it takes from turn, and returns
-// when it is on disk. Callers that come while a transaction is being written
-// share the next one: the disk's flush is the cost of a write, and one flush
-// serves them all.
+// write sends a change to the committer and returns when the change is on disk.
+// queue is writes or replaces. Callers that arrive during a transaction share the
+// next one, because the flush to the disk is the cost of a write.
 //
-// An error of apply is the answer to this caller alone. The transaction goes
-// on, for the sake of the others, so apply must not fail after it changed an
-// item.
-func (s *Store) write(ctx context.Context, turn chan<- *write, apply func(*bbolt.Tx) error) error {
+// An error of apply goes to this caller only, and the transaction continues for the
+// other callers. So apply must not fail after it has changed an item.
+func (s *Store) write(ctx context.Context, queue chan<- *write, apply func(*bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing session: %w", err)
 	}
 	w := &write{apply: apply, done: make(chan error, 1)}
 	select {
-	case turn <- w:
+	case queue <- w:
 	case <-s.quit:
 		return errClosed
 	case <-ctx.Done():
@@ -55,18 +57,21 @@ func (s *Store) write(ctx context.Context, turn chan<- *write, apply func(*bbolt
 	}
 }
 
-// commitLoop is the only writer of the file. It answers every write that it
+// commitLoop is the only writer of the file. It completes every write that it has
 // received, also after quit.
+//
+// bbolt's own DB.Batch waits before the first write and ignores contexts: see
+// docs/decisions/0024-the-committer-of-bolt.md.
 func (s *Store) commitLoop() {
-	replaces, rested := s.replaces, (<-chan time.Time)(nil)
-	var lately time.Duration
+	replaces, replacesReady := s.replaces, (<-chan time.Time)(nil)
+	var avgCommit time.Duration
 	for {
 		var first *write
 		select {
 		case first = <-s.writes:
 		case first = <-replaces:
-		case <-rested:
-			replaces, rested = s.replaces, nil
+		case <-replacesReady:
+			replaces, replacesReady = s.replaces, nil
 			continue
 		case <-s.quit:
 			return
@@ -74,16 +79,16 @@ func (s *Store) commitLoop() {
 		begun, batch := time.Now(), s.gather(first)
 		s.commit(batch)
 		took := time.Since(begun)
-		lately += (took - lately) / 8
-		replaces, rested = s.replaces, nil
+		avgCommit += (took - avgCommit) / commitWeight
+		replaces, replacesReady = s.replaces, nil
 		if len(batch) < maxBatch {
-			rest := min(max(restFactor*min(took, lately), restMin), restMax)
-			replaces, rested = nil, time.After(rest)
+			pause := min(max(pauseFactor*min(took, avgCommit), minPause), maxPause)
+			replaces, replacesReady = nil, time.After(pause)
 		}
 	}
 }
 
-// gather adds the writes that are waiting already.
+// gather returns a batch of the first write and those that are waiting already.
 func (s *Store) gather(first *write) []*write {
 	batch := []*write{first}
 	for len(batch) < maxBatch {
@@ -99,7 +104,7 @@ func (s *Store) gather(first *write) []*write {
 	return batch
 }
 
-// commit applies a batch in one transaction and tells each caller its result.
+// commit applies a batch in one transaction and sends each caller its result.
 func (s *Store) commit(batch []*write) {
 	results := make([]error, len(batch))
 	err := s.db.Update(func(tx *bbolt.Tx) error {
@@ -110,8 +115,8 @@ func (s *Store) commit(batch []*write) {
 	})
 	for i, w := range batch {
 		if err != nil {
-			// Also for those that met a conflict: it may have been with a
-			// write of this very transaction, which has not happened.
+			// This also replaces an ErrConflict: the conflict may be with a write
+			// of this transaction, which has not happened.
 			w.done <- fmt.Errorf("writing session: %w", err)
 		} else {
 			w.done <- results[i]

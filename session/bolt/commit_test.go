@@ -12,11 +12,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// holdCommitter occupies the committer with a transaction that ends when the
-// returned function is called, so that further writes pile up. It must be
-// called in a bubble, with the store opened there.
+// holdCommitter occupies the committer with a transaction until release is called, so
+// that further writes queue up. It must be called in a synctest bubble in which the
+// store was opened.
 func holdCommitter(t *testing.T, s *Store) (release func()) {
-	synctest.Wait() // for the sweep at Open
+	synctest.Wait() // until the sweep of Open has ended
 	held := make(chan struct{})
 	go func() {
 		if err := s.write(context.Background(), s.writes, func(*bbolt.Tx) error { <-held; return nil }); err != nil {
@@ -27,7 +27,7 @@ func holdCommitter(t *testing.T, s *Store) (release func()) {
 	return func() { close(held) }
 }
 
-// transactions returns how many write transactions the file has seen.
+// transactions returns the number of write transactions since the file was created.
 func transactions(t *testing.T, s *Store) int {
 	t.Helper()
 	tx, err := s.db.Begin(false)
@@ -38,7 +38,7 @@ func transactions(t *testing.T, s *Store) int {
 	return tx.ID()
 }
 
-func TestWritersShareATransaction(t *testing.T) {
+func TestWaitingWritesShareATransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, newPath(t))
 		taken := session.ID{255}
@@ -62,14 +62,14 @@ func TestWritersShareATransaction(t *testing.T) {
 				t.Errorf("Create of a taken ID: got error %v, want ErrConflict", err)
 			}
 		}
-		// One is the transaction that held the committer.
+		// One more is the transaction of holdCommitter.
 		if got := transactions(t, s) - before; got != 2 {
-			t.Errorf("%d waiting writers took %d transactions, want 1", 2*writers, got-1)
+			t.Errorf("%d waiting writes: got %d transactions, want 1", 2*writers, got-1)
 		}
 	})
 }
 
-func TestBatchIsBounded(t *testing.T) {
+func TestTransactionHasAtMostMaxBatchWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, newPath(t))
 		release := holdCommitter(t, s)
@@ -86,12 +86,12 @@ func TestBatchIsBounded(t *testing.T) {
 			}
 		}
 		if got := transactions(t, s) - before; got != 3 {
-			t.Errorf("%d waiting writers took %d transactions, want 2", maxBatch+1, got-1)
+			t.Errorf("%d waiting writes: got %d transactions, want 2", maxBatch+1, got-1)
 		}
 	})
 }
 
-func TestWriterStopsWaiting(t *testing.T) {
+func TestWriteReturnsAtItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, newPath(t))
 		release := holdCommitter(t, s)
@@ -100,12 +100,12 @@ func TestWriterStopsWaiting(t *testing.T) {
 		defer cancel()
 		err := s.Create(ctx, session.ID{1}, newItem(1, time.Hour)) // the committer never takes it
 		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a write that waits for its turn: got error %v, want DeadlineExceeded", err)
+			t.Errorf("a write in the queue: got error %v, want DeadlineExceeded", err)
 		}
 		release()
 		synctest.Wait()
 		if err := view(t, s, session.ID{1}); !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("View of an item that never had its turn: got error %v, want ErrNotFound", err)
+			t.Errorf("View of an item whose write left the queue: got error %v, want ErrNotFound", err)
 		}
 
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
@@ -116,17 +116,17 @@ func TestWriterStopsWaiting(t *testing.T) {
 			return putItem(tx, session.ID{2}, encodeItem(newItem(1, time.Hour)))
 		})
 		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a write that takes long: got error %v, want DeadlineExceeded", err)
+			t.Errorf("a write in a long transaction: got error %v, want DeadlineExceeded", err)
 		}
 		close(leave)
 		synctest.Wait()
 		if err := view(t, s, session.ID{2}); err != nil {
-			t.Errorf("View of an item whose writer went away: got error %q, want the item", err)
+			t.Errorf("View after a write whose caller had returned: got error %q, want the item", err)
 		}
 	})
 }
 
-func TestCloseWaitsForTakenWrite(t *testing.T) {
+func TestCloseWaitsForAcceptedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := newPath(t)
 		s := open(t, path)
@@ -143,7 +143,7 @@ func TestCloseWaitsForTakenWrite(t *testing.T) {
 		go func() { closed <- s.Close() }()
 		synctest.Wait()
 		if err := s.Delete(t.Context(), session.ID{1}); !errors.Is(err, errClosed) {
-			t.Errorf("a write that came after Close: got error %v, want errClosed", err)
+			t.Errorf("a write after Close: got error %v, want errClosed", err)
 		}
 		select {
 		case <-closed:
@@ -155,7 +155,7 @@ func TestCloseWaitsForTakenWrite(t *testing.T) {
 			t.Error(err)
 		}
 		if err := view(t, open(t, path), session.ID{1}); err != nil {
-			t.Errorf("View of an acknowledged item after Close and Open: %v", err)
+			t.Errorf("View of an acknowledged item after Close and Open: got error %v, want nil", err)
 		}
 	})
 }
@@ -175,21 +175,21 @@ func TestFailedTransactionFailsTheWholeBatch(t *testing.T) {
 	readOnly.commit(batch)
 	for i, w := range batch {
 		if err := <-w.done; err == nil || errors.Is(err, session.ErrConflict) {
-			t.Errorf("write %d of a transaction that failed: got error %v, want the transaction's", i, err)
+			t.Errorf("write %d of a failed transaction: got error %v, want that of the transaction", i, err)
 		}
 	}
 }
 
-// TestReplacedItemsShareATransaction: after one transaction those that are only
-// replaced wait for company, unless somebody who waits takes them along.
-func TestReplacedItemsShareATransaction(t *testing.T) {
+// TestReplacesPauseToShareATransaction: after a transaction, Replace pauses, unless
+// another kind of write starts the next transaction earlier.
+func TestReplacesPauseToShareATransaction(t *testing.T) {
 	for name, tc := range map[string]struct {
-		create time.Duration // when a session is created meanwhile; 0: never
+		create time.Duration // when an item is created; 0 means never
 		took   time.Duration
 	}{
-		"alone":                   {took: restMin},
-		"beside one who waits":    {create: restMin / 5, took: restMin / 5},
-		"beside one who is later": {create: 2 * restMin, took: restMin},
+		"without a Create":            {took: minPause},
+		"Create during the pause":     {create: minPause / 5, took: minPause / 5},
+		"Create later than the pause": {create: 2 * minPause, took: minPause},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -204,7 +204,7 @@ func TestReplacedItemsShareATransaction(t *testing.T) {
 					t.Fatal(err)
 				}
 				if waited := time.Since(start); waited != 0 {
-					t.Errorf("the first waited %v", waited)
+					t.Errorf("the first Replace waited %v, want 0s", waited)
 				}
 				before, replaced := transactions(t, s), make(chan error, items)
 				for i := 1; i < items; i++ {
@@ -218,7 +218,7 @@ func TestReplacedItemsShareATransaction(t *testing.T) {
 							t.Error(err)
 						}
 						if waited := time.Since(begun); waited != 0 {
-							t.Errorf("the session that was created waited %v", waited)
+							t.Errorf("Create waited %v, want 0s", waited)
 						}
 					}()
 				}
@@ -228,10 +228,10 @@ func TestReplacedItemsShareATransaction(t *testing.T) {
 					}
 				}
 				if took := time.Since(start); took != tc.took {
-					t.Errorf("took %v, want %v", took, tc.took)
+					t.Errorf("all writes took %v, want %v", took, tc.took)
 				}
 				if n := transactions(t, s) - before; n != 1 {
-					t.Errorf("%d transactions, want 1", n)
+					t.Errorf("got %d transactions, want 1", n)
 				}
 				time.Sleep(time.Second)
 			})
@@ -239,8 +239,8 @@ func TestReplacedItemsShareATransaction(t *testing.T) {
 	}
 }
 
-// TestFullTransactionsDoNotRest: there is no better company to wait for.
-func TestFullTransactionsDoNotRest(t *testing.T) {
+// TestNoPauseAfterAFullTransaction: the next transaction has enough waiting writes.
+func TestNoPauseAfterAFullTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, newPath(t))
 		time.Sleep(time.Second)
@@ -251,26 +251,26 @@ func TestFullTransactionsDoNotRest(t *testing.T) {
 		}
 		for range 3 * maxBatch {
 			if err := <-results; !errors.Is(err, session.ErrConflict) {
-				t.Errorf("got %v", err)
+				t.Errorf("Replace with a wrong version: got error %v, want ErrConflict", err)
 			}
 		}
-		if took := time.Since(start); took != restMin {
-			t.Errorf("took %v", took)
+		if took := time.Since(start); took != minPause {
+			t.Errorf("three full transactions took %v, want %v", took, minPause)
 		}
 		time.Sleep(time.Second)
 	})
 }
 
-// TestRestFollowsWhatTransactionsTakeLately: a single slow flush is an exception,
-// many are a slow disk.
-func TestRestFollowsWhatTransactionsTakeLately(t *testing.T) {
+// TestPauseFollowsTheAverageTransaction: one slow flush is an exception, many show a
+// slow disk.
+func TestPauseFollowsTheAverageTransaction(t *testing.T) {
 	const flush = 80 * time.Millisecond
 	for name, tc := range map[string]struct {
 		slow int
 		want time.Duration
 	}{
-		"one slow":  {1, restFactor * flush / 8},
-		"many slow": {50, restMax},
+		"one slow":  {1, pauseFactor * flush / commitWeight},
+		"many slow": {50, maxPause},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -283,13 +283,13 @@ func TestRestFollowsWhatTransactionsTakeLately(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				for i, want := range []time.Duration{tc.want, restMin, restMin} {
+				for i, want := range []time.Duration{tc.want, minPause, minPause} {
 					start := time.Now()
 					if err := s.Replace(t.Context(), session.ID{1}, newItem(uint64(i+2), time.Hour)); err != nil {
 						t.Fatal(err)
 					}
 					if waited := time.Since(start); waited != want {
-						t.Errorf("number %d waited %v, want %v", i+1, waited, want)
+						t.Errorf("Replace %d waited %v, want %v", i+1, waited, want)
 					}
 				}
 				time.Sleep(time.Second)

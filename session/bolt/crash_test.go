@@ -19,15 +19,16 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// crashEnv tells the test binary to be the process that gets killed.
+// crashEnv is the environment variable that makes the test binary the process to kill.
+// Its value is the path of the file.
 const crashEnv = "BOLT_TEST_CRASH_PATH"
 
 const (
 	crashWorkers = 8
-	crashSteps   = 6 // versions 1 to 5, then gone for every third item
+	crashSteps   = 6 // versions 1 to 5, then a Delete of every third item
 )
 
-// crashItem is what the store holds after a step.
+// crashItem returns the item as it is stored after a step.
 func crashItem(name string, step int) (session.ID, session.Item) {
 	return sha256.Sum256([]byte(name)), session.Item{
 		Version: uint64(step),
@@ -38,8 +39,8 @@ func crashItem(name string, step int) (session.ID, session.Item) {
 
 func crashDeletes(name string) bool { return sha256.Sum256([]byte(name))[31]%3 == 0 }
 
-// crashChild writes until it is killed, and tells each step once it is
-// acknowledged, in one line and one system call.
+// crashChild writes until it is killed. It prints each step after the store has
+// acknowledged it, in one line with one system call.
 func crashChild(path string) {
 	s, err := Open(path)
 	if err != nil {
@@ -85,7 +86,7 @@ func crashSequence(s *Store) error {
 	return nil
 }
 
-func TestKill(t *testing.T) {
+func TestAcknowledgedWritesSurviveAKill(t *testing.T) {
 	cycles := 6
 	if testing.Short() {
 		cycles = 2
@@ -99,7 +100,7 @@ func TestKill(t *testing.T) {
 			t.Fatal("the process acknowledged nothing")
 		}
 		if freelistSaved(t, path) {
-			t.Error("the process was not killed, it closed its store")
+			t.Error("the process closed its store before it was killed")
 		}
 		s := open(t, path)
 		ahead := 0
@@ -107,14 +108,14 @@ func TestKill(t *testing.T) {
 			kept := keptStep(t, s, name)
 			switch {
 			case kept == step+1:
-				ahead++ // written, and killed before it could tell
+				ahead++ // killed between the write and the print
 			case kept != step:
-				t.Errorf("cycle %d: item %s was acknowledged at step %d and is at step %d", cycle, name, step, kept)
+				t.Errorf("cycle %d: item %s: got step %d, want the acknowledged step %d", cycle, name, kept, step)
 			}
 			acknowledged[name] = kept
 		}
 		if ahead > crashWorkers {
-			t.Errorf("%d items are ahead of their acknowledgement, more than there were writers", ahead)
+			t.Errorf("%d items are ahead of their acknowledgement, want at most %d, one for each worker", ahead, crashWorkers)
 		}
 		checkFile(t, s)
 		if err := s.Close(); err != nil {
@@ -124,8 +125,8 @@ func TestKill(t *testing.T) {
 	t.Logf("%d items, %d kills", len(acknowledged), cycles)
 }
 
-// runAndKill kills a child after some acknowledged steps and collects all it
-// told until its end.
+// runAndKill starts a child, kills it after a number of acknowledged steps, and adds
+// all steps that it printed to acknowledged.
 func runAndKill(t *testing.T, path string, steps int, acknowledged map[string]int) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -157,13 +158,13 @@ func runAndKill(t *testing.T, path string, steps int, acknowledged map[string]in
 			}
 		}
 	}
-	_ = child.Wait() // it was killed, so this is an error
+	_ = child.Wait() // always an error, because the child was killed
 	if seen < steps {
-		t.Fatalf("the process ended by itself: %s", stderr.String())
+		t.Fatalf("the process ended before it was killed: %s", stderr.String())
 	}
 }
 
-// keptStep reads an item and returns the step that it shows whole.
+// keptStep reads an item and returns its step. The value must belong to that step.
 func keptStep(t *testing.T, s *Store, name string) int {
 	t.Helper()
 	id, _ := crashItem(name, 0)
@@ -171,7 +172,7 @@ func keptStep(t *testing.T, s *Store, name string) int {
 	err := s.View(t.Context(), id, func(item session.Item) error {
 		step = int(item.Version)
 		if _, want := crashItem(name, step); string(item.Value) != string(want.Value) {
-			return fmt.Errorf("item %s has a value that does not belong to version %d", name, step)
+			return fmt.Errorf("item %s: got a value that was not written as version %d", name, step)
 		}
 		return nil
 	})

@@ -17,24 +17,25 @@ import (
 // lockTimeout is how long Open waits for another process to close the file.
 const lockTimeout = 5 * time.Second
 
-// opener opens the file for bbolt.
+// opener is the type of bbolt's option OpenFile.
 type opener func(name string, flag int, mode fs.FileMode) (*os.File, error)
 
-// openFile opens the file and brings it into our format.
+// openFile opens the file and creates the missing buckets.
 func openFile(path string, open opener) (db *bbolt.DB, err error) {
 	if err := makePrivateDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	defer recoverDamage(&err)
-	open, stop := ahead(open)
+	open, stop := withReadAhead(open)
 	defer stop()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:  lockTimeout,
 		OpenFile: open,
-		// Twice the writes per second. closeFile makes up for the scan at Open.
+		// Writing the list of free pages with every transaction would halve the writes
+		// per second. closeFile writes it once.
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
-		// Their lock is shared by all readers.
+		// All readers would share the lock of the statistics.
 		NoStatistics: true,
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
@@ -49,13 +50,13 @@ func openFile(path string, open opener) (db *bbolt.DB, err error) {
 	return db, nil
 }
 
-// closeFile saves the list of free pages and closes the file once no
-// transaction is running. Without the list the next Open would read the whole
-// file, as it has to after a crash.
+// closeFile writes the list of free pages, waits for running transactions and closes
+// the file. Without the list, the next Open would read the whole file, as it does
+// after a crash.
 func closeFile(db *bbolt.DB) error {
 	db.NoFreelistSync = false
-	// If this fails, on a full disk for example, the next Open is slower and
-	// nothing is lost.
+	// If this fails, for example on a full disk, the next Open is slower and nothing
+	// is lost.
 	_ = db.Update(func(*bbolt.Tx) error { return nil })
 	if err := db.Close(); err != nil {
 		return fmt.Errorf("closing session store: %w", err)
@@ -63,8 +64,8 @@ func closeFile(db *bbolt.DB) error {
 	return nil
 }
 
-// prepareFormat fills an empty file, and adds what one of the first release
-// lacks. It writes nothing to a file that is complete.
+// prepareFormat creates the missing buckets: all in an empty file, those of the tags
+// in a file of the first release. It writes nothing to a complete file.
 func prepareFormat(db *bbolt.DB) error {
 	var empty, complete bool
 	err := db.View(func(tx *bbolt.Tx) (err error) {
@@ -88,8 +89,8 @@ func prepareFormat(db *bbolt.DB) error {
 	})
 }
 
-// checkFormat reports whether the file holds nothing at all yet. It returns an
-// error if it holds something that is not ours.
+// checkFormat reports whether the file is empty. It returns an error if the file is
+// neither empty nor a session store of this format.
 func checkFormat(tx *bbolt.Tx) (empty bool, err error) {
 	if first, _ := tx.Cursor().First(); first == nil {
 		return true, nil
@@ -109,8 +110,8 @@ func checkFormat(tx *bbolt.Tx) (empty bool, err error) {
 	return false, nil
 }
 
-// makePrivateDir creates the directory if it is missing. One that others can
-// write would let them replace the file.
+// makePrivateDir creates the directory if it is missing. It refuses a directory that
+// others can write, because they could replace the file.
 func makePrivateDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("creating directory: %w", err)
@@ -125,8 +126,8 @@ func makePrivateDir(dir string) error {
 	return nil
 }
 
-// openPrivate looks at the file it opened, not at the path: no other file can
-// slip in between.
+// openPrivate checks the opened file and not the path, so that no other file can take
+// its place between the check and the opening.
 func openPrivate(name string, flag int, mode fs.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(name, flag, mode)
 	if err != nil {
@@ -149,7 +150,7 @@ func openPrivate(name string, flag int, mode fs.FileMode) (*os.File, error) {
 
 func checkMode(info fs.FileInfo) error {
 	const othersWrite = 0o022
-	if runtime.GOOS == "windows" { // the mode says nothing there
+	if runtime.GOOS == "windows" { // has no permission bits
 		return nil
 	}
 	if perm := info.Mode().Perm(); perm&othersWrite != 0 {
@@ -158,8 +159,8 @@ func checkMode(info fs.FileInfo) error {
 	return nil
 }
 
-// recoverDamage turns a panic of bbolt, its answer to a damaged page, into an
-// error: other sites of the server live in this process too.
+// recoverDamage converts a panic of bbolt into an error. bbolt panics on a damaged
+// page, and the other sites of this process must not end with it.
 func recoverDamage(err *error) {
 	if r := recover(); r != nil {
 		*err = fmt.Errorf("session store is damaged: %v", r)

@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// FuzzEntries: whatever stands in the file under an ID and in the index, it is
-// an item or none, can be replaced and removed, and is swept in the end.
+// FuzzEntries stores arbitrary bytes under an ID and in the index. View finds an item
+// or none, and the entry can be overwritten, deleted and swept.
 func FuzzEntries(f *testing.F) {
 	soon, id := time.Now().Add(time.Hour), session.ID{1}
 	key := newIndexKey(id, soon)
@@ -42,31 +42,31 @@ func FuzzEntries(f *testing.F) {
 		now := time.Now()
 		err = s.View(t.Context(), id, func(item session.Item) error {
 			if !now.Before(item.Expires) || !bytes.Equal(encodeItem(item), value) {
-				t.Errorf("%x is read as %+v", value, item)
+				t.Errorf("View of %x: got %+v, want an item with the same encoding that has not expired", value, item)
 			}
 			return nil
 		})
 		found := err == nil
 		if !found && !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("%x: %v", value, err)
+			t.Errorf("View of %x: got error %v, want ErrNotFound", value, err)
 		}
 		fresh := session.Item{Version: 1, Expires: soon, Value: []byte("new")}
 		if err := s.Create(t.Context(), id, fresh); err != nil != found || found && err != session.ErrConflict {
-			t.Errorf("creating over %x: %v", value, err)
+			t.Errorf("Create over %x: got error %v, want ErrConflict if there is an item", value, err)
 		}
 		if err := s.Delete(t.Context(), id); err != nil {
-			t.Errorf("deleting %x: %v", value, err)
+			t.Errorf("Delete of %x: got error %v, want nil", value, err)
 		}
 		if err := s.sweep(t.Context(), time.Now().Add(1000*time.Hour)); err != nil {
-			t.Errorf("sweeping: %v", err)
+			t.Errorf("sweep: got error %v, want nil", err)
 		}
 		due := len(index) == len(indexKey{}) && binary.BigEndian.Uint64(index) <= hourOf(time.Now().Add(1000*time.Hour))
 		err = s.db.Update(func(tx *bbolt.Tx) error {
 			b := tx.Bucket(indexBucket)
 			if due && b.Stats().KeyN != 0 {
-				t.Errorf("%d entries remain in the index", b.Stats().KeyN)
+				t.Errorf("index after the sweep: got %d entries, want 0", b.Stats().KeyN)
 			}
-			return b.Delete(index) // what is not due yet
+			return b.Delete(index) // an entry that is not due yet
 		})
 		if err != nil {
 			t.Error(err)

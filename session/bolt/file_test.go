@@ -20,7 +20,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-func TestFileIsPrivate(t *testing.T) {
+func TestFileAndDirectoriesArePrivate(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
 	}
@@ -39,12 +39,12 @@ func TestFileIsPrivate(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := info.Mode().Perm(); got != want.mode {
-			t.Errorf("%s has mode %04o, want %04o", want.path, got, want.mode)
+			t.Errorf("%s: got mode %04o, want %04o", want.path, got, want.mode)
 		}
 	}
 }
 
-func TestOpenRefusesWhatOthersCanWrite(t *testing.T) {
+func TestOpenRefusesFilesThatOthersCanWrite(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
 	}
@@ -80,13 +80,13 @@ func TestOpenRefusesWhatOthersCanWrite(t *testing.T) {
 			case !tt.ok && err == nil:
 				t.Error("got nil, want an error")
 			case !tt.ok && !(strings.Contains(err.Error(), "store") && strings.Contains(err.Error(), "chmod go-w")):
-				t.Errorf("the error does not say what to do: %v", err)
+				t.Errorf("got error %v, want one with \"chmod go-w\"", err)
 			}
 		})
 	}
 }
 
-func TestOpenRefusesOtherFiles(t *testing.T) {
+func TestOpenRefusesForeignFiles(t *testing.T) {
 	makeFile := func(t *testing.T, fill func(*bbolt.Tx) error) string {
 		path := filepath.Join(t.TempDir(), "file.db")
 		if err := os.Chmod(filepath.Dir(path), 0o700); err != nil {
@@ -126,7 +126,7 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 				return err
 			})
 		}, "no session store"},
-		{"no bbolt file", func(t *testing.T) string {
+		{"text file", func(t *testing.T) string {
 			path := makeFile(t, func(*bbolt.Tx) error { return nil })
 			if err := os.WriteFile(path, bytes.Repeat([]byte("text "), 10000), 0o600); err != nil {
 				t.Fatal(err)
@@ -163,31 +163,31 @@ func TestOpenRefusesOtherFiles(t *testing.T) {
 	}
 }
 
-// The bubble makes the wait for the lock short.
-func TestSecondOpener(t *testing.T) {
+// TestSecondOpenWaitsForTheLock runs in a bubble, so that the wait takes no time.
+func TestSecondOpenWaitsForTheLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := newPath(t)
 		first := open(t, path)
 		start := time.Now()
 		if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another process has it open") {
-			t.Errorf("Open of an open file: got error %v, want one that says so", err)
+			t.Errorf("Open of an open file: got error %v, want one with \"another process has it open\"", err)
 		}
 		if waited := time.Since(start); waited < 4*time.Second || waited > 10*time.Second {
 			t.Errorf("Open waited %v for the lock, want about 5s", waited)
 		}
 
-		// A restart: the old process closes while the new one waits.
+		// As at a restart, the first store closes while the second one waits.
 		time.AfterFunc(2*time.Second, func() { _ = first.Close() })
 		open(t, path)
 	})
 }
 
-func TestCleanCloseSavesFreelist(t *testing.T) {
+func TestCloseSavesTheFreePages(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
 	if freelistSaved(t, path) {
-		t.Error("an open store saves its list of free pages with every write")
+		t.Error("Create saved the list of free pages, want it saved by Close only")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -197,8 +197,9 @@ func TestCleanCloseSavesFreelist(t *testing.T) {
 	}
 }
 
-// freelistSaved reads the newer of the two meta pages at the start of the
-// file. Their layout is part of bbolt's file format.
+// freelistSaved reports whether the file has a list of free pages. It reads the newer
+// of the two meta pages at the start of the file, whose layout is part of bbolt's file
+// format.
 func freelistSaved(t *testing.T, path string) bool {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -216,7 +217,7 @@ func freelistSaved(t *testing.T, path string) bool {
 	return saved
 }
 
-// openReadOnly opens a store whose file the system lets nobody write.
+// openReadOnly opens a store whose file descriptor does not allow writing.
 func openReadOnly(t *testing.T, path string) *Store {
 	t.Helper()
 	db, err := openFile(path, func(name string, _ int, _ fs.FileMode) (*os.File, error) { return os.Open(name) })
@@ -232,7 +233,7 @@ func openReadOnly(t *testing.T, path string) *Store {
 	return s
 }
 
-func TestReadOnlyFile(t *testing.T) {
+func TestReadOnlyFileFailsWritesAndServesReads(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
@@ -248,12 +249,12 @@ func TestReadOnlyFile(t *testing.T) {
 		}
 		for call, err := range calls {
 			if err == nil || errors.Is(err, session.ErrConflict) {
-				t.Errorf("%s: got error %v, want the failure", call, err)
+				t.Errorf("%s: got error %v, want that of the file system", call, err)
 			}
 		}
 		err := s.View(t.Context(), session.ID{1}, func(item session.Item) error {
 			if item.Version != 1 || string(item.Value) != "value" {
-				return fmt.Errorf("got version %d, value %q", item.Version, item.Value)
+				return fmt.Errorf("got version %d, value %q, want 1, \"value\"", item.Version, item.Value)
 			}
 			return nil
 		})
@@ -263,8 +264,8 @@ func TestReadOnlyFile(t *testing.T) {
 	}
 }
 
-// A page that cannot be read must fail the call, and not the process.
-func TestDamagedPage(t *testing.T) {
+// TestDamagedPageFailsTheCall and not the process.
+func TestDamagedPageFailsTheCall(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	var leaf int
@@ -287,7 +288,7 @@ func TestDamagedPage(t *testing.T) {
 			if err != nil || info == nil {
 				return fmt.Errorf("looking for a leaf page: %w", err)
 			}
-			// More entries than the root page has, which lists the buckets.
+			// The root page is a leaf, too: it lists the five buckets.
 			if info.Type == "leaf" && info.Count > 5 {
 				leaf = n
 			}
@@ -314,12 +315,12 @@ func TestDamagedPage(t *testing.T) {
 			continue
 		}
 		damaged++
-		fetched := s.db.View(func(tx *bbolt.Tx) error {
-			fetch(tx, session.ID{byte(i)}) // looks past it
+		prefetched := s.db.View(func(tx *bbolt.Tx) error {
+			prefetch(tx, session.ID{byte(i)}) // ignores the damage
 			return nil
 		})
-		if fetched != nil {
-			t.Error(fetched)
+		if prefetched != nil {
+			t.Errorf("prefetching a damaged page: got error %v, want nil", prefetched)
 		}
 		for call, err := range map[string]error{
 			"View":    err,
@@ -328,11 +329,11 @@ func TestDamagedPage(t *testing.T) {
 			"Delete":  s.Delete(t.Context(), session.ID{byte(i)}),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "damaged") {
-				t.Errorf("%s of an item in a damaged page: got error %v", call, err)
+				t.Errorf("%s of an item in a damaged page: got error %v, want one with \"damaged\"", call, err)
 			}
 		}
 	}
 	if damaged == 0 || damaged == 200 {
-		t.Errorf("%d of 200 items are in the damaged page", damaged)
+		t.Errorf("%d of 200 items are in the damaged page, want some and not all", damaged)
 	}
 }

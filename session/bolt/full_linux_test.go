@@ -12,16 +12,16 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// TestDiskFull runs in a process of its own, where a limit on the size of
-// files stands in for the full disk.
-func TestDiskFull(t *testing.T) {
+// TestFullDiskFailsWritesAndServesReads runs in a process of its own, in which a limit
+// of the file size simulates the full disk.
+func TestFullDiskFailsWritesAndServesReads(t *testing.T) {
 	const env = "BOLT_TEST_DISK_FULL"
 	if os.Getenv(env) == "" {
 		exe, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)
 		}
-		child := exec.CommandContext(t.Context(), exe, "-test.run=^TestDiskFull$")
+		child := exec.CommandContext(t.Context(), exe, "-test.run=^TestFullDiskFailsWritesAndServesReads$")
 		child.Env = append(os.Environ(), env+"=1")
 		if out, err := child.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
@@ -36,13 +36,13 @@ func TestDiskFull(t *testing.T) {
 	limit := limitFileSize(t, 256<<10)
 	kept, err := fillUp(t, s)
 	if errors.Is(err, session.ErrConflict) {
-		t.Errorf("Create on a full disk: got error %q, want the disk's", err)
+		t.Errorf("Create on a full disk: got error %q, want that of the disk", err)
 	}
 	for range 3 {
 		large := newItem(2, time.Hour)
 		large.Value = make([]byte, 1<<20)
 		if err := s.Replace(t.Context(), session.ID{1}, large); err == nil || errors.Is(err, session.ErrConflict) {
-			t.Errorf("Replace on a full disk: got error %v, want the disk's", err)
+			t.Errorf("Replace on a full disk: got error %v, want that of the disk", err)
 		}
 		for _, id := range append(kept, session.ID{1}) {
 			if err := view(t, s, id); err != nil {
@@ -73,7 +73,7 @@ func limitFileSize(t *testing.T, size uint64) (limit syscall.Rlimit) {
 	return limit
 }
 
-// fillUp creates items until one fails, and returns those that were kept.
+// fillUp creates items until Create fails, and returns those created before.
 func fillUp(t *testing.T, s *Store) (kept []session.ID, err error) {
 	t.Helper()
 	for n := range uint16(1000) {

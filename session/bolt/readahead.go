@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// readAheadAfter is how long bbolt may take to open a file whose free pages
-	// are known. It takes milliseconds.
-	readAheadAfter = 100 * time.Millisecond
+	// readAheadDelay is the time after which bbolt must be scanning for free pages.
+	// Opening a file with a list of free pages takes milliseconds.
+	readAheadDelay = 100 * time.Millisecond
 
-	// Disks at the other end of a network give their best only to several
-	// reads at a time.
+	// A network disk reaches its full throughput only with several reads in flight.
 	readAheadStreams = 8
 	readAheadChunk   = 256 << 10
 )
 
-// readAhead reads a file from its beginning to its end, until stop is called.
+// readAhead reads a file from beginning to end into the page cache, until stop is
+// called.
 //
-// After a crash bbolt looks at every page to find the free ones, in the order
-// of its tree and one at a time. Where the computer was restarted too, each is
-// a read of the disk at another place, a twentieth of what the disk gives in
-// order. What is read here is in the page cache when bbolt comes to it.
+// After a crash, bbolt reads every page to find the free ones, one at a time and in
+// the order of its tree. If the computer was restarted too, these are random reads
+// from the disk, at a twentieth of its sequential throughput. The reason for this
+// code is in docs/decisions/0024-the-committer-of-bolt.md.
 func readAhead(r io.ReaderAt, size int64) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var next atomic.Int64
@@ -34,7 +34,7 @@ func readAhead(r io.ReaderAt, size int64) (stop func()) {
 	for range readAheadStreams {
 		streams.Go(func() {
 			select {
-			case <-time.After(readAheadAfter):
+			case <-time.After(readAheadDelay):
 			case <-ctx.Done():
 				return
 			}
@@ -45,7 +45,7 @@ func readAhead(r io.ReaderAt, size int64) (stop func()) {
 					return
 				}
 				if n, _ := r.ReadAt(chunk, offset); n == 0 {
-					return // bbolt will meet the error where it matters
+					return // bbolt reads the same page and reports the error
 				}
 			}
 		})
@@ -56,17 +56,18 @@ func readAhead(r io.ReaderAt, size int64) (stop func()) {
 	}
 }
 
-// ahead is an opener that reads ahead in what it opens, until stop is called.
-func ahead(open opener) (opening opener, stop func()) {
-	stopped := func() {}
+// withReadAhead wraps an opener: the returned one starts a readAhead of the file, until
+// stop is called.
+func withReadAhead(open opener) (wrapped opener, stop func()) {
+	stopReading := func() {}
 	return func(name string, flag int, mode fs.FileMode) (*os.File, error) {
 		f, err := open(name, flag, mode)
 		if err != nil {
 			return nil, err
 		}
 		if info, err := f.Stat(); err == nil {
-			stopped = readAhead(f, info.Size())
+			stopReading = readAhead(f, info.Size())
 		}
 		return f, nil
-	}, func() { stopped() }
+	}, func() { stopReading() }
 }

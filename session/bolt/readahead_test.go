@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// chunks is a file that notes what is read of it.
+// chunks is a file that records the offsets of its reads.
 type chunks struct {
 	size int64
 	err  error
 
 	mu      sync.Mutex
 	offsets []int64
-	slow    time.Duration
+	latency time.Duration
 }
 
-func (c *chunks) read() []int64 {
+func (c *chunks) reads() []int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Sorted(slices.Values(c.offsets))
@@ -30,7 +30,7 @@ func (c *chunks) ReadAt(b []byte, offset int64) (int, error) {
 	c.mu.Lock()
 	c.offsets = append(c.offsets, offset)
 	c.mu.Unlock()
-	time.Sleep(c.slow)
+	time.Sleep(c.latency)
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -40,59 +40,59 @@ func (c *chunks) ReadAt(b []byte, offset int64) (int, error) {
 	return len(b), nil
 }
 
-func TestReadAhead(t *testing.T) {
+func TestReadAheadReadsTheWholeFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &chunks{size: 20*readAheadChunk + 1}
 		defer readAhead(c, c.size)()
 		synctest.Wait()
-		if len(c.read()) > 0 {
-			t.Errorf("read at %d before bbolt had its time", c.read())
+		if len(c.reads()) > 0 {
+			t.Errorf("got reads at %d within readAheadDelay, want none", c.reads())
 		}
-		time.Sleep(readAheadAfter)
+		time.Sleep(readAheadDelay)
 		synctest.Wait()
-		for i, offset := range c.read() {
+		for i, offset := range c.reads() {
 			if offset != int64(i)*readAheadChunk {
-				t.Errorf("read at %d, want %d", offset, i*readAheadChunk)
+				t.Errorf("read %d: got offset %d, want %d", i, offset, i*readAheadChunk)
 			}
 		}
-		if len(c.read()) != 21 {
-			t.Errorf("read %d chunks, want 21", len(c.read()))
+		if len(c.reads()) != 21 {
+			t.Errorf("got %d reads, want 21", len(c.reads()))
 		}
 	})
 }
 
-func TestReadAheadStops(t *testing.T) {
+func TestReadAheadStopsWithinOneRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &chunks{size: 1 << 30, slow: time.Second}
+		c := &chunks{size: 1 << 30, latency: time.Second}
 		stop := readAhead(c, c.size)
 		time.Sleep(10 * time.Second)
-		asked := time.Now()
+		start := time.Now()
 		stop()
-		if len(c.read()) == 0 {
-			t.Error("nothing was read")
+		if len(c.reads()) == 0 {
+			t.Error("got no reads, want some before stop")
 		}
-		if took := time.Since(asked); took > time.Second {
-			t.Errorf("it took %v to stop, want the time of one read at most", took)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("stop took %v, want at most 1s, the duration of one read", took)
 		}
 		stop = readAhead(c, c.size)
-		before := len(c.read())
-		stop() // at once, as when the free pages are known
+		before := len(c.reads())
+		stop() // within readAheadDelay, as with a saved list of free pages
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if len(c.read()) != before {
-			t.Error("read although it was stopped")
+		if len(c.reads()) != before {
+			t.Errorf("got %d reads after stop, want none", len(c.reads())-before)
 		}
 	})
 }
 
-func TestReadAheadEndsWithAnError(t *testing.T) {
+func TestReadAheadEndsAtAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &chunks{size: 1 << 40, err: errors.New("file already closed")}
 		defer readAhead(c, c.size)()
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if n := len(c.read()); n != readAheadStreams {
-			t.Errorf("%d reads, want one of each stream", n)
+		if n := len(c.reads()); n != readAheadStreams {
+			t.Errorf("got %d reads, want %d, one for each stream", n, readAheadStreams)
 		}
 	})
 }

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// sweepInterval is how often expired items are removed, besides at Open.
-	// They are invisible from the moment they expire.
+	// sweepInterval is the time between two sweeps. The first one starts at Open.
+	// Expired items are invisible before the sweep, too.
 	sweepInterval = time.Hour
 
-	// sweepLimit bounds the entries that one transaction handles, and so the
-	// time that writers wait for it: some 0.2 ms for each.
+	// sweepLimit is the number of index entries in one transaction. Each delays the
+	// other writers by about 0.2 ms.
 	sweepLimit = 20
 )
 
@@ -25,8 +25,8 @@ func (s *Store) sweepLoop() {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
-		// An error, such as a full disk, meets every other write too and is
-		// reported there. The next round finds the same entries again.
+		// The other writes report an error such as a full disk. The next sweep finds
+		// the same entries again.
 		_ = s.sweep(context.Background(), time.Now())
 		select {
 		case <-ticker.C:
@@ -36,11 +36,11 @@ func (s *Store) sweepLoop() {
 	}
 }
 
-// sweep removes what has expired by the last full hour. Its steps queue up
-// with the writes of others.
+// sweep removes the items that had expired by the last full hour. Its transactions
+// take turns with other writes.
 func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	for handled := sweepLimit; handled == sweepLimit; {
-		s.fetchDue(now)
+		s.prefetchDue(now)
 		err := s.write(ctx, s.writes, func(tx *bbolt.Tx) (err error) {
 			handled, err = sweepStep(tx, now)
 			return err
@@ -52,59 +52,58 @@ func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// fetchDue reads what the next step will look at. Items that expire were not
-// used for hours, so that it may have to come from the disk, one page after the
-// other: inside a transaction everybody who writes would wait for that. An error
-// meets the step itself.
-func (s *Store) fetchDue(now time.Time) {
+// prefetchDue reads the pages of the next step into the page cache. Expired items have
+// not been used for hours, so their pages may have to come from the disk. Inside the
+// step's transaction, all writers would wait for these reads. The step reports errors.
+func (s *Store) prefetchDue(now time.Time) {
 	var due []indexKey
 	_ = s.db.View(func(tx *bbolt.Tx) error {
 		due = dueEntries(tx, now)
 		return nil
 	})
 	for _, entry := range due {
-		// A view for each, as a view holds up the growth of the file.
+		// One short view each, because a running view prevents the file from growing.
 		_ = s.db.View(func(tx *bbolt.Tx) error {
-			fetch(tx, entry.id())
+			prefetch(tx, entry.id())
 			return nil
 		})
 	}
 }
 
-// fetch reads the pages that deleteItem changes, as far as they are easily
-// found. What it meets of damage is for settle to judge.
-func fetch(tx *bbolt.Tx, id session.ID) {
+// prefetch reads the leaf pages that deleteItem changes. It ignores damaged pages:
+// sweepEntry handles them.
+func prefetch(tx *bbolt.Tx, id session.ID) {
 	var damage error
 	defer recoverDamage(&damage)
 	_ = bytes.Clone(tx.Bucket(itemsBucket).Get(id[:]))
-	tags, _ := tagsOf(tx, id)
-	_ = eachTagged(id, tags, func(key []byte) error {
+	tags, _ := readTags(tx, id)
+	_ = forEachTagKey(id, tags, func(key []byte) error {
 		tx.Bucket(taggedBucket).Get(key)
 		return nil
 	})
 }
 
-// sweepStep handles the first entries of the index that are due, and returns
-// how many. An entry whose item lives, because it was replaced since, moves to
-// the hour of its new expiry; that hour is always later than now, so that no
-// entry is met twice.
+// sweepStep handles the first due entries of the index and returns their number. The
+// entry of a live item, which was replaced since, moves to the hour of its new expiry.
+// That hour is always later than now, so no sweep handles an entry twice.
 func sweepStep(tx *bbolt.Tx, now time.Time) (int, error) {
 	due := dueEntries(tx, now)
 	for _, entry := range due {
-		if err := settle(tx, entry, now); err != nil {
+		if err := sweepEntry(tx, entry, now); err != nil {
 			return 0, err
 		}
 	}
 	return len(due), nil
 }
 
-func settle(tx *bbolt.Tx, entry indexKey, now time.Time) error {
+// sweepEntry removes an entry and its item, or moves the entry of a live item.
+func sweepEntry(tx *bbolt.Tx, entry indexKey, now time.Time) error {
 	id := entry.id()
 	item, live, err := lookup(tx, id, now)
 	switch {
 	case err != nil:
-		// A damaged page. Without its entry the item is not met again: it
-		// must not keep the sweep from the others.
+		// The page is damaged. The entry goes and the item stays, so that it does not
+		// stop every later sweep.
 	case live:
 		if err := putIndex(tx, id, item.Expires); err != nil {
 			return err
@@ -120,14 +119,14 @@ func settle(tx *bbolt.Tx, entry indexKey, now time.Time) error {
 	return nil
 }
 
-// dueEntries copies the keys, as the memory behind a cursor moves when its
-// bucket changes.
+// dueEntries returns copies of the keys: a write to the bucket moves the memory that
+// the cursor returns.
 func dueEntries(tx *bbolt.Tx, now time.Time) []indexKey {
 	var due []indexKey
 	c := tx.Bucket(indexBucket).Cursor()
 	for k, _ := c.First(); k != nil && len(due) < sweepLimit; k, _ = c.Next() {
 		if len(k) != len(indexKey{}) {
-			continue // not ours
+			continue // not written by this package
 		}
 		entry := indexKey(k)
 		if entry.hour() > hourOf(now) {

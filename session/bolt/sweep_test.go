@@ -11,7 +11,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// count returns the number of keys in each bucket, expired or not.
+// count returns the number of keys in the two buckets, including expired items.
 func count(t *testing.T, s *Store) (items, index int) {
 	t.Helper()
 	err := s.db.View(func(tx *bbolt.Tx) error {
@@ -28,7 +28,7 @@ func count(t *testing.T, s *Store) (items, index int) {
 func wantCount(t *testing.T, s *Store, wantItems, wantIndex int) {
 	t.Helper()
 	if items, index := count(t, s); items != wantItems || index != wantIndex {
-		t.Errorf("the file holds %d items and %d index entries, want %d and %d", items, index, wantItems, wantIndex)
+		t.Errorf("got %d items and %d index entries, want %d and %d", items, index, wantItems, wantIndex)
 	}
 }
 
@@ -39,7 +39,7 @@ func mustSweep(t *testing.T, s *Store, now time.Time) {
 	}
 }
 
-func TestSweep(t *testing.T) {
+func TestSweepRemovesExpiredItems(t *testing.T) {
 	s := open(t, newPath(t))
 	expires, replaced, deleted, damaged := session.ID{1}, session.ID{2}, session.ID{3}, session.ID{4}
 	for _, id := range []session.ID{expires, replaced, deleted, damaged} {
@@ -57,9 +57,9 @@ func TestSweep(t *testing.T) {
 	mustSweep(t, s, now)
 	wantCount(t, s, 3, 4) // nothing is due
 	mustSweep(t, s, now.Add(2*time.Hour))
-	wantCount(t, s, 1, 1) // the replaced item, under its new hour
+	wantCount(t, s, 1, 1) // the replaced item, whose entry has moved
 	if err := view(t, s, replaced); err != nil {
-		t.Errorf("View of the item that was replaced in time: %v", err)
+		t.Errorf("View of the item that Replace has extended: got error %v, want nil", err)
 	}
 	mustSweep(t, s, now.Add(4*time.Hour))
 	wantCount(t, s, 1, 1)
@@ -67,19 +67,19 @@ func TestSweep(t *testing.T) {
 	wantCount(t, s, 0, 0)
 }
 
-func TestSweepIsBounded(t *testing.T) {
+func TestSweepStepHasAtMostSweepLimitEntries(t *testing.T) {
 	for _, tt := range []struct{ items, wantTransactions int }{
 		{sweepLimit - 1, 1},
-		{sweepLimit, 2}, // the second finds nothing
+		{sweepLimit, 2}, // the second one finds no entry
 		{2*sweepLimit + sweepLimit/2, 3},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := open(t, newPath(t))
-			synctest.Wait() // for the sweep at Open
+			synctest.Wait() // until the sweep of Open has ended
 			err := s.write(t.Context(), s.writes, func(tx *bbolt.Tx) error {
 				for i := range tt.items {
 					id, item := session.ID{byte(i), byte(i >> 8)}, newItem(1, time.Hour)
-					// Every other one lives on: moving is work too.
+					// Half of the items stay: the sweep moves their entries.
 					item.Expires = item.Expires.Add(time.Duration(i%2) * 10 * time.Hour)
 					if err := errors.Join(putIndex(tx, id, time.Now()), putItem(tx, id, encodeItem(item))); err != nil {
 						return err
@@ -93,14 +93,14 @@ func TestSweepIsBounded(t *testing.T) {
 			before := transactions(t, s)
 			mustSweep(t, s, time.Now().Add(3*time.Hour))
 			if got := transactions(t, s) - before; got != tt.wantTransactions {
-				t.Errorf("%d due entries took %d transactions, want %d", tt.items, got, tt.wantTransactions)
+				t.Errorf("%d due entries: got %d transactions, want %d", tt.items, got, tt.wantTransactions)
 			}
 			wantCount(t, s, tt.items/2, tt.items/2)
 		})
 	}
 }
 
-func TestSweepRunsByItself(t *testing.T) {
+func TestSweepRunsAtOpenAndEveryHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := newPath(t)
 		s := open(t, path)
@@ -115,6 +115,6 @@ func TestSweepRunsByItself(t *testing.T) {
 		time.Sleep(9 * time.Hour)
 		s = open(t, path)
 		synctest.Wait()
-		wantCount(t, s, 0, 0) // swept at Open
+		wantCount(t, s, 0, 0) // the sweep of Open
 	})
 }

@@ -14,8 +14,8 @@ import (
 
 const tagSize = len(session.Tag{})
 
-// Tagged implements [session.Store]. It lists expired items until the sweep
-// has removed them.
+// Tagged implements [session.Store]. It also lists expired items that the sweep has
+// not removed yet.
 func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("looking up a tag: %w", err)
@@ -52,16 +52,17 @@ func encodeTags(tags []session.Tag) []byte {
 	return b
 }
 
-// setTags makes an item found by these tags alone. Most writes change none.
+// setTags replaces the tags of an item. It writes nothing if they are the same, as in
+// most writes.
 func setTags(tx *bbolt.Tx, id session.ID, tags []byte) error {
-	old, err := tagsOf(tx, id)
+	old, err := readTags(tx, id)
 	if err != nil || bytes.Equal(old, tags) {
 		return err
 	}
 	bucket, tagged := tx.Bucket(tagsBucket), tx.Bucket(taggedBucket)
-	err = eachTagged(id, old, tagged.Delete)
+	err = forEachTagKey(id, old, tagged.Delete)
 	if err == nil {
-		err = eachTagged(id, tags, func(key []byte) error { return tagged.Put(key, nil) })
+		err = forEachTagKey(id, tags, func(key []byte) error { return tagged.Put(key, nil) })
 	}
 	switch {
 	case err != nil:
@@ -76,14 +77,14 @@ func setTags(tx *bbolt.Tx, id session.ID, tags []byte) error {
 	return nil
 }
 
-// tagsOf copies, as what is read moves when something is written.
-func tagsOf(tx *bbolt.Tx, id session.ID) (tags []byte, err error) {
+// readTags returns a copy of an item's tags: a write moves bbolt's memory.
+func readTags(tx *bbolt.Tx, id session.ID) (tags []byte, err error) {
 	defer recoverDamage(&err)
 	return bytes.Clone(tx.Bucket(tagsBucket).Get(id[:])), nil
 }
 
-// eachTagged calls f with the key of each tag of an item.
-func eachTagged(id session.ID, tags []byte, f func(key []byte) error) error {
+// forEachTagKey calls f with the key in the tagged bucket for each tag of an item.
+func forEachTagKey(id session.ID, tags []byte, f func(key []byte) error) error {
 	for ; len(tags) >= tagSize; tags = tags[tagSize:] {
 		key := append(bytes.Clone(tags[:tagSize]), id[:]...)
 		if err := f(key); err != nil {

@@ -20,17 +20,17 @@ func wantTagged(t *testing.T, s *Store, tag session.Tag, want ...session.ID) {
 	t.Helper()
 	got, err := s.Tagged(t.Context(), tag)
 	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("Tagged: %v, %v; want %v", got, err, want)
+		t.Errorf("Tagged: got %v, error %v, want %v", got, err, want)
 	}
 }
 
-// wantTags counts the entries of both buckets.
+// wantTags compares the numbers of entries of the two buckets.
 func wantTags(t *testing.T, s *Store, wantTagged, wantTags int) {
 	t.Helper()
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		tagged, tags := tx.Bucket(taggedBucket).Stats().KeyN, tx.Bucket(tagsBucket).Stats().KeyN
 		if tagged != wantTagged || tags != wantTags {
-			t.Errorf("%d entries by tag and %d by item, want %d and %d", tagged, tags, wantTagged, wantTags)
+			t.Errorf("got %d entries by tag and %d by item, want %d and %d", tagged, tags, wantTagged, wantTags)
 		}
 		return nil
 	})
@@ -39,9 +39,8 @@ func wantTags(t *testing.T, s *Store, wantTagged, wantTags int) {
 	}
 }
 
-// TestTagsGoWithTheirItem: nothing is left of what was deleted, replaced or has
-// expired.
-func TestTagsGoWithTheirItem(t *testing.T) {
+// TestTagsAreRemovedWithTheirItem, by Delete, Replace and the sweep.
+func TestTagsAreRemovedWithTheirItem(t *testing.T) {
 	s := open(t, newPath(t))
 	user, a, b := session.Tag{1}, session.Tag{2}, session.Tag{3}
 	deleted, replaced, expires := session.ID{1}, session.ID{2}, session.ID{3}
@@ -73,14 +72,14 @@ func TestTagsSurviveClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Tagged(t.Context(), session.Tag{1}); err == nil {
-		t.Error("Tagged of a closed store returned no error")
+		t.Error("Tagged of a closed store: got nil, want an error")
 	}
 	wantTagged(t, open(t, path), session.Tag{1}, session.ID{1})
 }
 
-// TestFileOfTheFirstRelease has no tags: its sessions get theirs as they are
-// written.
-func TestFileOfTheFirstRelease(t *testing.T) {
+// TestFileWithoutTagsGetsThem: files of the first release have no tags. Items get
+// theirs with the next write.
+func TestFileWithoutTagsGetsThem(t *testing.T) {
 	path := newPath(t)
 	s := open(t, path)
 	mustCreate(t, s, session.ID{1}, newItem(1, time.Hour))
@@ -98,7 +97,7 @@ func TestFileOfTheFirstRelease(t *testing.T) {
 	}
 	s = open(t, path)
 	if err := view(t, s, session.ID{1}); err != nil {
-		t.Errorf("View: %v", err)
+		t.Errorf("View: got error %v, want nil", err)
 	}
 	wantTagged(t, s, session.Tag{1})
 	mustReplace(t, s, session.ID{1}, taggedItem(2, time.Hour, session.Tag{1}))

@@ -1,6 +1,8 @@
-// Package memory keeps sessions in the memory of the process. It forgets them
-// when the process ends: every restart logs everybody out. It serves tests,
-// development, and sites that want no session on any disk.
+// Package memory keeps sessions in the memory of the process. They end with the
+// process, so every restart logs all users out. The store is for tests, development,
+// and sites that must not keep sessions on a disk.
+//
+// It never refuses an item for lack of space, and never writes a file.
 package memory
 
 import (
@@ -14,30 +16,30 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// sweepInterval is how often expired items are collected. They are invisible
-// from the moment they expire, so this only frees memory.
+// sweepInterval is the time between two sweeps. Expired items are invisible before the
+// sweep, too, so it only frees memory.
 const sweepInterval = 5 * time.Minute
 
-// Store is a [session.Store] in memory. Nothing but memory limits the number
-// of items: each is a completed login, a few kilobytes large, until it
-// expires. A full store could only refuse logins or end sessions of others.
+// Store is a [session.Store] in memory. Memory alone limits the number of items: each
+// is a completed login of a few kilobytes, until it expires. A store with a limit
+// could only refuse logins or end sessions of other users.
 //
-// The callback of View may call the store again and may take its time: no lock
-// is held.
+// The callback of View may call the store and may take long: View holds no lock.
 type Store struct {
-	// items maps session.ID to *session.Item. What an entry points to never
-	// changes: a write swaps the pointer, so readers need no lock.
+	// items maps session.ID to *session.Item. A stored Item never changes: a write
+	// swaps the pointer, so readers need no lock.
 	items sync.Map
 
-	mu sync.Mutex // of those who write
-	// tagged has the items of each tag, expired ones too until they are swept.
+	// mu serializes the writers and protects tagged.
+	mu sync.Mutex
+	// tagged has the items of each tag, including expired items before their sweep.
 	tagged map[session.Tag]map[session.ID]struct{}
 
 	stop    func()
 	stopped chan struct{}
 }
 
-// New returns an empty store. Close stops its sweep.
+// New returns an empty store. Close stops its sweep of expired items.
 func New() *Store {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{tagged: map[session.Tag]map[session.ID]struct{}{}, stop: cancel, stopped: make(chan struct{})}
@@ -46,7 +48,7 @@ func New() *Store {
 }
 
 // Close stops the sweep of expired items and waits for its end. The items stay
-// readable for callers that are not done yet; they go when the store goes.
+// readable for calls that are still in progress.
 func (s *Store) Close() error {
 	s.stop()
 	<-s.stopped
@@ -75,19 +77,20 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 	return s.write(ctx, id, item, func(old *session.Item) bool { return old != nil && old.Version+1 == item.Version })
 }
 
-// write keeps a copy of the item if the one that lives, or nil, is right.
-func (s *Store) write(ctx context.Context, id session.ID, item session.Item, right func(old *session.Item) bool) error {
+// write stores a copy of the item if accepts allows it. The argument of accepts is the
+// present item, or nil if there is none or it has expired.
+func (s *Store) write(ctx context.Context, id session.ID, item session.Item, accepts func(old *session.Item) bool) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing session to memory: %w", err)
 	}
 	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !right(s.live(id)) {
+	if !accepts(s.live(id)) {
 		return session.ErrConflict
 	}
 	old, _ := s.items.Swap(id, &item)
-	s.tag(id, old, item.Tags)
+	s.setTags(id, old, item.Tags)
 	return nil
 }
 
@@ -99,7 +102,7 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, _ := s.items.LoadAndDelete(id)
-	s.tag(id, old, nil)
+	s.setTags(id, old, nil)
 	return nil
 }
 
@@ -120,9 +123,9 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, erro
 	return ids, nil
 }
 
-// tag makes an item found by these tags, and not any more by those that the old
-// one had, which is nil or a *session.Item. The lock is held.
-func (s *Store) tag(id session.ID, old any, tags []session.Tag) {
+// setTags replaces the tags of an item in the index. The old item is nil or a
+// *session.Item. The caller holds s.mu.
+func (s *Store) setTags(id session.ID, old any, tags []session.Tag) {
 	if old != nil {
 		for _, tag := range old.(*session.Item).Tags {
 			delete(s.tagged[tag], id)
@@ -139,7 +142,7 @@ func (s *Store) tag(id session.ID, old any, tags []session.Tag) {
 	}
 }
 
-// live returns the item under id, or nil if there is none or its time is over.
+// live returns the item under id, or nil if there is none or it has expired.
 func (s *Store) live(id session.ID) *session.Item {
 	if v, ok := s.items.Load(id); ok {
 		if item := v.(*session.Item); !expired(item) {
@@ -163,19 +166,19 @@ func (s *Store) sweepUntil(stop <-chan struct{}) {
 	}
 }
 
-// sweep drops the expired items. It holds no lock while it walks.
-func (s *Store) sweep() { s.items.Range(s.collect) }
+// sweep removes the expired items. It holds the lock only for each removal.
+func (s *Store) sweep() { s.items.Range(s.removeIfExpired) }
 
-// collect drops an entry of the map if it has expired, unless it was replaced
-// since the walk came by.
-func (s *Store) collect(id, item any) bool {
+// removeIfExpired removes an entry of the map if it has expired, unless a write has
+// replaced it since Range read it. It returns true, so that Range continues.
+func (s *Store) removeIfExpired(id, item any) bool {
 	if !expired(item.(*session.Item)) {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.items.CompareAndDelete(id, item) {
-		s.tag(id.(session.ID), item, nil)
+		s.setTags(id.(session.ID), item, nil)
 	}
 	return true
 }

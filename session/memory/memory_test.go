@@ -50,30 +50,30 @@ func TestSweepFreesExpiredItems(t *testing.T) {
 		}
 		time.Sleep(sweepInterval + time.Second)
 		if got := s.len(); got != 50 {
-			t.Errorf("after a sweep the store keeps %d items, want the 50 that live", got)
+			t.Errorf("after a sweep: got %d items, want 50", got)
 		}
 		time.Sleep(time.Hour)
 		if got := s.len(); got != 0 {
-			t.Errorf("after everything expired the store keeps %d items, want 0", got)
+			t.Errorf("after all items expired: got %d items, want 0", got)
 		}
 	})
 }
 
-// A sweep that looked at an item before it was replaced must not take the new one.
-func TestSweepSparesReplacedItem(t *testing.T) {
+// TestSweepKeepsReplacedItem: the sweep saw the expired item before a write replaced it.
+func TestSweepKeepsReplacedItem(t *testing.T) {
 	s := open(t)
 	id, seen := session.ID{1}, &session.Item{Version: 1} // expired long ago
 	s.items.Store(id, seen)
 	if err := s.Create(t.Context(), id, session.Item{Version: 1, Expires: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatalf("Create over an expired item: got error %q, want nil", err)
 	}
-	s.collect(id, seen)
+	s.removeIfExpired(id, seen)
 	if s.live(id) == nil {
-		t.Error("the sweep took an item that had replaced the one it saw")
+		t.Error("the sweep removed the new item, want the expired one removed only")
 	}
 }
 
-func TestCloseStopsSweepOnly(t *testing.T) {
+func TestItemsAreReadableAfterClose(t *testing.T) {
 	s := New()
 	item := session.Item{Version: 1, Expires: time.Now().Add(time.Hour)}
 	if err := s.Create(t.Context(), session.ID{}, item); err != nil {
@@ -95,8 +95,8 @@ func (s *Store) len() int {
 	return n
 }
 
-// TestTagsGoWithTheirItem: the index keeps nothing of what is gone.
-func TestTagsGoWithTheirItem(t *testing.T) {
+// TestTagsAreRemovedWithTheirItem, by Replace, Delete and the sweep.
+func TestTagsAreRemovedWithTheirItem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t)
 		item := session.Item{Version: 1, Expires: time.Now().Add(time.Hour), Tags: []session.Tag{{1}, {2}}}
@@ -119,14 +119,14 @@ func TestTagsGoWithTheirItem(t *testing.T) {
 			return len(s.tagged[session.Tag{tag}])
 		}
 		if a, b := tagged(1), tagged(2); a != 2 || b != 1 {
-			t.Errorf("%d and %d items have the tags, want 2 and 1", a, b)
+			t.Errorf("items of the two tags: got %d and %d, want 2 and 1", a, b)
 		}
 		time.Sleep(time.Hour + sweepInterval)
 		synctest.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if len(s.tagged) != 0 {
-			t.Errorf("after everything expired the index has %d tags", len(s.tagged))
+			t.Errorf("after all items expired: got %d tags, want 0", len(s.tagged))
 		}
 	})
 }

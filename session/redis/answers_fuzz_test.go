@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// FuzzDecodeItem: what the database holds is an item as it was written, or none.
+// FuzzDecodeItem: a decoded item encodes to the same bytes.
 func FuzzDecodeItem(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Add(make([]byte, itemHeaderSize-1))
@@ -22,27 +22,27 @@ func FuzzDecodeItem(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		item, err := decodeItem(b)
 		if (err == nil) != (len(b) >= itemHeaderSize) {
-			t.Fatalf("decoding %d bytes: %v", len(b), err)
+			t.Fatalf("decoding %d bytes: got error %v, want one for less than %d bytes only", len(b), err, itemHeaderSize)
 		}
 		if err == nil && encodeItem(item) != string(b) {
-			t.Errorf("%x decodes to %+v, which encodes to something else", b, item)
+			t.Errorf("%x decodes to %+v, which encodes to %x", b, item, encodeItem(item))
 		}
 	})
 }
 
-// FuzzDecodeLease: each lease has one spelling.
+// FuzzDecodeLease: each lease has exactly one encoding.
 func FuzzDecodeLease(f *testing.F) {
 	f.Add(encodeLease(session.Lease{Holder: session.Holder{1}, Beat: 7}))
 	f.Add(strings.Repeat("\xff", leaseSize))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		if lease, err := decodeLease(s); err == nil && encodeLease(lease) != s {
-			t.Errorf("%x is taken for %+v", s, lease)
+			t.Errorf("%x decodes to %+v, which encodes to %x", s, lease, encodeLease(lease))
 		}
 	})
 }
 
-// FuzzURL: a URL is understood or refused, and the refusal does not repeat it.
+// FuzzURL: the error for a malformed URL does not quote it.
 func FuzzURL(f *testing.F) {
 	for _, u := range []string{
 		"redis://127.0.0.1", "redis://user:CANARYpass@host:1/2", "rediss://[::1]:6379", "unix:///run/redis.sock?db=3", "valkeys://a,b", "redis://host:CANARY/", "redis://u:CANARY%zz@h",
@@ -52,13 +52,13 @@ func FuzzURL(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if _, err := parseURLs([]string{raw}); err != nil && strings.Contains(raw, "CANARY") && strings.Contains(err.Error(), "CANARY") {
-			t.Errorf("%q: error %q", raw, err)
+			t.Errorf("%q: got error %q, want one without a part of the URL", raw, err)
 		}
 	})
 }
 
-// FuzzScriptAnswer: whatever a server answers in place of our script's result,
-// it is a result or an error.
+// FuzzScriptAnswer: any reply of a server decodes to the result of a script or to an
+// error, and to no value that is not in the reply.
 func FuzzScriptAnswer(f *testing.F) {
 	lease := session.Lease{Holder: session.Holder{9}, Beat: 3}
 	for _, a := range []string{
@@ -80,22 +80,22 @@ func FuzzScriptAnswer(f *testing.F) {
 	f.Cleanup(s.client.Close)
 	f.Fuzz(func(t *testing.T, reply []byte) {
 		if !oneValue(reply) {
-			return // the client's own parser is not ours to test
+			return // the parser of the client is not under test
 		}
-		server.say(reply)
+		server.setReply(reply)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		res := acquireScript.run(ctx, s.plain, []string{"p:{i}", "p:{i}:lease"}, encodeVersion(1), "", "")
 		got, err := readLease(res)
 		if err == nil || errors.Is(err, session.ErrLeased) {
 			if !bytes.Contains(reply, []byte(encodeLease(got))) {
-				t.Errorf("%q is read as %+v, %v", reply, got, err)
+				t.Errorf("%q decodes to %+v, %v, want a lease of the reply", reply, got, err)
 			}
 		}
 		get := s.client.B().Get().Key("p:{i}").Build()
 		if item, err := readItem(s.client.Do(ctx, get), time.Now()); err == nil && !bytes.Contains(reply, item.Value) {
-			t.Errorf("%q is read as %+v", reply, item)
+			t.Errorf("%q decodes to %+v, want an item of the reply", reply, item)
 		}
-		_ = passing(explain(errors.New(string(reply))))
+		_ = isTransient(explain(errors.New(string(reply))))
 	})
 }

@@ -2,24 +2,26 @@ package redis
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// rights is the least that a user needs, as in docs/redis.md. Each is for one
-// kind of server or setting besides what its name says.
+// rights are the rights that every user needs, as in docs/redis.md. The other variables
+// are additional rights for a kind of server or a setting.
 var (
 	rights         = []string{"+client|tracking", "+client|caching", "+multi", "+exec", "+get", "+pttl", "+set", "+del", "+eval", "+evalsha", "+pexpire", "+time", "+hlen", "+hset", "+hgetall", "+hdel", "+zadd", "+zrange", "+zremrangebyscore", "+zremrangebyrank"}
 	sentinelRights = []string{"+role"}
 	clusterRights  = []string{"+cluster|slots", "+cluster|shards", "+asking"}
 	replicaRights  = []string{"+wait"}
 
-	// quietRights are for commands whose refusal does no harm.
+	// quietRights are for commands that may be refused without harm.
 	quietRights        = []string{"+ping", "+cluster|slots"}
 	quietReplicaRights = []string{"+unsubscribe", "+punsubscribe", "+sunsubscribe", "+discard"}
 )
@@ -33,15 +35,34 @@ func setUser(rights ...string) []string {
 	return append([]string{"ACL", "SETUSER", "app", "reset", "on", ">secret", "~oauth_session:*", "-@all"}, rights...)
 }
 
-// TestManualNamesRights compares the manual with what the tests here use.
-func TestManualNamesRights(t *testing.T) {
+// TestManualListsTheRights of these tests.
+func TestManualListsTheRights(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/redis.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, group := range [][]string{rights, sentinelRights, clusterRights, replicaRights, quietRights, quietReplicaRights} {
 		if want := strings.Join(group, " "); !strings.Contains(string(manual), want) {
-			t.Errorf("docs/redis.md does not name %q", want)
+			t.Errorf("docs/redis.md lacks %q", want)
+		}
+	}
+}
+
+// TestManualStatesTheLimits of the code.
+func TestManualStatesTheLimits(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		fmt.Sprintf("| a call of the store, including retries | %v |", callTimeout),
+		fmt.Sprintf("| a copy without a push, such as behind a failed network | %v |", copyLife),
+		fmt.Sprintf("| an answer to a ping, before the connection is closed and its copies are dropped | %v |", pingTimeout),
+		fmt.Sprintf("| the confirmation of a write by `replicas` | %v |", replicaTimeout*time.Millisecond),
+		fmt.Sprintf("| copies in an instance, for each server | %d MiB |", cacheSize>>20),
+	} {
+		if !strings.Contains(string(manual), want) {
+			t.Errorf("docs/redis.md lacks %q", want)
 		}
 	}
 }
@@ -50,18 +71,18 @@ func asApp(s *server) Config {
 	return Config{URLs: []string{s.url()}, Username: "app", Password: fixed("secret")}
 }
 
-// everything makes every kind of call, and returns what went wrong.
-func everything(t *testing.T, s *Store) error {
+// callAll calls every method of the store and returns the errors.
+func callAll(t *testing.T, s *Store) error {
 	ctx := t.Context()
 	id, other, holder := newID(), newID(), newHolder()
-	look := func(session.Item) error { return nil }
+	ignore := func(session.Item) error { return nil }
 	lease, acquired := session.Lease{Holder: holder}, error(nil)
 	tagged, tag := newItem(1, "1"), session.Tag(newID())
 	tagged.Tags = []session.Tag{tag}
 	errs := []error{
 		s.Create(ctx, id, tagged),
-		s.View(ctx, id, look),
-		s.ViewCurrent(ctx, id, look),
+		s.View(ctx, id, ignore),
+		s.ViewCurrent(ctx, id, ignore),
 		s.Replace(ctx, id, newItem(2, "2")),
 		func() error { lease, acquired = s.Acquire(ctx, id, 2, holder, session.Lease{}); return acquired }(),
 		s.Beat(ctx, id, session.Lease{Holder: holder, Beat: lease.Beat + 1}),
@@ -78,8 +99,8 @@ func everything(t *testing.T, s *Store) error {
 	return errors.Join(errs...)
 }
 
-// TestLeastRights: everything works with the rights that the manual names, and
-// without any one of them something fails and says why.
+// TestLeastRights: all calls succeed with the rights of the manual. Without any one of
+// them, a call fails with an error that refers to the manual.
 func TestLeastRights(t *testing.T) {
 	server := startServer(t)
 	admin := open(t, Config{URLs: []string{server.url()}})
@@ -88,49 +109,49 @@ func TestLeastRights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := everything(t, s); err != nil {
+	if err := callAll(t, s); err != nil {
 		t.Fatalf("with all rights: %v", err)
 	}
 	s.Close()
 	for i, right := range rights {
 		if right == "+hdel" {
-			continue // below: it takes an old note
+			continue // tested below with an old announcement
 		}
 		allow(server, slices.Concat(rights[:i], rights[i+1:])...)
-		server.do("SCRIPT", "FLUSH") // or EVAL is not needed
+		server.do("SCRIPT", "FLUSH") // otherwise the client needs no EVAL
 		s, err := Open(asApp(server))
 		if err == nil {
-			err = everything(t, s)
+			err = callAll(t, s)
 			s.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
-			t.Errorf("without %s: %v, want a hint", right, err)
+			t.Errorf("without %s: got error %v, want one with \"docs/redis.md\"", right, err)
 		}
 	}
-	// A note to drop.
-	putNotes(t, admin, admin.keys.note(session.Topic{1}), "short", "x")
+	// An announcement that the script deletes.
+	putAnnouncements(t, admin, admin.keys.announcement(session.Topic{1}), "short", "x")
 	allow(server, slices.DeleteFunc(slices.Clone(rights), func(r string) bool { return r == "+hdel" })...)
 	s = open(t, asApp(server))
-	if err := everything(t, s); err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
-		t.Errorf("without +hdel: %v, want a hint", err)
+	if err := callAll(t, s); err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
+		t.Errorf("without +hdel: got error %v, want one with \"docs/redis.md\"", err)
 	}
-	// Keys of others.
+	// Keys that the user must not access.
 	allow(server, rights...)
 	config := asApp(server)
 	config.Prefix = "other"
 	if s, err := Open(config); err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
-		t.Errorf("with another prefix: %v, want a hint", err)
+		t.Errorf("with another prefix: got error %v, want one with \"docs/redis.md\"", err)
 		if err == nil {
 			s.Close()
 		}
 	}
 }
 
-// TestQuietRights: with them nothing that we do is in the server's ACL LOG.
-func TestQuietRights(t *testing.T) {
+// TestQuietRightsKeepTheACLLogEmpty while all methods are called.
+func TestQuietRightsKeepTheACLLogEmpty(t *testing.T) {
 	server := startServer(t)
 	allow(server, slices.Concat(rights, quietRights, replicaRights, quietReplicaRights)...)
-	if err := everything(t, open(t, asApp(server))); err != nil {
+	if err := callAll(t, open(t, asApp(server))); err != nil {
 		t.Error(err)
 	}
 	config := asApp(server)
@@ -138,11 +159,11 @@ func TestQuietRights(t *testing.T) {
 	wantErr(t, "Delete", open(t, config).Delete(t.Context(), newID()), errReplicas)
 	await(t, "a ping", func() bool { return commandsOf(server, "ping") > 5 })
 	if log := server.do("ACL", "LOG"); log != "" {
-		t.Errorf("ACL LOG:\n%s", log)
+		t.Errorf("ACL LOG: got\n%s\nwant no entries", log)
 	}
 }
 
-func TestPasswordIsReadAgain(t *testing.T) {
+func TestPasswordIsCalledForEachConnection(t *testing.T) {
 	server := startServer(t)
 	allow(server, rights...)
 	var password atomic.Value
@@ -173,12 +194,12 @@ func TestPasswordInURL(t *testing.T) {
 	server := startServer(t)
 	allow(server, rights...)
 	s := open(t, Config{URLs: []string{"redis://app:secret@" + server.addr()}})
-	if err := everything(t, s); err != nil {
+	if err := callAll(t, s); err != nil {
 		t.Error(err)
 	}
 	server.do("CONFIG", "SET", "requirepass", "secret")
 	open(t, Config{URLs: []string{"redis://:secret@" + server.addr()}})
 	if _, err := Open(Config{URLs: []string{server.url()}}); err == nil || !strings.Contains(err.Error(), "NOAUTH") {
-		t.Errorf("without a password: %v, want NOAUTH", err)
+		t.Errorf("without a password: got error %v, want NOAUTH", err)
 	}
 }

@@ -22,8 +22,8 @@ func startCluster(t *testing.T) []*server {
 	nodes := make([]*server, 3)
 	var firstBus string
 	for i := range nodes {
-		// By default the nodes would talk to each other 10,000 above their port, which nobody has reserved. A busy machine may
-		// keep a node from answering for seconds: that must not count as its end.
+		// The default bus port is 10,000 above the port, and may be in use. The long timeout is for a busy machine, on which a
+		// node may not answer for seconds.
 		bus := strconv.Itoa(loopback.FreePort(t))
 		nodes[i] = newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-port", bus)
 		if i == 0 {
@@ -48,8 +48,8 @@ func startCluster(t *testing.T) []*server {
 	return nodes
 }
 
-// home returns the node that has a slot.
-func home(nodes []*server, slot int) int {
+// homeNode returns the index of the node that has a slot at first.
+func homeNode(nodes []*server, slot int) int {
 	for i := range nodes {
 		if slot < (i+1)*slots/3 {
 			return i
@@ -69,7 +69,7 @@ func TestCluster(t *testing.T) {
 	t.Run("one url", func(t *testing.T) {
 		s := open(t, Config{URLs: []string{nodes[2].url()}})
 		for range 20 {
-			if err := everything(t, s); err != nil {
+			if err := callAll(t, s); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,25 +80,24 @@ func TestCluster(t *testing.T) {
 		}
 		s := open(t, asApp(nodes[0]))
 		for range 20 {
-			if err := everything(t, s); err != nil {
+			if err := callAll(t, s); err != nil {
 				t.Fatal(err)
 			}
 		}
 	})
-	t.Run("moving slot, used", func(t *testing.T) { moveWhileUsed(t, nodes, config) })
-	t.Run("moving slot, held", func(t *testing.T) { moveWhileHeld(t, nodes, config) })
-	t.Run("moving slot, read", func(t *testing.T) { moveWhileRead(t, nodes, config) })
+	t.Run("moving slot, reads and writes", func(t *testing.T) { moveWhileUsed(t, nodes, config) })
+	t.Run("moving slot, leases", func(t *testing.T) { moveWhileHeld(t, nodes, config) })
+	t.Run("moving slot, untracked read", func(t *testing.T) { moveWhileRead(t, nodes, config) })
 	t.Run("lost node", func(t *testing.T) {
 		s := open(t, config)
-		news := watch(s)
+		changes := watch(s)
 		nodes[1].kill()
-		await(t, "Watch to tell", func() bool { return news.alls() > 0 })
+		await(t, "a call of changed with nil", func() bool { return changes.resets() > 0 })
 	})
 }
 
-// move moves the slot of a session to the node after its own and back, and
-// calls stage when it is about to, when the keys have moved and the slot has
-// not, and when all is done.
+// move moves the slot of a session to the next node and back. It calls stage "before"
+// the keys move, "between" the moves of the keys and of the slot, and "after" both.
 func move(t *testing.T, nodes []*server, key string, stage func(string)) {
 	t.Helper()
 	n := nodes[0].do("CLUSTER", "KEYSLOT", key)
@@ -106,7 +105,7 @@ func move(t *testing.T, nodes []*server, key string, stage func(string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, to := nodes[home(nodes, slot)], nodes[(home(nodes, slot)+1)%3]
+	from, to := nodes[homeNode(nodes, slot)], nodes[(homeNode(nodes, slot)+1)%3]
 	for range 2 {
 		fromID, toID := from.do("CLUSTER", "MYID"), to.do("CLUSTER", "MYID")
 		to.do("CLUSTER", "SETSLOT", n, "IMPORTING", fromID)
@@ -128,35 +127,36 @@ func move(t *testing.T, nodes []*server, key string, stage func(string)) {
 	}
 }
 
-// moveWhileUsed lets a writer count up and a reader look while the slot moves.
-// Each stage of the move lasts until both have met it.
+// moveWhileUsed moves a slot while a writer replaces an item and a reader reads it. Each
+// stage of the move lasts until both have made more than 20 calls.
 func moveWhileUsed(t *testing.T, nodes []*server, config Config) {
 	writer, reader := open(t, config), open(t, config)
-	news := watch(reader)
+	changes := watch(reader)
 	id := newID()
 	mustCreate(t, writer, id, newItem(1, "1"))
 	ctx, stop := context.WithCancel(t.Context())
-	counting := &counter{version: 1}
+	traffic := &counter{version: 1}
 	var done sync.WaitGroup
 	defer func() { stop(); done.Wait() }()
-	done.Go(func() { counting.write(ctx, t, writer, id) })
-	done.Go(func() { counting.read(ctx, t, reader, id) })
+	done.Go(func() { traffic.write(ctx, t, writer, id) })
+	done.Go(func() { traffic.read(ctx, t, reader, id) })
 	move(t, nodes, writer.keys.item(id), func(stage string) {
-		w, r := counting.progress()
+		w, r := traffic.progress()
 		await(t, "writes and reads "+stage+" the move", func() bool {
-			w2, r2 := counting.progress()
+			w2, r2 := traffic.progress()
 			return w2 > w+20 && r2 > r+20
 		})
 	})
 	stop()
 	done.Wait()
-	before := news.count(id)
-	mustReplace(t, writer, id, newItem(counting.version+1, "end"))
-	await(t, "the push after the move", func() bool { return news.count(id) > before })
+	before := changes.count(id)
+	mustReplace(t, writer, id, newItem(traffic.version+1, "end"))
+	await(t, "the push after the move", func() bool { return changes.count(id) > before })
 	wantView(t, reader, id, "end")
 }
 
-// moveWhileHeld: who has a lease keeps it, and can commit and end the session.
+// moveWhileHeld: while the slot moves, the holder of a lease keeps it, and can replace
+// and delete the item.
 func moveWhileHeld(t *testing.T, nodes []*server, config Config) {
 	s := open(t, config)
 	id, other, version := newID(), newID(), uint64(1)
@@ -170,13 +170,13 @@ func moveWhileHeld(t *testing.T, nodes []*server, config Config) {
 			t.Error(err)
 		}
 		if _, err := s.Acquire(t.Context(), id, version, newHolder(), session.Lease{}); !errors.Is(err, session.ErrLeased) {
-			t.Errorf("Acquire of a held lease: %v", err)
+			t.Errorf("Acquire of a held lease: got error %v, want ErrLeased", err)
 		}
 	})
 	mustCreate(t, s, other, newItem(1, "value"))
 	move(t, nodes, s.keys.item(other), func(stage string) {
 		switch stage {
-		case "between": // no lease: the two keys are not both there
+		case "between": // without a lease, one of the two keys is missing
 			if err := s.Delete(t.Context(), other); err != nil {
 				t.Error(err)
 			}
@@ -189,28 +189,28 @@ func moveWhileHeld(t *testing.T, nodes []*server, config Config) {
 	}
 }
 
-// moveWhileRead: an item that is read between the nodes is not tracked by
-// either, so its change is told without a push.
+// moveWhileRead: an item that is read between the moves is tracked by neither node, so
+// the store reports it as changed without a push.
 func moveWhileRead(t *testing.T, nodes []*server, config Config) {
 	reader, writer := open(t, config), open(t, config)
-	news := watch(reader)
+	changes := watch(reader)
 	id, version := newID(), uint64(1)
 	mustCreate(t, writer, id, newItem(version, "1"))
 	move(t, nodes, writer.keys.item(id), func(stage string) {
 		if stage != "between" {
 			return
 		}
-		before := news.count(id)
+		before := changes.count(id)
 		wantView(t, reader, id, strconv.FormatUint(version, 10))
 		version++
 		mustReplace(t, writer, id, newItem(version, strconv.FormatUint(version, 10)))
-		await(t, "Watch to tell", func() bool { return news.count(id) > before })
+		await(t, "a call of changed with nil", func() bool { return changes.count(id) > before })
 		wantView(t, reader, id, strconv.FormatUint(version, 10))
 	})
 }
 
-// counter is an item that counts up. A push or a timer may tell the reader of
-// a write late, but never does a reader see a lower number than before.
+// counter runs a writer that raises the version of an item, and a reader. The reader may
+// see a write late, but never sees a lower version than before.
 type counter struct {
 	mu            sync.Mutex
 	version       uint64 // last acknowledged
@@ -226,7 +226,7 @@ func (c *counter) progress() (writes, reads int) {
 func (c *counter) write(ctx context.Context, t *testing.T, s *Store, id session.ID) {
 	for ctx.Err() == nil {
 		next := c.version + 1
-		// Not ctx: a write that is given up may land.
+		// Without cancellation: a cancelled write may succeed later.
 		if err := s.Replace(context.WithoutCancel(ctx), id, newItem(next, strconv.FormatUint(next, 10))); err != nil {
 			t.Errorf("Replace: %v", err)
 			return
@@ -237,7 +237,7 @@ func (c *counter) write(ctx context.Context, t *testing.T, s *Store, id session.
 		// A process always reads its own writes.
 		if err := s.View(context.WithoutCancel(ctx), id, func(item session.Item) error {
 			if item.Version != next {
-				return fmt.Errorf("version %d after the write of %d", item.Version, next)
+				return fmt.Errorf("got version %d, want %d", item.Version, next)
 			}
 			return nil
 		}); err != nil {
@@ -255,7 +255,7 @@ func (c *counter) read(ctx context.Context, t *testing.T, s *Store, id session.I
 		c.mu.Unlock()
 		if err := s.ViewCurrent(context.WithoutCancel(ctx), id, func(item session.Item) error {
 			if item.Version < written {
-				return fmt.Errorf("version %d after the write of %d", item.Version, written)
+				return fmt.Errorf("got version %d, want at least %d", item.Version, written)
 			}
 			return nil
 		}); err != nil {
@@ -264,7 +264,7 @@ func (c *counter) read(ctx context.Context, t *testing.T, s *Store, id session.I
 		}
 		if err := s.View(context.WithoutCancel(ctx), id, func(item session.Item) error {
 			if item.Version < last {
-				return fmt.Errorf("version %d after %d", item.Version, last)
+				return fmt.Errorf("got version %d, want at least %d", item.Version, last)
 			}
 			last = item.Version
 			return nil

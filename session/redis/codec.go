@@ -12,55 +12,55 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// What is in the database. All numbers are big-endian, 8 bytes long.
+// The keys and values in the database. All numbers are big-endian and have 8 bytes.
 //
 //	<prefix>:{<id>}           version ‖ expiry ‖ value
 //	<prefix>:{<id>}:lease     holder (16 bytes) ‖ beat
-//	<prefix>:{<id>}:landed    nothing; see Store.replicated
-//	<prefix>:notes:{<topic>}  hash: holder → time ‖ note
-//	<prefix>:tag:{<tag>}      sorted set: ID, by when it is no longer listed
-//	<prefix>:tag:{<tag>}:landed  as above
+//	<prefix>:{<id>}:landed    empty; see Store.replicated
+//	<prefix>:notes:{<topic>}  hash: holder → time ‖ announcement
+//	<prefix>:tag:{<tag>}      sorted set: ID, by the end of its entry
+//	<prefix>:tag:{<tag>}:landed  empty; see Store.replicated
 //
-// IDs, topics and tags are in base64url, but for the IDs in a set, which are
-// bytes. An expiry is in milliseconds since 1970,
-// signed, and so is the score in a set; the time of a note is too, by the clock
-// of the server. The braces
-// make the keys of a session live in the same slot of a cluster. Every key has
-// a time to live: items and leases that of the item, notes a minute, sets that of
-// the last in them.
+// IDs, topics and tags are in base64url. The IDs in a set are raw bytes. All times are
+// signed, in milliseconds since 1970; those of announcements are by the clock of the
+// server. The braces put all keys of a session into the same slot of a cluster. Every
+// key has a time to live: items and leases that of the item, announcements a minute,
+// sets that of their last entry.
 const (
 	itemHeaderSize = 8 + 8
 	leaseSize      = len(session.Holder{}) + 8
 )
 
-// errMalformed: what is in the database was not written by this package.
+// errMalformed reports a value in the database that this package has not written.
 var errMalformed = errors.New("malformed value in the database")
 
-// keyEncoding is strict, so that every ID has one key.
+// keyEncoding is strict, so that every ID has exactly one key.
 var keyEncoding = base64.RawURLEncoding.Strict()
 
-// keyspace makes and reads the names of keys.
+// keyspace encodes and decodes the names of keys.
 type keyspace struct {
-	items, notes, tags string // up to and with the opening brace
+	items, announcements, tags string // up to and including the opening brace
 }
 
 func newKeyspace(prefix string) keyspace {
-	return keyspace{items: prefix + ":{", notes: prefix + ":notes:{", tags: prefix + ":tag:{"}
+	return keyspace{items: prefix + ":{", announcements: prefix + ":notes:{", tags: prefix + ":tag:{"}
 }
 
 func (k keyspace) item(id session.ID) string { return wrap(k.items, id, "}") }
 
 func (k keyspace) lease(id session.ID) string { return wrap(k.items, id, "}:lease") }
 
-func (k keyspace) landed(id session.ID) string { return wrap(k.items, id, "}:landed") }
+func (k keyspace) itemWait(id session.ID) string { return wrap(k.items, id, "}:landed") }
 
-func (k keyspace) note(topic session.Topic) string { return wrap(k.notes, topic, "}") }
+func (k keyspace) announcement(topic session.Topic) string {
+	return wrap(k.announcements, topic, "}")
+}
 
 func (k keyspace) tag(tag session.Tag) string { return wrap(k.tags, tag, "}") }
 
-func (k keyspace) tagLanded(tag session.Tag) string { return wrap(k.tags, tag, "}:landed") }
+func (k keyspace) tagWait(tag session.Tag) string { return wrap(k.tags, tag, "}:landed") }
 
-// wrap makes a key with one allocation: it is part of every cached read.
+// wrap returns a key with one allocation, because every cached read calls it.
 func wrap(before string, name [32]byte, after string) string {
 	b := make([]byte, 0, len(before)+43+len(after))
 	b = append(b, before...)
@@ -68,7 +68,7 @@ func wrap(before string, name [32]byte, after string) string {
 	return rueidis.BinaryString(append(b, after...))
 }
 
-// id returns the ID of an item's key. It reports false for every other key.
+// id returns the ID of an item's key. It returns false for every other key.
 func (k keyspace) id(key string) (id session.ID, ok bool) {
 	name, ok := strings.CutPrefix(key, k.items)
 	if !ok {
@@ -79,7 +79,7 @@ func (k keyspace) id(key string) (id session.ID, ok bool) {
 		return id, false
 	}
 	n, err := keyEncoding.Decode(id[:], []byte(name))
-	return id, err == nil && n == len(id) // the decoder passes over line ends
+	return id, err == nil && n == len(id) // the decoder ignores line ends
 }
 
 func encodeItem(item session.Item) string {
@@ -117,5 +117,5 @@ func decodeLease(s string) (session.Lease, error) {
 	}, nil
 }
 
-// lifetime returns how long the server has to keep an item, in milliseconds.
+// lifetime returns the time to live of an item in milliseconds.
 func lifetime(expires time.Time) int64 { return time.Until(expires).Milliseconds() }

@@ -17,77 +17,75 @@ import (
 // DefaultPrefix begins the keys when Config.Prefix is empty.
 const DefaultPrefix = "oauth_session"
 
-// Time limits of the connections; see the package's documentation for what
-// follows from them.
+// Time limits of the connections. The package's documentation states their
+// consequences.
 const (
-	// dialTimeout limits the connecting, and again the greeting on the new
-	// connection.
+	// dialTimeout limits connecting, and again the greeting on the new connection.
 	dialTimeout = time.Second
-	// pingInterval is how long a connection is silent before it is pinged.
+	// pingInterval is the time without traffic after which a connection is pinged.
 	pingInterval = 500 * time.Millisecond
-	// silenceLimit is how long the server may take to answer a ping. A slower
-	// one loses its connections, and with them all copies.
-	silenceLimit = time.Second
-	// topologyInterval is how often the Sentinels are asked for the master,
-	// besides listening to them: they say it once, and a lost word would bind
-	// this process to the old master.
+	// pingTimeout limits the answer to a ping. The client closes the connections to a
+	// slower server and drops all copies.
+	pingTimeout = time.Second
+	// topologyInterval is the time between two queries of the Sentinels for the
+	// master. The client also subscribes to them, but they publish a switch only
+	// once: after a lost message, this process would stay with the old master.
 	topologyInterval = 5 * time.Second
 )
 
-// Sizes for each connection: there is one to each server, and up to
-// replicatedAtOnce more if Config.Replicas is set.
+// Sizes for each connection. Each server has one, and up to replicatedAtOnce more if
+// Config.Replicas is set.
 const (
 	cacheSize        = 32 << 20
 	bufferSize       = 64 << 10
 	replicatedAtOnce = 32
 )
 
-// Config says where the server is and who we are there.
+// Config selects the server, the user and the keys.
 type Config struct {
 	// URLs name the server:
 	//
 	//	redis://host:6379/0             one server; rediss:// with TLS
 	//	unix:///run/redis.sock?db=0     one server, by its socket
 	//
-	// A server that is a node of a cluster is recognised, and the others are
-	// found through it. Several URLs name several nodes, of which one has to
-	// answer; or, with SentinelMaster, the Sentinels. They differ in host and
-	// port only. The schemes valkey and valkeys do as well. The port is 6379 if
-	// none is given, and the database 0, as it has to be in a cluster.
+	// If the server is a node of a cluster, the client finds the other nodes through
+	// it. Several URLs name several nodes, of which at least one must answer, or the
+	// Sentinels if SentinelMaster is set. They may differ in host and port only. The
+	// schemes valkey and valkeys are accepted, too. The default port is 6379. The
+	// default database is 0, the only one of a cluster.
 	//
-	// A URL may hold user and password (redis://user:password@host). Better
-	// places are Username and Password, which are asked again.
+	// A URL may contain user and password (redis://user:password@host). Username and
+	// Password are better, because Password is called for each connection.
 	URLs []string
 
-	// SentinelMaster is the name of the master that the Sentinels at URLs watch.
-	// Empty: no Sentinels.
+	// SentinelMaster is the name of the master that the Sentinels at URLs watch. The
+	// default is a connection without Sentinels.
 	SentinelMaster string
 
-	// Username is the ACL user. Empty: the user "default".
+	// Username is the ACL user. The default is the user "default".
 	Username string
-	// Password is called for each new connection, so that a password that was
-	// changed meanwhile is used. Nil: none. Its errors show up in the errors of
-	// the store.
+	// Password is called for each new connection, so that a changed password is used.
+	// If nil, no password is sent. The store's errors wrap its errors.
 	Password func() (string, error)
 
-	// SentinelUsername and SentinelPassword are what Username and Password are,
-	// for the connections to the Sentinels, which get nothing of the former.
+	// SentinelUsername and SentinelPassword are the credentials for the Sentinels. A
+	// Sentinel never receives Username or Password.
 	SentinelUsername string
 	SentinelPassword func() (string, error)
 
-	// TLS is for the schemes rediss and valkeys, and an error with others. Nil
-	// there: the system's certificate authorities. A server is verified by the
-	// name it is connected to unless ServerName is set. Certificates or
-	// GetClientCertificate make it mutual.
+	// TLS has the settings for the schemes rediss and valkeys, and is an error with
+	// other schemes. If nil, the system's certificate authorities are used. The
+	// server's certificate must have the host name of the URL, or ServerName if that
+	// is set. Certificates or GetClientCertificate enable mutual TLS.
 	TLS *tls.Config
 
-	// Prefix begins every key: printable ASCII, without spaces and without
-	// {}*?[]\ ", of 64 bytes at most. Empty: DefaultPrefix. Instances with the
-	// same prefix share their sessions.
+	// Prefix begins every key: at most 64 bytes of printable ASCII without spaces and
+	// without {}*?[]\ ". The default is DefaultPrefix. Instances with the same prefix
+	// share their sessions.
 	Prefix string
 
-	// Replicas is how many replicas must have a write before it counts as
-	// done; see docs/redis.md. Default 0: the server that took it is enough.
+	// Replicas is the number of replicas that must have a write before the store
+	// acknowledges it; see docs/redis.md. The default is 0: the master alone.
 	Replicas int
 }
 
@@ -104,23 +102,23 @@ func (c Config) options() (rueidis.ClientOption, error) {
 		return opt, err
 	}
 	opt.ClientName = "oauth_session"
-	opt.ClientSetInfo = rueidis.DisableClientSetInfo // a command more for the user to have
+	opt.ClientSetInfo = rueidis.DisableClientSetInfo // saves the user one right
 	opt.Dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: pingInterval}
 	opt.DialCtxFn = dial
-	opt.ConnWriteTimeout = silenceLimit
+	opt.ConnWriteTimeout = pingTimeout
 	opt.CacheSizeEachConn = cacheSize
 	opt.ReadBufferEachConn = bufferSize
 	opt.WriteBufferEachConn = bufferSize
-	// One connection to a server, so that pushes and answers come in the order
-	// of what happened.
+	// With one connection to a server, pushes and answers arrive in the order in which
+	// the server processed the commands.
 	opt.PipelineMultiplex = -1
 	opt.BlockingPoolSize = replicatedAtOnce
 	opt.ShuffleInit = true
-	opt.DisableRetry = true // [Store.try] does it: bounded, and writes too
+	opt.DisableRetry = true // Store.try retries with a time limit, writes as well
 	if c.SentinelMaster != "" {
 		opt.Sentinel = rueidis.SentinelOption{
 			MasterSet:               c.SentinelMaster,
-			Dialer:                  net.Dialer{Timeout: dialTimeout, KeepAlive: pingInterval, Resolver: sentinelMark},
+			Dialer:                  net.Dialer{Timeout: dialTimeout, KeepAlive: pingInterval, Resolver: sentinelResolver},
 			TLSConfig:               opt.TLSConfig,
 			ClientName:              opt.ClientName,
 			TopologyRefreshInterval: topologyInterval,
@@ -129,8 +127,8 @@ func (c Config) options() (rueidis.ClientOption, error) {
 	return opt, nil
 }
 
-// parseURLs never quotes a URL, nor an error that does: a password with a
-// character that should have been escaped ends up in any part of it.
+// parseURLs returns errors that quote neither a URL nor an error about one: if a
+// password has unescaped characters, any part of the URL may contain it.
 func parseURLs(urls []string) (rueidis.ClientOption, error) {
 	if len(urls) == 0 {
 		return rueidis.ClientOption{}, errors.New("redis: no url")
@@ -189,7 +187,7 @@ func (c Config) secure(opt *rueidis.ClientOption) error {
 	return nil
 }
 
-// authenticate sets up who logs in where.
+// authenticate sets up the credentials for the server and for the Sentinels.
 func (c Config) authenticate(opt *rueidis.ClientOption) error {
 	if (opt.Username != "" || opt.Password != "") && (c.Username != "" || c.Password != nil) {
 		return errors.New("redis: user and password are given twice: in the url and beside it")
@@ -210,7 +208,7 @@ func (c Config) authenticate(opt *rueidis.ClientOption) error {
 	return nil
 }
 
-// login is a user at a server.
+// login is a user and a source of its password.
 type login struct {
 	user     string
 	password func() (string, error)
@@ -227,11 +225,11 @@ func (l login) credentials() (rueidis.AuthCredentials, error) {
 	return rueidis.AuthCredentials{Username: l.user, Password: password}, nil
 }
 
-// The client asks one function for the credentials of both the server and the
-// Sentinels, and tells it the remote address only. So the dialer of the
-// Sentinels carries a mark, and what it dials an address of its own type. The
-// marked resolver works as the default one does.
-var sentinelMark = &net.Resolver{}
+// sentinelResolver identifies the dialer for the Sentinels, and resolves like the
+// default one. The client calls one function for the credentials of both the server
+// and the Sentinels, with the remote address as its only argument. So connections of
+// this dialer have an address of the type sentinelAddr.
+var sentinelResolver = &net.Resolver{}
 
 type sentinelAddr struct{ net.Addr }
 
@@ -239,8 +237,8 @@ type sentinelConn struct{ net.Conn }
 
 func (c sentinelConn) RemoteAddr() net.Addr { return sentinelAddr{c.Conn.RemoteAddr()} }
 
-// dial connects to a host and port, or to a socket. With TLS, the time limit
-// of the dialer includes the handshake.
+// dial connects to a host and port, or to a socket. With TLS, the timeout of the
+// dialer includes the handshake.
 func dial(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (conn net.Conn, err error) {
 	switch {
 	case isSocket(addr):
@@ -251,7 +249,7 @@ func dial(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Conf
 	default:
 		conn, err = dialer.DialContext(ctx, "tcp", addr)
 	}
-	if err == nil && dialer.Resolver == sentinelMark {
+	if err == nil && dialer.Resolver == sentinelResolver {
 		conn = sentinelConn{conn}
 	}
 	return conn, err
@@ -271,7 +269,7 @@ func (c Config) keyspace() (keyspace, error) {
 	return newKeyspace(prefix), nil
 }
 
-// replicas is Config.Replicas, checked.
+// replicas returns Config.Replicas, or an error if it is out of range.
 func (c Config) replicas() (int64, error) {
 	if c.Replicas < 0 || c.Replicas > 16 {
 		return 0, errors.New("redis: replicas must be between 0 and 16")

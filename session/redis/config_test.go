@@ -42,12 +42,12 @@ func TestURLs(t *testing.T) {
 	} {
 		opt, err := Config{URLs: c.urls}.options()
 		if got := strings.Join(opt.InitAddress, " "); (err == nil) != (c.want != "") || err == nil && got != c.want {
-			t.Errorf("%q: %q, %v; want %q", c.urls, got, err, c.want)
+			t.Errorf("%q: got %q, error %v, want %q", c.urls, got, err, c.want)
 		}
 	}
 }
 
-func TestRefusedConfigs(t *testing.T) {
+func TestInvalidConfigIsRefused(t *testing.T) {
 	url := []string{"redis://127.0.0.1:1"}
 	for name, c := range map[string]Config{
 		"TLS without rediss":       {URLs: url, TLS: &tls.Config{}},
@@ -61,7 +61,7 @@ func TestRefusedConfigs(t *testing.T) {
 		"replicas below zero":      {URLs: url, Replicas: -1},
 	} {
 		if _, err := Open(c); err == nil || strings.Contains(err.Error(), "refused") {
-			t.Errorf("%s: %v, want an error about it", name, err)
+			t.Errorf("%s: got error %v, want one before connecting", name, err)
 		}
 	}
 }
@@ -70,8 +70,8 @@ func fixed(password string) func() (string, error) {
 	return func() (string, error) { return password, nil }
 }
 
-// TestNoPasswordInErrors: also if the URL is wrong because the password has
-// characters that should have been escaped.
+// TestNoPasswordInErrors covers URLs that are malformed because the password has
+// unescaped characters.
 func TestNoPasswordInErrors(t *testing.T) {
 	secrets := []string{"s3cr3t", "hunter2"}
 	failing := func() (string, error) { return "s3cr3t", errors.New("no such file") }
@@ -90,10 +90,10 @@ func TestNoPasswordInErrors(t *testing.T) {
 	} {
 		_, err := Open(c)
 		if err == nil {
-			t.Fatalf("%q: opened", c.URLs)
+			t.Fatalf("%q: got nil, want an error", c.URLs)
 		}
 		if slices.ContainsFunc(secrets, func(s string) bool { return strings.Contains(err.Error(), s) }) {
-			t.Errorf("%q: the error shows a secret: %v", c.URLs, err)
+			t.Errorf("%q: got error %v, want one without a password", c.URLs, err)
 		}
 	}
 }

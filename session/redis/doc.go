@@ -1,39 +1,42 @@
-// Package redis keeps sessions in Redis 6.2 or later, or in Valkey, where any
-// number of instances share them. The client is github.com/redis/rueidis.
+// Package redis keeps sessions in Redis 6.2 or later, or in Valkey, where any number of
+// instances share them. The client is github.com/redis/rueidis.
 //
 // # Copies
 //
-// A read item stays in the process, sealed as it is, and the server pushes the
-// news when it changes: View costs no round trip as long as nothing happens. A
-// copy is dropped
+// The client keeps a copy of each item that it has read, in sealed form. The server
+// pushes changes, so View costs no round trip until the item changes. The client drops
+// a copy
 //
-//   - when the server says that the key has changed,
-//   - when the connection it came over is lost or closed, whatever the cause: a
-//     restart, a failover, a node that left the cluster,
-//   - when the server does not answer a ping: 2 seconds after it froze or the
-//     network was cut, at the latest,
+//   - when the server reports a change of the key,
+//   - when the connection of the copy is lost or closed for any reason, such as a
+//     restart, a failover, or a node that leaves the cluster,
+//   - when the server does not answer a ping, at most 2 seconds after it has frozen or
+//     the network has failed,
 //   - after 30 seconds in any case.
 //
-// A write of this process is not acknowledged before its own copy is gone.
+// A write is acknowledged only after this process has dropped its own copy.
 //
 // # Time limits
 //
-// Every call of an open store ends within 2 seconds, or earlier if its context
-// does; with Config.Replicas and more writes at a time than connections for
-// them, within 2 seconds of its turn. Within
-// them it is repeated over lost connections, a failover and a moving slot. It
-// may end up to 2 seconds later where it waits for a connection that another
-// call is making: 1 if the server is frozen, where only the greeting takes
-// time. So no copy is handed out 2 seconds after the server froze, and a View
-// that begins then fails within 3.
+// Every call of an open store ends within 2 seconds, or with its context. In that time
+// it is retried after lost connections, during a failover, and while a slot moves. Two
+// cases take longer:
+//
+//   - A call that waits for a connection which another call is opening ends up to 2
+//     seconds later, or 1 second later if the server is frozen, where only the greeting
+//     takes time. So View returns no copy 2 seconds after the server has frozen, and a
+//     View that starts then fails within 3 seconds.
+//   - With Config.Replicas and more concurrent writes than connections for them, the 2
+//     seconds begin when the write gets a connection.
 //
 // # Failures
 //
-// Only an answer of the server is an answer: an error other than
-// [session.ErrNotFound], [session.ErrConflict] and [session.ErrLeased] means
-// that it could not be had, whether the server is away, loading, a replica,
-// out of memory, or refuses the user. Foreign data under a key of this package
-// is such an error too. No error holds a password.
+// [session.ErrNotFound], [session.ErrConflict] and [session.ErrLeased] are answers of
+// the server. Every other error means that the server did not answer the question: it
+// is down, loading, a replica, out of memory, or refuses the user. Foreign data under a
+// key of this package is such an error, too.
 //
-// docs/redis.md is the page for operators.
+// No error contains a password. docs/redis.md is the page for operators.
+//
+// The package never decrypts a value, and never touches keys without its prefix.
 package redis

@@ -11,39 +11,39 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// errReplicas: the write is on the master, and may be lost with it.
+// errReplicas reports a write that is on the master, and on fewer replicas than
+// Config.Replicas. It may be lost with the master.
 var errReplicas = errors.New("written, but not by enough replicas")
 
-// answers are errors that no repetition changes.
-var answers = []error{session.ErrNotFound, session.ErrConflict, session.ErrLeased, errMalformed, errReplicas}
+// definitive has the errors that a retry does not change.
+var definitive = []error{session.ErrNotFound, session.ErrConflict, session.ErrLeased, errMalformed, errReplicas}
 
-// passingCodes are refusals of a server that is starting, failing over, or
-// moving slots, and of one that is no master (any more). All of them say that
-// nothing was done.
-var passingCodes = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "MOVED", "ASK"}
+// transientCodes are the error codes of a server that is starting, failing over or
+// moving slots, or that is not a master. With each of them, the server has not run the
+// command.
+var transientCodes = []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "MOVED", "ASK"}
 
-// passing reports whether trying again may help: the connection failed, or a
-// call of somebody else that this one was waiting for, or the server asks for
-// patience.
-func passing(err error) bool {
+// isTransient reports whether a retry may succeed: the connection failed, the server is
+// not ready, or another call failed while this one waited for its connection or answer.
+func isTransient(err error) bool {
 	if refusal, ok := rueidis.IsRedisErr(err); ok {
-		// Anywhere in the text: Redis 6 puts words before what a script met.
+		// Redis 6 puts text before the code of an error in a script.
 		text := refusal.Error()
-		return slices.ContainsFunc(passingCodes, func(code string) bool { return strings.Contains(text, code+" ") })
+		return slices.ContainsFunc(transientCodes, func(code string) bool { return strings.Contains(text, code+" ") })
 	}
-	return !slices.ContainsFunc(answers, func(a error) bool { return errors.Is(err, a) })
+	return !slices.ContainsFunc(definitive, func(a error) bool { return errors.Is(err, a) })
 }
 
-// answer returns what a caller can tell apart as it is, and everything else
-// with what was being done.
-func answer(doing string, err error) error {
+// callError returns the errors of the contract unchanged, and wraps all others with
+// the name of the operation.
+func callError(doing string, err error) error {
 	if errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", doing, explain(err))
 }
 
-// explain adds what the operator can do.
+// explain adds the remedy to errors that an operator can fix.
 func explain(err error) error {
 	if errors.Is(err, rueidis.ErrDoCacheAborted) {
 		return fmt.Errorf("%w (may the user run CLIENT CACHING, MULTI, PTTL, GET and EXEC? See the ACL in docs/redis.md)", err)

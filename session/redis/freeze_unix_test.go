@@ -4,7 +4,7 @@ package redis
 
 import "syscall"
 
-// freeze stops the server in its tracks until the returned function is called.
+// freeze stops the server process until thaw is called.
 func (s *server) freeze() (thaw func()) {
 	s.tb.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {

@@ -7,12 +7,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// TestNoWritesNoSilence: while the server takes no writes, a holder cannot beat.
-// Who looks at its lease must not see that as silence.
-func TestNoWritesNoSilence(t *testing.T) {
+// TestAcquireFailsWhileBeatFails: while the server refuses writes, a holder cannot send
+// heartbeats. Acquire must then not return the unchanged lease, which the caller would
+// take over.
+func TestAcquireFailsWhileBeatFails(t *testing.T) {
 	for _, tc := range []struct {
-		name      string
-		sick, fit []string
+		name        string
+		cause, cure []string
 	}{
 		{"full", []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"}},
 		{"a replica", []string{"REPLICAOF", "127.0.0.1", "1"}, []string{"REPLICAOF", "NO", "ONE"}},
@@ -25,21 +26,21 @@ func TestNoWritesNoSilence(t *testing.T) {
 			id := newID()
 			mustCreate(t, s, id, newItem(1, "value"))
 			lease := mustAcquire(t, s, id, 1)
-			server.do(tc.sick...)
+			server.do(tc.cause...)
 			lease.Beat++
 			if s.Beat(t.Context(), id, lease) == nil {
-				t.Fatal("the server still takes writes")
+				t.Fatal("Beat: got nil, want an error of the server")
 			}
 			_, err := s.Acquire(t.Context(), id, 1, newHolder(), session.Lease{})
 			if err == nil || errors.Is(err, session.ErrLeased) {
-				t.Errorf("a look at the lease: %v, want that the store cannot answer", err)
+				t.Errorf("Acquire: got error %v, want one of the server", err)
 			}
-			server.do(tc.fit...)
+			server.do(tc.cure...)
 			if err := s.Beat(t.Context(), id, lease); err != nil {
 				t.Error(err)
 			}
 			_, err = s.Acquire(t.Context(), id, 1, newHolder(), session.Lease{})
-			wantErr(t, "a look at the lease", err, session.ErrLeased)
+			wantErr(t, "Acquire", err, session.ErrLeased)
 		})
 	}
 }

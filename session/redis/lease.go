@@ -10,10 +10,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// maxNote is the largest note, in bytes.
-const maxNote = 4 << 10
+// maxAnnouncement is the size limit of an announcement in bytes.
+const maxAnnouncement = 4 << 10
 
-// plain sends a command that changes no item.
+// plain sends a command that changes no item, so it waits for no push and no replica.
 func (s *Store) plain(ctx context.Context, command build) rueidis.RedisResult {
 	return s.client.Do(ctx, command(s.client.B()))
 }
@@ -23,31 +23,31 @@ func (s *Store) Acquire(ctx context.Context, id session.ID, version uint64, hold
 	if holder == (session.Holder{}) {
 		return session.Lease{}, errors.New("acquiring lease in redis: no holder")
 	}
-	was := ""
+	expected := ""
 	if seen != (session.Lease{}) {
-		was = encodeLease(seen)
+		expected = encodeLease(seen)
 	}
 	var lease session.Lease
 	tries := 0
 	err := s.try(ctx, func(ctx context.Context) (err error) {
 		res := acquireScript.run(ctx, s.plain, []string{s.keys.item(id), s.keys.lease(id)},
-			encodeVersion(version), encodeLease(session.Lease{Holder: holder}), was)
+			encodeVersion(version), encodeLease(session.Lease{Holder: holder}), expected)
 		lease, err = readLease(res)
 		if tries++; tries > 1 && errors.Is(err, session.ErrLeased) && lease.Holder == holder {
-			err = nil // the first try did it, and its answer was lost
+			err = nil // the first try succeeded, and its answer was lost
 		}
 		return err
 	})
 	if tries > 1 && errors.Is(err, session.ErrConflict) {
-		_ = s.Release(ctx, id, holder) // perhaps the first try won, and the item was written since
+		_ = s.Release(ctx, id, holder) // the first try may have succeeded before another write
 	}
 	if err != nil {
-		return lease, answer("acquiring lease in redis", err)
+		return lease, callError("acquiring lease in redis", err)
 	}
 	return lease, nil
 }
 
-// readLease reads the answer of acquireScript.
+// readLease decodes the answer of acquireScript.
 func readLease(res rueidis.RedisResult) (session.Lease, error) {
 	parts, err := res.ToArray()
 	if err != nil {
@@ -81,14 +81,14 @@ func readLease(res rueidis.RedisResult) (session.Lease, error) {
 // Beat implements [session.SharedStore].
 func (s *Store) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
 	err := s.try(ctx, func(ctx context.Context) error {
-		ours, err := beatScript.alone(ctx, s.plain, s.keys.lease(id), s.keys.item(id), encodeLease(lease)).AsBool()
-		if err == nil && !ours {
+		held, err := beatScript.runOnOneKey(ctx, s.plain, s.keys.lease(id), s.keys.item(id), encodeLease(lease)).AsBool()
+		if err == nil && !held {
 			err = session.ErrConflict
 		}
 		return err
 	})
 	if err != nil {
-		return answer("renewing lease in redis", err)
+		return callError("renewing lease in redis", err)
 	}
 	return nil
 }
@@ -99,27 +99,27 @@ func (s *Store) Release(ctx context.Context, id session.ID, holder session.Holde
 		return releaseScript.run(ctx, s.plain, []string{s.keys.lease(id)}, string(holder[:])).Error()
 	})
 	if err != nil {
-		return answer("releasing lease in redis", err)
+		return callError("releasing lease in redis", err)
 	}
 	return nil
 }
 
 // Announce implements [session.SharedStore].
-func (s *Store) Announce(ctx context.Context, topic session.Topic, from session.Holder, note []byte) ([][]byte, error) {
-	if len(note) > maxNote {
-		return nil, fmt.Errorf("announcing in redis: a note of %d bytes is too long", len(note))
+func (s *Store) Announce(ctx context.Context, topic session.Topic, from session.Holder, announcement []byte) ([][]byte, error) {
+	if len(announcement) > maxAnnouncement {
+		return nil, fmt.Errorf("announcing in redis: %d bytes are too long, the limit is %d", len(announcement), maxAnnouncement)
 	}
-	var notes [][]byte
+	var all [][]byte
 	err := s.try(ctx, func(ctx context.Context) error {
-		texts, err := announceScript.run(ctx, s.plain, []string{s.keys.note(topic)}, string(from[:]), string(note)).AsStrSlice()
-		notes = make([][]byte, len(texts))
+		texts, err := announceScript.run(ctx, s.plain, []string{s.keys.announcement(topic)}, string(from[:]), string(announcement)).AsStrSlice()
+		all = make([][]byte, len(texts))
 		for i, text := range texts {
-			notes[i] = []byte(text)
+			all[i] = []byte(text)
 		}
 		return err
 	})
 	if err != nil {
-		return nil, answer("announcing in redis", err)
+		return nil, callError("announcing in redis", err)
 	}
-	return notes, nil
+	return all, nil
 }

@@ -10,35 +10,35 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// deaf stands before a server and, when told so, loses the next answer and the
-// connection with it: the command was run, and nobody knows.
-type deaf struct {
+// lossyProxy is a proxy in front of a server. If lose is set, it drops the next answer
+// and closes the connection: the server has run the command, and the client cannot know.
+type lossyProxy struct {
 	net.Listener
 	lose atomic.Bool
 	lost atomic.Int32
 }
 
-func startDeaf(t *testing.T, server *server) *deaf {
+func startLossyProxy(t *testing.T, server *server) *lossyProxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	d := &deaf{Listener: l}
+	p := &lossyProxy{Listener: l}
 	go func() {
 		for {
 			client, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go d.serve(client, server.addr())
+			go p.serve(client, server.addr())
 		}
 	}()
-	return d
+	return p
 }
 
-func (d *deaf) serve(client net.Conn, addr string) {
+func (p *lossyProxy) serve(client net.Conn, addr string) {
 	defer client.Close()
 	server, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -55,8 +55,8 @@ func (d *deaf) serve(client net.Conn, addr string) {
 		if err != nil {
 			return
 		}
-		if d.lose.CompareAndSwap(true, false) {
-			d.lost.Add(1)
+		if p.lose.CompareAndSwap(true, false) {
+			p.lost.Add(1)
 			return
 		}
 		if _, err := client.Write(answer[:n]); err != nil {
@@ -65,15 +65,15 @@ func (d *deaf) serve(client net.Conn, addr string) {
 	}
 }
 
-// TestLostAnswers: a step whose answer is lost is taken again, and knows its
-// own work where it must.
-func TestLostAnswers(t *testing.T) {
+// TestLostAnswerIsRetried: after a lost answer, each call is retried. Create and Acquire
+// recognize the success of the first try.
+func TestLostAnswerIsRetried(t *testing.T) {
 	server := startServer(t)
-	proxy := startDeaf(t, server)
+	proxy := startLossyProxy(t, server)
 	s := open(t, Config{URLs: []string{"redis://" + proxy.Addr().String()}})
 	ctx, id := t.Context(), newID()
 	holder := newHolder()
-	lose := func(call string, err error, allowed ...error) {
+	wantSuccess := func(call string, err error, allowed ...error) {
 		t.Helper()
 		for _, other := range allowed {
 			if errors.Is(err, other) {
@@ -81,35 +81,35 @@ func TestLostAnswers(t *testing.T) {
 			}
 		}
 		if err != nil {
-			t.Errorf("%s: %v", call, err)
+			t.Errorf("%s: got error %v, want nil or one of %v", call, err, allowed)
 		}
 	}
-	// The scripts are known, so that each step is one command.
-	if err := everything(t, s); err != nil {
+	// After this, the server has the scripts, so that each step is one command.
+	if err := callAll(t, s); err != nil {
 		t.Fatal(err)
 	}
 	proxy.lose.Store(true)
-	lose("Create", s.Create(ctx, id, newItem(1, "1")))
+	wantSuccess("Create", s.Create(ctx, id, newItem(1, "1")))
 	proxy.lose.Store(true)
 	lease, err := s.Acquire(ctx, id, 1, holder, session.Lease{})
-	lose("Acquire", err)
+	wantSuccess("Acquire", err)
 	if lease.Holder != holder {
-		t.Errorf("Acquire: the lease is %v's", lease.Holder)
+		t.Errorf("Acquire: got the lease of %v, want that of %v", lease.Holder, holder)
 	}
 	proxy.lose.Store(true)
-	lose("Beat", s.Beat(ctx, id, session.Lease{Holder: holder, Beat: 1}))
+	wantSuccess("Beat", s.Beat(ctx, id, session.Lease{Holder: holder, Beat: 1}))
 	proxy.lose.Store(true)
-	lose("Replace", s.Replace(ctx, id, newItem(2, "2")), session.ErrConflict)
+	wantSuccess("Replace", s.Replace(ctx, id, newItem(2, "2")), session.ErrConflict)
 	wantView(t, s, id, "2")
 	proxy.lose.Store(true)
-	lose("Release", s.Release(ctx, id, holder))
+	wantSuccess("Release", s.Release(ctx, id, holder))
 	proxy.lose.Store(true)
-	lose("DeleteAt", s.DeleteAt(ctx, id, 2, session.Holder{}), session.ErrConflict)
+	wantSuccess("DeleteAt", s.DeleteAt(ctx, id, 2, session.Holder{}), session.ErrConflict)
 	_, err = current(t, s, id)
 	wantErr(t, "ViewCurrent", err, session.ErrNotFound)
 	proxy.lose.Store(true)
-	lose("Delete", s.Delete(ctx, id))
+	wantSuccess("Delete", s.Delete(ctx, id))
 	if n := proxy.lost.Load(); n != 7 {
-		t.Errorf("%d answers were lost, want 7", n)
+		t.Errorf("got %d lost answers, want 7", n)
 	}
 }

@@ -13,24 +13,24 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-func TestOpenWithoutServer(t *testing.T) {
+func TestOpenFailsWithoutServer(t *testing.T) {
 	server := newServer(t)
 	config := Config{URLs: []string{server.url()}}
 	if _, err := Open(config); err == nil {
-		t.Fatal("opened without a server")
+		t.Fatal("Open without a server: got nil, want an error")
 	}
 	server.start()
 	server.awaitAnswer()
 	open(t, config)
 }
 
-// TestFrozenServer: a copy is good for a while, and then nothing is, also
-// without a deadline of the caller's.
-func TestFrozenServer(t *testing.T) {
+// TestFrozenServerFailsAllCalls, also without a deadline of the caller. View returns
+// copies until the ping times out.
+func TestFrozenServerFailsAllCalls(t *testing.T) {
 	t.Parallel()
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
-	news := watch(s)
+	changes := watch(s)
 	id := newID()
 	mustCreate(t, s, id, newItem(1, "value"))
 	wantView(t, s, id, "value")
@@ -40,34 +40,35 @@ func TestFrozenServer(t *testing.T) {
 	bounded, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for bounded.Err() == nil {
-		// Without a deadline: the store has its own.
+		// The context has no deadline: the store sets one.
 		if err := s.View(t.Context(), id, func(session.Item) error { return nil }); err != nil {
-			wantNoAnswer(t, "View", err)
+			wantServerError(t, "View", err)
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
 	if bounded.Err() != nil {
-		t.Fatal("a copy is handed out although the server is frozen")
+		t.Fatal("View of a frozen server: got copies all the time, want an error")
 	}
-	if news.alls() == 0 {
-		t.Error("copies were dropped, and Watch did not tell")
+	if changes.resets() == 0 {
+		t.Error("changed was not called, want a call with nil for the dropped copies")
 	}
-	wantNoAnswer(t, "ViewCurrent", s.ViewCurrent(t.Context(), newID(), func(session.Item) error { return nil }))
-	wantNoAnswer(t, "Replace", s.Replace(t.Context(), id, newItem(2, "2")))
+	wantServerError(t, "ViewCurrent", s.ViewCurrent(t.Context(), newID(), func(session.Item) error { return nil }))
+	wantServerError(t, "Replace", s.Replace(t.Context(), id, newItem(2, "2")))
 	_, err := s.Acquire(t.Context(), id, 1, newHolder(), session.Lease{})
-	wantNoAnswer(t, "Acquire", err)
+	wantServerError(t, "Acquire", err)
 
 	thaw()
 	await(t, "an answer", func() bool { _, err := view(t, s, id); return err == nil })
 }
 
-// TestRestart: a blip is ridden out, and no copy from before survives it.
-func TestRestart(t *testing.T) {
+// TestRestartOfTheServer: a call during the restart succeeds after it, and no copy from
+// before the restart is returned.
+func TestRestartOfTheServer(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
 	s := open(t, Config{URLs: []string{server.url()}})
-	news := watch(s)
+	changes := watch(s)
 	id, gone := newID(), newID()
 	mustCreate(t, s, id, newItem(1, "value"))
 	mustCreate(t, s, gone, newItem(1, "value"))
@@ -75,46 +76,47 @@ func TestRestart(t *testing.T) {
 	wantView(t, s, gone, "value")
 
 	server.kill()
-	await(t, "Watch to tell", func() bool { return news.alls() > 0 })
+	await(t, "a call of changed with nil", func() bool { return changes.resets() > 0 })
 	_, err := view(t, s, gone)
-	wantNoAnswer(t, "View without a server", err)
-	wantNoAnswer(t, "Create without a server", s.Create(t.Context(), newID(), newItem(1, "value")))
+	wantServerError(t, "View without a server", err)
+	wantServerError(t, "Create without a server", s.Create(t.Context(), newID(), newItem(1, "value")))
 
 	result := make(chan error)
 	go func() { result <- s.Replace(context.WithoutCancel(t.Context()), id, newItem(2, "2")) }()
 	server.start()
 	server.awaitAnswer()
 	if err := <-result; err != nil {
-		// A machine that is busy may take longer than a call waits.
+		// On a busy machine the restart may take longer than callTimeout.
 		t.Logf("Replace during the restart: %v", err)
 		mustReplace(t, s, id, newItem(2, "2"))
 	}
 	wantView(t, s, id, "2")
 	wantView(t, s, gone, "value")
 	server.do("DEL", s.keys.item(gone))
-	await(t, "the push over the new connection", func() bool { return news.count(gone) > 0 })
+	await(t, "the push over the new connection", func() bool { return changes.count(gone) > 0 })
 	_, err = view(t, s, gone)
 	wantErr(t, "View", err, session.ErrNotFound)
 }
 
-// TestRefusals: what a server says in trouble is no answer about a session.
-func TestRefusals(t *testing.T) {
+// TestServerErrorsAreNoAnswers: an error code of the server is neither ErrNotFound nor
+// ErrConflict nor ErrLeased.
+func TestServerErrorsAreNoAnswers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		cause func(*server)
 		cure  func(*server)
-		says  string
-		reads bool // reading works on
+		want  string
+		reads bool // whether reads succeed
 	}{
 		"OOM": {
 			cause: func(s *server) { s.do("CONFIG", "SET", "maxmemory", "1") },
 			cure:  func(s *server) { s.do("CONFIG", "SET", "maxmemory", "0") },
-			says:  "noeviction", reads: true,
+			want:  "noeviction", reads: true,
 		},
 		"READONLY": {
 			cause: func(s *server) { s.do("REPLICAOF", "127.0.0.1", "1") },
 			cure:  func(s *server) { s.do("REPLICAOF", "NO", "ONE") },
-			says:  "READONLY", reads: true,
+			want:  "READONLY", reads: true,
 		},
 		"MASTERDOWN": {
 			cause: func(s *server) {
@@ -122,17 +124,17 @@ func TestRefusals(t *testing.T) {
 				s.do("REPLICAOF", "127.0.0.1", "1")
 			},
 			cure: func(s *server) { s.do("REPLICAOF", "NO", "ONE") },
-			says: "MASTERDOWN",
+			want: "MASTERDOWN",
 		},
 		"NOREPLICAS": {
 			cause: func(s *server) { s.do("CONFIG", "SET", "min-replicas-to-write", "1") },
 			cure:  func(s *server) { s.do("CONFIG", "SET", "min-replicas-to-write", "0") },
-			says:  "NOREPLICAS", reads: true,
+			want:  "NOREPLICAS", reads: true,
 		},
 		"MISCONF": {
-			cause: cannotSave,
+			cause: failSnapshot,
 			cure:  func(s *server) { s.do("CONFIG", "SET", "stop-writes-on-bgsave-error", "no") },
-			says:  "MISCONF", reads: true,
+			want:  "MISCONF", reads: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,22 +145,19 @@ func TestRefusals(t *testing.T) {
 			mustCreate(t, s, id, newItem(1, "1"))
 			c.cause(server)
 			var err error
-			await(t, "the server's refusal", func() bool {
-				// On a busy machine a command may time out before it is answered.
+			await(t, "the error "+c.want, func() bool {
+				// On a busy machine a command may time out before the server answers.
 				err = s.Replace(t.Context(), id, newItem(2, "2"))
-				return !errors.Is(err, context.DeadlineExceeded)
+				return err == nil || strings.Contains(err.Error(), c.want)
 			})
-			wantNoAnswer(t, "Replace", err)
-			if err != nil && !strings.Contains(err.Error(), c.says) {
-				t.Errorf("Replace: %v, want %s", err, c.says)
-			}
-			wantNoAnswer(t, "Create", s.Create(t.Context(), newID(), newItem(1, "1")))
+			wantServerError(t, "Replace", err)
+			wantServerError(t, "Create", s.Create(t.Context(), newID(), newItem(1, "1")))
 			_, err = s.Acquire(t.Context(), id, 1, newHolder(), session.Lease{})
-			wantNoAnswer(t, "Acquire", err)
+			wantServerError(t, "Acquire", err)
 			if value, err := current(t, s, id); c.reads && value != "1" {
-				t.Errorf("ViewCurrent: %q, %v; want to read on", value, err)
+				t.Errorf("ViewCurrent: got %q, error %v, want \"1\"", value, err)
 			} else if !c.reads {
-				wantNoAnswer(t, "ViewCurrent", err)
+				wantServerError(t, "ViewCurrent", err)
 			}
 			c.cure(server)
 			mustReplace(t, s, id, newItem(2, "2"))
@@ -167,8 +166,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// cannotSave makes the server's last snapshot a failure.
-func cannotSave(s *server) {
+// failSnapshot makes the last snapshot of the server a failure.
+func failSnapshot(s *server) {
 	s.tb.Helper()
 	if err := os.Mkdir(filepath.Join(s.dir, "dump.rdb"), 0o700); err != nil {
 		s.tb.Fatal(err)
@@ -181,9 +180,9 @@ func cannotSave(s *server) {
 	})
 }
 
-// TestReplicas: a write counts when enough replicas have it, and not before;
-// a repetition is no way around that.
-func TestReplicas(t *testing.T) {
+// TestWriteNeedsReplicas: a write is acknowledged only after enough replicas have it,
+// also if an earlier try has made it.
+func TestWriteNeedsReplicas(t *testing.T) {
 	t.Parallel()
 	master := startServer(t)
 	config := Config{URLs: []string{master.url()}, Replicas: 1}
@@ -192,21 +191,21 @@ func TestReplicas(t *testing.T) {
 	wantErr(t, "Create", s.Create(t.Context(), id, newItem(1, "1")), errReplicas)
 	wantErr(t, "Create again", s.Create(t.Context(), id, newItem(1, "1")), errReplicas)
 	if got, err := current(t, s, id); err != nil || got != "1" {
-		t.Errorf("ViewCurrent: %q, %v; want the item that was written", got, err)
+		t.Errorf("ViewCurrent: got %q, error %v, want \"1\"", got, err)
 	}
 
 	replica := startServer(t, "--replicaof", "127.0.0.1 "+strconv.Itoa(master.port))
 	replica.await("the first copy", func() bool { return strings.Contains(replica.do("INFO", "replication"), "master_link_status:up") })
-	if err := everything(t, s); err != nil {
+	if err := callAll(t, s); err != nil {
 		t.Error(err)
 	}
 	wantErr(t, "Create", s.Create(t.Context(), id, newItem(1, "1")), session.ErrConflict)
 	for version := uint64(2); version < 50; version++ {
 		value := strconv.FormatUint(version, 10)
 		mustReplace(t, s, id, newItem(version, value))
-		wantView(t, s, id, value) // our own copy is gone
+		wantView(t, s, id, value) // the store has dropped its copy
 		if got := replica.do("GETRANGE", s.keys.item(id), strconv.Itoa(itemHeaderSize), "-1"); got != value {
-			t.Fatalf("the replica has %q after the write of %q was acknowledged", got, value)
+			t.Fatalf("value at the replica after the acknowledgement: got %q, want %q", got, value)
 		}
 	}
 
@@ -223,12 +222,12 @@ func TestReplicas(t *testing.T) {
 		config.Replicas = 1
 		err := open(t, config).Delete(t.Context(), id)
 		if !errors.Is(err, errReplicas) {
-			t.Errorf("with the right to wait: %v, want to have waited", err)
+			t.Errorf("with the right to WAIT: got error %v, want errReplicas", err)
 		}
 		allow(master, rights...)
 		err = open(t, config).Delete(t.Context(), id)
 		if err == nil || !strings.Contains(err.Error(), "docs/redis.md") {
-			t.Errorf("without the right to wait: %v, want a hint", err)
+			t.Errorf("without the right to WAIT: got error %v, want one with \"docs/redis.md\"", err)
 		}
 	})
 }

@@ -13,15 +13,17 @@ import (
 	"sync"
 )
 
+// bulk encodes a bulk string of RESP.
 func bulk(s string) string { return "$" + strconv.Itoa(len(s)) + "\r\n" + s + "\r\n" }
 
-// oneValue reports whether b is exactly one value of RESP, made of kinds that a
-// script can return.
+// oneValue reports whether b is exactly one value of RESP, of a type that a script can
+// return.
 func oneValue(b []byte) bool {
 	rest, ok := cutValue(b, 0)
 	return ok && len(rest) == 0
 }
 
+// cutValue removes one value from the front of b.
 func cutValue(b []byte, depth int) (rest []byte, ok bool) {
 	line, rest, ok := bytes.Cut(b, []byte("\r\n"))
 	if !ok || len(line) == 0 || depth > 3 || bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
@@ -53,20 +55,20 @@ func cutValue(b []byte, depth int) (rest []byte, ok bool) {
 	return nil, false
 }
 
-// parrot is a server that gives the same answer to every command but those
-// with which a client begins.
+// parrot is a server that gives the same reply to every EVALSHA, EVAL and GET, and
+// answers the greeting of a client.
 type parrot struct {
-	mu     sync.Mutex
-	answer []byte
+	mu    sync.Mutex
+	reply []byte
 }
 
-func (p *parrot) say(answer []byte) {
+func (p *parrot) setReply(reply []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answer = bytes.Clone(answer)
+	p.reply = bytes.Clone(reply)
 }
 
-// dial is for a client's option DialCtxFn.
+// dial has the signature of the client's option DialCtxFn.
 func (p *parrot) dial(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
 	client, server := net.Pipe()
 	go p.serve(server)
@@ -89,7 +91,7 @@ func (p *parrot) serve(conn net.Conn) {
 			reply = []byte("+PONG\r\n")
 		case "EVALSHA", "EVAL", "GET":
 			p.mu.Lock()
-			reply = p.answer
+			reply = p.reply
 			p.mu.Unlock()
 		}
 		if _, err := conn.Write(reply); err != nil {
@@ -98,7 +100,7 @@ func (p *parrot) serve(conn net.Conn) {
 	}
 }
 
-// readCommand reads an array of bulk strings, as which commands are sent.
+// readCommand reads a command, which is an array of bulk strings.
 func readCommand(r *bufio.Reader) ([]string, error) {
 	n, err := readNumber(r, '*')
 	if err != nil || n < 1 {

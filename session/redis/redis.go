@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// callTimeout limits each call that asks the server, with all repetitions.
+	// callTimeout limits each call of the server, including retries.
 	callTimeout = 2 * time.Second
-	// copyLife limits how old a copy gets of which no push came.
+	// copyLife limits the age of a copy without a push.
 	copyLife = 30 * time.Second
 
+	// The pause between retries doubles from minPause to maxPause.
 	minPause = 5 * time.Millisecond
 	maxPause = 200 * time.Millisecond
 )
@@ -28,16 +29,15 @@ type Store struct {
 	client   rueidis.Client
 	keys     keyspace
 	replicas int64
-	indexed  indexed
-	changed  atomic.Pointer[func([]session.ID)]
+	indexes  indexCache
+	changed  atomic.Pointer[func([]session.ID)] // of Watch
 	closed   atomic.Bool
-	// waiting bounds the writes that wait for replicas, each on a connection of
-	// its own.
+	// waiting limits the number of writes that wait for replicas. Each of them needs
+	// a connection.
 	waiting chan struct{}
 }
 
-// Check returns what is wrong with the configuration, as far as that can be told
-// without the server.
+// Check validates the configuration without a connection to the server.
 func (c Config) Check() error {
 	if _, err := c.options(); err != nil {
 		return err
@@ -49,10 +49,10 @@ func (c Config) Check() error {
 	return err
 }
 
-// Open connects to the server. It fails, within some seconds, if the server
-// does not answer or refuses the user something that reading needs: a caller
-// that wants to start before its server opens again later. An open store
-// survives everything: it connects again for as long as it is open.
+// Open connects to the server. It returns an error within seconds if the server does
+// not answer, or if the user lacks a right that reading needs. A caller that may start
+// before its server calls Open again later. An open store reconnects after every
+// failure until it is closed.
 func Open(c Config) (*Store, error) {
 	opt, err := c.options()
 	if err != nil {
@@ -76,9 +76,9 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// probe makes a cached read. CLIENT CACHING is asked for by itself because
-// the client does not look at its answer: refused, it would keep copies of
-// which no change is pushed.
+// probe makes a cached read. It sends CLIENT CACHING separately, because the client
+// ignores the answer to it: without this right, the client would keep copies and
+// receive no pushes.
 func (s *Store) probe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -93,8 +93,7 @@ func (s *Store) probe() error {
 	return explain(err)
 }
 
-// Close closes the connections. Calls that are under way, and later ones,
-// fail.
+// Close closes the connections. Calls in progress and later calls return an error.
 func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.changed.Store(nil)
@@ -104,34 +103,35 @@ func (s *Store) Close() error {
 
 // View implements [session.Store].
 //
-// The first try goes without a deadline of its own, which would cost more than
-// reading a copy does. It ends all the same: a copy is at hand, a connection
-// is made within two dialTimeouts, and one that does not answer is closed
-// after the second ping interval and the silenceLimit.
+// The first try has no callTimeout, because creating a timeout costs more than
+// reading a copy. Its duration is limited all the same: a copy is in memory, opening a
+// connection takes at most two dialTimeouts, and the client closes a connection without
+// answers after two pingIntervals and the pingTimeout.
 func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("reading session from redis: %w", err)
 	}
 	start := time.Now()
 	item, err := s.cached(ctx, id, start)
-	if err != nil && passing(err) {
+	if err != nil && isTransient(err) {
 		item, err = s.cachedAgain(ctx, id, start, err)
 	}
 	if err != nil {
-		return answer("reading session from redis", err)
+		return callError("reading session from redis", err)
 	}
 	return f(item)
 }
 
-// cached reads an item, or the copy of it.
+// cached reads an item from the client's copy, or from the server.
 func (s *Store) cached(ctx context.Context, id session.ID, now time.Time) (session.Item, error) {
 	res := s.client.DoCache(ctx, s.client.B().Get().Key(s.keys.item(id)).Cache(), copyLife)
 	if res.CachePXAT() <= 0 && res.NonRedisError() == nil {
-		s.untracked(id)
+		s.notifyUntracked(id)
 	}
 	return readItem(res, now)
 }
 
+// cachedAgain retries cached after a first error, within callTimeout of the start.
 func (s *Store) cachedAgain(ctx context.Context, id session.ID, start time.Time, first error) (item session.Item, err error) {
 	ctx, cancel := context.WithDeadline(ctx, start.Add(callTimeout))
 	defer cancel()
@@ -150,17 +150,18 @@ func (s *Store) ViewCurrent(ctx context.Context, id session.ID, f func(session.I
 		return err
 	})
 	if err != nil {
-		return answer("reading session from redis", err)
+		return callError("reading session from redis", err)
 	}
 	return f(item)
 }
 
+// current reads an item from the server.
 func (s *Store) current(ctx context.Context, id session.ID) (session.Item, error) {
 	get := s.client.B().Get().Key(s.keys.item(id)).Build()
 	return readItem(s.client.Do(ctx, get), time.Now())
 }
 
-// readItem does not copy: the item's value is part of the answer.
+// readItem decodes an item. It does not copy: the item's value is part of the answer.
 func readItem(res rueidis.RedisResult, now time.Time) (session.Item, error) {
 	b, err := res.AsBytes()
 	if err != nil {
@@ -179,7 +180,7 @@ func readItem(res rueidis.RedisResult, now time.Time) (session.Item, error) {
 	return item, err
 }
 
-// try takes a step, and takes it again while what hinders it may pass.
+// try runs a step, and retries it after transient errors, within callTimeout.
 func (s *Store) try(ctx context.Context, step func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -192,15 +193,15 @@ func (s *Store) try(ctx context.Context, step func(context.Context) error) error
 	return nil
 }
 
-// repeat goes on trying after a first error.
+// repeat retries a step after a first error, until ctx ends.
 func (s *Store) repeat(ctx context.Context, err error, step func(context.Context) error) error {
-	for pause := minPause; err != nil && passing(err) && !s.closed.Load(); pause = min(2*pause, maxPause) {
+	for pause := minPause; err != nil && isTransient(err) && !s.closed.Load(); pause = min(2*pause, maxPause) {
 		select {
 		case <-ctx.Done():
-			// Which is not what err says if it comes from a call of somebody
-			// else whose connection or answer was waited for.
+			// err alone may be the deadline of another call: this one waited for
+			// its connection or its answer.
 			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads load, guards nothing
+		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads load, needs no secrecy
 			err = step(ctx)
 		}
 	}

@@ -39,9 +39,9 @@ func TestUnixSocket(t *testing.T) {
 	wantView(t, s, id, "value")
 }
 
-// TestReadYourWrites would fail now and then if a write were acknowledged
-// before its push.
-func TestReadYourWrites(t *testing.T) {
+// TestProcessReadsItsOwnWrites fails at times if a write is acknowledged before the
+// store has dropped its copy.
+func TestProcessReadsItsOwnWrites(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	id := newID()
@@ -58,11 +58,11 @@ func TestReadYourWrites(t *testing.T) {
 	wantErr(t, "View after Delete", err, session.ErrNotFound)
 }
 
-func TestCopiesAreUsedAndDropped(t *testing.T) {
+func TestCopyIsUsedUntilTheItemChanges(t *testing.T) {
 	server := startServer(t)
 	config := Config{URLs: []string{server.url()}}
 	reader, writer := open(t, config), open(t, config)
-	news := watch(reader)
+	changes := watch(reader)
 	id := newID()
 	mustCreate(t, writer, id, newItem(1, "1"))
 	wantView(t, reader, id, "1")
@@ -71,18 +71,18 @@ func TestCopiesAreUsedAndDropped(t *testing.T) {
 		wantView(t, reader, id, "1")
 	}
 	if after := commandsOf(server, "get"); after != before {
-		t.Errorf("the server was asked %d times for a copied item", after-before)
+		t.Errorf("100 views of a copy: got %d GET commands, want 0", after-before)
 	}
 	for version := uint64(2); version < 200; version++ {
 		value := strconv.FormatUint(version, 10)
 		mustReplace(t, writer, id, newItem(version, value))
 		if got, err := current(t, reader, id); err != nil || got != value {
-			t.Fatalf("ViewCurrent: %q, %v; want %q", got, err, value)
+			t.Fatalf("ViewCurrent: got %q, error %v, want %q", got, err, value)
 		}
-		await(t, "the push", func() bool { return news.count(id) == int(version)-1 })
+		await(t, "the push", func() bool { return changes.count(id) == int(version)-1 })
 		wantView(t, reader, id, value)
 	}
-	// A lease is none of the readers' business.
+	// Changes of a lease are not pushed.
 	lease := mustAcquire(t, writer, id, 199)
 	if err := writer.Release(t.Context(), id, lease.Holder); err != nil {
 		t.Fatal(err)
@@ -91,29 +91,29 @@ func TestCopiesAreUsedAndDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantView(t, reader, id, "199")
-	if got := news.count(id); got != 198 {
-		t.Errorf("%d pushes for 198 writes", got)
+	if got := changes.count(id); got != 198 {
+		t.Errorf("got %d pushes, want 198", got)
 	}
-	if got := news.alls(); got != 0 {
-		t.Errorf("Watch told %d times that any item may have changed, want never", got)
+	if got := changes.resets(); got != 0 {
+		t.Errorf("got %d calls of changed with nil, want 0", got)
 	}
 	server.do("FLUSHALL")
-	await(t, "the push of FLUSHALL", func() bool { return news.alls() == 1 })
+	await(t, "the push of FLUSHALL", func() bool { return changes.resets() == 1 })
 	_, err := view(t, reader, id)
 	wantErr(t, "View after FLUSHALL", err, session.ErrNotFound)
 }
 
-// TestNewItemIsPushed: that there is no item is a copy too.
+// TestNewItemIsPushed: the client also keeps that there is no item.
 func TestNewItemIsPushed(t *testing.T) {
 	server := startServer(t)
 	config := Config{URLs: []string{server.url()}}
 	reader, writer := open(t, config), open(t, config)
-	news := watch(reader)
+	changes := watch(reader)
 	id := newID()
 	_, err := view(t, reader, id)
 	wantErr(t, "View", err, session.ErrNotFound)
 	mustCreate(t, writer, id, newItem(1, "new"))
-	await(t, "the push", func() bool { return news.count(id) > 0 })
+	await(t, "the push", func() bool { return changes.count(id) > 0 })
 	wantView(t, reader, id, "new")
 }
 
@@ -131,7 +131,7 @@ func commandsOf(s *server, command string) int {
 	return n
 }
 
-func TestPrefixes(t *testing.T) {
+func TestPrefixSeparatesStores(t *testing.T) {
 	server := startServer(t)
 	a := open(t, Config{URLs: []string{server.url()}})
 	b := open(t, Config{URLs: []string{server.url()}, Prefix: "other:notes"})
@@ -143,19 +143,19 @@ func TestPrefixes(t *testing.T) {
 	if _, err := a.Announce(t.Context(), session.Topic{}, session.Holder{1}, []byte("a")); err != nil {
 		t.Fatal(err)
 	}
-	notes, err := b.Announce(t.Context(), session.Topic{}, session.Holder{2}, []byte("b"))
-	if err != nil || len(notes) != 1 {
-		t.Errorf("Announce: %q, %v; want the note of the same prefix only", notes, err)
+	got, err := b.Announce(t.Context(), session.Topic{}, session.Holder{2}, []byte("b"))
+	if err != nil || len(got) != 1 {
+		t.Errorf("Announce: got %q, error %v, want the announcement of the same prefix only", got, err)
 	}
 	keys := strings.Fields(server.do("KEYS", "*"))
 	for _, key := range keys {
 		if !strings.HasPrefix(key, DefaultPrefix+":") && !strings.HasPrefix(key, "other:notes:") {
-			t.Errorf("key %q has none of the prefixes", key)
+			t.Errorf("got key %q, want one with a prefix", key)
 		}
 	}
 }
 
-// TestEveryKeyExpires also covers that a lease lives as long as its item.
+// TestEveryKeyExpires also checks that a lease has the time to live of its item.
 func TestEveryKeyExpires(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
@@ -183,7 +183,7 @@ func TestEveryKeyExpires(t *testing.T) {
 	}
 	for _, key := range strings.Fields(server.do("KEYS", "*")) {
 		if life := server.do("PTTL", key); life == "-1" {
-			t.Errorf("%s does not expire", key)
+			t.Errorf("%s has no time to live", key)
 		}
 	}
 }
@@ -195,7 +195,7 @@ func wantLife(t *testing.T, server *server, key string, want time.Duration) {
 		t.Fatal(err)
 	}
 	if got := time.Duration(ms) * time.Millisecond; got > want || got < want-time.Minute {
-		t.Errorf("%s expires in %v, want %v", key, got, want)
+		t.Errorf("time to live of %s: got %v, want %v", key, got, want)
 	}
 }
 
@@ -218,8 +218,8 @@ func TestLeaseEndsWithItem(t *testing.T) {
 	mustAcquire(t, s, id, 1)
 }
 
-// TestLateBeat: a beat that was sent earlier and arrives later.
-func TestLateBeat(t *testing.T) {
+// TestLateBeatDoesNotLowerTheBeat of a lease.
+func TestLateBeatDoesNotLowerTheBeat(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	id := newID()
@@ -234,52 +234,52 @@ func TestLateBeat(t *testing.T) {
 	got, err := s.Acquire(t.Context(), id, 1, newHolder(), session.Lease{})
 	wantErr(t, "Acquire", err, session.ErrLeased)
 	if got.Beat != 0x100 {
-		t.Errorf("the beat is %d, want the highest, %d", got.Beat, 0x100)
+		t.Errorf("got beat %d, want the highest, %d", got.Beat, 0x100)
 	}
 }
 
-func TestNotesAge(t *testing.T) {
+func TestAnnouncementsExpireAfterAMinute(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	topic := session.Topic{1}
-	key := s.keys.note(topic)
+	key := s.keys.announcement(topic)
 	now := time.Now()
-	for holder, note := range map[string]string{
-		"recent": noteAt(now.Add(-50*time.Second)) + "recent",
-		"old":    noteAt(now.Add(-70*time.Second)) + "old",
-		"future": noteAt(now.Add(time.Hour)) + "future",
-		"never":  noteAt(time.UnixMilli(math.MinInt64/2)) + "never",
+	for holder, stored := range map[string]string{
+		"recent": announcementAt(now.Add(-50*time.Second)) + "recent",
+		"old":    announcementAt(now.Add(-70*time.Second)) + "old",
+		"future": announcementAt(now.Add(time.Hour)) + "future",
+		"never":  announcementAt(time.UnixMilli(math.MinInt64/2)) + "never",
 		"short":  "short",
-		"huge":   noteAt(now) + strings.Repeat("x", maxNote+1),
+		"huge":   announcementAt(now) + strings.Repeat("x", maxAnnouncement+1),
 	} {
-		putNotes(t, s, key, holder, note)
+		putAnnouncements(t, s, key, holder, stored)
 	}
-	notes, err := s.Announce(t.Context(), topic, session.Holder{1}, []byte("mine"))
+	recent, err := s.Announce(t.Context(), topic, session.Holder{1}, []byte("mine"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprintf("%q", notes); got != `["recent" "mine"]` && got != `["mine" "recent"]` {
-		t.Errorf("notes %.200s, want recent and mine", got)
+	if got := fmt.Sprintf("%q", recent); got != `["recent" "mine"]` && got != `["mine" "recent"]` {
+		t.Errorf("Announce: got %.200s, want recent and mine", got)
 	}
 	if n := server.do("HLEN", key); n != "2" {
-		t.Errorf("%s notes are kept, want 2", n)
+		t.Errorf("got %s stored announcements, want 2", n)
 	}
 
 	var many []string
 	for i := range 1001 {
-		many = append(many, strconv.Itoa(i), noteAt(now))
+		many = append(many, strconv.Itoa(i), announcementAt(now))
 	}
-	putNotes(t, s, key, many...)
-	notes, err = s.Announce(t.Context(), topic, session.Holder{1}, []byte("mine"))
-	if err != nil || len(notes) != 1 {
-		t.Errorf("%d notes, %v; want to start anew when there are too many", len(notes), err)
+	putAnnouncements(t, s, key, many...)
+	recent, err = s.Announce(t.Context(), topic, session.Holder{1}, []byte("mine"))
+	if err != nil || len(recent) != 1 {
+		t.Errorf("Announce beside 1,001 announcements: got %d, error %v, want 1", len(recent), err)
 	}
-	_, err = s.Announce(t.Context(), topic, session.Holder{1}, make([]byte, maxNote+1))
-	wantNoAnswer(t, "Announce of a note that is too long", err)
+	_, err = s.Announce(t.Context(), topic, session.Holder{1}, make([]byte, maxAnnouncement+1))
+	wantServerError(t, "Announce of too many bytes", err)
 }
 
-// putNotes does what redis-cli cannot: some of it is binary.
-func putNotes(t *testing.T, s *Store, key string, fields ...string) {
+// putAnnouncements sets fields of a hash. redis-cli cannot send their zero bytes.
+func putAnnouncements(t *testing.T, s *Store, key string, fields ...string) {
 	t.Helper()
 	hset := s.client.B().Arbitrary("HSET").Keys(key).Args(fields...).Build()
 	if err := s.client.Do(t.Context(), hset).Error(); err != nil {
@@ -287,10 +287,12 @@ func putNotes(t *testing.T, s *Store, key string, fields ...string) {
 	}
 }
 
-func noteAt(t time.Time) string { return encodeVersion(uint64(t.UnixMilli())) }
+// announcementAt encodes the time of an announcement.
+func announcementAt(t time.Time) string { return encodeVersion(uint64(t.UnixMilli())) }
 
-// TestHostileValues: none is an answer, and none makes the process panic.
-func TestHostileValues(t *testing.T) {
+// TestForeignValuesAreNoAnswers: values that this package has not written lead to
+// errors, and never to a panic.
+func TestForeignValuesAreNoAnswers(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	ctx := t.Context()
@@ -311,18 +313,18 @@ func TestHostileValues(t *testing.T) {
 		_, err := view(t, s, id)
 		_, errCurrent := current(t, s, id)
 		if name == "wrong type" {
-			wantNoAnswer(t, name+" item: View", err)
-			wantNoAnswer(t, name+" item: ViewCurrent", errCurrent)
+			wantServerError(t, name+" item: View", err)
+			wantServerError(t, name+" item: ViewCurrent", errCurrent)
 		} else {
 			wantErr(t, name+" item: View", err, session.ErrNotFound)
 			wantErr(t, name+" item: ViewCurrent", errCurrent, session.ErrDamaged)
 		}
-		wantNoAnswer(t, name+" item: Replace", s.Replace(ctx, id, newItem(2, "new")))
-		wantNoAnswer(t, name+" item: DeleteAt", s.DeleteAt(ctx, id, 1, session.Holder{}))
+		wantServerError(t, name+" item: Replace", s.Replace(ctx, id, newItem(2, "new")))
+		wantServerError(t, name+" item: DeleteAt", s.DeleteAt(ctx, id, 1, session.Holder{}))
 		_, err = s.Acquire(ctx, id, 1, lease.Holder, session.Lease{})
-		wantNoAnswer(t, name+" item: Acquire", err)
+		wantServerError(t, name+" item: Acquire", err)
 		if err := s.Delete(ctx, id); err != nil {
-			t.Errorf("%s item: Delete: %v", name, err)
+			t.Errorf("%s item: Delete: got error %v, want nil", name, err)
 		}
 	}
 	for name, set := range map[string][]string{
@@ -333,29 +335,29 @@ func TestHostileValues(t *testing.T) {
 		reset()
 		server.do(set...)
 		_, err := s.Acquire(ctx, id, 1, lease.Holder, session.Lease{})
-		wantNoAnswer(t, name+" lease: Acquire", err)
-		wantNoAnswer(t, name+" lease: Beat", s.Beat(ctx, id, lease))
-		wantNoAnswer(t, name+" lease: Release", s.Release(ctx, id, lease.Holder))
-		wantNoAnswer(t, name+" lease: DeleteAt", s.DeleteAt(ctx, id, 1, lease.Holder))
+		wantServerError(t, name+" lease: Acquire", err)
+		wantServerError(t, name+" lease: Beat", s.Beat(ctx, id, lease))
+		wantServerError(t, name+" lease: Release", s.Release(ctx, id, lease.Holder))
+		wantServerError(t, name+" lease: DeleteAt", s.DeleteAt(ctx, id, 1, lease.Holder))
 		wantView(t, s, id, "value")
 		if err := s.Delete(ctx, id); err != nil {
-			t.Errorf("%s lease: Delete: %v", name, err)
+			t.Errorf("%s lease: Delete: got error %v, want nil", name, err)
 		}
 	}
 	reset()
 	server.do("PERSIST", item)
 	_, err := s.Acquire(ctx, id, 1, lease.Holder, session.Lease{})
-	wantNoAnswer(t, "item without an end: Acquire", err)
+	wantServerError(t, "item without a time to live: Acquire", err)
 
-	server.do("SET", s.keys.note(session.Topic{}), "value")
+	server.do("SET", s.keys.announcement(session.Topic{}), "value")
 	_, err = s.Announce(ctx, session.Topic{}, lease.Holder, nil)
-	wantNoAnswer(t, "note of wrong type: Announce", err)
+	wantServerError(t, "announcements of wrong type: Announce", err)
 	_, err = s.Acquire(ctx, id, 1, session.Holder{}, session.Lease{})
-	wantNoAnswer(t, "Acquire without a holder", err)
+	wantServerError(t, "Acquire without a holder", err)
 }
 
-// TestScriptsAreForgotten: a server that was restarted, or flushed its scripts.
-func TestScriptsAreForgotten(t *testing.T) {
+// TestScriptIsLoadedAgain after a restart or a flush of the server's scripts.
+func TestScriptIsLoadedAgain(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	id := newID()
@@ -366,7 +368,7 @@ func TestScriptsAreForgotten(t *testing.T) {
 	wantView(t, s, id, "3")
 }
 
-func TestContextIsOver(t *testing.T) {
+func TestEndedContextFailsCalls(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
 	id := newID()
@@ -380,7 +382,7 @@ func TestContextIsOver(t *testing.T) {
 	wantView(t, s, id, "value")
 }
 
-func TestClose(t *testing.T) {
+func TestCloseFailsLaterCallsAndLeaksNothing(t *testing.T) {
 	server := startServer(t)
 	ignored := goleak.IgnoreCurrent()
 	s, err := Open(Config{URLs: []string{server.url()}})
@@ -393,12 +395,12 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = view(t, s, id)
-	wantNoAnswer(t, "View after Close", err)
-	wantNoAnswer(t, "Delete after Close", s.Delete(t.Context(), id))
+	wantServerError(t, "View after Close", err)
+	wantServerError(t, "Delete after Close", s.Delete(t.Context(), id))
 	goleak.VerifyNone(t, ignored)
 }
 
-// TestAllocationsOfView: of reading a copy, which requests do.
+// TestAllocationsOfView limits those of reading a copy, which requests do.
 func TestAllocationsOfView(t *testing.T) {
 	server := startServer(t)
 	s := open(t, Config{URLs: []string{server.url()}})
@@ -411,7 +413,7 @@ func TestAllocationsOfView(t *testing.T) {
 		}
 	}
 	if got := testing.AllocsPerRun(1000, read); got > 3 || size != 3000 {
-		t.Errorf("%v allocations to read %d bytes, want 3 at most", got, size)
+		t.Errorf("View of %d bytes: got %v allocations, want at most 3", size, got)
 	}
 }
 

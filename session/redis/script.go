@@ -6,12 +6,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// script is one step of the protocol: the server runs it as a whole or not at
-// all. The hash is written down, and not taken when the program starts,
-// because SHA-1 ends a program that runs in FIPS-only mode. A test compares.
+// script is one step of the protocol: the server runs it as a whole or not at all. The
+// hash is a literal, because computing SHA-1 ends a program in FIPS-only mode. A test
+// compares it with the text.
 type script struct{ sha, lua string }
 
-// readBoth begins the scripts that look at an item and its lease.
+// readBoth is the beginning of the scripts that check an item and its lease.
 const readBoth = `
 local item = redis.call('GET', KEYS[1])
 if item and #item < 16 then return redis.error_reply('MALFORMED item') end
@@ -19,10 +19,13 @@ local lease = redis.call('GET', KEYS[2])
 if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
 `
 
-// replaceScript: version now, new item, its life in ms → 1 or 0. The lease
-// gets the life of the item, so that it cannot end before. An item that has
-// none left is deleted. Without the key of the lease it does the same without
-// the lease; see alone.
+// replaceScript overwrites an item of the given version.
+//
+//	present version, new item, its time to live in ms → 1, or 0 for a conflict
+//
+// The lease gets the time to live of the item, so that it does not end earlier. An item
+// without any time left is deleted. Without the lease's key, the script leaves the
+// lease as it is; see runOnOneKey.
 var replaceScript = script{"aa54896fa25f7512ee26f4a65939ec639e7735b8", `
 local item = redis.call('GET', KEYS[1])
 if item and #item < 16 then return redis.error_reply('MALFORMED item') end
@@ -36,7 +39,9 @@ end
 return 1
 `}
 
-// deleteAtScript: version, holder or nothing → 1 or 0.
+// deleteAtScript deletes an item of the given version and its lease.
+//
+//	version, holder or nothing → 1, or 0 for a conflict
 var deleteAtScript = script{"fdcbc7ad17010033a7e77d0d45aca1deb838efe4", readBoth + `
 if not item or item:sub(1, 8) ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' and (not lease or lease:sub(1, 16) ~= ARGV[2]) then return 0 end
@@ -44,7 +49,7 @@ redis.call('DEL', KEYS[1], KEYS[2])
 return 1
 `}
 
-// What acquireScript answers, followed by the lease as it is if there is one.
+// Answers of acquireScript. The present lease follows the last two.
 const (
 	acquireGone = iota
 	acquireMoved
@@ -52,10 +57,13 @@ const (
 	acquireWon
 )
 
-// acquireScript: version, new lease, the lease as seen or nothing → answer,
-// lease. A lease that stays is written all the same: a server that takes no
-// writes, for lack of memory say, would otherwise show it as silent to those
-// who look while its holder cannot beat.
+// acquireScript gives the lease of an item to a new holder.
+//
+//	version, new lease, the lease as seen or nothing → answer, lease
+//
+// The script writes the lease even if it does not change. So a server that refuses
+// writes, for example for lack of memory, returns an error: otherwise the caller would
+// see a lease without heartbeats and take it over, while its holder merely cannot write.
 var acquireScript = script{"71eae35b7720db90b9ebd3ac5431b55d22d83e91", readBoth + `
 if not item then return {0} end
 if item:sub(1, 8) ~= ARGV[1] then return {1} end
@@ -67,9 +75,12 @@ redis.call('SET', KEYS[2], lease, 'PX', math.max(1, life))
 return {busy and 2 or 3, lease}
 `}
 
-// beatScript, on the lease's key and the item's: lease with the new beat → 1 or
-// 0. A beat that comes late does not lower the beat. Without the item's key it
-// leaves the lease the life it has; see alone.
+// beatScript raises the beat of a lease. Its keys are those of the lease and the item.
+//
+//	lease with the new beat → 1, or 0 if the holder does not have the lease
+//
+// A late beat does not lower the beat. Without the item's key, the script keeps the
+// time to live of the lease; see runOnOneKey.
 var beatScript = script{"dc76bac6c9bb166cb2e66cebcbc244ca1667bb65", `
 local lease = redis.call('GET', KEYS[1])
 if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
@@ -82,7 +93,7 @@ redis.call('SET', KEYS[1], lease, 'PX', math.max(1, life))
 return 1
 `}
 
-// releaseScript, on the lease's key: holder.
+// releaseScript frees a lease. Its key is that of the lease, its argument the holder.
 var releaseScript = script{"c749c4c33f1ab2d96acd99fed9522236b5c882f6", `
 local lease = redis.call('GET', KEYS[1])
 if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
@@ -90,9 +101,13 @@ if lease and lease:sub(1, 16) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 `}
 
-// announceScript: holder, note → notes. Redis 6 must be told that what the
-// script does is to be replicated, and not the script, because of TIME. A hash
-// that is larger than any set of instances is not ours; it starts anew.
+// announceScript stores an announcement and returns all recent ones.
+//
+//	holder, announcement → announcements
+//
+// The script calls TIME, so Redis 6 must replicate the writes of the script and not the
+// script; later versions always do so. A hash with more entries than any number of
+// instances was not written by this package, and is deleted.
 var announceScript = script{"4b08268cc38037586ee96dc8047d10bc969c7bff", `
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
@@ -114,9 +129,11 @@ end
 return notes
 `}
 
-// indexScript, on the key of a tag: ID, until when it is listed, now, how long
-// that is, in ms, and how many IDs are kept. All times are those of the caller,
-// so that the server's clock does not matter.
+// indexScript adds an item to the index of a tag.
+//
+//	ID, end of the entry, now, time until the end in ms, largest number of entries
+//
+// All times come from the caller, so that the server's clock does not matter.
 var indexScript = script{"73e353e48cd6667be3ff3dc56821beebdac9e35a", `
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
 redis.call('ZADD', KEYS[1], 'GT', ARGV[2], ARGV[1])
@@ -125,17 +142,17 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KE
 return 1
 `}
 
-// build makes a command with the given builder.
+// build returns a command made with the given builder.
 type build func(rueidis.Builder) rueidis.Completed
 
-// send sends a command about the session that has the given keys.
+// send runs a command on the server.
 type send func(context.Context, build) rueidis.RedisResult
 
-// alone runs the script on both keys, or on the first alone while the slot is
-// moving between two nodes of a cluster: they refuse commands with two keys of
-// which one is missing, as most leases are. So what is under way can go on:
-// beats and commits. A new lease has to wait until the slot has moved.
-func (s script) alone(ctx context.Context, send send, first, second string, args ...string) rueidis.RedisResult {
+// runOnOneKey runs the script on both keys, or on the first key only while the slot
+// moves between two nodes of a cluster. During a move, the nodes refuse commands with
+// two keys if one of them is missing, as most leases are. Heartbeats and commits
+// therefore succeed during a move. Acquire needs both keys and waits for its end.
+func (s script) runOnOneKey(ctx context.Context, send send, first, second string, args ...string) rueidis.RedisResult {
 	res := s.run(ctx, send, []string{first, second}, args...)
 	if !isMoving(res) {
 		return res
@@ -148,8 +165,7 @@ func isMoving(res rueidis.RedisResult) bool {
 	return ok && refusal.IsTryAgain()
 }
 
-// run runs the script by its hash, and by its text if the server does not know
-// it (any more).
+// run runs the script by its hash, or by its text if the server does not have it.
 func (s script) run(ctx context.Context, send send, keys []string, args ...string) rueidis.RedisResult {
 	res := send(ctx, func(b rueidis.Builder) rueidis.Completed {
 		return b.Evalsha().Sha1(s.sha).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build()

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestScriptHashes(t *testing.T) {
+func TestScriptHashesMatchTheScripts(t *testing.T) {
 	for name, s := range map[string]script{
 		"replace": replaceScript, "deleteAt": deleteAtScript, "acquire": acquireScript,
 		"beat": beatScript, "release": releaseScript, "announce": announceScript,
@@ -14,7 +14,7 @@ func TestScriptHashes(t *testing.T) {
 	} {
 		sum := sha1.Sum([]byte(s.lua))
 		if want := hex.EncodeToString(sum[:]); s.sha != want {
-			t.Errorf("%s: the script's hash is written as %q, want %q", name, s.sha, want)
+			t.Errorf("hash of script %s: got %q, want %q", name, s.sha, want)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// startSentinel starts a Sentinel that wants a password and watches the master
+// startSentinel starts a Sentinel that requires a password and watches the master
 // under the name "main".
 func startSentinel(t *testing.T, master *server) *server {
 	t.Helper()
@@ -41,7 +41,8 @@ sentinel failover-timeout main 3000
 	return s
 }
 
-// TestFailover kills the master while two stores read and write.
+// TestFailover kills the master. Acknowledged writes, copies and pushes are correct at
+// the new master.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	args := []string{"--requirepass", "secret", "--masterauth", "secret"}
@@ -67,7 +68,7 @@ func TestFailover(t *testing.T) {
 	writer := open(t, config)
 	config.Replicas = 0
 	reader, late := open(t, config), open(t, config)
-	news := watch(reader)
+	changes := watch(reader)
 
 	id, deleted := newID(), newID()
 	mustCreate(t, writer, id, newItem(1, "1"))
@@ -86,24 +87,24 @@ func TestFailover(t *testing.T) {
 	}
 
 	master.kill()
-	await(t, "Watch to tell", func() bool { return news.alls() > 0 })
+	await(t, "a call of changed with nil", func() bool { return changes.resets() > 0 })
 	await(t, "the new master", func() bool { return late.Replace(t.Context(), id, newItem(2, "2")) == nil })
-	await(t, "the reader to see it", func() bool { value, err := view(t, reader, id); return err == nil && value == "2" })
+	await(t, "the new version at the reader", func() bool { value, err := view(t, reader, id); return err == nil && value == "2" })
 	for range 100 {
 		wantView(t, reader, id, "2")
 	}
 	_, err := view(t, reader, deleted)
-	wantErr(t, "View of what was deleted before", err, session.ErrNotFound)
+	wantErr(t, "View of the deleted item", err, session.ErrNotFound)
 	acknowledged.Range(func(id, value any) bool {
 		wantView(t, reader, id.(session.ID), value.(string))
 		return true
 	})
-	before := news.count(id)
+	before := changes.count(id)
 	mustReplace(t, late, id, newItem(3, "3"))
-	await(t, "the push of the new master", func() bool { return news.count(id) > before })
+	await(t, "the push of the new master", func() bool { return changes.count(id) > before })
 	wantView(t, reader, id, "3")
 	if err := writer.Replace(t.Context(), id, newItem(4, "4")); !errors.Is(err, errReplicas) {
-		t.Errorf("Replace with the only replica gone: %v, want %v", err, errReplicas)
+		t.Errorf("Replace without a replica: got error %v, want %v", err, errReplicas)
 	}
 }
 

@@ -17,10 +17,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
-// patience bounds the waiting for events. It ends a test that has gone wrong, on a busy machine too.
+// patience is the timeout of events that come in a correct program, also on a busy machine.
 const patience = 2 * time.Minute
 
-// server is a redis-server of the test's own.
+// server is a redis-server of one test.
 type server struct {
 	tb   testing.TB
 	dir  string
@@ -32,7 +32,7 @@ type server struct {
 	exited chan struct{}
 }
 
-// logBuffer is what a server says, for the log of a test that failed.
+// logBuffer collects the output of a server, for the log of a failed test.
 type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -50,9 +50,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// startServer starts a server on a free port of the loopback interface, with
-// its files in a directory of the test. Further arguments are settings, as
-// "--maxmemory", "1mb".
+// startServer starts a server on a free port of the loopback interface. Its files are in
+// a directory of the test. Further arguments are settings, such as "--maxmemory", "1mb".
 func startServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
 	s := newServer(tb, args...)
@@ -61,6 +60,7 @@ func startServer(tb testing.TB, args ...string) *server {
 	return s
 }
 
+// newServer returns a server that is not started.
 func newServer(tb testing.TB, args ...string) *server {
 	tb.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
@@ -80,7 +80,8 @@ func newServer(tb testing.TB, args ...string) *server {
 	return s
 }
 
-// shortDir is a directory whose sockets have names that are short enough.
+// shortDir returns a temporary directory with a short path, as the length of a socket's
+// path is limited.
 func shortDir(tb testing.TB) string {
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *server) run(name string, args ...string) {
 	s.cmd, s.exited = cmd, exited
 }
 
-// kill ends the server as a crash does, and waits until it is gone.
+// kill ends the server like a crash, and waits for its end.
 func (s *server) kill() {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
@@ -122,7 +123,7 @@ func (s *server) addr() string   { return net.JoinHostPort("127.0.0.1", strconv.
 func (s *server) url() string    { return "redis://" + s.addr() }
 func (s *server) socket() string { return filepath.Join(s.dir, "redis.sock") }
 
-// do runs a command.
+// do runs a command with redis-cli and returns its output.
 func (s *server) do(args ...string) string {
 	s.tb.Helper()
 	out, err := s.try(args...)
@@ -132,6 +133,7 @@ func (s *server) do(args ...string) string {
 	return out
 }
 
+// try is do for commands that may fail.
 func (s *server) try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -152,12 +154,12 @@ func (s *server) await(what string, ok func() bool) {
 	await(s.tb, fmt.Sprintf("%s of the server on port %d", what, s.port), ok)
 }
 
-// await waits until ok.
+// await calls ok until it returns true, and fails the test after patience.
 func await(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			tb.Fatalf("waited in vain for %s", what)
+			tb.Fatalf("timeout waiting for %s", what)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func mustAcquire(tb testing.TB, s *Store, id session.ID, version uint64) session
 	return lease
 }
 
-// view returns the value that View shows.
+// view returns the value of an item as View reads it.
 func view(tb testing.TB, s *Store, id session.ID) (value string, err error) {
 	err = s.View(tb.Context(), id, func(item session.Item) error {
 		value = string(item.Value)
@@ -70,6 +70,7 @@ func view(tb testing.TB, s *Store, id session.ID) (value string, err error) {
 	return value, err
 }
 
+// current returns the value of an item as ViewCurrent reads it.
 func current(tb testing.TB, s *Store, id session.ID) (value string, err error) {
 	err = s.ViewCurrent(tb.Context(), id, func(item session.Item) error {
 		value = string(item.Value)
@@ -81,30 +82,30 @@ func current(tb testing.TB, s *Store, id session.ID) (value string, err error) {
 func wantView(tb testing.TB, s *Store, id session.ID, want string) {
 	tb.Helper()
 	if got, err := view(tb, s, id); err != nil || got != want {
-		tb.Fatalf("View: %q, %v; want %q", got, err, want)
+		tb.Fatalf("View: got %q, error %v, want %q", got, err, want)
 	}
 }
 
 func wantErr(tb testing.TB, call string, err, want error) {
 	tb.Helper()
 	if !errors.Is(err, want) {
-		tb.Errorf("%s: %v, want %v", call, err, want)
+		tb.Errorf("%s: got error %v, want %v", call, err, want)
 	}
 }
 
-// wantNoAnswer is what every failure of the server looks like.
-func wantNoAnswer(tb testing.TB, call string, err error) {
+// wantServerError expects an error that is none of the answers of the contract.
+func wantServerError(tb testing.TB, call string, err error) {
 	tb.Helper()
 	if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased) {
-		tb.Errorf("%s: %v, want an error that is no answer", call, err)
+		tb.Errorf("%s: got error %v, want an error other than ErrNotFound, ErrConflict and ErrLeased", call, err)
 	}
 }
 
-// watcher keeps what Watch tells.
+// watcher counts the calls of changed.
 type watcher struct {
-	mu  sync.Mutex
-	ids map[session.ID]int
-	all int
+	mu   sync.Mutex
+	ids  map[session.ID]int
+	nils int // calls with nil: any item may have changed
 }
 
 func watch(s *Store) *watcher {
@@ -113,7 +114,7 @@ func watch(s *Store) *watcher {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if ids == nil {
-			w.all++
+			w.nils++
 		}
 		for _, id := range ids {
 			w.ids[id]++
@@ -128,8 +129,9 @@ func (w *watcher) count(id session.ID) int {
 	return w.ids[id]
 }
 
-func (w *watcher) alls() int {
+// resets returns the number of calls with nil.
+func (w *watcher) resets() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.all
+	return w.nils
 }

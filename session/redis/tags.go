@@ -12,102 +12,102 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// maxIndexed bounds for how many sessions a process remembers what the indexes
-// say. Beyond it all is forgotten, and learned again with the next writes.
-const maxIndexed = 1 << 16
+// maxCachedEntries limits the number of items in an indexCache. A full cache is
+// emptied, and filled again by the next writes.
+const maxCachedEntries = 1 << 16
 
-// indexed knows what the indexes of tags say of items this process has written,
-// so that most writes need not touch them.
-type indexed struct {
+// indexCache has the index entries of items that this process has written. Most writes
+// therefore need not write to the indexes.
+type indexCache struct {
 	mu    sync.Mutex
-	items map[session.ID]index
-	// lost counts how often everything was forgotten.
-	lost uint64
+	items map[session.ID]indexEntry
+	// epoch counts the calls of forgetAll.
+	epoch uint64
 }
 
-// index is what the indexes say of one item.
-type index struct {
+// indexEntry is the content of the indexes for one item.
+type indexEntry struct {
 	tags  [session.MaxTags]session.Tag
 	until time.Time
 }
 
-// covers reports whether an item is found by its tags for as long as it lives,
-// and else a number for set.
-func (x *indexed) covers(id session.ID, item session.Item) (ok bool, lost uint64) {
+// covers reports whether the indexes have the item under all its tags until it
+// expires. The caller passes the epoch to set.
+func (x *indexCache) covers(id session.ID, item session.Item) (ok bool, epoch uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	is, known := x.items[id]
+	entry, known := x.items[id]
 	for _, tag := range item.Tags {
-		known = known && slices.Contains(is.tags[:], tag)
+		known = known && slices.Contains(entry.tags[:], tag)
 	}
-	return known && !item.Expires.After(is.until), x.lost
+	return known && !item.Expires.After(entry.until), x.epoch
 }
 
-// set notes what was written, unless it may have been lost since covers was
-// asked.
-func (x *indexed) set(id session.ID, is index, lost uint64) {
+// set adds the entry of an item, unless forgetAll was called since covers returned the
+// epoch: the server may have lost the entry.
+func (x *indexCache) set(id session.ID, entry indexEntry, epoch uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if lost != x.lost {
+	if epoch != x.epoch {
 		return
 	}
-	if x.items == nil || len(x.items) >= maxIndexed {
-		x.items = map[session.ID]index{}
+	if x.items == nil || len(x.items) >= maxCachedEntries {
+		x.items = map[session.ID]indexEntry{}
 	}
-	x.items[id] = is
+	x.items[id] = entry
 }
 
-func (x *indexed) forget(id session.ID) {
+func (x *indexCache) forget(id session.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.items, id)
 }
 
-// forgetAll is for a server that may not be the one it was, or not have all
-// that it had.
-func (x *indexed) forgetAll() {
+// forgetAll empties the cache after a lost connection: the server may have lost writes,
+// or be another one.
+func (x *indexCache) forgetAll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.items = nil
-	x.lost++
+	x.epoch++
 }
 
-// index makes an item found by its tags. It comes before the item is written:
-// the two are in different slots of a cluster, and an index may say too much but
-// not too little.
+// addToIndexes adds an item to the indexes of its tags. It is called before the item is
+// written, because the two are in different slots of a cluster: an index may list an
+// item that does not exist, and must not miss one.
 //
-// An entry is made to last half as long again as the item, so that a session in
-// use, whose end moves with every minute, touches the index every few hours.
-// What is there of ended sessions goes when its time is over.
-func (s *Store) index(ctx context.Context, id session.ID, item session.Item) error {
-	covered, lost := s.indexed.covers(id, item)
+// An entry lives for one and a half times the life of the item. So a session in use
+// writes to the index once in hours, although every recorded use moves its expiry.
+// Entries of ended sessions expire.
+func (s *Store) addToIndexes(ctx context.Context, id session.ID, item session.Item) error {
+	covered, epoch := s.indexes.covers(id, item)
 	now := time.Now()
 	life := item.Expires.Sub(now)
 	if len(item.Tags) == 0 || covered || life <= 0 {
 		return nil
 	}
-	is := index{until: item.Expires.Add(life / 2)}
+	entry := indexEntry{until: item.Expires.Add(life / 2)}
 	for i, tag := range item.Tags {
-		is.tags[i] = tag
-		err := indexScript.run(ctx, s.replicatedIf(tag), []string{s.keys.tag(tag)}, string(id[:]),
-			strconv.FormatInt(is.until.UnixMilli(), 10), strconv.FormatInt(now.UnixMilli(), 10),
-			strconv.FormatInt(is.until.Sub(now).Milliseconds(), 10), strconv.Itoa(session.MaxTagged)).Error()
+		entry.tags[i] = tag
+		err := indexScript.run(ctx, s.durableIndex(tag), []string{s.keys.tag(tag)}, string(id[:]),
+			strconv.FormatInt(entry.until.UnixMilli(), 10), strconv.FormatInt(now.UnixMilli(), 10),
+			strconv.FormatInt(entry.until.Sub(now).Milliseconds(), 10), strconv.Itoa(session.MaxTagged)).Error()
 		if err != nil {
 			return err
 		}
 	}
-	s.indexed.set(id, is, lost)
+	s.indexes.set(id, entry, epoch)
 	return nil
 }
 
-// replicatedIf returns how to send a command that changes the index of a tag:
-// as those that change an item, but there are no copies of it.
-func (s *Store) replicatedIf(tag session.Tag) send {
+// durableIndex returns the send function for commands that change the index of a tag.
+// It waits for replicas as durable does. There are no copies of an index to drop.
+func (s *Store) durableIndex(tag session.Tag) send {
 	if s.replicas == 0 {
 		return s.plain
 	}
 	return func(ctx context.Context, command build) rueidis.RedisResult {
-		return s.replicated(ctx, s.keys.tagLanded(tag), command)
+		return s.replicated(ctx, s.keys.tagWait(tag), command)
 	}
 }
 
@@ -131,7 +131,7 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, erro
 		return nil
 	})
 	if err != nil {
-		return nil, answer("looking up a tag in redis", err)
+		return nil, callError("looking up a tag in redis", err)
 	}
 	return ids, nil
 }

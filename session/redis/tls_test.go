@@ -77,7 +77,7 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-func TestTLS(t *testing.T) {
+func TestMutualTLS(t *testing.T) {
 	ca := newAuthority(t)
 	ca.issue("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
 	ca.issue("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
@@ -92,7 +92,7 @@ func TestTLS(t *testing.T) {
 	}
 	urls := []string{"rediss://" + server.addr()}
 	s := open(t, Config{URLs: urls, TLS: &tls.Config{RootCAs: ca.pool(), Certificates: []tls.Certificate{client}}})
-	if err := everything(t, s); err != nil {
+	if err := callAll(t, s); err != nil {
 		t.Error(err)
 	}
 	for name, c := range map[string]Config{
@@ -104,7 +104,7 @@ func TestTLS(t *testing.T) {
 	} {
 		if s, err := Open(c); err == nil {
 			s.Close()
-			t.Errorf("%s: connected", name)
+			t.Errorf("%s: got nil, want an error", name)
 		}
 	}
 }

@@ -8,22 +8,21 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// retellAfter is how long an item is left alone that was read without being
-// tracked; see untracked.
-const retellAfter = time.Second
+// untrackedDelay is the time after which an untracked item counts as changed; see
+// notifyUntracked.
+const untrackedDelay = time.Second
 
 // Watch implements [session.SharedStore].
 func (s *Store) Watch(changed func(ids []session.ID)) { s.changed.Store(&changed) }
 
-// invalidated gets the pushes of the server, on the goroutine that reads the
-// connection, and nil after a connection was lost. By then the client has
-// dropped the copies concerned: pipe.handlePush and pipe._background do so
-// first. Each node of a cluster has its connection, and a master that was
-// switched from is closed, so that every way to lose track of copies ends
-// here.
+// invalidated receives the pushes of the server, on the goroutine that reads the
+// connection, and nil after a connection was lost. The client has dropped the copies
+// before: see its pipe.handlePush and pipe._background. Each node of a cluster has its
+// own connection, and after a failover the client closes that to the old master. So
+// every loss of tracking calls this function.
 func (s *Store) invalidated(keys []rueidis.RedisMessage) {
 	if keys == nil {
-		s.indexed.forgetAll()
+		s.indexes.forgetAll()
 	}
 	changed := s.changed.Load()
 	if changed == nil {
@@ -43,17 +42,17 @@ func (s *Store) invalidated(keys []rueidis.RedisMessage) {
 			ids = append(ids, id)
 		}
 	}
-	if len(ids) > 0 { // no IDs would mean all
+	if len(ids) > 0 { // nil would mean all items
 		(*changed)(ids)
 	}
 }
 
-// untracked is told of an item that was read, but is not kept, nor tracked by
-// the server: so the client reads from the node that a key is just moving to.
-// Nobody would learn of its next change. So it counts as changed a moment
-// later; who still cares reads it again, by then from its new home.
-func (s *Store) untracked(id session.ID) {
-	time.AfterFunc(retellAfter, func() {
+// notifyUntracked reports an item as changed after a delay. The client neither keeps a
+// copy of this item nor does the server track it, as happens while its key moves to
+// another node of a cluster: no push would report its next change. A reader that still
+// needs the item reads it again, then from the new node.
+func (s *Store) notifyUntracked(id session.ID) {
+	time.AfterFunc(untrackedDelay, func() {
 		if changed := s.changed.Load(); changed != nil {
 			(*changed)([]session.ID{id})
 		}

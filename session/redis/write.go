@@ -11,7 +11,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// replicaTimeout is how long the replicas may take, in milliseconds.
+// replicaTimeout is the timeout of WAIT in milliseconds.
 const replicaTimeout = 1000
 
 // Create implements [session.Store].
@@ -23,7 +23,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if life <= 0 {
 			return s.createExpired(ctx, id)
 		}
-		if err := s.index(ctx, id, item); err != nil {
+		if err := s.addToIndexes(ctx, id, item); err != nil {
 			return err
 		}
 		err := s.durable(id)(ctx, func(b rueidis.Builder) rueidis.Completed {
@@ -32,18 +32,19 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if !rueidis.IsRedisNil(err) {
 			return err
 		}
-		if tries > 1 && s.holds(ctx, id, item) {
-			return nil // the first try did it, and its answer was lost
+		if tries > 1 && s.hasItem(ctx, id, item) {
+			return nil // the first try succeeded, and its answer was lost
 		}
 		return session.ErrConflict
 	})
 	if err != nil {
-		return answer("writing session to redis", err)
+		return callError("writing session to redis", err)
 	}
 	return nil
 }
 
-// createExpired keeps nothing, because the item would be gone at once.
+// createExpired creates an item that has expired already: it writes nothing, and
+// returns ErrConflict if the ID has an item.
 func (s *Store) createExpired(ctx context.Context, id session.ID) error {
 	_, err := s.current(ctx, id)
 	switch {
@@ -55,37 +56,37 @@ func (s *Store) createExpired(ctx context.Context, id session.ID) error {
 	return err
 }
 
-// holds reports whether the item is there as given.
-func (s *Store) holds(ctx context.Context, id session.ID, item session.Item) bool {
-	there, err := s.current(ctx, id)
-	return err == nil && there.Version == item.Version && bytes.Equal(there.Value, item.Value)
+// hasItem reports whether the server has this item in the same version.
+func (s *Store) hasItem(ctx context.Context, id session.ID, item session.Item) bool {
+	got, err := s.current(ctx, id)
+	return err == nil && got.Version == item.Version && bytes.Equal(got.Value, item.Value)
 }
 
-// Replace implements [session.Store]. After a lost answer it may find its own
-// write and return ErrConflict.
+// Replace implements [session.Store]. If the answer to its first try was lost, it may
+// return ErrConflict although that try succeeded.
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	return s.change(ctx, "writing session to redis", func(ctx context.Context) rueidis.RedisResult {
-		if err := s.index(ctx, id, item); err != nil {
+		if err := s.addToIndexes(ctx, id, item); err != nil {
 			return rueidis.NewErrorResult(err)
 		}
-		return replaceScript.alone(ctx, s.durable(id), s.keys.item(id), s.keys.lease(id),
+		return replaceScript.runOnOneKey(ctx, s.durable(id), s.keys.item(id), s.keys.lease(id),
 			encodeVersion(item.Version-1), encodeItem(item), strconv.FormatInt(lifetime(item.Expires), 10))
 	})
 }
 
-// DeleteAt implements [session.SharedStore]. After a lost answer it may find
-// its own write and return ErrConflict.
+// DeleteAt implements [session.SharedStore]. If the answer to its first try was lost,
+// it may return ErrConflict although that try succeeded.
 func (s *Store) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
-	held := ""
+	expected := ""
 	if holder != (session.Holder{}) {
-		held = string(holder[:])
+		expected = string(holder[:])
 	}
 	return s.change(ctx, "deleting session from redis", func(ctx context.Context) rueidis.RedisResult {
-		return deleteAtScript.run(ctx, s.durable(id), []string{s.keys.item(id), s.keys.lease(id)}, encodeVersion(version), held)
+		return deleteAtScript.run(ctx, s.durable(id), []string{s.keys.item(id), s.keys.lease(id)}, encodeVersion(version), expected)
 	})
 }
 
-// change takes a step that says whether the item was as expected.
+// change runs a step that returns true, or false for a conflict.
 func (s *Store) change(ctx context.Context, doing string, step func(context.Context) rueidis.RedisResult) error {
 	err := s.try(ctx, func(ctx context.Context) error {
 		done, err := step(ctx).AsBool()
@@ -95,7 +96,7 @@ func (s *Store) change(ctx context.Context, doing string, step func(context.Cont
 		return err
 	})
 	if err != nil {
-		return answer(doing, err)
+		return callError(doing, err)
 	}
 	return nil
 }
@@ -110,30 +111,30 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 		if !isMoving(res) {
 			return res.Error()
 		}
-		// See script.alone. The lease is worth nothing without the item.
+		// See script.runOnOneKey. A lease without an item has no effect.
 		if err := del(ctx, s.keys.item(id)).Error(); err != nil {
 			return err
 		}
 		return del(ctx, s.keys.lease(id)).Error()
 	})
 	if err != nil {
-		return answer("deleting session from redis", err)
+		return callError("deleting session from redis", err)
 	}
-	s.indexed.forget(id)
+	s.indexes.forget(id)
 	return nil
 }
 
-// durable returns how to send a command that changes an item. The command is
-// not acknowledged before this process has dropped its copy: the push comes
-// behind the command's own answer, but before that of the next command on the
-// connection, which is therefore waited for. So a process always reads its own
-// writes.
+// durable returns the send function for commands that change an item. It returns after
+// this process has dropped its copy, so that a process always reads its own writes: the
+// push arrives after the answer to the command, and before the answer to the next
+// command on the connection. So durable sends a second command and waits for its
+// answer.
 func (s *Store) durable(id session.ID) send {
 	key := s.keys.item(id)
 	return func(ctx context.Context, command build) rueidis.RedisResult {
 		if s.replicas > 0 {
-			res := s.replicated(ctx, s.keys.landed(id), command)
-			_ = s.client.Do(ctx, s.client.B().Pttl().Key(key).Build()) // a failure closes the connection, and the copies with it
+			res := s.replicated(ctx, s.keys.itemWait(id), command)
+			_ = s.client.Do(ctx, s.client.B().Pttl().Key(key).Build()) // an error closes the connection and drops the copies
 			return res
 		}
 		b := s.client.B()
@@ -141,12 +142,12 @@ func (s *Store) durable(id session.ID) send {
 	}
 }
 
-// replicated sends a command and waits until enough replicas have what it did
-// or found. WAIT is about the last write on its own connection, so it needs one
-// for itself; and a write that certainly happens, because the command may have
-// found that an earlier try, whose answer was lost or bad, had done it all:
-// then it is that try which the replicas must have.
-func (s *Store) replicated(ctx context.Context, landed string, command build) rueidis.RedisResult {
+// replicated sends a command and waits until enough replicas have its effect. WAIT
+// covers the last write on its connection, so each call uses a connection of its own.
+// The command may have changed nothing because an earlier try had succeeded, and then
+// the replicas must have that try. So replicated adds a write of waitKey, for which
+// WAIT waits in any case.
+func (s *Store) replicated(ctx context.Context, waitKey string, command build) rueidis.RedisResult {
 	select {
 	case s.waiting <- struct{}{}:
 		defer func() { <-s.waiting }()
@@ -157,7 +158,7 @@ func (s *Store) replicated(ctx context.Context, landed string, command build) ru
 	defer release()
 	b := conn.B()
 	res := conn.DoMulti(ctx, command(b),
-		b.Set().Key(landed).Value("").PxMilliseconds(replicaTimeout).Build(),
+		b.Set().Key(waitKey).Value("").PxMilliseconds(replicaTimeout).Build(),
 		b.Wait().Numreplicas(s.replicas).Timeout(replicaTimeout).Build())
 	if err := res[0].Error(); err != nil && !rueidis.IsRedisNil(err) {
 		return res[0]

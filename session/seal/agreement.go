@@ -108,7 +108,7 @@ func (k *siteKeys) choose() *rootKey {
 func (k *siteKeys) common() *rootKey {
 	instances, has := 0, make(map[KeyID]int, len(k.ring.list))
 	for _, ids := range k.others {
-		known := map[KeyID]bool{} // a note may name a key twice
+		known := map[KeyID]bool{} // an announcement may name a key twice
 		for _, id := range ids {
 			if k.ring.byID[id] != nil {
 				known[id] = true

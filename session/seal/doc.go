@@ -1,15 +1,15 @@
-// Package seal encrypts what leaves the process: the records of sessions in the
-// store, and the values that a browser carries through a login.
+// Package seal encrypts two kinds of values before they leave the process: the records of
+// sessions in the store, and the values that a browser carries through a login.
 //
 // A browser holds one cookie, a [Secret] of 256 random bits. A [Site] seals the
 // record of its session with AES-256-GCM under a key derived from both the secret and
 // a [Key] of the server's [KeyRing]. A stolen store, even together with the server's
-// keys, therefore opens no session. A record cannot be forged, moved to another session
-// or site, or replaced by an older version of itself.
+// keys, therefore opens no session. A record cannot be forged, and opens under no other
+// session, site or version of its item.
 //
 // With several instances, [Share] makes all of them seal with a key that every one of
 // them can open with, so that keys are replaced while the instances run.
 //
 // The package never reads or writes a store, apart from the announcements of keys, and
-// never knows what a record contains.
+// never interprets the content of a record.
 package seal

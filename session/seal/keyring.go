@@ -102,7 +102,7 @@ func newRootKey(k Key) (rootKey, error) {
 	return rootKey{Key: k, id: k.id(), tags: Key(tags)}, nil
 }
 
-// maxKeys bounds a ring, so that one note can announce it.
+// maxKeys limits a ring, so that one announcement can contain all its keys.
 const maxKeys = 32
 
 // NewKeyRing returns a ring of 1 to 32 keys. It refuses a duplicate key.

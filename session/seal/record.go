@@ -88,8 +88,8 @@ func (s *Site) Seal(ref Ref, known *RecordKey, version uint64, hot, cold []byte)
 
 // Open verifies the head of an item's value and derives the key. It decrypts
 // nothing. The version in the head must be the item's, so an old value under a new
-// version does not open. The error is ErrUnreadable, or tells that another instance
-// may have the key.
+// version does not open. The error is an ErrUnreadable, or another one if an instance
+// other than this one may have the key.
 func (s *Site) Open(ref Ref, item session.Item) (*Sealed, error) {
 	value := item.Value
 	if len(value) < headSize+4+2*gcmOverhead || len(value) > maxSealed ||

@@ -16,7 +16,7 @@ import (
 // parts are the two parts of a record in the clear.
 type parts struct{ hot, cold string }
 
-// fullParts returns parts with recognizable texts.
+// fullParts returns parts with texts that a search for leaks can find.
 func fullParts() parts {
 	return parts{
 		hot:  "subject-248289761001 jane@example.com access-token-SlAV32hkKG",
@@ -76,19 +76,19 @@ func TestPartsOpenAsSealed(t *testing.T) {
 	}
 }
 
-// doesNotOpen checks that nothing of an item can be read, whole or in part. A
-// damaged cold part leaves the hot part readable.
-func doesNotOpen(t *testing.T, what string, site *Site, secret Secret, id session.ID, item session.Item, hotToo bool) {
+// wantUnreadable checks that a record does not open, and its hot part alone neither if
+// hotToo is true. A damaged cold part leaves the hot part readable.
+func wantUnreadable(t *testing.T, name string, site *Site, secret Secret, id session.ID, item session.Item, hotToo bool) {
 	t.Helper()
 	if rec, err := openParts(site, Ref{ID: id, Secret: secret}, item); !errors.Is(err, ErrUnreadable) || rec != nil {
-		t.Errorf("%s: the record opens: %v, %v", what, rec, err)
+		t.Errorf("%s: got record %v, error %v, want ErrUnreadable", name, rec, err)
 	}
 	if _, err := openHotPart(site, Ref{ID: id, Secret: secret}, item); hotToo && !errors.Is(err, ErrUnreadable) {
-		t.Errorf("%s: the hot part opens: %v", what, err)
+		t.Errorf("%s: hot part: got error %v, want ErrUnreadable", name, err)
 	}
 }
 
-func TestEveryBitOfARecordCounts(t *testing.T) {
+func TestEveryBitOfARecordIsAuthenticated(t *testing.T) {
 	site, secret := testSite(t, testKey(1)), testSecret(1)
 	id, item := sealFull(t, site, secret)
 	whole := item.Value
@@ -97,21 +97,21 @@ func TestEveryBitOfARecordCounts(t *testing.T) {
 		for bit := range 8 {
 			item.Value = bytes.Clone(whole)
 			item.Value[i] ^= 1 << bit
-			doesNotOpen(t, "flipped a bit", site, secret, id, item, i < endOfHot)
+			wantUnreadable(t, "flipped bit", site, secret, id, item, i < endOfHot)
 		}
 	}
 	for n := range whole {
 		item.Value = whole[:n:n]
-		doesNotOpen(t, "truncated", site, secret, id, item, n < endOfHot)
+		wantUnreadable(t, "truncated", site, secret, id, item, n < endOfHot)
 	}
 	for _, more := range [][]byte{{0}, bytes.Repeat([]byte{'x'}, 40), make([]byte, 10<<20)} {
 		item.Value = append(bytes.Clone(whole), more...)
-		doesNotOpen(t, "lengthened", site, secret, id, item, false)
+		wantUnreadable(t, "lengthened", site, secret, id, item, false)
 	}
 }
 
-// TestMovedRecords moves a good record to every place where it does not belong.
-func TestMovedRecords(t *testing.T) {
+// TestMovedRecordDoesNotOpen under another session, site, key or version.
+func TestMovedRecordDoesNotOpen(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	site, secret := testSite(t, a), testSecret(1)
 	id, item := sealFull(t, site, secret)
@@ -147,13 +147,13 @@ func TestMovedRecords(t *testing.T) {
 		id     session.ID
 		item   session.Item
 	}{
-		{"another secret at the same place", site, testSecret(2), id, item},
-		{"another session's place", site, secret, site.Ref(testSecret(2)).ID, item},
-		{"another session's place and secret", site, testSecret(2), site.Ref(testSecret(2)).ID, item},
+		{"another secret under the same ID", site, testSecret(2), id, item},
+		{"another session's ID", site, secret, site.Ref(testSecret(2)).ID, item},
+		{"another session's ID and secret", site, testSecret(2), site.Ref(testSecret(2)).ID, item},
 		{"another issuer", NewSite(ring, "https://other.example.com", "client", "cookie"), secret, id, item},
 		{"another client", NewSite(ring, "https://as.example.com", "other", "cookie"), secret, id, item},
 		{"another cookie", NewSite(ring, "https://as.example.com", "client", "other"), secret, id, item},
-		{"names that run together alike", NewSite(ring, "https://as.example.comclient", "", "cookie"), secret, id, item},
+		{"names with equal concatenation", NewSite(ring, "https://as.example.comclient", "", "cookie"), secret, id, item},
 		{"another key", testSite(t, b), secret, id, item},
 		{"another version in the store", site, secret, id, older},
 		{"another version in the head", site, secret, id, renumbered},
@@ -162,14 +162,14 @@ func TestMovedRecords(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			doesNotOpen(t, tt.name, tt.site, tt.secret, tt.id, tt.item, true)
+			wantUnreadable(t, tt.name, tt.site, tt.secret, tt.id, tt.item, true)
 		})
 	}
-	doesNotOpen(t, "parts of two versions", site, secret, id, mixed, false)
+	wantUnreadable(t, "parts of two versions", site, secret, id, mixed, false)
 }
 
-// TestKeyCommitmentIsChecked forges a record that is sound but for the
-// commitment: who can make one ciphertext open under two keys gains nothing.
+// TestKeyCommitmentIsChecked forges records in which only the commitment is wrong. GCM
+// alone would accept them.
 func TestKeyCommitmentIsChecked(t *testing.T) {
 	site, secret := testSite(t, testKey(1)), testSecret(1)
 	id, item := sealFull(t, site, secret)
@@ -187,16 +187,16 @@ func TestKeyCommitmentIsChecked(t *testing.T) {
 	}
 	head := bytes.Clone(item.Value[:headSize])
 	if _, err := openParts(site, Ref{ID: id, Secret: secret}, forge(head)); err != nil {
-		t.Fatalf("the forger does not know the format: %v", err)
+		t.Fatalf("forged record with the right commitment: got error %v, want nil", err)
 	}
 	for i := headSize - commitmentSize; i < headSize; i++ {
 		forged := bytes.Clone(head)
 		forged[i] ^= 1
-		doesNotOpen(t, "another commitment", site, secret, id, forge(forged), true)
+		wantUnreadable(t, "another commitment", site, secret, id, forge(forged), true)
 	}
 }
 
-// TestOversizedRecordIsRefused: what could not be read back is not written.
+// TestOversizedRecordIsRefused by Seal, because Open would refuse it.
 func TestOversizedRecordIsRefused(t *testing.T) {
 	site, secret := testSite(t, testKey(1)), testSecret(1)
 	id := site.Ref(secret).ID
@@ -205,15 +205,15 @@ func TestOversizedRecordIsRefused(t *testing.T) {
 	rec.cold = strings.Repeat("i", maxSealed-overhead-4)
 	value := mustSeal(t, site, secret, rec)
 	if _, err := openParts(site, Ref{ID: id, Secret: secret}, session.Item{Version: 1, Value: value}); err != nil {
-		t.Errorf("a record of %d bytes: %v", len(value), err)
+		t.Errorf("opening a record of %d bytes: got error %v, want nil", len(value), err)
 	}
 	rec.cold += strings.Repeat("i", 16)
 	_, err := sealParts(site, Ref{ID: id, Secret: secret}, rec, 1)
 	if err == nil {
-		t.Fatal("a record over the limit was sealed")
+		t.Fatal("sealing a record over the limit: got nil, want an error")
 	}
 	if strings.Contains(err.Error(), "iiii") || strings.Contains(err.Error(), "refresh-token") {
-		t.Errorf("the error holds a token: %v", err)
+		t.Errorf("got error %v, want one without a token", err)
 	}
 }
 
@@ -226,12 +226,12 @@ func mustSeal(t testing.TB, site *Site, secret Secret, rec parts) []byte {
 	return value
 }
 
-// TestStoredBytesTellNothing: neither what is sealed nor any eight bytes of the
-// cookie can be found in what the store gets, and nothing in it repeats.
-func TestStoredBytesTellNothing(t *testing.T) {
+// TestStoredBytesRevealNothing: the stored bytes contain neither the plaintext nor any
+// eight bytes of the cookie or the key, and two records have no bytes in common.
+func TestStoredBytesRevealNothing(t *testing.T) {
 	site, secret := testSite(t, testKey(1)), NewSecret()
 	id, item := sealFull(t, site, secret)
-	seen := append(bytes.Clone(id[:]), item.Value...)
+	stored := append(bytes.Clone(id[:]), item.Value...)
 	canaries := [][]byte{
 		[]byte("access-token"), []byte("refresh-token"), []byte("id-token"), []byte("subject-"), []byte("jane@"), []byte("sid-08"),
 	}
@@ -242,45 +242,45 @@ func TestStoredBytesTellNothing(t *testing.T) {
 		}
 	}
 	for _, canary := range canaries {
-		if bytes.Contains(seen, canary) {
-			t.Errorf("the store sees %q", canary)
+		if bytes.Contains(stored, canary) {
+			t.Errorf("stored bytes: got %q in them, want none of the secrets", canary)
 		}
 	}
 	_, again := sealFull(t, site, secret)
 	if bytes.Equal(item.Value[headSize:], again.Value[headSize:]) {
-		t.Error("the same record sealed twice gives the same bytes")
+		t.Error("sealing twice: got equal bytes, want different ones")
 	}
 	other := NewSecret()
 	otherID, otherItem := sealFull(t, site, other)
 	if id == otherID {
-		t.Error("two secrets have one ID")
+		t.Error("IDs of two secrets: got equal ones, want different ones")
 	}
-	// Magic, version, algorithm, key name and generation are alike, no more.
+	// Only magic, version, algorithm, key ID and item version are equal.
 	for i := 4 + keyIDSize + 8; i+8 <= len(item.Value); i++ {
 		if i != headSize && bytes.Equal(item.Value[i:i+8], otherItem.Value[i:i+8]) {
-			t.Errorf("two sessions share the bytes at %d", i)
+			t.Errorf("two sessions: got equal bytes at %d, want different ones", i)
 		}
 	}
 }
 
-func TestKeyRingRotation(t *testing.T) {
+func TestRecordMovesToTheFirstKey(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	secret := testSecret(1)
 	onlyA, both, onlyB := testSite(t, a), testSite(t, b, a), testSite(t, b)
 	id, item := sealFull(t, onlyA, secret)
 	rec, err := openParts(both, Ref{ID: id, Secret: secret}, item)
 	if err != nil {
-		t.Fatalf("a record of the old key: %v", err)
+		t.Fatalf("record of the old key: got error %v, want nil", err)
 	}
-	doesNotOpen(t, "old key dropped", onlyB, secret, id, item, true)
+	wantUnreadable(t, "old key dropped", onlyB, secret, id, item, true)
 	item.Version++
 	if item.Value, err = sealParts(both, Ref{ID: id, Secret: secret}, *rec, item.Version); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := openParts(onlyB, Ref{ID: id, Secret: secret}, item); err != nil {
-		t.Errorf("the record was not sealed anew under the first key: %v", err)
+		t.Errorf("resealed record without the old key: got error %v, want nil", err)
 	}
-	doesNotOpen(t, "new key unknown", onlyA, secret, id, item, true)
+	wantUnreadable(t, "new key unknown", onlyA, secret, id, item, true)
 }
 
 // goldenValue returns a record that the first release sealed as version 3.

@@ -9,29 +9,29 @@ import (
 	"testing"
 )
 
-func TestSecretReadsItsOwnCookie(t *testing.T) {
+func TestCookieDecodesToItsSecret(t *testing.T) {
 	form := regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
 	seen := map[Secret]bool{}
 	for range 1000 {
 		secret := NewSecret()
 		if seen[secret] {
-			t.Fatal("the same secret was drawn twice")
+			t.Fatal("NewSecret: got the same secret twice")
 		}
 		seen[secret] = true
 		cookie := secret.Cookie()
 		if !form.MatchString(cookie) {
-			t.Fatalf("cookie %q", cookie)
+			t.Fatalf("got cookie %q, want 43 characters of base64url", cookie)
 		}
 		if got, ok := ParseSecret(cookie); !ok || got != secret {
-			t.Fatalf("ParseSecret(%q) = %v, %v", cookie, got, ok)
+			t.Fatalf("ParseSecret(%q): got another secret or ok %v, want the secret", cookie, ok)
 		}
 	}
 }
 
-func TestParseSecretRefuses(t *testing.T) {
+func TestParseSecretRefusesOtherEncodings(t *testing.T) {
 	good := testSecret(1).Cookie()
 	if _, ok := ParseSecret(good); !ok {
-		t.Fatal("a good cookie is refused")
+		t.Fatal("a valid cookie: got false, want true")
 	}
 	tests := map[string]string{
 		"empty":                  "",
@@ -41,8 +41,8 @@ func TestParseSecretRefuses(t *testing.T) {
 		"padded within":          good[:42] + "=",
 		"newline after":          good + "\n",
 		"newline within":         good[:20] + "\n" + good[20:],
-		"newline for one":        good[:20] + "\n" + good[21:],
-		"return for one":         good[:42] + "\r",
+		"newline in place":       good[:20] + "\n" + good[21:],
+		"return in place":        good[:42] + "\r",
 		"space":                  " " + good[:42],
 		"quoted":                 `"` + good + `"`,
 		"standard alphabet":      strings.Repeat("+/", 21) + "A",
@@ -55,13 +55,13 @@ func TestParseSecretRefuses(t *testing.T) {
 	for name, cookie := range tests {
 		t.Run(name, func(t *testing.T) {
 			if secret, ok := ParseSecret(cookie); ok {
-				t.Errorf("it is read as %x", secret[:])
+				t.Errorf("got secret %x, want false", secret[:])
 			}
 		})
 	}
 }
 
-func TestEveryCharacterOfASecretCounts(t *testing.T) {
+func TestEveryCharacterOfASecretMatters(t *testing.T) {
 	secret := testSecret(1)
 	good := secret.Cookie()
 	for i := range good {
@@ -71,13 +71,13 @@ func TestEveryCharacterOfASecretCounts(t *testing.T) {
 				continue
 			}
 			if got, ok := ParseSecret(string(altered)); ok && got == secret {
-				t.Errorf("%q at %d gives the same secret", byte(c), i)
+				t.Errorf("%q at %d: got the same secret, want another one or false", byte(c), i)
 			}
 		}
 	}
 }
 
-func TestParseKey(t *testing.T) {
+func TestParseKeyAcceptsOnlyRandomKeys(t *testing.T) {
 	key := testKey(1)
 	text := key.Encode()
 	for name, good := range map[string]string{
@@ -88,7 +88,7 @@ func TestParseKey(t *testing.T) {
 		"white space":     " \t" + text + "  ",
 	} {
 		if got, err := ParseKey(good); err != nil || got != key {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want the key", name, err)
 		}
 	}
 
@@ -112,25 +112,25 @@ func TestParseKey(t *testing.T) {
 	} {
 		got, err := ParseKey(bad)
 		if err == nil {
-			t.Errorf("%s: accepted as %x", name, got[:])
+			t.Errorf("%s: got key %x, want an error", name, got[:])
 			continue
 		}
 		for i := 0; i+6 <= len(strings.TrimSpace(bad)); i++ {
 			if part := strings.TrimSpace(bad)[i : i+6]; strings.Contains(err.Error(), part) {
-				t.Errorf("%s: the error %q holds %q of the key", name, err, part)
+				t.Errorf("%s: got error %q, want one without %q of the key", name, err, part)
 				break
 			}
 		}
 	}
 
-	// The last character also holds two bits that are no part of the key.
+	// The last character is left out: two of its bits are not part of the key.
 	for i := range text[:42] {
 		altered := []byte(text)
 		if altered[i]++; altered[i] == text[i] {
 			continue
 		}
 		if got, err := ParseKey(string(altered)); err == nil && got == key {
-			t.Errorf("%q at %d gives the same key", altered[i], i)
+			t.Errorf("%q at %d: got the same key, want another one or an error", altered[i], i)
 		}
 	}
 }
@@ -139,41 +139,41 @@ func TestNewKeyIsAcceptedByParseKey(t *testing.T) {
 	for range 1000 {
 		key := NewKey()
 		if got, err := ParseKey(key.Encode()); err != nil || got != key {
-			t.Fatalf("a drawn key is refused: %v", err)
+			t.Fatalf("ParseKey of a new key: got error %v, want the key", err)
 		}
 	}
 }
 
-func TestNewKeyRing(t *testing.T) {
+func TestNewKeyRingRefusesNoneAndDuplicates(t *testing.T) {
 	if _, err := NewKeyRing(); err == nil {
-		t.Error("an empty ring is accepted")
+		t.Error("without keys: got nil, want an error")
 	}
 	for _, keys := range [][]Key{{testKey(1), testKey(1)}, {testKey(1), testKey(2), testKey(1)}} {
 		_, err := NewKeyRing(keys...)
 		if err == nil {
-			t.Error("a key twice is accepted")
+			t.Error("with a key twice: got nil, want an error")
 		} else if strings.Contains(err.Error(), testKey(1).Encode()[:8]) {
-			t.Error("the error holds the key")
+			t.Errorf("got error %q, want one without the key", err)
 		}
 	}
 }
 
-// TestSecretsDoNotPrint: the verbs that end up in logs show no secret.
-func TestSecretsDoNotPrint(t *testing.T) {
+// TestNoVerbPrintsASecret covers the verbs that logs use.
+func TestNoVerbPrintsASecret(t *testing.T) {
 	secret, key := testSecret(1), testKey(1)
 	for _, verb := range []string{"%v", "%+v", "%s", "%q", "%x", "%X"} {
 		for _, v := range []any{secret, &secret, key, &key, struct{ S Secret }{secret}, []Key{key}} {
 			text := strings.ToLower(fmt.Sprintf(verb, v))
 			for _, raw := range [][]byte{secret[:4], key[:4]} {
 				if strings.Contains(text, fmt.Sprintf("%x", raw)) || strings.Contains(text, strings.Trim(fmt.Sprint(raw), "[]")) {
-					t.Errorf("%s of %T prints %s", verb, v, text)
+					t.Errorf("%s of %T: got %s, want a placeholder", verb, v, text)
 				}
 			}
 		}
 	}
 }
 
-func TestIDsTellSitesApart(t *testing.T) {
+func TestIDDependsOnTheSiteAndNotOnKeys(t *testing.T) {
 	a, err := NewKeyRing(testKey(1))
 	if err != nil {
 		t.Fatal(err)
@@ -185,16 +185,16 @@ func TestIDsTellSitesApart(t *testing.T) {
 	secret := testSecret(1)
 	id := NewSite(a, "issuer", "client", "cookie").Ref(secret).ID
 	if NewSite(b, "issuer", "client", "cookie").Ref(secret).ID != id {
-		t.Error("the server's key changes where a session is kept")
+		t.Error("ID with another key of the server: got another ID, want the same")
 	}
 	for _, parts := range [][3]string{
 		{"issue", "rclient", "cookie"}, {"issuerclient", "", "cookie"}, {"issuer", "client", "cookie2"}, {"client", "issuer", "cookie"}, {},
 	} {
 		if NewSite(a, parts[0], parts[1], parts[2]).Ref(secret).ID == id {
-			t.Errorf("site %q shares its sessions", parts)
+			t.Errorf("ID at site %q: got the same ID, want another one", parts)
 		}
 	}
 	if text := id.String(); len(text) != 12 {
-		t.Errorf("an ID in a log is %q, want a short form", text)
+		t.Errorf("String of an ID: got %q, want 12 characters", text)
 	}
 }

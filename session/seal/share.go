@@ -42,7 +42,8 @@ type KeyEvent struct {
 }
 
 const (
-	// announceEvery is shorter than the minute after which the store drops a note.
+	// announceEvery is shorter than the minute after which the store drops an
+	// announcement.
 	announceEvery = 10 * time.Second
 	announceRetry = time.Second
 	leaveTimeout  = time.Second
@@ -57,7 +58,7 @@ const (
 
 // Announcer is the part of session.SharedStore that Share uses.
 type Announcer interface {
-	Announce(ctx context.Context, topic session.Topic, from session.Holder, note []byte) (notes [][]byte, err error)
+	Announce(ctx context.Context, topic session.Topic, from session.Holder, announcement []byte) (announcements [][]byte, err error)
 }
 
 // Share makes a site agree with the other instances on one store about the key to
@@ -124,24 +125,24 @@ func (s *keySharing) run(ctx context.Context, asked chan struct{}) {
 func (s *keySharing) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
 	defer cancel()
-	notes, err := s.store.Announce(ctx, s.topic, s.self, keyNote(s.self, s.site.keys.Load().ring))
+	all, err := s.store.Announce(ctx, s.topic, s.self, encodeAnnouncement(s.self, s.site.keys.Load().ring))
 	if err != nil {
 		return err
 	}
-	others, unreadable := othersKeys(notes, s.self)
+	others, unreadable := othersKeys(all, s.self)
 	if unreadable > 0 {
-		s.report(KeyEvent{Kind: KeysUnreadable, Err: fmt.Errorf("%d of %d announcements of keys cannot be read", unreadable, len(notes))})
+		s.report(KeyEvent{Kind: KeysUnreadable, Err: fmt.Errorf("%d of %d announcements of keys cannot be read", unreadable, len(all))})
 	}
 	s.notify(s.site.change(func(k *siteKeys) { k.known, k.current, k.others = true, true, others }))
 	return nil
 }
 
 // leave announces the end of this instance, so that the others need not wait for its
-// note to expire. If it fails, they wait up to a minute.
+// announcement to expire. If it fails, they wait up to a minute.
 func (s *keySharing) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	_, _ = s.store.Announce(ctx, s.topic, s.self, keyNote(s.self, nil))
+	_, _ = s.store.Announce(ctx, s.topic, s.self, encodeAnnouncement(s.self, nil))
 }
 
 // notify sends the events that follow from the state of the keys.

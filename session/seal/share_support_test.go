@@ -11,65 +11,66 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// board is a shared store of which only the notes are used.
+// board is the part of a shared store that keeps announcements.
 type board struct {
-	mu    sync.Mutex
-	notes map[session.Holder]posted
+	mu     sync.Mutex
+	posted map[session.Holder]posting
 }
 
-type posted struct {
-	note []byte
-	at   time.Time
+type posting struct {
+	announcement []byte
+	at           time.Time
 }
 
-func newBoard() *board { return &board{notes: map[session.Holder]posted{}} }
+func newBoard() *board { return &board{posted: map[session.Holder]posting{}} }
 
-// post puts a note up as anybody can who can write to the store.
-func (b *board) post(from session.Holder, note []byte) {
+// post stores an announcement, as anyone with write access to the store can.
+func (b *board) post(from session.Holder, announcement []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.notes[from] = posted{slices.Clone(note), time.Now()}
+	b.posted[from] = posting{slices.Clone(announcement), time.Now()}
 }
 
+// current returns the announcements of the last minute.
 func (b *board) current() [][]byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var notes [][]byte
-	for _, n := range b.notes {
-		if time.Since(n.at) < time.Minute {
-			notes = append(notes, slices.Clone(n.note))
+	var all [][]byte
+	for _, p := range b.posted {
+		if time.Since(p.at) < time.Minute {
+			all = append(all, slices.Clone(p.announcement))
 		}
 	}
-	return notes
+	return all
 }
 
-// boardUser is the board as one process reaches it.
-type boardUser struct {
+// boardClient is the connection of one process to the board.
+type boardClient struct {
 	*board
 
 	mu    sync.Mutex
-	err   error         // what it answers instead
-	delay time.Duration // before and after what it does
-	asked int
+	err   error         // returned instead of the announcements
+	delay time.Duration // half before the announcement is stored, half after
+	calls int
 }
 
-func (u *boardUser) set(delay time.Duration, err error) {
+func (u *boardClient) set(delay time.Duration, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.delay, u.err = delay, err
 }
 
-// count returns how often the board was asked.
-func (u *boardUser) count() int {
+// count returns the number of calls of Announce.
+func (u *boardClient) count() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.asked
+	return u.calls
 }
 
-func (u *boardUser) Announce(ctx context.Context, _ session.Topic, from session.Holder, note []byte) ([][]byte, error) {
+func (u *boardClient) Announce(ctx context.Context, _ session.Topic, from session.Holder, announcement []byte) ([][]byte, error) {
 	u.mu.Lock()
 	delay, err := u.delay, u.err
-	u.asked++
+	u.calls++
 	u.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -77,30 +78,30 @@ func (u *boardUser) Announce(ctx context.Context, _ session.Topic, from session.
 	if err := pass(ctx, delay/2); err != nil {
 		return nil, err
 	}
-	u.board.post(from, note)
-	notes := u.board.current()
-	return notes, pass(ctx, delay/2)
+	u.board.post(from, announcement)
+	all := u.board.current()
+	return all, pass(ctx, delay/2)
 }
 
 var errBoardDown = errors.New("the store is down")
 
-// keyUser is one instance with keys.
-type keyUser struct {
+// instance is one process with keys.
+type instance struct {
 	t     *testing.T
 	site  *Site
-	store *boardUser
-	stop  func() // in good order
-	kill  func() // without taking leave
+	store *boardClient
+	stop  func() // ends it, and announces that it leaves
+	kill  func() // ends it like a crash
 
 	mu     sync.Mutex
 	events []KeyEvent
 	at     []time.Time
 }
 
-// startKeyUser starts an instance whose store answers after delay, or with err.
-func startKeyUser(t *testing.T, b *board, delay time.Duration, err error, keys ...Key) *keyUser {
+// startInstance starts an instance. Its store answers after delay, or with err.
+func startInstance(t *testing.T, b *board, delay time.Duration, err error, keys ...Key) *instance {
 	t.Helper()
-	u := &keyUser{t: t, site: testSite(t, keys...), store: &boardUser{board: b, delay: delay, err: err}}
+	u := &instance{t: t, site: testSite(t, keys...), store: &boardClient{board: b, delay: delay, err: err}}
 	run := Share(u.store, u.site, u.observe)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -111,14 +112,14 @@ func startKeyUser(t *testing.T, b *board, delay time.Duration, err error, keys .
 	return u
 }
 
-func (u *keyUser) observe(e KeyEvent) {
+func (u *instance) observe(e KeyEvent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.events, u.at = append(u.events, e), append(u.at, time.Now())
 }
 
 // when returns the times of all events of a kind.
-func (u *keyUser) when(kind KeyEventKind) (at []time.Time) {
+func (u *instance) when(kind KeyEventKind) (at []time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for i, e := range u.events {
@@ -130,7 +131,7 @@ func (u *keyUser) when(kind KeyEventKind) (at []time.Time) {
 }
 
 // last returns the last event of a kind.
-func (u *keyUser) last(kind KeyEventKind) (last KeyEvent) {
+func (u *instance) last(kind KeyEventKind) (last KeyEvent) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, e := range u.events {
@@ -141,23 +142,23 @@ func (u *keyUser) last(kind KeyEventKind) (last KeyEvent) {
 	return last
 }
 
-func (u *keyUser) setKeys(keys ...Key) {
+func (u *instance) setKeys(keys ...Key) {
 	u.t.Helper()
 	u.site.SetKeys(mustRing(u.t, keys...))
 }
 
-// sealsWith checks which key an instance seals with now.
-func (u *keyUser) sealsWith(want Key) {
+// wantSealsWith checks the key that an instance seals with now.
+func (u *instance) wantSealsWith(want Key) {
 	u.t.Helper()
 	if root, err := u.site.sealing(); err != nil {
-		u.t.Errorf("seals nothing: %v", err)
+		u.t.Errorf("sealing key: got error %v, want %v", err, want.id())
 	} else if root.Key != want {
-		u.t.Errorf("seals with key %v, want %v", root.id, want.id())
+		u.t.Errorf("sealing key: got %v, want %v", root.id, want.id())
 	}
 }
 
-// sealedThing is a record and a login cookie of one instance.
-type sealedThing struct {
+// sealedPair is a record and a login cookie that one instance has sealed.
+type sealedPair struct {
 	by     KeyID
 	id     session.ID
 	secret Secret
@@ -165,9 +166,10 @@ type sealedThing struct {
 	cookie string
 }
 
-func (u *keyUser) seal() sealedThing {
+// seal seals a record and a login cookie.
+func (u *instance) seal() sealedPair {
 	u.t.Helper()
-	s := sealedThing{secret: NewSecret()}
+	s := sealedPair{secret: NewSecret()}
 	s.id = u.site.Ref(s.secret).ID
 	value, err := sealParts(u.site, Ref{ID: s.id, Secret: s.secret}, fullParts(), 1)
 	if err != nil {
@@ -180,18 +182,18 @@ func (u *keyUser) seal() sealedThing {
 	return s
 }
 
-// opens checks that an instance can use what another one has sealed.
-func (u *keyUser) opens(s sealedThing) {
+// opens checks that an instance opens the record and the cookie of another one.
+func (u *instance) opens(s sealedPair) {
 	u.t.Helper()
 	if _, err := openParts(u.site, Ref{ID: s.id, Secret: s.secret}, s.item); err != nil {
-		u.t.Errorf("a record does not open: %v", err)
+		u.t.Errorf("opening a record: got error %v, want nil", err)
 	}
 	if _, ok := u.site.OpenFromBrowser("login", s.cookie); !ok {
-		u.t.Errorf("a login cookie does not open beside a record of key %v", s.by)
+		u.t.Errorf("opening a login cookie of key %v: got false, want true", s.by)
 	}
 }
 
-// pass lets time go by, unless ctx ends first.
+// pass waits for d. It returns the error of ctx if that ends first.
 func pass(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return ctx.Err()

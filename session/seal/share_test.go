@@ -10,10 +10,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// TestKeysRotateInstanceByInstance takes three instances from [A] over [B, A]
-// to [B] one after another, under traffic, with a store that answers late and
-// restarts in between: whatever is sealed opens everywhere at that moment, and
-// what was sealed before the old key goes is not lost until then.
+// TestKeysRotateInstanceByInstance changes the keys of three instances from [A] through
+// [B, A] to [B], one instance after another, under traffic, with restarts and a store
+// that answers late. Every sealed value opens at every instance at that moment, and
+// earlier values open until the old key is dropped.
 func TestKeysRotateInstanceByInstance(t *testing.T) {
 	for seed := range uint64(12) {
 		synctest.Test(t, func(t *testing.T) { rotateKeys(t, rand.New(rand.NewPCG(seed, 0))) })
@@ -24,11 +24,11 @@ func rotateKeys(t *testing.T, random *rand.Rand) {
 	a, b := testKey(1), testKey(2)
 	board := newBoard()
 	late := func() time.Duration { return time.Duration(random.IntN(1500)) * time.Millisecond }
-	var users []*keyUser
+	var users []*instance
 	for range 3 {
-		users = append(users, startKeyUser(t, board, late(), nil, a))
+		users = append(users, startInstance(t, board, late(), nil, a))
 	}
-	var kept []sealedThing
+	var kept []sealedPair
 	traffic := func(d time.Duration, all bool) {
 		t.Helper()
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond) {
@@ -46,8 +46,8 @@ func rotateKeys(t *testing.T, random *rand.Rand) {
 			}
 		}
 	}
-	// change gives one instance other keys: at run time, by a restart in good
-	// order, or after a crash.
+	// change gives one instance other keys: at run time, by a restart, or after a
+	// crash.
 	change := func(i int, keys ...Key) {
 		switch random.IntN(3) {
 		case 0:
@@ -58,123 +58,124 @@ func rotateKeys(t *testing.T, random *rand.Rand) {
 		case 2:
 			users[i].kill()
 		}
-		users[i] = startKeyUser(t, board, late(), nil, keys...)
+		users[i] = startInstance(t, board, late(), nil, keys...)
 	}
 	traffic(time.Second, true)
 	for _, i := range random.Perm(len(users)) {
 		change(i, b, a)
 		traffic(time.Duration(random.IntN(12))*time.Second, true)
 	}
-	// A crashed instance is only forgotten after a minute.
+	// The announcement of a crashed instance expires after a minute.
 	traffic(time.Minute+2*announceEvery, true)
 	for _, u := range users {
-		u.sealsWith(b)
+		u.wantSealsWith(b)
 	}
 	for _, i := range random.Perm(len(users)) {
 		change(i, b)
 		traffic(time.Duration(random.IntN(12))*time.Second, false)
 	}
 	for _, u := range users {
-		u.sealsWith(b)
+		u.wantSealsWith(b)
 	}
 }
 
-// TestNothingIsSealedBeforeTheAnswer: a restart says nothing about how far a
-// rotation is. With [B, A] the others may have [A] or already [B].
+// TestNothingIsSealedBeforeTheAnswer of the store: an instance that starts with [B, A]
+// cannot know whether the others have [A] or already [B].
 func TestNothingIsSealedBeforeTheAnswer(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	for _, have := range []Key{a, b} {
 		synctest.Test(t, func(t *testing.T) {
 			board := newBoard()
-			startKeyUser(t, board, 0, nil, have)
+			startInstance(t, board, 0, nil, have)
 			synctest.Wait()
-			begun := time.Now()
-			u := startKeyUser(t, board, 0, errBoardDown, b, a)
+			start := time.Now()
+			u := startInstance(t, board, 0, errBoardDown, b, a)
 			if _, err := u.site.sealing(); !errors.Is(err, ErrNotAgreed) {
-				t.Errorf("before an answer: %v, want ErrNotAgreed", err)
+				t.Errorf("before an answer: got error %v, want ErrNotAgreed", err)
 			}
-			if waited := time.Since(begun); waited != 0 {
-				t.Errorf("waited %v for a store that has failed", waited)
+			if waited := time.Since(start); waited != 0 {
+				t.Errorf("waited %v for a store that has failed, want 0s", waited)
 			}
 			if _, err := u.site.SealForBrowser("login", nil); !errors.Is(err, ErrNotAgreed) {
-				t.Errorf("a login cookie before an answer: %v, want ErrNotAgreed", err)
+				t.Errorf("a login cookie before an answer: got error %v, want ErrNotAgreed", err)
 			}
 			u.store.set(0, nil)
 			time.Sleep(announceRetry)
 			synctest.Wait()
-			u.sealsWith(have)
+			u.wantSealsWith(have)
 		})
 	}
 }
 
-// TestSealingWaitsForTheAnswer: not for long, and for nothing with one key.
+// TestSealingWaitsForTheAnswer for at most agreementWait, and not at all with one key.
 func TestSealingWaitsForTheAnswer(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	synctest.Test(t, func(t *testing.T) {
 		board := newBoard()
-		begun := time.Now()
-		startKeyUser(t, board, time.Second, nil, b, a).sealsWith(b)
-		if waited := time.Since(begun); waited != time.Second {
-			t.Errorf("sealed after %v, want when the store has answered", waited)
+		start := time.Now()
+		startInstance(t, board, time.Second, nil, b, a).wantSealsWith(b)
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("sealed after %v, want 1s, when the store answers", waited)
 		}
-		begun = time.Now()
-		startKeyUser(t, board, 4*time.Second, nil, b).sealsWith(b)
-		if waited := time.Since(begun); waited != 0 {
-			t.Errorf("sealed after %v with one key, which leaves no choice", waited)
+		start = time.Now()
+		startInstance(t, board, 4*time.Second, nil, b).wantSealsWith(b)
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("sealed after %v with one key, want 0s", waited)
 		}
-		u := startKeyUser(t, board, 4*time.Second, nil, b, a)
-		begun = time.Now()
-		if _, err := u.site.sealing(); !errors.Is(err, ErrNotAgreed) || time.Since(begun) != agreementWait {
-			t.Errorf("%v after %v, want ErrNotAgreed after %v", err, time.Since(begun), agreementWait)
+		u := startInstance(t, board, 4*time.Second, nil, b, a)
+		start = time.Now()
+		if _, err := u.site.sealing(); !errors.Is(err, ErrNotAgreed) || time.Since(start) != agreementWait {
+			t.Errorf("got error %v after %v, want ErrNotAgreed after %v", err, time.Since(start), agreementWait)
 		}
 	})
 }
 
-// TestChangedKeysWaitForTheAnswer: what was heard of the others before may be
-// old, and another instance may have come.
+// TestChangedKeysWaitForTheAnswer: the last announcements of the others may be old, and
+// another instance may have started since.
 func TestChangedKeysWaitForTheAnswer(t *testing.T) {
 	a, b, c := testKey(1), testKey(2), testKey(3)
 	synctest.Test(t, func(t *testing.T) {
 		board := newBoard()
-		u := startKeyUser(t, board, 0, nil, a)
-		synctest.Wait() // it is alone
-		other := startKeyUser(t, board, 0, nil, a)
+		u := startInstance(t, board, 0, nil, a)
+		synctest.Wait() // until it has announced its keys
+		other := startInstance(t, board, 0, nil, a)
 		synctest.Wait()
 		u.setKeys(b, a)
-		u.sealsWith(a)
+		u.wantSealsWith(a)
 		synctest.Wait()
-		if asked := u.store.count(); asked != 2 {
-			t.Errorf("asked %d times, want once more and at once", asked)
+		if calls := u.store.count(); calls != 2 {
+			t.Errorf("got %d calls of Announce, want 2, the second at once", calls)
 		}
-		u.sealsWith(a)
+		u.wantSealsWith(a)
 		other.setKeys(b, a)
 		time.Sleep(announceEvery)
 		synctest.Wait()
-		u.sealsWith(b)
+		u.wantSealsWith(b)
 		if got, want := u.last(KeySeals).Keys, b.ID(); len(got) != 1 || got[0] != want {
-			t.Errorf("the observer was told that %v seals, want %v", got, want)
+			t.Errorf("KeySeals: got keys %v, want %v", got, want)
 		}
 
-		// An outage changes nothing, a dropped key excepted.
+		// During an outage the key stays, unless it is dropped.
 		u.store.set(0, errBoardDown)
 		u.setKeys(c, b, a)
 		synctest.Wait()
-		u.sealsWith(b)
+		u.wantSealsWith(b)
 		u.setKeys(c, a)
 		synctest.Wait()
-		u.sealsWith(a) // the other one has it
+		u.wantSealsWith(a) // which the other instance has
 		u.setKeys(c)
-		u.sealsWith(c)
+		u.wantSealsWith(c)
 	})
 }
 
-// TestLaggingInstance: what another instance can open is not nothing.
-func TestLaggingInstance(t *testing.T) {
+// TestValueThatAnotherInstanceOpensExists: its error is not ErrUnreadable until no
+// instance has the key.
+func TestValueThatAnotherInstanceOpensExists(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	synctest.Test(t, func(t *testing.T) {
 		board := newBoard()
-		lagging := startKeyUser(t, board, 0, nil, a)
-		ahead := startKeyUser(t, board, 0, nil, b)
+		lagging := startInstance(t, board, 0, nil, a)
+		ahead := startInstance(t, board, 0, nil, b)
 		s := ahead.seal()
 		read := func() error {
 			_, err := openHotPart(lagging.site, Ref{ID: s.id, Secret: s.secret}, s.item)
@@ -183,67 +184,67 @@ func TestLaggingInstance(t *testing.T) {
 		time.Sleep(announceEvery)
 		synctest.Wait()
 		if err := read(); err == nil || errors.Is(err, ErrUnreadable) {
-			t.Errorf("while another instance has the key: %v, want an error other than ErrUnreadable", err)
+			t.Errorf("while another instance has the key: got error %v, want one other than ErrUnreadable", err)
 		}
 		lagging.setKeys(b, a)
 		lagging.opens(s)
 
-		// Dropped everywhere, it is gone.
+		// After all instances have dropped the key.
 		lagging.setKeys(a)
 		ahead.stop()
 		time.Sleep(announceEvery)
 		synctest.Wait()
 		if err := read(); !errors.Is(err, ErrUnreadable) {
-			t.Errorf("when no instance has the key: %v, want ErrUnreadable", err)
+			t.Errorf("after all have dropped the key: got error %v, want ErrUnreadable", err)
 		}
 	})
 }
 
-// TestUnknownKeyBeforeTheAnswer: who has not heard of the others cannot tell a
-// dropped key from one that has not arrived.
-func TestUnknownKeyBeforeTheAnswer(t *testing.T) {
+// TestUnknownKeyBeforeTheAnswerMayExist: before the first answer of the store, an instance
+// cannot distinguish a dropped key from one that has not arrived.
+func TestUnknownKeyBeforeTheAnswerMayExist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		board := newBoard()
-		s := startKeyUser(t, board, 0, nil, testKey(2)).seal()
-		u := startKeyUser(t, board, time.Second, nil, testKey(1))
+		s := startInstance(t, board, 0, nil, testKey(2)).seal()
+		u := startInstance(t, board, time.Second, nil, testKey(1))
 		if _, err := openHotPart(u.site, Ref{ID: s.id, Secret: s.secret}, s.item); err == nil || errors.Is(err, ErrUnreadable) {
-			t.Errorf("before an answer: %v, want another error than for what does not exist", err)
+			t.Errorf("before an answer: got error %v, want one other than ErrUnreadable", err)
 		}
 	})
 }
 
-// TestLeaving: an instance that goes holds up no key, and one that crashes does
-// for a minute.
-func TestLeaving(t *testing.T) {
+// TestLeavingInstanceDelaysNoKey: an instance that stops delays no key, and one that
+// crashes delays it for a minute.
+func TestLeavingInstanceDelaysNoKey(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	for name, tt := range map[string]struct {
-		end  func(*keyUser)
+		end  func(*instance)
 		held time.Duration
 	}{
-		"in good order": {func(u *keyUser) { u.stop() }, 0},
-		"crash":         {func(u *keyUser) { u.kill() }, time.Minute - announceEvery},
+		"stop":  {func(u *instance) { u.stop() }, 0},
+		"crash": {func(u *instance) { u.kill() }, time.Minute - announceEvery},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				board := newBoard()
-				u := startKeyUser(t, board, 0, nil, b, a)
-				old := startKeyUser(t, board, 0, nil, a)
+				u := startInstance(t, board, 0, nil, b, a)
+				old := startInstance(t, board, 0, nil, a)
 				time.Sleep(announceEvery + time.Second)
-				u.sealsWith(a)
+				u.wantSealsWith(a)
 				tt.end(old)
 				if tt.held > 0 {
 					time.Sleep(tt.held)
-					u.sealsWith(a)
+					u.wantSealsWith(a)
 				}
 				time.Sleep(2 * announceEvery)
-				u.sealsWith(b)
+				u.wantSealsWith(b)
 			})
 		})
 	}
 }
 
-// TestKeyReports: loud, and once a minute.
-func TestKeyReports(t *testing.T) {
+// TestKeyEventsRepeatOnceAMinute while the condition lasts.
+func TestKeyEventsRepeatOnceAMinute(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	tests := []struct {
 		name  string
@@ -261,43 +262,43 @@ func TestKeyReports(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				board := newBoard()
-				startKeyUser(t, board, 0, nil, tt.other...)
+				startInstance(t, board, 0, nil, tt.other...)
 				synctest.Wait()
-				begun := time.Now()
-				u := startKeyUser(t, board, 0, tt.fails, tt.mine...)
+				start := time.Now()
+				u := startInstance(t, board, 0, tt.fails, tt.mine...)
 				time.Sleep(5*time.Minute + time.Second)
 				at := u.when(tt.kind)
 				if want := int((5*time.Minute-tt.after)/time.Minute) + 1; len(at) != want {
-					t.Fatalf("%d reports in 5 minutes, want %d", len(at), want)
+					t.Fatalf("got %d events in 5 minutes, want %d", len(at), want)
 				}
-				if first := at[0].Sub(begun); first != tt.after {
-					t.Errorf("first report after %v, want %v", first, tt.after)
+				if first := at[0].Sub(start); first != tt.after {
+					t.Errorf("got the first event after %v, want %v", first, tt.after)
 				}
 				for i := 1; i < len(at); i++ {
 					if gap := at[i].Sub(at[i-1]); gap < keyReportEvery {
-						t.Errorf("two reports within %v", gap)
+						t.Errorf("got two events within %v, want at least %v", gap, keyReportEvery)
 					}
 				}
 				e := u.last(tt.kind)
 				if tt.fails != nil {
 					if !errors.Is(e.Err, tt.fails) {
-						t.Errorf("the report says %v", e.Err)
+						t.Errorf("Err of the event: got %v, want %v", e.Err, tt.fails)
 					}
 				} else if len(e.Keys) != 1 || e.Keys[0] != b.ID() {
-					t.Errorf("the report names %v, want %v", e.Keys, b.ID())
+					t.Errorf("Keys of the event: got %v, want %v", e.Keys, b.ID())
 				}
 			})
 		})
 	}
 }
 
-// TestRotationIsNoAlarm: keys that reach the instances one after another within
-// a minute are nobody's business.
-func TestRotationIsNoAlarm(t *testing.T) {
+// TestQuickRotationSendsNoEvent: within a minute, the keys may reach the instances one
+// after another.
+func TestQuickRotationSendsNoEvent(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	synctest.Test(t, func(t *testing.T) {
 		board := newBoard()
-		users := []*keyUser{startKeyUser(t, board, 0, nil, a), startKeyUser(t, board, 0, nil, a)}
+		users := []*instance{startInstance(t, board, 0, nil, a), startInstance(t, board, 0, nil, a)}
 		for _, keys := range [][]Key{{b, a}, {b}} {
 			for _, u := range users {
 				u.setKeys(keys...)
@@ -308,39 +309,39 @@ func TestRotationIsNoAlarm(t *testing.T) {
 		for _, u := range users {
 			for _, kind := range []KeyEventKind{KeysMissing, KeysApart, KeysUnannounced} {
 				if n := len(u.when(kind)); n > 0 {
-					t.Errorf("%d reports of kind %d, the last: %v", n, kind, u.last(kind))
+					t.Errorf("got %d events of kind %d, want 0; the last is %v", n, kind, u.last(kind))
 				}
 			}
 		}
 	})
 }
 
-// TestOwnStoreNeedsNoAgreement: with a store of its own a process asks nobody.
+// TestOwnStoreNeedsNoAgreement: without Share, the first key seals at once.
 func TestOwnStoreNeedsNoAgreement(t *testing.T) {
 	site := testSite(t, testKey(2), testKey(1))
-	u := &keyUser{t: t, site: site}
-	u.sealsWith(testKey(2))
+	u := &instance{t: t, site: site}
+	u.wantSealsWith(testKey(2))
 	u.setKeys(testKey(1), testKey(2))
-	u.sealsWith(testKey(1))
+	u.wantSealsWith(testKey(1))
 	s := u.seal()
 	u.opens(s)
 	u.setKeys(testKey(2))
 	if _, err := openHotPart(site, Ref{ID: s.id, Secret: s.secret}, s.item); !errors.Is(err, ErrUnreadable) {
-		t.Errorf("sealed with a dropped key: %v, want ErrUnreadable", err)
+		t.Errorf("sealed with a dropped key: got error %v, want ErrUnreadable", err)
 	}
 }
 
-// TestKeysChangeUnderTraffic is for the race detector.
+// TestKeysChangeUnderTraffic lets the race detector see changes during sealing.
 func TestKeysChangeUnderTraffic(t *testing.T) {
 	a, b, c := testKey(1), testKey(2), testKey(3)
 	board := newBoard()
-	u := startKeyUser(t, board, 0, nil, b, a)
+	u := startInstance(t, board, 0, nil, b, a)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for i := range 200 {
 			u.setKeys([][]Key{{b, a}, {c, b, a}, {b, a, c}}[i%3]...)
-			board.post(session.Holder{1}, keyNote(session.Holder{1}, mustRing(t, b, a)))
+			board.post(session.Holder{1}, encodeAnnouncement(session.Holder{1}, mustRing(t, b, a)))
 		}
 	}()
 	for {
@@ -353,29 +354,29 @@ func TestKeysChangeUnderTraffic(t *testing.T) {
 	}
 }
 
-// TestUnreadableAnnouncementsAreTold once a minute, and count for nothing.
-func TestUnreadableAnnouncementsAreTold(t *testing.T) {
-	for name, note := range map[string][]byte{
-		"later release": append([]byte{keyNoteVersion + 1}, keyNote(session.Holder{9}, mustRing(t, testKey(3)))[1:]...),
-		"cut":           keyNote(session.Holder{9}, mustRing(t, testKey(3)))[:20],
+// TestUnreadableAnnouncementsAreReportedAndIgnored: the event repeats once a minute.
+func TestUnreadableAnnouncementsAreReportedAndIgnored(t *testing.T) {
+	for name, malformed := range map[string][]byte{
+		"later release": append([]byte{announcementVersion + 1}, encodeAnnouncement(session.Holder{9}, mustRing(t, testKey(3)))[1:]...),
+		"cut":           encodeAnnouncement(session.Holder{9}, mustRing(t, testKey(3)))[:20],
 		"empty":         {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				board := newBoard()
-				u := startKeyUser(t, board, 0, nil, testKey(2), testKey(1))
+				u := startInstance(t, board, 0, nil, testKey(2), testKey(1))
 				time.Sleep(time.Second)
 				if n := len(u.when(KeysUnreadable)); n != 0 {
-					t.Errorf("%d reports of nothing", n)
+					t.Errorf("got %d events without announcements, want 0", n)
 				}
 				for range 9 {
-					board.post(session.Holder{9}, note)
+					board.post(session.Holder{9}, malformed)
 					time.Sleep(20 * time.Second)
 				}
 				if n := len(u.when(KeysUnreadable)); n != 3 || u.last(KeysUnreadable).Err == nil {
-					t.Errorf("%d reports in three minutes, the last: %v", n, u.last(KeysUnreadable))
+					t.Errorf("got %d events in three minutes, want 3 with an error; the last is %v", n, u.last(KeysUnreadable))
 				}
-				u.sealsWith(testKey(2))
+				u.wantSealsWith(testKey(2))
 			})
 		})
 	}

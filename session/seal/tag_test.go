@@ -6,8 +6,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// TestTagsTellNothing: a tag depends on all that it is made of.
-func TestTagsTellNothing(t *testing.T) {
+// TestTagDependsOnKeySiteKindAndValue, so that tags can be neither
+// computed nor linked without the key.
+func TestTagDependsOnKeySiteKindAndValue(t *testing.T) {
 	ring, err := NewKeyRing(testKey(1), testKey(2))
 	if err != nil {
 		t.Fatal(err)
@@ -26,11 +27,11 @@ func TestTagsTellNothing(t *testing.T) {
 		"without a key": session.Tag(Digest(tagSID, site.id[:], []byte("value"))),
 	} {
 		if seen[tag] != "" {
-			t.Errorf("%s has the tag of %s", name, seen[tag])
+			t.Errorf("%s: got the tag of %s, want another one", name, seen[tag])
 		}
 		seen[tag] = name
 	}
 	if again := site.tag(&ring.list[0], tagSID, "value"); seen[again] != "tag" {
-		t.Error("the same gets another tag")
+		t.Error("same key, site, kind and value: got another tag, want the same")
 	}
 }

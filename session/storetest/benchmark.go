@@ -8,12 +8,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// benchmarkItems is how many items a benchmarked store holds.
+// benchmarkItems is the number of items in a benchmarked store.
 const benchmarkItems = 1000
 
-// Benchmark measures View and Replace of a store that holds 1,000 items of
-// 3 KB, with 16 callers for each processor. Each benchmark opens a store of
-// its own; open registers what closes it with b.Cleanup.
+// Benchmark measures View and Replace of a store with 1,000 items of 3 KB, called by 16
+// goroutines for each processor. Each benchmark opens a store. The function open
+// registers its Close with b.Cleanup.
 func Benchmark(b *testing.B, open func(b *testing.B) session.Store) {
 	b.Run("View", func(b *testing.B) {
 		store := open(b)
@@ -60,8 +60,8 @@ func benchmarkItem() session.Item {
 	return item
 }
 
-// inParallel runs many workers at a time. worker is called once for each and
-// returns what the worker does again and again.
+// inParallel runs 16 goroutines for each processor. Each of them calls worker once, and
+// the returned function repeatedly.
 func inParallel(b *testing.B, worker func() func() error) {
 	b.ReportAllocs()
 	b.SetParallelism(16)

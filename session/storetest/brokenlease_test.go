@@ -15,7 +15,7 @@ func acquireForgets(b *brokenShared) {
 	}
 }
 
-// afterAcquire changes what a good Acquire answers.
+// afterAcquire changes the results of a correct Acquire.
 func afterAcquire(b *brokenShared, change func(lease session.Lease, err error) (session.Lease, error)) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		return change(b.process.Acquire(ctx, id, version, holder, seen))
@@ -40,7 +40,7 @@ func missingIsConflict(b *brokenShared) {
 	})
 }
 
-// acquireLocksMissing takes the lease of what is not there.
+// acquireLocksMissing creates a lease without an item.
 func acquireLocksMissing(b *brokenShared) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		lease, err := b.process.Acquire(ctx, id, version, holder, seen)
@@ -54,12 +54,12 @@ func acquireLocksMissing(b *brokenShared) {
 	}
 }
 
-// rethinks lets a store find a reason to try an Acquire that was refused once
-// more, in another way.
-func rethinks(b *brokenShared, again func(holder session.Holder, is, seen session.Lease) bool) {
+// acquiresIf takes over a held lease if the condition is true, although the lease is not
+// equal to seen.
+func acquiresIf(b *brokenShared, condition func(holder session.Holder, current, seen session.Lease) bool) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		lease, err := b.process.Acquire(ctx, id, version, holder, seen)
-		if errors.Is(err, session.ErrLeased) && again(holder, lease, seen) {
+		if errors.Is(err, session.ErrLeased) && condition(holder, lease, seen) {
 			return b.process.Acquire(ctx, id, version, holder, lease)
 		}
 		return lease, err
@@ -67,15 +67,15 @@ func rethinks(b *brokenShared, again func(holder session.Holder, is, seen sessio
 }
 
 func acquireAgain(b *brokenShared) {
-	rethinks(b, func(holder session.Holder, is, _ session.Lease) bool { return holder == is.Holder })
+	acquiresIf(b, func(holder session.Holder, current, _ session.Lease) bool { return holder == current.Holder })
 }
 
 func acquireIgnoresBeat(b *brokenShared) {
-	rethinks(b, func(_ session.Holder, is, seen session.Lease) bool { return seen.Holder == is.Holder })
+	acquiresIf(b, func(_ session.Holder, current, seen session.Lease) bool { return seen.Holder == current.Holder })
 }
 
 func acquireIgnoresHolder(b *brokenShared) {
-	rethinks(b, func(_ session.Holder, is, seen session.Lease) bool { return seen.Beat == is.Beat })
+	acquiresIf(b, func(_ session.Holder, current, seen session.Lease) bool { return seen.Beat == current.Beat })
 }
 
 func acquireAnyVersion(b *brokenShared) {
@@ -88,7 +88,7 @@ func acquireAnyVersion(b *brokenShared) {
 	}
 }
 
-// leasedBeforeVersion looks at the lease first.
+// leasedBeforeVersion checks the lease before the version.
 func leasedBeforeVersion(b *brokenShared) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		b.mu.Lock()
@@ -117,8 +117,8 @@ func acquireNeverTakesOver(b *brokenShared) {
 	}
 }
 
-// seenMustBeThere refuses a free lease if one was seen.
-func seenMustBeThere(b *brokenShared) {
+// freeMustEqualSeen refuses a free lease if seen is not zero.
+func freeMustEqualSeen(b *brokenShared) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		b.mu.Lock()
 		lease := b.leases[id]
@@ -148,7 +148,7 @@ func acquireIgnoresContext(b *brokenShared) {
 	}
 }
 
-// acquireInTwoSteps looks at all there is, and takes the lease later.
+// acquireInTwoSteps checks the item and the lease, and writes the lease in another step.
 func acquireInTwoSteps(b *brokenShared) {
 	slowly(b)
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
@@ -171,7 +171,8 @@ func acquireInTwoSteps(b *brokenShared) {
 	}
 }
 
-func acquireLooksAtVersionFirst(b *brokenShared) {
+// acquireChecksVersionFirst checks the version, and the lease in another step.
+func acquireChecksVersionFirst(b *brokenShared) {
 	slowly(b)
 	b.acquire = func(ctx context.Context, id session.ID, want uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		got, err := version(ctx, b.process.ViewCurrent, id)
@@ -194,7 +195,8 @@ func acquireLooksAtVersionFirst(b *brokenShared) {
 	}
 }
 
-func leaseRunsOut(b *brokenShared) {
+// leaseExpiresEarly frees a lease after half an hour.
+func leaseExpiresEarly(b *brokenShared) {
 	b.acquire = func(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 		lease, err := b.process.Acquire(ctx, id, version, holder, seen)
 		if err == nil {
@@ -240,7 +242,7 @@ func beatLowers(b *brokenShared) {
 	}
 }
 
-func beatOfAnybody(b *brokenShared) {
+func beatOfAnyHolder(b *brokenShared) {
 	b.beat = func(_ context.Context, id session.ID, lease session.Lease) error {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -249,8 +251,8 @@ func beatOfAnybody(b *brokenShared) {
 	}
 }
 
-// beatWithoutItem takes a lease that is free.
-func beatWithoutItem(b *brokenShared) {
+// beatAcquires gives a free lease to the caller.
+func beatAcquires(b *brokenShared) {
 	b.beat = func(ctx context.Context, id session.ID, lease session.Lease) error {
 		b.mu.Lock()
 		_, held := b.leases[id]
@@ -278,7 +280,7 @@ func releaseAny(b *brokenShared) {
 	}
 }
 
-func releaseComplains(b *brokenShared) {
+func releaseOfOtherFails(b *brokenShared) {
 	b.release = func(ctx context.Context, id session.ID, holder session.Holder) error {
 		b.mu.Lock()
 		lease := b.leases[id]
@@ -294,7 +296,7 @@ func deleteAtDoesNothing(b *brokenShared) {
 	b.deleteAt = func(context.Context, session.ID, uint64, session.Holder) error { return nil }
 }
 
-func deleteAtZeroIsAName(b *brokenShared) {
+func deleteAtZeroIsAHolder(b *brokenShared) {
 	b.deleteAt = func(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
 		b.mu.Lock()
 		lease := b.leases[id]
@@ -316,7 +318,7 @@ func deleteAtAnyVersion(b *brokenShared) {
 	}
 }
 
-func deleteAtAnyHolderWhatever(b *brokenShared) {
+func deleteAtIgnoresHolder(b *brokenShared) {
 	b.deleteAt = func(ctx context.Context, id session.ID, version uint64, _ session.Holder) error {
 		return b.process.DeleteAt(ctx, id, version, session.Holder{})
 	}
@@ -350,7 +352,7 @@ func deleteAtInTwoSteps(b *brokenShared) {
 	}
 }
 
-// leaseStays keeps leases when items go.
+// leaseStays keeps the lease of an item that has ended.
 func leaseStays(b *brokenShared) {
 	b.dropLease = func(session.ID) {}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// changeCreated and changeReplaced spoil what is written.
+// changeCreated changes items before Create.
 func changeCreated(b *broken, change func(id session.ID, item *session.Item)) {
 	b.create = func(ctx context.Context, id session.ID, item session.Item) error {
 		change(id, &item)
@@ -18,6 +18,7 @@ func changeCreated(b *broken, change func(id session.ID, item *session.Item)) {
 	}
 }
 
+// changeReplaced changes items before Replace.
 func changeReplaced(b *broken, change func(id session.ID, item *session.Item)) {
 	b.replace = func(ctx context.Context, id session.ID, item session.Item) error {
 		change(id, &item)
@@ -25,7 +26,7 @@ func changeReplaced(b *broken, change func(id session.ID, item *session.Item)) {
 	}
 }
 
-// changeListed spoils what is listed.
+// changeListed changes the results of Tagged.
 func changeListed(b *broken, change func(tag session.Tag, ids []session.ID) []session.ID) {
 	b.tagged = func(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 		ids, err := b.Store.Tagged(ctx, tag)
@@ -45,7 +46,7 @@ func replaceDropsTags(b *broken) {
 	changeReplaced(b, func(_ session.ID, item *session.Item) { item.Tags = nil })
 }
 
-// replaceKeepsTags takes what Create was given for good.
+// replaceKeepsTags ignores the tags of Replace.
 func replaceKeepsTags(b *broken) {
 	var first sync.Map
 	changeCreated(b, func(id session.ID, item *session.Item) { first.Store(id, slices.Clone(item.Tags)) })
@@ -83,7 +84,7 @@ func listsTwice(b *broken) {
 	changeListed(b, func(_ session.Tag, ids []session.ID) []session.ID { return slices.Concat(ids, ids) })
 }
 
-// deletedStaysHidden remembers for ever what was deleted.
+// deletedStaysHidden never lists an ID again after Delete.
 func deletedStaysHidden(b *broken) {
 	var deleted sync.Map
 	b.delete = func(ctx context.Context, id session.ID) error {
@@ -95,7 +96,7 @@ func deletedStaysHidden(b *broken) {
 	})
 }
 
-// tagsKeepSlice looks into the slices that callers passed in.
+// tagsKeepSlice keeps the caller's slices instead of copies.
 func tagsKeepSlice(b *broken) {
 	given := map[session.ID][]session.Tag{}
 	keep := func(id session.ID, item *session.Item) { given[id] = item.Tags }
@@ -117,7 +118,7 @@ func taggedIgnoresContext(b *broken) {
 	}
 }
 
-// tagsInTwoSteps reads a list and writes it back with one ID more.
+// tagsInTwoSteps reads the list of a tag, and writes it with one more ID in another step.
 func tagsInTwoSteps(b *broken) {
 	var lists sync.Map
 	changeCreated(b, func(id session.ID, item *session.Item) {
@@ -134,7 +135,7 @@ func tagsInTwoSteps(b *broken) {
 	})
 }
 
-// tagsOfFirstWrite drops an item from the list when its first time is over.
+// tagsOfFirstWrite lists an item only until the Expires of Create.
 func tagsOfFirstWrite(b *broken) {
 	var ends sync.Map
 	changeCreated(b, func(id session.ID, item *session.Item) { ends.Store(id, item.Expires) })

@@ -12,34 +12,34 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// racers is how many goroutines meet at one item.
+// racers is the number of goroutines that use one item at the same time.
 const racers = 8
 
 var concurrencyChecks = []check{
 	{
 		"concurrent/Create",
-		"Create keeps a new item: of many that race for one ID, one wins and the others get ErrConflict.",
+		"Create stores a new item: of concurrent calls with one ID, one succeeds and the others return ErrConflict.",
 		concurrentCreate,
 	},
 	{
 		"concurrent/Replace",
-		"Replace compares and writes in one step: each version has exactly one winner.",
+		"Replace compares and writes in one step: of concurrent calls with one version, exactly one succeeds.",
 		concurrentReplace,
 	},
 	{
 		"concurrent/Delete",
-		"A Replace that begins after Delete returned never succeeds.",
+		"A Replace that starts after Delete has returned never succeeds.",
 		concurrentDelete,
 	},
 	{
 		"concurrent/View",
-		"View gives the whole value of one version, and it is valid until f returns.",
+		"View shows the whole value of one version, and the value is valid until f returns.",
 		concurrentView,
 	},
 	{
-		"concurrent/answers",
-		"All methods are safe for concurrent use, and every call gets its own answer.",
-		concurrentAnswers,
+		"concurrent/results",
+		"All methods are safe for concurrent use, and every call returns its own result.",
+		concurrentResults,
 	},
 }
 
@@ -76,23 +76,23 @@ func concurrentReplace(p probe) error {
 	return nil
 }
 
-// race makes n calls at the same time, of which one may win, and returns which
-// one did. The others must have got one of the errors lost.
-func race(n int, call func(i int) error, lost ...error) (winner int, err error) {
+// race makes n concurrent calls and returns the index of the one that succeeded. Exactly
+// one must succeed, and the others must return one of the given errors.
+func race(n int, call func(i int) error, losers ...error) (winner int, err error) {
 	errs := together(n, call)
 	winner = -1
 	for i, err := range errs {
 		switch {
 		case err == nil && winner >= 0:
-			return 0, errors.New("two calls that exclude each other both returned nil")
+			return 0, errors.New("got two successful calls, want one")
 		case err == nil:
 			winner = i
-		case !slices.ContainsFunc(lost, func(want error) bool { return errors.Is(err, want) }):
-			return 0, fmt.Errorf("got error %w, want nil or one of %q", err, lost)
+		case !slices.ContainsFunc(losers, func(want error) bool { return errors.Is(err, want) }):
+			return 0, fmt.Errorf("got error %w, want nil or one of %q", err, losers)
 		}
 	}
 	if winner < 0 {
-		return 0, fmt.Errorf("every call failed with one of %q, want one winner", lost)
+		return 0, fmt.Errorf("got no successful call, only errors of %q, want one", losers)
 	}
 	return winner, nil
 }
@@ -123,8 +123,8 @@ func concurrentDelete(p probe) error {
 	return nil
 }
 
-// replaceUntilGone writes version after version until the store says that the
-// item is gone, which it must do once deleted is set.
+// replaceUntilGone writes version after version until Replace returns ErrConflict, as it
+// must once deleted is set.
 func replaceUntilGone(p probe, id session.ID, deleted *atomic.Bool) error {
 	for version := uint64(2); ; version++ {
 		late := deleted.Load()
@@ -135,7 +135,7 @@ func replaceUntilGone(p probe, id session.ID, deleted *atomic.Bool) error {
 		case err != nil:
 			return wantNil("Replace during Delete", err)
 		case late:
-			return errors.New("Replace that began after Delete returned: got nil, want ErrConflict")
+			return errors.New("Replace that started after Delete had returned: got nil, want ErrConflict")
 		}
 	}
 }
@@ -166,13 +166,13 @@ func viewUntil(p probe, id session.ID, done *atomic.Bool) error {
 		last = done.Load()
 		err := p.store.View(p.ctx, id, func(item session.Item) error {
 			if item.Version < seen {
-				return fmt.Errorf("saw version %d after version %d", item.Version, seen)
+				return fmt.Errorf("View: got version %d, want at least %d, which View has shown before", item.Version, seen)
 			}
 			seen = item.Version
 			if err := wholeValue(item); err != nil {
 				return err
 			}
-			runtime.Gosched() // a chance for the writer to spoil the value
+			runtime.Gosched() // so that a writer runs and may overwrite the value
 			return wholeValue(item)
 		})
 		if err != nil {
@@ -182,21 +182,21 @@ func viewUntil(p probe, id session.ID, done *atomic.Bool) error {
 	return nil
 }
 
-// versionValue makes a value that can be told from its version alone.
+// versionValue returns a value that follows from the version.
 func versionValue(version uint64) string {
 	return strings.Repeat(string(rune('0'+version)), 500+int(version)*37)
 }
 
 func wholeValue(item session.Item) error {
 	if string(item.Value) != versionValue(item.Version) {
-		return fmt.Errorf("the value under version %d is not the one written with it", item.Version)
+		return fmt.Errorf("View: got a value that was not written as version %d", item.Version)
 	}
 	return nil
 }
 
-// concurrentAnswers mixes calls that must succeed with calls that must not, as
-// a store that gathers writes into one transaction sees them.
-func concurrentAnswers(p probe) error {
+// concurrentResults mixes calls that must succeed with calls that must fail. A store that
+// puts concurrent writes into one transaction must keep their results apart.
+func concurrentResults(p probe) error {
 	taken := newID()
 	if err := p.creates(taken, p.item(1, "taken")); err != nil {
 		return err
@@ -218,7 +218,7 @@ func concurrentAnswers(p probe) error {
 	return errors.Join(append(errs, p.holds(taken, p.item(1, "taken")))...)
 }
 
-// together calls f n times at the same time and returns its answers.
+// together makes n concurrent calls of f and returns their errors.
 func together(n int, f func(i int) error) []error {
 	var wg sync.WaitGroup
 	errs := make([]error, n)

@@ -1,9 +1,8 @@
 // Package storetest tests implementations of [session.Store] and
 // [session.SharedStore].
 //
-// The author of a store calls [Run] from a test. Every sentence of the
-// store's contract is a subtest, and a failure quotes the sentence that was
-// broken:
+// The author of a store calls [Run] from a test. Each rule of the contract is a subtest,
+// and its failure quotes the rule:
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) session.Store {
@@ -16,9 +15,8 @@
 //		})
 //	}
 //
-// The author of a store that several processes share calls [RunShared] as well,
-// with two stores on the same data that have nothing else in common: no
-// connection, no copies.
+// The author of a store that several processes share also calls [RunShared], with two
+// stores on the same data that share neither a connection nor copies:
 //
 //	func TestSharedStore(t *testing.T) {
 //		storetest.RunShared(t, func(t *testing.T) (a, b session.SharedStore) {
@@ -26,11 +24,12 @@
 //		})
 //	}
 //
-// Run the test with the race detector on: some broken promises, such as a
-// buffer that is used again too early, show themselves only there.
+// Run the tests with the race detector: it alone finds some faults, such as a buffer
+// that is reused too early.
 //
-// A store that tells the time with [time.Now] and does not depend on another
-// process or on the network passes [RunFakeTime] too. [Benchmark] measures the
-// two calls that matter: the read of every proxied request, and the write of
-// every refresh.
+// A store that uses [time.Now], and neither another process nor the network, also passes
+// [RunFakeTime]. [Benchmark] measures the two calls that determine performance: View,
+// which proxied requests make, and Replace, which refreshes make.
+//
+// The package never tests that a write survives a crash: that test is the author's.
 package storetest

@@ -7,7 +7,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// endChecks are about the end of an item, and of its lease with it.
+// endChecks test that a lease ends with its item.
 var endChecks = []check{
 	{
 		"DeleteAt/holder",
@@ -16,7 +16,7 @@ var endChecks = []check{
 	},
 	{
 		"DeleteAt/any holder",
-		"In DeleteAt the zero Holder stands for any state of the lease.",
+		"The zero Holder of DeleteAt matches every state of the lease.",
 		deleteAtAnyHolder,
 	},
 	{
@@ -36,28 +36,28 @@ var endChecks = []check{
 	},
 	{
 		"DeleteAt/lease",
-		"DeleteAt removes the lease with the item: a new item under the ID has a free one.",
+		"DeleteAt removes the lease with the item: the lease of a new item under the ID is free.",
 		func(p probe) error {
 			return p.endsLease(func(id session.ID, h session.Holder) error { return p.b.deletesAt(id, 1, h) })
 		},
 	},
 	{
 		"DeleteAt/lease of another",
-		"DeleteAt for any state of the lease removes the lease with the item.",
+		"DeleteAt with the zero Holder removes the lease with the item.",
 		func(p probe) error {
 			return p.endsLease(func(id session.ID, _ session.Holder) error { return p.b.deletesAt(id, 1, session.Holder{}) })
 		},
 	},
 	{
 		"Delete/lease",
-		"Delete also removes the lease: a new item under the ID has a free one.",
+		"Delete also removes the lease: the lease of a new item under the ID is free.",
 		func(p probe) error {
 			return p.endsLease(func(id session.ID, _ session.Holder) error { return p.deletes(id) })
 		},
 	},
 	{
 		"expired/lease",
-		"A lease is gone with its item, also when that has expired: a new item under the ID has a free one.",
+		"A lease ends with its item, also if the item expires: the lease of a new item under the ID is free.",
 		func(p probe) error {
 			return p.endsLease(func(id session.ID, _ session.Holder) error { return p.replaces(id, p.expired(2)) })
 		},
@@ -112,11 +112,11 @@ func deleteAtOtherHolder(p probe) error {
 	return errors.Join(err,
 		p.b.deleteAtConflicts(id, 1, newHolder()),
 		p.leaseIs(id, 1, old),
-		// Taken over.
+		// After a takeover.
 		p.b.acquires(id, 1, next.Holder, old),
 		p.a.deleteAtConflicts(id, 1, old.Holder),
 		p.leaseIs(id, 1, next),
-		// Free.
+		// After a release.
 		p.b.releases(id, next.Holder),
 		p.b.deleteAtConflicts(id, 1, next.Holder),
 		p.leaseFree(id, 1),
@@ -149,7 +149,7 @@ func deleteAtExpired(p probe) error {
 	)
 }
 
-// endsLease checks that nothing is left of a lease when its item has ended.
+// endsLease checks that a lease is gone after its item has ended.
 func (p probe) endsLease(end func(id session.ID, holder session.Holder) error) error {
 	id, lease, err := p.held(5)
 	if err := errors.Join(err, end(id, lease.Holder), p.creates(id, p.item(1, "again"))); err != nil {

@@ -1,5 +1,5 @@
-// The smallest store that is complete: it keeps sessions in the memory of the
-// process, and forgets them with it.
+// Package example is a small complete store. It keeps sessions in the memory of the
+// process, so they end with it.
 package storetest_test
 
 import (
@@ -20,9 +20,9 @@ import (
 
 func init() { caddy.RegisterModule(Module{}) }
 
-// Module is what a configuration says about the store.
+// Module is the configuration of the store.
 type Module struct {
-	// Name tells apart stores of this kind. Default: all sites share one.
+	// Name separates stores of this kind. By default, all sites share one.
 	Name string `json:"name,omitempty"`
 }
 
@@ -61,8 +61,8 @@ type Store struct {
 	items map[session.ID]session.Item
 }
 
-// View implements session.Store. Values are never changed in place, so f may
-// read one without the lock.
+// View implements session.Store. A stored value never changes, so f reads it without
+// the lock.
 func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 	return f(item)
 }
 
-// Create implements session.Store. It also collects what has expired.
+// Create implements session.Store. It also removes expired items.
 func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -123,8 +123,8 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	return nil
 }
 
-// Tagged implements session.Store. It looks at every item, which is only good
-// for few.
+// Tagged implements session.Store. It reads every item, so it suits small numbers of
+// items only.
 func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, erro
 	return ids, nil
 }
 
-// TestStore belongs into a file of its own, next to the store.
+// TestStore goes into a _test.go file next to the store.
 func TestStore(t *testing.T) {
 	open := func(t *testing.T) session.Store {
 		s, err := new(Module).OpenStore()
@@ -150,7 +150,7 @@ func TestStore(t *testing.T) {
 		return s
 	}
 	storetest.Run(t, open)
-	t.Run("over time", func(t *testing.T) { storetest.RunFakeTime(t, open) })
+	t.Run("fake time", func(t *testing.T) { storetest.RunFakeTime(t, open) })
 }
 
 // Interface guards

@@ -11,12 +11,12 @@ import (
 var expiryChecks = []check{
 	{
 		"expired/View",
-		"An item is gone once Expires has passed, whether or not it was collected.",
+		"An item is gone once Expires has passed, whether or not the store has removed it.",
 		expiredView,
 	},
 	{
 		"expired/Create",
-		"An expired item is no obstacle to Create.",
+		"Create succeeds over an expired item.",
 		expiredCreate,
 	},
 	{
@@ -26,7 +26,7 @@ var expiryChecks = []check{
 	},
 }
 
-// agingChecks let time pass: they run in a bubble of testing/synctest.
+// agingChecks run in a bubble of testing/synctest, so that they can wait for hours.
 var agingChecks = []check{
 	{
 		"expires on time",
@@ -35,37 +35,37 @@ var agingChecks = []check{
 	},
 	{
 		"Replace moves Expires",
-		"Replace overwrites the item, and with it the time when it expires.",
+		"Replace overwrites the item with its Expires.",
 		replaceMovesExpires,
 	},
 	{
 		"outlives a sweep",
-		"Collecting garbage takes no item before its time.",
+		"A sweep removes no item that has not expired.",
 		outlivesSweep,
 	},
 	{
 		"tagged for its life",
-		"An item is found by its tags as long as it is there, however often Replace moves its end.",
+		"Tagged finds an item until it is gone, however often Replace moves Expires.",
 		taggedForLife,
 	},
 }
 
-// sharedAgingChecks are what agingChecks are, for shared stores.
+// sharedAgingChecks are the agingChecks of shared stores.
 var sharedAgingChecks = []check{
 	{
 		"lease lasts",
-		"A lease lasts until it is released or its item is gone, however long that is.",
+		"A lease lasts until it is released or its item is gone, however long that takes.",
 		leaseLasts,
 	},
 	{
 		"lease expires with its item",
-		"The lease is gone with an item that expired.",
+		"The lease ends when its item expires.",
 		leaseExpires,
 	},
 	{
-		"notes for a minute",
-		"Announce returns all notes that were announced within the last minute.",
-		notesForAMinute,
+		"announcements for a minute",
+		"Announce returns the announcements that all processes made within the last minute.",
+		announcementsForAMinute,
 	},
 }
 
@@ -129,9 +129,8 @@ func replaceMovesExpires(p probe) error {
 	return errors.Join(errs...)
 }
 
-// outlivesSweep looks once an hour, and touches the item as a used session
-// does, so that whatever collects garbage in the background meets it in every
-// state.
+// outlivesSweep reads and replaces the item once an hour, like a session in use, so that
+// a sweep in the background runs between all its versions.
 func outlivesSweep(p probe) error {
 	id, item := newID(), p.item(1, "value")
 	item.Expires = p.hours(8)
@@ -152,8 +151,7 @@ func outlivesSweep(p probe) error {
 	return nil
 }
 
-// leaseLasts beats never: only another process, watching, can tell that a
-// holder is dead.
+// leaseLasts sends no heartbeat: the store must not end a lease for lack of them.
 func leaseLasts(p probe) error {
 	id, lease, err := p.held(1)
 	errs := []error{err}
@@ -181,7 +179,7 @@ func leaseExpires(p probe) error {
 	)
 }
 
-func notesForAMinute(p probe) error {
+func announcementsForAMinute(p probe) error {
 	topic, first, second := newTopic(), newHolder(), newHolder()
 	errs := []error{p.a.announces(topic, first, "first", "first")}
 	time.Sleep(40 * time.Second)

@@ -12,12 +12,12 @@ import (
 var leaseChecks = []check{
 	{
 		"Acquire/free",
-		"Acquire gives a free lease to holder, with beat 0; every process sees it.",
+		"Acquire gives a free lease to holder, with beat 0. All processes see it.",
 		acquireFree,
 	},
 	{
 		"Acquire/held",
-		"Acquire of a held lease returns ErrLeased and the lease as it is, to its own holder too, and changes nothing.",
+		"Acquire of a held lease returns ErrLeased with the current lease, also to its holder, and changes nothing.",
 		acquireHeld,
 	},
 	{
@@ -27,23 +27,23 @@ var leaseChecks = []check{
 	},
 	{
 		"Acquire/other version",
-		"Acquire returns ErrConflict if the item has another version, whether or not the lease is free, and changes nothing.",
+		"Acquire returns ErrConflict if the item has another version, even if the lease is held, and changes nothing.",
 		acquireOtherVersion,
 	},
 	{
 		"Acquire/as seen",
-		"Acquire takes over a lease that is still exactly what was seen; it then has the new holder, and beat 0.",
+		"Acquire takes over a lease that is equal to seen. The lease then has the new holder and beat 0.",
 		acquireAsSeen,
 	},
 	{
-		"Acquire/seen otherwise",
-		"Acquire takes over nothing that has another holder or another beat than was seen.",
-		acquireSeenOtherwise,
+		"Acquire/other than seen",
+		"Acquire takes over no lease that has another holder or another beat than seen.",
+		acquireOtherThanSeen,
 	},
 	{
-		"Acquire/each its own",
-		"Each session has a lease of its own.",
-		acquireEachItsOwn,
+		"Acquire/ids",
+		"Each session has its own lease: all bytes of the ID count.",
+		acquireIDs,
 	},
 	{
 		"Acquire/item",
@@ -52,22 +52,22 @@ var leaseChecks = []check{
 	},
 	{
 		"Replace/lease",
-		"A lease lasts until it is released or its item is gone: Replace leaves it as it is.",
+		"A lease lasts until it is released or its item is gone: Replace does not change it.",
 		replaceKeepsLease,
 	},
 	{
 		"Beat/holder",
-		"Beat raises the beat of a lease; every process sees it.",
+		"Beat raises the beat of a lease. All processes see it.",
 		beatRaises,
 	},
 	{
 		"Beat/late",
-		"Beat raises the beat: an earlier one that comes late does not lower it.",
+		"Beat raises the beat: a late call with a lower beat does not lower it.",
 		beatLate,
 	},
 	{
 		"Beat/not the holder",
-		"Beat returns ErrConflict if the lease is not the holder's (any more), and changes nothing.",
+		"Beat returns ErrConflict if the holder does not hold the lease, or no longer holds it, and changes nothing.",
 		beatNotHolder,
 	},
 	{
@@ -77,17 +77,17 @@ var leaseChecks = []check{
 	},
 	{
 		"Release/not the holder",
-		"If holder does not have the lease, Release does nothing, which is no error.",
+		"If holder does not have the lease, Release does nothing and returns nil.",
 		releaseNotHolder,
 	},
 	{
 		"shared context",
-		"All methods honour the deadline of their context; an ended context is none of the answers.",
+		"All methods honour the deadline of their context. Their error is then neither ErrNotFound nor ErrConflict nor ErrLeased.",
 		sharedEndedContext,
 	},
 }
 
-// held creates an item whose lease is held, and beats it to the given beat.
+// held creates an item, acquires its lease as process a, and raises it to the given beat.
 func (p probe) held(beat uint64) (session.ID, session.Lease, error) {
 	id, lease := newID(), session.Lease{Holder: newHolder()}
 	err := errors.Join(p.creates(id, p.item(1, "first")), p.a.acquires(id, 1, lease.Holder, session.Lease{}))
@@ -113,7 +113,7 @@ func acquireHeld(p probe) error {
 	return errors.Join(err, p.both(func(s peer) error {
 		got, err := s.Acquire(p.ctx, id, 1, lease.Holder, session.Lease{})
 		if got != lease {
-			return fmt.Errorf("Acquire by the holder: shows %s, want %s", leaseText(got), leaseText(lease))
+			return fmt.Errorf("Acquire by the holder: got %s, want %s", leaseText(got), leaseText(lease))
 		}
 		return errors.Join(
 			wantErr("Acquire by the holder", err, session.ErrLeased),
@@ -181,7 +181,7 @@ func acquireAsSeen(p probe) error {
 	return errors.Join(errs...)
 }
 
-func acquireSeenOtherwise(p probe) error {
+func acquireOtherThanSeen(p probe) error {
 	id, lease, err := p.held(7)
 	errs := []error{err}
 	for _, seen := range []session.Lease{
@@ -197,14 +197,14 @@ func acquireSeenOtherwise(p probe) error {
 			p.both(func(s peer) error { return s.leased(id, 1, lease, seen) }),
 			p.leaseIs(id, 1, lease))
 	}
-	// Freed meanwhile: what was seen is no condition then.
+	// A free lease does not have to be equal to seen.
 	errs = append(errs,
 		p.a.releases(id, lease.Holder),
 		p.b.acquires(id, 1, newHolder(), session.Lease{Holder: lease.Holder, Beat: 6}))
 	return errors.Join(errs...)
 }
 
-func acquireEachItsOwn(p probe) error {
+func acquireIDs(p probe) error {
 	first, h := newID(), newHolder()
 	second, third := first, first
 	second[0] ^= 1
@@ -272,7 +272,7 @@ func beatRaises(p probe) error {
 func beatLate(p probe) error {
 	id, lease, err := p.held(12)
 	for _, beat := range []uint64{0, 9, 11} {
-		// What it answers does not matter: nobody waits for it any more.
+		// The contract does not define the error of a late call.
 		_ = p.a.Beat(p.ctx, id, session.Lease{Holder: lease.Holder, Beat: beat})
 	}
 	return errors.Join(err, p.leaseIs(id, 1, lease))
@@ -285,15 +285,15 @@ func beatNotHolder(p probe) error {
 		err,
 		p.b.beatConflicts(id, session.Lease{Holder: newHolder(), Beat: 2}),
 		p.leaseIs(id, 1, old),
-		// Taken over.
+		// After a takeover.
 		p.b.acquires(id, 1, next.Holder, old),
 		p.a.beatConflicts(id, session.Lease{Holder: old.Holder, Beat: 2}),
 		p.leaseIs(id, 1, next),
-		// Released.
+		// After a release.
 		p.b.releases(id, next.Holder),
 		p.b.beatConflicts(id, session.Lease{Holder: next.Holder, Beat: 2}),
 		p.leaseFree(id, 1),
-		// Removed, and come again as another session.
+		// After Delete, and after Create of a new item under the ID.
 		p.a.acquires(id, 1, old.Holder, session.Lease{}),
 		p.deletes(id),
 		p.a.beatConflicts(id, session.Lease{Holder: old.Holder, Beat: 2}),
@@ -301,7 +301,7 @@ func beatNotHolder(p probe) error {
 		p.creates(id, p.item(1, "again")),
 		p.a.beatConflicts(id, session.Lease{Holder: old.Holder, Beat: 2}),
 		p.leaseFree(id, 1),
-		// Never there.
+		// Without an item.
 		p.a.beatConflicts(gone, old),
 		p.lacks(gone),
 	}
@@ -323,16 +323,16 @@ func releaseNotHolder(p probe) error {
 	return errors.Join(err,
 		p.b.releases(id, newHolder()),
 		p.leaseIs(id, 1, old),
-		// Taken over.
+		// After a takeover.
 		p.b.acquires(id, 1, next.Holder, old),
 		p.a.releases(id, old.Holder),
 		p.leaseIs(id, 1, next),
-		// Late, when the same process has acquired it once more.
+		// Late, after the same process has acquired the lease again.
 		p.b.releases(id, next.Holder),
 		p.b.acquires(id, 1, old.Holder, session.Lease{}),
 		p.b.releases(id, next.Holder),
 		p.leaseIs(id, 1, session.Lease{Holder: old.Holder}),
-		// Twice, and of what is not there.
+		// Twice, and without an item.
 		p.b.releases(id, old.Holder),
 		p.b.releases(id, old.Holder),
 		p.a.releases(newID(), old.Holder),
@@ -352,7 +352,7 @@ func sharedEndedContext(p probe) error {
 		_, err := p.a.Acquire(ctx, id, version, newHolder(), session.Lease{})
 		return err
 	}
-	_, announced := p.a.Announce(ctx, session.Topic(newID()), newHolder(), []byte("note"))
+	_, announced := p.a.Announce(ctx, session.Topic(newID()), newHolder(), []byte("text"))
 	return endedCalls(map[string]error{
 		"ViewCurrent":              p.a.ViewCurrent(ctx, id, func(session.Item) error { return nil }),
 		"ViewCurrent of no item":   p.a.ViewCurrent(ctx, newID(), func(session.Item) error { return nil }),

@@ -7,43 +7,43 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// rounds is how often each race is run: the worst moment comes by chance.
+// rounds is the number of repetitions of each race, because its timing is random.
 const rounds = 30
 
 var leaseRaceChecks = []check{
 	{
 		"concurrent/Acquire",
-		"Acquire is one step: of many that race for a free lease one wins, and the others see whose it is.",
+		"Acquire is one step: of concurrent calls for a free lease one succeeds, and the others return its lease.",
 		concurrentAcquire,
 	},
 	{
 		"concurrent/takeover",
-		"Acquire is one step: of many that have seen the same lease one takes it over.",
+		"Acquire is one step: of concurrent calls that have seen the same lease one takes it over.",
 		concurrentTakeover,
 	},
 	{
 		"concurrent/takeover and Beat",
-		"A lease is either taken over as it was seen or beaten: never both.",
+		"Of Beat and a concurrent takeover, one succeeds and never both.",
 		concurrentTakeoverAndBeat,
 	},
 	{
 		"concurrent/Acquire and Replace",
-		"Acquire compares the version and takes the lease in one step: it never wins with an overtaken version.",
+		"Acquire compares the version and takes the lease in one step: it never succeeds with an old version.",
 		concurrentAcquireAndReplace,
 	},
 	{
 		"concurrent/DeleteAt and Replace",
-		"DeleteAt compares and removes in one step: of it and the Replace of the same version one wins.",
+		"DeleteAt compares and removes in one step: of it and a Replace from the same version one succeeds.",
 		concurrentDeleteAtAndReplace,
 	},
 	{
 		"concurrent/DeleteAt and takeover",
-		"DeleteAt looks at the lease and removes in one step: either it wins, or who takes the lease over.",
+		"DeleteAt compares the lease and removes in one step: of it and a takeover one succeeds.",
 		concurrentDeleteAtAndTakeover,
 	},
 }
 
-// racer returns one process or the other.
+// racer returns process a for even numbers and process b for odd ones.
 func (p probe) racer(i int) peer {
 	if i%2 == 0 {
 		return p.a
@@ -88,7 +88,7 @@ func (p probe) acquireRace(id session.ID, seen session.Lease) error {
 	}
 	for _, lease := range leases {
 		if lease != leases[winner] {
-			return fmt.Errorf("Acquire: a loser was shown %s, the winner %s", leaseText(lease), leaseText(leases[winner]))
+			return fmt.Errorf("Acquire: got %s with ErrLeased, want that of the successful call, %s", leaseText(lease), leaseText(leases[winner]))
 		}
 	}
 	return p.leaseIs(id, 1, leases[winner])
@@ -109,7 +109,7 @@ func concurrentTakeoverAndBeat(p probe) error {
 			return err
 		}, session.ErrConflict, session.ErrLeased)
 		if err != nil {
-			return fmt.Errorf("Beat (to win or to get ErrConflict) and Acquire (to win or to get ErrLeased): %w", err)
+			return fmt.Errorf("concurrent Beat (nil or ErrConflict) and Acquire (nil or ErrLeased): %w", err)
 		}
 		if err := p.leaseIs(id, 1, []session.Lease{raised, next}[winner]); err != nil {
 			return err
@@ -118,10 +118,9 @@ func concurrentTakeoverAndBeat(p probe) error {
 	return nil
 }
 
-// concurrentAcquireAndReplace is what happens around each refresh: the holder
-// commits and releases, while others still come with the version before. While
-// the item has that version the lease is held; when it is free, the item has
-// the next.
+// concurrentAcquireAndReplace has the calls of a refresh: the holder replaces the item and
+// releases the lease, while others call Acquire with the former version. The lease is
+// held while the item has that version, so no such call may succeed.
 func concurrentAcquireAndReplace(p probe) error {
 	for range rounds {
 		id, lease, err := p.held(0)
@@ -132,7 +131,7 @@ func concurrentAcquireAndReplace(p probe) error {
 			if i == 0 {
 				return errors.Join(p.replaces(id, p.item(2, "second")), p.a.releases(id, lease.Holder))
 			}
-			return p.racer(i).acquireUntilOvertaken(id)
+			return p.racer(i).acquireUntilReplaced(id)
 		})
 		if err := errors.Join(append(errs, p.leaseFree(id, 2))...); err != nil {
 			return err
@@ -141,14 +140,14 @@ func concurrentAcquireAndReplace(p probe) error {
 	return nil
 }
 
-func (s peer) acquireUntilOvertaken(id session.ID) error {
+func (s peer) acquireUntilReplaced(id session.ID) error {
 	for {
 		_, err := s.Acquire(s.ctx, id, 1, newHolder(), session.Lease{})
 		switch {
 		case errors.Is(err, session.ErrConflict):
 			return nil
 		case err == nil:
-			return errors.New("Acquire won with a version that was overtaken before the lease became free")
+			return errors.New("Acquire with a version that was replaced before the lease became free: got nil, want ErrConflict")
 		case !errors.Is(err, session.ErrLeased):
 			return fmt.Errorf("Acquire: got error %w, want ErrLeased or ErrConflict", err)
 		}
@@ -168,7 +167,7 @@ func concurrentDeleteAtAndReplace(p probe) error {
 			return p.racer(i).DeleteAt(p.ctx, id, 1, session.Holder{})
 		}, session.ErrConflict)
 		if err != nil {
-			return fmt.Errorf("Replace and DeleteAt: %w", err)
+			return fmt.Errorf("concurrent Replace and DeleteAt: %w", err)
 		}
 		if winner%4 < 2 {
 			err = p.holds(id, racerItem(p, 2, winner))
@@ -196,7 +195,7 @@ func concurrentDeleteAtAndTakeover(p probe) error {
 			return err
 		}, session.ErrConflict, session.ErrNotFound)
 		if err != nil {
-			return fmt.Errorf("DeleteAt (to win or to get ErrConflict) and Acquire (to win or to get ErrNotFound): %w", err)
+			return fmt.Errorf("concurrent DeleteAt (nil or ErrConflict) and Acquire (nil or ErrNotFound): %w", err)
 		}
 		if winner == 0 {
 			err = p.lacks(id)

@@ -13,16 +13,16 @@ import (
 
 const page = "../../docs/writing-a-store.md"
 
-// The store that the page shows is the one that is tested here.
+// TestPageShowsTheExample compares the page with the store that this package tests.
 func TestPageShowsTheExample(t *testing.T) {
 	text := read(t, page)
 	_, block, found := strings.Cut(text, "\n```go\n")
 	block, rest, closed := strings.Cut(block, "\n```\n")
 	if !found || !closed || strings.Contains(rest, "```go") {
-		t.Fatalf("%s should hold one block of Go", page)
+		t.Fatalf("%s: want exactly one block of Go", page)
 	}
 	source := read(t, "example_store_test.go")
-	// On the page it is a package that one may copy.
+	// On the page, the package can be copied.
 	want := strings.Replace(source, "package storetest_test\n", "package example\n", 1)
 	got := block + "\n"
 	if got == want {
@@ -31,16 +31,16 @@ func TestPageShowsTheExample(t *testing.T) {
 	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for i := range min(len(gotLines), len(wantLines)) {
 		if gotLines[i] != wantLines[i] {
-			t.Fatalf("line %d of the block is %q, in example_store_test.go %q", i+1, gotLines[i], wantLines[i])
+			t.Fatalf("line %d of the page's block: got %q, want %q of example_store_test.go", i+1, gotLines[i], wantLines[i])
 		}
 	}
-	t.Errorf("the block has %d lines, example_store_test.go %d", len(gotLines), len(wantLines))
+	t.Errorf("page's block: got %d lines, want %d of example_store_test.go", len(gotLines), len(wantLines))
 }
 
-// Caddy takes the example for a store, as the page says.
-func TestExampleInCaddy(t *testing.T) {
+// TestCaddyAcceptsTheExample as a store module.
+func TestCaddyAcceptsTheExample(t *testing.T) {
 	dir := t.TempDir()
-	t.Setenv("XDG_DATA_HOME", dir) // a key is made there
+	t.Setenv("XDG_DATA_HOME", dir) // for the default key
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	for _, tc := range []struct{ store, want string }{
 		{"example", ""},
@@ -51,7 +51,7 @@ func TestExampleInCaddy(t *testing.T) {
 		err := validate("http://localhost {\n oauth_session {\n issuer https://as.example\n client_id app\n store " + tc.store + "\n }\n}")
 		switch {
 		case tc.want == "" && err != nil:
-			t.Errorf("store %s: %v", tc.store, err)
+			t.Errorf("store %s: got error %v, want nil", tc.store, err)
 		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)):
 			t.Errorf("store %s: got error %v, want one with %q", tc.store, err, tc.want)
 		}

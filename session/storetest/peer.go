@@ -11,22 +11,21 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// soon is how long a push may take. It is long, as nobody waits for it but
-// those whose store is broken.
-const soon = time.Minute
+// pushTimeout limits the time of a push. Only the test of a broken store waits that long.
+const pushTimeout = time.Minute
 
-// peer is a shared store as one process uses it. Its methods are steps of
-// checks, as those of probe are.
+// peer is a shared store as one process uses it. Each method is one step of a check,
+// like the methods of probe.
 type peer struct {
 	session.SharedStore
 	ctx    context.Context
 	pushes *pushes
 }
 
-// newSharedProbe makes a probe that writes as a and reads as b, past all
-// copies. The two may be one.
+// newSharedProbe returns a probe that writes to a and reads from b with ViewCurrent. The
+// two may be the same store.
 func newSharedProbe(a, b session.SharedStore) probe {
-	p := bareProbe(crossed{Store: a, reader: b})
+	p := bareProbe(currentReader{Store: a, reader: b})
 	p.a = newPeer(p.ctx, a)
 	if p.b = p.a; a != b {
 		p.b = newPeer(p.ctx, b)
@@ -40,7 +39,7 @@ func newPeer(ctx context.Context, store session.SharedStore) peer {
 	return s
 }
 
-// both runs a step as either process.
+// both runs a step as process a, and then as process b.
 func (p probe) both(step func(peer) error) error {
 	return errors.Join(step(p.a), step(p.b))
 }
@@ -61,29 +60,29 @@ func (s peer) acquireFails(id session.ID, version uint64, want error) error {
 	return wantErr(fmt.Sprintf("Acquire with version %d", version), err, want)
 }
 
-// leased tries to acquire and expects to be shown the lease as it is.
+// leased calls Acquire and expects ErrLeased with the given lease.
 func (s peer) leased(id session.ID, version uint64, want, seen session.Lease) error {
 	got, err := s.Acquire(s.ctx, id, version, newHolder(), seen)
 	switch {
 	case !errors.Is(err, session.ErrLeased):
 		return wantErr("Acquire of a held lease", err, session.ErrLeased)
 	case got != want:
-		return fmt.Errorf("Acquire of a held lease: shows %s, want %s", leaseText(got), leaseText(want))
+		return fmt.Errorf("Acquire of a held lease: got %s, want %s", leaseText(got), leaseText(want))
 	}
 	return nil
 }
 
-// leaseIs makes either process look at the lease.
+// leaseIs checks the lease as both processes see it.
 func (p probe) leaseIs(id session.ID, version uint64, want session.Lease) error {
 	return p.both(func(s peer) error { return s.leased(id, version, want, session.Lease{}) })
 }
 
-// leaseFree makes either process take the lease and give it back.
+// leaseFree checks that both processes can acquire the lease, and releases it.
 func (p probe) leaseFree(id session.ID, version uint64) error {
 	return p.both(func(s peer) error {
 		h := newHolder()
 		if err := s.acquires(id, version, h, session.Lease{}); err != nil {
-			return fmt.Errorf("the lease should be free: %w", err)
+			return fmt.Errorf("acquiring a free lease: %w", err)
 		}
 		return s.releases(id, h)
 	})
@@ -110,7 +109,8 @@ func (s peer) deleteAtConflicts(id session.ID, version uint64, holder session.Ho
 		s.DeleteAt(s.ctx, id, version, holder), session.ErrConflict)
 }
 
-// version reads as View or ViewCurrent does. It returns 0 if there is no item.
+// version returns the version of an item read with View or ViewCurrent, or 0 if there is
+// no item.
 func version(ctx context.Context, view viewFunc, id session.ID) (v uint64, err error) {
 	err = view(ctx, id, func(item session.Item) error {
 		v = item.Version
@@ -124,69 +124,69 @@ func version(ctx context.Context, view viewFunc, id session.ID) (v uint64, err e
 
 type viewFunc = func(context.Context, session.ID, func(session.Item) error) error
 
-// until reads with View until want says that the version is right. Whenever it
-// is not, changed has to be called after that: then the copy was out of date,
-// and may not be handed out any more.
-func (s peer) until(id session.ID, want func(version uint64) (bool, error)) error {
+// until reads with View until done accepts the version. Any other version is an outdated
+// copy, so the store must call changed after it has returned the copy.
+func (s peer) until(id session.ID, done func(version uint64) (bool, error)) error {
 	for {
-		told := s.pushes.count(id)
+		before := s.pushes.count(id)
 		got, err := version(s.ctx, s.View, id)
 		if err != nil {
 			return wantNil("View", err)
 		}
-		if right, err := want(got); right || err != nil {
+		if ok, err := done(got); ok || err != nil {
 			return err
 		}
-		if !s.pushes.moreThan(told, id) {
-			return fmt.Errorf("View shows version %d (0: none), which is out of date, and changed is not called any more", got)
+		if !s.pushes.moreThan(before, id) {
+			return fmt.Errorf("View: got outdated version %d (0 means none) and no call of changed within %v", got, pushTimeout)
 		}
 	}
 }
 
-// pushes notes what a process was told through Watch.
+// pushes counts the calls of changed in one process.
 type pushes struct {
 	mu   sync.Mutex
-	of   map[session.ID]int
-	any  int           // pushes that were not of single items
-	next chan struct{} // closed by the next push
+	ids  map[session.ID]int
+	nils int           // calls with nil: any item may have changed
+	next chan struct{} // closed by the next call
 }
 
 func newPushes() *pushes {
-	return &pushes{of: map[session.ID]int{}, next: make(chan struct{})}
+	return &pushes{ids: map[session.ID]int{}, next: make(chan struct{})}
 }
 
 func (p *pushes) changed(ids []session.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if ids == nil {
-		p.any++
+		p.nils++
 	}
 	for _, id := range ids {
-		p.of[id]++
+		p.ids[id]++
 	}
 	close(p.next)
 	p.next = make(chan struct{})
 }
 
-// count returns how many pushes have told of this item.
+// count returns the number of calls that concern this item.
 func (p *pushes) count(id session.ID) int {
-	n, _ := p.look(id)
+	n, _ := p.state(id)
 	return n
 }
 
-func (p *pushes) look(id session.ID) (n int, next <-chan struct{}) {
+// state returns the number of calls, and a channel that the next call closes.
+func (p *pushes) state(id session.ID) (n int, next <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.any + p.of[id], p.next
+	return p.nils + p.ids[id], p.next
 }
 
-// moreThan waits until there were more than n pushes for this item, and reports
-// false if that does not happen soon.
+// moreThan waits for more than n calls that concern this item. It returns false after
+// pushTimeout.
 func (p *pushes) moreThan(n int, id session.ID) bool {
-	timeout := time.NewTimer(soon)
+	timeout := time.NewTimer(pushTimeout)
 	defer timeout.Stop()
 	for {
-		got, next := p.look(id)
+		got, next := p.state(id)
 		if got > n {
 			return true
 		}
@@ -198,48 +198,50 @@ func (p *pushes) moreThan(n int, id session.ID) bool {
 	}
 }
 
-// crossed writes to one store and reads from another, past its copies.
-type crossed struct {
+// currentReader writes to one store and reads from another with ViewCurrent.
+type currentReader struct {
 	session.Store
 	reader session.SharedStore
 }
 
-func (c crossed) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+func (c currentReader) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	return c.reader.ViewCurrent(ctx, id, f)
 }
 
-func (c crossed) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+func (c currentReader) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	return c.reader.Tagged(ctx, tag)
 }
 
-// settled writes to one store and reads from another, maybe from its copies. A
-// write returns when the reader's View has caught up.
-type settled struct {
+// copyReader writes to one store and reads from another with View, which may return
+// copies. A write returns after View shows its result.
+type copyReader struct {
 	session.Store
 	reader peer
 }
 
-func (s settled) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+func (s copyReader) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	return s.reader.View(ctx, id, f)
 }
 
-func (s settled) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+func (s copyReader) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	return s.reader.Tagged(ctx, tag)
 }
 
-func (s settled) Create(ctx context.Context, id session.ID, item session.Item) error {
-	return s.settle(id, s.Store.Create(ctx, id, item))
+func (s copyReader) Create(ctx context.Context, id session.ID, item session.Item) error {
+	return s.awaitCopy(id, s.Store.Create(ctx, id, item))
 }
 
-func (s settled) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	return s.settle(id, s.Store.Replace(ctx, id, item))
+func (s copyReader) Replace(ctx context.Context, id session.ID, item session.Item) error {
+	return s.awaitCopy(id, s.Store.Replace(ctx, id, item))
 }
 
-func (s settled) Delete(ctx context.Context, id session.ID) error {
-	return s.settle(id, s.Store.Delete(ctx, id))
+func (s copyReader) Delete(ctx context.Context, id session.ID) error {
+	return s.awaitCopy(id, s.Store.Delete(ctx, id))
 }
 
-func (s settled) settle(id session.ID, err error) error {
+// awaitCopy waits until View shows the same version as ViewCurrent, if the write returned
+// nil.
+func (s copyReader) awaitCopy(id session.ID, err error) error {
 	if err != nil {
 		return err
 	}

@@ -11,32 +11,32 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// probe is a store under test. Each method is one step of a check: it makes a
-// call, and returns an error if the answer is not the one its name says.
+// probe is a store under test. Each method is one step of a check: it makes a call, and
+// returns an error if the store's answer is not the one in the name of the method.
 type probe struct {
 	ctx   context.Context
 	store session.Store
-	// start is a whole second: a store may keep Expires no finer.
+	// start is a whole second, which is the precision that a store must keep.
 	start time.Time
-	// a and b are the same data as two processes use it. They are there in the
-	// checks of shared stores only; store then writes as a and reads as b.
+	// a and b are two processes on the same data. They are set in the checks of shared
+	// stores only. The field store then writes to a and reads from b.
 	a, b peer
 }
 
-// newProbe makes a probe of a store that one process uses. If it is a shared
-// one, its own copies are given the time to follow its writes.
+// newProbe returns a probe of a store that one process uses. With a shared store, each
+// write of the probe waits until View shows its result.
 func newProbe(store session.Store) probe {
 	if shared, ok := store.(session.SharedStore); ok {
 		p := newSharedProbe(shared, shared)
-		p.store = settled{Store: shared, reader: p.b}
+		p.store = copyReader{Store: shared, reader: p.b}
 		return p
 	}
 	return bareProbe(store)
 }
 
 func bareProbe(store session.Store) probe {
-	// Not the context of a testing.T: that ends before the cleanups run, and
-	// the store may still be busy with a call then.
+	// The context of a testing.T would end before the cleanups run, perhaps during a
+	// call of the store.
 	return probe{ctx: context.Background(), store: store, start: time.Now().Truncate(time.Second)}
 }
 
@@ -45,12 +45,12 @@ func (p probe) hours(n int) time.Time {
 	return p.start.Add(time.Duration(n) * time.Hour)
 }
 
-// item makes an item that lives for an hour.
+// item returns an item that expires in an hour.
 func (p probe) item(version uint64, value string) session.Item {
 	return session.Item{Version: version, Expires: p.hours(1), Value: []byte(value)}
 }
 
-// expired makes an item whose time is already over.
+// expired returns an item that has expired.
 func (p probe) expired(version uint64) session.Item {
 	return session.Item{Version: version, Expires: p.hours(-1), Value: []byte("too old")}
 }
@@ -75,7 +75,7 @@ func (p probe) deletes(id session.ID) error {
 	return wantNil("Delete", p.store.Delete(p.ctx, id))
 }
 
-// holds reads id and compares what the store has with want.
+// holds checks that View shows the item want.
 func (p probe) holds(id session.ID, want session.Item) error {
 	calls := 0
 	var difference error
@@ -88,14 +88,14 @@ func (p probe) holds(id session.ID, want session.Item) error {
 	case err != nil:
 		return wantNil("View", err)
 	case calls != 1:
-		return fmt.Errorf("View: returned nil and called f %d times, want once", calls)
+		return fmt.Errorf("View: got %d calls of f, want 1", calls)
 	case difference != nil:
 		return fmt.Errorf("View: %w", difference)
 	}
 	return nil
 }
 
-// lacks reads id and expects nothing.
+// lacks checks that View returns ErrNotFound.
 func (p probe) lacks(id session.ID) error {
 	called := false
 	err := p.store.View(p.ctx, id, func(session.Item) error {
@@ -103,7 +103,7 @@ func (p probe) lacks(id session.ID) error {
 		return nil
 	})
 	if called {
-		return errors.New("View: called f, although there is no item")
+		return errors.New("View of a missing item: got a call of f, want none")
 	}
 	return wantErr("View", err, session.ErrNotFound)
 }
@@ -132,11 +132,11 @@ func wantErr(call string, got, want error) error {
 func sameItem(got, want session.Item) error {
 	switch {
 	case got.Version != want.Version:
-		return fmt.Errorf("item has version %d, want %d", got.Version, want.Version)
+		return fmt.Errorf("got version %d, want %d", got.Version, want.Version)
 	case !got.Expires.Equal(want.Expires):
-		return fmt.Errorf("item of version %d expires at %v, want %v", got.Version, got.Expires, want.Expires)
+		return fmt.Errorf("version %d: got Expires %v, want %v", got.Version, got.Expires, want.Expires)
 	case !bytes.Equal(got.Value, want.Value):
-		return fmt.Errorf("item of version %d has another value than was written (%d bytes, want %d)",
+		return fmt.Errorf("version %d: got another value than was written, with %d bytes, want %d",
 			got.Version, len(got.Value), len(want.Value))
 	}
 	return nil

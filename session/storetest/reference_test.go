@@ -12,48 +12,48 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// data is what the processes of a shared store have in common. One lock makes
-// every method one step.
+// data is the data that the processes of a shared store share. One lock makes every
+// method one step.
 type data struct {
 	mu     sync.Mutex
 	items  *memory.Store
 	leases map[session.ID]session.Lease
-	notes  map[session.Topic]map[session.Holder]note
+	topics map[session.Topic]map[session.Holder]announcement
 
 	processes []*process
-	telling   sync.WaitGroup
+	pushing   sync.WaitGroup
 
-	noteLife  time.Duration
-	dropLease func(session.ID) // with mu held
+	announcementLife time.Duration
+	dropLease        func(session.ID) // with mu held
 }
 
-type note struct {
+type announcement struct {
 	text []byte
 	made time.Time
 }
 
 func newData(t *testing.T) *data {
 	d := &data{
-		items:    memory.New(),
-		leases:   map[session.ID]session.Lease{},
-		notes:    map[session.Topic]map[session.Holder]note{},
-		noteLife: time.Minute,
+		items:            memory.New(),
+		leases:           map[session.ID]session.Lease{},
+		topics:           map[session.Topic]map[session.Holder]announcement{},
+		announcementLife: time.Minute,
 	}
 	d.dropLease = func(id session.ID) { delete(d.leases, id) }
 	t.Cleanup(func() {
-		d.telling.Wait()
+		d.pushing.Wait()
 		_ = d.items.Close()
 	})
 	return d
 }
 
-// process is a shared store as one process sees it. It keeps copies of what it
-// has read, and learns later of their change.
+// process is a shared store as one process sees it. It keeps copies of the items that it
+// has read, and is notified of their changes after a delay.
 type process struct {
 	*data
 	changed func([]session.ID)
 	copies  map[session.ID]session.Item
-	tracked map[session.ID]bool // read since it was told last
+	tracked map[session.ID]bool // read since the last push
 }
 
 func (d *data) newProcess() *process {
@@ -63,14 +63,14 @@ func (d *data) newProcess() *process {
 	return p
 }
 
-// tell makes every process that has read the item drop its copy, some time.
-func (d *data) tell(id session.ID) {
+// push makes every process that has read the item drop its copy, after some time.
+func (d *data) push(id session.ID) {
 	for _, p := range d.processes {
 		if !p.tracked[id] {
 			continue
 		}
 		delete(p.tracked, id)
-		d.telling.Go(func() {
+		d.pushing.Go(func() {
 			d.mu.Lock()
 			delete(p.copies, id)
 			d.mu.Unlock()
@@ -118,14 +118,14 @@ func (d *data) ViewCurrent(ctx context.Context, id session.ID, f func(session.It
 	return d.items.View(ctx, id, f)
 }
 
-// write makes one step that tells of the item if it succeeds.
+// write runs one step, and pushes the item if the step succeeds.
 func (d *data) write(id session.ID, step func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := step(); err != nil {
 		return err
 	}
-	d.tell(id)
+	d.push(id)
 	return nil
 }
 
@@ -220,14 +220,14 @@ func (d *data) Announce(ctx context.Context, topic session.Topic, from session.H
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if d.notes[topic] == nil {
-		d.notes[topic] = map[session.Holder]note{}
+	if d.topics[topic] == nil {
+		d.topics[topic] = map[session.Holder]announcement{}
 	}
-	d.notes[topic][from] = note{text: bytes.Clone(text), made: time.Now()}
+	d.topics[topic][from] = announcement{text: bytes.Clone(text), made: time.Now()}
 	var all [][]byte
-	for _, n := range d.notes[topic] {
-		if time.Since(n.made) <= d.noteLife {
-			all = append(all, bytes.Clone(n.text))
+	for _, a := range d.topics[topic] {
+		if time.Since(a.made) <= d.announcementLife {
+			all = append(all, bytes.Clone(a.text))
 		}
 	}
 	return all, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-func TestReference(t *testing.T) {
+func TestReferenceStorePasses(t *testing.T) {
 	open := func(t *testing.T) session.Store { return newData(t).newProcess() }
 	t.Run("alone", func(t *testing.T) { Run(t, open) })
 	t.Run("over time", func(t *testing.T) { RunFakeTime(t, open) })
@@ -25,7 +25,7 @@ func TestReference(t *testing.T) {
 	})
 }
 
-// brokenShared is a good shared store with some calls replaced by bad ones.
+// brokenShared is a correct shared store with some methods replaced by broken ones.
 type brokenShared struct {
 	*process
 	watch       func(changed func([]session.ID))
@@ -96,33 +96,32 @@ func (b *brokenShared) Announce(ctx context.Context, topic session.Topic, from s
 	return b.announce(ctx, topic, from, text)
 }
 
-// sharedSaboteurs break one rule each, in one way or another: the check under
-// the same name must notice.
+// sharedSaboteurs break one rule each. The check with the same name must fail.
 var sharedSaboteurs = map[string][]func(b *brokenShared){
 	"ViewCurrent/at once":              {currentIsCopy},
-	"Watch/Replace":                    {replaceUnseen, tellsTooEarly},
-	"Watch/Delete":                     {deleteUnseen, tellsTooEarly},
-	"Watch/DeleteAt":                   {deleteAtUnseen, tellsTooEarly},
-	"Watch/every change":               {replaceUnseen, copiesTooLate},
+	"Watch/Replace":                    {replaceWithoutPush, pushesTooEarly},
+	"Watch/Delete":                     {deleteWithoutPush, pushesTooEarly},
+	"Watch/DeleteAt":                   {deleteAtWithoutPush, pushesTooEarly},
+	"Watch/every change":               {replaceWithoutPush, copiesTooLate},
 	"Acquire/free":                     {acquireForgets},
 	"Acquire/held":                     {hidesLease, acquireAgain},
 	"Acquire/missing":                  {missingIsConflict, acquireLocksMissing},
 	"Acquire/other version":            {acquireAnyVersion, leasedBeforeVersion},
 	"Acquire/as seen":                  {takeoverKeepsBeat, acquireNeverTakesOver},
-	"Acquire/seen otherwise":           {acquireIgnoresBeat, acquireIgnoresHolder, seenMustBeThere},
-	"Acquire/each its own":             {oneLeaseForAll},
+	"Acquire/other than seen":          {acquireIgnoresBeat, acquireIgnoresHolder, freeMustEqualSeen},
+	"Acquire/ids":                      {oneLeaseForAll},
 	"Acquire/item":                     {beatWritesItem},
 	"Replace/lease":                    {replaceFreesLease},
 	"Beat/holder":                      {beatDoesNothing},
 	"Beat/late":                        {beatLowers},
-	"Beat/not the holder":              {beatOfAnybody, beatWithoutItem},
+	"Beat/not the holder":              {beatOfAnyHolder, beatAcquires},
 	"Release/holder":                   {releaseDoesNothing},
-	"Release/not the holder":           {releaseAny, releaseComplains},
+	"Release/not the holder":           {releaseAny, releaseOfOtherFails},
 	"shared context":                   {acquireIgnoresContext},
 	"DeleteAt/holder":                  {deleteAtDoesNothing},
-	"DeleteAt/any holder":              {deleteAtZeroIsAName},
+	"DeleteAt/any holder":              {deleteAtZeroIsAHolder},
 	"DeleteAt/other version":           {deleteAtAnyVersion},
-	"DeleteAt/other holder":            {deleteAtAnyHolderWhatever},
+	"DeleteAt/other holder":            {deleteAtIgnoresHolder},
 	"DeleteAt/missing":                 {deleteAtMissingIsNil},
 	"DeleteAt/lease":                   {leaseStays},
 	"DeleteAt/lease of another":        {leaseStays},
@@ -132,42 +131,42 @@ var sharedSaboteurs = map[string][]func(b *brokenShared){
 	"concurrent/Acquire":               {acquireInTwoSteps},
 	"concurrent/takeover":              {acquireInTwoSteps},
 	"concurrent/takeover and Beat":     {acquireInTwoSteps},
-	"concurrent/Acquire and Replace":   {acquireLooksAtVersionFirst},
+	"concurrent/Acquire and Replace":   {acquireChecksVersionFirst},
 	"concurrent/DeleteAt and Replace":  {deleteAtInTwoSteps},
 	"concurrent/DeleteAt and takeover": {acquireInTwoSteps, deleteAtInTwoSteps},
 	"Announce/all":                     {announceOwnOnly},
 	"Announce/again":                   {announceAppends},
-	"Announce/same note":               {announceMerges},
+	"Announce/same text":               {announceMerges},
 	"Announce/topics":                  {announceShortTopics},
 	"Announce/bytes":                   {announceCuts},
 	"concurrent/Announce":              {announceInTwoSteps},
-	"lease lasts":                      {leaseRunsOut},
+	"lease lasts":                      {leaseExpiresEarly},
 	"lease expires with its item":      {leaseStays},
-	"notes for a minute":               {notesStay, notesLeaveEarly},
+	"announcements for a minute":       {announcementsStay, announcementsExpireEarly},
 }
 
 func allSharedChecks() []check { return slices.Concat(sharedChecks(), sharedAgingChecks) }
 
-// tryShared runs a check on two processes of which both are broken in the same
-// way. Time is fake, so that no broken store makes the test wait.
+// tryShared runs a check on two processes that are broken in the same way. The time is
+// fake, so that no broken store makes the test wait.
 func tryShared(t *testing.T, sabotage func(*brokenShared), run func(a, b session.SharedStore) error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		d := newData(t)
 		err := run(newBrokenShared(d.newProcess(), sabotage), newBrokenShared(d.newProcess(), sabotage))
 		if err == nil {
-			t.Error("the broken store passed")
+			t.Error("got nil from the check of a broken store, want an error")
 		} else {
 			t.Logf("refused: %v", err)
 		}
 	})
 }
 
-func TestEverySharedCheckRefusesABrokenStore(t *testing.T) {
+func TestEverySharedCheckFailsOnABrokenStore(t *testing.T) {
 	for _, c := range allSharedChecks() {
 		t.Run(c.name, func(t *testing.T) {
 			if len(sharedSaboteurs[c.name]) == 0 {
-				t.Fatal("no broken store shows that this check can fail")
+				t.Fatal("got no broken store for this check, want at least one")
 			}
 			for _, sabotage := range sharedSaboteurs[c.name] {
 				tryShared(t, sabotage, func(a, b session.SharedStore) error { return c.run(newSharedProbe(a, b)) })
@@ -176,17 +175,17 @@ func TestEverySharedCheckRefusesABrokenStore(t *testing.T) {
 	}
 	for name := range sharedSaboteurs {
 		if !slices.ContainsFunc(allSharedChecks(), func(c check) bool { return c.name == name }) {
-			t.Errorf("there is a broken store for %q, but no such check", name)
+			t.Errorf("got a broken store for %q, want a check of this name", name)
 		}
 	}
 }
 
-// TestSharedProbesSeeBothReads shows that the checks of every store, run on a
-// shared one, look at its copies as well as past them.
-func TestSharedProbesSeeBothReads(t *testing.T) {
+// TestSharedProbesUseBothReads: on a shared store, the checks of all stores read with View
+// as well as with ViewCurrent.
+func TestSharedProbesUseBothReads(t *testing.T) {
 	for name, sabotage := range map[string]func(*brokenShared){
-		"no push":            replaceUnseen,
-		"push before change": tellsTooEarly,
+		"no push":            replaceWithoutPush,
+		"push before change": pushesTooEarly,
 	} {
 		t.Run(name, func(t *testing.T) {
 			tryShared(t, sabotage, func(a, _ session.SharedStore) error { return replaceNext(newProbe(a)) })
@@ -200,11 +199,11 @@ func TestSharedProbesSeeBothReads(t *testing.T) {
 	})
 }
 
-// aMoment lets every other goroutine go as far as it can.
+// aMoment lets the other goroutines run.
 func aMoment() { time.Sleep(time.Millisecond) }
 
-// slowly delays the calls that others race with by less than a moment, so that
-// they fall between the two steps of a call that is made of two.
+// slowly delays the concurrent calls by less than aMoment, so that they run between the
+// two steps of a broken call.
 func slowly(b *brokenShared) {
 	wait := func() { time.Sleep(time.Millisecond / 2) }
 	b.replace = func(ctx context.Context, id session.ID, item session.Item) error {
@@ -225,7 +224,7 @@ func slowly(b *brokenShared) {
 	}
 }
 
-// currentIsCopy shows for ever what it has shown first.
+// currentIsCopy makes ViewCurrent always show the first version that it has read.
 func currentIsCopy(b *brokenShared) {
 	var copies sync.Map
 	b.viewCurrent = func(ctx context.Context, id session.ID, f func(session.Item) error) error {
@@ -238,17 +237,17 @@ func currentIsCopy(b *brokenShared) {
 	}
 }
 
-func replaceUnseen(b *brokenShared) { b.replace = b.items.Replace }
+func replaceWithoutPush(b *brokenShared) { b.replace = b.items.Replace }
 
-func deleteUnseen(b *brokenShared) { b.delete = b.items.Delete }
+func deleteWithoutPush(b *brokenShared) { b.delete = b.items.Delete }
 
-func deleteAtUnseen(b *brokenShared) {
+func deleteAtWithoutPush(b *brokenShared) {
 	b.deleteAt = func(ctx context.Context, id session.ID, _ uint64, _ session.Holder) error {
 		return b.items.Delete(ctx, id)
 	}
 }
 
-// ownCopies gives a store copies over those of the good one.
+// ownCopies adds copies to a store, in addition to those of the correct one.
 func ownCopies(b *brokenShared, keep func(id session.ID, item session.Item, copies *sync.Map)) *sync.Map {
 	copies := new(sync.Map)
 	b.view = func(ctx context.Context, id session.ID, f func(session.Item) error) error {
@@ -263,8 +262,8 @@ func ownCopies(b *brokenShared, keep func(id session.ID, item session.Item, copi
 	return copies
 }
 
-// tellsTooEarly calls changed, and drops its copy in the next minute.
-func tellsTooEarly(b *brokenShared) {
+// pushesTooEarly calls changed, and drops the copy a minute later.
+func pushesTooEarly(b *brokenShared) {
 	copies := ownCopies(b, func(id session.ID, item session.Item, copies *sync.Map) { copies.Store(id, item) })
 	b.watch = func(changed func([]session.ID)) {
 		b.process.Watch(func(ids []session.ID) {
@@ -274,8 +273,7 @@ func tellsTooEarly(b *brokenShared) {
 	}
 }
 
-// copiesTooLate makes a copy of what it has read, although it was told of the
-// change in between.
+// copiesTooLate keeps a copy of an item, although a push has arrived during the read.
 func copiesTooLate(b *brokenShared) {
 	copies := ownCopies(b, func(id session.ID, item session.Item, copies *sync.Map) {
 		time.Sleep(5 * time.Millisecond)
@@ -322,24 +320,24 @@ func announceShortTopics(b *brokenShared) {
 
 func announceCuts(b *brokenShared) {
 	b.announce = func(ctx context.Context, topic session.Topic, from session.Holder, text []byte) ([][]byte, error) {
-		return b.process.Announce(ctx, topic, from, text[:min(len(text), noteSize-1)])
+		return b.process.Announce(ctx, topic, from, text[:min(len(text), announcementSize-1)])
 	}
 }
 
-// announceInTwoSteps writes back what it has read before.
+// announceInTwoSteps reads the announcements of a topic, and writes them in another step.
 func announceInTwoSteps(b *brokenShared) {
 	b.announce = func(ctx context.Context, topic session.Topic, from session.Holder, text []byte) ([][]byte, error) {
 		b.mu.Lock()
-		before := maps.Clone(b.notes[topic])
+		before := maps.Clone(b.topics[topic])
 		b.mu.Unlock()
 		aMoment()
 		b.mu.Lock()
-		b.notes[topic] = before
+		b.topics[topic] = before
 		b.mu.Unlock()
 		return b.process.Announce(ctx, topic, from, text)
 	}
 }
 
-func notesStay(b *brokenShared) { b.noteLife = 24 * time.Hour }
+func announcementsStay(b *brokenShared) { b.announcementLife = 24 * time.Hour }
 
-func notesLeaveEarly(b *brokenShared) { b.noteLife = 30 * time.Second }
+func announcementsExpireEarly(b *brokenShared) { b.announcementLife = 30 * time.Second }

@@ -15,7 +15,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// broken is a good store with some calls replaced by bad ones.
+// broken is a correct store with some methods replaced by broken ones.
 type broken struct {
 	session.Store
 	view    func(ctx context.Context, id session.ID, f func(session.Item) error) error
@@ -62,7 +62,7 @@ func (b *broken) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, err
 	return b.Store.Tagged(ctx, tag)
 }
 
-// saboteurs breaks one rule each: the check under the same name must notice.
+// saboteurs break one rule each. The check with the same name must fail.
 var saboteurs = map[string]func(b *broken){
 	"View/missing":          missingIsNil,
 	"View/found":            forgetsExpires,
@@ -71,12 +71,12 @@ var saboteurs = map[string]func(b *broken){
 	"View/values":           limitsValues,
 	"context":               ignoresContext,
 	"Create/twice":          createOverwrites,
-	"Create/after Delete":   deleteLeavesMark,
+	"Create/after Delete":   deleteBlocksCreate,
 	"Create/copy":           createKeepsSlice,
 	"Replace/next":          replaceDoesNothing,
 	"Replace/other version": replaceIgnoresVersion,
 	"Replace/missing":       replaceCreates,
-	"Replace/after Delete":  replaceResurrects,
+	"Replace/after Delete":  replaceRestoresDeleted,
 	"Replace/copy":          replaceKeepsSlice,
 	"Delete/any version":    deleteFirstVersionOnly,
 	"Delete/missing":        deleteMissingFails,
@@ -98,9 +98,9 @@ var saboteurs = map[string]func(b *broken){
 	"expired/Replace":       showsExpired,
 	"concurrent/Create":     createOverwrites,
 	"concurrent/Replace":    replaceIgnoresVersion,
-	"concurrent/Delete":     replaceResurrects,
+	"concurrent/Delete":     replaceRestoresDeleted,
 	"concurrent/View":       tearsValues,
-	"concurrent/answers":    mixesAnswers,
+	"concurrent/results":    mixesResults,
 	"expires on time":       showsExpired,
 	"Replace moves Expires": replaceKeepsExpires,
 	"outlives a sweep":      dropsAfterADay,
@@ -114,14 +114,14 @@ func newBroken(t *testing.T, sabotage func(*broken)) session.Store {
 	return b
 }
 
-func TestEveryCheckRefusesABrokenStore(t *testing.T) {
+func TestEveryCheckFailsOnABrokenStore(t *testing.T) {
 	try := func(t *testing.T, c check) {
 		if saboteurs[c.name] == nil {
-			t.Fatal("no broken store shows that this check can fail")
+			t.Fatal("got no broken store for this check, want one")
 		}
 		err := c.run(newProbe(newBroken(t, saboteurs[c.name])))
 		if err == nil {
-			t.Errorf("the broken store passed, although: %s", c.rule)
+			t.Errorf("got nil from the check of a broken store, want an error: %s", c.rule)
 		} else {
 			t.Logf("refused: %v", err)
 		}
@@ -140,16 +140,16 @@ func TestCheckNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range slices.Concat(allChecks(), agingChecks, allSharedChecks()) {
 		if seen[c.name] {
-			t.Errorf("two checks are named %q", c.name)
+			t.Errorf("got two checks named %q, want one", c.name)
 		}
 		seen[c.name] = true
 		if !strings.HasSuffix(c.rule, ".") {
-			t.Errorf("%s: the rule is no sentence: %q", c.name, c.rule)
+			t.Errorf("rule of %s: got %q, want a sentence", c.name, c.rule)
 		}
 	}
 	for name := range saboteurs {
 		if !seen[name] {
-			t.Errorf("there is a broken store for %q, but no such check", name)
+			t.Errorf("got a broken store for %q, want a check of this name", name)
 		}
 	}
 }
@@ -211,7 +211,8 @@ func createOverwrites(b *broken) {
 	}
 }
 
-func deleteLeavesMark(b *broken) {
+// deleteBlocksCreate refuses Create under an ID that was deleted.
+func deleteBlocksCreate(b *broken) {
 	var deleted sync.Map
 	b.delete = func(ctx context.Context, id session.ID) error {
 		deleted.Store(id, true)
@@ -225,7 +226,7 @@ func deleteLeavesMark(b *broken) {
 	}
 }
 
-// shareSlices makes View show the slices that the caller passed in.
+// shareSlices makes View show the caller's slices instead of copies.
 func shareSlices(b *broken, shared *sync.Map) {
 	b.view = func(ctx context.Context, id session.ID, f func(session.Item) error) error {
 		return b.Store.View(ctx, id, func(item session.Item) error {
@@ -277,7 +278,7 @@ func replaceCreates(b *broken) {
 	}
 }
 
-func replaceResurrects(b *broken) {
+func replaceRestoresDeleted(b *broken) {
 	b.replace = func(ctx context.Context, id session.ID, item session.Item) error {
 		err := b.Store.Replace(ctx, id, item)
 		gone := b.Store.View(ctx, id, func(session.Item) error { return nil })
@@ -308,7 +309,7 @@ func deleteMissingFails(b *broken) {
 	}
 }
 
-// showsExpired keeps every item two hours longer than it was told.
+// showsExpired keeps every item for two hours after Expires.
 func showsExpired(b *broken) {
 	b.create = func(ctx context.Context, id session.ID, item session.Item) error {
 		item.Expires = item.Expires.Add(2 * time.Hour)
@@ -332,7 +333,7 @@ func expiredBlocksCreate(b *broken) {
 	}
 }
 
-// tearsValues spoils the second half of every value but the first.
+// tearsValues clears the second half of the value in Replace.
 func tearsValues(b *broken) {
 	b.replace = func(ctx context.Context, id session.ID, item session.Item) error {
 		item.Value = bytes.Clone(item.Value)
@@ -341,8 +342,8 @@ func tearsValues(b *broken) {
 	}
 }
 
-// mixesAnswers gives conflicts to nobody, as if all of a batch had succeeded.
-func mixesAnswers(b *broken) {
+// mixesResults never returns ErrConflict from Create, as if all calls had succeeded.
+func mixesResults(b *broken) {
 	b.create = func(ctx context.Context, id session.ID, item session.Item) error {
 		return ignoreConflict(b.Store.Create(ctx, id, item))
 	}
@@ -358,7 +359,7 @@ func replaceKeepsExpires(b *broken) {
 	}
 }
 
-// dropsAfterADay collects by the age of an item and not by its Expires.
+// dropsAfterADay removes items by age instead of by Expires.
 func dropsAfterADay(b *broken) {
 	b.create = func(ctx context.Context, id session.ID, item session.Item) error {
 		time.AfterFunc(24*time.Hour, func() { _ = b.Store.Delete(context.Background(), id) })

@@ -18,7 +18,7 @@ var tagChecks = []check{
 	},
 	{
 		"Tagged/both",
-		"An item is found by each of its tags.",
+		"Tagged finds an item by each of its tags.",
 		taggedBoth,
 	},
 	{
@@ -33,7 +33,7 @@ var tagChecks = []check{
 	},
 	{
 		"Tagged/many",
-		"Any number of items carry the same tag.",
+		"Any number of items may carry the same tag.",
 		taggedMany,
 	},
 	{
@@ -43,22 +43,22 @@ var tagChecks = []check{
 	},
 	{
 		"Tagged/Replace",
-		"Each write sets the tags of an item anew: what Replace was given, it is found by.",
+		"Each write replaces the tags of an item: Tagged finds it by the tags that Replace was given.",
 		taggedReplace,
 	},
 	{
 		"Tagged/late",
-		"Each write sets the tags of an item anew: one that had none can get them.",
+		"Each write replaces the tags of an item: an item without tags can get them.",
 		taggedLate,
 	},
 	{
 		"Tagged/again",
-		"An item is found by its tags, also under an ID that was deleted.",
+		"Tagged finds an item by its tags, also under an ID that was deleted before.",
 		taggedAgain,
 	},
 	{
 		"Tagged/copy",
-		"A store keeps its own copy of Tags: the caller's slice is the caller's again when the write returns.",
+		"The store copies Tags: the caller may change its slice after the write has returned.",
 		taggedCopies,
 	},
 	{
@@ -68,7 +68,7 @@ var tagChecks = []check{
 	},
 	{
 		"concurrent/Tagged",
-		"An item whose write has returned nil is found by its tags, whoever else writes items with them.",
+		"Tagged finds an item once its write has returned nil, also during writes of other items with its tags.",
 		concurrentTagged,
 	},
 }
@@ -79,14 +79,14 @@ func newTag() session.Tag {
 	return tag
 }
 
-// tagged makes an item with tags.
+// tagged returns an item with tags.
 func (p probe) tagged(version uint64, tags ...session.Tag) session.Item {
 	item := p.item(version, "value")
 	item.Tags = tags
 	return item
 }
 
-// finds looks a tag up and compares what is listed with what has to be.
+// finds checks that Tagged returns exactly the given IDs.
 func (p probe) finds(tag session.Tag, want ...session.ID) error {
 	got, err := p.store.Tagged(p.ctx, tag)
 	if err != nil {
@@ -98,12 +98,12 @@ func (p probe) finds(tag session.Tag, want ...session.ID) error {
 	}
 	for _, id := range want {
 		if listed[id] != 1 {
-			return fmt.Errorf("Tagged: lists an item that has the tag %d times, want once", listed[id])
+			return fmt.Errorf("Tagged: got an item with the tag %d times, want once", listed[id])
 		}
 		delete(listed, id)
 	}
 	if len(listed) > 0 {
-		return fmt.Errorf("Tagged: lists %d items more than the %d that ever had the tag", len(listed), len(want))
+		return fmt.Errorf("Tagged: got %d items that never had the tag, besides the %d that had it", len(listed), len(want))
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func taggedReplace(p probe) error {
 		p.replaces(id, p.tagged(2, stays, next)),
 		p.finds(stays, id),
 		p.finds(next, id),
-		// And back.
+		// And back to the first tag.
 		p.replaces(id, p.tagged(3, old, next)),
 		p.finds(old, id),
 		p.finds(next, id),
@@ -257,7 +257,7 @@ func concurrentTagged(p probe) error {
 	return errors.Join(append(errs, p.finds(tag, ids...))...)
 }
 
-// taggedForLife replaces an item once an hour, as a used session is.
+// taggedForLife replaces an item once an hour, like a session in use.
 func taggedForLife(p probe) error {
 	tag, id, item := newTag(), newID(), p.tagged(1)
 	item.Tags, item.Expires = []session.Tag{tag}, p.hours(8)

@@ -17,7 +17,7 @@ var viewChecks = []check{
 	},
 	{
 		"View/found",
-		"View calls f with the item under id: version, expiry and value as they were written.",
+		"View calls f with the item under id: Version, Expires and Value as they were written.",
 		viewFound,
 	},
 	{
@@ -27,17 +27,17 @@ var viewChecks = []check{
 	},
 	{
 		"View/callback error",
-		"The error of f is returned unchanged.",
+		"View returns the error of f unchanged.",
 		viewCallbackError,
 	},
 	{
 		"View/values",
-		"Value is any bytes: none, all 256, 64 KiB and more.",
+		"Value is any bytes of any length: none, all 256 values, 64 KiB and more.",
 		viewValues,
 	},
 	{
 		"context",
-		"All methods honour the deadline of their context; an ended context is neither ErrNotFound nor ErrConflict.",
+		"All methods honour the deadline of their context. Their error is then neither ErrNotFound nor ErrConflict.",
 		endedContext,
 	},
 }
@@ -73,11 +73,11 @@ func viewCallbackError(p probe) error {
 	if err := p.creates(id, p.item(1, "value")); err != nil {
 		return err
 	}
-	// The store's own errors too: f may have asked another store.
+	// Also the errors of the contract, which f may have got from another store.
 	for _, want := range []error{errors.New("made by f"), session.ErrNotFound, session.ErrConflict} {
 		got := p.store.View(p.ctx, id, func(session.Item) error { return want })
 		if got != want {
-			return fmt.Errorf("View: got error %v, want the very error of f, %q", got, want)
+			return fmt.Errorf("View: got error %v, want the error of f itself, %q", got, want)
 		}
 	}
 	return nil
@@ -94,7 +94,7 @@ func viewValues(p probe) error {
 		item.Value = value
 		errs = append(errs, p.creates(id, item), p.holds(id, item))
 
-		// From short to long and back: nothing of an older value shows through.
+		// To a long value and back, so that a store that keeps bytes of the former value fails.
 		item.Version, item.Value = 2, bytes.Repeat([]byte("long"), 1000)
 		errs = append(errs, p.replaces(id, item), p.holds(id, item))
 		item.Version, item.Value = 3, value
@@ -122,14 +122,14 @@ func endedContext(p probe) error {
 	})
 }
 
-// endedCalls wants none of the calls to be answered.
+// endedCalls checks that each call has returned an error that is no answer.
 func endedCalls(calls map[string]error) error {
 	for call, err := range calls {
 		switch {
 		case err == nil:
 			return fmt.Errorf("%s with a cancelled context: got nil, want an error", call)
 		case errors.Is(err, session.ErrNotFound), errors.Is(err, session.ErrConflict), errors.Is(err, session.ErrLeased):
-			return fmt.Errorf("%s with a cancelled context: got %q, which the caller takes for an answer", call, err)
+			return fmt.Errorf("%s with a cancelled context: got %q, want an error that is none of the contract", call, err)
 		}
 	}
 	return nil

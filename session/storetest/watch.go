@@ -11,33 +11,33 @@ import (
 var watchChecks = []check{
 	{
 		"ViewCurrent/at once",
-		"ViewCurrent shows all writes that were acknowledged before the call, whoever made them.",
+		"ViewCurrent shows all writes of all processes that were acknowledged before the call.",
 		viewCurrentAtOnce,
 	},
 	{
 		"Watch/Replace",
-		"Changed is called soon after an item that was read with View was written; no older copy is handed out then.",
+		"Changed is called soon after a write of an item that was read with View. View then returns no older copy.",
 		func(p probe) error {
 			return p.pushed(2, func(s peer, id session.ID) error { return s.Replace(s.ctx, id, p.item(2, "second")) })
 		},
 	},
 	{
 		"Watch/Delete",
-		"Changed is called soon after an item that was read with View was removed; no copy is handed out then.",
+		"Changed is called soon after Delete of an item that was read with View. View then returns no copy.",
 		func(p probe) error {
 			return p.pushed(0, func(s peer, id session.ID) error { return s.Delete(s.ctx, id) })
 		},
 	},
 	{
 		"Watch/DeleteAt",
-		"Changed is called soon after an item that was read with View was removed by DeleteAt; no copy is handed out then.",
+		"Changed is called soon after DeleteAt of an item that was read with View. View then returns no copy.",
 		func(p probe) error {
 			return p.pushed(0, func(s peer, id session.ID) error { return s.DeleteAt(s.ctx, id, 1, session.Holder{}) })
 		},
 	},
 	{
 		"Watch/every change",
-		"Changed is called for the change after the last View, however fast writes and reads follow each other.",
+		"Changed is called for every change after the last View, however fast writes and reads follow each other.",
 		watchEveryChange,
 	},
 }
@@ -50,7 +50,7 @@ func viewCurrentAtOnce(p probe) error {
 	readers, writers := []peer{p.b, p.a}, []peer{p.a, p.b}
 	for v := uint64(2); v < 50; v++ {
 		reader, writer := readers[v%2], writers[v%2]
-		// A copy that is out of date as soon as it is made.
+		// The following Replace makes this copy outdated.
 		if _, err := version(p.ctx, reader.View, id); err != nil {
 			return wantNil("View", err)
 		}
@@ -62,32 +62,33 @@ func viewCurrentAtOnce(p probe) error {
 		case err != nil:
 			return wantNil("ViewCurrent", err)
 		case got != v:
-			return fmt.Errorf("ViewCurrent shows version %d after version %d was acknowledged", got, v)
+			return fmt.Errorf("ViewCurrent: got version %d, want the acknowledged version %d", got, v)
 		}
 	}
 	return errors.Join(p.deletes(id), p.lacks(id))
 }
 
-// pushed makes one process read an item, and one change it to a version (0:
-// none), by turns and also each its own.
+// pushed reads an item in one process and changes it in another or in the same. The
+// reader's changed must be called, and its View must then show the version to, or no item
+// if to is 0.
 func (p probe) pushed(to uint64, change func(s peer, id session.ID) error) error {
-	for _, who := range []struct{ reader, writer peer }{{p.a, p.b}, {p.b, p.a}, {p.a, p.a}} {
+	for _, pair := range []struct{ reader, writer peer }{{p.a, p.b}, {p.b, p.a}, {p.a, p.a}} {
 		for range 10 {
 			id := newID()
 			if err := p.creates(id, p.item(1, "first")); err != nil {
 				return err
 			}
-			if err := who.reader.until(id, isVersion(1)); err != nil {
+			if err := pair.reader.until(id, isVersion(1)); err != nil {
 				return err
 			}
-			told := who.reader.pushes.count(id)
-			if err := wantNil("the change", change(who.writer, id)); err != nil {
+			before := pair.reader.pushes.count(id)
+			if err := wantNil("the change", change(pair.writer, id)); err != nil {
 				return err
 			}
-			if !who.reader.pushes.moreThan(told, id) {
-				return fmt.Errorf("changed was not called within %v", soon)
+			if !pair.reader.pushes.moreThan(before, id) {
+				return fmt.Errorf("got no call of changed within %v", pushTimeout)
 			}
-			if err := who.reader.until(id, isVersion(to)); err != nil {
+			if err := pair.reader.until(id, isVersion(to)); err != nil {
 				return err
 			}
 		}
@@ -99,8 +100,8 @@ func isVersion(want uint64) func(uint64) (bool, error) {
 	return func(got uint64) (bool, error) { return got == want, nil }
 }
 
-// watchEveryChange lets processes read as they are told, while one of them
-// writes without waiting for them.
+// watchEveryChange makes many writes without a pause, while other goroutines read after
+// each call of changed.
 func watchEveryChange(p probe) error {
 	const last = 100
 	id := newID()

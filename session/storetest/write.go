@@ -8,17 +8,17 @@ import (
 var writeChecks = []check{
 	{
 		"Create/twice",
-		"Create returns ErrConflict when there is an item.",
+		"Create returns ErrConflict if the ID has an item.",
 		createTwice,
 	},
 	{
 		"Create/after Delete",
-		"Create keeps a new item, also under an ID that was deleted.",
+		"Create stores a new item, also under an ID that was deleted before.",
 		createAfterDelete,
 	},
 	{
 		"Create/copy",
-		"A store keeps its own copy of Value: the caller's slice is the caller's again when Create returns.",
+		"The store copies Value: the caller may change its slice after Create has returned.",
 		createCopies,
 	},
 	{
@@ -28,22 +28,22 @@ var writeChecks = []check{
 	},
 	{
 		"Replace/other version",
-		"Replace returns ErrConflict when the version is not item.Version-1, and changes nothing.",
+		"Replace returns ErrConflict if the version is not item.Version-1, and changes nothing.",
 		replaceOtherVersion,
 	},
 	{
 		"Replace/missing",
-		"Replace returns ErrConflict when there is no item.",
+		"Replace returns ErrConflict if there is no item.",
 		replaceMissing,
 	},
 	{
 		"Replace/after Delete",
-		"A write never brings back what was deleted.",
+		"A write never restores a deleted item.",
 		replaceAfterDelete,
 	},
 	{
 		"Replace/copy",
-		"A store keeps its own copy of Value: the caller's slice is the caller's again when Replace returns.",
+		"The store copies Value: the caller may change its slice after Replace has returned.",
 		replaceCopies,
 	},
 	{
@@ -53,7 +53,7 @@ var writeChecks = []check{
 	},
 	{
 		"Delete/missing",
-		"Deleting what is not there is no error.",
+		"Deleting a missing item is no error.",
 		deleteMissing,
 	},
 }

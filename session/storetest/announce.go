@@ -9,55 +9,55 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// noteSize is what a store has to take.
-const noteSize = 4096
+// announcementSize is the size in bytes that a store must accept.
+const announcementSize = 4096
 
-var noteChecks = []check{
+var announceChecks = []check{
 	{
 		"Announce/all",
-		"Announce returns the notes of all processes on the topic, this one's included.",
+		"Announce returns the announcements of all processes on the topic, including this one.",
 		announceAll,
 	},
 	{
 		"Announce/again",
-		"Announce keeps a note in place of the one before of the same process.",
+		"Announce replaces the previous announcement of the process.",
 		announceAgain,
 	},
 	{
-		"Announce/same note",
-		"Notes are told apart by who made them, not by what they say.",
+		"Announce/same text",
+		"Announce keeps equal announcements of two processes apart.",
 		announceSame,
 	},
 	{
 		"Announce/topics",
-		"Topics are kept apart by all bytes of their name.",
+		"Topics are kept apart by all their bytes.",
 		announceTopics,
 	},
 	{
 		"Announce/bytes",
-		"A note is any bytes, 4 KiB at most.",
+		"An announcement is any bytes, at most 4 KiB.",
 		announceBytes,
 	},
 	{
 		"concurrent/Announce",
-		"Announce is one step: of many at a time none is lost.",
+		"Announce is one step: concurrent calls lose no announcement.",
 		concurrentAnnounce,
 	},
 }
 
-func (s peer) announces(topic session.Topic, from session.Holder, note string, want ...string) error {
-	got, err := s.Announce(s.ctx, topic, from, []byte(note))
+func (s peer) announces(topic session.Topic, from session.Holder, text string, want ...string) error {
+	got, err := s.Announce(s.ctx, topic, from, []byte(text))
 	if err != nil {
 		return wantNil("Announce", err)
 	}
-	notes := make([]string, len(got))
-	for i, n := range got {
-		notes[i] = string(n)
+	texts := make([]string, len(got))
+	for i, announcement := range got {
+		texts[i] = string(announcement)
 	}
-	slices.Sort(notes)
+	slices.Sort(texts)
 	slices.Sort(want)
-	if !slices.Equal(notes, want) {
-		return fmt.Errorf("Announce: got %d notes, %.60q, want %d, %.60q", len(notes), notes, len(want), want)
+	if !slices.Equal(texts, want) {
+		return fmt.Errorf("Announce: got %d announcements, %.60q, want %d, %.60q", len(texts), texts, len(want), want)
 	}
 	return nil
 }
@@ -110,12 +110,12 @@ func announceBytes(p probe) error {
 	for i := range all {
 		all[i] = byte(i)
 	}
-	long := string(bytes.Repeat(all, noteSize/len(all)))
+	long := string(bytes.Repeat(all, announcementSize/len(all)))
 	topic, first, second := newTopic(), newHolder(), newHolder()
 	return errors.Join(
 		p.a.announces(topic, first, long, long),
-		p.b.announces(topic, second, long[:noteSize-1], long, long[:noteSize-1]),
-		p.a.announces(topic, first, "\x00", "\x00", long[:noteSize-1]),
+		p.b.announces(topic, second, long[:announcementSize-1], long, long[:announcementSize-1]),
+		p.a.announces(topic, first, "\x00", "\x00", long[:announcementSize-1]),
 	)
 }
 
