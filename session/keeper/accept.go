@@ -39,7 +39,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 		}
 	}
 	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
-	next.token.rest = rec.token.rest
+	next.token.unknownFields = rec.token.unknownFields
 	renamed := next.sid != rec.sid
 	if err := r.commitAndTell(ctx, &next, !renamed); err != nil {
 		return r.adopt(ctx, err, t)
@@ -49,7 +49,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 			return hot{}, err
 		}
 	}
-	r.vault.backoffs.clear(r.ref.ID)
+	r.Vault.backoffs.clear(r.ref.ID)
 	r.Observe(Event{Kind: EventRefreshed, ID: r.ref.ID})
 	return next.hot, nil
 }
@@ -117,7 +117,7 @@ func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Iden
 		return who.IssuedAt, nil
 	case errors.Is(verdict, ErrIdentityChanged):
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Malformed, Err: verdict})
-		return time.Time{}, r.finish(ctx, r.ref.ID, EndIdentityChanged)
+		return time.Time{}, r.endSession(ctx, r.ref.ID, EndIdentityChanged)
 	default:
 		r.Observe(Event{Kind: EventIDTokenKept, ID: r.ref.ID, Err: verdict})
 		return time.Time{}, nil
@@ -127,7 +127,7 @@ func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Iden
 // endIfRenamed ends a session that got another `sid` with a refresh if the
 // server has logged that out meanwhile: the logout did not find it.
 func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Time) error {
-	tags, err := r.site.Tags(next.sid, next.subject)
+	tags, err := r.Site.Tags(next.sid, next.subject)
 	if err == nil {
 		err = r.endIfLoggedOut(ctx, r.ref.ID, Identity{IssuedAt: issued}, tags)
 	}

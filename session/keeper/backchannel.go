@@ -35,11 +35,11 @@ const (
 	// loggedOutKept is how long logins that were under way are kept from becoming
 	// sessions: longer than one takes from its code to its session, which is the
 	// time limits of three requests to the server, and one to the store.
-	loggedOutKept = 2 * time.Minute
-	endsAtOnce    = 16
+	markerRetention   = 2 * time.Minute
+	maxConcurrentEnds = 16
 )
 
-// EndLoggedOut ends the sessions that the authorization server says are over, at
+// EndByServerLogout ends the sessions that the authorization server says are over, at
 // all instances, and returns how many there were.
 //
 // The error is ErrReplayed, or an *UnavailableError if the store did not take
@@ -50,13 +50,13 @@ const (
 // logout, it ends in Create, at any instance. What the server issued in the same
 // second counts as before. Sessions that were written by an earlier release are
 // found after their next write.
-func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) {
+func (k *Keeper) EndByServerLogout(ctx context.Context, l Logout) (n int, err error) {
 	if l.SID == "" && l.Subject == "" {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
 	defer cancel()
-	token := session.ID(k.site.Digest("oauth_session logout token v1", []byte(l.Token)))
+	token := session.ID(k.Site.Digest("oauth_session logout token v1", []byte(l.Token)))
 	switch err := k.exists(ctx, token); {
 	case err == nil:
 		return 0, ErrReplayed
@@ -65,9 +65,9 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 	}
 	// Marks come before the search, and in Create the item before the look at the
 	// marks: one of the two finds the other.
-	targets := k.site.LogoutTargets(l.SID, l.Subject)
+	targets := k.Site.LogoutTargets(l.SID, l.Subject)
 	for _, t := range targets {
-		if err := k.markLoggedOut(ctx, t.Tags(), l.IssuedAt); err != nil {
+		if err := k.writeMarker(ctx, t.Tags(), l.IssuedAt); err != nil {
 			return 0, logoutError(err)
 		}
 	}
@@ -78,7 +78,7 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 		}
 	}
 	// Remembered only now: whoever tries again after a failure must be heard.
-	err = k.vault.store.Create(ctx, token, session.Item{Version: 1, Expires: l.Until})
+	err = k.Vault.store.Create(ctx, token, session.Item{Version: 1, Expires: l.Until})
 	if err != nil && !errors.Is(err, session.ErrConflict) {
 		return n, logoutError(err)
 	}
@@ -86,23 +86,23 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 }
 
 func logoutError(err error) error {
-	return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending the sessions of a logout: %w", err)}
+	return unavailable(fmt.Errorf("ending the sessions of a logout: %w", err))
 }
 
 // endTarget ends the sessions that carry all tags of one of the targets.
 func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []seal.LogoutTarget) (n int, err error) {
 	for {
-		ids, err := k.vault.store.Tagged(ctx, t.Tag)
+		ids, err := k.Vault.store.Tagged(ctx, t.Tag)
 		if err != nil {
 			return n, err
 		}
 		full := len(ids) >= session.MaxTagged
 		if t.Subject != nil && len(ids) > 0 {
-			if ids, err = k.ofSubject(ctx, ids, targets); err != nil {
+			if ids, err = k.filterBySubject(ctx, ids, targets); err != nil {
 				return n, err
 			}
 		}
-		ended, err := k.endEach(ctx, ids)
+		ended, err := k.endAll(ctx, ids)
 		// Of a full list there may be more behind it.
 		if n += ended; err != nil || ended == 0 || !full {
 			return n, err
@@ -117,13 +117,13 @@ func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []s
 //
 // The subject is searched under every key, and after the sid: an item that moves
 // to another key meanwhile is found under that.
-func (k *Keeper) ofSubject(ctx context.Context, ids []session.ID, targets []seal.LogoutTarget) ([]session.ID, error) {
+func (k *Keeper) filterBySubject(ctx context.Context, ids []session.ID, targets []seal.LogoutTarget) ([]session.ID, error) {
 	listed := map[session.ID]bool{}
 	for _, t := range targets {
 		if t.Subject == nil {
 			continue
 		}
-		all, err := k.vault.store.Tagged(ctx, *t.Subject)
+		all, err := k.Vault.store.Tagged(ctx, *t.Subject)
 		if err != nil {
 			return nil, err
 		}
@@ -143,14 +143,14 @@ func (k *Keeper) ofSubject(ctx context.Context, ids []session.ID, targets []seal
 	return both, nil
 }
 
-func (k *Keeper) endEach(ctx context.Context, ids []session.ID) (int, error) {
+func (k *Keeper) endAll(ctx context.Context, ids []session.ID) (int, error) {
 	var (
 		ended atomic.Int64
 		all   sync.WaitGroup
 		once  sync.Once
 		first error
 	)
-	slots := make(chan struct{}, endsAtOnce)
+	slots := make(chan struct{}, maxConcurrentEnds)
 	for _, id := range ids {
 		slots <- struct{}{}
 		all.Go(func() {
@@ -177,20 +177,20 @@ func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err 
 		return false, err
 	}
 	var ended *EndedError
-	if errors.As(k.finish(ctx, id, EndBackchannel), &ended) && !k.vault.unwritten(id) {
+	if errors.As(k.endSession(ctx, id, EndBackchannel), &ended) && !k.Vault.unwritten(id) {
 		return true, nil
 	}
 	// It is over in this process, or was before although the store still has it,
 	// and the others must learn of it.
-	return true, k.vault.store.Delete(ctx, id)
+	return true, k.Vault.store.Delete(ctx, id)
 }
 
 // viewCurrent reads an item as it is now, past all copies.
 func (k *Keeper) viewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	if k.vault.shared != nil {
-		return k.vault.shared.ViewCurrent(ctx, id, f)
+	if k.Vault.shared != nil {
+		return k.Vault.shared.ViewCurrent(ctx, id, f)
 	}
-	return k.vault.store.View(ctx, id, f)
+	return k.Vault.store.View(ctx, id, f)
 }
 
 // exists returns nil if there is an item now, and else the error of reading it.
@@ -201,8 +201,8 @@ func (k *Keeper) exists(ctx context.Context, id session.ID) error {
 // logoutMarker is the time of the last logout of what has certain tags, for the
 // logins that are under way.
 type logoutMarker struct {
-	version uint64
-	at      time.Time
+	version  uint64
+	issuedAt time.Time
 	// unreadable: there was a logout, and its time is not known.
 	unreadable bool
 }
@@ -211,7 +211,7 @@ func (k *Keeper) readMarker(ctx context.Context, id session.ID) (m logoutMarker,
 	err = k.viewCurrent(ctx, id, func(item session.Item) error {
 		m.version = item.Version
 		if m.unreadable = len(item.Value) != 8; !m.unreadable {
-			m.at = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
+			m.issuedAt = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
 		}
 		return nil
 	})
@@ -223,7 +223,7 @@ func (k *Keeper) readMarker(ctx context.Context, id session.ID) (m logoutMarker,
 
 // markID is where the store keeps the last logout of what has a tag, or several
 // at once. No session is under it, as no secret leads there.
-func markID(tags ...session.Tag) session.ID {
+func markerID(tags ...session.Tag) session.ID {
 	parts := make([][]byte, len(tags))
 	for i := range tags {
 		parts[i] = tags[i][:]
@@ -232,38 +232,38 @@ func markID(tags ...session.Tag) session.ID {
 }
 
 // markAgain is the pause between tries to write a mark.
-const markAgain = 100 * time.Millisecond
+const markerRetry = 100 * time.Millisecond
 
 // markLoggedOut notes a logout for the logins that are under way.
-func (k *Keeper) markLoggedOut(ctx context.Context, tags []session.Tag, at time.Time) error {
-	id := markID(tags...)
+func (k *Keeper) writeMarker(ctx context.Context, tags []session.Tag, at time.Time) error {
+	id := markerID(tags...)
 	for tries := 1; ; tries++ {
 		last, err := k.readMarker(ctx, id)
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return err
 		}
 		latest := at
-		if last.at.After(at) {
-			latest = last.at
+		if last.issuedAt.After(at) {
+			latest = last.issuedAt
 		}
 		item := session.Item{
-			Version: last.version + 1, Expires: time.Now().Add(loggedOutKept),
+			Version: last.version + 1, Expires: time.Now().Add(markerRetention),
 			Value: binary.BigEndian.AppendUint64(nil, uint64(latest.Unix())),
 		}
-		write := k.vault.store.Create
+		write := k.Vault.store.Create
 		if err == nil {
-			write = k.vault.store.Replace
+			write = k.Vault.store.Replace
 		}
 		// A conflict is somebody who marks the same, or, time after time, a mark
 		// that is over by the clock here and not yet by the store's.
 		if err := write(ctx, id, item); !errors.Is(err, session.ErrConflict) {
 			return err
 		}
-		if tries > againAtOnce && !sleep(ctx, markAgain) {
+		if tries > againAtOnce && !sleep(ctx, markerRetry) {
 			return ctx.Err()
 		}
 		if tries > 2*againAtOnce && errors.Is(err, session.ErrNotFound) {
-			if err := k.vault.store.Delete(ctx, id); err != nil {
+			if err := k.Vault.store.Delete(ctx, id); err != nil {
 				return err
 			}
 		}
@@ -275,10 +275,10 @@ func (k *Keeper) markLoggedOut(ctx context.Context, tags []session.Tag, at time.
 func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, who Identity, tags []session.Tag) error {
 	marks := make([]session.ID, 0, len(tags)+1)
 	for _, tag := range tags {
-		marks = append(marks, markID(tag))
+		marks = append(marks, markerID(tag))
 	}
 	if len(tags) > 1 {
-		marks = append(marks, markID(tags...)) // of a logout that names both
+		marks = append(marks, markerID(tags...)) // of a logout that names both
 	}
 	for _, mark := range marks {
 		last, err := k.readMarker(ctx, mark)
@@ -286,8 +286,8 @@ func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, who Identity
 		case errors.Is(err, session.ErrNotFound):
 		case err != nil:
 			return err
-		case last.unreadable, !who.IssuedAt.After(last.at):
-			_ = k.finish(ctx, id, EndBackchannel)
+		case last.unreadable, !who.IssuedAt.After(last.issuedAt):
+			_ = k.endSession(ctx, id, EndBackchannel)
 			return ErrLoggedOut
 		}
 	}
@@ -296,8 +296,8 @@ func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, who Identity
 
 // dropCreated deletes what no cookie leads to. If that fails it stays until it
 // expires.
-func (k *Keeper) dropCreated(id session.ID) {
+func (k *Keeper) deleteCreated(id session.ID) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	_ = k.vault.store.Delete(ctx, id)
+	_ = k.Vault.store.Delete(ctx, id)
 }

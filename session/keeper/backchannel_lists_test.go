@@ -118,9 +118,9 @@ func TestLogoutWhileKeysChange(t *testing.T) {
 					}
 					return ids
 				}}
-				n, err := r.keeper.EndLoggedOut(t.Context(), r.logoutOf(tt.sub, tt.sid))
+				n, err := r.keeper.EndByServerLogout(t.Context(), r.logoutOf(tt.sub, tt.sid))
 				if err != nil || n == 0 {
-					t.Errorf("moved with search %d of %d, EndLoggedOut: %d, %v", moves, searches, n, err)
+					t.Errorf("moved with search %d of %d, EndByServerLogout: %d, %v", moves, searches, n, err)
 				}
 				r.vault.store = r.store
 				r.gone(secret)
@@ -141,7 +141,7 @@ func TestAlteredLogoutMarker(t *testing.T) {
 				r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
 				time.Sleep(2 * time.Second)
 				r.member(r.keeper, "alice", "1")
-				id := markID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
+				id := markerID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
 				item, ok := r.store.item(id)
 				if !ok {
 					t.Fatal("no marker")

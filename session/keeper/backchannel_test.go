@@ -33,8 +33,8 @@ func (r *rig) logoutOf(sub, sid string) Logout {
 
 func (r *rig) logOut(k *Keeper, l Logout, want int) {
 	r.t.Helper()
-	if n, err := k.EndLoggedOut(r.t.Context(), l); n != want || err != nil {
-		r.t.Errorf("EndLoggedOut: %d, %v; want %d", n, err, want)
+	if n, err := k.EndByServerLogout(r.t.Context(), l); n != want || err != nil {
+		r.t.Errorf("EndByServerLogout: %d, %v; want %d", n, err, want)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestServerLogsOutOnlyOncePerMessage(t *testing.T) {
 		time.Sleep(time.Minute)
 		again := r.member(r.keepers[1], "alice", "2")
 		for _, k := range r.keepers {
-			if n, err := k.EndLoggedOut(t.Context(), message); n != 0 || !errors.Is(err, ErrReplayed) {
+			if n, err := k.EndByServerLogout(t.Context(), message); n != 0 || !errors.Is(err, ErrReplayed) {
 				t.Errorf("the same message again: %d, %v", n, err)
 			}
 		}
@@ -255,7 +255,7 @@ func TestServerLogsOutDuringLogin(t *testing.T) {
 					t.Errorf("%d sessions are kept", kept)
 				}
 				// It does not last.
-				time.Sleep(loggedOutKept)
+				time.Sleep(markerRetention)
 				if err := create(); err != nil {
 					t.Errorf("long after: %v", err)
 				}
@@ -291,10 +291,10 @@ func TestServerLogsOutWhileStoreFails(t *testing.T) {
 				message := r.logoutOf("alice", "")
 				r.store.failing(fails...)
 				for range 2 {
-					_, err := r.keeper.EndLoggedOut(t.Context(), message)
+					_, err := r.keeper.EndByServerLogout(t.Context(), message)
 					var unavailable *UnavailableError
 					if !errors.As(err, &unavailable) || !errors.Is(err, errStoreDown) {
-						t.Fatalf("EndLoggedOut: %v", err)
+						t.Fatalf("EndByServerLogout: %v", err)
 					}
 				}
 				if name == "deleting" {
@@ -303,11 +303,11 @@ func TestServerLogsOutWhileStoreFails(t *testing.T) {
 					}
 				}
 				r.store.healthy()
-				if _, err := r.keeper.EndLoggedOut(t.Context(), message); err != nil {
+				if _, err := r.keeper.EndByServerLogout(t.Context(), message); err != nil {
 					t.Errorf("the same message again: %v", err)
 				}
 				r.gone(secret)
-				if _, err := r.keeper.EndLoggedOut(t.Context(), message); !errors.Is(err, ErrReplayed) {
+				if _, err := r.keeper.EndByServerLogout(t.Context(), message); !errors.Is(err, ErrReplayed) {
 					t.Errorf("and once more: %v", err)
 				}
 			})
@@ -360,7 +360,7 @@ func TestServerLogsOutPastOldCopies(t *testing.T) {
 // TestServerLogsOutOfManySessions at once, more than are ended at a time.
 func TestServerLogsOutOfManySessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		const many = 5 * endsAtOnce
+		const many = 5 * maxConcurrentEnds
 		for range many {
 			r.member(r.keeper, "robot", "")
 		}
@@ -400,7 +400,7 @@ func TestLogoutAfterALostDeletion(t *testing.T) {
 		r.store.items[r.id(secret)] = item
 		r.store.mu.Unlock()
 		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		time.Sleep(2 * endedKept) // as long as this process knows better
+		time.Sleep(2 * endRetention) // as long as this process knows better
 		r.gone(secret)
 	})
 }

@@ -20,17 +20,17 @@ import (
 // takes its entry away. Where others write too, an entry counts for the very item
 // that the store has. It is not asked for that again within a second, unless it has
 // told of a change since.
-type openedRecords struct {
-	shards [openedShards]openedShard
+type recordCache struct {
+	shards [cacheShards]cacheShard
 	mu     sync.Mutex
 	aging  *time.Timer // runs while there are entries
 }
 
 // openedShard keeps its entries in two generations. What is used moves to the
 // young one; when that is full, or openedAge has passed, the old one is dropped.
-type openedShard struct {
+type cacheShard struct {
 	mu         sync.Mutex
-	young, old map[session.ID]*opened
+	young, old map[session.ID]*cacheEntry
 	size       int // of the young ones, in bytes
 	// writes counts what was taken away, so that nobody puts back what was read
 	// before.
@@ -38,70 +38,70 @@ type openedShard struct {
 }
 
 const (
-	openedShards = 64
+	cacheShards = 64
 	// openedMax bounds the entries of both generations, in bytes.
-	openedMax = 32 << 20
+	cacheMaxBytes = 32 << 20
 	// openedAge is how long an entry stays that nobody uses, and twice that at
 	// most.
-	openedAge = time.Minute
+	cacheAge = time.Minute
 	// openedTrust is how long an item that others may write is not asked for
 	// again. The store tells of changes; this bounds what one that did not arrive
 	// can do, beside the store's own bound for its copies.
-	openedTrust = time.Second
+	cacheTrust = time.Second
 	// openedOverhead is what an entry takes besides its texts.
-	openedOverhead = 512
+	cacheEntryOverhead = 512
 )
 
 // opened is a hot part and the item it was read from, which are never modified.
-type opened struct {
+type cacheEntry struct {
 	hot     hot
-	sealer  seal.KeyID
+	keyID   seal.KeyID
 	version uint64
 	sum     uint64 // of the item's value
 	// asked is when the store last had this item, where others may write.
-	asked atomic.Pointer[asked]
+	validatedAt atomic.Pointer[validation]
 	// view is what the last request got to see of it, for the next one.
-	view atomic.Pointer[view]
+	view atomic.Pointer[sessionView]
 }
 
 // asked is a look at the store: when, and what it had told of changes before.
-type asked struct {
-	at   time.Time
-	mark uint64
+type validation struct {
+	at    time.Time
+	epoch uint64
 }
 
 // isCurrent reports whether the store need not be asked again: a moment ago it had
 // this item, and it has told of no change since.
-func (o *opened) isCurrent(mark uint64) bool {
-	a := o.asked.Load()
-	return a.mark == mark && time.Since(a.at) < openedTrust
+func (o *cacheEntry) isCurrent(mark uint64) bool {
+	a := o.validatedAt.Load()
+	return a.epoch == mark && time.Since(a.at) < cacheTrust
 }
 
 // view is a Session as one keeper sees it. Keepers on one vault may differ in
 // the lifetimes they allow.
-type view struct {
+type sessionView struct {
 	Session
-	by *Keeper
+	keeper *Keeper
 }
 
 // session returns the public view of an entry, as of when it was read: its idle
 // time counts from the last use that was written down.
-func (o *opened) session(k *Keeper, id session.ID, mark uint64) *Session {
+func (o *cacheEntry) sessionFor(k *Keeper, id session.ID, mark uint64) *Session {
 	v := o.view.Load()
-	if v == nil || v.by != k || v.mark != mark {
+	if v == nil || v.keeper != k || v.epoch != mark {
 		h := o.hot
-		h.mark = mark
-		v = &view{Session: *k.session(id, &h), by: k}
+		h.epoch = mark
+		v = &sessionView{Session: *k.sessionOf(id, &h), keeper: k}
 		o.view.Store(v)
 	}
 	return &v.Session
 }
 
-func newOpened(item session.Item, h hot) *opened {
+func newCacheEntry(item session.Item, h hot) *cacheEntry {
 	h.token.bearer = bearer(h.token.value)
 	h.token.value = h.token.bearer[len(bearerScheme):] // one copy for both
 	h.claims = bytes.Clone(h.claims)                   // and not the whole plaintext that they are a part of
-	return &opened{hot: h, sealer: seal.KeyIDOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
+	return &cacheEntry{hot: h, keyID: seal.KeyIDOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
 }
 
 // sumSeed is drawn by each process and told to nobody: without it, nobody finds
@@ -110,52 +110,52 @@ var sumSeed = maphash.MakeSeed()
 
 // isOf reports whether an entry was read from this very item. The sum stands in
 // for comparing the bytes, which would have to be kept.
-func (o *opened) isOf(item session.Item) bool {
+func (o *cacheEntry) matches(item session.Item) bool {
 	return o.version == item.Version && o.sum == maphash.Bytes(sumSeed, item.Value)
 }
 
-func (o *opened) size() int {
-	return openedOverhead + len(o.hot.token.bearer) + len(o.hot.claims) + len(o.hot.subject) + len(o.hot.rest)
+func (o *cacheEntry) size() int {
+	return cacheEntryOverhead + len(o.hot.token.bearer) + len(o.hot.claims) + len(o.hot.subject) + len(o.hot.unknownFields)
 }
 
-func (r *openedRecords) shard(id session.ID) *openedShard { return &r.shards[id[0]%openedShards] }
+func (r *recordCache) shard(id session.ID) *cacheShard { return &r.shards[id[0]%cacheShards] }
 
 // get returns the entry of a session, or nil, and what put wants to know.
-func (r *openedRecords) get(id session.ID) (o *opened, writes uint64) {
+func (r *recordCache) get(id session.ID) (o *cacheEntry, writes uint64) {
 	s := r.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o = s.young[id]; o == nil {
 		if o = s.old[id]; o != nil {
 			delete(s.old, id)
-			s.keep(id, o)
+			s.add(id, o)
 		}
 	}
 	return o, s.writes
 }
 
 // put keeps what was read since get, unless anything was written meanwhile.
-func (r *openedRecords) put(id session.ID, o *opened, writes uint64) {
+func (r *recordCache) put(id session.ID, o *cacheEntry, writes uint64) {
 	s := r.shard(id)
 	s.mu.Lock()
 	kept := s.writes == writes
 	if kept {
-		s.keep(id, o)
+		s.add(id, o)
 	}
 	s.mu.Unlock()
 	if kept {
-		r.age()
+		r.startAging()
 	}
 }
 
 // keep adds an entry to the young ones, which makes room by itself.
-func (s *openedShard) keep(id session.ID, o *opened) {
+func (s *cacheShard) add(id session.ID, o *cacheEntry) {
 	size := o.size()
-	if s.size+size > openedMax/2/openedShards {
-		s.turn()
+	if s.size+size > cacheMaxBytes/2/cacheShards {
+		s.rotate()
 	}
 	if s.young == nil {
-		s.young = map[session.ID]*opened{}
+		s.young = map[session.ID]*cacheEntry{}
 	}
 	if before := s.young[id]; before != nil {
 		s.size -= before.size()
@@ -165,13 +165,13 @@ func (s *openedShard) keep(id session.ID, o *opened) {
 }
 
 // turn drops the old generation, and reports whether anything is left.
-func (s *openedShard) turn() bool {
+func (s *cacheShard) rotate() bool {
 	s.old, s.young, s.size = s.young, nil, 0
 	return len(s.old) > 0
 }
 
 // forget takes the entry of a session away: it was written, or has ended.
-func (r *openedRecords) forget(id session.ID) {
+func (r *recordCache) forget(id session.ID) {
 	s := r.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,15 +184,15 @@ func (r *openedRecords) forget(id session.ID) {
 }
 
 // age turns the generations as long as there are entries.
-func (r *openedRecords) age() {
+func (r *recordCache) startAging() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.aging == nil {
-		r.aging = time.AfterFunc(openedAge, r.turn)
+		r.aging = time.AfterFunc(cacheAge, r.rotate)
 	}
 }
 
-func (r *openedRecords) turn() {
+func (r *recordCache) rotate() {
 	// Locked throughout, so that an entry put meanwhile is seen, or starts the
 	// timer again.
 	r.mu.Lock()
@@ -201,11 +201,11 @@ func (r *openedRecords) turn() {
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
-		left = s.turn() || left
+		left = s.rotate() || left
 		s.mu.Unlock()
 	}
 	r.aging = nil
 	if left {
-		r.aging = time.AfterFunc(openedAge, r.turn)
+		r.aging = time.AfterFunc(cacheAge, r.rotate)
 	}
 }

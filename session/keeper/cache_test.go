@@ -62,17 +62,17 @@ func TestOpenedIsForgotten(t *testing.T) {
 		if _, err := r.keeper.End(t.Context(), ended, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		if o, _ := r.vault.opened.get(r.id(ended)); o != nil {
+		if o, _ := r.vault.cache.get(r.id(ended)); o != nil {
 			t.Error("what has ended is still in the clear")
 		}
 		for range 4 {
-			time.Sleep(openedAge / 2)
+			time.Sleep(cacheAge / 2)
 			r.fresh(used)
 		}
 		time.Sleep(time.Second)
 		r.fresh(used) // its use has just been written
 		for secret, want := range map[seal.Secret]bool{unused: false, used: true, ended: false} {
-			if o, _ := r.vault.opened.get(r.id(secret)); (o != nil) != want {
+			if o, _ := r.vault.cache.get(r.id(secret)); (o != nil) != want {
 				t.Errorf("in the clear: %v, want %v", o != nil, want)
 			}
 		}
@@ -80,7 +80,7 @@ func TestOpenedIsForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.keeper.site.SetKeys(other)
+		r.keeper.Site.SetKeys(other)
 		if _, err := r.keeper.Fresh(t.Context(), used); !errors.Is(err, ErrNoSession) {
 			t.Errorf("without its key: %v", err)
 		}
@@ -139,7 +139,7 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 		if !asks() || asks() {
 			t.Error("not the first request alone has asked")
 		}
-		time.Sleep(openedTrust)
+		time.Sleep(cacheTrust)
 		if !asks() || asks() {
 			t.Error("after a second, not the first request alone has asked")
 		}
@@ -148,7 +148,7 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 		}
 		here.deaf = true
 		want := refreshThere()
-		time.Sleep(openedTrust)
+		time.Sleep(cacheTrust)
 		if !asks() {
 			t.Error("after a change that the store did not tell of, nobody has asked for a second")
 		}
@@ -193,12 +193,12 @@ func TestOpenedWhileItEnds(t *testing.T) {
 		r.store.faultOnce(opDelete, 1, storeFault{before: time.Second})
 		go func() {
 			time.Sleep(time.Second / 2)
-			_, _ = r.keeper.readOpened(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, 0) // it has looked for an end before
+			_, _ = r.keeper.readCached(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, 0) // it has looked for an end before
 		}()
 		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(endedKept + time.Second)
+		time.Sleep(endRetention + time.Second)
 		r.gone(secret)
 	})
 }
@@ -209,23 +209,23 @@ func TestOpenedBehindAUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.longTokens()
 		secret, _ := r.login()
-		time.Sleep(2 * touchMax)
+		time.Sleep(2 * maxUseInterval)
 		r.fresh(secret)
 		synctest.Wait()
 		id := r.id(secret)
-		stale, writes := r.vault.opened.get(id)
+		stale, writes := r.vault.cache.get(id)
 		if stale == nil {
 			r.fresh(secret)
-			stale, writes = r.vault.opened.get(id)
+			stale, writes = r.vault.cache.get(id)
 		}
 		// As it was before the use.
-		behind := &opened{hot: stale.hot, sealer: stale.sealer, version: stale.version - 1}
-		behind.hot.seen = behind.hot.seen.Add(-2 * touchMax)
-		r.vault.opened.put(id, behind, writes)
+		behind := &cacheEntry{hot: stale.hot, keyID: stale.keyID, version: stale.version - 1}
+		behind.hot.lastUsed = behind.hot.lastUsed.Add(-2 * maxUseInterval)
+		r.vault.cache.put(id, behind, writes)
 		r.fresh(secret)
 		synctest.Wait()
 		r.fresh(secret)
-		if now, _ := r.vault.opened.get(id); now == nil || now == behind {
+		if now, _ := r.vault.cache.get(id); now == nil || now == behind {
 			t.Error("what is behind the store is served for ever")
 		}
 	})
@@ -246,9 +246,9 @@ func TestOpenedAndAltered(t *testing.T) {
 		r.state.mu.Unlock()
 		r.users[0].drop()
 		// The hot part is as it was, so it may open; it must be opened again.
-		known, _ := r.keepers[0].vault.opened.get(id)
+		known, _ := r.keepers[0].Vault.cache.get(id)
 		r.freshAt(0, secret)
-		if now, _ := r.keepers[0].vault.opened.get(id); now == known {
+		if now, _ := r.keepers[0].Vault.cache.get(id); now == known {
 			t.Error("the item is not the one that was opened")
 		}
 	})
@@ -257,12 +257,12 @@ func TestOpenedAndAltered(t *testing.T) {
 // TestOpenedBounds: however many sessions and however large, what is kept of
 // them stays within the bound, and the newest is there.
 func TestOpenedBounds(t *testing.T) {
-	var r openedRecords
+	var r recordCache
 	claims := json.RawMessage(strings.Repeat("x", 10_000))
 	for n := range 20_000 {
 		id := session.ID{byte(n), byte(n >> 8), byte(n >> 16)}
 		_, writes := r.get(id)
-		r.put(id, &opened{hot: hot{claims: claims[:n%len(claims)]}}, writes)
+		r.put(id, &cacheEntry{hot: hot{claims: claims[:n%len(claims)]}}, writes)
 		if o, _ := r.get(id); o == nil {
 			t.Fatalf("entry %d is not there", n)
 		}
@@ -281,19 +281,19 @@ func TestOpenedBounds(t *testing.T) {
 		}
 		size += young
 	}
-	if size > openedMax || size < openedMax/4 {
-		t.Errorf("%d bytes are kept, the bound is %d", size, openedMax)
+	if size > cacheMaxBytes || size < cacheMaxBytes/4 {
+		t.Errorf("%d bytes are kept, the bound is %d", size, cacheMaxBytes)
 	}
 	r.aging.Stop()
 }
 
 // TestOpenedBeforeAWrite: what was read before a write is not put back after it.
 func TestOpenedBeforeAWrite(t *testing.T) {
-	var r openedRecords
+	var r recordCache
 	id := session.ID{1}
 	_, writes := r.get(id)
 	r.forget(id)
-	r.put(id, &opened{version: 1}, writes)
+	r.put(id, &cacheEntry{version: 1}, writes)
 	if o, _ := r.get(id); o != nil {
 		t.Errorf("version %d is served after the write of the next", o.version)
 	}

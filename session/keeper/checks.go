@@ -61,7 +61,7 @@ func ring(ear chan struct{}) {
 // what a logout at another instance means for a WebSocket here.
 func (v *Vault) changed(ids []session.ID) {
 	v.ears.wake(ids)
-	if ids := v.live.changed(ids); len(ids) > 0 {
+	if ids := v.live.invalidate(ids); len(ids) > 0 {
 		v.check(ids...)
 	}
 }
@@ -74,17 +74,17 @@ type checks struct {
 	// were being checked.
 	pending map[session.ID]bool
 	// Those that could not be checked must not hold up the others.
-	first, again chan struct{}
+	firstSlots, retrySlots chan struct{}
 }
 
 const (
-	checksAtOnce      = 512
-	checksAgainAtOnce = 64
-	checkRetry        = time.Second
+	maxFirstChecks = 512
+	maxRetryChecks = 64
+	checkRetry     = time.Second
 )
 
 func newChecks() checks {
-	return checks{pending: map[session.ID]bool{}, first: make(chan struct{}, checksAtOnce), again: make(chan struct{}, checksAgainAtOnce)}
+	return checks{pending: map[session.ID]bool{}, firstSlots: make(chan struct{}, maxFirstChecks), retrySlots: make(chan struct{}, maxRetryChecks)}
 }
 
 // check finds out, behind the caller, whether sessions are over.
@@ -95,13 +95,13 @@ func (v *Vault) check(ids ...session.ID) {
 		_, busy := v.checks.pending[id]
 		v.checks.pending[id] = busy
 		if !busy {
-			v.background(func() { v.checkUntilKnown(id) })
+			v.background(func() { v.checkWithRetry(id) })
 		}
 	}
 }
 
 // done reports whether nothing new was heard of a session.
-func (c *checks) done(id session.ID) bool {
+func (c *checks) complete(id session.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pending[id] {
@@ -115,38 +115,38 @@ func (c *checks) done(id session.ID) bool {
 // checkUntilKnown ends the requests of a session if that is over. While the
 // store is away they go on: nobody is logged out for that. When it is back, all
 // will be known.
-func (v *Vault) checkUntilKnown(id session.ID) {
-	slots := v.checks.first
+func (v *Vault) checkWithRetry(id session.ID) {
+	slots := v.checks.firstSlots
 	for {
-		keeper := v.live.keeper(id)
+		keeper := v.live.keeperOf(id)
 		if keeper == nil {
 			// A request may have begun since, and have heard of a change.
-			if v.checks.done(id) {
+			if v.checks.complete(id) {
 				return
 			}
 			continue
 		}
 		slots <- struct{}{}
-		err := v.checkOne(keeper, id)
+		err := v.checkOnce(keeper, id)
 		<-slots
 		if err == nil {
-			if v.checks.done(id) {
+			if v.checks.complete(id) {
 				return
 			}
 			continue
 		}
 		select {
 		case <-time.After(checkRetry):
-		case <-v.stop.Done():
+		case <-v.closing.Done():
 			return
 		}
-		slots = v.checks.again
+		slots = v.checks.retrySlots
 	}
 }
 
 // checkOne ends the requests of a session that is over, or that nothing else has
 // used for its idle time, and otherwise finds out when that ends.
-func (v *Vault) checkOne(k *Keeper, id session.ID) error {
+func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
 	now := time.Now() // before the last use is looked up: a later one is refused
 	end, alone := v.unwrittenIdleEnd(k, id)
 	if !alone {
@@ -156,7 +156,7 @@ func (v *Vault) checkOne(k *Keeper, id session.ID) error {
 			written, err = v.idleEnd(id, v.shared.ViewCurrent) // others may have used it
 		}
 		if errors.Is(err, session.ErrNotFound) {
-			v.forget(id)
+			v.forgetSession(id)
 			return nil
 		}
 		if err != nil {
@@ -165,9 +165,9 @@ func (v *Vault) checkOne(k *Keeper, id session.ID) error {
 		end = latest(end, written)
 	}
 	if now.Before(end) {
-		v.live.used(id, end)
+		v.live.setIdleEnd(id, end)
 	} else {
-		v.live.end(id)
+		v.live.cancelAll(id)
 	}
 	return nil
 }
@@ -176,10 +176,10 @@ func (v *Vault) checkOne(k *Keeper, id session.ID) error {
 // written yet, or the zero time. Alone: what is written does not matter.
 func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, alone bool) {
 	if last := v.uses.last(id); !last.IsZero() {
-		end = last.Add(k.IdleTimeout + k.touchEvery)
+		end = last.Add(k.IdleTimeout + k.useInterval)
 	}
 	if held := v.overlay.get(id); held != nil && !held.isEnd() {
-		end = latest(end, held.rec.seen.Add(k.IdleTimeout+k.touchEvery))
+		end = latest(end, held.rec.lastUsed.Add(k.IdleTimeout+k.useInterval))
 		alone = v.shared == nil
 	}
 	return end, alone
@@ -187,7 +187,7 @@ func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, alone
 
 // idleEnd is when a session ends if it is not used again, as it was written.
 func (v *Vault) idleEnd(id session.ID, view func(context.Context, session.ID, func(session.Item) error) error) (end time.Time, err error) {
-	ctx, cancel := context.WithTimeout(v.stop, storeTimeout)
+	ctx, cancel := context.WithTimeout(v.closing, storeTimeout)
 	defer cancel()
 	err = view(ctx, id, func(item session.Item) error {
 		end = item.Expires.Add(-expirySlack)

@@ -29,13 +29,13 @@ func TestNewsDuringTheEndOfACheckIsHeard(t *testing.T) {
 	v.checks.pending[id] = false
 	go func() {
 		defer close(over)
-		v.checkUntilKnown(id) // finds no request
+		v.checkWithRetry(id) // finds no request
 	}()
 	for stacks := make([]byte, 1<<20); !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("(*checks).done(")); {
 		runtime.Gosched()
 	}
 	stream, cancel := context.WithCancelCause(t.Context())
-	a := &Attachment{keeper: r.keeper, id: id, end: s.End, idle: s.IdleEnd, cancel: cancel}
+	a := &Attachment{keeper: r.keeper, id: id, end: s.End, idleCheck: s.IdleEnd, cancel: cancel}
 	v.live.add(a)
 	v.checks.pending[id] = true // as of Vault.check
 	v.checks.mu.Unlock()
@@ -59,10 +59,10 @@ func TestChecksThatFailHoldUpNoOthers(t *testing.T) {
 			return secret
 		}
 		frozen := &frozenItems{SharedStore: r.users[0], ids: map[session.ID]bool{}}
-		for range 3 * checksAtOnce {
+		for range 3 * maxFirstChecks {
 			frozen.ids[r.id(open())] = true
 		}
-		r.keepers[0].vault.store = frozen
+		r.keepers[0].Vault.store = frozen
 		r.users[0].drop()            // all are checked
 		time.Sleep(5 * storeTimeout) // each has failed once
 		secret, last := open(), streams[len(streams)-1]

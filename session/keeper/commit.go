@@ -24,15 +24,15 @@ const (
 // item seals a record as the version after the one it was read from.
 func (k *Keeper) item(ref seal.Ref, rec *record) (session.Item, error) {
 	version := rec.version + 1
-	value, err := sealRecord(k.site, ref, rec, version)
+	value, err := sealRecord(k.Site, ref, rec, version)
 	if err != nil {
 		return session.Item{}, err
 	}
-	expires := rec.seen.Add(k.IdleTimeout + k.touchEvery)
+	expires := rec.lastUsed.Add(k.IdleTimeout + k.useInterval)
 	if end := k.absoluteEnd(&rec.hot); end.Before(expires) {
 		expires = end
 	}
-	tags, err := k.site.Tags(rec.sid, rec.subject)
+	tags, err := k.Site.Tags(rec.sid, rec.subject)
 	if err != nil {
 		return session.Item{}, err
 	}
@@ -48,7 +48,7 @@ var errOvertaken = errors.New("the session was refreshed elsewhere at the same t
 // the store can: that is no error. The error is ErrNoSession if the session has
 // ended meanwhile, or errOvertaken.
 func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
-	if k.vault.overlay.get(ref.ID).isEnd() {
+	if k.Vault.overlay.get(ref.ID).isEnd() {
 		return k.discarded(ref.ID)
 	}
 	// A store that hangs must not hold up tokens that are here already.
@@ -56,7 +56,7 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 	defer cancel()
 	err := k.write(ctx, ref, next)
 	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errOvertaken) {
-		held, alive := k.vault.overlay.written(ref.ID)
+		held, alive := k.Vault.overlay.clearWritten(ref.ID)
 		if !alive || errors.Is(err, ErrNoSession) {
 			return k.discarded(ref.ID)
 		}
@@ -66,13 +66,13 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 		return err
 	}
 	held := *next
-	done, there := k.vault.overlay.put(ref.ID, &overlayEntry{rec: &held, ref: ref})
+	done, there := k.Vault.overlay.set(ref.ID, &overlayEntry{rec: &held, ref: ref})
 	if !done {
 		return k.discarded(ref.ID)
 	}
 	k.Observe(Event{Kind: EventUnwritten, ID: ref.ID, Err: err})
 	if !there {
-		k.vault.running.Go(func() { k.writeUntilLanded(ref.ID) })
+		k.Vault.running.Go(func() { k.writeUntilLanded(ref.ID) })
 	}
 	return nil
 }
@@ -87,13 +87,13 @@ func (k *Keeper) discarded(id session.ID) error {
 // meanwhile, it is merged. On success next carries its new version.
 func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 	// Whatever comes of it: what was reported to fail may have been done.
-	defer k.vault.opened.forget(ref.ID)
+	defer k.Vault.cache.forget(ref.ID)
 	for range 16 {
 		item, err := k.item(ref, next)
 		if err != nil {
 			return err
 		}
-		err = k.vault.store.Replace(ctx, ref.ID, item)
+		err = k.Vault.store.Replace(ctx, ref.ID, item)
 		if err == nil {
 			next.version = item.Version
 			return nil
@@ -121,8 +121,8 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 			return errOvertaken
 		}
 		next.version = current.version
-		if current.seen.After(next.seen) {
-			next.seen = current.seen
+		if current.lastUsed.After(next.lastUsed) {
+			next.lastUsed = current.lastUsed
 		}
 	}
 	return fmt.Errorf("writing session: %w", session.ErrConflict) // it changes all the time
@@ -131,19 +131,19 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 // writeUntilLanded repeats a write that failed until it lands or the session
 // ends. When the vault closes it tries once more.
 func (k *Keeper) writeUntilLanded(id session.ID) {
-	defer k.vault.letGo(id)
+	defer k.Vault.letGo(id)
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
 		closing := false
 		select {
 		case <-time.After(wait):
-		case <-k.vault.stop.Done():
+		case <-k.Vault.closing.Done():
 			closing = true
 		}
-		entry := k.vault.overlay.get(id)
+		entry := k.Vault.overlay.get(id)
 		if entry == nil {
 			return
 		}
-		if k.retry(id, entry) || closing && k.vault.overlay.get(id) == entry {
+		if k.retry(id, entry) || closing && k.Vault.overlay.get(id) == entry {
 			return
 		}
 	}
@@ -152,8 +152,8 @@ func (k *Keeper) writeUntilLanded(id session.ID) {
 // overWhileHeld reports whether a session is over that nobody could write for
 // long. Where others use it too, its last use may be one that only they know.
 func (k *Keeper) overWhileHeld(id session.ID, h *hot) bool {
-	reason := k.ended(id, h, time.Now())
-	return reason == EndLifetime || reason != "" && k.vault.shared == nil
+	reason := k.endReason(id, h, time.Now())
+	return reason == EndLifetime || reason != "" && k.Vault.shared == nil
 }
 
 // retry reports whether there is nothing left to do for this goroutine.
@@ -161,7 +161,7 @@ func (k *Keeper) retry(id session.ID, entry *overlayEntry) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if entry.rec == nil {
-		if k.vault.store.Delete(ctx, id) != nil {
+		if k.Vault.store.Delete(ctx, id) != nil {
 			return false
 		}
 		k.forgetEnd(id, entry)
@@ -180,7 +180,7 @@ func (k *Keeper) retry(id session.ID, entry *overlayEntry) bool {
 		return false
 	}
 	// If a newer entry has come meanwhile, this goroutine goes on with it.
-	if !k.vault.overlay.remove(id, entry) {
+	if !k.Vault.overlay.remove(id, entry) {
 		return false
 	}
 	if err == nil {

@@ -54,7 +54,7 @@ func hotPath(tb testing.TB) []step {
 		}},
 		{"session", 0, func() bool { _, err := k.Fresh(ctx, secret); return err == nil }},
 		{"session that was not opened lately", 52, func() bool {
-			vault.opened.forget(id)
+			vault.cache.forget(id)
 			_, err := k.Fresh(ctx, secret)
 			return err == nil
 		}},

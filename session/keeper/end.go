@@ -12,24 +12,24 @@ import (
 
 // errAgain: the session was changed by somebody else since it was read, so that
 // what follows from that must be judged anew.
-var errAgain = errors.New("the session has changed meanwhile")
+var errStale = errors.New("the session has changed meanwhile")
 
 // finish ends a session, whatever is in flight: in this process at once, and
 // in the store as soon as that can be. It returns the error for the request
 // that found the end.
-func (k *Keeper) finish(ctx context.Context, id session.ID, reason EndReason) error {
+func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason) error {
 	entry := &overlayEntry{}
-	done, there := k.vault.overlay.put(id, entry)
+	done, there := k.Vault.overlay.set(id, entry)
 	if !done {
 		return ErrNoSession
 	}
-	k.over(id, reason)
+	k.cleanup(id, reason)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	if err := k.vault.store.Delete(ctx, id); err == nil {
+	if err := k.Vault.store.Delete(ctx, id); err == nil {
 		k.forgetEnd(id, entry)
 	} else if !there {
-		k.vault.background(func() { k.writeUntilLanded(id) })
+		k.Vault.background(func() { k.writeUntilLanded(id) })
 	}
 	return &EndedError{Reason: reason}
 }
@@ -38,58 +38,58 @@ func (k *Keeper) finish(ctx context.Context, id session.ID, reason EndReason) er
 // other processes write too, it ends only if that still is the version, and if
 // the holder, unless it is the zero one, still has the lease: if not, the error
 // is errAgain. A store that cannot say ends nothing.
-func (k *Keeper) finishAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, reason EndReason) error {
-	if k.vault.shared == nil {
-		return k.finish(ctx, id, reason)
+func (k *Keeper) endSessionAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, reason EndReason) error {
+	if k.Vault.shared == nil {
+		return k.endSession(ctx, id, reason)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	err := k.vault.shared.DeleteAt(ctx, id, version, holder)
+	err := k.Vault.shared.DeleteAt(ctx, id, version, holder)
 	switch {
 	case errors.Is(err, session.ErrConflict):
-		return errAgain
+		return errStale
 	case err != nil:
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending session: %w", err)}
+		return unavailable(fmt.Errorf("ending session: %w", err))
 	}
 	entry := &overlayEntry{}
-	if done, _ := k.vault.overlay.put(id, entry); !done {
+	if done, _ := k.Vault.overlay.set(id, entry); !done {
 		return ErrNoSession
 	}
-	k.over(id, reason)
+	k.cleanup(id, reason)
 	k.forgetEnd(id, entry)
 	return &EndedError{Reason: reason}
 }
 
 // endIfOver ends a session that seemed to be over, or returns it as it is now:
 // what was read first may have been a copy that knew less.
-func (k *Keeper) endIfOver(ctx context.Context, ref seal.Ref) (hot, error) {
+func (k *Keeper) endIfExpired(ctx context.Context, ref seal.Ref) (hot, error) {
 	for range 3 {
 		rec, err := k.read(ctx, ref)
 		if err != nil {
 			return hot{}, err
 		}
-		reason := k.ended(ref.ID, &rec.hot, time.Now())
+		reason := k.endReason(ref.ID, &rec.hot, time.Now())
 		if reason == "" {
 			return rec.hot, nil
 		}
-		if err := k.finishAt(ctx, ref.ID, rec.version, session.Holder{}, reason); !errors.Is(err, errAgain) {
+		if err := k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason); !errors.Is(err, errStale) {
 			return hot{}, err
 		}
 	}
-	return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errAgain}
+	return hot{}, unavailable(errStale)
 }
 
 // over ends what this process does for a session.
-func (k *Keeper) over(id session.ID, reason EndReason) {
-	k.vault.forget(id)
+func (k *Keeper) cleanup(id session.ID, reason EndReason) {
+	k.Vault.forgetSession(id)
 	k.Observe(Event{Kind: EventEnded, ID: id, Reason: reason})
 }
 
 // forget ends the requests of a session that is over and drops what was noted
 // of it.
-func (v *Vault) forget(id session.ID) {
-	v.opened.forget(id)
-	v.live.end(id)
+func (v *Vault) forgetSession(id session.ID) {
+	v.cache.forget(id)
+	v.live.cancelAll(id)
 	v.backoffs.clear(id)
 	v.uses.forget(id)
 }
@@ -98,9 +98,9 @@ func (v *Vault) forget(id session.ID) {
 func (k *Keeper) forgetEnd(id session.ID, entry *overlayEntry) {
 	// Once more: a request that began before the end may have read the record
 	// after it, while the deletion was under way.
-	k.vault.opened.forget(id)
-	entry.landed.Store(true)
-	time.AfterFunc(endedKept, func() { k.vault.dropEnd(id, entry) })
+	k.Vault.cache.forget(id)
+	entry.deleted.Store(true)
+	time.AfterFunc(endRetention, func() { k.Vault.dropEnd(id, entry) })
 }
 
 // dropEnd removes the end of a session from memory, unless a refresh of it is still
@@ -111,7 +111,7 @@ func (v *Vault) dropEnd(id session.ID, entry *overlayEntry) {
 	_, refreshing := v.flights[id]
 	v.mu.Unlock()
 	if refreshing {
-		time.AfterFunc(endedKept, func() { v.dropEnd(id, entry) })
+		time.AfterFunc(endRetention, func() { v.dropEnd(id, entry) })
 		return
 	}
 	v.overlay.remove(id, entry)

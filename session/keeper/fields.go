@@ -45,7 +45,7 @@ func (w *fieldWriter) time(field uint64, t time.Time) {
 
 // eachField calls f with every field of a part, and whether the part was whole.
 // What f does not know (it reports false) is appended to the returned rest.
-func eachField(part []byte, f func(field uint64, value []byte) bool) (rest []byte, ok bool) {
+func walkFields(part []byte, f func(field uint64, value []byte) bool) (rest []byte, ok bool) {
 	for len(part) > 0 {
 		field, n := binary.Uvarint(part)
 		if n <= 0 {

@@ -47,17 +47,17 @@ func genRecord() *rapid.Generator[record] {
 		token := accessToken{
 			value: text.Draw(t, "token"), obtained: genTime().Draw(t, "obtained"), expires: genTime().Draw(t, "expires"),
 			usableUntil: genTime().Draw(t, "usable until"), refreshAt: genTime().Draw(t, "refresh at"),
-			rest: genRest(fieldTokenRefreshAt).Draw(t, "rest of token"),
+			unknownFields: genRest(fieldTokenRefreshAt).Draw(t, "rest of token"),
 		}
 		return record{
 			hot: hot{
-				created: genTime().Draw(t, "created"), seen: genTime().Draw(t, "seen"), end: genTime().Draw(t, "end"),
+				created: genTime().Draw(t, "created"), lastUsed: genTime().Draw(t, "seen"), end: genTime().Draw(t, "end"),
 				subject: text.Draw(t, "subject"), claims: genBytes().Draw(t, "claims"), rotation: rapid.Uint64().Draw(t, "rotation"),
-				token: token, rest: genRest(fieldAccessToken).Draw(t, "rest of hot"),
+				token: token, unknownFields: genRest(fieldAccessToken).Draw(t, "rest of hot"),
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),
-				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), userInfo: genBytes().Draw(t, "UserInfo"), restCold: genRest(fieldUserInfo).Draw(t, "rest of cold"),
+				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), userInfo: genBytes().Draw(t, "UserInfo"), unknownFields: genRest(fieldUserInfo).Draw(t, "rest of cold"),
 			},
 		}
 	})
@@ -139,7 +139,7 @@ func TestLaterReleasesFieldsSurvive(t *testing.T) {
 	other.string(fieldTokenResource, "https://api.example.com")
 	other.string(fieldTokenValue, "access-token-for-the-resource")
 	ofHot.bytes(fieldAccessToken, other)
-	rec.rest, rec.token.rest, rec.restCold = ofHot, ofToken, ofCold
+	rec.hot.unknownFields, rec.token.unknownFields, rec.cold.unknownFields = ofHot, ofToken, ofCold
 
 	h, ok := decodeHot(rec.hot.encode())
 	if !ok {
@@ -148,7 +148,7 @@ func TestLaterReleasesFieldsSurvive(t *testing.T) {
 	if h.token.value != rec.token.value {
 		t.Errorf("the token is %q, want %q", h.token.value, rec.token.value)
 	}
-	h.seen, h.token.value = time.Now(), "access-token-refreshed"
+	h.lastUsed, h.token.value = time.Now(), "access-token-refreshed"
 	again := h.encode()
 	for _, want := range [][]byte{ofHot, ofToken} {
 		if !bytes.Contains(again, want) {
@@ -174,7 +174,7 @@ func TestSameButSeen(t *testing.T) {
 		"ID token":      func(r *record) { r.idToken = "" },
 		"claims":        func(r *record) { r.claims = []byte("{}") },
 		"UserInfo":      func(r *record) { r.userInfo = []byte("{}") },
-		"unknown field": func(r *record) { r.restCold = []byte{99, 1, 'x'} },
+		"unknown field": func(r *record) { r.cold.unknownFields = []byte{99, 1, 'x'} },
 	}
 	for name, change := range changes {
 		a, b := fullRecord(), fullRecord()
@@ -184,12 +184,12 @@ func TestSameButSeen(t *testing.T) {
 		}
 	}
 	a, b := fullRecord(), fullRecord()
-	b.seen = b.seen.Add(time.Hour)
+	b.lastUsed = b.lastUsed.Add(time.Hour)
 	b.version = 99
 	if a.covers(b) {
 		t.Error("a record without the last use covers one that has it")
 	}
-	if !b.covers(a) || !a.seen.Equal(fullRecord().seen) {
+	if !b.covers(a) || !a.lastUsed.Equal(fullRecord().lastUsed) {
 		t.Error("a later use makes a record another one")
 	}
 }

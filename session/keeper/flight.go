@@ -59,13 +59,13 @@ func (v *Vault) early(id session.ID) *hot {
 func (k *Keeper) join(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
 	f, paused := k.joinOrStart(ref, d, use, waiting)
 	if paused != nil && !use.IsZero() {
-		k.touch(ref, use)
+		k.recordUse(ref, use)
 	}
 	return f, paused
 }
 
 func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
-	v := k.vault
+	v := k.Vault
 	// Before the lock, which all sessions share. A flight looks again before it
 	// sends anything.
 	paused := k.paused(ref.ID, waiting)
@@ -73,7 +73,7 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 	defer v.mu.Unlock()
 	f := v.flights[ref.ID]
 	if f == nil {
-		if v.closed {
+		if v.closing.Err() != nil {
 			return nil, unavailable(ErrClosed)
 		}
 		if paused != nil {
@@ -85,7 +85,7 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 		v.running.Go(r.fly)
 	}
 	if !use.IsZero() {
-		v.uses.keep(ref, k, use)
+		v.uses.noteForRefresh(ref, k, use)
 	}
 	return f, nil
 }
@@ -93,10 +93,10 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 // paused returns why no refresh of a session may begin now, or nil.
 func (k *Keeper) paused(id session.ID, waiting bool) *UnavailableError {
 	now := time.Now()
-	if err := k.vault.backoffs.check(id, now, waiting); err != nil {
+	if err := k.Vault.backoffs.check(id, now, waiting); err != nil {
 		return err
 	}
-	failed := !k.vault.backoffs.failingSince(id).IsZero()
+	failed := !k.Vault.backoffs.failingSince(id).IsZero()
 	if err := k.breaker.check(now, waiting, failed); err != nil {
 		return err
 	}
@@ -106,16 +106,16 @@ func (k *Keeper) paused(id session.ID, waiting bool) *UnavailableError {
 // fly is the whole of a flight.
 func (r *refresh) fly() {
 	h, err := r.run()
-	r.vault.mu.Lock()
-	delete(r.vault.flights, r.ref.ID)
-	r.vault.mu.Unlock()
+	r.Vault.mu.Lock()
+	delete(r.Vault.flights, r.ref.ID)
+	r.Vault.mu.Unlock()
 	r.flight.land(h, err)
 	switch {
 	case err == nil:
-		r.touchAfter(r.ref.ID, h.seen)
+		r.recordUseAfterRefresh(r.ref.ID, h.lastUsed)
 	case errors.Is(err, ErrNoSession):
-		r.vault.uses.forget(r.ref.ID)
+		r.Vault.uses.forget(r.ref.ID)
 	default:
-		r.touchAfter(r.ref.ID, time.Time{})
+		r.recordUseAfterRefresh(r.ref.ID, time.Time{})
 	}
 }

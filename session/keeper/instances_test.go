@@ -154,7 +154,7 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 		secret, f := r.login()
 		r.expired()
 		before, _ := r.store.item(r.id(secret))
-		r.keepers[1].touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		r.keepers[1].recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
 		if after, _ := r.store.item(r.id(secret)); after.Version <= before.Version {
 			t.Fatal("the use was not written")
@@ -189,7 +189,7 @@ func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 			defer attached.Detach()
 			frozen[r.id(other)] = true
 		}
-		vault := r.keepers[1].vault
+		vault := r.keepers[1].Vault
 		vault.store = partlyFrozen{r.users[1], frozen}
 		for id := range frozen {
 			vault.changed([]session.ID{id})
@@ -239,7 +239,7 @@ func TestCloseDoesNotWaitForOthers(t *testing.T) {
 		secret, _ := r.unwrittenAt0()
 		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
-		if waited := took(func() { _ = r.keepers[1].vault.Close(context.Background()) }); waited > 0 {
+		if waited := took(func() { _ = r.keepers[1].Vault.Close(context.Background()) }); waited > 0 {
 			t.Errorf("Close waited %v", waited)
 		}
 	})

@@ -52,18 +52,16 @@ type Config struct {
 // Keeper answers for the sessions of one site.
 type Keeper struct {
 	Config
-	vault   *Vault
-	site    *seal.Site
 	breaker *breaker
 	// client is open while the server refuses this keeper's client. Other clients
 	// of the same server are none the worse for that.
 	client *circuit
 	// touchEvery is how often a use is written down.
-	touchEvery time.Duration
+	useInterval time.Duration
 }
 
 // touchMax bounds how long a use may stay unwritten.
-const touchMax = 5 * time.Minute
+const maxUseInterval = 5 * time.Minute
 
 // New returns a keeper. Its errors name the field of the Config.
 func New(c Config) (*Keeper, error) {
@@ -98,13 +96,13 @@ func New(c Config) (*Keeper, error) {
 		c.Observe = func(Event) {}
 	}
 	return &Keeper{
-		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server), client: &circuit{},
-		touchEvery: min(touchMax, c.IdleTimeout/20),
+		Config: c, breaker: c.Vault.breaker(c.Server), client: &circuit{},
+		useInterval: min(maxUseInterval, c.IdleTimeout/20),
 	}, nil
 }
 
 // Valid reports whether New has made the keeper. Any other one panics.
-func (k *Keeper) Valid() bool { return k.vault != nil }
+func (k *Keeper) Valid() bool { return k.Vault != nil }
 
 // Session is what a request may know of its session.
 type Session struct {
@@ -125,7 +123,7 @@ type Session struct {
 	// End is when it ends in any case.
 	End time.Time
 
-	mark uint64 // see live
+	epoch uint64 // see live
 }
 
 // Create keeps a new session and returns the secret for its cookie. The error is
@@ -134,11 +132,11 @@ type Session struct {
 // session is left then, and the caller may give the tokens back.
 func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (seal.Secret, *Session, error) {
 	secret := seal.NewSecret()
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	now := time.Now()
 	rec := &record{
 		hot: hot{
-			created: now, seen: now, end: now.Add(k.MaxLifetime),
+			created: now, lastUsed: now, end: now.Add(k.MaxLifetime),
 			subject: who.Subject, claims: who.Claims,
 			token: newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime),
 		},
@@ -149,18 +147,18 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (seal.Secre
 	}
 	item, err := k.item(ref, rec)
 	if err == nil {
-		err = k.vault.store.Create(ctx, ref.ID, item)
-		k.vault.looks.noteWrite(err)
+		err = k.Vault.store.Create(ctx, ref.ID, item)
+		k.Vault.probes.recordWrite(err)
 	}
 	if err == nil {
 		err = k.endIfLoggedOut(ctx, ref.ID, who, item.Tags)
 	}
 	if err != nil {
 		// It may be there all the same.
-		k.vault.background(func() { k.dropCreated(ref.ID) })
-		return seal.Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
+		k.Vault.background(func() { k.deleteCreated(ref.ID) })
+		return seal.Secret{}, nil, unavailable(fmt.Errorf("keeping new session: %w", err))
 	}
-	return secret, k.session(ref.ID, &rec.hot), nil
+	return secret, k.sessionOf(ref.ID, &rec.hot), nil
 }
 
 // Fresh returns the session of a secret with a usable access token. It counts
@@ -187,30 +185,30 @@ func (k *Keeper) FreshSince(ctx context.Context, secret seal.Secret, since time.
 // FreshOtherThan is Fresh with a token other than one that was found not to be
 // accepted any more. The error can also be ErrNotRefreshable.
 func (k *Keeper) FreshOtherThan(ctx context.Context, secret seal.Secret, refused string) (*Session, error) {
-	return k.fresh(ctx, secret, demand{since: never, other: refused})
+	return k.fresh(ctx, secret, demand{since: farFuture, other: refused})
 }
 
 // never is later than any time at which a token can have been obtained.
-var never = time.Unix(1<<60, 0)
+var farFuture = time.Unix(1<<60, 0)
 
 func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Session, error) {
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	h, err := k.readHot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	if k.ended(ref.ID, &h, now) != "" {
-		mark := h.mark
-		if h, err = k.endIfOver(ctx, ref); err != nil {
+	if k.endReason(ref.ID, &h, now) != "" {
+		mark := h.epoch
+		if h, err = k.endIfExpired(ctx, ref); err != nil {
 			return nil, err
 		}
-		h.mark = mark
+		h.epoch = mark
 	}
-	unused := now.Sub(h.seen)
+	unused := now.Sub(h.lastUsed)
 	if h.token.due(now) || d != (demand{}) {
-		if early := k.vault.early(ref.ID); early != nil && early.rotation > h.rotation {
-			h = *early.readAt(h.mark)
+		if early := k.Vault.early(ref.ID); early != nil && early.rotation > h.rotation {
+			h = *early.readAt(h.epoch)
 		}
 		if d.other == "" && d != (demand{}) {
 			d.other = h.token.value
@@ -219,38 +217,38 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 	if h.token.due(now) || !d.met(&h.token, now) {
 		var use time.Time
 		switch {
-		case unused < k.touchEvery:
+		case unused < k.useInterval:
 		case unused > k.IdleTimeout-maxFlight:
-			k.touch(ref, now) // others must know before the refresh is over
+			k.recordUse(ref, now) // others must know before the refresh is over
 		default:
 			use = now
 		}
-		h.seen = now
+		h.lastUsed = now
 		return k.refreshed(ctx, ref, &h, d, use)
 	}
-	if unused >= k.touchEvery {
-		k.touch(ref, now)
+	if unused >= k.useInterval {
+		k.recordUse(ref, now)
 	}
-	if d == (demand{}) && h.opened != nil {
-		return h.opened.session(k, ref.ID, h.mark), nil // of every proxied request
+	if d == (demand{}) && h.cached != nil {
+		return h.cached.sessionFor(k, ref.ID, h.epoch), nil // of every proxied request
 	}
-	h.seen = now
-	return k.session(ref.ID, &h), nil
+	h.lastUsed = now
+	return k.sessionOf(ref.ID, &h), nil
 }
 
 // Peek returns the session of a secret without using it: its idle time runs
 // on, nothing is refreshed, and its access token may have expired.
 func (k *Keeper) Peek(ctx context.Context, secret seal.Secret) (*Session, error) {
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	h, err := k.readHot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	if k.ended(ref.ID, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
+	if k.endReason(ref.ID, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
 		return nil, ErrNoSession
 	}
-	return k.session(ref.ID, &h), nil
+	return k.sessionOf(ref.ID, &h), nil
 }
 
 // Ended is what is left of a session that was ended on purpose.
@@ -272,56 +270,56 @@ type Ended struct {
 // ending it has to be repeated. It is ErrNotEnded too, then, and what is known
 // of the session is returned as well.
 func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) (Ended, error) {
-	ref := k.site.Ref(secret)
-	if k.endIsOnlyHere(ref.ID) {
-		return Ended{}, k.endAgain(ctx, ref.ID)
+	ref := k.Site.Ref(secret)
+	if k.endIsUnwritten(ref.ID) {
+		return Ended{}, k.retryEnd(ctx, ref.ID)
 	}
 	for tries := 1; ; tries++ {
 		rec, err := k.read(ctx, ref)
 		if errors.Is(err, ErrNoSession) {
 			return Ended{}, err
 		}
-		if err != nil && k.vault.overlay.count.Load() >= maxUnsureEnds {
+		if err != nil && k.Vault.overlay.count.Load() >= maxUnverifiedEnds {
 			return Ended{}, err
 		}
 		if err != nil {
-			_ = k.finish(ctx, ref.ID, reason)
-			if k.endIsOnlyHere(ref.ID) {
+			_ = k.endSession(ctx, ref.ID, reason)
+			if k.endIsUnwritten(ref.ID) {
 				err = errEndUnwritten
 			}
 			return Ended{}, err
 		}
 		// Where somebody refreshes at the same time, it is the newest token that
 		// has to be given back.
-		if k.vault.shared != nil && tries < 3 && errors.Is(k.finishAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errAgain) {
+		if k.Vault.shared != nil && tries < 3 && errors.Is(k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errStale) {
 			continue
 		}
-		_ = k.finish(ctx, ref.ID, reason) // nothing, if it is ended by now
+		_ = k.endSession(ctx, ref.ID, reason) // nothing, if it is ended by now
 		ended := Ended{
 			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
 			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
 		}
-		if k.endIsOnlyHere(ref.ID) {
+		if k.endIsUnwritten(ref.ID) {
 			return ended, errEndUnwritten
 		}
 		return ended, nil
 	}
 }
 
-var errEndUnwritten = &UnavailableError{RetryAfter: time.Second, Err: ErrNotEnded}
+var errEndUnwritten = unavailable(ErrNotEnded)
 
 // endIsOnlyHere reports whether other processes do not know yet that a session
 // has ended.
-func (k *Keeper) endIsOnlyHere(id session.ID) bool {
-	return k.vault.shared != nil && k.vault.overlay.get(id).isEnd() && k.vault.unwritten(id)
+func (k *Keeper) endIsUnwritten(id session.ID) bool {
+	return k.Vault.shared != nil && k.Vault.overlay.get(id).isEnd() && k.Vault.unwritten(id)
 }
 
 // endAgain repeats an end that the store did not take.
-func (k *Keeper) endAgain(ctx context.Context, id session.ID) error {
-	if err := k.vault.store.Delete(ctx, id); err != nil {
+func (k *Keeper) retryEnd(ctx context.Context, id session.ID) error {
+	if err := k.Vault.store.Delete(ctx, id); err != nil {
 		return errEndUnwritten
 	}
-	if e := k.vault.overlay.get(id); e.isEnd() {
+	if e := k.Vault.overlay.get(id); e.isEnd() {
 		k.forgetEnd(id, e)
 	}
 	return ErrNoSession
@@ -329,12 +327,12 @@ func (k *Keeper) endAgain(ctx context.Context, id session.ID) error {
 
 // maxUnsureEnds bounds how many sessions of which nobody can tell whether they
 // exist are remembered as ended while the store is down.
-const maxUnsureEnds = 4096
+const maxUnverifiedEnds = 4096
 
 // session is the public view of a hot part.
-func (k *Keeper) session(id session.ID, h *hot) *Session {
+func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	end := k.absoluteEnd(h)
-	idleEnd := h.seen.Add(k.IdleTimeout)
+	idleEnd := h.lastUsed.Add(k.IdleTimeout)
 	if idleEnd.After(end) {
 		idleEnd = end
 	}
@@ -345,7 +343,7 @@ func (k *Keeper) session(id session.ID, h *hot) *Session {
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
 		AccessToken: h.token.value, Bearer: credentials, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
-		Created: h.created, IdleEnd: idleEnd, End: end, mark: h.mark,
+		Created: h.created, IdleEnd: idleEnd, End: end, epoch: h.epoch,
 	}
 }
 
@@ -362,12 +360,12 @@ func (k *Keeper) absoluteEnd(h *hot) time.Time {
 }
 
 // ended returns why a session is over, or "".
-func (k *Keeper) ended(id session.ID, h *hot, now time.Time) EndReason {
-	idle := k.IdleTimeout + k.touchEvery
+func (k *Keeper) endReason(id session.ID, h *hot, now time.Time) EndReason {
+	idle := k.IdleTimeout + k.useInterval
 	switch {
 	case !now.Before(k.absoluteEnd(h)):
 		return EndLifetime
-	case !now.Before(h.seen.Add(idle)) && !now.Before(k.vault.uses.last(id).Add(idle)):
+	case !now.Before(h.lastUsed.Add(idle)) && !now.Before(k.Vault.uses.last(id).Add(idle)):
 		return EndIdle
 	}
 	return ""

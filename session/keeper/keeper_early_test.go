@@ -256,7 +256,7 @@ func TestLogoutWhileItIsJudged(t *testing.T) {
 		}
 		synctest.Wait()
 		r.server.wantDiscarded(t, f.current)
-		if !r.keepers[0].vault.uses.last(r.id(secret)).IsZero() {
+		if !r.keepers[0].Vault.uses.last(r.id(secret)).IsZero() {
 			t.Error("a use of what is gone is kept")
 		}
 	})
@@ -361,7 +361,7 @@ func TestOneWriteForARefresh(t *testing.T) {
 				r.fresh(secret)
 				time.Sleep(time.Second)
 				r.wantStored(secret, f)
-				if seen := r.stored(secret).seen; !seen.Equal(used) {
+				if seen := r.stored(secret).lastUsed; !seen.Equal(used) {
 					t.Errorf("last used at %v, noted %v", used, seen)
 				}
 				if n := r.store.done(opReplace); n != tc.want {
@@ -381,7 +381,7 @@ func TestUseOfARefreshThatFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
-		written := func() time.Time { synctest.Wait(); return r.stored(secret).seen }
+		written := func() time.Time { synctest.Wait(); return r.stored(secret).lastUsed }
 		r.due()
 		r.server.always(behaviour{outcome: Unavailable})
 		used := time.Now()
@@ -390,7 +390,7 @@ func TestUseOfARefreshThatFails(t *testing.T) {
 		if seen := written(); !seen.Equal(used) {
 			t.Errorf("last used at %v, noted %v", used, seen)
 		}
-		time.Sleep(time.Until(used.Add(r.keeper.touchEvery - time.Second)))
+		time.Sleep(time.Until(used.Add(r.keeper.useInterval - time.Second)))
 		_, _ = r.keeper.Fresh(t.Context(), secret)
 		if seen := written(); !seen.Equal(used) {
 			t.Errorf("noted %v too early", seen)
@@ -420,10 +420,10 @@ func TestUsesDuringARefresh(t *testing.T) {
 			_, _ = r.keeper.Fresh(t.Context(), secret)
 			time.Sleep(time.Minute)
 			want := asked
-			if later > r.keeper.touchEvery {
+			if later > r.keeper.useInterval {
 				want = asked.Add(later)
 			}
-			if seen := r.stored(secret).seen; !seen.Equal(want) {
+			if seen := r.stored(secret).lastUsed; !seen.Equal(want) {
 				t.Errorf("noted %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
 			}
 			if !r.vault.uses.last(r.id(secret)).IsZero() {
@@ -457,16 +457,16 @@ func TestLastUseInTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		rec := r.stored(secret)
-		rec.seen = rec.seen.Add(10 * time.Hour)
+		rec.lastUsed = rec.lastUsed.Add(10 * time.Hour)
 		item, err := r.keeper.item(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.store.put(r.id(secret), item)
-		r.vault.opened.forget(r.id(secret))
+		r.vault.cache.forget(r.id(secret))
 		r.expired()
 		r.fresh(secret)
-		if seen := r.stored(secret).seen; seen.After(time.Now()) {
+		if seen := r.stored(secret).lastUsed; seen.After(time.Now()) {
 			t.Errorf("last seen in %v", time.Until(seen))
 		}
 	})
@@ -491,10 +491,10 @@ func TestRefreshReadsTheCopy(t *testing.T) {
 		}
 		// Nor where a session is soon idle, if its last use was just written.
 		r.keeper = r.reconfigure(func(c *Config) {
-			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.vault, r.keeper.Refresher, 10*time.Minute
+			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.Vault, r.keeper.Refresher, 10*time.Minute
 		})
 		r.due()
-		r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
 		r.keeper = r.reconfigure(func(c *Config) { c.IdleTimeout = 40 * time.Second })
 		current = 0

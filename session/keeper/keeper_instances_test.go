@@ -114,7 +114,7 @@ func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
 		id, rec := r.id(secret), r.stored(secret)
 		var field fieldWriter
 		field.string(200, "of a later release")
-		rec.rest, rec.token.rest, rec.restCold = field, field, field
+		rec.hot.unknownFields, rec.token.unknownFields, rec.cold.unknownFields = field, field, field
 		value, err := sealRecord(r.config.Site, seal.Ref{ID: id, Secret: secret}, rec, rec.version+1)
 		if err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
 		r.fresh(secret)
 		r.wantStored(secret, f)
 		rec = r.stored(secret)
-		for where, rest := range map[string][]byte{"hot": rec.rest, "token": rec.token.rest, "cold": rec.restCold} {
+		for where, rest := range map[string][]byte{"hot": rec.hot.unknownFields, "token": rec.token.unknownFields, "cold": rec.cold.unknownFields} {
 			if !bytes.Equal(rest, field) {
 				t.Errorf("%s: the unknown fields are now %q", where, rest)
 			}

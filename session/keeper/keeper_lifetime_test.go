@@ -35,8 +35,8 @@ func TestIdleEnd(t *testing.T) {
 				time.Sleep(idle - time.Millisecond)
 				r.fresh(early)
 				time.Sleep(every + time.Millisecond)
-				if k.touchEvery != every {
-					t.Fatalf("uses are noted every %v", k.touchEvery)
+				if k.useInterval != every {
+					t.Fatalf("uses are noted every %v", k.useInterval)
 				}
 				r.ended(late, EndIdle)
 				r.fresh(early)
@@ -86,7 +86,7 @@ func TestRefreshIsNoUse(t *testing.T) {
 		r.fresh(secret)
 		used := time.Now()
 		time.Sleep(time.Minute)
-		if seen := r.stored(secret).seen; seen.After(used) {
+		if seen := r.stored(secret).lastUsed; seen.After(used) {
 			t.Errorf("last used at %v, noted %v", used, seen)
 		}
 		if s := r.fresh(secret); !s.End.Equal(end) {
@@ -111,7 +111,7 @@ func TestPeekIsNoUse(t *testing.T) {
 			}
 			time.Sleep(10 * time.Second)
 		}
-		time.Sleep(r.keeper.touchEvery)
+		time.Sleep(r.keeper.useInterval)
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Peek: %v", err)
 		}
@@ -184,11 +184,11 @@ func TestUseMeetsRefresh(t *testing.T) {
 					}
 					return storeFault{}
 				})
-				r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, used)
+				r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, used)
 				r.fresh(secret)
 				time.Sleep(2 * time.Second)
 				r.wantStored(secret, f)
-				if seen := r.stored(secret).seen; !seen.Equal(used) {
+				if seen := r.stored(secret).lastUsed; !seen.Equal(used) {
 					t.Errorf("last used at %v, noted %v", used, seen)
 				}
 				r.wantCalls(1)
@@ -274,7 +274,7 @@ func TestStoreMayDropOnlyWhatIsOver(t *testing.T) {
 			s := r.fresh(secret)
 			synctest.Wait() // for the note of this use
 			item, _ := r.store.item(r.id(secret))
-			if !item.Expires.After(s.IdleEnd.Add(r.keeper.touchEvery)) && !item.Expires.After(s.End) {
+			if !item.Expires.After(s.IdleEnd.Add(r.keeper.useInterval)) && !item.Expires.After(s.End) {
 				t.Errorf("the store drops it at %v, it lives until %v", item.Expires, s.IdleEnd)
 			}
 			if item.Expires.After(s.End.Add(expirySlack)) {
@@ -294,7 +294,7 @@ func TestManyComeBackAtOnce(t *testing.T) {
 			secret, _ := r.login()
 			secrets = append(secrets, secret)
 		}
-		time.Sleep(2 * touchMax)
+		time.Sleep(2 * maxUseInterval)
 		r.store.setFault(func(op storeOp) storeFault { return storeFault{freeze: op == opReplace} })
 		before := runtime.NumGoroutine()
 		for _, secret := range secrets {
@@ -305,9 +305,9 @@ func TestManyComeBackAtOnce(t *testing.T) {
 			t.Errorf("%d goroutines wait for the store, want %d", n, useWriters)
 		}
 		r.store.healthy()
-		time.Sleep(5 * touchRetry)
+		time.Sleep(5 * useRetry)
 		for _, secret := range secrets {
-			if since := time.Since(r.stored(secret).seen); since > touchMax {
+			if since := time.Since(r.stored(secret).lastUsed); since > maxUseInterval {
 				t.Fatalf("the use of %v ago is not written", since)
 			}
 		}

@@ -98,7 +98,7 @@ func TestLogoutWins(t *testing.T) {
 						t.Errorf("%d redemptions", redeems)
 					}
 					// It is forgotten in the end, and still does not come back.
-					time.Sleep(2 * endedKept)
+					time.Sleep(2 * endRetention)
 					if n := r.vault.overlay.count.Load(); n != 0 {
 						t.Errorf("%d sessions still lie over the store", n)
 					}
@@ -328,7 +328,7 @@ func TestAttachedWhileIdle(t *testing.T) {
 		if stream.Err() != nil {
 			t.Fatalf("ended %v after the last use", time.Since(used))
 		}
-		time.Sleep(2*time.Minute + r.keeper.touchEvery)
+		time.Sleep(2*time.Minute + r.keeper.useInterval)
 		if !errors.Is(context.Cause(stream), ErrNoSession) {
 			t.Errorf("%v after the last use it goes on", time.Since(used))
 		}
@@ -395,7 +395,7 @@ func TestLogoutOutlastsASlowRefresh(t *testing.T) {
 				var newest string
 				r.server.set(func() { newest = f.current })
 				r.server.wantDiscarded(t, newest)
-				time.Sleep(3 * endedKept)
+				time.Sleep(3 * endRetention)
 				if n := r.vault.overlay.count.Load(); n != 0 {
 					t.Errorf("%d sessions still lie over the store", n)
 				}

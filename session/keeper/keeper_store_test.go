@@ -221,7 +221,7 @@ func TestRetryDoesNotUndoTheCommit(t *testing.T) {
 		secret, f := r.login()
 		r.fresh(secret)
 		r.expired()
-		r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written meanwhile
+		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written meanwhile
 		synctest.Wait()
 		n := 0
 		r.store.setFault(func(op storeOp) storeFault {

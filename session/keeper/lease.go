@@ -80,7 +80,7 @@ func (w *leaseWaiter) try(ctx context.Context) (*hold, error) {
 	case errors.Is(err, session.ErrNotFound):
 		return nil, ErrNoSession
 	case errors.Is(err, session.ErrConflict):
-		return nil, errAgain
+		return nil, errStale
 	case !errors.Is(err, session.ErrLeased):
 		// It may be ours without our knowing.
 		v.background(func() { v.release(w.id, holder) })
@@ -94,12 +94,12 @@ func (w *leaseWaiter) try(ctx context.Context) (*hold, error) {
 // *UnavailableError.
 func (w *leaseWaiter) changed(ctx context.Context) error {
 	if w.vault.moved(ctx, w.id, w.version) {
-		return errAgain
+		return errStale
 	}
 	select {
 	case <-w.ear:
 	case <-time.After(leaseBeat):
-	case <-w.vault.stop.Done():
+	case <-w.vault.closing.Done():
 		return unavailable(ErrClosed)
 	case <-ctx.Done():
 		return unavailable(errors.New("another instance takes long to refresh"))
@@ -153,7 +153,7 @@ func (w *watch) silent(now time.Time) session.Lease {
 
 // hold starts to hold a lease that was acquired by a request sent at a time.
 func (v *Vault) hold(id session.ID, holder session.Holder, confirmed time.Time, tookOver bool) *hold {
-	ctx, cancel := context.WithCancel(v.over)
+	ctx, cancel := context.WithCancel(v.closed)
 	h := &hold{vault: v, id: id, holder: holder, tookOver: tookOver, flying: true, confirmed: confirmed}
 	// Most are over before the first beat.
 	first := time.AfterFunc(leaseBeat, func() { h.beatUntil(ctx) })
@@ -170,7 +170,7 @@ func (v *Vault) hold(id session.ID, holder session.Holder, confirmed time.Time, 
 func (h *hold) beatUntil(ctx context.Context) {
 	ticker := time.NewTicker(leaseBeat)
 	defer ticker.Stop()
-	for ctx.Err() == nil && !errors.Is(h.raise(ctx), errAgain) {
+	for ctx.Err() == nil && !errors.Is(h.raise(ctx), errStale) {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -210,7 +210,7 @@ func (h *hold) raise(ctx context.Context) error {
 	switch {
 	case errors.Is(err, session.ErrConflict):
 		h.lost = true
-		return errAgain
+		return errStale
 	case err == nil && began.After(h.confirmed):
 		h.confirmed = began
 	}
@@ -228,7 +228,7 @@ func (h *hold) confirm(ctx context.Context) error {
 	lost, age := h.lost, elapsed(h.confirmed)
 	h.mu.Unlock()
 	if lost {
-		return errAgain
+		return errStale
 	}
 	if age < leaseSilence/2 {
 		return nil
@@ -238,7 +238,7 @@ func (h *hold) confirm(ctx context.Context) error {
 		return err
 	}
 	if elapsed(began) >= leaseSilence/2 {
-		return errAgain
+		return errStale
 	}
 	return nil
 }
@@ -300,7 +300,7 @@ func (v *Vault) letGo(id session.ID) {
 // not have yet.
 func (v *Vault) unwritten(id session.ID) bool {
 	e := v.overlay.get(id)
-	return e != nil && !e.landed.Load()
+	return e != nil && !e.deleted.Load()
 }
 
 // release frees a lease. If that fails, others wait until it has been silent.

@@ -37,8 +37,8 @@ const (
 	loginWait = 20 * time.Second
 	// loginLookFirst and loginLookMax space the looks at a claim of another
 	// instance.
-	loginLookFirst = 50 * time.Millisecond
-	loginLookMax   = 500 * time.Millisecond
+	claimPollFirst = 50 * time.Millisecond
+	claimPollMax   = 500 * time.Millisecond
 	// loginClaimSlack is what the clocks of two instances may differ by. A claim
 	// must outlive its attempt at all of them.
 	loginClaimSlack = time.Minute
@@ -58,7 +58,7 @@ const (
 // Redeem runs under ctx: the caller detaches it from the request.
 func (k *Keeper) RedeemLogin(ctx context.Context, a LoginAttempt, redeem func(context.Context) (Redemption, error)) (secret seal.Secret, own bool, err error) {
 	claim := k.loginClaim(a)
-	run, own, err := k.vault.logins.begin(claim)
+	run, own, err := k.Vault.logins.begin(claim)
 	if err != nil {
 		return seal.Secret{}, false, err
 	}
@@ -67,12 +67,12 @@ func (k *Keeper) RedeemLogin(ctx context.Context, a LoginAttempt, redeem func(co
 		return secret, false, err
 	}
 	run.outcome.err, run.until = ErrLoginOver, claim.expires // if redeem panics
-	defer func() { k.vault.logins.end(claim.ref.ID, run) }()
+	defer func() { k.Vault.logins.end(claim.ref.ID, run) }()
 	secret, own, err = k.redeemClaimed(ctx, claim, redeem)
 	run.outcome = loginOutcome{secret: secret, err: err}
 	switch {
 	case err == nil:
-		run.until = time.Now().Add(loginKept)
+		run.until = time.Now().Add(loginResultAge)
 	case !own && isUnavailable(err):
 		run.until = time.Time{} // the store hindered it, so nothing was redeemed
 	}
@@ -98,8 +98,8 @@ const (
 func (k *Keeper) loginClaim(a LoginAttempt) loginClaim {
 	return loginClaim{
 		ref: seal.Ref{
-			ID:     k.site.Digest("oauth_session login claim v1", []byte(a.Cookie)),
-			Secret: k.site.Digest("oauth_session login result v1", []byte(a.Cookie), []byte(a.Code)),
+			ID:     k.Site.Digest("oauth_session login claim v1", []byte(a.Cookie)),
+			Secret: k.Site.Digest("oauth_session login result v1", []byte(a.Cookie), []byte(a.Code)),
 		},
 		holder: newHolder(), expires: a.End.Add(loginClaimSlack),
 	}
@@ -130,7 +130,7 @@ func isUnavailable(err error) bool {
 }
 
 func loginUnavailable(err error) error {
-	return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("claiming login: %w", err)}
+	return unavailable(fmt.Errorf("claiming login: %w", err))
 }
 
 // takeClaim reports whether this call may redeem. After an error nothing is
@@ -138,15 +138,15 @@ func loginUnavailable(err error) error {
 func (k *Keeper) takeClaim(ctx context.Context, c loginClaim) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := k.vault.store.Create(ctx, c.ref.ID, session.Item{Version: claimTaken, Expires: c.expires, Value: c.holder[:]})
-	k.vault.looks.noteWrite(err)
+	err := k.Vault.store.Create(ctx, c.ref.ID, session.Item{Version: claimTaken, Expires: c.expires, Value: c.holder[:]})
+	k.Vault.probes.recordWrite(err)
 	switch {
 	case errors.Is(err, session.ErrConflict):
 		// It may be this call's own, written by a try whose answer was lost.
 		claim, err := k.readClaim(ctx, c.ref.ID)
 		return bytes.Equal(claim.Value, c.holder[:]), notMissing(err)
 	case err != nil:
-		k.vault.background(func() { k.dropClaim(c) })
+		k.Vault.background(func() { k.deleteOwnClaim(c) })
 		return false, err
 	}
 	return true, nil
@@ -162,22 +162,22 @@ func (k *Keeper) settleClaim(ctx context.Context, c loginClaim, r Redemption, fa
 	switch {
 	case failure == nil:
 		var err error
-		if item.Value, err = k.site.Seal(c.ref, nil, claimSettled, r.Secret[:], nil); err != nil {
+		if item.Value, err = k.Site.Seal(c.ref, nil, claimSettled, r.Secret[:], nil); err != nil {
 			return
 		}
-	case !r.Spent || !k.vault.logins.keepSpent(c.expires):
-		_ = k.vault.store.Delete(ctx, c.ref.ID)
+	case !r.Spent || !k.Vault.logins.reserveSpent(c.expires):
+		_ = k.Vault.store.Delete(ctx, c.ref.ID)
 		return
 	}
-	_ = k.vault.store.Replace(ctx, c.ref.ID, item)
+	_ = k.Vault.store.Replace(ctx, c.ref.ID, item)
 }
 
 // dropClaim deletes a claim that this process may have written.
-func (k *Keeper) dropClaim(c loginClaim) {
+func (k *Keeper) deleteOwnClaim(c loginClaim) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if claim, err := k.readClaim(ctx, c.ref.ID); err == nil && bytes.Equal(claim.Value, c.holder[:]) {
-		_ = k.vault.store.Delete(ctx, c.ref.ID)
+		_ = k.Vault.store.Delete(ctx, c.ref.ID)
 	}
 }
 
@@ -187,7 +187,7 @@ func (k *Keeper) dropClaim(c loginClaim) {
 func (k *Keeper) awaitClaim(ctx context.Context, c loginClaim) (seal.Secret, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginWait)
 	defer cancel()
-	for pause := loginLookFirst; ; pause = min(2*pause, loginLookMax) {
+	for pause := claimPollFirst; ; pause = min(2*pause, claimPollMax) {
 		claim, err := k.readClaim(ctx, c.ref.ID)
 		switch {
 		case errors.Is(err, session.ErrNotFound), errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
@@ -204,7 +204,7 @@ func (k *Keeper) awaitClaim(ctx context.Context, c loginClaim) (seal.Secret, err
 
 // openResult reads the secret out of a settled claim.
 func (k *Keeper) openResult(c loginClaim, item session.Item) (secret seal.Secret, err error) {
-	sealed, err := k.site.Open(c.ref, item)
+	sealed, err := k.Site.Open(c.ref, item)
 	if err != nil {
 		return seal.Secret{}, ErrLoginOver
 	}
@@ -218,9 +218,9 @@ func (k *Keeper) openResult(c loginClaim, item session.Item) (secret seal.Secret
 
 // readClaim reads a claim past all copies.
 func (k *Keeper) readClaim(ctx context.Context, id session.ID) (claim session.Item, err error) {
-	view := k.vault.store.View
-	if k.vault.shared != nil {
-		view = k.vault.shared.ViewCurrent
+	view := k.Vault.store.View
+	if k.Vault.shared != nil {
+		view = k.Vault.shared.ViewCurrent
 	}
 	err = view(ctx, id, func(item session.Item) error {
 		claim = session.Item{Version: item.Version, Value: bytes.Clone(item.Value)}

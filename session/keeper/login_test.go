@@ -309,7 +309,7 @@ func TestLookBeforeALogin(t *testing.T) {
 		ok := func(when string, want bool) {
 			t.Helper()
 			begun := time.Now()
-			if err := r.keeper.CanKeep(t.Context()); (err == nil) != want || !want && !isUnavailable(err) || time.Since(begun) > lookTimeout {
+			if err := r.keeper.CanKeep(t.Context()); (err == nil) != want || !want && !isUnavailable(err) || time.Since(begun) > storeProbeTimeout {
 				t.Errorf("%s: %v after %v", when, err, time.Since(begun))
 			}
 		}

@@ -21,7 +21,7 @@ const (
 	maxLoginsSpent = 1024
 	// loginKept is how long the result of a login stays in memory. After that the
 	// store has it.
-	loginKept = time.Minute
+	loginResultAge = time.Minute
 )
 
 // loginRuns are the attempts that this process redeems, and those it finished
@@ -75,7 +75,7 @@ func (l *loginRuns) begin(c loginClaim) (run *loginRun, own bool, err error) {
 		}
 	}
 	if l.running >= maxLoginsRunning {
-		return nil, false, &UnavailableError{RetryAfter: time.Second, Err: ErrManyLogins}
+		return nil, false, unavailable(ErrManyLogins)
 	}
 	if l.all == nil {
 		l.all = map[session.ID]*loginRun{}
@@ -131,7 +131,7 @@ func (r *loginRun) wait(ctx context.Context, c loginClaim) (seal.Secret, error) 
 
 // keepSpent reports whether the claim of a failed attempt may stay in the store
 // until its end.
-func (l *loginRuns) keepSpent(end time.Time) bool {
+func (l *loginRuns) reserveSpent(end time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.spent) > 0 && time.Now().After(l.spent[0]) {

@@ -14,29 +14,29 @@ import (
 
 const (
 	// lookTimeout bounds a look at the store before a login begins.
-	lookTimeout = 2 * time.Second
+	storeProbeTimeout = 2 * time.Second
 	// probeLife is how long an item stays that was only written to find out
 	// whether the store takes writes, if its deletion fails.
-	probeLife = 10 * time.Second
+	probeItemLife = 10 * time.Second
 )
 
 // storeLooks finds out whether the store works before a login begins. One look
 // is under way at a time, and serves all logins that begin meanwhile.
-type storeLooks struct {
+type storeProbes struct {
 	mu      sync.Mutex
-	current *storeLook
+	current *storeProbe
 	// unwritable: the last write for a login failed, and none has succeeded since.
 	unwritable atomic.Bool
 }
 
 // storeLook is a look under way. Err is set before done is closed.
-type storeLook struct {
+type storeProbe struct {
 	done chan struct{}
 	err  error
 }
 
 // noteWrite records what became of a write for a login.
-func (l *storeLooks) noteWrite(err error) {
+func (l *storeProbes) recordWrite(err error) {
 	if failed := err != nil && !errors.Is(err, session.ErrConflict); failed != l.unwritable.Load() {
 		l.unwritable.Store(failed)
 	}
@@ -47,18 +47,18 @@ func (l *storeLooks) noteWrite(err error) {
 // not worth beginning. It reads; only after a write that failed does it also
 // write a small item, and deletes it again.
 func (k *Keeper) CanKeep(ctx context.Context) error {
-	v := k.vault
-	v.looks.mu.Lock()
-	look := v.looks.current
+	v := k.Vault
+	v.probes.mu.Lock()
+	look := v.probes.current
 	if look == nil {
-		look = &storeLook{done: make(chan struct{})}
-		v.looks.current = look
-		if !v.background(func() { v.lookAtStore(look) }) {
-			look.err, v.looks.current = ErrClosed, nil
+		look = &storeProbe{done: make(chan struct{})}
+		v.probes.current = look
+		if !v.background(func() { v.runProbe(look) }) {
+			look.err, v.probes.current = ErrClosed, nil
 			close(look.done)
 		}
 	}
-	v.looks.mu.Unlock()
+	v.probes.mu.Unlock()
 	var err error
 	select {
 	case <-look.done:
@@ -67,18 +67,18 @@ func (k *Keeper) CanKeep(ctx context.Context) error {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("looking at the store before a login: %w", err)}
+		return unavailable(fmt.Errorf("looking at the store before a login: %w", err))
 	}
 	return nil
 }
 
-func (v *Vault) lookAtStore(look *storeLook) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+func (v *Vault) runProbe(look *storeProbe) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeProbeTimeout)
 	defer cancel()
 	look.err = v.probeStore(ctx)
-	v.looks.mu.Lock()
-	v.looks.current = nil
-	v.looks.mu.Unlock()
+	v.probes.mu.Lock()
+	v.probes.current = nil
+	v.probes.mu.Unlock()
 	close(look.done)
 }
 
@@ -89,11 +89,11 @@ func (v *Vault) probeStore(ctx context.Context) error {
 	if !errors.Is(err, session.ErrNotFound) {
 		return err
 	}
-	if !v.looks.unwritable.Load() {
+	if !v.probes.unwritable.Load() {
 		return nil
 	}
-	err = v.store.Create(ctx, id, session.Item{Version: 1, Expires: time.Now().Add(probeLife)})
-	v.looks.noteWrite(err)
+	err = v.store.Create(ctx, id, session.Item{Version: 1, Expires: time.Now().Add(probeItemLife)})
+	v.probes.recordWrite(err)
 	if err == nil {
 		_ = v.store.Delete(ctx, id)
 	}

@@ -99,7 +99,7 @@ func (m *model) crash() {
 		s.lost = s.lost || rec.refreshToken != s.family.current
 		m.server.mu.Unlock()
 		// A use that only the process knew died with it.
-		s.lastUse = rec.seen
+		s.lastUse = rec.lastUsed
 	}
 }
 

@@ -29,7 +29,7 @@ func instancesExample(t *rapid.T) {
 	t.Cleanup(func() {
 		for i := range m.processes {
 			m.kill(i)
-			_ = m.each[i].vault.Close(context.Background())
+			_ = m.each[i].Vault.Close(context.Background())
 		}
 		m.requests.Wait()
 	})
@@ -266,7 +266,7 @@ func (m *instancesModel) kill(i int) {
 	m.users[i].mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = m.each[i].vault.Close(ctx)
+	_ = m.each[i].Vault.Close(ctx)
 	synctest.Wait()
 	m.server.mu.Lock()
 	defer m.server.mu.Unlock()
@@ -283,7 +283,7 @@ func (m *instancesModel) kill(i int) {
 		}
 		// Perhaps it was another one's, who will land it; it may be this one's.
 		s.lost = s.lost || rec.refreshToken != s.family.current
-		s.lastUse = rec.seen // nor does anybody else know of a later use
+		s.lastUse = rec.lastUsed // nor does anybody else know of a later use
 	}
 }
 
@@ -296,7 +296,7 @@ func (m *instancesModel) crashOne(t *rapid.T) {
 // restartOne ends a process in order and starts another.
 func (m *instancesModel) restartOne(t *rapid.T) {
 	i := m.instance(t)
-	if err := m.each[i].vault.Close(context.Background()); err != nil {
+	if err := m.each[i].Vault.Close(context.Background()); err != nil {
 		t.Fatalf("closing: %v", err)
 	}
 	m.kill(i)
@@ -349,10 +349,10 @@ func (m *instancesModel) recoverAll(t *rapid.T) {
 	time.Sleep(time.Minute)
 	m.check(t)
 	for i, k := range m.each {
-		k.vault.mu.Lock()
-		if n := len(k.vault.holds); n > 0 {
+		k.Vault.mu.Lock()
+		if n := len(k.Vault.holds); n > 0 {
 			t.Errorf("instance %d still holds %d leases", i, n)
 		}
-		k.vault.mu.Unlock()
+		k.Vault.mu.Unlock()
 	}
 }

@@ -238,7 +238,7 @@ func (m *model) mayServe(s modelSession, start time.Time, got *Session) string {
 		return "after its end"
 	case !start.Before(s.created.Add(modelMax)):
 		return "after its absolute end"
-	case !start.Before(s.asked.Add(modelIdle + min(touchMax, modelIdle/20))):
+	case !start.Before(s.asked.Add(modelIdle + min(maxUseInterval, modelIdle/20))):
 		return fmt.Sprintf("although idle since %v", s.asked)
 	case !m.good(got.AccessToken, time.Now()):
 		return "with an expired token"

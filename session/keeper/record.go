@@ -20,19 +20,19 @@ type record struct {
 
 // hot is what every request needs.
 type hot struct {
-	created time.Time
-	seen    time.Time // last use, as far as it was written
-	end     time.Time // absolute
-	subject string
-	claims  json.RawMessage // of the ID token and of UserInfo together
+	created  time.Time
+	lastUsed time.Time // last use, as far as it was written
+	end      time.Time // absolute
+	subject  string
+	claims   json.RawMessage // of the ID token and of UserInfo together
 	// rotation rises with every write that is more than a use. It tells a record that was
 	// merely used from one that somebody else has refreshed.
-	rotation uint64
-	token    accessToken
-	rest     []byte // fields of a later release
+	rotation      uint64
+	token         accessToken
+	unknownFields []byte // fields of a later release
 	// Not kept: see live, and what it was copied from.
-	mark   uint64
-	opened *opened
+	epoch  uint64
+	cached *cacheEntry
 }
 
 // accessToken is one access token and its times. A record holds a set of them,
@@ -46,9 +46,9 @@ type accessToken struct {
 	usableUntil time.Time
 	// refreshAt is when a request first causes a refresh. Zero: there is no refresh
 	// token, or, in a record of an earlier release, it was refused once.
-	refreshAt time.Time
-	rest      []byte
-	bearer    string // not kept: see opened
+	refreshAt     time.Time
+	unknownFields []byte
+	bearer        string // not kept: see opened
 }
 
 // cold is what refreshing and logging out need.
@@ -64,14 +64,14 @@ type cold struct {
 	sid     string // the authorization server's name of its own session
 	nonce   string // of the login
 	// userInfo are the claims among hot.claims that come from UserInfo.
-	userInfo json.RawMessage
-	restCold []byte
+	userInfo      json.RawMessage
+	unknownFields []byte
 }
 
 // Fields of the hot part.
 const (
 	fieldCreated = 1 + iota
-	fieldSeen
+	fieldLastUsed
 	fieldEnd
 	fieldSubject
 	fieldClaims
@@ -102,25 +102,25 @@ const (
 )
 
 func (h *hot) encode() []byte {
-	w := make(fieldWriter, 0, 256+len(h.token.value)+len(h.claims)+len(h.rest))
+	w := make(fieldWriter, 0, 256+len(h.token.value)+len(h.claims)+len(h.unknownFields))
 	w.time(fieldCreated, h.created)
-	w.time(fieldSeen, h.seen)
+	w.time(fieldLastUsed, h.lastUsed)
 	w.time(fieldEnd, h.end)
 	w.string(fieldSubject, h.subject)
 	w.bytes(fieldClaims, h.claims)
 	w.uint(fieldRotation, h.rotation)
 	w.bytes(fieldAccessToken, h.token.encode())
-	return append(w, h.rest...)
+	return append(w, h.unknownFields...)
 }
 
 func decodeHot(part []byte) (h hot, ok bool) {
 	whole := true
-	h.rest, ok = eachField(part, func(field uint64, v []byte) bool {
+	h.unknownFields, ok = walkFields(part, func(field uint64, v []byte) bool {
 		switch field {
 		case fieldCreated:
 			h.created = decodeTime(v)
-		case fieldSeen:
-			h.seen = decodeTime(v)
+		case fieldLastUsed:
+			h.lastUsed = decodeTime(v)
 		case fieldEnd:
 			h.end = decodeTime(v)
 		case fieldSubject:
@@ -145,18 +145,18 @@ func decodeHot(part []byte) (h hot, ok bool) {
 }
 
 func (t *accessToken) encode() []byte {
-	w := make(fieldWriter, 0, 64+len(t.value)+len(t.rest))
+	w := make(fieldWriter, 0, 64+len(t.value)+len(t.unknownFields))
 	w.string(fieldTokenValue, t.value)
 	w.time(fieldTokenObtained, t.obtained)
 	w.time(fieldTokenExpires, t.expires)
 	w.time(fieldTokenUsableUntil, t.usableUntil)
 	w.time(fieldTokenRefreshAt, t.refreshAt)
-	return append(w, t.rest...)
+	return append(w, t.unknownFields...)
 }
 
 // decodeAccessToken also reports whether the token is for a named resource.
 func decodeAccessToken(part []byte) (t accessToken, resource, ok bool) {
-	t.rest, ok = eachField(part, func(field uint64, v []byte) bool {
+	t.unknownFields, ok = walkFields(part, func(field uint64, v []byte) bool {
 		switch field {
 		case fieldTokenResource:
 			resource = true
@@ -180,7 +180,7 @@ func decodeAccessToken(part []byte) (t accessToken, resource, ok bool) {
 }
 
 func (c *cold) encode() []byte {
-	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo)+len(c.restCold))
+	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo)+len(c.unknownFields))
 	w.string(fieldRefreshToken, c.refreshToken)
 	w.time(fieldRefreshExpires, c.refreshExpires)
 	w.string(fieldIDToken, c.idToken)
@@ -193,7 +193,7 @@ func (c *cold) encode() []byte {
 	if c.unclear {
 		w.uint(fieldUnclear, 1)
 	}
-	return append(w, c.restCold...)
+	return append(w, c.unknownFields...)
 }
 
 // refreshExpired reports whether the server said the refresh token ends before
@@ -203,7 +203,7 @@ func (c *cold) refreshExpired(now time.Time) bool {
 }
 
 func decodeCold(part []byte) (c cold, ok bool) {
-	c.restCold, ok = eachField(part, func(field uint64, v []byte) bool {
+	c.unknownFields, ok = walkFields(part, func(field uint64, v []byte) bool {
 		switch field {
 		case fieldRefreshToken:
 			c.refreshToken = string(v)
@@ -233,8 +233,8 @@ func decodeCold(part []byte) (c cold, ok bool) {
 // the same and a later use.
 func (r *record) covers(other *record) bool {
 	mine := r.hot
-	mine.seen = other.seen
-	return !other.seen.Truncate(time.Millisecond).After(r.seen) &&
+	mine.lastUsed = other.lastUsed
+	return !other.lastUsed.Truncate(time.Millisecond).After(r.lastUsed) &&
 		bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
 }
 

@@ -25,7 +25,7 @@ func fullRecord() *record {
 	at := func(s int64) time.Time { return time.UnixMilli(1_800_000_000_000 + 1000*s) }
 	return &record{
 		hot: hot{
-			created: at(0), seen: at(60), end: at(86400),
+			created: at(0), lastUsed: at(60), end: at(86400),
 			subject: "subject-248289761001", claims: []byte(`{"email":"jane@example.com"}`), rotation: 7,
 			token: accessToken{
 				value: "access-token-SlAV32hkKG", obtained: at(10), expires: at(310), usableUntil: at(300), refreshAt: at(240),

@@ -48,11 +48,11 @@ func (k *Keeper) refreshed(ctx context.Context, ref seal.Ref, h *hot, d demand, 
 		now := time.Now()
 		met := d.met(&h.token, now)
 		if met && !h.token.due(now) {
-			return k.session(ref.ID, h), nil
+			return k.sessionOf(ref.ID, h), nil
 		}
 		f, paused := k.join(ref, d, use, !met)
 		if met {
-			return k.session(ref.ID, h), nil
+			return k.sessionOf(ref.ID, h), nil
 		}
 		if paused != nil {
 			return nil, paused
@@ -62,7 +62,7 @@ func (k *Keeper) refreshed(ctx context.Context, ref seal.Ref, h *hot, d demand, 
 			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
 			defer cancel()
 		}
-		fresh, err := k.result(wait, f, ref, d, h.mark)
+		fresh, err := k.result(wait, f, ref, d, h.epoch)
 		switch {
 		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
 			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
@@ -76,7 +76,7 @@ func (k *Keeper) refreshed(ctx context.Context, ref seal.Ref, h *hot, d demand, 
 		// Good, but for a token that lives shorter than this took, and for a
 		// flight begun by somebody less demanding.
 		if d.met(&h.token, time.Now()) {
-			return k.session(ref.ID, h), nil
+			return k.sessionOf(ref.ID, h), nil
 		}
 	}
 }
@@ -100,7 +100,7 @@ func (k *Keeper) result(ctx context.Context, f *flight, ref seal.Ref, d demand, 
 	switch {
 	case f.err != nil:
 		return nil, f.err
-	case k.vault.shared != nil && k.vault.unwritten(ref.ID):
+	case k.Vault.shared != nil && k.Vault.unwritten(ref.ID):
 		return k.stillThere(ctx, &f.hot, ref)
 	}
 	return f.hot.readAt(mark), nil
@@ -114,14 +114,14 @@ func (k *Keeper) stillThere(ctx context.Context, known *hot, ref seal.Ref) (*hot
 	if err != nil {
 		return nil, err
 	}
-	return known.readAt(now.mark), nil
+	return known.readAt(now.epoch), nil
 }
 
 // readAt returns a copy for one request, whose look at the store has this mark:
 // all who wait share what the flight brings.
 func (h *hot) readAt(mark uint64) *hot {
 	own := *h
-	own.mark = mark
+	own.epoch = mark
 	return &own
 }
 
@@ -160,11 +160,11 @@ func (r *refresh) run() (hot, error) {
 			read = r.readCopy // acquire says if it is old
 		}
 		h, err := r.try(ctx, read)
-		if !errors.Is(err, errAgain) {
+		if !errors.Is(err, errStale) {
 			return h, err
 		}
 		if tries > againAtOnce && !sleep(ctx, leaseBeat) {
-			return hot{}, unavailable(errAgain)
+			return hot{}, unavailable(errStale)
 		}
 	}
 }
@@ -181,8 +181,8 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 		return hot{}, err
 	}
 	now := time.Now()
-	if reason := r.ended(r.ref.ID, &rec.hot, now); reason != "" {
-		return hot{}, r.finishAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
+	if reason := r.endReason(r.ref.ID, &rec.hot, now); reason != "" {
+		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
 	}
 	// Whoever asked may have read an older record: the flight before this one,
 	// or another instance, has refreshed since.
@@ -198,7 +198,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	if r.vault.shared != nil && r.vault.unwritten(r.ref.ID) {
+	if r.Vault.shared != nil && r.Vault.unwritten(r.ref.ID) {
 		return hot{}, unavailable(errors.New("the tokens of the last refresh are not written yet"))
 	}
 	// A clock that was set back must not hold a refresh up for longer.
@@ -219,8 +219,8 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	}
 	// Only requests cause refreshes. This may be a later try; and a clock that
 	// ran ahead must not keep the session from becoming idle.
-	if r.asked.After(rec.seen) || rec.seen.After(now) {
-		rec.seen = r.asked
+	if r.asked.After(rec.lastUsed) || rec.lastUsed.After(now) {
+		rec.lastUsed = r.asked
 	}
 	// However long the lease took, the token that is sent from here on has the
 	// whole of its time.
@@ -232,7 +232,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 // acquire waits until this refresh may be sent: for a slot at the authorization
 // server and for the lease. It keeps no slot while another process has the lease.
 func (r *refresh) acquire(ctx context.Context, rec *record) error {
-	wait := r.vault.waitForLease(r.ref.ID, rec.version)
+	wait := r.Vault.waitForLease(r.ref.ID, rec.version)
 	defer wait.end()
 	for {
 		if err := r.enter(ctx, rec); err != nil {
@@ -256,13 +256,13 @@ func (r *refresh) acquire(ctx context.Context, rec *record) error {
 // enter takes a slot, if the session and the authorization server are not in
 // their back-off.
 func (r *refresh) enter(ctx context.Context, rec *record) error {
-	if err := r.breaker.enter(ctx, r.vault.stop); err != nil {
+	if err := r.breaker.enter(ctx, r.Vault.closing); err != nil {
 		return err
 	}
 	now := time.Now()
 	waiting := !rec.token.usable(now)
-	err := r.vault.backoffs.check(r.ref.ID, now, waiting)
-	failed := !r.vault.backoffs.failingSince(r.ref.ID).IsZero()
+	err := r.Vault.backoffs.check(r.ref.ID, now, waiting)
+	failed := !r.Vault.backoffs.failingSince(r.ref.ID).IsZero()
 	if err == nil {
 		r.probe, err = r.breaker.admit(now, waiting, failed)
 	}
@@ -296,17 +296,17 @@ func (r *refresh) succeed() {
 func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	answer, err := r.send(ctx, rec)
 	if err != nil {
-		return hot{}, errAgain
+		return hot{}, errStale
 	}
 	// Whose lease was taken over may have sent it and died.
-	unanswered := r.vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
+	unanswered := r.Vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Unanswered, Err: answer.Err})
 		again, err := r.send(ctx, rec)
 		switch {
-		case errors.Is(err, errAgain):
-			return hot{}, errAgain // somebody else has taken over, and may be done
+		case errors.Is(err, errStale):
+			return hot{}, errStale // somebody else has taken over, and may be done
 		case err == nil:
 			answer = again
 		}
@@ -327,7 +327,7 @@ func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	var refusal atomic.Pointer[error]
 	r.lease.whenLost(func() {
 		if r.awaitOther(ctx, rec.rotation) {
-			err := errAgain
+			err := errStale
 			refusal.Store(&err)
 			cancel()
 		}
@@ -365,7 +365,7 @@ func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time
 	if rec.token.usable(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	return hot{}, r.finishAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
+	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
 }
 
 // refreshEvery spaces the refreshes of one session, whatever lifetime a server

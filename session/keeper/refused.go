@@ -49,7 +49,7 @@ func (r *refresh) trip(answer Answer, err error) {
 	if answer.Outcome == Misconfigured {
 		open, probe = r.client, r.clientProbe
 	}
-	open.fail(r.ref.ID, r.vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
+	open.fail(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
 		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
 	}, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 }
@@ -63,7 +63,7 @@ func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 	if timedOut {
 		least = backoffTimedOut
 	}
-	delay := r.vault.backoffs.add(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	delay := r.Vault.backoffs.add(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	if timedOut {
 		r.keepLease = min(delay, backoffWaiting)
 	}
@@ -88,8 +88,8 @@ func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (ho
 		case outcome == Unclear && !rec.unclear:
 			return r.sendOnceMore(ctx, current)
 		}
-		err = r.finishAt(ctx, r.ref.ID, current.version, r.lease.name(), reason)
-		if !errors.Is(err, errAgain) || r.lease.raise(ctx) != nil {
+		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.name(), reason)
+		if !errors.Is(err, errStale) || r.lease.raise(ctx) != nil {
 			return hot{}, err
 		}
 	}
@@ -146,7 +146,7 @@ func (k *Keeper) discard(t Tokens) {
 	if t.RefreshToken == "" {
 		return
 	}
-	k.vault.running.Go(func() {
+	k.Vault.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), discardTimeout)
 		defer cancel()
 		k.Refresher.Discard(ctx, t)

@@ -30,7 +30,7 @@ func (noServer) Discard(context.Context, Tokens) {}
 func FuzzStoredSession(f *testing.F) {
 	now := time.Now()
 	rec := fullRecord()
-	rec.created, rec.seen, rec.end = now, now, now.Add(time.Hour)
+	rec.created, rec.lastUsed, rec.end = now, now, now.Add(time.Hour)
 	rec.token.obtained, rec.token.refreshAt = now, now.Add(time.Hour)
 	rec.token.expires, rec.token.usableUntil = now.Add(time.Hour), now.Add(time.Hour)
 	f.Add(rec.hot.encode(), rec.cold.encode())
@@ -38,7 +38,7 @@ func FuzzStoredSession(f *testing.F) {
 	over.token.usableUntil = now.Add(-time.Second)
 	f.Add(over.hot.encode(), rec.cold.encode())
 	over = *rec
-	over.seen = time.UnixMilli(1 << 62)
+	over.lastUsed = time.UnixMilli(1 << 62)
 	over.end = time.UnixMilli(-1 << 62)
 	f.Add(over.hot.encode(), []byte{})
 	over.end = time.UnixMilli(1 << 62)
@@ -67,7 +67,7 @@ func FuzzStoredSession(f *testing.F) {
 			switch now := time.Now(); {
 			case err == nil && !ok:
 				t.Errorf("%s: a record that cannot be read is served: %+v", call, s)
-			case err == nil && (!now.Before(s.End) || !now.Before(s.IdleEnd.Add(keeper.touchEvery))):
+			case err == nil && (!now.Before(s.End) || !now.Before(s.IdleEnd.Add(keeper.useInterval))):
 				t.Errorf("%s: served until %v, idle until %v", call, s.End, s.IdleEnd)
 			case err == nil && (s.AccessToken != stored.token.value || s.Subject != stored.subject):
 				t.Errorf("%s: served as %+v", call, s)

@@ -379,7 +379,7 @@ func (r *instances) kill(i int) {
 	// What a dead process leaves behind in this one must end too.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = r.keepers[i].vault.Close(ctx)
+	_ = r.keepers[i].Vault.Close(ctx)
 }
 
 // freshAt is a request at one instance that must succeed.

@@ -25,7 +25,7 @@ func TestTagsFollowTheKey(t *testing.T) {
 		old, moved := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "alice", "2")
 		before, _ := r.store.item(r.id(moved))
 		set(2, 1)
-		time.Sleep(2 * touchMax)
+		time.Sleep(2 * maxUseInterval)
 		r.fresh(moved) // is written
 		time.Sleep(time.Second)
 		after, _ := r.store.item(r.id(moved))

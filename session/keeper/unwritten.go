@@ -27,7 +27,7 @@ type overlayEntry struct {
 	rec *record  // never modified: a change makes a new entry
 	ref seal.Ref // needed to seal rec; the zero value with no rec
 	// landed: the store has deleted the session whose end this is.
-	landed atomic.Bool
+	deleted atomic.Bool
 }
 
 // isEnd reports whether the entry, which may be nil, is the end of a session.
@@ -36,14 +36,14 @@ func (e *overlayEntry) isEnd() bool { return e != nil && e.rec == nil }
 // counts reports whether the record of the entry, which may be nil, counts and
 // not what the store has: a record with this rotation, or the error of reading
 // it. An item of which nobody has read anything has rotation 0.
-func (e *overlayEntry) counts(rotation uint64, err error) bool {
+func (e *overlayEntry) supersedes(rotation uint64, err error) bool {
 	return e != nil && (err == nil && rotation < e.rec.rotation || errors.Is(err, seal.ErrUnreadable))
 }
 
 // endedKept is how long an ended session is remembered at least after its record
 // is gone: longer than any step of a request that began before. A refresh may take
 // longer, and then the end is remembered until that is over.
-const endedKept = time.Minute
+const endRetention = time.Minute
 
 // get returns the entry over a session, or nil.
 func (o *overlay) get(id session.ID) *overlayEntry {
@@ -58,18 +58,18 @@ func (o *overlay) get(id session.ID) *overlayEntry {
 // put lays an entry over a session; nothing replaces an end. It reports
 // whether it could, and whether there was an entry before: then a goroutine is
 // at work on it already.
-func (o *overlay) put(id session.ID, e *overlayEntry) (done, there bool) {
+func (o *overlay) set(id session.ID, e *overlayEntry) (done, there bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	old, there := o.entries[id]
 	if there && old.rec == nil {
 		return false, true
 	}
-	o.set(id, e, there)
+	o.insert(id, e, there)
 	return true, there
 }
 
-func (o *overlay) set(id session.ID, e *overlayEntry, there bool) {
+func (o *overlay) insert(id session.ID, e *overlayEntry, there bool) {
 	if o.entries == nil {
 		o.entries = map[session.ID]*overlayEntry{}
 	}
@@ -103,7 +103,7 @@ func (o *overlay) remove(id session.ID, e *overlayEntry) bool {
 // written takes away whatever record lies over a session: the store has a
 // newer one. It reports whether there was one, and whether the session is
 // alive.
-func (o *overlay) written(id session.ID) (held, alive bool) {
+func (o *overlay) clearWritten(id session.ID) (held, alive bool) {
 	if o.count.Load() == 0 {
 		return false, true
 	}

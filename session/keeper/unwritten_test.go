@@ -23,17 +23,17 @@ func TestOverlay(t *testing.T) {
 		}
 	}
 	state("at first", nil, 0)
-	if held, alive := o.written(id); held || !alive {
+	if held, alive := o.clearWritten(id); held || !alive {
 		t.Errorf("a session that nothing lies over: held %v, alive %v", held, alive)
 	}
-	if done, there := o.put(id, older); !done || there {
+	if done, there := o.set(id, older); !done || there {
 		t.Errorf("first put: %v, %v", done, there)
 	}
 	state("put", older, 1)
 	if o.get(other) != nil {
 		t.Error("it lies over another session too")
 	}
-	if done, there := o.put(id, newer); !done || !there {
+	if done, there := o.set(id, newer); !done || !there {
 		t.Errorf("second put: %v, %v", done, there)
 	}
 	state("put again", newer, 1)
@@ -44,21 +44,21 @@ func TestOverlay(t *testing.T) {
 	state("replaced too late", newer, 1)
 	o.replace(id, newer, older)
 	state("replaced", older, 1)
-	if held, alive := o.written(id); !held || !alive {
+	if held, alive := o.clearWritten(id); !held || !alive {
 		t.Errorf("a session with a record: held %v, alive %v", held, alive)
 	}
 	state("written", nil, 0)
 	o.replace(id, older, newer)
 	state("replaced after the write", nil, 0)
 
-	if done, there := o.put(id, end); !done || there {
+	if done, there := o.set(id, end); !done || there {
 		t.Errorf("put of an end: %v, %v", done, there)
 	}
-	if done, there := o.put(id, newer); done || !there {
+	if done, there := o.set(id, newer); done || !there {
 		t.Errorf("put over an end: %v, %v", done, there)
 	}
 	o.replace(id, newer, older)
-	if _, alive := o.written(id); alive {
+	if _, alive := o.clearWritten(id); alive {
 		t.Error("an ended session was written")
 	}
 	state("ended", end, 1)

@@ -16,7 +16,7 @@ import (
 // session that was used meanwhile.
 type uses struct {
 	mu       sync.Mutex
-	noted    map[session.ID]*use
+	pending  map[session.ID]*use
 	retrying bool
 	// due are those to be written now, by a few writers: many sessions may come
 	// back at once, and each writer waits for the store.
@@ -30,21 +30,21 @@ type use struct {
 	at      time.Time
 	keeper  *Keeper
 	ref     seal.Ref
-	busy    bool      // it is due, or being written
+	queued  bool      // it is due, or being written
 	retryAt time.Time // not before, after a failure
 }
 
 const (
-	touchRetry = 5 * time.Second
+	useRetry = 5 * time.Second
 	// usesNoted bounds what a long outage of the store takes in memory. Beyond
 	// it, uses are not noted.
-	usesNoted = 1 << 18
+	maxPendingUses = 1 << 18
 	// useWriters is as many writes as a store takes well at a time.
 	useWriters = 256
 )
 
 // keep notes a use, which is written with something else.
-func (u *uses) keep(ref seal.Ref, k *Keeper, now time.Time) {
+func (u *uses) noteForRefresh(ref seal.Ref, k *Keeper, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.noteLocked(ref, k, now)
@@ -52,34 +52,34 @@ func (u *uses) keep(ref seal.Ref, k *Keeper, now time.Time) {
 
 // noteLocked notes a use and returns it, or nil if there are too many.
 func (u *uses) noteLocked(ref seal.Ref, k *Keeper, now time.Time) *use {
-	n := u.noted[ref.ID]
+	n := u.pending[ref.ID]
 	if n == nil {
-		if len(u.noted) >= usesNoted && now.Sub(u.cleaned) > touchRetry {
+		if len(u.pending) >= maxPendingUses && now.Sub(u.cleaned) > useRetry {
 			u.cleaned = now
-			maps.DeleteFunc(u.noted, func(_ session.ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
+			maps.DeleteFunc(u.pending, func(_ session.ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
 		}
-		if len(u.noted) >= usesNoted {
+		if len(u.pending) >= maxPendingUses {
 			return nil
 		}
-		if u.noted == nil {
-			u.noted = map[session.ID]*use{}
+		if u.pending == nil {
+			u.pending = map[session.ID]*use{}
 		}
 		n = &use{ref: ref}
-		u.noted[ref.ID] = n
+		u.pending[ref.ID] = n
 	}
 	n.at, n.keeper = now, k
 	return n
 }
 
 // note keeps a use until it is written, and reports whether a writer is wanted.
-func (u *uses) note(ref seal.Ref, k *Keeper, now time.Time) bool {
+func (u *uses) noteAndQueue(ref seal.Ref, k *Keeper, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n := u.noteLocked(ref, k, now)
-	if n == nil || n.busy || now.Before(n.retryAt) {
+	if n == nil || n.queued || now.Before(n.retryAt) {
 		return false
 	}
-	n.busy = true
+	n.queued = true
 	u.due = append(u.due, ref.ID)
 	if u.writers == useWriters {
 		return false
@@ -95,7 +95,7 @@ func (u *uses) next() (n use, ok bool) {
 	for len(u.due) > 0 {
 		id := u.due[0]
 		u.due = u.due[1:]
-		if found := u.noted[id]; found != nil {
+		if found := u.pending[id]; found != nil {
 			return *found, true
 		}
 	}
@@ -117,18 +117,18 @@ func (u *uses) write() {
 
 // tried takes a use away that has been written, unless a later one came
 // meanwhile, and otherwise keeps it for the next try.
-func (u *uses) tried(id session.ID, at time.Time, written bool) {
+func (u *uses) finishWrite(id session.ID, at time.Time, written bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	n := u.noted[id]
+	n := u.pending[id]
 	switch {
 	case n == nil:
 	case written && !n.at.After(at):
-		delete(u.noted, id)
+		delete(u.pending, id)
 	case written:
-		n.busy = false
+		n.queued = false
 	default:
-		n.busy, n.retryAt = false, time.Now().Add(touchRetry)
+		n.queued, n.retryAt = false, time.Now().Add(useRetry)
 	}
 }
 
@@ -136,7 +136,7 @@ func (u *uses) tried(id session.ID, at time.Time, written bool) {
 func (u *uses) last(id session.ID) time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if n := u.noted[id]; n != nil {
+	if n := u.pending[id]; n != nil {
 		return n.at
 	}
 	return time.Time{}
@@ -145,16 +145,16 @@ func (u *uses) last(id session.ID) time.Time {
 func (u *uses) forget(id session.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.noted, id)
+	delete(u.pending, id)
 }
 
 // flush tries once more to write what is noted.
 func (u *uses) flush(v *Vault) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for id, n := range u.noted {
-		if !n.busy {
-			n.busy = true
+	for id, n := range u.pending {
+		if !n.queued {
+			n.queued = true
 			u.due = append(u.due, id)
 		}
 	}
@@ -165,9 +165,9 @@ func (u *uses) flush(v *Vault) {
 }
 
 // touch writes down that a session is used.
-func (k *Keeper) touch(ref seal.Ref, now time.Time) {
-	u := &k.vault.uses
-	if u.note(ref, k, now) && !k.vault.background(u.write) {
+func (k *Keeper) recordUse(ref seal.Ref, now time.Time) {
+	u := &k.Vault.uses
+	if u.noteAndQueue(ref, k, now) && !k.Vault.background(u.write) {
 		u.mu.Lock()
 		u.writers-- // the vault is closed: what is due stays so
 		u.mu.Unlock()
@@ -176,23 +176,23 @@ func (k *Keeper) touch(ref seal.Ref, now time.Time) {
 
 // touchAfter follows a refresh, which has written down a use at a time, or none
 // if that is zero: what was noted meanwhile and is later is still to be written.
-func (k *Keeper) touchAfter(id session.ID, written time.Time) {
-	if n, wanted := k.vault.uses.after(id, written, k.touchEvery); wanted {
-		k.touch(n.ref, n.at)
+func (k *Keeper) recordUseAfterRefresh(id session.ID, written time.Time) {
+	if n, wanted := k.Vault.uses.takeLater(id, written, k.useInterval); wanted {
+		k.recordUse(n.ref, n.at)
 	}
 }
 
 // after returns a noted use that nobody writes, if it is that much later than
 // the one which was written; if not, it is forgotten.
-func (u *uses) after(id session.ID, written time.Time, every time.Duration) (later use, wanted bool) {
+func (u *uses) takeLater(id session.ID, written time.Time, every time.Duration) (later use, wanted bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	n := u.noted[id]
-	if n == nil || n.busy {
+	n := u.pending[id]
+	if n == nil || n.queued {
 		return use{}, false
 	}
 	if n.at.Sub(written) < every {
-		delete(u.noted, id)
+		delete(u.pending, id)
 		return use{}, false
 	}
 	return *n, true
@@ -209,9 +209,9 @@ func (k *Keeper) writeUse(ref seal.Ref, at time.Time) {
 		}
 	}
 	written := err == nil || errors.Is(err, ErrNoSession)
-	k.vault.uses.tried(ref.ID, at, written)
+	k.Vault.uses.finishWrite(ref.ID, at, written)
 	if !written {
-		k.vault.retryUses()
+		k.Vault.retryUses()
 	}
 }
 
@@ -228,8 +228,8 @@ func (v *Vault) retryUses() {
 	v.background(func() {
 		for pending := true; pending; {
 			select {
-			case <-time.After(touchRetry):
-			case <-v.stop.Done():
+			case <-time.After(useRetry):
+			case <-v.closing.Done():
 				return
 			}
 			pending = v.uses.retry()
@@ -243,15 +243,15 @@ func (u *uses) retry() bool {
 	tried := map[session.ID]bool{}
 	for failed := 0; failed < 3; {
 		u.mu.Lock()
-		if len(u.noted) == 0 {
+		if len(u.pending) == 0 {
 			u.retrying = false
 			u.mu.Unlock()
 			return false
 		}
 		var id session.ID
 		var n *use
-		for id, n = range u.noted {
-			if !n.busy && !tried[id] {
+		for id, n = range u.pending {
+			if !n.queued && !tried[id] {
 				break
 			}
 			n = nil
@@ -260,7 +260,7 @@ func (u *uses) retry() bool {
 			u.mu.Unlock()
 			return true
 		}
-		tried[id], n.busy = true, true
+		tried[id], n.queued = true, true
 		k, ref, at := n.keeper, n.ref, n.at
 		u.mu.Unlock()
 		k.writeUse(ref, at)
@@ -272,24 +272,24 @@ func (u *uses) retry() bool {
 }
 
 func (k *Keeper) tryWriteUse(ctx context.Context, ref seal.Ref, at time.Time) error {
-	if e := k.vault.overlay.get(ref.ID); e != nil {
+	if e := k.Vault.overlay.get(ref.ID); e != nil {
 		if e.rec != nil {
 			rec := *e.rec
-			rec.seen = at
-			k.vault.overlay.replace(ref.ID, e, &overlayEntry{rec: &rec, ref: ref})
+			rec.lastUsed = at
+			k.Vault.overlay.replace(ref.ID, e, &overlayEntry{rec: &rec, ref: ref})
 		}
 		return nil
 	}
 	// What made the request note its use may be behind what the store has, after a
 	// write that was reported to fail.
-	defer k.vault.opened.forget(ref.ID)
+	defer k.Vault.cache.forget(ref.ID)
 	rec, err := k.readStored(ctx, ref)
 	if err != nil {
 		return readError(err)
 	}
-	if at.Sub(rec.seen) < k.touchEvery {
+	if at.Sub(rec.lastUsed) < k.useInterval {
 		return nil
 	}
-	rec.seen = at
+	rec.lastUsed = at
 	return k.write(ctx, ref, rec)
 }

@@ -19,33 +19,33 @@ type Vault struct {
 	flights  map[session.ID]*flight
 	breakers map[string]*breaker  // by the name of the authorization server
 	holds    map[session.ID]*hold // leases that this process has
-	closed   bool
-	running  sync.WaitGroup // flights, touches, retries and checks
+	running  sync.WaitGroup       // flights, touches, retries and checks
 
 	backoffs backoffs
 
 	overlay overlay
-	opened  openedRecords
-	live    live
+	cache   recordCache
+	live    liveRequests
 	uses    uses
 	ears    ears
 	checks  checks
 	logins  loginRuns
-	looks   storeLooks
+	probes  storeProbes
 
-	// stop is cancelled by Close, to wake what waits for its next try; over when
-	// Close returns, for what must not go on after that.
-	stop, over     context.Context
-	cancel, finish context.CancelFunc
+	// closing is cancelled when Close begins: what waits for its next try wakes up, and
+	// nothing new starts. closed is cancelled when Close returns, for leases, which
+	// must not be renewed after that.
+	closing, closed             context.Context
+	startClosing, finishClosing context.CancelFunc
 }
 
 // NewVault returns a vault on a store, which must not be nil: New refuses a
 // vault without one. The caller closes the store after the vault.
 func NewVault(store session.Store) *Vault {
 	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, holds: map[session.ID]*hold{}, checks: newChecks()}
-	v.stop, v.cancel = context.WithCancel(context.Background())
-	v.over, v.finish = context.WithCancel(context.Background())
-	v.live.idle = v.check
+	v.closing, v.startClosing = context.WithCancel(context.Background())
+	v.closed, v.finishClosing = context.WithCancel(context.Background())
+	v.live.checkIdle = v.check
 	if shared, ok := store.(session.SharedStore); ok {
 		v.shared = shared
 		shared.Watch(v.changed)
@@ -58,11 +58,10 @@ func NewVault(store session.Store) *Vault {
 // gives up when ctx ends and returns its error.
 func (v *Vault) Close(ctx context.Context) error {
 	v.mu.Lock()
-	v.closed = true
+	v.startClosing()
 	v.mu.Unlock()
-	v.cancel()
 	v.uses.flush(v)
-	defer v.finish()
+	defer v.finishClosing()
 	done := make(chan struct{})
 	go func() {
 		v.running.Wait()
@@ -81,8 +80,9 @@ func (v *Vault) Close(ctx context.Context) error {
 func (v *Vault) background(f func()) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.closed {
-		v.running.Go(f)
+	if v.closing.Err() != nil {
+		return false
 	}
-	return !v.closed
+	v.running.Go(f)
+	return true
 }
