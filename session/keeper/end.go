@@ -29,7 +29,7 @@ func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason
 	if err := k.Vault.store.Delete(ctx, id); err == nil {
 		k.forgetEnd(id, entry)
 	} else if !there {
-		k.Vault.background(func() { k.writeUntilLanded(id) })
+		k.Vault.background(func() { k.retryUntilWritten(id) })
 	}
 	return &EndedError{Reason: reason}
 }
