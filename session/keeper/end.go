@@ -10,6 +10,84 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
+// Ended is what is left of a session that was ended on purpose.
+type Ended struct {
+	Subject      string
+	SID          string
+	IDToken      string
+	RefreshToken string
+	AccessToken  string
+}
+
+// End ends a session, whatever is in flight. If the store cannot delete the
+// record now, the session is over in this process all the same, and the
+// deletion is repeated until it succeeds.
+//
+// The error is ErrNoSession; or an *UnavailableError when the record could not
+// be read, so that its tokens are not known, or when other processes use the
+// store and it did not take the deletion: for them the session goes on, and
+// ending it has to be repeated. It is ErrNotEnded too, then, and what is known
+// of the session is returned as well.
+func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) (Ended, error) {
+	ref := k.Site.Ref(secret)
+	if k.endIsUnwritten(ref.ID) {
+		return Ended{}, k.retryEnd(ctx, ref.ID)
+	}
+	for tries := 1; ; tries++ {
+		rec, err := k.read(ctx, ref)
+		if errors.Is(err, ErrNoSession) {
+			return Ended{}, err
+		}
+		if err != nil && k.Vault.overlay.count.Load() >= maxUnverifiedEnds {
+			return Ended{}, err
+		}
+		if err != nil {
+			_ = k.endSession(ctx, ref.ID, reason)
+			if k.endIsUnwritten(ref.ID) {
+				err = errEndUnwritten
+			}
+			return Ended{}, err
+		}
+		// Where somebody refreshes at the same time, it is the newest token that
+		// has to be given back.
+		if k.Vault.shared != nil && tries < 3 && errors.Is(k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errStale) {
+			continue
+		}
+		_ = k.endSession(ctx, ref.ID, reason) // nothing, if it is ended by now
+		ended := Ended{
+			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
+			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
+		}
+		if k.endIsUnwritten(ref.ID) {
+			return ended, errEndUnwritten
+		}
+		return ended, nil
+	}
+}
+
+var errEndUnwritten = unavailable(ErrNotEnded)
+
+// endIsOnlyHere reports whether other processes do not know yet that a session
+// has ended.
+func (k *Keeper) endIsUnwritten(id session.ID) bool {
+	return k.Vault.shared != nil && k.Vault.overlay.get(id).isEnd() && k.Vault.hasUnwritten(id)
+}
+
+// endAgain repeats an end that the store did not take.
+func (k *Keeper) retryEnd(ctx context.Context, id session.ID) error {
+	if err := k.Vault.store.Delete(ctx, id); err != nil {
+		return errEndUnwritten
+	}
+	if e := k.Vault.overlay.get(id); e.isEnd() {
+		k.forgetEnd(id, e)
+	}
+	return ErrNoSession
+}
+
+// maxUnsureEnds bounds how many sessions of which nobody can tell whether they
+// exist are remembered as ended while the store is down.
+const maxUnverifiedEnds = 4096
+
 // errAgain: the session was changed by somebody else since it was read, so that
 // what follows from that must be judged anew.
 var errStale = errors.New("the session has changed meanwhile")
