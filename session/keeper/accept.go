@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// judgeAtOnce is how long a rotated refresh token may stay unwritten while the
+// verifyBeforeCommit is how long a rotated refresh token may stay unwritten while the
 // ID token beside it is judged. That takes a millisecond where the server's keys
 // are at hand, and one write is then enough for both.
-const judgeAtOnce = 50 * time.Millisecond
+const verifyBeforeCommit = 50 * time.Millisecond
 
-// tellAfter is how long those who wait for new tokens wait for the store, too.
-const tellAfter = time.Second
+// publishAfter is how long those who wait for new tokens wait for the store, too.
+const publishAfter = time.Second
 
 // accept commits new tokens.
 func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error) {
@@ -27,25 +27,25 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	}
 	var issued time.Time
 	if t.IDToken != "" {
-		who, verdict, err := r.judge(ctx, &next, t)
+		who, verdict, err := r.verifyIDToken(ctx, &next, t)
 		if err == nil {
-			issued, err = r.identify(ctx, &next, t, who, verdict)
+			issued, err = r.applyVerdict(ctx, &next, t, who, verdict)
 		}
 		if err != nil {
 			if errors.Is(verdict, ErrIdentityChanged) {
 				t.RefreshToken = next.refreshToken // not rotated, it leads to that login, too
 			}
-			return r.adopt(ctx, err, t)
+			return r.afterFailedCommit(ctx, err, t)
 		}
 	}
 	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
 	next.token.unknownFields = rec.token.unknownFields
 	renamed := next.sid != rec.sid
-	if err := r.commitAndTell(ctx, &next, !renamed); err != nil {
-		return r.adopt(ctx, err, t)
+	if err := r.commitAndPublish(ctx, &next, !renamed); err != nil {
+		return r.afterFailedCommit(ctx, err, t)
 	}
 	if renamed {
-		if err := r.endIfRenamed(ctx, &next, issued); err != nil {
+		if err := r.endIfNewSIDLoggedOut(ctx, &next, issued); err != nil {
 			return hot{}, err
 		}
 	}
@@ -54,16 +54,16 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	return next.hot, nil
 }
 
-// commitAndTell commits tokens that may be used. What a request was answered with
+// commitAndPublish commits tokens that may be used. What a request was answered with
 // shall survive a crash, so that those who wait are told when it is written; but
 // not if the store takes long.
-func (r *refresh) commitAndTell(ctx context.Context, next *record, early bool) error {
+func (r *refresh) commitAndPublish(ctx context.Context, next *record, early bool) error {
 	if !early {
 		return r.commit(ctx, r.ref, next)
 	}
 	h, told := next.hot, make(chan struct{})
-	late := time.AfterFunc(tellAfter, func() {
-		r.flight.tell(h)
+	late := time.AfterFunc(publishAfter, func() {
+		r.flight.publish(h)
 		close(told)
 	})
 	err := r.commit(ctx, r.ref, next)
@@ -77,7 +77,7 @@ func (r *refresh) commitAndTell(ctx context.Context, next *record, early bool) e
 // token does not wait for it, but is committed beside the old access token, so
 // that the session can refresh again whatever happens then. The error is that
 // of this commit; what became of the ID token is in verdict.
-func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identity, verdict, err error) {
+func (r *refresh) verifyIDToken(ctx context.Context, next *record, t Tokens) (who Identity, verdict, err error) {
 	known := Identity{
 		Subject: next.subject, SID: next.sid, Nonce: next.nonce,
 		Claims: next.claims, UserInfo: next.userInfo, IDToken: next.idToken,
@@ -89,7 +89,7 @@ func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	committed := make(chan error, 1)
-	late := time.AfterFunc(judgeAtOnce, func() {
+	late := time.AfterFunc(verifyBeforeCommit, func() {
 		err := r.commit(ctx, r.ref, next)
 		if err != nil {
 			cancel() // who it is does not matter any more
@@ -110,7 +110,7 @@ func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identi
 // that is proven to be of another login ends the session, because the access
 // token beside it is of that login, too. One that proves nothing is dropped: the
 // access token counts, and the session keeps ID token, sid and claims.
-func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Identity, verdict error) (issued time.Time, err error) {
+func (r *refresh) applyVerdict(ctx context.Context, next *record, t Tokens, who Identity, verdict error) (issued time.Time, err error) {
 	switch {
 	case verdict == nil:
 		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, who.SID, who.Claims, who.UserInfo
@@ -124,9 +124,9 @@ func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Iden
 	}
 }
 
-// endIfRenamed ends a session that got another `sid` with a refresh if the
+// endIfNewSIDLoggedOut ends a session that got another `sid` with a refresh if the
 // server has logged that out meanwhile: the logout did not find it.
-func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Time) error {
+func (r *refresh) endIfNewSIDLoggedOut(ctx context.Context, next *record, issued time.Time) error {
 	tags, err := r.Site.Tags(next.sid, next.subject)
 	if err == nil {
 		err = r.endIfLoggedOut(ctx, r.ref.ID, Identity{IssuedAt: issued}, tags)

@@ -177,7 +177,7 @@ func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err 
 		return false, err
 	}
 	var ended *EndedError
-	if errors.As(k.endSession(ctx, id, EndBackchannel), &ended) && !k.Vault.unwritten(id) {
+	if errors.As(k.endSession(ctx, id, EndBackchannel), &ended) && !k.Vault.hasUnwritten(id) {
 		return true, nil
 	}
 	// It is over in this process, or was before although the store still has it,
@@ -259,10 +259,10 @@ func (k *Keeper) writeMarker(ctx context.Context, tags []session.Tag, at time.Ti
 		if err := write(ctx, id, item); !errors.Is(err, session.ErrConflict) {
 			return err
 		}
-		if tries > againAtOnce && !sleep(ctx, markerRetry) {
+		if tries > immediateRetries && !sleep(ctx, markerRetry) {
 			return ctx.Err()
 		}
-		if tries > 2*againAtOnce && errors.Is(err, session.ErrNotFound) {
+		if tries > 2*immediateRetries && errors.Is(err, session.ErrNotFound) {
 			if err := k.Vault.store.Delete(ctx, id); err != nil {
 				return err
 			}

@@ -170,7 +170,7 @@ func TestServerLogsOutDuringRefresh(t *testing.T) {
 	for _, after := range []time.Duration{500 * time.Millisecond, 1200 * time.Millisecond, 2500 * time.Millisecond} {
 		t.Run(after.String(), func(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-				r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = time.Second, 2*time.Second, true })
+				r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = time.Second, 2*time.Second, true })
 				r.users[0].setFault(func(op sharedOp) (f storeFault) {
 					if op == sharedReplace {
 						f.before, f.after = 300*time.Millisecond, 300*time.Millisecond
@@ -184,7 +184,7 @@ func TestServerLogsOutDuringRefresh(t *testing.T) {
 				r.logOut(r.keepers[1], r.logoutOf("alice", ""), 1)
 				time.Sleep(time.Minute)
 				r.gone(secret)
-				r.noLease(secret)
+				r.wantNoLease(secret)
 				if n := r.server.calls(); n != 1 {
 					t.Errorf("%d refresh requests", n)
 				}
@@ -350,7 +350,7 @@ func TestServerLogsOutByAnOldList(t *testing.T) {
 // what the others have noted.
 func TestServerLogsOutPastOldCopies(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.users[0].deaf = true
+		r.users[0].missesPushes = true
 		for i := range 6 {
 			r.logOut(r.keepers[i%2], r.logoutOf("alice", ""), 0)
 		}
@@ -373,11 +373,11 @@ func TestServerLogsOutOfManySessions(t *testing.T) {
 func TestLogoutOfARenamedSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.idTokens = true
-		r.server.judging = 2 * time.Second
+		r.server.identifyDelay = 2 * time.Second
 		secret := r.member(r.keeper, "alice", "old")
 		r.due()
 		issued := time.Now()
-		r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+		r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 			current.SID, current.IssuedAt = "new", issued
 			return current, nil
 		}

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	backoffFirst = time.Second
-	backoffMax   = 30 * time.Second
-	// backoffTimedOut is the shortest back-off after a request without an answer:
+	backoffMin = time.Second
+	backoffMax = 30 * time.Second
+	// backoffMinTimedOut is the shortest back-off after a request without an answer:
 	// the server may still be working on it, and two requests with one refresh
 	// token must not be under way together.
-	backoffTimedOut = 10 * time.Second
-	// backoffWaiting bounds every back-off, whatever Retry-After says, while a
+	backoffMinTimedOut = 10 * time.Second
+	// backoffMaxWaiting bounds every back-off, whatever Retry-After says, while a
 	// request with an expired token waits for its end.
-	backoffWaiting = 60 * time.Second
-	// backoffKept is how long a back-off that has passed is remembered, so that
+	backoffMaxWaiting = 60 * time.Second
+	// backoffRetention is how long a back-off that has passed is remembered, so that
 	// the next failure doubles it.
-	backoffKept = 10 * time.Minute
-	// backoffPrune is the number of back-offs from which expired ones are removed.
-	backoffPrune = 4096
+	backoffRetention = 10 * time.Minute
+	// backoffPruneSize is the number of back-offs from which expired ones are removed.
+	backoffPruneSize = 4096
 )
 
 // backoff is a pause after failures, of one session or of one server.
 type backoff struct {
-	since           time.Time // of the first of the failures
+	failingSince    time.Time // of the first of the failures
 	failedAt, until time.Time
 	failures        int
 	err             *UnavailableError
@@ -38,7 +38,7 @@ type backoff struct {
 // retryAt returns when the next try may begin. waiting says that a request
 // cannot be served before.
 func (b *backoff) retryAt(waiting bool) time.Time {
-	if limit := b.failedAt.Add(backoffWaiting); waiting && b.until.After(limit) {
+	if limit := b.failedAt.Add(backoffMaxWaiting); waiting && b.until.After(limit) {
 		return limit
 	}
 	return b.until
@@ -81,21 +81,21 @@ func (s *backoffs) check(id session.ID, now time.Time, waiting bool) *Unavailabl
 
 // add notes a failure and returns the length of the back-off: least, doubling from
 // there, or as long as the server asked for if that is longer. It sets the
-// failure's RetryAfter to that length, to backoffWaiting at most.
-func (s *backoffs) add(id session.ID, failure *UnavailableError, least time.Duration, unanswered bool, spread float64) time.Duration {
+// failure's RetryAfter to that length, to backoffMaxWaiting at most.
+func (s *backoffs) recordFailure(id session.ID, failure *UnavailableError, least time.Duration, unanswered bool, spread float64) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.all[id]
 	delay := max(backoffDelay(least, backoffMax, b.failures, spread), failure.RetryAfter)
-	failure.RetryAfter = min(delay, backoffWaiting)
+	failure.RetryAfter = min(delay, backoffMaxWaiting)
 	now := time.Now()
 	s.prune(now)
-	since := b.since
+	since := b.failingSince
 	if since.IsZero() {
 		since = now
 	}
 	s.all[id] = backoff{
-		since: since, failedAt: now, until: now.Add(delay), failures: b.failures + 1, err: failure,
+		failingSince: since, failedAt: now, until: now.Add(delay), failures: b.failures + 1, err: failure,
 		unanswered: unanswered || b.unanswered,
 	}
 	return delay
@@ -107,10 +107,10 @@ func (s *backoffs) prune(now time.Time) {
 	if s.all == nil {
 		s.all = map[session.ID]backoff{}
 	}
-	if len(s.all) < max(s.pruneAt, backoffPrune) {
+	if len(s.all) < max(s.pruneAt, backoffPruneSize) {
 		return
 	}
-	maps.DeleteFunc(s.all, func(_ session.ID, b backoff) bool { return now.Sub(b.until) > backoffKept })
+	maps.DeleteFunc(s.all, func(_ session.ID, b backoff) bool { return now.Sub(b.until) > backoffRetention })
 	s.pruneAt = 2 * len(s.all)
 }
 
@@ -127,7 +127,7 @@ func (s *backoffs) unanswered(id session.ID) bool {
 func (s *backoffs) failingSince(id session.ID) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.all[id].since
+	return s.all[id].failingSince
 }
 
 // clear forgets the failures of a session.

@@ -14,17 +14,17 @@ const (
 	// breakerThreshold is how many different sessions must fail to refresh, with
 	// no success between them, until the authorization server counts as down.
 	breakerThreshold = 5
-	// The pause between probes doubles from breakerFirst to breakerMax.
-	breakerFirst = time.Second
-	breakerMax   = 15 * time.Second
-	// breakerPrecedence is how much longer a session that has failed before waits for
+	// The pause between probes doubles from breakerMinPause to breakerMaxPause.
+	breakerMinPause = time.Second
+	breakerMaxPause = 15 * time.Second
+	// breakerRepeatDelay is how much longer a session that has failed before waits for
 	// its turn as the probe. Requests of other sessions come first: a few sessions
 	// that the server cannot refresh must not take every probe.
-	breakerPrecedence = 5 * time.Second
+	breakerRepeatDelay = 5 * time.Second
 	// probeTimeout is how long a probe keeps the next one back.
 	probeTimeout = 10 * time.Second
-	// refreshesAtOnce bounds the refreshes under way at one authorization server.
-	refreshesAtOnce = 512
+	// maxConcurrentRefreshes bounds the refreshes under way at one authorization server.
+	maxConcurrentRefreshes = 512
 )
 
 // breaker is the circuit breaker of one authorization server, for all its
@@ -45,13 +45,13 @@ type circuit struct {
 	mu sync.Mutex
 	// failed are the sessions that failed since the last success, up to the
 	// threshold.
-	failed []session.ID
+	failedSessions []session.ID
 	backoff
-	probe     time.Time // when the probe under way began; zero: there is none
-	succeeded time.Time // when an answer last showed the server at work
+	probeStarted time.Time // when the probe under way began; zero: there is none
+	lastSuccess  time.Time // when an answer last showed the server at work
 }
 
-func newBreaker() *breaker { return &breaker{slots: make(chan struct{}, refreshesAtOnce)} }
+func newBreaker() *breaker { return &breaker{slots: make(chan struct{}, maxConcurrentRefreshes)} }
 
 // breaker returns the one for a server's name; without a name, a new one.
 func (v *Vault) breaker(server string) *breaker {
@@ -77,17 +77,17 @@ func (c *circuit) check(now time.Time, waiting, failed bool) *UnavailableError {
 }
 
 func (c *circuit) checkLocked(now time.Time, waiting, failed bool) *UnavailableError {
-	if len(c.failed) < breakerThreshold {
+	if len(c.failedSessions) < breakerThreshold {
 		return nil
 	}
 	pause := c.backoff
 	if failed {
-		pause.until = pause.until.Add(breakerPrecedence)
+		pause.until = pause.until.Add(breakerRepeatDelay)
 	}
 	if err := pause.check(now, waiting); err != nil {
 		return err
 	}
-	if now.Sub(c.probe) < probeTimeout {
+	if now.Sub(c.probeStarted) < probeTimeout {
 		return &UnavailableError{RetryAfter: time.Second, Misconfigured: c.err.Misconfigured, Err: c.err.Err}
 	}
 	return nil
@@ -96,8 +96,8 @@ func (c *circuit) checkLocked(now time.Time, waiting, failed bool) *UnavailableE
 // errBusy is the cause for a refresh that did not get its turn.
 var errBusy = errors.New("too many refreshes are under way at the authorization server")
 
-// enter waits for one of the slots of refreshesAtOnce, until ctx or stop ends.
-func (b *breaker) enter(ctx, stop context.Context) *UnavailableError {
+// enter waits for one of the slots of maxConcurrentRefreshes, until ctx or stop ends.
+func (b *breaker) acquireSlot(ctx, stop context.Context) *UnavailableError {
 	select {
 	case b.slots <- struct{}{}:
 		return nil
@@ -113,7 +113,7 @@ func (b *breaker) enter(ctx, stop context.Context) *UnavailableError {
 	}
 }
 
-func (b *breaker) leave() { <-b.slots }
+func (b *breaker) releaseSlot() { <-b.slots }
 
 // admit is check for a refresh that has a slot. If the server is down, that
 // refresh becomes the probe, named by the time that admit returns.
@@ -123,48 +123,48 @@ func (c *circuit) admit(now time.Time, waiting, failed bool) (probe time.Time, e
 	if err := c.checkLocked(now, waiting, failed); err != nil {
 		return time.Time{}, err
 	}
-	if len(c.failed) >= breakerThreshold {
-		c.probe = now
+	if len(c.failedSessions) >= breakerThreshold {
+		c.probeStarted = now
 		return now, nil
 	}
 	return time.Time{}, nil
 }
 
 // withdraw ends a probe that brought no result.
-func (c *circuit) withdraw(probe time.Time) {
+func (c *circuit) endProbe(probe time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.probe.Equal(probe) {
-		c.probe = time.Time{}
+	if c.probeStarted.Equal(probe) {
+		c.probeStarted = time.Time{}
 	}
 }
 
 // succeed notes an answer that shows the server at work.
-func (c *circuit) succeed() {
+func (c *circuit) recordSuccess() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failed, c.backoff, c.probe, c.succeeded = nil, backoff{}, time.Time{}, time.Now()
+	c.failedSessions, c.backoff, c.probeStarted, c.lastSuccess = nil, backoff{}, time.Time{}, time.Now()
 }
 
 // fail notes that a session got no usable answer. Once the server is down, only
 // its probes count: refreshes that began before do not prolong the pause. since is
 // when the session began to fail, or zero. If another session was refreshed after
 // that, the server works, and the failure does not count.
-func (c *circuit) fail(id session.ID, since, probe time.Time, failure UnavailableError, spread float64) {
+func (c *circuit) recordFailure(id session.ID, since, probe time.Time, failure UnavailableError, spread float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !since.IsZero() && since.Before(c.succeeded) {
+	if !since.IsZero() && since.Before(c.lastSuccess) {
 		return
 	}
-	down := len(c.failed) >= breakerThreshold
-	if !down && !slices.Contains(c.failed, id) {
-		c.failed = append(c.failed, id)
+	down := len(c.failedSessions) >= breakerThreshold
+	if !down && !slices.Contains(c.failedSessions, id) {
+		c.failedSessions = append(c.failedSessions, id)
 	}
-	if len(c.failed) < breakerThreshold || down && (probe.IsZero() || !c.probe.Equal(probe)) {
+	if len(c.failedSessions) < breakerThreshold || down && (probe.IsZero() || !c.probeStarted.Equal(probe)) {
 		return
 	}
 	now := time.Now()
-	delay := max(backoffDelay(breakerFirst, breakerMax, c.failures, spread), failure.RetryAfter)
+	delay := max(backoffDelay(breakerMinPause, breakerMaxPause, c.failures, spread), failure.RetryAfter)
 	c.backoff = backoff{failedAt: now, until: now.Add(delay), failures: c.failures + 1, err: &failure}
-	c.probe = time.Time{}
+	c.probeStarted = time.Time{}
 }

@@ -37,10 +37,10 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 		back     time.Duration
 	}{
 		// The first few, then probes after 1, 2, 4, 8 and every 15 s.
-		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMax * 5 / 4},
-		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMax * 5 / 4},
-		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffWaiting},
-		{"breaking connections", 200, behaviour{outcome: Unanswered}, 2 * (breakerThreshold + 8), breakerMax * 5 / 4},
+		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
+		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
+		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffMaxWaiting},
+		{"breaking connections", 200, behaviour{outcome: Unanswered}, 2 * (breakerThreshold + 8), breakerMaxPause * 5 / 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -74,7 +74,7 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 				if failed > tt.max {
 					t.Errorf("%d sessions do not work after the server is back", failed)
 				}
-				time.Sleep(backoffWaiting)
+				time.Sleep(backoffMaxWaiting)
 				for _, secret := range secrets {
 					r.fresh(secret)
 				}
@@ -93,7 +93,7 @@ func TestProbeIsOneOfManyWaiting(t *testing.T) {
 		for _, secret := range secrets[:breakerThreshold] {
 			r.unavailable(secret)
 		}
-		time.Sleep(breakerMax)
+		time.Sleep(breakerMaxPause)
 		before := r.server.calls()
 		r.server.always(behaviour{before: 3 * time.Second})
 		var all sync.WaitGroup
@@ -122,7 +122,7 @@ func TestLostProbeIsFollowedByAnother(t *testing.T) {
 		for _, secret := range secrets[:breakerThreshold] {
 			r.unavailable(secret)
 		}
-		time.Sleep(breakerMax)
+		time.Sleep(breakerMaxPause)
 		r.server.always(behaviour{before: time.Hour})
 		go func() { _, _ = r.keeper.Fresh(t.Context(), secrets[10]) }()
 		synctest.Wait()
@@ -196,7 +196,7 @@ func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
 				for time.Since(start) < time.Hour {
 					for i, secret := range secrets {
 						_, err := r.keeper.Fresh(t.Context(), secret)
-						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMax {
+						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMaxPause {
 							t.Fatalf("after %v: %v", time.Since(start), err)
 						}
 					}
@@ -220,7 +220,7 @@ func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
 				for _, secret := range secrets[:failing] {
 					r.unavailable(secret)
 				}
-				time.Sleep(breakerMax)
+				time.Sleep(breakerMaxPause)
 				r.fresh(secrets[failing])
 				for second := range 3600 {
 					for _, secret := range secrets[:failing] {
@@ -314,7 +314,7 @@ func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 // lease.
 func TestRefreshesAtOnceAreBounded(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
-		secrets := make([]seal.Secret, refreshesAtOnce+100)
+		secrets := make([]seal.Secret, maxConcurrentRefreshes+100)
 		for i := range secrets {
 			secrets[i], _ = r.login()
 		}
@@ -325,9 +325,9 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 			all.Go(func() { r.freshAt(0, secret) })
 		}
 		time.Sleep(time.Second)
-		r.wantCalls(refreshesAtOnce)
+		r.wantCalls(maxConcurrentRefreshes)
 		r.state.mu.Lock()
-		if n := len(r.state.leases); n != refreshesAtOnce {
+		if n := len(r.state.leases); n != maxConcurrentRefreshes {
 			t.Errorf("%d leases are held", n)
 		}
 		r.state.mu.Unlock()
@@ -365,22 +365,22 @@ func TestBackoffsAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
 		for round := range 5 {
-			for i := range 3 * backoffPrune << round { // others come
-				all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+			for i := range 3 * backoffPruneSize << round { // others come
+				all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 			}
-			for i := range 3 * backoffPrune {
+			for i := range 3 * backoffPruneSize {
 				failure := &UnavailableError{Err: errBusy}
-				delay := all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffFirst, false, 0)
-				if want := min(backoffFirst<<round, backoffMax); delay != want {
+				delay := all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffMin, false, 0)
+				if want := min(backoffMin<<round, backoffMax); delay != want {
 					t.Fatalf("failure %d of session %d pauses %v, want %v", round+1, i, delay, want)
 				}
 			}
 			time.Sleep(backoffMax)
 		}
-		time.Sleep(2 * backoffKept)
+		time.Sleep(2 * backoffRetention)
 		kept := len(all.all)
 		for i := range 2 * kept { // what has passed is removed
-			all.add(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+			all.recordFailure(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 		}
 		if n := len(all.all); n > 2*kept {
 			t.Errorf("%d back-offs are kept", n)
@@ -410,7 +410,7 @@ func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			r.wantCalls(2)
-			r.all(1, secret)
+			r.freshEverywhere(1, secret)
 			r.wantStored(secret, f)
 		})
 	}
@@ -441,12 +441,12 @@ func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
-		r.all(2, secret)
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
-		if len(sent) != 2 || sent[1] < time.Minute+backoffTimedOut-leaseBeat {
+		if len(sent) != 2 || sent[1] < time.Minute+backoffMinTimedOut-renewInterval {
 			t.Errorf("the token was sent after %v", slices.Clone(sent))
 		}
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
@@ -473,7 +473,7 @@ func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.wantCalls(1)
 		r.users[0].healthy()
-		r.all(2, secret)
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 	})
 }
@@ -535,7 +535,7 @@ func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
 				interferences++
 				id := r.id(secret)
 				rec := r.stored(secret)
-				item, err := r.keepers[1].item(seal.Ref{ID: id, Secret: secret}, rec)
+				item, err := r.keepers[1].sealItem(seal.Ref{ID: id, Secret: secret}, rec)
 				if err != nil {
 					t.Errorf("writing a use: %v", err)
 				}

@@ -127,7 +127,7 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 			return views > before
 		}
 		refreshThere := func() string {
-			time.Sleep(2 * refreshEvery)
+			time.Sleep(2 * minRefreshInterval)
 			r.freshAt(0, secret)
 			s, err := r.keepers[1].FreshSince(t.Context(), secret, time.Now())
 			if err != nil {
@@ -146,7 +146,7 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 		if want, got := refreshThere(), r.freshAt(0, secret).AccessToken; got != want {
 			t.Errorf("after a change that the store told of: %q, want %q", got, want)
 		}
-		here.deaf = true
+		here.missesPushes = true
 		want := refreshThere()
 		time.Sleep(cacheTrust)
 		if !asks() {
@@ -244,7 +244,7 @@ func TestOpenedAndAltered(t *testing.T) {
 		item.Value[len(item.Value)-1]++
 		r.state.items[id] = item
 		r.state.mu.Unlock()
-		r.users[0].drop()
+		r.users[0].dropCopies()
 		// The hot part is as it was, so it may open; it must be opened again.
 		known, _ := r.keepers[0].Vault.cache.get(id)
 		r.freshAt(0, secret)

@@ -9,63 +9,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// ears wake the refreshes that wait for another process.
-type ears struct {
-	mu  sync.Mutex
-	all map[session.ID]chan struct{}
-}
-
-// listen returns a channel that tells of changes of a session. There is one
-// refresh of a session at a time, hence one ear.
-func (e *ears) listen(id session.ID) <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.all == nil {
-		e.all = map[session.ID]chan struct{}{}
-	}
-	ear := make(chan struct{}, 1)
-	e.all[id] = ear
-	return ear
-}
-
-func (e *ears) leave(id session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.all, id)
-}
-
-// wake tells who listens to these sessions, or with nil to any.
-func (e *ears) wake(ids []session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if ids == nil {
-		for _, ear := range e.all {
-			ring(ear)
-		}
-	}
-	for _, id := range ids {
-		ring(e.all[id])
-	}
-}
-
-// ring does nothing for a nil ear, or one that was told already.
-func ring(ear chan struct{}) {
-	select {
-	case ear <- struct{}{}:
-	default:
-	}
-}
-
-// changed is what a shared store calls when items were written or removed.
-// Where requests are in progress it is found out whether their session is over:
-// what a logout at another instance means for a WebSocket here.
-func (v *Vault) changed(ids []session.ID) {
-	v.ears.wake(ids)
-	if ids := v.live.invalidate(ids); len(ids) > 0 {
-		v.check(ids...)
-	}
-}
-
 // checks are the sessions with requests in progress that may be over, because the
 // store has told of a change, or because they were not used for their idle time.
 type checks struct {

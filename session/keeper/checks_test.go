@@ -63,7 +63,7 @@ func TestChecksThatFailHoldUpNoOthers(t *testing.T) {
 			frozen.ids[r.id(open())] = true
 		}
 		r.keepers[0].Vault.store = frozen
-		r.users[0].drop()            // all are checked
+		r.users[0].dropCopies()      // all are checked
 		time.Sleep(5 * storeTimeout) // each has failed once
 		secret, last := open(), streams[len(streams)-1]
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
@@ -110,7 +110,7 @@ func TestNewsDuringACheckIsHeard(t *testing.T) {
 			}
 			return f
 		})
-		r.users[0].drop()
+		r.users[0].dropCopies()
 		time.Sleep(time.Second / 2)
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	retryFirst = 100 * time.Millisecond
-	retryMax   = 2 * time.Second
+	writeRetryMin = 100 * time.Millisecond
+	writeRetryMax = 2 * time.Second
 	// storeTimeout bounds one attempt to write outside of a request.
 	storeTimeout = 5 * time.Second
 	// expirySlack keeps an item longer than its session, for uses that a store
@@ -22,7 +22,7 @@ const (
 )
 
 // item seals a record as the version after the one it was read from.
-func (k *Keeper) item(ref seal.Ref, rec *record) (session.Item, error) {
+func (k *Keeper) sealItem(ref seal.Ref, rec *record) (session.Item, error) {
 	version := rec.version + 1
 	value, err := sealRecord(k.Site, ref, rec, version)
 	if err != nil {
@@ -39,26 +39,26 @@ func (k *Keeper) item(ref seal.Ref, rec *record) (session.Item, error) {
 	return session.Item{Version: version, Expires: expires.Add(expirySlack), Value: value, Tags: tags}, nil
 }
 
-// errOvertaken: somebody else has refreshed this session. What they wrote is
+// errRefreshedElsewhere: somebody else has refreshed this session. What they wrote is
 // as good as ours and stays.
-var errOvertaken = errors.New("the session was refreshed elsewhere at the same time")
+var errRefreshedElsewhere = errors.New("the session was refreshed elsewhere at the same time")
 
 // commit makes next the session's record. If the store does not take it now,
 // next is the truth of this process from here on, and is written as soon as
 // the store can: that is no error. The error is ErrNoSession if the session has
-// ended meanwhile, or errOvertaken.
+// ended meanwhile, or errRefreshedElsewhere.
 func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 	if k.Vault.overlay.get(ref.ID).isEnd() {
-		return k.discarded(ref.ID)
+		return k.reportDiscarded(ref.ID)
 	}
 	// A store that hangs must not hold up tokens that are here already.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err := k.write(ctx, ref, next)
-	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errOvertaken) {
+	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errRefreshedElsewhere) {
 		held, alive := k.Vault.overlay.clearWritten(ref.ID)
 		if !alive || errors.Is(err, ErrNoSession) {
-			return k.discarded(ref.ID)
+			return k.reportDiscarded(ref.ID)
 		}
 		if held {
 			k.Observe(Event{Kind: EventWritten, ID: ref.ID})
@@ -68,17 +68,17 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 	held := *next
 	done, there := k.Vault.overlay.set(ref.ID, &overlayEntry{rec: &held, ref: ref})
 	if !done {
-		return k.discarded(ref.ID)
+		return k.reportDiscarded(ref.ID)
 	}
 	k.Observe(Event{Kind: EventUnwritten, ID: ref.ID, Err: err})
 	if !there {
-		k.Vault.running.Go(func() { k.writeUntilLanded(ref.ID) })
+		k.Vault.running.Go(func() { k.retryUntilWritten(ref.ID) })
 	}
 	return nil
 }
 
 // discarded reports tokens that came too late.
-func (k *Keeper) discarded(id session.ID) error {
+func (k *Keeper) reportDiscarded(id session.ID) error {
 	k.Observe(Event{Kind: EventDiscarded, ID: id})
 	return ErrNoSession
 }
@@ -89,7 +89,7 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 	// Whatever comes of it: what was reported to fail may have been done.
 	defer k.Vault.cache.forget(ref.ID)
 	for range 16 {
-		item, err := k.item(ref, next)
+		item, err := k.sealItem(ref, next)
 		if err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 			next.version = current.version
 			return nil
 		case current.rotation > next.rotation, current.rotation == next.rotation && !current.sameTokens(next):
-			return errOvertaken
+			return errRefreshedElsewhere
 		}
 		next.version = current.version
 		if current.lastUsed.After(next.lastUsed) {
@@ -128,11 +128,11 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 	return fmt.Errorf("writing session: %w", session.ErrConflict) // it changes all the time
 }
 
-// writeUntilLanded repeats a write that failed until it lands or the session
+// retryUntilWritten repeats a write that failed until it lands or the session
 // ends. When the vault closes it tries once more.
-func (k *Keeper) writeUntilLanded(id session.ID) {
-	defer k.Vault.letGo(id)
-	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+func (k *Keeper) retryUntilWritten(id session.ID) {
+	defer k.Vault.releaseIfWritten(id)
+	for wait := writeRetryMin; ; wait = min(2*wait, writeRetryMax) {
 		closing := false
 		select {
 		case <-time.After(wait):
@@ -143,21 +143,21 @@ func (k *Keeper) writeUntilLanded(id session.ID) {
 		if entry == nil {
 			return
 		}
-		if k.retry(id, entry) || closing && k.Vault.overlay.get(id) == entry {
+		if k.retryWrite(id, entry) || closing && k.Vault.overlay.get(id) == entry {
 			return
 		}
 	}
 }
 
-// overWhileHeld reports whether a session is over that nobody could write for
+// endedWhileUnwritten reports whether a session is over that nobody could write for
 // long. Where others use it too, its last use may be one that only they know.
-func (k *Keeper) overWhileHeld(id session.ID, h *hot) bool {
+func (k *Keeper) endedWhileUnwritten(id session.ID, h *hot) bool {
 	reason := k.endReason(id, h, time.Now())
 	return reason == EndLifetime || reason != "" && k.Vault.shared == nil
 }
 
 // retry reports whether there is nothing left to do for this goroutine.
-func (k *Keeper) retry(id session.ID, entry *overlayEntry) bool {
+func (k *Keeper) retryWrite(id session.ID, entry *overlayEntry) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if entry.rec == nil {
@@ -168,15 +168,15 @@ func (k *Keeper) retry(id session.ID, entry *overlayEntry) bool {
 		return true
 	}
 	next := *entry.rec
-	err := errOvertaken // so to say: the time has
-	if !k.overWhileHeld(id, &entry.rec.hot) {
+	err := errRefreshedElsewhere // so to say: the time has
+	if !k.endedWhileUnwritten(id, &entry.rec.hot) {
 		err = k.write(ctx, entry.ref, &next)
 	}
 	switch {
 	case errors.Is(err, ErrNoSession):
 		// It was ended elsewhere, by somebody who did not know these tokens.
 		k.discard(Tokens{RefreshToken: next.refreshToken, AccessToken: next.token.value})
-	case err != nil && !errors.Is(err, errOvertaken):
+	case err != nil && !errors.Is(err, errRefreshedElsewhere):
 		return false
 	}
 	// If a newer entry has come meanwhile, this goroutine goes on with it.

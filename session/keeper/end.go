@@ -70,7 +70,7 @@ var errEndUnwritten = unavailable(ErrNotEnded)
 // endIsOnlyHere reports whether other processes do not know yet that a session
 // has ended.
 func (k *Keeper) endIsUnwritten(id session.ID) bool {
-	return k.Vault.shared != nil && k.Vault.overlay.get(id).isEnd() && k.Vault.unwritten(id)
+	return k.Vault.shared != nil && k.Vault.overlay.get(id).isEnd() && k.Vault.hasUnwritten(id)
 }
 
 // endAgain repeats an end that the store did not take.
@@ -107,7 +107,7 @@ func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason
 	if err := k.Vault.store.Delete(ctx, id); err == nil {
 		k.forgetEnd(id, entry)
 	} else if !there {
-		k.Vault.background(func() { k.writeUntilLanded(id) })
+		k.Vault.background(func() { k.retryUntilWritten(id) })
 	}
 	return &EndedError{Reason: reason}
 }

@@ -216,7 +216,7 @@ func TestUseElsewhereKeepsStreams(t *testing.T) {
 				r.keepers[i] = mustKeeper(c)
 			}
 			r.users[0].mu.Lock()
-			r.users[0].deaf = deaf
+			r.users[0].missesPushes = deaf
 			r.users[0].mu.Unlock()
 			secret := r.member(r.keepers[0], "alice", "1")
 			stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))

@@ -52,7 +52,7 @@ func TestEveryCommitIsHeard(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.idTokens = true
 		secret, _ := r.login()
-		r.server.set(func() { r.server.latency, r.server.judging = 2*time.Second, 100*time.Millisecond })
+		r.server.set(func() { r.server.latency, r.server.identifyDelay = 2*time.Second, 100*time.Millisecond })
 		r.expired()
 		first := make(chan time.Time, 1)
 		go func() {
@@ -139,7 +139,7 @@ func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
 			_, _ = r.keepers[1].Fresh(t.Context(), secret) // notes the use
 		}
 		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
+		time.Sleep(2 * writeRetryMax)
 		r.freshAt(1, secret)
 		if f.dead {
 			t.Error("a dead refresh token was sent")
@@ -167,11 +167,11 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 		delete(r.state.leases, r.id(secret))
 		r.state.mu.Unlock()
 		for _, u := range r.users {
-			u.drop()
+			u.dropCopies()
 		}
 		time.Sleep(10 * time.Second)
 		r.wantStored(secret, f)
-		r.all(1, secret)
+		r.freshEverywhere(1, secret)
 	})
 }
 
@@ -192,7 +192,7 @@ func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 		vault := r.keepers[1].Vault
 		vault.store = partlyFrozen{r.users[1], frozen}
 		for id := range frozen {
-			vault.changed([]session.ID{id})
+			vault.itemsChanged([]session.ID{id})
 		}
 		time.Sleep(time.Second)
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {

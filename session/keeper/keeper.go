@@ -145,7 +145,7 @@ func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (seal.Secre
 			idToken: t.IDToken, sid: who.SID, nonce: who.Nonce, userInfo: who.UserInfo,
 		},
 	}
-	item, err := k.item(ref, rec)
+	item, err := k.sealItem(ref, rec)
 	if err == nil {
 		err = k.Vault.store.Create(ctx, ref.ID, item)
 		k.Vault.probes.recordWrite(err)
@@ -207,8 +207,8 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 	}
 	unused := now.Sub(h.lastUsed)
 	if h.token.due(now) || d != (demand{}) {
-		if early := k.Vault.early(ref.ID); early != nil && early.rotation > h.rotation {
-			h = *early.readAt(h.epoch)
+		if early := k.Vault.uncommitted(ref.ID); early != nil && early.rotation > h.rotation {
+			h = *early.withEpoch(h.epoch)
 		}
 		if d.other == "" && d != (demand{}) {
 			d.other = h.token.value
@@ -218,13 +218,13 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 		var use time.Time
 		switch {
 		case unused < k.useInterval:
-		case unused > k.IdleTimeout-maxFlight:
+		case unused > k.IdleTimeout-maxRefreshTime:
 			k.recordUse(ref, now) // others must know before the refresh is over
 		default:
 			use = now
 		}
 		h.lastUsed = now
-		return k.refreshed(ctx, ref, &h, d, use)
+		return k.serveWithRefresh(ctx, ref, &h, d, use)
 	}
 	if unused >= k.useInterval {
 		k.recordUse(ref, now)

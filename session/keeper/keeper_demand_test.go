@@ -136,7 +136,7 @@ func TestTokensGivenBack(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
 				r.server.idTokens = true
-				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
 			r.expired()
@@ -187,7 +187,7 @@ func TestReuseSuspected(t *testing.T) {
 	})
 	t.Run("a server that does not rotate", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.server.set(func() { r.server.keeps = true })
+			r.server.set(func() { r.server.doesNotRotate = true })
 			secret, f := r.login()
 			r.expired()
 			r.fresh(secret)
@@ -237,7 +237,7 @@ func TestRefreshesAreSpaced(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 				took := time.Since(begun)
-				if n := r.server.calls(); n > int(took/refreshEvery)+1 || name == "asked for a new token" && n < 15 {
+				if n := r.server.calls(); n > int(took/minRefreshInterval)+1 || name == "asked for a new token" && n < 15 {
 					t.Errorf("%d refreshes within %v", n, took)
 				}
 			})

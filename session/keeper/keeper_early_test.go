@@ -36,7 +36,7 @@ func TestWhatIsAnsweredIsWritten(t *testing.T) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
 			r.expired()
-			r.slowWrites(tellAfter - time.Millisecond)
+			r.slowWrites(publishAfter - time.Millisecond)
 			r.fresh(secret)
 			r.wantStored(secret, f)
 		})
@@ -51,7 +51,7 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+tellAfter {
+				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishAfter {
 					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
 				}
 			})
@@ -101,7 +101,7 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
-		r.slowWrites(2 * tellAfter)
+		r.slowWrites(2 * publishAfter)
 		old := r.fresh(secret).AccessToken
 		for range 2 {
 			time.Sleep(r.server.latency)
@@ -109,12 +109,12 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 				t.Errorf("got %q before that", s.AccessToken)
 			}
 		}
-		time.Sleep(tellAfter)
+		time.Sleep(publishAfter)
 		newest, _ := r.server.newestOf(f)
 		if s := r.fresh(secret); s.AccessToken != newest {
 			t.Errorf("got %q, want %q", s.AccessToken, newest)
 		}
-		time.Sleep(tellAfter)
+		time.Sleep(publishAfter)
 		r.wantStored(secret, f)
 	})
 }
@@ -122,11 +122,11 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 // TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
 // somebody else's.
 func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
-	for _, judging := range []time.Duration{judgeAtOnce / 2, time.Second} {
+	for _, judging := range []time.Duration{verifyBeforeCommit / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
-				r.server.idTokens, r.server.judging = true, judging
-				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+				r.server.idTokens, r.server.identifyDelay = true, judging
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
 			r.expired()
@@ -176,19 +176,19 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.gone(secret)
 		r.server.wantDiscarded(t, f.current)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while somebody waits
 		secret, f := r.login()
 		r.expired()
 		r.slowWrites(0, 4*time.Second)
 		go func() {
-			time.Sleep(r.server.latency + tellAfter/2)
+			time.Sleep(r.server.latency + publishAfter/2)
 			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 				t.Error(err)
 			}
 		}()
-		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+tellAfter {
+		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishAfter {
 			t.Errorf("waited %v", wait)
 		}
 		time.Sleep(10 * time.Second)
@@ -210,7 +210,7 @@ func TestTokensWithoutTheStore(t *testing.T) {
 				got <- err
 			}()
 			time.Sleep(time.Second)
-			r.users[0].cut()
+			r.users[0].disconnect()
 			if leaves {
 				if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 					t.Fatal(err)
@@ -221,7 +221,7 @@ func TestTokensWithoutTheStore(t *testing.T) {
 				t.Errorf("Fresh: %v", err)
 			}
 			r.users[0].healthy()
-			time.Sleep(2 * retryMax)
+			time.Sleep(2 * writeRetryMax)
 			if leaves {
 				r.gone(secret)
 				r.server.wantDiscarded(t, f.current)
@@ -239,7 +239,7 @@ func TestTokensWithoutTheStore(t *testing.T) {
 // waits is told then, and the tokens are given back.
 func TestLogoutWhileItIsJudged(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
 		r.expired()
 		got := make(chan error)
@@ -269,7 +269,7 @@ func TestWaitingForTheStoreIsBounded(t *testing.T) {
 		r.expired()
 		go func() {
 			time.Sleep(r.server.latency / 2)
-			r.users[0].drop()
+			r.users[0].dropCopies()
 			r.users[0].setFault(func(op sharedOp) (f storeFault) {
 				if op == sharedView || op == sharedReplace {
 					f.before = time.Minute
@@ -322,15 +322,15 @@ func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() {
 			r.server.idTokens = true
-			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+			r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 				current.SID = "another"
 				return current, nil
 			}
 		})
 		secret, f := r.login()
 		r.expired()
-		r.slowWrites(3 * tellAfter)
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*tellAfter {
+		r.slowWrites(3 * publishAfter)
+		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishAfter {
 			t.Errorf("waited %v", wait)
 		}
 		r.wantStored(secret, f)
@@ -347,13 +347,13 @@ func TestOneWriteForARefresh(t *testing.T) {
 	}{
 		"without ID token": {want: 1},
 		"ID token":         {idTokens: true, want: 1},
-		"judged soon":      {idTokens: true, judging: judgeAtOnce / 2, want: 1},
-		"judged late":      {idTokens: true, judging: 2 * judgeAtOnce, want: 2},
+		"judged soon":      {idTokens: true, judging: verifyBeforeCommit / 2, want: 1},
+		"judged late":      {idTokens: true, judging: 2 * verifyBeforeCommit, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.set(func() {
-					r.server.idTokens, r.server.judging, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
+					r.server.idTokens, r.server.identifyDelay, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
 				})
 				secret, f := r.login()
 				r.expired()
@@ -458,7 +458,7 @@ func TestLastUseInTheFuture(t *testing.T) {
 		secret, _ := r.login()
 		rec := r.stored(secret)
 		rec.lastUsed = rec.lastUsed.Add(10 * time.Hour)
-		item, err := r.keeper.item(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
+		item, err := r.keeper.sealItem(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
 		if err != nil {
 			t.Fatal(err)
 		}

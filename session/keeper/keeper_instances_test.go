@@ -244,7 +244,7 @@ func TestOvertakenCommit(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			r.store.healthy()
-			time.Sleep(retryMax)
+			time.Sleep(writeRetryMax)
 			if got := r.stored(secret); got.refreshToken != "refresh-token-theirs" || got.rotation != rec.rotation {
 				t.Errorf("stored: rotation %d, %q", got.rotation, got.refreshToken)
 			}

@@ -41,7 +41,7 @@ func TestLogoutWins(t *testing.T) {
 		for store, fault := range stores {
 			t.Run(tt.name+", "+store, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, r *rig) {
-					r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = latency, judging, true })
+					r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = latency, judging, true })
 					secret, f := r.login()
 					s := r.fresh(secret)
 					live, attached := attach(r.keeper, t.Context(), s)
@@ -92,7 +92,7 @@ func TestLogoutWins(t *testing.T) {
 						t.Errorf("%d writes after the logout", n-writes)
 					}
 					r.store.healthy()
-					time.Sleep(2 * retryMax)
+					time.Sleep(2 * writeRetryMax)
 					r.gone(secret)
 					if _, redeems := r.server.newestOf(f); redeems > 1 {
 						t.Errorf("%d redemptions", redeems)
@@ -142,7 +142,7 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 				t.Errorf("second End: %v", err)
 			}
 			r.store.healthy()
-			time.Sleep(retryMax)
+			time.Sleep(writeRetryMax)
 			r.gone(secret)
 		})
 	}
@@ -180,7 +180,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 			t.Errorf("Fresh: %v", err)
 		}
 		r.store.healthy()
-		time.Sleep(retryMax)
+		time.Sleep(writeRetryMax)
 		r.gone(secret)
 	})
 }
@@ -205,7 +205,9 @@ func TestLogoutsOfNobodyAreBounded(t *testing.T) {
 func TestLogoutElsewhere(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-			r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = time.Second, time.Second, idTokens })
+			r.server.set(func() {
+				r.server.latency, r.server.identifyDelay, r.server.idTokens = time.Second, time.Second, idTokens
+			})
 			elsewhere := r.keepers[1]
 			secret, _ := r.login()
 			r.due()

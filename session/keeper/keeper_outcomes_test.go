@@ -398,8 +398,8 @@ func TestChangedIdentity(t *testing.T) {
 		secret, f := r.login()
 		r.server.set(func() {
 			r.server.idTokens = true
-			r.server.judging = time.Second
-			r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+			r.server.identifyDelay = time.Second
+			r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 		})
 		r.expired()
 		for range 20 {
@@ -436,7 +436,7 @@ func TestUnjudgedIDToken(t *testing.T) {
 		causes := []string{"fetching keys: timed out", "signature is invalid", "token is expired", "larger than 16384 bytes"}
 		for i, cause := range causes {
 			r.server.set(func() {
-				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "nobody"}, errors.New(cause) }
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "nobody"}, errors.New(cause) }
 			})
 			r.expired()
 			s := r.fresh(secret)
@@ -454,7 +454,7 @@ func TestUnjudgedIDToken(t *testing.T) {
 
 		// And when it can be judged, it is taken over.
 		r.server.set(func() {
-			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+			r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 				want := who
 				want.IDToken = "id-token-of-the-login"
 				if diff := cmp.Diff(want, current); diff != "" {
@@ -476,7 +476,7 @@ func TestUnjudgedIDToken(t *testing.T) {
 // TestAnswerWithoutRefreshToken: the old one stays good (RFC 6749, section 6).
 func TestAnswerWithoutRefreshToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.keeps = true
+		r.server.doesNotRotate = true
 		r.server.idTokens = true
 		secret, f := r.login()
 		for n := range 5 {

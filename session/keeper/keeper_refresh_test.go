@@ -138,7 +138,7 @@ func TestRefreshIsBounded(t *testing.T) {
 		r.expired()
 		r.server.always(behaviour{before: 24 * time.Hour})
 		r.unavailable(secret)
-		time.Sleep(sendTimeout + 2*backoffTimedOut)
+		time.Sleep(sendTimeout + 2*backoffMinTimedOut)
 		r.server.normal()
 		r.fresh(secret)
 	})
@@ -169,7 +169,7 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 		for _, untold := range []bool{false, true} {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.reconfigure(func(c *Config) { c.DefaultTokenLifetime = tt.lifetime })
-				r.server.set(func() { r.server.lifetime, r.server.untold = tt.lifetime, untold })
+				r.server.set(func() { r.server.lifetime, r.server.omitsExpiry = tt.lifetime, untold })
 				r.server.always(behaviour{outcome: Unavailable})
 				secret, _ := r.login()
 				time.Sleep(tt.lifetime - tt.skew - time.Millisecond)

@@ -42,7 +42,7 @@ func TestStoreDownDuringCommit(t *testing.T) {
 					}
 				}
 				r.store.healthy()
-				time.Sleep(retryMax)
+				time.Sleep(writeRetryMax)
 				synctest.Wait()
 				r.wantStored(secret, f)
 				if r.vault.overlay.count.Load() != 0 {
@@ -65,7 +65,7 @@ func TestStoreDownDuringCommit(t *testing.T) {
 // it along.
 func TestRotationIsWrittenFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
 		r.due()
@@ -76,7 +76,7 @@ func TestRotationIsWrittenFirst(t *testing.T) {
 		}
 		r.wantCalls(1)
 		r.process.dead.Store(true)
-		r.server.set(func() { r.server.judging = 0 })
+		r.server.set(func() { r.server.identifyDelay = 0 })
 		next := r.secondInstance()
 		s, err := next.Fresh(t.Context(), secret)
 		if err != nil {
@@ -187,7 +187,7 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 // it.
 func TestWriteLandedThoughReportedFailed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, 2*judgeAtOnce })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 2*verifyBeforeCommit })
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {
@@ -201,7 +201,7 @@ func TestWriteLandedThoughReportedFailed(t *testing.T) {
 			r.wantCalls(n + 1)
 			r.wantStored(secret, f)
 		}
-		time.Sleep(retryMax)
+		time.Sleep(writeRetryMax)
 		synctest.Wait()
 		if r.vault.overlay.count.Load() != 0 {
 			t.Error("what has landed is still kept in memory")
@@ -217,7 +217,7 @@ func TestWriteLandedThoughReportedFailed(t *testing.T) {
 // older and must not win, or a token is lost and refreshed once more.
 func TestRetryDoesNotUndoTheCommit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, 200*time.Millisecond })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 200*time.Millisecond })
 		secret, f := r.login()
 		r.fresh(secret)
 		r.expired()

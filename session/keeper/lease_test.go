@@ -17,14 +17,14 @@ func TestOneRefreshOverInstances(t *testing.T) {
 		secret, f := r.login()
 		for n := range 5 {
 			r.expired()
-			r.all(20, secret)
+			r.freshEverywhere(20, secret)
 			r.wantCalls(n + 1)
-			r.noLease(secret)
+			r.wantNoLease(secret)
 			r.wantStored(secret, f)
 		}
 		for n := range 3 {
 			r.due()
-			r.all(1, secret) // nobody waits, and one refreshes behind
+			r.freshEverywhere(1, secret) // nobody waits, and one refreshes behind
 			time.Sleep(5 * time.Second)
 			r.wantCalls(5 + n + 1)
 		}
@@ -37,7 +37,7 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 		secret, f := r.login()
 		r.server.set(func() { r.server.latency = 9 * time.Second })
 		r.expired()
-		if waited := took(func() { r.all(3, secret) }); waited > 9*time.Second {
+		if waited := took(func() { r.freshEverywhere(3, secret) }); waited > 9*time.Second {
 			t.Errorf("the push that there are new tokens was not heard: waited %v", waited)
 		}
 		r.wantCalls(1)
@@ -57,15 +57,15 @@ func TestHolderDiesBeforeSending(t *testing.T) {
 		r.kill(0)
 		r.server.set(func() { r.server.latency = 0 })
 		waited := took(func() { r.freshAt(1, secret) })
-		if waited < leaseSilence || waited > leaseSilence+2*leaseBeat {
+		if waited < leaseTimeout || waited > leaseTimeout+2*renewInterval {
 			t.Errorf("taken over after %v", waited)
 		}
 		r.freshAt(2, secret)
-		if f.redeems != 1 {
-			t.Errorf("%d redemptions", f.redeems)
+		if f.redemptions != 1 {
+			t.Errorf("%d redemptions", f.redemptions)
 		}
 		r.wantStored(secret, f)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
@@ -73,7 +73,7 @@ func TestHolderDiesBeforeSending(t *testing.T) {
 // has refreshed since, and takes that.
 func TestLateCommitIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.keeps = true // else nothing can save a session after this
+		r.server.doesNotRotate = true // else nothing can save a session after this
 		secret, f := r.login()
 		r.expired()
 		frozen := make(chan struct{})
@@ -114,7 +114,7 @@ func TestNoBeatNoSending(t *testing.T) {
 		r.expired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedAcquire { // is answered late
-				return storeFault{after: leaseSilence * 2 / 3}
+				return storeFault{after: leaseTimeout * 2 / 3}
 			}
 			return storeFault{freeze: op == sharedBeat}
 		})
@@ -124,7 +124,7 @@ func TestNoBeatNoSending(t *testing.T) {
 		}
 		r.wantCalls(0)
 		r.users[0].healthy()
-		r.all(5, secret)
+		r.freshEverywhere(5, secret)
 		r.wantCalls(1)
 		r.wantStored(secret, f)
 	})
@@ -166,11 +166,11 @@ func TestLeaseUntilCommitted(t *testing.T) {
 		}
 		r.wantCalls(1)
 		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
-		r.all(3, secret)
+		time.Sleep(2 * writeRetryMax)
+		r.freshEverywhere(3, secret)
 		r.wantCalls(2)
 		r.wantStored(secret, f)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
@@ -180,7 +180,7 @@ func TestOutageLongerThanAnyLease(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for _, u := range r.users {
-			u.cut()
+			u.disconnect()
 		}
 		time.Sleep(30 * time.Second)
 		for i := range r.keepers {
@@ -196,12 +196,12 @@ func TestOutageLongerThanAnyLease(t *testing.T) {
 			_, err := r.keepers[1].Fresh(context.Background(), secret)
 			served <- err
 		}()
-		time.Sleep(leaseSilence / 2)
+		time.Sleep(leaseTimeout / 2)
 		r.users[0].healthy()
 		if err := <-served; err != nil {
 			t.Errorf("Fresh: %v", err)
 		}
-		r.all(3, secret)
+		r.freshEverywhere(3, secret)
 		r.wantCalls(1)
 		r.wantStored(secret, f)
 	})
@@ -222,10 +222,10 @@ func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
 			}
 		}
 		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
+		time.Sleep(2 * writeRetryMax)
 		r.gone(secret)
 		r.server.wantDiscarded(t, f.current)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
@@ -257,7 +257,7 @@ func TestLogoutDuringRefreshElsewhere(t *testing.T) {
 // been taken for dead ends nothing.
 func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.keeps = true
+		r.server.doesNotRotate = true
 		secret, f := r.login()
 		r.expired()
 		r.server.set(func() {
@@ -282,8 +282,8 @@ func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
 			t.Errorf("Fresh: %v", err)
 		}
 		time.Sleep(30 * time.Second)
-		r.server.set(func() { f.told = false })
-		r.all(2, secret)
+		r.server.set(func() { f.rejectionSeen = false })
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 	})
 }
@@ -296,7 +296,7 @@ func TestEndIsJudgedByWhatIsStored(t *testing.T) {
 		r.freshAt(0, secret)
 		r.freshAt(1, secret)
 		r.users[1].mu.Lock()
-		r.users[1].deaf = true
+		r.users[1].missesPushes = true
 		r.users[1].mu.Unlock()
 		for range 4 {
 			time.Sleep(2 * time.Hour)
@@ -323,12 +323,12 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 		{name: "push"},
 		{
 			name: "connection lost",
-			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock() },
-			find: func(u *sharedUser) { u.drop() },
+			miss: func(u *sharedUser) { u.mu.Lock(); u.missesPushes = true; u.mu.Unlock() },
+			find: func(u *sharedUser) { u.dropCopies() },
 		},
 		{
 			name: "store away",
-			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock(); u.cut() },
+			miss: func(u *sharedUser) { u.mu.Lock(); u.missesPushes = true; u.mu.Unlock(); u.disconnect() },
 			find: func(u *sharedUser) { time.Sleep(10 * time.Second); u.setFault(nil) },
 		},
 	} {

@@ -110,7 +110,7 @@ func (m *model) restart() {
 	m.mu.Lock()
 	m.readable = laterOf(m.readable, time.Now())
 	m.mu.Unlock()
-	time.Sleep(2 * retryMax)
+	time.Sleep(2 * writeRetryMax)
 	if err := m.vault.Close(context.Background()); err != nil {
 		m.violate("Close: %v", err)
 	}
@@ -181,7 +181,7 @@ func (m *model) changeServer(t *rapid.T) {
 func (m *model) changeIdentity(t *rapid.T) {
 	way := rapid.SampledFrom([]string{"judged", "judged", "judged", "not judged", "foreign"}).Draw(t, "ID tokens are")
 	m.server.set(func() {
-		m.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+		m.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 			switch way {
 			case "not judged":
 				return Identity{}, errors.New("fetching keys: timed out")

@@ -73,8 +73,8 @@ func newInstancesModel(t *rapid.T) *instancesModel {
 	m.server.lifetime = modelLifetime
 	m.server.latency = rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 4 * time.Second}).Draw(t, "latency")
 	m.server.idTokens = rapid.Bool().Draw(t, "ID tokens")
-	m.server.judging = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "judging")
-	m.server.keeps = rapid.IntRange(0, 4).Draw(t, "keeps refresh tokens") == 0
+	m.server.identifyDelay = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "judging")
+	m.server.doesNotRotate = rapid.IntRange(0, 4).Draw(t, "keeps refresh tokens") == 0
 	ring, err := seal.NewKeyRing(testKey(1))
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func (m *instancesModel) outage(t *rapid.T) {
 	full := rapid.Bool().Draw(t, "takes no writes")
 	for _, u := range m.users {
 		if !full {
-			u.cut()
+			u.disconnect()
 			continue
 		}
 		u.setFault(func(op sharedOp) (f storeFault) {
@@ -187,10 +187,10 @@ func (m *instancesModel) outage(t *rapid.T) {
 // blip takes it away from one, for less time than makes a holder look dead.
 func (m *instancesModel) blip(t *rapid.T) {
 	u := m.users[m.instance(t)]
-	u.cut()
-	time.Sleep(leaseSilence / 4)
+	u.disconnect()
+	time.Sleep(leaseTimeout / 4)
 	u.healthy()
-	time.Sleep(leaseSilence / 2) // or several would make one that is too long
+	time.Sleep(leaseTimeout / 2) // or several would make one that is too long
 }
 
 // during lets requests come while something is wrong.
@@ -227,14 +227,14 @@ func (m *instancesModel) missedPush(t *rapid.T) {
 	s, i := m.pick(t), m.instance(t)
 	u := m.users[i]
 	u.mu.Lock()
-	u.deaf = true
+	u.missesPushes = true
 	u.mu.Unlock()
 	m.ask((i+1)%modelInstances, s)
 	time.Sleep(time.Second)
 	u.mu.Lock()
-	u.deaf = false
+	u.missesPushes = false
 	u.mu.Unlock()
-	u.drop()
+	u.dropCopies()
 }
 
 func (m *instancesModel) logoutAnywhere(t *rapid.T) {
@@ -260,9 +260,9 @@ func (m *instancesModel) logoutAnywhere(t *rapid.T) {
 func (m *instancesModel) kill(i int) {
 	m.processes[i].dead.Store(true)
 	m.users[i].Watch(nil)
-	m.users[i].cut()
+	m.users[i].disconnect()
 	m.users[i].mu.Lock()
-	m.users[i].deaf = true
+	m.users[i].missesPushes = true
 	m.users[i].mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -314,7 +314,7 @@ func (m *instancesModel) known(s *modelSession) modelSession {
 // lease.
 func (m *instancesModel) recoverAll(t *rapid.T) {
 	m.server.normal()
-	m.server.set(func() { m.server.judge = nil })
+	m.server.set(func() { m.server.identify = nil })
 	for _, u := range m.users {
 		u.healthy()
 	}
@@ -322,7 +322,7 @@ func (m *instancesModel) recoverAll(t *rapid.T) {
 	m.requests.Wait()
 	for _, s := range m.sessions {
 		m.server.mu.Lock()
-		sound := !s.family.dead && !s.family.unclear && !s.family.lost && !s.lost
+		sound := !s.family.dead && !s.family.unclearSeen && !s.family.lost && !s.lost
 		m.server.mu.Unlock()
 		for i, k := range m.each {
 			known, start := m.known(s), time.Now()
@@ -350,7 +350,7 @@ func (m *instancesModel) recoverAll(t *rapid.T) {
 	m.check(t)
 	for i, k := range m.each {
 		k.Vault.mu.Lock()
-		if n := len(k.Vault.holds); n > 0 {
+		if n := len(k.Vault.heldLeases); n > 0 {
 			t.Errorf("instance %d still holds %d leases", i, n)
 		}
 		k.Vault.mu.Unlock()

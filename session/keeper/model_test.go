@@ -96,8 +96,8 @@ func newModel(t *rapid.T) *model {
 	m.server.lifetime = modelLifetime
 	m.server.latency = rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 4 * time.Second}).Draw(t, "latency")
 	m.server.idTokens = rapid.Bool().Draw(t, "ID tokens")
-	m.server.judging = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "judging")
-	m.server.keeps = rapid.IntRange(0, 4).Draw(t, "keeps refresh tokens") == 0
+	m.server.identifyDelay = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "judging")
+	m.server.doesNotRotate = rapid.IntRange(0, 4).Draw(t, "keeps refresh tokens") == 0
 	ring, err := seal.NewKeyRing(testKey(1))
 	if err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func (m *model) mayServe(s modelSession, start time.Time, got *Session) string {
 // mayEnd reports whether there is a proven reason for the end of a session.
 func (m *model) mayEnd(s modelSession, now time.Time) bool {
 	m.server.mu.Lock()
-	refused, unclear := s.family.told, s.family.unclear
+	refused, unclear := s.family.rejectionSeen, s.family.unclearSeen
 	m.server.mu.Unlock()
 	return refused || s.foreign || s.lost || s.leaving || s.over ||
 		unclear && !m.good(s.token, now) ||
@@ -280,12 +280,12 @@ func (m *model) logout(t *rapid.T) {
 // ended for a reason must go on, with the newest tokens in the store.
 func (m *model) recover(t *rapid.T) {
 	m.server.normal()
-	m.server.set(func() { m.server.judge = nil })
+	m.server.set(func() { m.server.identify = nil })
 	m.restart()
 	time.Sleep(2 * time.Minute)
 	for _, s := range m.sessions {
 		m.server.mu.Lock()
-		sound := !s.family.dead && !s.family.unclear && !s.family.lost
+		sound := !s.family.dead && !s.family.unclearSeen && !s.family.lost
 		m.server.mu.Unlock()
 		over, start := m.mayEnd(*s, time.Now()), time.Now()
 		got, err := m.newest().Fresh(context.Background(), s.secret)

@@ -20,138 +20,28 @@ const (
 	// redeemTimeout bounds the part of a refresh that has the lease: two requests
 	// that are each repeated once, judging the ID token, and the store.
 	redeemTimeout = 4*sendTimeout + time.Minute
-	// maxFlight is how long a use may be on its way with a refresh.
-	maxFlight = leaseWait + redeemTimeout
+	// maxRefreshTime is how long a use may be on its way with a refresh.
+	maxRefreshTime = leaseWait + redeemTimeout
 )
-
-// demand is how fresh a request wants its token to be.
-type demand struct {
-	// since is when the token must have been obtained, or later; zero: any
-	// usable token will do.
-	since time.Time
-	// other is the token at hand, which will not do. Any other one was obtained
-	// while the request waited, and is fresh enough whatever the clock says.
-	other string
-}
-
-// met reports whether a token may be sent with the request.
-func (d demand) met(t *accessToken, now time.Time) bool {
-	return t.usable(now) && (d.since.IsZero() || !t.obtained.Before(d.since) || t.value != d.other)
-}
-
-// refreshed serves a request that found its token due, or not as fresh as it
-// wants it. If it can have the token at hand, it does not wait for the refresh
-// that it starts. A use that is not zero is to be written down.
-func (k *Keeper) refreshed(ctx context.Context, ref seal.Ref, h *hot, d demand, use time.Time) (*Session, error) {
-	var wait context.Context
-	for ; ; use = (time.Time{}) {
-		now := time.Now()
-		met := d.met(&h.token, now)
-		if met && !h.token.due(now) {
-			return k.sessionOf(ref.ID, h), nil
-		}
-		f, paused := k.join(ref, d, use, !met)
-		if met {
-			return k.sessionOf(ref.ID, h), nil
-		}
-		if paused != nil {
-			return nil, paused
-		}
-		if wait == nil {
-			var cancel context.CancelFunc
-			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
-			defer cancel()
-		}
-		fresh, err := k.result(wait, f, ref, d, h.epoch)
-		switch {
-		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
-			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
-		case err == nil:
-			h = fresh
-		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
-			// Somebody else wanted more than this request does.
-		default:
-			return nil, err
-		}
-		// Good, but for a token that lives shorter than this took, and for a
-		// flight begun by somebody less demanding.
-		if d.met(&h.token, time.Now()) {
-			return k.sessionOf(ref.ID, h), nil
-		}
-	}
-}
-
-// result waits for what a flight brings until ctx ends, and then returns its
-// error. Tokens that take long to be written will do, if they are what the
-// request wants, and if the session has not ended while it waited.
-func (k *Keeper) result(ctx context.Context, f *flight, ref seal.Ref, d demand, mark uint64) (*hot, error) {
-	if err := await(ctx, f.told); err != nil {
-		return nil, err
-	}
-	if f.early != nil && d.met(&f.early.token, time.Now()) {
-		h, err := k.stillThere(ctx, f.early, ref)
-		if err == nil || errors.Is(err, ErrNoSession) {
-			return h, err
-		}
-	}
-	if err := await(ctx, f.done); err != nil {
-		return nil, err
-	}
-	switch {
-	case f.err != nil:
-		return nil, f.err
-	case k.Vault.shared != nil && k.Vault.unwritten(ref.ID):
-		return k.stillThere(ctx, &f.hot, ref)
-	}
-	return f.hot.readAt(mark), nil
-}
-
-// stillThere returns what only this process knows, if the session has not ended
-// meanwhile. With a shared store it looks at what pushes keep true, as any request
-// does; otherwise only this process can have ended it.
-func (k *Keeper) stillThere(ctx context.Context, known *hot, ref seal.Ref) (*hot, error) {
-	now, err := k.readHot(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return known.readAt(now.epoch), nil
-}
-
-// readAt returns a copy for one request, whose look at the store has this mark:
-// all who wait share what the flight brings.
-func (h *hot) readAt(mark uint64) *hot {
-	own := *h
-	own.epoch = mark
-	return &own
-}
-
-func await(ctx context.Context, flight <-chan struct{}) error {
-	select {
-	case <-flight:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
 
 // refresh is one refresh, from reading the record to committing the new one. It
 // runs once per session at a time and on no request's context: a client that
 // hangs up must not lose a token that the server has already rotated.
 type refresh struct {
 	*Keeper
-	flight *flight
-	ref    seal.Ref
-	demand demand
-	asked  time.Time
-	lease  *hold // of the try under way
+	flight      *flight
+	ref         seal.Ref
+	demand      demand
+	requestedAt time.Time
+	lease       *heldLease // of the try under way
 	// probe and clientProbe are when this refresh became the probe of a server that
 	// is down, or of its client, which identifies the probe. Zero: it is none.
 	probe, clientProbe time.Time
-	// keepLease is how long the lease stays held after the refresh.
-	keepLease time.Duration
+	// keepLeaseFor is how long the lease stays held after the refresh.
+	keepLeaseFor time.Duration
 }
 
-func (r *refresh) run() (hot, error) {
+func (r *refresh) retryOnConflict() (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	for tries := 1; ; tries++ {
@@ -163,15 +53,15 @@ func (r *refresh) run() (hot, error) {
 		if !errors.Is(err, errStale) {
 			return h, err
 		}
-		if tries > againAtOnce && !sleep(ctx, leaseBeat) {
+		if tries > immediateRetries && !sleep(ctx, renewInterval) {
 			return hot{}, unavailable(errStale)
 		}
 	}
 }
 
-// againAtOnce is how often a refresh begins anew without a pause. More is no
+// immediateRetries is how often a refresh begins anew without a pause. More is no
 // race any more.
-const againAtOnce = 3
+const immediateRetries = 3
 
 // try is one try of a refresh. ctx bounds it until the refresh has the lease. The
 // error is errAgain if another process was faster with anything.
@@ -198,11 +88,11 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	if r.Vault.shared != nil && r.Vault.unwritten(r.ref.ID) {
+	if r.Vault.shared != nil && r.Vault.hasUnwritten(r.ref.ID) {
 		return hot{}, unavailable(errors.New("the tokens of the last refresh are not written yet"))
 	}
 	// A clock that was set back must not hold a refresh up for longer.
-	pause := min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)
+	pause := min(minRefreshInterval-now.Sub(rec.token.obtained), minRefreshInterval)
 	if rec.unclear {
 		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
 	}
@@ -212,15 +102,15 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if err := r.acquire(ctx, rec); err != nil {
 		return hot{}, err
 	}
-	defer r.leave()
-	defer func() { r.lease.landedAfter(r.keepLease) }()
+	defer r.releaseSlot()
+	defer func() { r.lease.refreshDoneAfter(r.keepLeaseFor) }()
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
 	}
 	// Only requests cause refreshes. This may be a later try; and a clock that
 	// ran ahead must not keep the session from becoming idle.
-	if r.asked.After(rec.lastUsed) || rec.lastUsed.After(now) {
-		rec.lastUsed = r.asked
+	if r.requestedAt.After(rec.lastUsed) || rec.lastUsed.After(now) {
+		rec.lastUsed = r.requestedAt
 	}
 	// However long the lease took, the token that is sent from here on has the
 	// whole of its time.
@@ -232,10 +122,10 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 // acquire waits until this refresh may be sent: for a slot at the authorization
 // server and for the lease. It keeps no slot while another process has the lease.
 func (r *refresh) acquire(ctx context.Context, rec *record) error {
-	wait := r.Vault.waitForLease(r.ref.ID, rec.version)
-	defer wait.end()
+	wait := r.Vault.newLeaseWaiter(r.ref.ID, rec.version)
+	defer wait.close()
 	for {
-		if err := r.enter(ctx, rec); err != nil {
+		if err := r.acquireSlot(ctx, rec); err != nil {
 			return err
 		}
 		lease, err := wait.try(ctx)
@@ -243,11 +133,11 @@ func (r *refresh) acquire(ctx context.Context, rec *record) error {
 			r.lease = lease
 			return nil
 		}
-		r.leave()
+		r.releaseSlot()
 		if !errors.Is(err, session.ErrLeased) {
 			return err
 		}
-		if err := wait.changed(ctx); err != nil {
+		if err := wait.awaitChange(ctx); err != nil {
 			return err
 		}
 	}
@@ -255,8 +145,8 @@ func (r *refresh) acquire(ctx context.Context, rec *record) error {
 
 // enter takes a slot, if the session and the authorization server are not in
 // their back-off.
-func (r *refresh) enter(ctx context.Context, rec *record) error {
-	if err := r.breaker.enter(ctx, r.Vault.closing); err != nil {
+func (r *refresh) acquireSlot(ctx context.Context, rec *record) error {
+	if err := r.breaker.acquireSlot(ctx, r.Vault.closing); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -270,24 +160,24 @@ func (r *refresh) enter(ctx context.Context, rec *record) error {
 		r.clientProbe, err = r.client.admit(now, waiting, failed)
 	}
 	if err != nil {
-		r.leave()
+		r.releaseSlot()
 		return err
 	}
 	return nil
 }
 
 // leave gives the slot back, and ends a probe that brought no result.
-func (r *refresh) leave() {
-	r.breaker.withdraw(r.probe)
-	r.client.withdraw(r.clientProbe)
+func (r *refresh) releaseSlot() {
+	r.breaker.endProbe(r.probe)
+	r.client.endProbe(r.clientProbe)
 	r.probe, r.clientProbe = time.Time{}, time.Time{}
-	r.breaker.leave()
+	r.breaker.releaseSlot()
 }
 
 // succeed notes an answer that shows the server at work for this client.
-func (r *refresh) succeed() {
-	r.breaker.succeed()
-	r.client.succeed()
+func (r *refresh) recordSuccess() {
+	r.breaker.recordSuccess()
+	r.client.recordSuccess()
 }
 
 // redeem sends the refresh token, and once more if the connection broke: if the
@@ -312,10 +202,10 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 		}
 	}
 	if answer.Outcome == Refreshed {
-		r.succeed()
+		r.recordSuccess()
 		return r.accept(ctx, rec, answer.Tokens)
 	}
-	return r.failed(ctx, rec, answer, unanswered)
+	return r.handleFailure(ctx, rec, answer, unanswered)
 }
 
 // send sends the refresh token, unless the lease cannot be confirmed right
@@ -326,7 +216,7 @@ func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	defer cancel()
 	var refusal atomic.Pointer[error]
 	r.lease.whenLost(func() {
-		if r.awaitOther(ctx, rec.rotation) {
+		if r.awaitOtherRefresh(ctx, rec.rotation) {
 			err := errStale
 			refusal.Store(&err)
 			cancel()
@@ -345,15 +235,15 @@ func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	return answer, nil
 }
 
-// awaitOther waits until another process has refreshed the session. It reports
+// awaitOtherRefresh waits until another process has refreshed the session. It reports
 // false if ctx ended first, or the session, whose new tokens are then to be revoked.
-func (r *refresh) awaitOther(ctx context.Context, rotation uint64) bool {
+func (r *refresh) awaitOtherRefresh(ctx context.Context, rotation uint64) bool {
 	for {
 		current, err := r.read(ctx, r.ref)
 		switch {
 		case err == nil && current.rotation > rotation:
 			return true
-		case errors.Is(err, ErrNoSession), !sleep(ctx, leaseBeat):
+		case errors.Is(err, ErrNoSession), !sleep(ctx, renewInterval):
 			return false
 		}
 	}
@@ -368,9 +258,9 @@ func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time
 	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
 }
 
-// refreshEvery spaces the refreshes of one session, whatever lifetime a server
+// minRefreshInterval spaces the refreshes of one session, whatever lifetime a server
 // or a clock gone wrong gives its tokens.
-const refreshEvery = time.Second
+const minRefreshInterval = time.Second
 
 // sleep reports false if ctx ended first.
 func sleep(ctx context.Context, wait time.Duration) bool {

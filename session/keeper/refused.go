@@ -10,7 +10,7 @@ import (
 
 // failed does what an answer without tokens means for the session. unanswered
 // says that this refresh token was sent before without an answer.
-func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
+func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
 	r.Observe(Event{
 		Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: answer.Outcome, Err: answer.Err,
 		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.refreshExpired(time.Now()),
@@ -18,8 +18,8 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {
 	case Rejected, Unclear:
-		r.succeed() // it answers
-		h, refusedErr := r.refused(ctx, rec, answer.Outcome)
+		r.recordSuccess() // it answers
+		h, refusedErr := r.handleRefusal(ctx, rec, answer.Outcome)
 		var unavailable *UnavailableError
 		if !errors.As(refusedErr, &unavailable) {
 			return h, refusedErr
@@ -31,25 +31,25 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 			next.refreshToken, next.unclear = t, false // this one was not refused
 			next.rotation++
 			if err := r.commit(ctx, r.ref, &next); err != nil {
-				return r.adopt(ctx, err, answer.Tokens)
+				return r.afterFailedCommit(ctx, err, answer.Tokens)
 			}
 			// The server has rotated the token, so it is at work. Only its answer to
 			// this session is wrong.
 			return hot{}, r.backOff(answer, err)
 		}
 	}
-	r.trip(answer, err)
+	r.recordFailure(answer, err)
 	return hot{}, r.backOff(answer, err)
 }
 
 // trip counts a failure against the authorization server, or, if the server refuses
 // the client, against the client alone: other clients of the server may be well.
-func (r *refresh) trip(answer Answer, err error) {
+func (r *refresh) recordFailure(answer Answer, err error) {
 	open, probe := &r.breaker.circuit, r.probe
 	if answer.Outcome == Misconfigured {
 		open, probe = r.client, r.clientProbe
 	}
-	open.fail(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
+	open.recordFailure(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
 		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
 	}, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 }
@@ -59,13 +59,13 @@ func (r *refresh) trip(answer Answer, err error) {
 // process must not send the token at once, either.
 func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 	failure := &UnavailableError{RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err}
-	least, timedOut := backoffFirst, answer.Outcome == TimedOut
+	least, timedOut := backoffMin, answer.Outcome == TimedOut
 	if timedOut {
-		least = backoffTimedOut
+		least = backoffMinTimedOut
 	}
-	delay := r.Vault.backoffs.add(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	delay := r.Vault.backoffs.recordFailure(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	if timedOut {
-		r.keepLease = min(delay, backoffWaiting)
+		r.keepLeaseFor = min(delay, backoffMaxWaiting)
 	}
 	return failure
 }
@@ -73,7 +73,7 @@ func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 // refused ends the session whose refresh token is dead, unless another process
 // has a newer one: only the holder of the lease may say that this was the newest.
 // A first refusal without a clear reason ends nothing yet.
-func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (hot, error) {
+func (r *refresh) handleRefusal(ctx context.Context, rec *record, outcome Outcome) (hot, error) {
 	reason := EndRejected
 	if outcome == Unclear {
 		reason = EndRefusedUnclear
@@ -86,10 +86,10 @@ func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (ho
 		case current.rotation > rec.rotation:
 			return current.hot, nil
 		case outcome == Unclear && !rec.unclear:
-			return r.sendOnceMore(ctx, current)
+			return r.scheduleResend(ctx, current)
 		}
-		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.name(), reason)
-		if !errors.Is(err, errStale) || r.lease.raise(ctx) != nil {
+		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.holder(), reason)
+		if !errors.Is(err, errStale) || r.lease.renew(ctx) != nil {
 			return hot{}, err
 		}
 	}
@@ -105,10 +105,10 @@ const (
 	unclearMargin = 10 * time.Second
 )
 
-// sendOnceMore has a refresh token sent a second time that was refused without a
+// scheduleResend has a refresh token sent a second time that was refused without a
 // clear reason: shortly before the access token expires, or after a pause if that
 // has expired. The next refusal ends the session.
-func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
+func (r *refresh) scheduleResend(ctx context.Context, rec *record) (hot, error) {
 	next := *rec
 	next.unclear = true
 	left := time.Until(rec.token.usableUntil)
@@ -121,7 +121,7 @@ func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
 	next.token.refreshAt = time.Now().Add(max(left-min(left/4, unclearMargin), unclearPause))
 	next.rotation++
 	if err := r.commit(ctx, r.ref, &next); err != nil {
-		return r.adopt(ctx, err, Tokens{})
+		return r.afterFailedCommit(ctx, err, Tokens{})
 	}
 	return next.hot, nil
 }
@@ -129,8 +129,8 @@ func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
 // adopt follows a commit that failed. If the session has ended meanwhile, the
 // new tokens are given back. If somebody was faster, their record is as good;
 // ours are then left alone, since revoking them could revoke theirs.
-func (r *refresh) adopt(ctx context.Context, err error, t Tokens) (hot, error) {
-	if !errors.Is(err, errOvertaken) {
+func (r *refresh) afterFailedCommit(ctx context.Context, err error, t Tokens) (hot, error) {
+	if !errors.Is(err, errRefreshedElsewhere) {
 		r.discard(t)
 		return hot{}, err
 	}

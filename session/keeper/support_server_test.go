@@ -43,15 +43,15 @@ type authServer struct {
 	mu       sync.Mutex
 	lifetime time.Duration
 	// untold: the answers do not say how long an access token lives.
-	untold bool
+	omitsExpiry bool
 	// keeps: the server does not rotate, and sends no refresh token on refresh.
-	keeps    bool
-	idTokens bool // each answer holds an ID token
-	latency  time.Duration
-	behave   func(n int) behaviour // n counts the requests from 1
-	judge    func(current Identity, t Tokens) (Identity, error)
+	doesNotRotate bool
+	idTokens      bool // each answer holds an ID token
+	latency       time.Duration
+	behave        func(n int) behaviour // n counts the requests from 1
+	identify      func(current Identity, t Tokens) (Identity, error)
 	// judging is how long finding out about an ID token takes.
-	judging time.Duration
+	identifyDelay time.Duration
 
 	requests int
 	reuses   int
@@ -69,12 +69,12 @@ type family struct {
 	newest   string // access token
 	dead     bool   // revoked: every refresh is rejected
 	spent    map[string]*redemption
-	underWay map[string]*process
+	inFlight map[string]*process
 	// told: a client that is alive has been told of the end.
-	told    bool
-	unclear bool // a client has been refused without a reason
-	redeems int  // redemptions
-	lost    bool // the server has rotated and the client cannot know
+	rejectionSeen bool
+	unclearSeen   bool // a client has been refused without a reason
+	redemptions   int  // redemptions
+	lost          bool // the server has rotated and the client cannot know
 }
 
 // redemption is one use of a refresh token.
@@ -93,7 +93,7 @@ func newAuthServer(errorf func(string, ...any)) *authServer {
 func (s *authServer) login() (*family, Identity, Tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &family{name: fmt.Sprintf("family%03d", len(s.families)), spent: map[string]*redemption{}, underWay: map[string]*process{}}
+	f := &family{name: fmt.Sprintf("family%03d", len(s.families)), spent: map[string]*redemption{}, inFlight: map[string]*process{}}
 	s.families = append(s.families, f)
 	t := s.issue(f, time.Now())
 	t.RefreshToken = f.current
@@ -104,7 +104,7 @@ func (s *authServer) login() (*family, Identity, Tokens) {
 func (s *authServer) issue(f *family, sent time.Time) Tokens {
 	f.n++
 	t := Tokens{AccessToken: fmt.Sprintf("access-token-%s-%04d", f.name, f.n), Obtained: sent}
-	if f.current == "" || !s.keeps {
+	if f.current == "" || !s.doesNotRotate {
 		f.current = fmt.Sprintf("refresh-token-%s-%04d", f.name, f.n)
 		t.RefreshToken = f.current
 	}
@@ -113,7 +113,7 @@ func (s *authServer) issue(f *family, sent time.Time) Tokens {
 	}
 	f.newest = t.AccessToken
 	s.access[t.AccessToken] = sent.Add(s.lifetime)
-	if !s.untold {
+	if !s.omitsExpiry {
 		t.Expires = sent.Add(s.lifetime)
 	}
 	return t
@@ -150,17 +150,17 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 		c.mu.Unlock()
 		return Answer{Outcome: Rejected, Err: errors.New("invalid_grant")}
 	}
-	if other := f.underWay[refreshToken]; other != nil && !other.dead.Load() && !other.stalled.Load() {
+	if other := f.inFlight[refreshToken]; other != nil && !other.dead.Load() && !other.stalled.Load() {
 		c.errorf("%s is being redeemed twice at the same time", refreshToken)
 	}
-	f.underWay[refreshToken] = c.process
+	f.inFlight[refreshToken] = c.process
 	c.mu.Unlock()
 
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if f.underWay[refreshToken] == c.process {
-			delete(f.underWay, refreshToken)
+		if f.inFlight[refreshToken] == c.process {
+			delete(f.inFlight, refreshToken)
 		}
 	}()
 	err := pass(ctx, before)
@@ -180,17 +180,17 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if use != nil && answer.Tokens.RefreshToken == "" && !c.keeps {
+	if use != nil && answer.Tokens.RefreshToken == "" && !c.doesNotRotate {
 		f.lost = true
 	}
 	if use != nil {
-		use.delivered = answer.Tokens.RefreshToken != "" || c.keeps
+		use.delivered = answer.Tokens.RefreshToken != "" || c.doesNotRotate
 	}
 	switch answer.Outcome {
 	case Rejected:
-		f.told = true
+		f.rejectionSeen = true
 	case Unclear:
-		f.unclear = true
+		f.unclearSeen = true
 	}
 	return answer
 }
@@ -223,8 +223,8 @@ func (c client) decide(f *family, refreshToken string, sent time.Time, b behavio
 		return Answer{Outcome: Rejected, Err: errors.New("invalid_grant")}, nil
 	}
 	use := &redemption{by: c.process}
-	f.redeems++
-	if !c.keeps {
+	f.redemptions++
+	if !c.doesNotRotate {
 		f.spent[refreshToken] = use
 	}
 	t := c.issue(f, sent)
@@ -240,7 +240,7 @@ func (c client) decide(f *family, refreshToken string, sent time.Time, b behavio
 
 func (c client) Identify(ctx context.Context, current Identity, t Tokens) (Identity, error) {
 	c.mu.Lock()
-	judging, judge := c.judging, c.judge
+	judging, judge := c.identifyDelay, c.identify
 	c.mu.Unlock()
 	if err := pass(ctx, judging); err != nil {
 		return Identity{}, err
@@ -303,5 +303,5 @@ func (s *authServer) expiry(accessToken string) (time.Time, bool) {
 func (s *authServer) newestOf(f *family) (accessToken string, redeems int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f.newest, f.redeems
+	return f.newest, f.redemptions
 }

@@ -41,7 +41,7 @@ type sharedUser struct {
 	copies  map[session.ID]session.Item
 	changed func([]session.ID)
 	// deaf: pushes do not arrive.
-	deaf bool
+	missesPushes bool
 }
 
 type sharedOp int
@@ -77,15 +77,15 @@ func (u *sharedUser) setFault(f func(sharedOp) storeFault) {
 }
 
 // cut takes the process off the store: its copies go with the connection.
-func (u *sharedUser) cut() {
+func (u *sharedUser) disconnect() {
 	u.setFault(func(sharedOp) storeFault { return storeFault{err: errStoreDown} })
-	u.drop()
+	u.dropCopies()
 }
 
-func (u *sharedUser) healthy() { u.setFault(nil); u.drop() }
+func (u *sharedUser) healthy() { u.setFault(nil); u.dropCopies() }
 
 // drop forgets all copies, as a broken connection does.
-func (u *sharedUser) drop() {
+func (u *sharedUser) dropCopies() {
 	u.mu.Lock()
 	clear(u.copies)
 	changed := u.changed
@@ -150,7 +150,7 @@ func (u *sharedUser) step(f func() error) error {
 func (s *sharedState) push(id session.ID) {
 	for _, u := range s.users {
 		u.mu.Lock()
-		deaf, changed := u.deaf, u.changed
+		deaf, changed := u.missesPushes, u.changed
 		if _, tracked := u.copies[id]; !tracked {
 			changed = nil // as Redis: one push for each View
 		}
@@ -165,7 +165,7 @@ func (s *sharedState) push(id session.ID) {
 }
 
 // live returns an item unless its time is over. The state is locked.
-func (s *sharedState) live(id session.ID) (session.Item, bool) {
+func (s *sharedState) unexpired(id session.ID) (session.Item, bool) {
 	item, ok := s.items[id]
 	if ok && !time.Now().Before(item.Expires) {
 		delete(s.items, id)
@@ -198,7 +198,7 @@ func (u *sharedUser) ViewCurrent(ctx context.Context, id session.ID, f func(sess
 func (u *sharedUser) view(ctx context.Context, op sharedOp, id session.ID, f func(session.Item) error) error {
 	var item session.Item
 	err := u.do(ctx, op, func() error {
-		kept, ok := u.state.live(id)
+		kept, ok := u.state.unexpired(id)
 		if !ok {
 			return session.ErrNotFound
 		}
@@ -219,7 +219,7 @@ func (u *sharedUser) view(ctx context.Context, op sharedOp, id session.ID, f fun
 func (u *sharedUser) Create(ctx context.Context, id session.ID, item session.Item) error {
 	item = cloneItem(item)
 	return u.do(ctx, sharedCreate, func() error {
-		if _, ok := u.state.live(id); ok || item.Version != 1 {
+		if _, ok := u.state.unexpired(id); ok || item.Version != 1 {
 			return session.ErrConflict
 		}
 		u.state.items[id] = item
@@ -231,7 +231,7 @@ func (u *sharedUser) Create(ctx context.Context, id session.ID, item session.Ite
 func (u *sharedUser) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	item = cloneItem(item)
 	return u.do(ctx, sharedReplace, func() error {
-		if kept, ok := u.state.live(id); !ok || kept.Version != item.Version-1 {
+		if kept, ok := u.state.unexpired(id); !ok || kept.Version != item.Version-1 {
 			return session.ErrConflict
 		}
 		u.state.items[id] = item
@@ -263,7 +263,7 @@ func (s *sharedState) remove(id session.ID) {
 
 func (u *sharedUser) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
 	return u.do(ctx, sharedDeleteAt, func() error {
-		item, ok := u.state.live(id)
+		item, ok := u.state.unexpired(id)
 		if !ok || item.Version != version || holder != (session.Holder{}) && u.state.leases[id].Holder != holder {
 			return session.ErrConflict
 		}
@@ -274,7 +274,7 @@ func (u *sharedUser) DeleteAt(ctx context.Context, id session.ID, version uint64
 
 func (u *sharedUser) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (lease session.Lease, err error) {
 	err = u.do(ctx, sharedAcquire, func() error {
-		item, ok := u.state.live(id)
+		item, ok := u.state.unexpired(id)
 		switch {
 		case !ok:
 			return session.ErrNotFound
@@ -374,7 +374,7 @@ func (r *instances) add() *Keeper {
 // kill ends a process at once: nothing it does from now on reaches the world.
 func (r *instances) kill(i int) {
 	r.processes[i].dead.Store(true)
-	r.users[i].cut()
+	r.users[i].disconnect()
 	r.users[i].Watch(nil)
 	// What a dead process leaves behind in this one must end too.
 	ctx, cancel := context.WithCancel(context.Background())
@@ -394,7 +394,7 @@ func (r *instances) freshAt(i int, secret seal.Secret) *Session {
 }
 
 // all sends n requests to every instance at once; all must succeed.
-func (r *instances) all(n int, secret seal.Secret) {
+func (r *instances) freshEverywhere(n int, secret seal.Secret) {
 	r.t.Helper()
 	var requests sync.WaitGroup
 	for i, k := range r.keepers {
@@ -412,8 +412,8 @@ func (r *instances) all(n int, secret seal.Secret) {
 	requests.Wait()
 }
 
-// noLease checks that nobody holds the lease of a session when all is done.
-func (r *instances) noLease(secret seal.Secret) {
+// wantNoLease checks that nobody holds the lease of a session when all is done.
+func (r *instances) wantNoLease(secret seal.Secret) {
 	r.t.Helper()
 	synctest.Wait()
 	r.state.mu.Lock()

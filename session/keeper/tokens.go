@@ -114,7 +114,7 @@ type Refresher interface {
 const (
 	// A refresh is due after 70 to 85 % of the lifetime, drawn per token, so
 	// that sessions begun together do not refresh together.
-	refreshFrom, refreshTo = 0.70, 0.85
+	refreshMinShare, refreshMaxShare = 0.70, 0.85
 	// A token counts as expired a little early, for clocks and transport: by
 	// 10 s, or 5 % of its lifetime if that is less.
 	maxSkew      = 10 * time.Second
@@ -141,7 +141,7 @@ func newAccessToken(t Tokens, refreshable bool, now time.Time, defaultLifetime t
 		usableUntil: expires.Add(-min(maxSkew, lifetime/skewFraction)),
 	}
 	if refreshable {
-		share := refreshFrom + (refreshTo-refreshFrom)*rand.Float64() //nolint:gosec // spreads load, guards nothing
+		share := refreshMinShare + (refreshMaxShare-refreshMinShare)*rand.Float64() //nolint:gosec // spreads load, guards nothing
 		token.refreshAt = obtained.Add(time.Duration(share * float64(lifetime)))
 	}
 	return token

@@ -193,7 +193,7 @@ func TestUnreadableUnderUnwrittenTokens(t *testing.T) {
 		item, _ := r.store.item(r.id(secret))
 		item.Value[headSize-1] ^= 1
 		r.store.put(r.id(secret), item)
-		r.users[0].drop()
+		r.users[0].dropCopies()
 		r.freshAt(0, secret)
 		r.toldUnreadable(seal.PartCommitment, 1)
 	})

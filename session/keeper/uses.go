@@ -204,7 +204,7 @@ func (k *Keeper) writeUse(ref seal.Ref, at time.Time) {
 	var err error
 	// Somebody may refresh at the same time, with an earlier use.
 	for range 3 {
-		if err = k.tryWriteUse(ctx, ref, at); !errors.Is(err, errOvertaken) {
+		if err = k.tryWriteUse(ctx, ref, at); !errors.Is(err, errRefreshedElsewhere) {
 			break
 		}
 	}

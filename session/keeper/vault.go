@@ -15,11 +15,11 @@ type Vault struct {
 	store  session.Store
 	shared session.SharedStore // store, if other processes use it too; or nil
 
-	mu       sync.Mutex
-	flights  map[session.ID]*flight
-	breakers map[string]*breaker  // by the name of the authorization server
-	holds    map[session.ID]*hold // leases that this process has
-	running  sync.WaitGroup       // flights, touches, retries and checks
+	mu         sync.Mutex
+	flights    map[session.ID]*flight
+	breakers   map[string]*breaker       // by the name of the authorization server
+	heldLeases map[session.ID]*heldLease // leases that this process has
+	running    sync.WaitGroup            // flights, touches, retries and checks
 
 	backoffs backoffs
 
@@ -27,7 +27,7 @@ type Vault struct {
 	cache   recordCache
 	live    liveRequests
 	uses    uses
-	ears    ears
+	waiters waiters
 	checks  checks
 	logins  loginRuns
 	probes  storeProbes
@@ -42,13 +42,13 @@ type Vault struct {
 // NewVault returns a vault on a store, which must not be nil: New refuses a
 // vault without one. The caller closes the store after the vault.
 func NewVault(store session.Store) *Vault {
-	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, holds: map[session.ID]*hold{}, checks: newChecks()}
+	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, heldLeases: map[session.ID]*heldLease{}, checks: newChecks()}
 	v.closing, v.startClosing = context.WithCancel(context.Background())
 	v.closed, v.finishClosing = context.WithCancel(context.Background())
 	v.live.checkIdle = v.check
 	if shared, ok := store.(session.SharedStore); ok {
 		v.shared = shared
-		shared.Watch(v.changed)
+		shared.Watch(v.itemsChanged)
 	}
 	return v
 }
