@@ -185,17 +185,9 @@ func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err 
 	return true, k.Vault.store.Delete(ctx, id)
 }
 
-// viewCurrent reads an item as it is now, past all copies.
-func (k *Keeper) viewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	if k.Vault.shared != nil {
-		return k.Vault.shared.ViewCurrent(ctx, id, f)
-	}
-	return k.Vault.store.View(ctx, id, f)
-}
-
 // exists returns nil if there is an item now, and else the error of reading it.
 func (k *Keeper) exists(ctx context.Context, id session.ID) error {
-	return k.viewCurrent(ctx, id, func(session.Item) error { return nil })
+	return k.Vault.viewCurrent(ctx, id, func(session.Item) error { return nil })
 }
 
 // logoutMarker is the time of the last logout of what has certain tags, for the
@@ -208,7 +200,7 @@ type logoutMarker struct {
 }
 
 func (k *Keeper) readMarker(ctx context.Context, id session.ID) (m logoutMarker, err error) {
-	err = k.viewCurrent(ctx, id, func(item session.Item) error {
+	err = k.Vault.viewCurrent(ctx, id, func(item session.Item) error {
 		m.version = item.Version
 		if m.unreadable = len(item.Value) != 8; !m.unreadable {
 			m.issuedAt = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)

@@ -218,11 +218,7 @@ func (k *Keeper) openResult(c loginClaim, item session.Item) (secret seal.Secret
 
 // readClaim reads a claim past all copies.
 func (k *Keeper) readClaim(ctx context.Context, id session.ID) (claim session.Item, err error) {
-	view := k.Vault.store.View
-	if k.Vault.shared != nil {
-		view = k.Vault.shared.ViewCurrent
-	}
-	err = view(ctx, id, func(item session.Item) error {
+	err = k.Vault.viewCurrent(ctx, id, func(item session.Item) error {
 		claim = session.Item{Version: item.Version, Value: bytes.Clone(item.Value)}
 		return nil
 	})
