@@ -36,7 +36,7 @@ func TestWhatIsAnsweredIsWritten(t *testing.T) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
 			r.expired()
-			r.slowWrites(publishAfter - time.Millisecond)
+			r.slowWrites(publishDelay - time.Millisecond)
 			r.fresh(secret)
 			r.wantStored(secret, f)
 		})
@@ -51,7 +51,7 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishAfter {
+				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
 					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
 				}
 			})
@@ -101,7 +101,7 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
-		r.slowWrites(2 * publishAfter)
+		r.slowWrites(2 * publishDelay)
 		old := r.fresh(secret).AccessToken
 		for range 2 {
 			time.Sleep(r.server.latency)
@@ -109,12 +109,12 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 				t.Errorf("got %q before that", s.AccessToken)
 			}
 		}
-		time.Sleep(publishAfter)
+		time.Sleep(publishDelay)
 		newest, _ := r.server.newestOf(f)
 		if s := r.fresh(secret); s.AccessToken != newest {
 			t.Errorf("got %q, want %q", s.AccessToken, newest)
 		}
-		time.Sleep(publishAfter)
+		time.Sleep(publishDelay)
 		r.wantStored(secret, f)
 	})
 }
@@ -122,7 +122,7 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 // TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
 // somebody else's.
 func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
-	for _, judging := range []time.Duration{verifyBeforeCommit / 2, time.Second} {
+	for _, judging := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
 				r.server.idTokens, r.server.identifyDelay = true, judging
@@ -183,12 +183,12 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 		r.expired()
 		r.slowWrites(0, 4*time.Second)
 		go func() {
-			time.Sleep(r.server.latency + publishAfter/2)
+			time.Sleep(r.server.latency + publishDelay/2)
 			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 				t.Error(err)
 			}
 		}()
-		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishAfter {
+		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishDelay {
 			t.Errorf("waited %v", wait)
 		}
 		time.Sleep(10 * time.Second)
@@ -329,8 +329,8 @@ func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
 		})
 		secret, f := r.login()
 		r.expired()
-		r.slowWrites(3 * publishAfter)
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishAfter {
+		r.slowWrites(3 * publishDelay)
+		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
 			t.Errorf("waited %v", wait)
 		}
 		r.wantStored(secret, f)
@@ -347,8 +347,8 @@ func TestOneWriteForARefresh(t *testing.T) {
 	}{
 		"without ID token": {want: 1},
 		"ID token":         {idTokens: true, want: 1},
-		"judged soon":      {idTokens: true, judging: verifyBeforeCommit / 2, want: 1},
-		"judged late":      {idTokens: true, judging: 2 * verifyBeforeCommit, want: 2},
+		"judged soon":      {idTokens: true, judging: commitDelay / 2, want: 1},
+		"judged late":      {idTokens: true, judging: 2 * commitDelay, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {

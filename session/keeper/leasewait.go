@@ -10,7 +10,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// leaseWaiter waits for the lease of one session, whose record was read at a version.
+// leaseWaiter waits for the lease of one session. version is that of the record that was
+// read; the lease is of no use if it has changed.
 type leaseWaiter struct {
 	vault    *Vault
 	id       session.ID
@@ -106,8 +107,8 @@ type observedLease struct {
 }
 
 // observe records the answer to an observation that was sent at a time. If the answer is
-// late, or long after the previous one, the count starts again: what kept this process from
-// observing the lease may have kept the holder from renewing it.
+// late, or long after the previous one, the count starts again: the same fault may have kept
+// this process from observing the lease and the holder from renewing it.
 func (o *observedLease) observe(lease session.Lease, sent, now time.Time) {
 	if lease != o.lease || now.Sub(sent) > renewInterval || now.Sub(o.lastSeen) > 2*renewInterval {
 		o.unchangedSince = now
