@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -100,7 +99,6 @@ func (o *cacheEntry) sessionFor(k *Keeper, id session.ID, mark uint64) *Session 
 func newCacheEntry(item session.Item, h hot) *cacheEntry {
 	h.token.bearer = bearer(h.token.value)
 	h.token.value = h.token.bearer[len(bearerScheme):] // one copy for both
-	h.claims = bytes.Clone(h.claims)                   // and not the whole plaintext that they are a part of
 	return &cacheEntry{hot: h, keyID: seal.KeyIDOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
 }
 

@@ -7,19 +7,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// Vault is one store and what all keepers on it share in this process: the
-// refreshes under way, the writes that have not landed, the back-offs after
-// failures and the requests in progress. It outlives a reload of the
-// configuration, during which an old and a new keeper work side by side.
+// Vault is one store, and the state that all keepers on it share in this process:
+// refreshes in progress, unwritten records, back-offs after failures, and requests in
+// progress. It outlives a reload of the configuration, during which the keepers of the
+// old and of the new configuration use one vault.
 type Vault struct {
 	store  session.Store
-	shared session.SharedStore // store, if other processes use it too; or nil
+	shared session.SharedStore // the store if other processes use it too, else nil
 
 	mu         sync.Mutex
 	flights    map[session.ID]*flight
 	breakers   map[string]*breaker       // by the name of the authorization server
 	heldLeases map[session.ID]*heldLease // leases that this process has
-	running    sync.WaitGroup            // flights, touches, retries and checks
+	running    sync.WaitGroup            // refreshes, writes of uses, retries and checks
 
 	backoffs backoffs
 
@@ -32,15 +32,15 @@ type Vault struct {
 	logins  loginRuns
 	probes  storeProbes
 
-	// closing is cancelled when Close begins: what waits for its next try wakes up, and
-	// nothing new starts. closed is cancelled when Close returns, for leases, which
-	// must not be renewed after that.
+	// closing is cancelled when Close begins: goroutines that wait for their next try
+	// wake up, and no new ones start. closed is cancelled when Close returns: leases
+	// are not renewed after that.
 	closing, closed             context.Context
 	startClosing, finishClosing context.CancelFunc
 }
 
-// NewVault returns a vault on a store, which must not be nil: New refuses a
-// vault without one. The caller closes the store after the vault.
+// NewVault returns a vault on a store, which must not be nil: New refuses a vault
+// without one. The caller closes the vault, and the store after it.
 func NewVault(store session.Store) *Vault {
 	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, heldLeases: map[session.ID]*heldLease{}, checks: newChecks()}
 	v.closing, v.startClosing = context.WithCancel(context.Background())
@@ -53,9 +53,9 @@ func NewVault(store session.Store) *Vault {
 	return v
 }
 
-// Close waits until the refreshes under way have been committed, tries once
-// more to write what could not be written, and then refuses new ones. It
-// gives up when ctx ends and returns its error.
+// Close refuses new refreshes, waits until the refreshes in progress are committed, and
+// tries once more to write the unwritten records and uses. If ctx ends first, Close
+// returns its error.
 func (v *Vault) Close(ctx context.Context) error {
 	v.mu.Lock()
 	v.startClosing()
@@ -75,8 +75,8 @@ func (v *Vault) Close(ctx context.Context) error {
 	}
 }
 
-// background runs f unless the vault is closed, and lets Close wait for it. It
-// reports whether it does.
+// background runs f on a goroutine that Close waits for. Once the vault is closing, it
+// does not run f and returns false.
 func (v *Vault) background(f func()) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
