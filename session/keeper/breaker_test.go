@@ -83,9 +83,9 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// TestProbeIsOneOfManyWaiting: while a probe is under way, others are refused at
+// TestOpenCircuitSendsOneProbeAtATime: while a probe is under way, others are refused at
 // once, and the first success lets everybody through.
-func TestProbeIsOneOfManyWaiting(t *testing.T) {
+func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(100)
 		r.expired()
@@ -112,9 +112,9 @@ func TestProbeIsOneOfManyWaiting(t *testing.T) {
 	})
 }
 
-// TestLostProbeIsFollowedByAnother: a probe that gets no answer keeps the next one
+// TestUnansweredProbeDelaysNextForProbeTimeout: a probe that gets no answer keeps the next one
 // back for ten seconds, not for as long as a refresh may take.
-func TestLostProbeIsFollowedByAnother(t *testing.T) {
+func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
 		r.expired()
@@ -135,9 +135,9 @@ func TestLostProbeIsFollowedByAnother(t *testing.T) {
 	})
 }
 
-// TestTroubleOfFewSessionsIsTheirOwn: the server fails for some sessions for ever,
+// TestFewFailingSessionsDoNotOpenTheCircuit: the server fails for some sessions for ever,
 // and all others are refreshed as ever.
-func TestTroubleOfFewSessionsIsTheirOwn(t *testing.T) {
+func TestFewFailingSessionsDoNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(40)
 		broken := secrets[:breakerThreshold-1]
@@ -175,10 +175,10 @@ func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func
 	return f.Refresher.Refresh(ctx, refreshToken, confirm)
 }
 
-// TestSessionsThatFailForEverTakeNoProbesFromOthers: the server never refreshes some
+// TestFailingSessionsDoNotTakeEveryProbe: the server never refreshes some
 // sessions, which ask all the time and before all others. The others have to wait
 // once at most, until the first of them is refreshed.
-func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
+func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 	for _, tt := range []struct {
 		failing int
 		outcome Outcome
@@ -207,9 +207,9 @@ func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
 	}
 }
 
-// TestSessionsThatFailForEverDoNotCount: once another session was refreshed, they do
+// TestFailingSessionsDoNotReopenTheCircuit: once another session was refreshed, they do
 // not make the server count as down again. Its user comes back after long pauses.
-func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
+func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
 		t.Run(outcome.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -236,9 +236,9 @@ func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
 	}
 }
 
-// TestRefusedClientHoldsUpNoOther: the server refuses one client. Sessions of another
+// TestRefusedClientDoesNotAffectOthers: the server refuses one client. Sessions of another
 // client of the same server work as ever, and those of the refused one share a probe.
-func TestRefusedClientHoldsUpNoOther(t *testing.T) {
+func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(200)
 		c := r.config
@@ -269,10 +269,10 @@ func TestRefusedClientHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// TestAnswersThatRotateShowTheServerAtWork: the server rotates the tokens of many
+// TestMalformedRotationDoesNotOpenTheCircuit: the server rotates the tokens of many
 // sessions and sends access tokens that cannot be used. Another session is refreshed
 // at once.
-func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
+func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(3 * breakerThreshold)
 		r.expired()
@@ -285,8 +285,8 @@ func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
 	})
 }
 
-// TestServersHaveBreakersOfTheirOwn: another site's server is not held up.
-func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
+// TestServersHaveSeparateBreakers: another site's server is not held up.
+func TestServersHaveSeparateBreakers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
 		well := newAuthServer(t.Errorf)
@@ -310,9 +310,9 @@ func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 	})
 }
 
-// TestRefreshesAtOnceAreBounded, and those beyond wait for their turn without the
+// TestConcurrentRefreshesAreBounded, and those beyond wait for their turn without the
 // lease.
-func TestRefreshesAtOnceAreBounded(t *testing.T) {
+func TestConcurrentRefreshesAreBounded(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secrets := make([]seal.Secret, maxConcurrentRefreshes+100)
 		for i := range secrets {
@@ -336,9 +336,9 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
-// TestRetryAfterCountsWhileTheTokenIsGood: without somebody who waits, the server
+// TestRetryAfterIsHonouredWhileTokenIsValid: without somebody who waits, the server
 // is left alone for as long as it asked for.
-func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
+func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
 		secret, f := r.login()
@@ -359,9 +359,9 @@ func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
 	})
 }
 
-// TestBackoffsAreRemembered: many sessions in back-off do not make each other's
+// TestBackoffsSurvivePruning: many sessions in back-off do not make each other's
 // failures forgotten.
-func TestBackoffsAreRemembered(t *testing.T) {
+func TestBackoffsSurvivePruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
 		for round := range 5 {
@@ -388,9 +388,9 @@ func TestBackoffsAreRemembered(t *testing.T) {
 	})
 }
 
-// TestTheLeaseTakesNoTimeFromTheRefresh: each instance that gets the lease has the
+// TestLeaseWaitDoesNotShortenTheRefresh: each instance that gets the lease has the
 // whole time for its request, however long it waited.
-func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
+func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
 		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 			secret, f := r.login()
@@ -416,9 +416,9 @@ func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
 	}
 }
 
-// TestTimedOutRefreshIsNotSentAgainAtOnce, by any instance: the server may still be
+// TestTimedOutRequestIsNotRepeatedAtOnce, by any instance: the server may still be
 // working on it.
-func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
+func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -450,9 +450,9 @@ func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
 	})
 }
 
-// TestLeaseIsConfirmedWhenTheConnectionStands: an instance that connects for longer
+// TestLeaseIsConfirmedAfterConnecting: an instance that connects for longer
 // than a lease lasts sends nothing if another one has taken over.
-func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
+func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -521,10 +521,10 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 	})
 }
 
-// TestRefusalCountsAlthoughAUseIsWritten: between the last look at the record and
+// TestRefusalEndsSessionDespiteConcurrentUse: between the last look at the record and
 // its deletion another instance writes a use. That changes the version, and not
 // the refusal.
-func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
+func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()

@@ -29,8 +29,8 @@ func (r *instances) slowWrites(i int, d time.Duration) {
 	})
 }
 
-// TestWhatIsAnsweredIsWritten: a crash right after it takes nothing along.
-func TestWhatIsAnsweredIsWritten(t *testing.T) {
+// TestTokenIsPersistedBeforeResponse: a crash right after it takes nothing along.
+func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
@@ -43,10 +43,10 @@ func TestWhatIsAnsweredIsWritten(t *testing.T) {
 	}
 }
 
-// TestTokensAreUsedWhileTheyAreWritten: a store that takes long does not hold up
+// TestSlowWriteDoesNotDelayNewTokens: a store that takes long does not hold up
 // tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
 // refreshed twice.
-func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
+func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 	check := func(t *testing.T, r *rig, f *family, secret seal.Secret) {
 		var all sync.WaitGroup
 		for range 50 {
@@ -95,9 +95,9 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 	}
 }
 
-// TestDueTokenIsReplacedWhileItIsWritten: a request that could still use the old
+// TestNewTokenReplacesValidOneDuringWrite: a request that could still use the old
 // token gets the new one: a server may have revoked the old one by now.
-func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
+func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
@@ -119,9 +119,9 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 	})
 }
 
-// TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
+// TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token beside an ID token may be
 // somebody else's.
-func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
+func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
 	for _, judging := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
@@ -138,8 +138,8 @@ func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileTokensAreWritten: from then on nobody gets them.
-func TestLogoutWhileTokensAreWritten(t *testing.T) {
+// TestLogoutDuringWriteWins: from then on nobody gets them.
+func TestLogoutDuringWriteWins(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -196,9 +196,9 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 	})
 }
 
-// TestTokensWithoutTheStore: it is not known whether the session is still there,
+// TestOutageDuringRefreshKeepsTokens: it is not known whether the session is still there,
 // so those who wait are told to come back, and the tokens are kept for them.
-func TestTokensWithoutTheStore(t *testing.T) {
+func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			secret, f := r.login()
@@ -235,9 +235,9 @@ func TestTokensWithoutTheStore(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileItIsJudged: the first commit finds the session gone. Whoever
+// TestLogoutDuringVerificationDiscardsTokens: the first commit finds the session gone. Whoever
 // waits is told then, and the tokens are given back.
-func TestLogoutWhileItIsJudged(t *testing.T) {
+func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
@@ -262,8 +262,8 @@ func TestLogoutWhileItIsJudged(t *testing.T) {
 	})
 }
 
-// TestWaitingForTheStoreIsBounded by RefreshTimeout, as all of it.
-func TestWaitingForTheStoreIsBounded(t *testing.T) {
+// TestStoreWaitIsBoundedByRefreshTimeout by RefreshTimeout, as all of it.
+func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.expired()
@@ -285,9 +285,9 @@ func TestWaitingForTheStoreIsBounded(t *testing.T) {
 	})
 }
 
-// TestDemandsMeetTokensThatAreWritten: what somebody was told of is what the next
+// TestDemandsApplyToPublishedTokens: what somebody was told of is what the next
 // one wants something newer than, or other than.
-func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
+func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due()
@@ -316,9 +316,9 @@ func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
 	})
 }
 
-// TestRenamedSessionIsNotUsedBeforeItIsWritten: only then a logout of its new
+// TestNewSIDIsCommittedBeforeTokensAreServed: only then a logout of its new
 // sid can be looked for.
-func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
+func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() {
 			r.server.idTokens = true
@@ -337,9 +337,9 @@ func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
 	})
 }
 
-// TestOneWriteForARefresh: new tokens, what the ID token says, and the use that
+// TestRefreshNeedsOneWrite: new tokens, what the ID token says, and the use that
 // caused it.
-func TestOneWriteForARefresh(t *testing.T) {
+func TestRefreshNeedsOneWrite(t *testing.T) {
 	for name, tc := range map[string]struct {
 		idTokens bool
 		judging  time.Duration
@@ -375,9 +375,9 @@ func TestOneWriteForARefresh(t *testing.T) {
 	}
 }
 
-// TestUseOfARefreshThatFails: it is written all the same, and so is one that
+// TestUseIsWrittenAlthoughRefreshFails: it is written all the same, and so is one that
 // comes in the pause.
-func TestUseOfARefreshThatFails(t *testing.T) {
+func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
@@ -405,9 +405,9 @@ func TestUseOfARefreshThatFails(t *testing.T) {
 	})
 }
 
-// TestUsesDuringARefresh: one that is later than what the refresh wrote is still
+// TestLaterUseDuringRefreshIsWritten: one that is later than what the refresh wrote is still
 // to be written, and one that is not much later is not.
-func TestUsesDuringARefresh(t *testing.T) {
+func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
@@ -433,9 +433,9 @@ func TestUsesDuringARefresh(t *testing.T) {
 	}
 }
 
-// TestUseNearTheIdleEnd is not left to a refresh that takes long: other instances
+// TestUseNearIdleEndIsWrittenAtOnce is not left to a refresh that takes long: other instances
 // would take the session for idle meanwhile.
-func TestUseNearTheIdleEnd(t *testing.T) {
+func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
 			c := k.Config
@@ -451,9 +451,9 @@ func TestUseNearTheIdleEnd(t *testing.T) {
 	})
 }
 
-// TestLastUseInTheFuture: a clock that ran ahead does not keep a session from
+// TestRefreshCorrectsLastUseInTheFuture: a clock that ran ahead does not keep a session from
 // becoming idle for longer than until the next refresh.
-func TestLastUseInTheFuture(t *testing.T) {
+func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		rec := r.stored(secret)
@@ -472,8 +472,8 @@ func TestLastUseInTheFuture(t *testing.T) {
 	})
 }
 
-// TestRefreshReadsTheCopy: what a request has just read need not be fetched again.
-func TestRefreshReadsTheCopy(t *testing.T) {
+// TestRefreshReadsFromCopy: what a request has just read need not be fetched again.
+func TestRefreshReadsFromCopy(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()

@@ -48,9 +48,9 @@ func TestReloadSharesFlights(t *testing.T) {
 	})
 }
 
-// TestReloadSharesPausesAndWhatIsUnwritten: a new keeper neither asks earlier
+// TestReloadSharesBackoffsAndUnwrittenTokens: a new keeper neither asks earlier
 // nor knows less.
-func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
+func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -74,10 +74,10 @@ func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
 	})
 }
 
-// TestReloadWithANewKey: the new keeper notes a use, sealed under the new first
+// TestReloadWithNewKeyKeepsTokens: the new keeper notes a use, sealed under the new first
 // key, while a refresh of the old keeper is under way. The old one cannot read
 // that note, and its tokens must not be lost for it.
-func TestReloadWithANewKey(t *testing.T) {
+func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		before := r.keeper
@@ -105,9 +105,9 @@ func TestReloadWithANewKey(t *testing.T) {
 	})
 }
 
-// TestLaterReleasesFieldsSurviveARefresh: this release refreshes what a later
+// TestUnknownFieldsSurviveRefresh: this release refreshes what a later
 // one has written.
-func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
+func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens = true })
 		secret, f := r.login()
@@ -157,8 +157,8 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 	})
 }
 
-// TestOtherInstanceWasFaster: its tokens are used, without a request of ours.
-func TestOtherInstanceWasFaster(t *testing.T) {
+// TestTokensOfOtherInstanceAreUsed: its tokens are used, without a request of ours.
+func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		elsewhere := r.secondInstance()
 		secret, f := r.login()
@@ -177,9 +177,9 @@ func TestOtherInstanceWasFaster(t *testing.T) {
 	})
 }
 
-// TestLosingARaceBetweenInstances: both redeem the same token. The slower one
+// TestRefusedInstanceUsesTokensOfTheOther: both redeem the same token. The slower one
 // is refused, and finds the faster one's tokens in the store.
-func TestLosingARaceBetweenInstances(t *testing.T) {
+func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	for _, refusal := range []Outcome{Rejected, Unclear} {
 		t.Run(refusal.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -215,9 +215,9 @@ func TestLosingARaceBetweenInstances(t *testing.T) {
 	}
 }
 
-// TestOvertakenCommit: another instance has refreshed further before our answer
+// TestLateCommitKeepsNewerTokens: another instance has refreshed further before our answer
 // came. What it wrote stays.
-func TestOvertakenCommit(t *testing.T) {
+func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	for _, writable := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
@@ -283,9 +283,9 @@ func TestRestartKeepsSessions(t *testing.T) {
 	})
 }
 
-// TestCrashBetweenRedemptionAndCommit: the rotated token died with the process.
+// TestCrashBeforeCommitEndsSessionAfterOneRequest: the rotated token died with the process.
 // The next request finds out once.
-func TestCrashBetweenRedemptionAndCommit(t *testing.T) {
+func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()

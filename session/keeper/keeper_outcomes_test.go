@@ -118,9 +118,9 @@ func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	})
 }
 
-// TestPassingTroubleEndsNothing: a gateway answers for two seconds in words that
+// TestShortGatewayFaultEndsNoSession: a gateway answers for two seconds in words that
 // some servers have for a dead token. Then all is well again.
-func TestPassingTroubleEndsNothing(t *testing.T) {
+func TestShortGatewayFaultEndsNoSession(t *testing.T) {
 	for _, lifetime := range []time.Duration{20 * time.Second, time.Minute, time.Hour} {
 		for _, left := range []time.Duration{2500 * time.Millisecond, time.Second, 100 * time.Millisecond, 0, -time.Hour} {
 			t.Run(fmt.Sprintf("%v, %v left", lifetime, left), func(t *testing.T) {
@@ -171,9 +171,9 @@ func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 	})
 }
 
-// TestUnclearRefusalIsOfOneToken: a refresh token that came with an answer which was
+// TestUnclearRefusalAppliesToOneToken: a refresh token that came with an answer which was
 // otherwise of no use was not refused yet.
-func TestUnclearRefusalIsOfOneToken(t *testing.T) {
+func TestUnclearRefusalAppliesToOneToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
@@ -214,9 +214,9 @@ func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
 	})
 }
 
-// TestRefusalNotedByAnEarlierRelease: the record says it by a refresh point that
+// TestUnclearRefusalOfAnEarlierReleaseIsRead: the record says it by a refresh point that
 // never comes. The token is sent once more when the access token has expired.
-func TestRefusalNotedByAnEarlierRelease(t *testing.T) {
+func TestUnclearRefusalOfAnEarlierReleaseIsRead(t *testing.T) {
 	for _, recovered := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
@@ -242,9 +242,9 @@ func TestRefusalNotedByAnEarlierRelease(t *testing.T) {
 	}
 }
 
-// TestSlowAnswerIsNotAskedForAgain: a server that takes long gets each token once,
+// TestSlowAnswerIsNotRequestedTwice: a server that takes long gets each token once,
 // and what it answers is kept.
-func TestSlowAnswerIsNotAskedForAgain(t *testing.T) {
+func TestSlowAnswerIsNotRequestedTwice(t *testing.T) {
 	for _, working := range []time.Duration{9 * time.Second, 12 * time.Second, 40 * time.Second, 70 * time.Second} {
 		t.Run(working.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -265,8 +265,8 @@ func TestSlowAnswerIsNotAskedForAgain(t *testing.T) {
 	}
 }
 
-// TestUnansweredThenAnswered: the one repeat brings the token.
-func TestUnansweredThenAnswered(t *testing.T) {
+// TestUnansweredRequestIsRepeatedOnce: the one repeat brings the token.
+func TestUnansweredRequestIsRepeatedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -284,9 +284,9 @@ func TestUnansweredThenAnswered(t *testing.T) {
 	})
 }
 
-// TestLostAnswerEndsWithOneQuestion: the server has rotated and nobody will
+// TestLostAnswerEndsSessionAfterOneRepeat: the server has rotated and nobody will
 // ever know the new token. The repeat finds that out, once.
-func TestLostAnswerEndsWithOneQuestion(t *testing.T) {
+func TestLostAnswerEndsSessionAfterOneRepeat(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
@@ -305,10 +305,10 @@ func TestLostAnswerEndsWithOneQuestion(t *testing.T) {
 	})
 }
 
-// TestNoHammering: during ten minutes without the authorization server and ten
+// TestFailingServerGetsFewRequests: during ten minutes without the authorization server and ten
 // requests a second, it hears from us a bounded number of times; when it is
 // back it is soon noticed.
-func TestNoHammering(t *testing.T) {
+func TestFailingServerGetsFewRequests(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		b          behaviour
@@ -351,9 +351,9 @@ func TestNoHammering(t *testing.T) {
 	}
 }
 
-// TestDeadTokenIsNotRetried: after the end, polling costs the authorization
+// TestRejectedTokenIsNotSentAgain: after the end, polling costs the authorization
 // server nothing.
-func TestDeadTokenIsNotRetried(t *testing.T) {
+func TestRejectedTokenIsNotSentAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.server.set(func() { f.dead = true })
@@ -372,9 +372,9 @@ func TestDeadTokenIsNotRetried(t *testing.T) {
 	})
 }
 
-// TestRotationOutlivesAMalformedAnswer: the refresh token of an answer that is
+// TestMalformedAnswerKeepsRotatedToken: the refresh token of an answer that is
 // of no other use is kept, and the old access token is served while it is good.
-func TestRotationOutlivesAMalformedAnswer(t *testing.T) {
+func TestMalformedAnswerKeepsRotatedToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
@@ -391,9 +391,9 @@ func TestRotationOutlivesAMalformedAnswer(t *testing.T) {
 	})
 }
 
-// TestChangedIdentity: nobody gets the access token that came with somebody
+// TestChangedIdentityEndsSession: nobody gets the access token that came with somebody
 // else's ID token, and the session is over.
-func TestChangedIdentity(t *testing.T) {
+func TestChangedIdentityEndsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.server.set(func() {
@@ -421,9 +421,9 @@ func TestChangedIdentity(t *testing.T) {
 	})
 }
 
-// TestUnjudgedIDToken: an ID token that cannot be verified, whatever the reason,
+// TestUnverifiableIDTokenIsDropped: an ID token that cannot be verified, whatever the reason,
 // costs nothing but itself: not the access token, and nothing of the session.
-func TestUnjudgedIDToken(t *testing.T) {
+func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		f, who, tokens := r.server.login()
 		who.UserInfo, who.Nonce = []byte(`{"team":"blue"}`), "nonce"
@@ -473,8 +473,8 @@ func TestUnjudgedIDToken(t *testing.T) {
 	})
 }
 
-// TestAnswerWithoutRefreshToken: the old one stays good (RFC 6749, section 6).
-func TestAnswerWithoutRefreshToken(t *testing.T) {
+// TestAnswerWithoutRefreshTokenKeepsOldOne: the old one stays good (RFC 6749, section 6).
+func TestAnswerWithoutRefreshTokenKeepsOldOne(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.doesNotRotate = true
 		r.server.idTokens = true
@@ -488,7 +488,7 @@ func TestAnswerWithoutRefreshToken(t *testing.T) {
 	})
 }
 
-func TestNoRefreshToken(t *testing.T) {
+func TestSessionWithoutRefreshTokenEndsWithItsToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()
 		tokens.RefreshToken = ""

@@ -89,8 +89,8 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	})
 }
 
-// TestRefreshPointsSpread: sessions begun together do not refresh together.
-func TestRefreshPointsSpread(t *testing.T) {
+// TestRefreshTimesAreSpread: sessions begun together do not refresh together.
+func TestRefreshTimesAreSpread(t *testing.T) {
 	now := time.Now()
 	first, last := time.Hour, time.Duration(0)
 	for range 1000 {
@@ -103,9 +103,9 @@ func TestRefreshPointsSpread(t *testing.T) {
 	}
 }
 
-// TestHangingServerHoldsUpNobody whose token is good; who has none waits
+// TestHangingServerDelaysNoRequestWithValidToken whose token is good; who has none waits
 // RefreshTimeout and no longer.
-func TestHangingServerHoldsUpNobody(t *testing.T) {
+func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due()
@@ -130,9 +130,9 @@ func TestHangingServerHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestRefreshIsBounded: a server that never answers occupies one flight for a
+// TestRefreshTimeIsBounded: a server that never answers occupies one flight for a
 // bounded time, and then the next may try.
-func TestRefreshIsBounded(t *testing.T) {
+func TestRefreshTimeIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
@@ -144,8 +144,8 @@ func TestRefreshIsBounded(t *testing.T) {
 	})
 }
 
-// TestWaitersGetTheNewToken as soon as it is there.
-func TestWaitersGetTheNewToken(t *testing.T) {
+// TestWaitingRequestGetsNewTokenAtOnce as soon as it is there.
+func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -184,9 +184,9 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	}
 }
 
-// TestAbsurdExpiries: clocks gone wrong neither overflow nor make every request
+// TestAbsurdExpiryDoesNotCauseRefreshes: clocks gone wrong neither overflow nor make every request
 // refresh.
-func TestAbsurdExpiries(t *testing.T) {
+func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	now := time.Now()
 	for name, expires := range map[string]time.Time{
 		"before it was issued": now.Add(-time.Hour),
@@ -211,9 +211,9 @@ func TestAbsurdExpiries(t *testing.T) {
 	}
 }
 
-// TestTinyLifetimes: tokens of one second cost about one refresh a second,
+// TestShortLifetimeCausesOneRefreshPerSecond: tokens of one second cost about one refresh a second,
 // however many requests there are.
-func TestTinyLifetimes(t *testing.T) {
+func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 50*time.Millisecond })
 		secret, _ := r.login()
@@ -228,9 +228,9 @@ func TestTinyLifetimes(t *testing.T) {
 	})
 }
 
-// TestTokenOlderThanItsAnswer: the server takes longer to answer than its
+// TestTokenThatExpiresBeforeItArrivesIsNotServed: the server takes longer to answer than its
 // tokens live. No request gets such a token, nor waits for ever.
-func TestTokenOlderThanItsAnswer(t *testing.T) {
+func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 3*time.Second })
 		secret, _ := r.login()
@@ -244,8 +244,8 @@ func TestTokenOlderThanItsAnswer(t *testing.T) {
 	})
 }
 
-// TestIdleSessionsCostNothing: without requests there are no refreshes.
-func TestIdleSessionsCostNothing(t *testing.T) {
+// TestIdleSessionIsNotRefreshed: without requests there are no refreshes.
+func TestIdleSessionIsNotRefreshed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		time.Sleep(7 * time.Hour)
@@ -257,10 +257,10 @@ func TestIdleSessionsCostNothing(t *testing.T) {
 	})
 }
 
-// TestWaitersShareNoMemory: a refusal without a reason comes just before the
+// TestWaitingRequestsShareNoMemory: a refusal without a reason comes just before the
 // token expires and is written down just after. All who wait get the same
 // results, and none may write to them. (The race detector is the judge.)
-func TestWaitersShareNoMemory(t *testing.T) {
+func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due() // 20 s of use left
@@ -289,9 +289,9 @@ func TestWaitersShareNoMemory(t *testing.T) {
 	})
 }
 
-// TestClockSetBack: a token that seems to come from the future is refreshed when
+// TestClockSetBackDoesNotDelayRefresh: a token that seems to come from the future is refreshed when
 // its user wants a new one, and not an hour later.
-func TestClockSetBack(t *testing.T) {
+func TestClockSetBackDoesNotDelayRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()
 		tokens.Obtained = time.Now().Add(time.Hour)

@@ -45,9 +45,9 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	})
 }
 
-// TestHolderDiesBeforeSending: another one takes over, once the lease has been
+// TestExpiredLeaseIsTakenOver: another one takes over, once the lease has been
 // silent.
-func TestHolderDiesBeforeSending(t *testing.T) {
+func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -69,9 +69,9 @@ func TestHolderDiesBeforeSending(t *testing.T) {
 	})
 }
 
-// TestLateCommitIsRefused: a holder that stood still finds that another one
+// TestLateCommitOfFormerHolderIsRefused: a holder that stood still finds that another one
 // has refreshed since, and takes that.
-func TestLateCommitIsRefused(t *testing.T) {
+func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true // else nothing can save a session after this
 		secret, f := r.login()
@@ -107,8 +107,8 @@ func TestLateCommitIsRefused(t *testing.T) {
 	})
 }
 
-// TestNoBeatNoSending: whoever cannot confirm the lease does not send.
-func TestNoBeatNoSending(t *testing.T) {
+// TestUnconfirmedLeaseSendsNothing: whoever cannot confirm the lease does not send.
+func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -146,9 +146,9 @@ func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	return secret, f
 }
 
-// TestLeaseUntilCommitted: while one instance cannot write what it has
+// TestLeaseIsHeldUntilCommit: while one instance cannot write what it has
 // redeemed, no other sends the dead token, for however long.
-func TestLeaseUntilCommitted(t *testing.T) {
+func TestLeaseIsHeldUntilCommit(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for range 5 {
@@ -174,9 +174,9 @@ func TestLeaseUntilCommitted(t *testing.T) {
 	})
 }
 
-// TestOutageLongerThanAnyLease: the store goes away between the redemption and
+// TestOutageLongerThanLeaseTimeoutLosesNoTokens: the store goes away between the redemption and
 // the commit, and is back after a long time.
-func TestOutageLongerThanAnyLease(t *testing.T) {
+func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for _, u := range r.users {
@@ -207,9 +207,9 @@ func TestOutageLongerThanAnyLease(t *testing.T) {
 	})
 }
 
-// TestLogoutElsewhereEndsWhatIsUnwritten: tokens in memory do not outlive the
+// TestLogoutElsewhereDiscardsUnwrittenTokens: tokens in memory do not outlive the
 // session.
-func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
+func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
@@ -229,8 +229,8 @@ func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
 	})
 }
 
-// TestLogoutDuringRefreshElsewhere: what comes back belongs to nobody.
-func TestLogoutDuringRefreshElsewhere(t *testing.T) {
+// TestLogoutElsewhereDuringRefreshDiscardsTokens: what comes back belongs to nobody.
+func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -253,9 +253,9 @@ func TestLogoutDuringRefreshElsewhere(t *testing.T) {
 	})
 }
 
-// TestRefusalCountsOnlyWithTheLease: a refusal that reaches a holder which has
+// TestRefusalWithoutLeaseEndsNothing: a refusal that reaches a holder which has
 // been taken for dead ends nothing.
-func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
+func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true
 		secret, f := r.login()
@@ -288,8 +288,8 @@ func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
 	})
 }
 
-// TestEndIsJudgedByWhatIsStored: an old copy does not know of the last use.
-func TestEndIsJudgedByWhatIsStored(t *testing.T) {
+// TestIdleEndIsCheckedAgainstTheStore: an old copy does not know of the last use.
+func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.lifetime = 24 * time.Hour })
@@ -312,9 +312,9 @@ func TestEndIsJudgedByWhatIsStored(t *testing.T) {
 	})
 }
 
-// TestEndElsewhereEndsRequests: a logout at one instance ends what is in
+// TestLogoutElsewhereEndsRequestsInProgress: a logout at one instance ends what is in
 // progress at the others, also if the push was missed.
-func TestEndElsewhereEndsRequests(t *testing.T) {
+func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		miss func(u *sharedUser) // before the logout
@@ -371,9 +371,9 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 	}
 }
 
-// TestEndWhileARequestBegins: the session ends elsewhere after it was read and
+// TestLogoutElsewhereEndsRequestThatBegins: the session ends elsewhere after it was read and
 // before the request was registered.
-func TestEndWhileARequestBegins(t *testing.T) {
+func TestLogoutElsewhereEndsRequestThatBegins(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		s := r.freshAt(1, secret)
