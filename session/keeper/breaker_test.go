@@ -26,8 +26,9 @@ func (r *rig) logins(n int) []seal.Secret {
 	return secrets
 }
 
-// TestOneProbeWhileTheServerIsDown: of many sessions whose tokens have expired,
-// one at a time asks the server, and none is lost. When it is back, all work.
+// TestOneProbeWhileTheServerIsDown: the tokens of many sessions have expired. One session
+// at a time asks the server, and none is lost. After the server works again, all are
+// refreshed.
 func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -83,8 +84,8 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// TestOpenCircuitSendsOneProbeAtATime: while a probe is under way, others are refused at
-// once, and the first success lets everybody through.
+// TestOpenCircuitSendsOneProbeAtATime: during a probe other sessions are refused at once.
+// The first success closes the circuit.
 func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(100)
@@ -112,8 +113,8 @@ func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	})
 }
 
-// TestUnansweredProbeDelaysNextForProbeTimeout: a probe that gets no answer keeps the next one
-// back for ten seconds, not for as long as a refresh may take.
+// TestUnansweredProbeDelaysNextForProbeTimeout: a probe without an answer does not delay
+// the next one for as long as a refresh may take.
 func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
@@ -135,8 +136,8 @@ func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	})
 }
 
-// TestFewFailingSessionsDoNotOpenTheCircuit: the server fails for some sessions for ever,
-// and all others are refreshed as ever.
+// TestFewFailingSessionsDoNotOpenTheCircuit: the server never refreshes a few sessions.
+// All others are refreshed as usual.
 func TestFewFailingSessionsDoNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(40)
@@ -175,9 +176,9 @@ func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func
 	return f.Refresher.Refresh(ctx, refreshToken, confirm)
 }
 
-// TestFailingSessionsDoNotTakeEveryProbe: the server never refreshes some
-// sessions, which ask all the time and before all others. The others have to wait
-// once at most, until the first of them is refreshed.
+// TestFailingSessionsDoNotTakeEveryProbe: the server never refreshes some sessions, which
+// ask all the time and before all others. Other sessions wait at most until the first of
+// them is refreshed.
 func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 	for _, tt := range []struct {
 		failing int
@@ -207,8 +208,8 @@ func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 	}
 }
 
-// TestFailingSessionsDoNotReopenTheCircuit: once another session was refreshed, they do
-// not make the server count as down again. Its user comes back after long pauses.
+// TestFailingSessionsDoNotReopenTheCircuit: the failing sessions do not count again once
+// another session was refreshed. The user of that session comes back after long pauses.
 func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
 		t.Run(outcome.String(), func(t *testing.T) {
@@ -236,8 +237,9 @@ func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 	}
 }
 
-// TestRefusedClientDoesNotAffectOthers: the server refuses one client. Sessions of another
-// client of the same server work as ever, and those of the refused one share a probe.
+// TestRefusedClientDoesNotAffectOthers: the server refuses one client. Sessions of
+// another client of the same server are refreshed as usual, and those of the refused
+// client share a probe.
 func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(200)
@@ -270,8 +272,7 @@ func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 }
 
 // TestMalformedRotationDoesNotOpenTheCircuit: the server rotates the tokens of many
-// sessions and sends access tokens that cannot be used. Another session is refreshed
-// at once.
+// sessions, but its access tokens are unusable. Another session is refreshed at once.
 func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(3 * breakerThreshold)
@@ -285,7 +286,6 @@ func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	})
 }
 
-// TestServersHaveSeparateBreakers: another site's server is not held up.
 func TestServersHaveSeparateBreakers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
@@ -310,8 +310,8 @@ func TestServersHaveSeparateBreakers(t *testing.T) {
 	})
 }
 
-// TestConcurrentRefreshesAreBounded, and those beyond wait for their turn without the
-// lease.
+// TestConcurrentRefreshesAreBounded: further refreshes wait for a slot without holding
+// their lease.
 func TestConcurrentRefreshesAreBounded(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secrets := make([]seal.Secret, maxConcurrentRefreshes+100)
@@ -336,8 +336,8 @@ func TestConcurrentRefreshesAreBounded(t *testing.T) {
 	})
 }
 
-// TestRetryAfterIsHonouredWhileTokenIsValid: without somebody who waits, the server
-// is left alone for as long as it asked for.
+// TestRetryAfterIsHonouredWhileTokenIsValid: if no request waits, the server gets no
+// request for as long as it demands.
 func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
@@ -359,8 +359,8 @@ func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	})
 }
 
-// TestBackoffsSurvivePruning: many sessions in back-off do not make each other's
-// failures forgotten.
+// TestBackoffsSurvivePruning: the failures of a session count although many other
+// sessions are in back-off.
 func TestBackoffsSurvivePruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
@@ -388,8 +388,8 @@ func TestBackoffsSurvivePruning(t *testing.T) {
 	})
 }
 
-// TestLeaseWaitDoesNotShortenTheRefresh: each instance that gets the lease has the
-// whole time for its request, however long it waited.
+// TestLeaseWaitDoesNotShortenTheRefresh: each instance that gets the lease has the full
+// time for its request, however long it waited.
 func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
 		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
@@ -416,8 +416,8 @@ func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	}
 }
 
-// TestTimedOutRequestIsNotRepeatedAtOnce, by any instance: the server may still be
-// working on it.
+// TestTimedOutRequestIsNotRepeatedAtOnce: no instance repeats it at once, because the
+// server may still be working on it.
 func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -450,8 +450,8 @@ func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	})
 }
 
-// TestLeaseIsConfirmedAfterConnecting: an instance that connects for longer
-// than a lease lasts sends nothing if another one has taken over.
+// TestLeaseIsConfirmedAfterConnecting: an instance whose connection takes longer than
+// leaseTimeout sends nothing if another instance has taken over the lease.
 func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -478,9 +478,9 @@ func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	})
 }
 
-// TestLostLeaseEndsTheWait: an instance that stood still while it waited for the
-// server serves what the others have got meanwhile. It does not wait for an answer
-// that may never come.
+// TestLostLeaseEndsTheWait: an instance that was stopped while it waited for the server
+// serves the tokens of the instance that took over. It does not wait for its own answer,
+// which may never arrive.
 func TestLostLeaseEndsTheWait(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -521,9 +521,9 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 	})
 }
 
-// TestRefusalEndsSessionDespiteConcurrentUse: between the last look at the record and
-// its deletion another instance writes a use. That changes the version, and not
-// the refusal.
+// TestRefusalEndsSessionDespiteConcurrentUse: another instance writes a use after the
+// refused instance has read the record and before it deletes it. That changes the
+// version, and the refusal still counts.
 func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()

@@ -24,8 +24,8 @@ func (u *sharedUser) refusing(ops ...sharedOp) {
 	})
 }
 
-// TestLogoutElsewhereEndsRequestThatWaited: what was read past the copies, while
-// waiting for another instance, is not pushed; the request's own first read is.
+// TestLogoutElsewhereEndsRequestThatWaited: the store does not push changes of what a
+// waiting request reads with ViewCurrent, but it does for the first read of the request.
 func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -46,8 +46,8 @@ func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 	})
 }
 
-// TestWaitingInstanceIsNotifiedOfEveryCommit: whoever waits for another instance hears of its second
-// commit as well as of the first, though a store pushes once for each View.
+// TestWaitingInstanceIsNotifiedOfEveryCommit: a waiting instance is notified of the
+// second commit of a refresh as well, although the store pushes one change for each View.
 func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.idTokens = true
@@ -67,8 +67,8 @@ func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 	})
 }
 
-// TestUnwrittenLogoutIsReported: for the other instances the session goes
-// on, so whoever logs out has to know, and can try again.
+// TestUnwrittenLogoutIsReported: the session goes on at the other instances, so the
+// caller of End must know, and can try again.
 func TestUnwrittenLogoutIsReported(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -96,8 +96,8 @@ func TestUnwrittenLogoutIsReported(t *testing.T) {
 	})
 }
 
-// TestEndReturnsNewestToken: a refresh elsewhere lands between reading the
-// record and ending the session.
+// TestEndReturnsNewestToken: another instance commits a refresh after End has read the
+// record.
 func TestEndReturnsNewestToken(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -122,9 +122,9 @@ func TestEndReturnsNewestToken(t *testing.T) {
 	})
 }
 
-// TestUnwrittenTokensSurviveIdleTimeout: a record that could not be written for
-// longer than the idle time-out is still the only place of its refresh token,
-// and others may have used the session meanwhile.
+// TestUnwrittenTokensSurviveIdleTimeout: a record that could not be written for longer
+// than the idle time-out is still the only copy of its refresh token, and other instances
+// may have used the session.
 func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
@@ -147,8 +147,8 @@ func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 	})
 }
 
-// TestCommitSurvivesFailoverThatLosesTheLease: a failover loses the last use, and the lease,
-// while a refresh is under way.
+// TestCommitSurvivesFailoverThatLosesTheLease: during a refresh, a failover of the store
+// loses the last use and the lease.
 func TestCommitSurvivesFailoverThatLosesTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -175,8 +175,8 @@ func TestCommitSurvivesFailoverThatLosesTheLease(t *testing.T) {
 	})
 }
 
-// TestUnreadableSessionsDoNotDelayOthers: a part of the store does not answer, and
-// the end of a session in another part is known at once.
+// TestUnreadableSessionsDoNotDelayOthers: a part of the store does not answer. The end of
+// a session in another part is found at once.
 func TestUnreadableSessionsDoNotDelayOthers(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -219,8 +219,8 @@ func (s partlyFrozen) View(ctx context.Context, id session.ID, f func(session.It
 	return s.Store.View(ctx, id, f)
 }
 
-// TestReleaseDelaysNoRequest: who waits for a refresh does not wait until its
-// lease is free.
+// TestReleaseDelaysNoRequest: a request that waits for a refresh does not wait for the
+// release of the lease.
 func TestReleaseDelaysNoRequest(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -232,8 +232,8 @@ func TestReleaseDelaysNoRequest(t *testing.T) {
 	})
 }
 
-// TestCloseDoesNotWaitForOtherInstances: a process that only waits for another one can
-// end at once.
+// TestCloseDoesNotWaitForOtherInstances: a process that waits for another one can stop at
+// once.
 func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.unwrittenAt0()
@@ -245,8 +245,8 @@ func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 	})
 }
 
-// TestConflictsAreRetriedWithPauses: a session that changes whenever it is judged is not judged
-// as fast as the store answers.
+// TestConflictsAreRetriedWithPauses: a session that changes during every try is not
+// retried as fast as the store answers.
 func TestConflictsAreRetriedWithPauses(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()

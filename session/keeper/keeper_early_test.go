@@ -29,7 +29,8 @@ func (r *instances) slowWrites(i int, d time.Duration) {
 	})
 }
 
-// TestTokenIsPersistedBeforeResponse: a crash right after it takes nothing along.
+// TestTokenIsPersistedBeforeResponse: a crash immediately after a response loses no
+// token.
 func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
@@ -43,9 +44,8 @@ func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 	}
 }
 
-// TestSlowWriteDoesNotDelayNewTokens: a store that takes long does not hold up
-// tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
-// refreshed twice.
+// TestSlowWriteDoesNotDelayNewTokens: requests get new tokens although the store is slow
+// to confirm them. Later requests get the same tokens, and no token is refreshed twice.
 func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 	check := func(t *testing.T, r *rig, f *family, secret seal.Secret) {
 		var all sync.WaitGroup
@@ -95,8 +95,8 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 	}
 }
 
-// TestNewTokenReplacesValidOneDuringWrite: a request that could still use the old
-// token gets the new one: a server may have revoked the old one by now.
+// TestNewTokenReplacesValidOneDuringWrite: a request that could still use the old token
+// gets the new one, because the server may have revoked the old one.
 func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -119,8 +119,8 @@ func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	})
 }
 
-// TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token beside an ID token may be
-// somebody else's.
+// TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token of an answer may be of
+// another user if the ID token is.
 func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
 	for _, judging := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
@@ -138,7 +138,7 @@ func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
 	}
 }
 
-// TestLogoutDuringWriteWins: from then on nobody gets them.
+// TestLogoutDuringWriteWins: after the logout no request gets the new tokens.
 func TestLogoutDuringWriteWins(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -196,8 +196,9 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 	})
 }
 
-// TestOutageDuringRefreshKeepsTokens: it is not known whether the session is still there,
-// so those who wait are told to come back, and the tokens are kept for them.
+// TestOutageDuringRefreshKeepsTokens: while the store is down, the keeper cannot know
+// whether the session still exists. Waiting requests get an UnavailableError, and the
+// tokens are kept for later ones.
 func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
@@ -235,8 +236,8 @@ func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	}
 }
 
-// TestLogoutDuringVerificationDiscardsTokens: the first commit finds the session gone. Whoever
-// waits is told then, and the tokens are given back.
+// TestLogoutDuringVerificationDiscardsTokens: the first commit finds that the session has
+// ended. Waiting requests get ErrNoSession at once, and the tokens are revoked.
 func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
@@ -262,7 +263,6 @@ func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	})
 }
 
-// TestStoreWaitIsBoundedByRefreshTimeout by RefreshTimeout, as all of it.
 func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -285,8 +285,8 @@ func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	})
 }
 
-// TestDemandsApplyToPublishedTokens: what somebody was told of is what the next
-// one wants something newer than, or other than.
+// TestDemandsApplyToPublishedTokens: a demand for a newer or another token refers to the
+// token that was served last, even if the store has not confirmed it.
 func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -316,8 +316,8 @@ func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	})
 }
 
-// TestNewSIDIsCommittedBeforeTokensAreServed: only then a logout of its new
-// sid can be looked for.
+// TestNewSIDIsCommittedBeforeTokensAreServed: only after the commit can the keeper look
+// for a logout of the new sid.
 func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() {
@@ -337,8 +337,8 @@ func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 	})
 }
 
-// TestRefreshNeedsOneWrite: new tokens, what the ID token says, and the use that
-// caused it.
+// TestRefreshNeedsOneWrite: one write has the new tokens, the claims of the ID token, and
+// the use that caused the refresh.
 func TestRefreshNeedsOneWrite(t *testing.T) {
 	for name, tc := range map[string]struct {
 		idTokens bool
@@ -375,8 +375,7 @@ func TestRefreshNeedsOneWrite(t *testing.T) {
 	}
 }
 
-// TestUseIsWrittenAlthoughRefreshFails: it is written all the same, and so is one that
-// comes in the pause.
+// TestUseIsWrittenAlthoughRefreshFails: a use during the back-off is written, too.
 func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
@@ -405,8 +404,8 @@ func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 	})
 }
 
-// TestLaterUseDuringRefreshIsWritten: one that is later than what the refresh wrote is still
-// to be written, and one that is not much later is not.
+// TestLaterUseDuringRefreshIsWritten: a use that is much later than the one which the
+// refresh has written is written after it.
 func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
@@ -433,8 +432,8 @@ func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	}
 }
 
-// TestUseNearIdleEndIsWrittenAtOnce is not left to a refresh that takes long: other instances
-// would take the session for idle meanwhile.
+// TestUseNearIdleEndIsWrittenAtOnce: if the use were written only after a slow refresh,
+// other instances would end the session as idle before.
 func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
@@ -451,8 +450,8 @@ func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 	})
 }
 
-// TestRefreshCorrectsLastUseInTheFuture: a clock that ran ahead does not keep a session from
-// becoming idle for longer than until the next refresh.
+// TestRefreshCorrectsLastUseInTheFuture: a clock that ran ahead delays the idle time-out
+// until the next refresh at most.
 func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -472,7 +471,7 @@ func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 	})
 }
 
-// TestRefreshReadsFromCopy: what a request has just read need not be fetched again.
+// TestRefreshReadsFromCopy: the record that a request has just read is not fetched again.
 func TestRefreshReadsFromCopy(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, f := r.login()

@@ -13,8 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestReloadSharesFlights: an old and a new keeper on one vault ask the
-// authorization server once.
+// TestReloadSharesFlights: an old and a new keeper on one vault send one request.
 func TestReloadSharesFlights(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -48,8 +47,8 @@ func TestReloadSharesFlights(t *testing.T) {
 	})
 }
 
-// TestReloadSharesBackoffsAndUnwrittenTokens: a new keeper neither asks earlier
-// nor knows less.
+// TestReloadSharesBackoffsAndUnwrittenTokens: a new keeper does not refresh earlier than
+// the old one, and serves its unwritten tokens.
 func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -74,9 +73,9 @@ func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	})
 }
 
-// TestReloadWithNewKeyKeepsTokens: the new keeper notes a use, sealed under the new first
-// key, while a refresh of the old keeper is under way. The old one cannot read
-// that note, and its tokens must not be lost for it.
+// TestReloadWithNewKeyKeepsTokens: during a refresh of the old keeper, the new keeper
+// writes a use, sealed with the new first key. The old keeper cannot read that record,
+// and must not lose its new tokens.
 func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -105,8 +104,7 @@ func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	})
 }
 
-// TestUnknownFieldsSurviveRefresh: this release refreshes what a later
-// one has written.
+// TestUnknownFieldsSurviveRefresh: this release refreshes a record of a later one.
 func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens = true })
@@ -133,7 +131,7 @@ func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 	})
 }
 
-// TestKeyRotationLosesNoSession: [A], then [B, A], then [B].
+// TestKeyRotationLosesNoSession: the keys are [A], then [B, A], then [B].
 func TestKeyRotationLosesNoSession(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	inBubble(t, func(t *testing.T, r *rig) {
@@ -157,7 +155,8 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 	})
 }
 
-// TestTokensOfOtherInstanceAreUsed: its tokens are used, without a request of ours.
+// TestTokensOfOtherInstanceAreUsed: an instance that finds newer tokens in the store
+// sends no request.
 func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		elsewhere := r.secondInstance()
@@ -177,8 +176,9 @@ func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 	})
 }
 
-// TestRefusedInstanceUsesTokensOfTheOther: both redeem the same token. The slower one
-// is refused, and finds the faster one's tokens in the store.
+// TestRefusedInstanceUsesTokensOfTheOther: two instances without leases redeem the same
+// token. The slower one is refused, and reads the tokens of the faster one from the
+// store.
 func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	for _, refusal := range []Outcome{Rejected, Unclear} {
 		t.Run(refusal.String(), func(t *testing.T) {
@@ -215,8 +215,8 @@ func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	}
 }
 
-// TestLateCommitKeepsNewerTokens: another instance has refreshed further before our answer
-// came. What it wrote stays.
+// TestLateCommitKeepsNewerTokens: another instance refreshes the session before this one
+// gets its answer.
 func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	for _, writable := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
@@ -256,7 +256,7 @@ func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	}
 }
 
-// TestRestartKeepsSessions: a new process with the same store and key goes on.
+// TestRestartKeepsSessions: a new process uses the same store and key.
 func TestRestartKeepsSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := map[seal.Secret]*family{}
@@ -283,8 +283,8 @@ func TestRestartKeepsSessions(t *testing.T) {
 	})
 }
 
-// TestCrashBeforeCommitEndsSessionAfterOneRequest: the rotated token died with the process.
-// The next request finds out once.
+// TestCrashBeforeCommitEndsSessionAfterOneRequest: the rotated token was lost with the
+// process. The next request of the session finds that out.
 func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()

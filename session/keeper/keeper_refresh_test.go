@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestOneRefreshPerExpiry: whatever asks at the same time, and whoever hangs
-// up, the authorization server gets one request per expiry and every caller
-// that stays gets a usable token.
+// TestOneRefreshPerExpiry: however many requests arrive at the same time, and however
+// many clients hang up, the authorization server gets one request per expiry. Every
+// client that stays gets a usable token.
 func TestOneRefreshPerExpiry(t *testing.T) {
 	const callers, expiries = 200, 50
 	for _, tt := range []struct {
@@ -62,8 +62,8 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 	}
 }
 
-// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed
-// ahead of its expiry, and no request ever waits for it.
+// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed before it
+// expires, so no request waits.
 func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.latency = 5 * time.Second
@@ -89,7 +89,7 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	})
 }
 
-// TestRefreshTimesAreSpread: sessions begun together do not refresh together.
+// TestRefreshTimesAreSpread: sessions that begin together do not refresh together.
 func TestRefreshTimesAreSpread(t *testing.T) {
 	now := time.Now()
 	first, last := time.Hour, time.Duration(0)
@@ -103,8 +103,8 @@ func TestRefreshTimesAreSpread(t *testing.T) {
 	}
 }
 
-// TestHangingServerDelaysNoRequestWithValidToken whose token is good; who has none waits
-// RefreshTimeout and no longer.
+// TestHangingServerDelaysNoRequestWithValidToken: a request with an expired token waits
+// for RefreshTimeout and no longer.
 func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -130,8 +130,8 @@ func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	})
 }
 
-// TestRefreshTimeIsBounded: a server that never answers occupies one flight for a
-// bounded time, and then the next may try.
+// TestRefreshTimeIsBounded: a server that never answers blocks one flight for a bounded
+// time. Then the next flight can start.
 func TestRefreshTimeIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -144,7 +144,6 @@ func TestRefreshTimeIsBounded(t *testing.T) {
 	})
 }
 
-// TestWaitingRequestGetsNewTokenAtOnce as soon as it is there.
 func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -157,8 +156,8 @@ func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	})
 }
 
-// TestTokenIsUsableToTheMillisecond: an expired token is never served, and one
-// that is good is, also when nothing else can be had.
+// TestTokenIsUsableToTheMillisecond: an expired token is never served. A usable one is
+// served even if no other can be obtained.
 func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	for _, tt := range []struct{ lifetime, skew time.Duration }{
 		{time.Second, 50 * time.Millisecond},
@@ -184,8 +183,8 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	}
 }
 
-// TestAbsurdExpiryDoesNotCauseRefreshes: clocks gone wrong neither overflow nor make every request
-// refresh.
+// TestAbsurdExpiryDoesNotCauseRefreshes: an expiry from a wrong clock neither overflows
+// nor makes every request refresh.
 func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	now := time.Now()
 	for name, expires := range map[string]time.Time{
@@ -211,8 +210,8 @@ func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	}
 }
 
-// TestShortLifetimeCausesOneRefreshPerSecond: tokens of one second cost about one refresh a second,
-// however many requests there are.
+// TestShortLifetimeCausesOneRefreshPerSecond: tokens that live for one second cause about
+// one refresh a second, however many requests there are.
 func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 50*time.Millisecond })
@@ -228,8 +227,8 @@ func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 	})
 }
 
-// TestTokenThatExpiresBeforeItArrivesIsNotServed: the server takes longer to answer than its
-// tokens live. No request gets such a token, nor waits for ever.
+// TestTokenThatExpiresBeforeItArrivesIsNotServed: the server takes longer to answer than
+// its tokens live. No request gets such a token, and no request waits without end.
 func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 3*time.Second })
@@ -244,7 +243,6 @@ func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	})
 }
 
-// TestIdleSessionIsNotRefreshed: without requests there are no refreshes.
 func TestIdleSessionIsNotRefreshed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -257,9 +255,9 @@ func TestIdleSessionIsNotRefreshed(t *testing.T) {
 	})
 }
 
-// TestWaitingRequestsShareNoMemory: a refusal without a reason comes just before the
-// token expires and is written down just after. All who wait get the same
-// results, and none may write to them. (The race detector is the judge.)
+// TestWaitingRequestsShareNoMemory: an unclear refusal arrives just before the token
+// expires and is written just after. All waiting requests get the same result, and none
+// may write to it, which the race detector checks.
 func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -289,8 +287,8 @@ func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	})
 }
 
-// TestClockSetBackDoesNotDelayRefresh: a token that seems to come from the future is refreshed when
-// its user wants a new one, and not an hour later.
+// TestClockSetBackDoesNotDelayRefresh: a token that seems to be obtained in the future is
+// refreshed on demand, not an hour later.
 func TestClockSetBackDoesNotDelayRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()

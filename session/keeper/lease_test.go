@@ -10,8 +10,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestOneRefreshOverInstances: whoever finds the token expired, and however
-// many, the refresh token is sent once.
+// TestOneRefreshOverInstances: however many instances find the token expired, the refresh
+// token is sent once.
 func TestOneRefreshOverInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -31,7 +31,8 @@ func TestOneRefreshOverInstances(t *testing.T) {
 	})
 }
 
-// TestSlowRefreshKeepsTheLease: as long as the holder beats, nobody else sends.
+// TestSlowRefreshKeepsTheLease: while the holder renews its lease, no other instance
+// sends the token.
 func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -45,8 +46,7 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	})
 }
 
-// TestExpiredLeaseIsTakenOver: another one takes over, once the lease has been
-// silent.
+// TestExpiredLeaseIsTakenOver: the holder dies before the server gets its request.
 func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -69,8 +69,8 @@ func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	})
 }
 
-// TestLateCommitOfFormerHolderIsRefused: a holder that stood still finds that another one
-// has refreshed since, and takes that.
+// TestLateCommitOfFormerHolderIsRefused: a holder that was stopped finds that another
+// instance has refreshed the session, and serves those tokens.
 func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true // else nothing can save a session after this
@@ -107,7 +107,6 @@ func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	})
 }
 
-// TestUnconfirmedLeaseSendsNothing: whoever cannot confirm the lease does not send.
 func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -146,8 +145,8 @@ func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	return secret, f
 }
 
-// TestLeaseIsHeldUntilCommit: while one instance cannot write what it has
-// redeemed, no other sends the dead token, for however long.
+// TestLeaseIsHeldUntilCommit: while an instance cannot write the tokens that it has
+// redeemed, no other instance sends the old refresh token.
 func TestLeaseIsHeldUntilCommit(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
@@ -174,8 +173,8 @@ func TestLeaseIsHeldUntilCommit(t *testing.T) {
 	})
 }
 
-// TestOutageLongerThanLeaseTimeoutLosesNoTokens: the store goes away between the redemption and
-// the commit, and is back after a long time.
+// TestOutageLongerThanLeaseTimeoutLosesNoTokens: the store goes away after the redemption
+// and before the commit.
 func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
@@ -207,8 +206,6 @@ func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 	})
 }
 
-// TestLogoutElsewhereDiscardsUnwrittenTokens: tokens in memory do not outlive the
-// session.
 func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
@@ -229,7 +226,6 @@ func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 	})
 }
 
-// TestLogoutElsewhereDuringRefreshDiscardsTokens: what comes back belongs to nobody.
 func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -253,8 +249,8 @@ func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	})
 }
 
-// TestRefusalWithoutLeaseEndsNothing: a refusal that reaches a holder which has
-// been taken for dead ends nothing.
+// TestRefusalWithoutLeaseEndsNothing: a refusal reaches a former holder, after another
+// instance has taken over its lease.
 func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true
@@ -288,7 +284,7 @@ func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	})
 }
 
-// TestIdleEndIsCheckedAgainstTheStore: an old copy does not know of the last use.
+// TestIdleEndIsCheckedAgainstTheStore: an outdated copy does not have the last use.
 func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -312,8 +308,7 @@ func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 	})
 }
 
-// TestLogoutElsewhereEndsRequestsInProgress: a logout at one instance ends what is in
-// progress at the others, also if the push was missed.
+// TestLogoutElsewhereEndsRequestsInProgress: also if the push is missed.
 func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -371,8 +366,8 @@ func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 	}
 }
 
-// TestLogoutElsewhereEndsRequestThatBegins: the session ends elsewhere after it was read and
-// before the request was registered.
+// TestLogoutElsewhereEndsRequestThatBegins: the session ends after the request has read
+// it and before the request is attached.
 func TestLogoutElsewhereEndsRequestThatBegins(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
