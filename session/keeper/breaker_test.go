@@ -26,8 +26,9 @@ func (r *rig) logins(n int) []seal.Secret {
 	return secrets
 }
 
-// TestOneProbeWhileTheServerIsDown: of many sessions whose tokens have expired,
-// one at a time asks the server, and none is lost. When it is back, all work.
+// TestOneProbeWhileTheServerIsDown: the tokens of many sessions have expired. One session
+// at a time asks the server, and none is lost. After the server works again, all are
+// refreshed.
 func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -83,9 +84,9 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// TestProbeIsOneOfManyWaiting: while a probe is under way, others are refused at
-// once, and the first success lets everybody through.
-func TestProbeIsOneOfManyWaiting(t *testing.T) {
+// TestOpenCircuitSendsOneProbeAtATime: during a probe other sessions are refused at once.
+// The first success closes the circuit.
+func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(100)
 		r.expired()
@@ -112,9 +113,9 @@ func TestProbeIsOneOfManyWaiting(t *testing.T) {
 	})
 }
 
-// TestLostProbeIsFollowedByAnother: a probe that gets no answer keeps the next one
-// back for ten seconds, not for as long as a refresh may take.
-func TestLostProbeIsFollowedByAnother(t *testing.T) {
+// TestUnansweredProbeDelaysNextForProbeTimeout: a probe without an answer does not delay
+// the next one for as long as a refresh may take.
+func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
 		r.expired()
@@ -135,9 +136,9 @@ func TestLostProbeIsFollowedByAnother(t *testing.T) {
 	})
 }
 
-// TestTroubleOfFewSessionsIsTheirOwn: the server fails for some sessions for ever,
-// and all others are refreshed as ever.
-func TestTroubleOfFewSessionsIsTheirOwn(t *testing.T) {
+// TestFewFailingSessionsDoNotOpenTheCircuit: the server never refreshes a few sessions.
+// All others are refreshed as usual.
+func TestFewFailingSessionsDoNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(40)
 		broken := secrets[:breakerThreshold-1]
@@ -175,10 +176,10 @@ func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func
 	return f.Refresher.Refresh(ctx, refreshToken, confirm)
 }
 
-// TestSessionsThatFailForEverTakeNoProbesFromOthers: the server never refreshes some
-// sessions, which ask all the time and before all others. The others have to wait
-// once at most, until the first of them is refreshed.
-func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
+// TestFailingSessionsDoNotTakeEveryProbe: the server never refreshes some sessions, which
+// ask all the time and before all others. Other sessions wait at most until the first of
+// them is refreshed.
+func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 	for _, tt := range []struct {
 		failing int
 		outcome Outcome
@@ -207,9 +208,9 @@ func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
 	}
 }
 
-// TestSessionsThatFailForEverDoNotCount: once another session was refreshed, they do
-// not make the server count as down again. Its user comes back after long pauses.
-func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
+// TestFailingSessionsDoNotReopenTheCircuit: the failing sessions do not count again once
+// another session was refreshed. The user of that session comes back after long pauses.
+func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
 		t.Run(outcome.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -236,9 +237,10 @@ func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
 	}
 }
 
-// TestRefusedClientHoldsUpNoOther: the server refuses one client. Sessions of another
-// client of the same server work as ever, and those of the refused one share a probe.
-func TestRefusedClientHoldsUpNoOther(t *testing.T) {
+// TestRefusedClientDoesNotAffectOthers: the server refuses one client. Sessions of
+// another client of the same server are refreshed as usual, and those of the refused
+// client share a probe.
+func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(200)
 		c := r.config
@@ -269,10 +271,9 @@ func TestRefusedClientHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// TestAnswersThatRotateShowTheServerAtWork: the server rotates the tokens of many
-// sessions and sends access tokens that cannot be used. Another session is refreshed
-// at once.
-func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
+// TestMalformedRotationDoesNotOpenTheCircuit: the server rotates the tokens of many
+// sessions, but its access tokens are unusable. Another session is refreshed at once.
+func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(3 * breakerThreshold)
 		r.expired()
@@ -285,8 +286,7 @@ func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
 	})
 }
 
-// TestServersHaveBreakersOfTheirOwn: another site's server is not held up.
-func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
+func TestServersHaveSeparateBreakers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
 		well := newAuthServer(t.Errorf)
@@ -310,9 +310,9 @@ func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
 	})
 }
 
-// TestRefreshesAtOnceAreBounded, and those beyond wait for their turn without the
-// lease.
-func TestRefreshesAtOnceAreBounded(t *testing.T) {
+// TestConcurrentRefreshesAreBounded: further refreshes wait for a slot without holding
+// their lease.
+func TestConcurrentRefreshesAreBounded(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secrets := make([]seal.Secret, maxConcurrentRefreshes+100)
 		for i := range secrets {
@@ -336,9 +336,9 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
-// TestRetryAfterCountsWhileTheTokenIsGood: without somebody who waits, the server
-// is left alone for as long as it asked for.
-func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
+// TestRetryAfterIsHonouredWhileTokenIsValid: if no request waits, the server gets no
+// request for as long as it demands.
+func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
 		secret, f := r.login()
@@ -359,9 +359,9 @@ func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
 	})
 }
 
-// TestBackoffsAreRemembered: many sessions in back-off do not make each other's
-// failures forgotten.
-func TestBackoffsAreRemembered(t *testing.T) {
+// TestBackoffsSurvivePruning: the failures of a session count although many other
+// sessions are in back-off.
+func TestBackoffsSurvivePruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
 		for round := range 5 {
@@ -388,9 +388,9 @@ func TestBackoffsAreRemembered(t *testing.T) {
 	})
 }
 
-// TestTheLeaseTakesNoTimeFromTheRefresh: each instance that gets the lease has the
-// whole time for its request, however long it waited.
-func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
+// TestLeaseWaitDoesNotShortenTheRefresh: each instance that gets the lease has the full
+// time for its request, however long it waited.
+func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
 		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 			secret, f := r.login()
@@ -416,9 +416,9 @@ func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
 	}
 }
 
-// TestTimedOutRefreshIsNotSentAgainAtOnce, by any instance: the server may still be
-// working on it.
-func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
+// TestTimedOutRequestIsNotRepeatedAtOnce: no instance repeats it at once, because the
+// server may still be working on it.
+func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -450,9 +450,9 @@ func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
 	})
 }
 
-// TestLeaseIsConfirmedWhenTheConnectionStands: an instance that connects for longer
-// than a lease lasts sends nothing if another one has taken over.
-func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
+// TestLeaseIsConfirmedAfterConnecting: an instance whose connection takes longer than
+// leaseTimeout sends nothing if another instance has taken over the lease.
+func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -478,9 +478,9 @@ func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
 	})
 }
 
-// TestLostLeaseEndsTheWait: an instance that stood still while it waited for the
-// server serves what the others have got meanwhile. It does not wait for an answer
-// that may never come.
+// TestLostLeaseEndsTheWait: an instance that was stopped while it waited for the server
+// serves the tokens of the instance that took over. It does not wait for its own answer,
+// which may never arrive.
 func TestLostLeaseEndsTheWait(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -521,10 +521,10 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 	})
 }
 
-// TestRefusalCountsAlthoughAUseIsWritten: between the last look at the record and
-// its deletion another instance writes a use. That changes the version, and not
-// the refusal.
-func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
+// TestRefusalEndsSessionDespiteConcurrentUse: another instance writes a use after the
+// refused instance has read the record and before it deletes it. That changes the
+// version, and the refusal still counts.
+func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()

@@ -9,25 +9,27 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// flight is one refresh under way, for all who want it.
+// flight is one refresh in progress. All requests of the session that need its result
+// wait for the same flight.
 type flight struct {
-	// told is closed when there is something to know: the result, or new tokens
-	// that have been judged and take long to be written (early).
+	// ready is closed when waiting requests can go on: the result is known, or new tokens
+	// are valid although the store has not confirmed them yet (uncommitted).
 	ready       chan struct{}
 	uncommitted *hot
-	// done is closed when nothing is left to do, and another flight can begin.
-	// Then hot and err are set.
+	// done is closed when the refresh has ended and the next flight of the session can
+	// begin. hot and err are set by then.
 	done chan struct{}
 	hot  hot
 	err  error
 }
 
-// tell lets those go on who wait, while the tokens are being written.
+// publish gives new tokens to the waiting requests while the store still writes them.
 func (f *flight) publish(h hot) {
 	f.uncommitted = &h
 	close(f.ready)
 }
 
+// finish gives the result to the waiting requests.
 func (f *flight) finish(h hot, err error) {
 	f.hot, f.err = h, err
 	if f.uncommitted == nil {
@@ -36,7 +38,7 @@ func (f *flight) finish(h hot, err error) {
 	close(f.done)
 }
 
-// early returns the session's tokens that take long to be written, or nil.
+// uncommitted returns the published tokens of the session's flight, or nil.
 func (v *Vault) uncommitted(id session.ID) *hot {
 	v.mu.Lock()
 	f := v.flights[id]
@@ -52,11 +54,12 @@ func (v *Vault) uncommitted(id session.ID) *hot {
 	}
 }
 
-// join returns the session's flight, and starts one if there is none. During a
-// back-off, or when the vault is closed, it starts none and returns the reason
-// instead. waiting says that the request cannot be served without the flight.
-// The use of the session, if there is one to be written down, is noted, and
-// written with the new tokens; without a flight, at once.
+// join returns the flight of the session, and starts one if there is none. During a
+// back-off, and when the vault is closed, it starts none and returns an error. waiting
+// means that the request cannot be served without the flight.
+//
+// If use is not zero, the flight writes that use of the session with the new tokens.
+// Without a flight, join has it written at once.
 func (k *Keeper) join(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
 	f, paused := k.joinOrStart(ref, d, use, waiting)
 	if paused != nil && !use.IsZero() {
@@ -67,8 +70,8 @@ func (k *Keeper) join(ref seal.Ref, d demand, use time.Time, waiting bool) (*fli
 
 func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
 	v := k.Vault
-	// Before the lock, which all sessions share. A flight looks again before it
-	// sends anything.
+	// All sessions share v.mu, so the pause is checked before it is locked. The flight
+	// checks again before it sends anything.
 	paused := k.checkPause(ref.ID, waiting)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -91,7 +94,8 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 	return f, nil
 }
 
-// paused returns why no refresh of a session may begin now, or nil.
+// checkPause returns an error if the session, its authorization server or its client is
+// in a back-off.
 func (k *Keeper) checkPause(id session.ID, waiting bool) *UnavailableError {
 	now := time.Now()
 	if err := k.Vault.backoffs.check(id, now, waiting); err != nil {
@@ -104,7 +108,7 @@ func (k *Keeper) checkPause(id session.ID, waiting bool) *UnavailableError {
 	return k.client.check(now, waiting, failed)
 }
 
-// fly is the whole of a flight.
+// run refreshes the session and finishes the flight.
 func (r *refresh) run() {
 	h, err := r.retryOnConflict()
 	r.Vault.mu.Lock()
@@ -121,29 +125,31 @@ func (r *refresh) run() {
 	}
 }
 
-// demand is how fresh a request wants its token to be.
+// demand is the freshness of the token that a request requires.
 type demand struct {
-	// since is when the token must have been obtained, or later; zero: any
-	// usable token will do.
+	// since is the earliest time at which the token may have been obtained. Zero: any
+	// usable token is accepted.
 	since time.Time
-	// other is the token at hand, which will not do. Any other one was obtained
-	// while the request waited, and is fresh enough whatever the clock says.
+	// other is the token that the session had when the request arrived. With since set,
+	// any other token is accepted too: it was obtained while the request waited, even if
+	// the clock was set back.
 	other string
 }
 
-// met reports whether a token may be sent with the request.
-func (d demand) met(t *accessToken, now time.Time) bool {
+// metBy reports whether a token is usable and as fresh as the request requires.
+func (d demand) metBy(t *accessToken, now time.Time) bool {
 	return t.usable(now) && (d.since.IsZero() || !t.obtained.Before(d.since) || t.value != d.other)
 }
 
-// refreshed serves a request that found its token due, or not as fresh as it
-// wants it. If it can have the token at hand, it does not wait for the refresh
-// that it starts. A use that is not zero is to be written down.
+// serveWithRefresh serves a request whose token is due for a refresh, or does not meet
+// its demand. It starts a refresh, or joins the one in progress. It waits for the result
+// only if the present token does not meet the demand, and for RefreshTimeout at most. If
+// use is not zero, that use of the session is written.
 func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d demand, use time.Time) (*Session, error) {
 	var wait context.Context
 	for ; ; use = (time.Time{}) {
 		now := time.Now()
-		met := d.met(&h.token, now)
+		met := d.metBy(&h.token, now)
 		if met && !h.token.due(now) {
 			return k.sessionOf(ref.ID, h), nil
 		}
@@ -159,33 +165,33 @@ func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d d
 			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
 			defer cancel()
 		}
-		fresh, err := k.awaitResult(wait, f, ref, d, h.epoch)
+		refreshed, err := k.awaitResult(wait, f, ref, d, h.epoch)
 		switch {
-		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
+		case wait.Err() != nil && ctx.Err() == nil && refreshed == nil:
 			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
 		case err == nil:
-			h = fresh
+			h = refreshed
 		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
-			// Somebody else wanted more than this request does.
+			// The request that started the flight demanded a fresher token than this one.
 		default:
 			return nil, err
 		}
-		// Good, but for a token that lives shorter than this took, and for a
-		// flight begun by somebody less demanding.
-		if d.met(&h.token, time.Now()) {
+		// The demand may still not be met: the token may have expired while the flight
+		// took its time, or a request with a weaker demand may have started the flight.
+		if d.metBy(&h.token, time.Now()) {
 			return k.sessionOf(ref.ID, h), nil
 		}
 	}
 }
 
-// result waits for what a flight brings until ctx ends, and then returns its
-// error. Tokens that take long to be written will do, if they are what the
-// request wants, and if the session has not ended while it waited.
-func (k *Keeper) awaitResult(ctx context.Context, f *flight, ref seal.Ref, d demand, mark uint64) (*hot, error) {
+// awaitResult waits for the result of a flight, or until ctx ends. It returns published
+// tokens before the store has confirmed them if they meet the demand and the session has
+// not ended.
+func (k *Keeper) awaitResult(ctx context.Context, f *flight, ref seal.Ref, d demand, epoch uint64) (*hot, error) {
 	if err := await(ctx, f.ready); err != nil {
 		return nil, err
 	}
-	if f.uncommitted != nil && d.met(&f.uncommitted.token, time.Now()) {
+	if f.uncommitted != nil && d.metBy(&f.uncommitted.token, time.Now()) {
 		h, err := k.checkAlive(ctx, f.uncommitted, ref)
 		if err == nil || errors.Is(err, ErrNoSession) {
 			return h, err
@@ -200,31 +206,31 @@ func (k *Keeper) awaitResult(ctx context.Context, f *flight, ref seal.Ref, d dem
 	case k.Vault.shared != nil && k.Vault.hasUnwritten(ref.ID):
 		return k.checkAlive(ctx, &f.hot, ref)
 	}
-	return f.hot.withEpoch(mark), nil
+	return f.hot.withEpoch(epoch), nil
 }
 
-// checkAlive returns what only this process knows, if the session has not ended
-// meanwhile. With a shared store it looks at what pushes keep true, as any request
-// does; otherwise only this process can have ended it.
-func (k *Keeper) checkAlive(ctx context.Context, known *hot, ref seal.Ref) (*hot, error) {
-	now, err := k.readHot(ctx, ref)
+// checkAlive returns a copy of unwritten, which only this process knows, unless the
+// session has ended. With a shared store another process may have ended it, so it reads
+// the item as any request does. Otherwise only this process can have ended it.
+func (k *Keeper) checkAlive(ctx context.Context, unwritten *hot, ref seal.Ref) (*hot, error) {
+	current, err := k.readHot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return known.withEpoch(now.epoch), nil
+	return unwritten.withEpoch(current.epoch), nil
 }
 
-// withEpoch returns a copy for one request, whose look at the store has this mark:
-// all who wait share what the flight brings.
-func (h *hot) withEpoch(mark uint64) *hot {
+// withEpoch returns a copy with the epoch at which a request read the session. The
+// original is shared by all requests that wait for the flight.
+func (h *hot) withEpoch(epoch uint64) *hot {
 	own := *h
-	own.epoch = mark
+	own.epoch = epoch
 	return &own
 }
 
-func await(ctx context.Context, flight <-chan struct{}) error {
+func await(ctx context.Context, done <-chan struct{}) error {
 	select {
-	case <-flight:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -24,9 +24,9 @@ func (u *sharedUser) refusing(ops ...sharedOp) {
 	})
 }
 
-// TestEndElsewhereEndsARequestThatWaited: what was read past the copies, while
-// waiting for another instance, is not pushed; the request's own first read is.
-func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
+// TestLogoutElsewhereEndsRequestThatWaited: the store does not push changes of what a
+// waiting request reads with ViewCurrent, but it does for the first read of the request.
+func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
@@ -46,9 +46,9 @@ func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
 	})
 }
 
-// TestEveryCommitIsHeard: whoever waits for another instance hears of its second
-// commit as well as of the first, though a store pushes once for each View.
-func TestEveryCommitIsHeard(t *testing.T) {
+// TestWaitingInstanceIsNotifiedOfEveryCommit: a waiting instance is notified of the
+// second commit of a refresh as well, although the store pushes one change for each View.
+func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.idTokens = true
 		secret, _ := r.login()
@@ -67,9 +67,9 @@ func TestEveryCommitIsHeard(t *testing.T) {
 	})
 }
 
-// TestLogoutThatDidNotLandIsReported: for the other instances the session goes
-// on, so whoever logs out has to know, and can try again.
-func TestLogoutThatDidNotLandIsReported(t *testing.T) {
+// TestUnwrittenLogoutIsReported: the session goes on at the other instances, so the
+// caller of End must know, and can try again.
+func TestUnwrittenLogoutIsReported(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.freshAt(0, secret)
@@ -96,9 +96,9 @@ func TestLogoutThatDidNotLandIsReported(t *testing.T) {
 	})
 }
 
-// TestEndGivesBackTheNewestToken: a refresh elsewhere lands between reading the
-// record and ending the session.
-func TestEndGivesBackTheNewestToken(t *testing.T) {
+// TestEndReturnsNewestToken: another instance commits a refresh after End has read the
+// record.
+func TestEndReturnsNewestToken(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -122,10 +122,10 @@ func TestEndGivesBackTheNewestToken(t *testing.T) {
 	})
 }
 
-// TestUnwrittenTokensOutliveIdleness: a record that could not be written for
-// longer than the idle time-out is still the only place of its refresh token,
-// and others may have used the session meanwhile.
-func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
+// TestUnwrittenTokensSurviveIdleTimeout: a record that could not be written for longer
+// than the idle time-out is still the only copy of its refresh token, and other instances
+// may have used the session.
+func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
 			c := k.Config
@@ -147,9 +147,9 @@ func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
 	})
 }
 
-// TestCommitAfterTheStoreForgot: a failover loses the last use, and the lease,
-// while a refresh is under way.
-func TestCommitAfterTheStoreForgot(t *testing.T) {
+// TestCommitSurvivesFailoverThatLosesTheLease: during a refresh, a failover of the store
+// loses the last use and the lease.
+func TestCommitSurvivesFailoverThatLosesTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -175,9 +175,9 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 	})
 }
 
-// TestUnreadableSessionsHoldUpNobody: a part of the store does not answer, and
-// the end of a session in another part is known at once.
-func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
+// TestUnreadableSessionsDoNotDelayOthers: a part of the store does not answer. The end of
+// a session in another part is found at once.
+func TestUnreadableSessionsDoNotDelayOthers(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
@@ -219,9 +219,9 @@ func (s partlyFrozen) View(ctx context.Context, id session.ID, f func(session.It
 	return s.Store.View(ctx, id, f)
 }
 
-// TestReleaseHoldsUpNobody: who waits for a refresh does not wait until its
-// lease is free.
-func TestReleaseHoldsUpNobody(t *testing.T) {
+// TestReleaseDelaysNoRequest: a request that waits for a refresh does not wait for the
+// release of the lease.
+func TestReleaseDelaysNoRequest(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.expired()
@@ -232,9 +232,9 @@ func TestReleaseHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestCloseDoesNotWaitForOthers: a process that only waits for another one can
-// end at once.
-func TestCloseDoesNotWaitForOthers(t *testing.T) {
+// TestCloseDoesNotWaitForOtherInstances: a process that waits for another one can stop at
+// once.
+func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.unwrittenAt0()
 		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
@@ -245,9 +245,9 @@ func TestCloseDoesNotWaitForOthers(t *testing.T) {
 	})
 }
 
-// TestAgainIsNoSpin: a session that changes whenever it is judged is not judged
-// as fast as the store answers.
-func TestAgainIsNoSpin(t *testing.T) {
+// TestConflictsAreRetriedWithPauses: a session that changes during every try is not
+// retried as fast as the store answers.
+func TestConflictsAreRetriedWithPauses(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.expired()

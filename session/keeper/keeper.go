@@ -223,7 +223,7 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 			d.other = h.token.value
 		}
 	}
-	if h.token.due(now) || !d.met(&h.token, now) {
+	if h.token.due(now) || !d.metBy(&h.token, now) {
 		var use time.Time
 		switch {
 		case unused < k.useInterval:

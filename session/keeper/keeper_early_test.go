@@ -29,29 +29,29 @@ func (r *instances) slowWrites(i int, d time.Duration) {
 	})
 }
 
-// TestWhatIsAnsweredIsWritten: a crash right after it takes nothing along.
-func TestWhatIsAnsweredIsWritten(t *testing.T) {
+// TestTokenIsPersistedBeforeResponse: a crash immediately after a response loses no
+// token.
+func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
 			r.expired()
-			r.slowWrites(publishAfter - time.Millisecond)
+			r.slowWrites(publishDelay - time.Millisecond)
 			r.fresh(secret)
 			r.wantStored(secret, f)
 		})
 	}
 }
 
-// TestTokensAreUsedWhileTheyAreWritten: a store that takes long does not hold up
-// tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
-// refreshed twice.
-func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
+// TestSlowWriteDoesNotDelayNewTokens: requests get new tokens although the store is slow
+// to confirm them. Later requests get the same tokens, and no token is refreshed twice.
+func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 	check := func(t *testing.T, r *rig, f *family, secret seal.Secret) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishAfter {
+				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
 					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
 				}
 			})
@@ -95,13 +95,13 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 	}
 }
 
-// TestDueTokenIsReplacedWhileItIsWritten: a request that could still use the old
-// token gets the new one: a server may have revoked the old one by now.
-func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
+// TestNewTokenReplacesValidOneDuringWrite: a request that could still use the old token
+// gets the new one, because the server may have revoked the old one.
+func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
-		r.slowWrites(2 * publishAfter)
+		r.slowWrites(2 * publishDelay)
 		old := r.fresh(secret).AccessToken
 		for range 2 {
 			time.Sleep(r.server.latency)
@@ -109,20 +109,20 @@ func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
 				t.Errorf("got %q before that", s.AccessToken)
 			}
 		}
-		time.Sleep(publishAfter)
+		time.Sleep(publishDelay)
 		newest, _ := r.server.newestOf(f)
 		if s := r.fresh(secret); s.AccessToken != newest {
 			t.Errorf("got %q, want %q", s.AccessToken, newest)
 		}
-		time.Sleep(publishAfter)
+		time.Sleep(publishDelay)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
-// somebody else's.
-func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
-	for _, judging := range []time.Duration{verifyBeforeCommit / 2, time.Second} {
+// TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token of an answer may be of
+// another user if the ID token is.
+func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
+	for _, judging := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
 				r.server.idTokens, r.server.identifyDelay = true, judging
@@ -138,8 +138,8 @@ func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileTokensAreWritten: from then on nobody gets them.
-func TestLogoutWhileTokensAreWritten(t *testing.T) {
+// TestLogoutDuringWriteWins: after the logout no request gets the new tokens.
+func TestLogoutDuringWriteWins(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -183,12 +183,12 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 		r.expired()
 		r.slowWrites(0, 4*time.Second)
 		go func() {
-			time.Sleep(r.server.latency + publishAfter/2)
+			time.Sleep(r.server.latency + publishDelay/2)
 			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 				t.Error(err)
 			}
 		}()
-		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishAfter {
+		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishDelay {
 			t.Errorf("waited %v", wait)
 		}
 		time.Sleep(10 * time.Second)
@@ -196,9 +196,10 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 	})
 }
 
-// TestTokensWithoutTheStore: it is not known whether the session is still there,
-// so those who wait are told to come back, and the tokens are kept for them.
-func TestTokensWithoutTheStore(t *testing.T) {
+// TestOutageDuringRefreshKeepsTokens: while the store is down, the keeper cannot know
+// whether the session still exists. Waiting requests get an UnavailableError, and the
+// tokens are kept for later ones.
+func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			secret, f := r.login()
@@ -235,9 +236,9 @@ func TestTokensWithoutTheStore(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileItIsJudged: the first commit finds the session gone. Whoever
-// waits is told then, and the tokens are given back.
-func TestLogoutWhileItIsJudged(t *testing.T) {
+// TestLogoutDuringVerificationDiscardsTokens: the first commit finds that the session has
+// ended. Waiting requests get ErrNoSession at once, and the tokens are revoked.
+func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
@@ -262,8 +263,7 @@ func TestLogoutWhileItIsJudged(t *testing.T) {
 	})
 }
 
-// TestWaitingForTheStoreIsBounded by RefreshTimeout, as all of it.
-func TestWaitingForTheStoreIsBounded(t *testing.T) {
+func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.expired()
@@ -285,9 +285,9 @@ func TestWaitingForTheStoreIsBounded(t *testing.T) {
 	})
 }
 
-// TestDemandsMeetTokensThatAreWritten: what somebody was told of is what the next
-// one wants something newer than, or other than.
-func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
+// TestDemandsApplyToPublishedTokens: a demand for a newer or another token refers to the
+// token that was served last, even if the store has not confirmed it.
+func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due()
@@ -316,9 +316,9 @@ func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
 	})
 }
 
-// TestRenamedSessionIsNotUsedBeforeItIsWritten: only then a logout of its new
-// sid can be looked for.
-func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
+// TestNewSIDIsCommittedBeforeTokensAreServed: only after the commit can the keeper look
+// for a logout of the new sid.
+func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() {
 			r.server.idTokens = true
@@ -329,17 +329,17 @@ func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
 		})
 		secret, f := r.login()
 		r.expired()
-		r.slowWrites(3 * publishAfter)
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishAfter {
+		r.slowWrites(3 * publishDelay)
+		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
 			t.Errorf("waited %v", wait)
 		}
 		r.wantStored(secret, f)
 	})
 }
 
-// TestOneWriteForARefresh: new tokens, what the ID token says, and the use that
-// caused it.
-func TestOneWriteForARefresh(t *testing.T) {
+// TestRefreshNeedsOneWrite: one write has the new tokens, the claims of the ID token, and
+// the use that caused the refresh.
+func TestRefreshNeedsOneWrite(t *testing.T) {
 	for name, tc := range map[string]struct {
 		idTokens bool
 		judging  time.Duration
@@ -347,8 +347,8 @@ func TestOneWriteForARefresh(t *testing.T) {
 	}{
 		"without ID token": {want: 1},
 		"ID token":         {idTokens: true, want: 1},
-		"judged soon":      {idTokens: true, judging: verifyBeforeCommit / 2, want: 1},
-		"judged late":      {idTokens: true, judging: 2 * verifyBeforeCommit, want: 2},
+		"judged soon":      {idTokens: true, judging: commitDelay / 2, want: 1},
+		"judged late":      {idTokens: true, judging: 2 * commitDelay, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -375,9 +375,8 @@ func TestOneWriteForARefresh(t *testing.T) {
 	}
 }
 
-// TestUseOfARefreshThatFails: it is written all the same, and so is one that
-// comes in the pause.
-func TestUseOfARefreshThatFails(t *testing.T) {
+// TestUseIsWrittenAlthoughRefreshFails: a use during the back-off is written, too.
+func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
@@ -405,9 +404,9 @@ func TestUseOfARefreshThatFails(t *testing.T) {
 	})
 }
 
-// TestUsesDuringARefresh: one that is later than what the refresh wrote is still
-// to be written, and one that is not much later is not.
-func TestUsesDuringARefresh(t *testing.T) {
+// TestLaterUseDuringRefreshIsWritten: a use that is much later than the one which the
+// refresh has written is written after it.
+func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
@@ -433,9 +432,9 @@ func TestUsesDuringARefresh(t *testing.T) {
 	}
 }
 
-// TestUseNearTheIdleEnd is not left to a refresh that takes long: other instances
-// would take the session for idle meanwhile.
-func TestUseNearTheIdleEnd(t *testing.T) {
+// TestUseNearIdleEndIsWrittenAtOnce: if the use were written only after a slow refresh,
+// other instances would end the session as idle before.
+func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
 			c := k.Config
@@ -451,9 +450,9 @@ func TestUseNearTheIdleEnd(t *testing.T) {
 	})
 }
 
-// TestLastUseInTheFuture: a clock that ran ahead does not keep a session from
-// becoming idle for longer than until the next refresh.
-func TestLastUseInTheFuture(t *testing.T) {
+// TestRefreshCorrectsLastUseInTheFuture: a clock that ran ahead delays the idle time-out
+// until the next refresh at most.
+func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		rec := r.stored(secret)
@@ -472,8 +471,8 @@ func TestLastUseInTheFuture(t *testing.T) {
 	})
 }
 
-// TestRefreshReadsTheCopy: what a request has just read need not be fetched again.
-func TestRefreshReadsTheCopy(t *testing.T) {
+// TestRefreshReadsFromCopy: the record that a request has just read is not fetched again.
+func TestRefreshReadsFromCopy(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()

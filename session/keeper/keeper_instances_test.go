@@ -13,8 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestReloadSharesFlights: an old and a new keeper on one vault ask the
-// authorization server once.
+// TestReloadSharesFlights: an old and a new keeper on one vault send one request.
 func TestReloadSharesFlights(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -48,9 +47,9 @@ func TestReloadSharesFlights(t *testing.T) {
 	})
 }
 
-// TestReloadSharesPausesAndWhatIsUnwritten: a new keeper neither asks earlier
-// nor knows less.
-func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
+// TestReloadSharesBackoffsAndUnwrittenTokens: a new keeper does not refresh earlier than
+// the old one, and serves its unwritten tokens.
+func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -74,10 +73,10 @@ func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
 	})
 }
 
-// TestReloadWithANewKey: the new keeper notes a use, sealed under the new first
-// key, while a refresh of the old keeper is under way. The old one cannot read
-// that note, and its tokens must not be lost for it.
-func TestReloadWithANewKey(t *testing.T) {
+// TestReloadWithNewKeyKeepsTokens: during a refresh of the old keeper, the new keeper
+// writes a use, sealed with the new first key. The old keeper cannot read that record,
+// and must not lose its new tokens.
+func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		before := r.keeper
@@ -105,9 +104,8 @@ func TestReloadWithANewKey(t *testing.T) {
 	})
 }
 
-// TestLaterReleasesFieldsSurviveARefresh: this release refreshes what a later
-// one has written.
-func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
+// TestUnknownFieldsSurviveRefresh: this release refreshes a record of a later one.
+func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens = true })
 		secret, f := r.login()
@@ -133,7 +131,7 @@ func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
 	})
 }
 
-// TestKeyRotationLosesNoSession: [A], then [B, A], then [B].
+// TestKeyRotationLosesNoSession: the keys are [A], then [B, A], then [B].
 func TestKeyRotationLosesNoSession(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	inBubble(t, func(t *testing.T, r *rig) {
@@ -157,8 +155,9 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 	})
 }
 
-// TestOtherInstanceWasFaster: its tokens are used, without a request of ours.
-func TestOtherInstanceWasFaster(t *testing.T) {
+// TestTokensOfOtherInstanceAreUsed: an instance that finds newer tokens in the store
+// sends no request.
+func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		elsewhere := r.secondInstance()
 		secret, f := r.login()
@@ -177,9 +176,10 @@ func TestOtherInstanceWasFaster(t *testing.T) {
 	})
 }
 
-// TestLosingARaceBetweenInstances: both redeem the same token. The slower one
-// is refused, and finds the faster one's tokens in the store.
-func TestLosingARaceBetweenInstances(t *testing.T) {
+// TestRefusedInstanceUsesTokensOfTheOther: two instances without leases redeem the same
+// token. The slower one is refused, and reads the tokens of the faster one from the
+// store.
+func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	for _, refusal := range []Outcome{Rejected, Unclear} {
 		t.Run(refusal.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -215,9 +215,9 @@ func TestLosingARaceBetweenInstances(t *testing.T) {
 	}
 }
 
-// TestOvertakenCommit: another instance has refreshed further before our answer
-// came. What it wrote stays.
-func TestOvertakenCommit(t *testing.T) {
+// TestLateCommitKeepsNewerTokens: another instance refreshes the session before this one
+// gets its answer.
+func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	for _, writable := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
@@ -256,7 +256,7 @@ func TestOvertakenCommit(t *testing.T) {
 	}
 }
 
-// TestRestartKeepsSessions: a new process with the same store and key goes on.
+// TestRestartKeepsSessions: a new process uses the same store and key.
 func TestRestartKeepsSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := map[seal.Secret]*family{}
@@ -283,9 +283,9 @@ func TestRestartKeepsSessions(t *testing.T) {
 	})
 }
 
-// TestCrashBetweenRedemptionAndCommit: the rotated token died with the process.
-// The next request finds out once.
-func TestCrashBetweenRedemptionAndCommit(t *testing.T) {
+// TestCrashBeforeCommitEndsSessionAfterOneRequest: the rotated token was lost with the
+// process. The next request of the session finds that out.
+func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()

@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestOutcomes refreshes under each answer of the authorization server: once
-// while the access token is still good, and once when it has expired.
+// TestOutcomes: each outcome is tested twice: while the access token is usable, and after
+// it has expired.
 func TestOutcomes(t *testing.T) {
 	tests := []struct {
 		name       string
@@ -97,8 +97,8 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestUnclearRefusalIsRepeatedOnceNearTheEnd: the session lives while its access
-// token does, and the authorization server is asked once more before that ends.
+// TestUnclearRefusalIsRepeatedOnceNearTheEnd: the session lasts as long as its access
+// token, and the server is asked once more before the token expires.
 func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -118,9 +118,9 @@ func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	})
 }
 
-// TestPassingTroubleEndsNothing: a gateway answers for two seconds in words that
-// some servers have for a dead token. Then all is well again.
-func TestPassingTroubleEndsNothing(t *testing.T) {
+// TestShortGatewayFaultEndsNoSession: for two seconds a gateway answers with an error
+// that some servers return for an invalid token. Then the server answers again.
+func TestShortGatewayFaultEndsNoSession(t *testing.T) {
 	for _, lifetime := range []time.Duration{20 * time.Second, time.Minute, time.Hour} {
 		for _, left := range []time.Duration{2500 * time.Millisecond, time.Second, 100 * time.Millisecond, 0, -time.Hour} {
 			t.Run(fmt.Sprintf("%v, %v left", lifetime, left), func(t *testing.T) {
@@ -153,8 +153,8 @@ func TestPassingTroubleEndsNothing(t *testing.T) {
 	}
 }
 
-// TestUnclearRefusalIsForgottenAfterASuccess: the next one, an hour later, is the
-// first again.
+// TestUnclearRefusalIsForgottenAfterASuccess: the next unclear refusal, an hour later,
+// counts as the first.
 func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -171,9 +171,9 @@ func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 	})
 }
 
-// TestUnclearRefusalIsOfOneToken: a refresh token that came with an answer which was
-// otherwise of no use was not refused yet.
-func TestUnclearRefusalIsOfOneToken(t *testing.T) {
+// TestUnclearRefusalAppliesToOneToken: a refresh token that arrived with a malformed
+// answer was not refused yet.
+func TestUnclearRefusalAppliesToOneToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.due()
@@ -195,8 +195,8 @@ func TestUnclearRefusalIsOfOneToken(t *testing.T) {
 	})
 }
 
-// TestUnclearRefusalIsKnownToOtherInstances: the session ends with the second
-// refusal, wherever that is met.
+// TestUnclearRefusalIsKnownToOtherInstances: the second refusal ends the session at any
+// instance.
 func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
@@ -214,9 +214,9 @@ func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
 	})
 }
 
-// TestRefusalNotedByAnEarlierRelease: the record says it by a refresh point that
-// never comes. The token is sent once more when the access token has expired.
-func TestRefusalNotedByAnEarlierRelease(t *testing.T) {
+// TestUnclearRefusalOfAnEarlierReleaseIsRead: an earlier release stored it as a refresh
+// time of zero. The token is sent once more after the access token has expired.
+func TestUnclearRefusalOfAnEarlierReleaseIsRead(t *testing.T) {
 	for _, recovered := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
@@ -242,9 +242,9 @@ func TestRefusalNotedByAnEarlierRelease(t *testing.T) {
 	}
 }
 
-// TestSlowAnswerIsNotAskedForAgain: a server that takes long gets each token once,
-// and what it answers is kept.
-func TestSlowAnswerIsNotAskedForAgain(t *testing.T) {
+// TestSlowAnswerIsNotRequestedTwice: a slow server gets each token once, and its answer
+// is used.
+func TestSlowAnswerIsNotRequestedTwice(t *testing.T) {
 	for _, working := range []time.Duration{9 * time.Second, 12 * time.Second, 40 * time.Second, 70 * time.Second} {
 		t.Run(working.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -265,8 +265,8 @@ func TestSlowAnswerIsNotAskedForAgain(t *testing.T) {
 	}
 }
 
-// TestUnansweredThenAnswered: the one repeat brings the token.
-func TestUnansweredThenAnswered(t *testing.T) {
+// TestUnansweredRequestIsRepeatedOnce: the repeated request gets the token.
+func TestUnansweredRequestIsRepeatedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -284,9 +284,9 @@ func TestUnansweredThenAnswered(t *testing.T) {
 	})
 }
 
-// TestLostAnswerEndsWithOneQuestion: the server has rotated and nobody will
-// ever know the new token. The repeat finds that out, once.
-func TestLostAnswerEndsWithOneQuestion(t *testing.T) {
+// TestLostAnswerEndsSessionAfterOneRepeat: the server has rotated the token, and its
+// answer is lost. The repeated request is refused.
+func TestLostAnswerEndsSessionAfterOneRepeat(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
@@ -305,10 +305,10 @@ func TestLostAnswerEndsWithOneQuestion(t *testing.T) {
 	})
 }
 
-// TestNoHammering: during ten minutes without the authorization server and ten
-// requests a second, it hears from us a bounded number of times; when it is
-// back it is soon noticed.
-func TestNoHammering(t *testing.T) {
+// TestFailingServerGetsFewRequests: during ten minutes of failures, with ten requests a
+// second, the authorization server gets a bounded number of them. After it works again,
+// the session is soon refreshed.
+func TestFailingServerGetsFewRequests(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
 		b          behaviour
@@ -351,9 +351,9 @@ func TestNoHammering(t *testing.T) {
 	}
 }
 
-// TestDeadTokenIsNotRetried: after the end, polling costs the authorization
-// server nothing.
-func TestDeadTokenIsNotRetried(t *testing.T) {
+// TestRejectedTokenIsNotSentAgain: after the end of the session, requests cause no load
+// at the authorization server.
+func TestRejectedTokenIsNotSentAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.server.set(func() { f.dead = true })
@@ -372,9 +372,9 @@ func TestDeadTokenIsNotRetried(t *testing.T) {
 	})
 }
 
-// TestRotationOutlivesAMalformedAnswer: the refresh token of an answer that is
-// of no other use is kept, and the old access token is served while it is good.
-func TestRotationOutlivesAMalformedAnswer(t *testing.T) {
+// TestMalformedAnswerKeepsRotatedToken: the refresh token of an answer without a usable
+// access token is stored, and the old access token is served while it is usable.
+func TestMalformedAnswerKeepsRotatedToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
@@ -391,9 +391,9 @@ func TestRotationOutlivesAMalformedAnswer(t *testing.T) {
 	})
 }
 
-// TestChangedIdentity: nobody gets the access token that came with somebody
-// else's ID token, and the session is over.
-func TestChangedIdentity(t *testing.T) {
+// TestChangedIdentityEndsSession: no request gets the access token of an answer with the
+// ID token of another login.
+func TestChangedIdentityEndsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.server.set(func() {
@@ -421,9 +421,9 @@ func TestChangedIdentity(t *testing.T) {
 	})
 }
 
-// TestUnjudgedIDToken: an ID token that cannot be verified, whatever the reason,
-// costs nothing but itself: not the access token, and nothing of the session.
-func TestUnjudgedIDToken(t *testing.T) {
+// TestUnverifiableIDTokenIsDropped: an ID token that cannot be verified, for any reason,
+// changes nothing else: the new access token is used, and the session keeps its identity.
+func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		f, who, tokens := r.server.login()
 		who.UserInfo, who.Nonce = []byte(`{"team":"blue"}`), "nonce"
@@ -473,8 +473,8 @@ func TestUnjudgedIDToken(t *testing.T) {
 	})
 }
 
-// TestAnswerWithoutRefreshToken: the old one stays good (RFC 6749, section 6).
-func TestAnswerWithoutRefreshToken(t *testing.T) {
+// TestAnswerWithoutRefreshTokenKeepsOldOne: see RFC 6749, section 6.
+func TestAnswerWithoutRefreshTokenKeepsOldOne(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.doesNotRotate = true
 		r.server.idTokens = true
@@ -488,7 +488,7 @@ func TestAnswerWithoutRefreshToken(t *testing.T) {
 	})
 }
 
-func TestNoRefreshToken(t *testing.T) {
+func TestSessionWithoutRefreshTokenEndsWithItsToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()
 		tokens.RefreshToken = ""

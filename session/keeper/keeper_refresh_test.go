@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// TestOneRefreshPerExpiry: whatever asks at the same time, and whoever hangs
-// up, the authorization server gets one request per expiry and every caller
-// that stays gets a usable token.
+// TestOneRefreshPerExpiry: however many requests arrive at the same time, and however
+// many clients hang up, the authorization server gets one request per expiry. Every
+// client that stays gets a usable token.
 func TestOneRefreshPerExpiry(t *testing.T) {
 	const callers, expiries = 200, 50
 	for _, tt := range []struct {
@@ -62,8 +62,8 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 	}
 }
 
-// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed
-// ahead of its expiry, and no request ever waits for it.
+// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed before it
+// expires, so no request waits.
 func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.latency = 5 * time.Second
@@ -89,8 +89,8 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	})
 }
 
-// TestRefreshPointsSpread: sessions begun together do not refresh together.
-func TestRefreshPointsSpread(t *testing.T) {
+// TestRefreshTimesAreSpread: sessions that begin together do not refresh together.
+func TestRefreshTimesAreSpread(t *testing.T) {
 	now := time.Now()
 	first, last := time.Hour, time.Duration(0)
 	for range 1000 {
@@ -103,9 +103,9 @@ func TestRefreshPointsSpread(t *testing.T) {
 	}
 }
 
-// TestHangingServerHoldsUpNobody whose token is good; who has none waits
-// RefreshTimeout and no longer.
-func TestHangingServerHoldsUpNobody(t *testing.T) {
+// TestHangingServerDelaysNoRequestWithValidToken: a request with an expired token waits
+// for RefreshTimeout and no longer.
+func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due()
@@ -130,9 +130,9 @@ func TestHangingServerHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestRefreshIsBounded: a server that never answers occupies one flight for a
-// bounded time, and then the next may try.
-func TestRefreshIsBounded(t *testing.T) {
+// TestRefreshTimeIsBounded: a server that never answers blocks one flight for a bounded
+// time. Then the next flight can start.
+func TestRefreshTimeIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
@@ -144,8 +144,7 @@ func TestRefreshIsBounded(t *testing.T) {
 	})
 }
 
-// TestWaitersGetTheNewToken as soon as it is there.
-func TestWaitersGetTheNewToken(t *testing.T) {
+func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.expired()
@@ -157,8 +156,8 @@ func TestWaitersGetTheNewToken(t *testing.T) {
 	})
 }
 
-// TestTokenIsUsableToTheMillisecond: an expired token is never served, and one
-// that is good is, also when nothing else can be had.
+// TestTokenIsUsableToTheMillisecond: an expired token is never served. A usable one is
+// served even if no other can be obtained.
 func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	for _, tt := range []struct{ lifetime, skew time.Duration }{
 		{time.Second, 50 * time.Millisecond},
@@ -184,9 +183,9 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	}
 }
 
-// TestAbsurdExpiries: clocks gone wrong neither overflow nor make every request
-// refresh.
-func TestAbsurdExpiries(t *testing.T) {
+// TestAbsurdExpiryDoesNotCauseRefreshes: an expiry from a wrong clock neither overflows
+// nor makes every request refresh.
+func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	now := time.Now()
 	for name, expires := range map[string]time.Time{
 		"before it was issued": now.Add(-time.Hour),
@@ -211,9 +210,9 @@ func TestAbsurdExpiries(t *testing.T) {
 	}
 }
 
-// TestTinyLifetimes: tokens of one second cost about one refresh a second,
-// however many requests there are.
-func TestTinyLifetimes(t *testing.T) {
+// TestShortLifetimeCausesOneRefreshPerSecond: tokens that live for one second cause about
+// one refresh a second, however many requests there are.
+func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 50*time.Millisecond })
 		secret, _ := r.login()
@@ -228,9 +227,9 @@ func TestTinyLifetimes(t *testing.T) {
 	})
 }
 
-// TestTokenOlderThanItsAnswer: the server takes longer to answer than its
-// tokens live. No request gets such a token, nor waits for ever.
-func TestTokenOlderThanItsAnswer(t *testing.T) {
+// TestTokenThatExpiresBeforeItArrivesIsNotServed: the server takes longer to answer than
+// its tokens live. No request gets such a token, and no request waits without end.
+func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 3*time.Second })
 		secret, _ := r.login()
@@ -244,8 +243,7 @@ func TestTokenOlderThanItsAnswer(t *testing.T) {
 	})
 }
 
-// TestIdleSessionsCostNothing: without requests there are no refreshes.
-func TestIdleSessionsCostNothing(t *testing.T) {
+func TestIdleSessionIsNotRefreshed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		time.Sleep(7 * time.Hour)
@@ -257,10 +255,10 @@ func TestIdleSessionsCostNothing(t *testing.T) {
 	})
 }
 
-// TestWaitersShareNoMemory: a refusal without a reason comes just before the
-// token expires and is written down just after. All who wait get the same
-// results, and none may write to them. (The race detector is the judge.)
-func TestWaitersShareNoMemory(t *testing.T) {
+// TestWaitingRequestsShareNoMemory: an unclear refusal arrives just before the token
+// expires and is written just after. All waiting requests get the same result, and none
+// may write to it, which the race detector checks.
+func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due() // 20 s of use left
@@ -289,9 +287,9 @@ func TestWaitersShareNoMemory(t *testing.T) {
 	})
 }
 
-// TestClockSetBack: a token that seems to come from the future is refreshed when
-// its user wants a new one, and not an hour later.
-func TestClockSetBack(t *testing.T) {
+// TestClockSetBackDoesNotDelayRefresh: a token that seems to be obtained in the future is
+// refreshed on demand, not an hour later.
+func TestClockSetBackDoesNotDelayRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()
 		tokens.Obtained = time.Now().Add(time.Hour)

@@ -187,7 +187,7 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 // it.
 func TestWriteLandedThoughReportedFailed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 2*verifyBeforeCommit })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 2*commitDelay })
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {

@@ -11,39 +11,40 @@ import (
 )
 
 const (
-	// leaseTimeout is how long a lease must stay as it is, in time in which the
-	// store answers, until its holder is taken for dead. A holder that stands
-	// still for longer than that loses the lease, and perhaps the session.
+	// leaseTimeout is how long a lease must stay unchanged, while the store answers, until
+	// it counts as expired. A holder that stops for longer loses the lease, and the session
+	// if it had sent the refresh token and the server has rotated it.
 	leaseTimeout = 3 * time.Second
-	// renewInterval is how often a holder raises its beat, and how often others look
-	// at it.
+	// renewInterval is how often the holder renews its lease, and how often other processes
+	// observe it.
 	renewInterval = leaseTimeout / 4
 )
 
-// hold is a lease that this process has. A nil hold is that of a store which
-// no other process uses.
+// heldLease is a lease that this process holds. It is nil if no other process uses the
+// store: then no lease is needed.
 type heldLease struct {
 	vault    *Vault
 	id       session.ID
 	holderID session.Holder
-	tookOver bool // from somebody taken for dead
+	tookOver bool // the lease of another holder had expired
 	stop     func()
 
-	// flying: the refresh is still under way. Guarded by the vault's mutex.
+	// refreshing is set until the refresh is done. Vault.mu guards it.
 	refreshing bool
 
 	mu          sync.Mutex
 	beat        uint64
-	confirmedAt time.Time // when the last beat was sent that the store confirmed
-	lost        bool      // taken by somebody else
-	onLost      func()    // called when a renewal finds that out
+	confirmedAt time.Time // when the last successful renewal was sent
+	lost        bool      // another process has the lease
+	onLost      func()    // called when a renewal shows that the lease is lost
 }
 
-// hold starts to hold a lease that was acquired by a request sent at a time.
-func (v *Vault) startHolding(id session.ID, holder session.Holder, confirmed time.Time, tookOver bool) *heldLease {
+// startHolding renews a lease from now on. sent is when the request that acquired it was
+// sent, and tookOver whether it was another holder's.
+func (v *Vault) startHolding(id session.ID, holder session.Holder, sent time.Time, tookOver bool) *heldLease {
 	ctx, cancel := context.WithCancel(v.closed)
-	h := &heldLease{vault: v, id: id, holderID: holder, tookOver: tookOver, refreshing: true, confirmedAt: confirmed}
-	// Most are over before the first beat.
+	h := &heldLease{vault: v, id: id, holderID: holder, tookOver: tookOver, refreshing: true, confirmedAt: sent}
+	// Most refreshes end before the first renewal, so that needs no goroutine yet.
 	first := time.AfterFunc(renewInterval, func() { h.renewUntil(ctx) })
 	h.stop = func() {
 		first.Stop()
@@ -55,6 +56,7 @@ func (v *Vault) startHolding(id session.ID, holder session.Holder, confirmed tim
 	return h
 }
 
+// renewUntil renews the lease until ctx ends or the lease is lost.
 func (h *heldLease) renewUntil(ctx context.Context) {
 	ticker := time.NewTicker(renewInterval)
 	defer ticker.Stop()
@@ -72,8 +74,8 @@ func (h *heldLease) renewUntil(ctx context.Context) {
 	}
 }
 
-// whenLost has f called once, on a goroutine of the hold, if the lease turns out to
-// be lost from now on.
+// whenLost registers a function that is called at most once, on the goroutine that renews
+// the lease, if a later renewal shows that the lease is lost.
 func (h *heldLease) whenLost(f func()) {
 	if h == nil {
 		return
@@ -83,7 +85,7 @@ func (h *heldLease) whenLost(f func()) {
 	h.onLost = f
 }
 
-// raise sends one beat.
+// renew renews the lease once. It returns errStale if the lease is lost.
 func (h *heldLease) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout/2)
 	defer cancel()
@@ -91,7 +93,7 @@ func (h *heldLease) renew(ctx context.Context) error {
 	h.beat++
 	lease := session.Lease{Holder: h.holderID, Beat: h.beat}
 	h.mu.Unlock()
-	began := time.Now()
+	sent := time.Now()
 	err := h.vault.shared.Beat(ctx, h.id, lease)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,15 +101,15 @@ func (h *heldLease) renew(ctx context.Context) error {
 	case errors.Is(err, session.ErrConflict):
 		h.lost = true
 		return errStale
-	case err == nil && began.After(h.confirmedAt):
-		h.confirmedAt = began
+	case err == nil && sent.After(h.confirmedAt):
+		h.confirmedAt = sent
 	}
 	return err
 }
 
-// confirm makes sure, right before a refresh token is sent, that the lease is
-// still ours: whoever has not heard that for half a silence must not send. Any
-// error means to let go.
+// confirm makes sure, immediately before a refresh token is sent, that this process still
+// has the lease. It renews a lease that was not confirmed within half of leaseTimeout. After
+// any error the token must not be sent.
 func (h *heldLease) confirm(ctx context.Context) error {
 	if h == nil {
 		return nil
@@ -121,25 +123,24 @@ func (h *heldLease) confirm(ctx context.Context) error {
 	if age < leaseTimeout/2 {
 		return nil
 	}
-	began := time.Now()
+	sent := time.Now()
 	if err := h.renew(ctx); err != nil {
 		return err
 	}
-	if elapsed(began) >= leaseTimeout/2 {
+	if elapsed(sent) >= leaseTimeout/2 {
 		return errStale
 	}
 	return nil
 }
 
-// elapsed returns the larger of the monotonic and the wall-clock time since t. The
-// monotonic clock stands still while a machine is suspended, and the other one may
-// be set back.
+// elapsed returns the longer of the monotonic and the wall-clock time since t. The
+// monotonic clock stops while a machine is suspended, and the wall clock may be set back.
 func elapsed(t time.Time) time.Duration {
 	now := time.Now()
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
-// name returns who holds the lease, for a step that demands it.
+// holder returns the holder of the lease, for DeleteAt.
 func (h *heldLease) holder() session.Holder {
 	if h == nil {
 		return session.Holder{}
@@ -147,19 +148,20 @@ func (h *heldLease) holder() session.Holder {
 	return h.holderID
 }
 
-// refreshDoneAfter ends the part of the refresh in a hold, after a delay. A holder
-// that is closed meanwhile stops renewing the lease, and others take it over.
+// refreshDoneAfter calls refreshDone after a delay. If the vault is closed before, the lease
+// is no longer renewed, and another process takes it over.
 func (h *heldLease) refreshDoneAfter(delay time.Duration) {
 	switch {
 	case h == nil:
 	case delay > 0:
-		// Free when the back-off of the session ends.
+		// The lease is free when the back-off of the session ends.
 		time.AfterFunc(delay-renewInterval, h.refreshDone)
 	default:
 		h.refreshDone()
 	}
 }
 
+// refreshDone records that the refresh no longer needs the lease.
 func (h *heldLease) refreshDone() {
 	h.vault.mu.Lock()
 	h.refreshing = false
@@ -167,9 +169,9 @@ func (h *heldLease) refreshDone() {
 	h.vault.releaseIfWritten(h.id)
 }
 
-// letGo releases the lease of a session, once its refresh is over and what that
-// brought is written: whoever got the lease before that would find the old
-// refresh token in the store and send it again.
+// releaseIfWritten releases the lease of a session if its refresh is done and the store has
+// the result. Before that, another process with the lease would read the old refresh token
+// from the store and send it again.
 func (v *Vault) releaseIfWritten(id session.ID) {
 	v.mu.Lock()
 	h := v.heldLeases[id]
@@ -180,18 +182,18 @@ func (v *Vault) releaseIfWritten(id session.ID) {
 	delete(v.heldLeases, id)
 	v.mu.Unlock()
 	h.stop()
-	// Behind those who wait for the refresh.
+	// Requests that wait for the refresh need not wait for the release.
 	v.running.Go(func() { v.release(id, h.holderID) })
 }
 
-// unwritten reports whether there is a record, or an end, that the store does
-// not have yet.
+// hasUnwritten reports whether this process has a record, or the end, of a session that the
+// store does not have yet.
 func (v *Vault) hasUnwritten(id session.ID) bool {
 	e := v.overlay.get(id)
 	return e != nil && !e.deleted.Load()
 }
 
-// release frees a lease. If that fails, others wait until it has been silent.
+// release releases a lease. If that fails, other processes wait until the lease expires.
 func (v *Vault) release(id session.ID, holder session.Holder) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
 	defer cancel()

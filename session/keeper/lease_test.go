@@ -10,8 +10,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestOneRefreshOverInstances: whoever finds the token expired, and however
-// many, the refresh token is sent once.
+// TestOneRefreshOverInstances: however many instances find the token expired, the refresh
+// token is sent once.
 func TestOneRefreshOverInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -31,7 +31,8 @@ func TestOneRefreshOverInstances(t *testing.T) {
 	})
 }
 
-// TestSlowRefreshKeepsTheLease: as long as the holder beats, nobody else sends.
+// TestSlowRefreshKeepsTheLease: while the holder renews its lease, no other instance
+// sends the token.
 func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
@@ -45,9 +46,8 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	})
 }
 
-// TestHolderDiesBeforeSending: another one takes over, once the lease has been
-// silent.
-func TestHolderDiesBeforeSending(t *testing.T) {
+// TestExpiredLeaseIsTakenOver: the holder dies before the server gets its request.
+func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -69,9 +69,9 @@ func TestHolderDiesBeforeSending(t *testing.T) {
 	})
 }
 
-// TestLateCommitIsRefused: a holder that stood still finds that another one
-// has refreshed since, and takes that.
-func TestLateCommitIsRefused(t *testing.T) {
+// TestLateCommitOfFormerHolderIsRefused: a holder that was stopped finds that another
+// instance has refreshed the session, and serves those tokens.
+func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true // else nothing can save a session after this
 		secret, f := r.login()
@@ -107,8 +107,7 @@ func TestLateCommitIsRefused(t *testing.T) {
 	})
 }
 
-// TestNoBeatNoSending: whoever cannot confirm the lease does not send.
-func TestNoBeatNoSending(t *testing.T) {
+func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -146,9 +145,9 @@ func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	return secret, f
 }
 
-// TestLeaseUntilCommitted: while one instance cannot write what it has
-// redeemed, no other sends the dead token, for however long.
-func TestLeaseUntilCommitted(t *testing.T) {
+// TestLeaseIsHeldUntilCommit: while an instance cannot write the tokens that it has
+// redeemed, no other instance sends the old refresh token.
+func TestLeaseIsHeldUntilCommit(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for range 5 {
@@ -174,9 +173,9 @@ func TestLeaseUntilCommitted(t *testing.T) {
 	})
 }
 
-// TestOutageLongerThanAnyLease: the store goes away between the redemption and
-// the commit, and is back after a long time.
-func TestOutageLongerThanAnyLease(t *testing.T) {
+// TestOutageLongerThanLeaseTimeoutLosesNoTokens: the store goes away after the redemption
+// and before the commit.
+func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for _, u := range r.users {
@@ -207,9 +206,7 @@ func TestOutageLongerThanAnyLease(t *testing.T) {
 	})
 }
 
-// TestLogoutElsewhereEndsWhatIsUnwritten: tokens in memory do not outlive the
-// session.
-func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
+func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
@@ -229,8 +226,7 @@ func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
 	})
 }
 
-// TestLogoutDuringRefreshElsewhere: what comes back belongs to nobody.
-func TestLogoutDuringRefreshElsewhere(t *testing.T) {
+func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.expired()
@@ -253,9 +249,9 @@ func TestLogoutDuringRefreshElsewhere(t *testing.T) {
 	})
 }
 
-// TestRefusalCountsOnlyWithTheLease: a refusal that reaches a holder which has
-// been taken for dead ends nothing.
-func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
+// TestRefusalWithoutLeaseEndsNothing: a refusal reaches a former holder, after another
+// instance has taken over its lease.
+func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true
 		secret, f := r.login()
@@ -288,8 +284,8 @@ func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
 	})
 }
 
-// TestEndIsJudgedByWhatIsStored: an old copy does not know of the last use.
-func TestEndIsJudgedByWhatIsStored(t *testing.T) {
+// TestIdleEndIsCheckedAgainstTheStore: an outdated copy does not have the last use.
+func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.lifetime = 24 * time.Hour })
@@ -312,9 +308,8 @@ func TestEndIsJudgedByWhatIsStored(t *testing.T) {
 	})
 }
 
-// TestEndElsewhereEndsRequests: a logout at one instance ends what is in
-// progress at the others, also if the push was missed.
-func TestEndElsewhereEndsRequests(t *testing.T) {
+// TestLogoutElsewhereEndsRequestsInProgress: also if the push is missed.
+func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		miss func(u *sharedUser) // before the logout
@@ -371,9 +366,9 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 	}
 }
 
-// TestEndWhileARequestBegins: the session ends elsewhere after it was read and
-// before the request was registered.
-func TestEndWhileARequestBegins(t *testing.T) {
+// TestLogoutElsewhereEndsRequestThatBegins: the session ends after the request has read
+// it and before the request is attached.
+func TestLogoutElsewhereEndsRequestThatBegins(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		s := r.freshAt(1, secret)

@@ -10,13 +10,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// leaseWaiter takes the lease of one session, which was read in one version.
+// leaseWaiter waits for the lease of one session. version is that of the record that was
+// read; the lease is of no use if it has changed.
 type leaseWaiter struct {
-	vault   *Vault
-	id      session.ID
-	version uint64
-	changes <-chan struct{}
-	observedLease
+	vault    *Vault
+	id       session.ID
+	version  uint64
+	changes  <-chan struct{} // see waiters
+	observed observedLease
 }
 
 func (v *Vault) newLeaseWaiter(id session.ID, version uint64) *leaseWaiter {
@@ -33,35 +34,35 @@ func (w *leaseWaiter) close() {
 	}
 }
 
-// try takes the lease if it is free, or if its holder has fallen silent. It
-// returns no hold where the store needs none. The error is ErrLeased, errAgain,
-// ErrNoSession or an *UnavailableError.
+// try takes the lease if it is free or has expired. Without a shared store it returns nil:
+// no lease is needed. The error is session.ErrLeased, errStale, ErrNoSession or an
+// *UnavailableError.
 func (w *leaseWaiter) try(ctx context.Context) (*heldLease, error) {
 	v := w.vault
 	if v.shared == nil {
 		return nil, nil
 	}
-	holder, began := newHolder(), time.Now()
-	seen := w.expired(began)
-	lease, err := v.tryAcquire(ctx, w.id, w.version, holder, seen)
+	holder, sent := newHolder(), time.Now()
+	expired := w.observed.expired(sent)
+	lease, err := v.tryAcquire(ctx, w.id, w.version, holder, expired)
 	switch {
 	case err == nil:
-		return v.startHolding(w.id, holder, began, seen != session.Lease{}), nil
+		return v.startHolding(w.id, holder, sent, expired != session.Lease{}), nil
 	case errors.Is(err, session.ErrNotFound):
 		return nil, ErrNoSession
 	case errors.Is(err, session.ErrConflict):
 		return nil, errStale
 	case !errors.Is(err, session.ErrLeased):
-		// It may be ours without our knowing.
+		// The store may have given the lease to this process although it reports an error.
 		v.background(func() { v.release(w.id, holder) })
 		return nil, unavailable(fmt.Errorf("taking the lease: %w", err))
 	}
-	w.observe(lease, began, time.Now())
+	w.observed.observe(lease, sent, time.Now())
 	return nil, err
 }
 
-// changed waits until the lease is worth another try. The error is errAgain or an
-// *UnavailableError.
+// awaitChange waits until it is worth trying again: the session has changed, or the lease
+// may have expired. The error is errStale or an *UnavailableError.
 func (w *leaseWaiter) awaitChange(ctx context.Context) error {
 	if w.vault.hasNewerVersion(ctx, w.id, w.version) {
 		return errStale
@@ -77,103 +78,106 @@ func (w *leaseWaiter) awaitChange(ctx context.Context) error {
 	return nil
 }
 
-// moved reports whether the item has a later version by now. It also sees to it
-// that the next one is pushed: a store may push once for each View.
-func (v *Vault) hasNewerVersion(ctx context.Context, id session.ID, version uint64) (moved bool) {
+// hasNewerVersion reports whether the item has a version later than the given one. Its
+// View also subscribes to the next change of the item: a store may push only one change
+// after each View.
+func (v *Vault) hasNewerVersion(ctx context.Context, id session.ID, version uint64) (newer bool) {
 	ctx, cancel := context.WithTimeout(ctx, renewInterval)
 	defer cancel()
 	_ = v.store.View(ctx, id, func(item session.Item) error {
-		moved = item.Version > version // less is a copy whose push is on its way
+		newer = item.Version > version // an earlier version is an outdated copy
 		return nil
 	})
-	return moved
+	return newer
 }
 
-func (v *Vault) tryAcquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
+func (v *Vault) tryAcquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, expired session.Lease) (session.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	return v.shared.Acquire(ctx, id, version, holder, seen)
+	return v.shared.Acquire(ctx, id, version, holder, expired)
 }
 
-// watch is what a process knows of a lease that another one has.
+// observedLease is a lease of another process, as this process has observed it.
 type observedLease struct {
 	lease session.Lease
-	// since is when it was first seen so. Every look since then was answered in
-	// time, the last at the time last.
+	// unchangedSince is the time of the first observation of the lease in its present
+	// state, and lastSeen that of the last. The store answered every observation between
+	// them in time.
 	unchangedSince, lastSeen time.Time
 }
 
-// saw notes the answer to a look. One that comes late, or long after the one
-// before, starts the count anew: in the meantime the holder may have been kept
-// from beating by what kept us from looking.
-func (w *observedLease) observe(lease session.Lease, began, now time.Time) {
-	if lease != w.lease || now.Sub(began) > renewInterval || now.Sub(w.lastSeen) > 2*renewInterval {
-		w.unchangedSince = now
+// observe records the answer to an observation that was sent at a time. If the answer is
+// late, or long after the previous one, the count starts again: the same fault may have kept
+// this process from observing the lease and the holder from renewing it.
+func (o *observedLease) observe(lease session.Lease, sent, now time.Time) {
+	if lease != o.lease || now.Sub(sent) > renewInterval || now.Sub(o.lastSeen) > 2*renewInterval {
+		o.unchangedSince = now
 	}
-	w.lease, w.lastSeen = lease, now
+	o.lease, o.lastSeen = lease, now
 }
 
-// silent returns the lease if its holder is to be taken for dead.
-func (w *observedLease) expired(now time.Time) session.Lease {
-	if w.unchangedSince.IsZero() || now.Sub(w.unchangedSince) < leaseTimeout || now.Sub(w.lastSeen) > 2*renewInterval {
+// expired returns the lease if it has expired, and the zero Lease otherwise.
+func (o *observedLease) expired(now time.Time) session.Lease {
+	if o.unchangedSince.IsZero() || now.Sub(o.unchangedSince) < leaseTimeout || now.Sub(o.lastSeen) > 2*renewInterval {
 		return session.Lease{}
 	}
-	return w.lease
+	return o.lease
 }
 
-// ears wake the refreshes that wait for another process.
+// waiters are the refreshes that wait for another process. Each subscribes to the changes
+// of its session. A session has one refresh at a time in this process, so it has at most
+// one subscription.
 type waiters struct {
 	mu  sync.Mutex
 	all map[session.ID]chan struct{}
 }
 
-// listen returns a channel that tells of changes of a session. There is one
-// refresh of a session at a time, hence one ear.
-func (e *waiters) subscribe(id session.ID) <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.all == nil {
-		e.all = map[session.ID]chan struct{}{}
+// subscribe returns a channel that receives a value after changes of a session.
+func (w *waiters) subscribe(id session.ID) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = map[session.ID]chan struct{}{}
 	}
-	ear := make(chan struct{}, 1)
-	e.all[id] = ear
-	return ear
+	changes := make(chan struct{}, 1)
+	w.all[id] = changes
+	return changes
 }
 
-func (e *waiters) unsubscribe(id session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.all, id)
+func (w *waiters) unsubscribe(id session.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.all, id)
 }
 
-// wake tells who listens to these sessions, or with nil to any.
-func (e *waiters) notify(ids []session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// notify wakes the subscribers of the sessions, or all subscribers if ids is nil.
+func (w *waiters) notify(ids []session.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if ids == nil {
-		for _, ear := range e.all {
-			signal(ear)
+		for _, changes := range w.all {
+			signal(changes)
 		}
 	}
 	for _, id := range ids {
-		signal(e.all[id])
+		signal(w.all[id])
 	}
 }
 
-// ring does nothing for a nil ear, or one that was told already.
-func signal(ear chan struct{}) {
+// signal does nothing if the channel is nil or already holds a value.
+func signal(changes chan struct{}) {
 	select {
-	case ear <- struct{}{}:
+	case changes <- struct{}{}:
 	default:
 	}
 }
 
-// changed is what a shared store calls when items were written or removed.
-// Where requests are in progress it is found out whether their session is over:
-// what a logout at another instance means for a WebSocket here.
+// itemsChanged is the callback of a shared store: items were written or removed, or, if ids
+// is nil, any may have been. It also checks the sessions with requests in progress, so that
+// a logout at another instance ends a WebSocket here.
 func (v *Vault) itemsChanged(ids []session.ID) {
 	v.waiters.notify(ids)
-	if ids := v.live.invalidate(ids); len(ids) > 0 {
-		v.check(ids...)
+	if inUse := v.live.invalidate(ids); len(inUse) > 0 {
+		v.check(inUse...)
 	}
 }

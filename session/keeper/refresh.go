@@ -11,43 +11,52 @@ import (
 )
 
 const (
-	// leaseWait bounds how long a refresh waits until it may be sent: for another
-	// process that has the lease, and for its turn at the authorization server.
+	// leaseWait bounds how long a refresh waits before it is sent: for a slot at the
+	// authorization server, and for another process that has the lease.
 	leaseWait = time.Minute
-	// sendTimeout bounds one request to the authorization server: ten seconds to
-	// connect, and then a minute for the answer.
+	// sendTimeout bounds one request to the authorization server: 10 s for the
+	// connection, then a minute for the answer, and some margin.
 	sendTimeout = 75 * time.Second
-	// redeemTimeout bounds the part of a refresh that has the lease: two requests
-	// that are each repeated once, judging the ID token, and the store.
+	// redeemTimeout bounds the part of a refresh that holds the lease: two requests
+	// that are each repeated once, the verification of the ID token, and the store.
 	redeemTimeout = 4*sendTimeout + time.Minute
-	// maxRefreshTime is how long a use may be on its way with a refresh.
+	// maxRefreshTime bounds how long a use of the session waits to be written with the
+	// new tokens.
 	maxRefreshTime = leaseWait + redeemTimeout
+	// immediateRetries is how often a refresh starts again without a pause after a
+	// conflict. A few conflicts are a race; more mean that the session keeps changing.
+	immediateRetries = 3
+	// minRefreshInterval is the shortest time between two refreshes of one session,
+	// whatever lifetime the server gives its tokens and whatever the clock says.
+	minRefreshInterval = time.Second
 )
 
-// refresh is one refresh, from reading the record to committing the new one. It
-// runs once per session at a time and on no request's context: a client that
-// hangs up must not lose a token that the server has already rotated.
+// refresh is one refresh, from reading the record to committing the new one. A session
+// has one at a time in a process. It does not use the context of a request: if the client
+// hung up, a token that the server has already rotated would be lost.
 type refresh struct {
 	*Keeper
 	flight      *flight
 	ref         seal.Ref
 	demand      demand
 	requestedAt time.Time
-	lease       *heldLease // of the try under way
-	// probe and clientProbe are when this refresh became the probe of a server that
-	// is down, or of its client, which identifies the probe. Zero: it is none.
+	lease       *heldLease // of the current try
+	// probe and clientProbe are the times at which this refresh became the probe of the
+	// circuit of its server and of its client. They identify the probe. Zero: it is none.
 	probe, clientProbe time.Time
 	// keepLeaseFor is how long the lease stays held after the refresh.
 	keepLeaseFor time.Duration
 }
 
+// retryOnConflict tries to refresh the session until no other process interferes, and
+// for leaseWait at most.
 func (r *refresh) retryOnConflict() (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	for tries := 1; ; tries++ {
 		read := r.read
 		if tries == 1 {
-			read = r.readCopy // acquire says if it is old
+			read = r.readCopy // acquire detects an outdated copy
 		}
 		h, err := r.try(ctx, read)
 		if !errors.Is(err, errStale) {
@@ -59,12 +68,8 @@ func (r *refresh) retryOnConflict() (hot, error) {
 	}
 }
 
-// immediateRetries is how often a refresh begins anew without a pause. More is no
-// race any more.
-const immediateRetries = 3
-
-// try is one try of a refresh. ctx bounds it until the refresh has the lease. The
-// error is errAgain if another process was faster with anything.
+// try refreshes the session once. ctx bounds the time until it has the lease. The error is
+// errStale if another process has changed the session or taken the lease.
 func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) (*record, error)) (hot, error) {
 	rec, err := read(ctx, r.ref)
 	if err != nil {
@@ -74,16 +79,16 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if reason := r.endReason(r.ref.ID, &rec.hot, now); reason != "" {
 		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
 	}
-	// Whoever asked may have read an older record: the flight before this one,
-	// or another instance, has refreshed since.
-	if !rec.token.due(now) && r.demand.met(&rec.token, now) {
+	// The request may have read an older record: the previous flight, or another
+	// instance, may have refreshed since.
+	if !rec.token.due(now) && r.demand.metBy(&rec.token, now) {
 		return rec.hot, nil
 	}
 	if rec.refreshToken == "" {
 		return r.notRefreshable(ctx, rec, now)
 	}
 	if rec.token.refreshAt.IsZero() {
-		rec.unclear = true // as an earlier release noted it
+		rec.unclear = true // an earlier release stored an unclear refusal this way
 	}
 	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
 		return hot{}, ErrNotRefreshable
@@ -91,12 +96,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if r.Vault.shared != nil && r.Vault.hasUnwritten(r.ref.ID) {
 		return hot{}, unavailable(errors.New("the tokens of the last refresh are not written yet"))
 	}
-	// A clock that was set back must not hold a refresh up for longer.
-	pause := min(minRefreshInterval-now.Sub(rec.token.obtained), minRefreshInterval)
-	if rec.unclear {
-		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
-	}
-	if !sleep(ctx, pause) {
+	if !sleep(ctx, pauseBeforeRefresh(rec, now)) {
 		return hot{}, unavailable(ctx.Err())
 	}
 	if err := r.acquire(ctx, rec); err != nil {
@@ -107,20 +107,29 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
 	}
-	// Only requests cause refreshes. This may be a later try; and a clock that
-	// ran ahead must not keep the session from becoming idle.
+	// A request has caused this refresh, so the session was used then. A last use in the
+	// future comes from a clock that ran ahead, and would delay the idle time-out.
 	if r.requestedAt.After(rec.lastUsed) || rec.lastUsed.After(now) {
 		rec.lastUsed = r.requestedAt
 	}
-	// However long the lease took, the token that is sent from here on has the
-	// whole of its time.
+	// The request for new tokens gets its full time, however long the lease took.
 	ctx, cancel := context.WithTimeout(context.Background(), redeemTimeout)
 	defer cancel()
 	return r.redeem(ctx, rec)
 }
 
-// acquire waits until this refresh may be sent: for a slot at the authorization
-// server and for the lease. It keeps no slot while another process has the lease.
+// pauseBeforeRefresh returns how long to wait before the refresh token of a record is
+// sent. It is bounded, so that a clock that was set back does not delay a refresh further.
+func pauseBeforeRefresh(rec *record, now time.Time) time.Duration {
+	pause := min(minRefreshInterval-now.Sub(rec.token.obtained), minRefreshInterval)
+	if rec.unclear {
+		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
+	}
+	return pause
+}
+
+// acquire waits for a slot at the authorization server and for the lease. It occupies no
+// slot while another process has the lease.
 func (r *refresh) acquire(ctx context.Context, rec *record) error {
 	wait := r.Vault.newLeaseWaiter(r.ref.ID, rec.version)
 	defer wait.close()
@@ -143,8 +152,8 @@ func (r *refresh) acquire(ctx context.Context, rec *record) error {
 	}
 }
 
-// enter takes a slot, if the session and the authorization server are not in
-// their back-off.
+// acquireSlot waits for a slot at the authorization server. It fails during a back-off of
+// the session, the server or the client.
 func (r *refresh) acquireSlot(ctx context.Context, rec *record) error {
 	if err := r.breaker.acquireSlot(ctx, r.Vault.closing); err != nil {
 		return err
@@ -166,7 +175,7 @@ func (r *refresh) acquireSlot(ctx context.Context, rec *record) error {
 	return nil
 }
 
-// leave gives the slot back, and ends a probe that brought no result.
+// releaseSlot frees the slot, and ends a probe that has no result yet.
 func (r *refresh) releaseSlot() {
 	r.breaker.endProbe(r.probe)
 	r.client.endProbe(r.clientProbe)
@@ -174,21 +183,22 @@ func (r *refresh) releaseSlot() {
 	r.breaker.releaseSlot()
 }
 
-// succeed notes an answer that shows the server at work for this client.
+// recordSuccess closes the circuits of the server and of the client: the server answers
+// this client.
 func (r *refresh) recordSuccess() {
 	r.breaker.recordSuccess()
 	r.client.recordSuccess()
 }
 
-// redeem sends the refresh token, and once more if the connection broke: if the
-// server took it, nothing is lost by asking. A request without an answer in time
-// is not repeated: the server may still be working on it.
+// redeem sends the refresh token, and sends it once more if the connection broke. If the
+// server has already rotated the token, the repeated request loses nothing. A request that
+// timed out is not repeated, because the server may still be working on it.
 func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	answer, err := r.send(ctx, rec)
 	if err != nil {
 		return hot{}, errStale
 	}
-	// Whose lease was taken over may have sent it and died.
+	// The former holder of a lease that was taken over may have sent the token.
 	unanswered := r.Vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
@@ -196,7 +206,7 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 		again, err := r.send(ctx, rec)
 		switch {
 		case errors.Is(err, errStale):
-			return hot{}, errStale // somebody else has taken over, and may be done
+			return hot{}, errStale // another process has the lease now, and may have refreshed
 		case err == nil:
 			answer = again
 		}
@@ -208,9 +218,9 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	return r.handleFailure(ctx, rec, answer, unanswered)
 }
 
-// send sends the refresh token, unless the lease cannot be confirmed right
-// before: then it returns why. If the lease is lost while the server takes its
-// time, and the new holder has refreshed, send waits no longer and returns errAgain.
+// send sends the refresh token in one request. It sends nothing and returns an error if
+// the lease cannot be confirmed immediately before. If the lease is lost while the server
+// works and the new holder refreshes the session, send stops waiting and returns errStale.
 func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -236,7 +246,8 @@ func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 }
 
 // awaitOtherRefresh waits until another process has refreshed the session. It reports
-// false if ctx ended first, or the session, whose new tokens are then to be revoked.
+// false if ctx ends, or if the session ends: then send waits for the answer, so that the
+// new tokens can be revoked.
 func (r *refresh) awaitOtherRefresh(ctx context.Context, rotation uint64) bool {
 	for {
 		current, err := r.read(ctx, r.ref)
@@ -249,8 +260,8 @@ func (r *refresh) awaitOtherRefresh(ctx context.Context, rotation uint64) bool {
 	}
 }
 
-// notRefreshable is for a session without a refresh token: it lasts as long as
-// its access token.
+// notRefreshable handles a session without a refresh token. Such a session ends with its
+// access token.
 func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time) (hot, error) {
 	if rec.token.usable(now) {
 		return hot{}, ErrNotRefreshable
@@ -258,11 +269,7 @@ func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time
 	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
 }
 
-// minRefreshInterval spaces the refreshes of one session, whatever lifetime a server
-// or a clock gone wrong gives its tokens.
-const minRefreshInterval = time.Second
-
-// sleep reports false if ctx ended first.
+// sleep waits for a duration. It reports false if ctx ended first.
 func sleep(ctx context.Context, wait time.Duration) bool {
 	if wait <= 0 {
 		return true
