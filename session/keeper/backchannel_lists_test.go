@@ -153,7 +153,7 @@ func TestAlteredLogoutMarker(t *testing.T) {
 				if _, _, err := r.keeper.Create(t.Context(), who, tokens); err == nil {
 					t.Error("a login gets past a logout of which the time is not known")
 				}
-				r.toldUnreadable(seal.PartLogoutMarker, 1)
+				r.wantUnreadable(seal.PartLogoutMarker, 1)
 				// The next logout puts it right.
 				r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
 				time.Sleep(2 * time.Second)
