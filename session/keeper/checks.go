@@ -9,41 +9,47 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// checks are the sessions with requests in progress that may be over, because the
-// store has told of a change, or because they were not used for their idle time.
+// checks holds the sessions with requests in progress that may have ended: the store
+// reported a change, or they were not used for their idle time.
 type checks struct {
 	mu sync.Mutex
-	// pending holds true for those of which something new was heard while they
-	// were being checked.
+	// pending has the sessions that are being checked. The value is true if another
+	// change was reported during the check.
 	pending map[session.ID]bool
-	// Those that could not be checked must not hold up the others.
+	// Checks after a failure have slots of their own, so that they do not delay first
+	// checks.
 	firstSlots, retrySlots chan struct{}
 }
 
 const (
-	maxFirstChecks = 512
-	maxRetryChecks = 64
+	maxFirstChecks = 512 // at a time
+	maxRetryChecks = 64  // at a time
 	checkRetry     = time.Second
 )
 
 func newChecks() checks {
-	return checks{pending: map[session.ID]bool{}, firstSlots: make(chan struct{}, maxFirstChecks), retrySlots: make(chan struct{}, maxRetryChecks)}
+	return checks{
+		pending:    map[session.ID]bool{},
+		firstSlots: make(chan struct{}, maxFirstChecks),
+		retrySlots: make(chan struct{}, maxRetryChecks),
+	}
 }
 
-// check finds out, behind the caller, whether sessions are over.
+// check finds out in the background whether sessions have ended.
 func (v *Vault) check(ids ...session.ID) {
 	v.checks.mu.Lock()
 	defer v.checks.mu.Unlock()
 	for _, id := range ids {
-		_, busy := v.checks.pending[id]
-		v.checks.pending[id] = busy
-		if !busy {
+		_, running := v.checks.pending[id]
+		v.checks.pending[id] = running
+		if !running {
 			v.background(func() { v.checkWithRetry(id) })
 		}
 	}
 }
 
-// done reports whether nothing new was heard of a session.
+// complete ends the check of a session and returns true, unless another change was
+// reported during the check.
 func (c *checks) complete(id session.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,15 +61,14 @@ func (c *checks) complete(id session.ID) bool {
 	return true
 }
 
-// checkUntilKnown ends the requests of a session if that is over. While the
-// store is away they go on: nobody is logged out for that. When it is back, all
-// will be known.
+// checkWithRetry ends the requests of a session if the session has ended. While the store
+// fails, the requests go on and the check is repeated: an outage logs no user out.
 func (v *Vault) checkWithRetry(id session.ID) {
 	slots := v.checks.firstSlots
 	for {
 		keeper := v.live.keeperOf(id)
 		if keeper == nil {
-			// A request may have begun since, and have heard of a change.
+			// A request may have begun in the meantime, and have seen a change.
 			if v.checks.complete(id) {
 				return
 			}
@@ -87,16 +92,19 @@ func (v *Vault) checkWithRetry(id session.ID) {
 	}
 }
 
-// checkOne ends the requests of a session that is over, or that nothing else has
-// used for its idle time, and otherwise finds out when that ends.
+// checkOnce ends the requests of a session if the session has ended, or if no other
+// request has used it for its idle time. Otherwise it schedules the next idle check.
 func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
-	now := time.Now() // before the last use is looked up: a later one is refused
-	end, alone := v.unwrittenIdleEnd(k, id)
-	if !alone {
-		// Not ViewCurrent: the next change must be pushed again.
+	// The time is taken before the last use is read. A use after it comes too late: the
+	// session has ended for that request, too.
+	now := time.Now()
+	end, complete := v.unwrittenIdleEnd(k, id)
+	if !complete {
+		// View, because ViewCurrent does not subscribe to the next change.
 		written, err := v.idleEnd(id, v.store.View)
 		if err == nil && v.shared != nil && !now.Before(latest(end, written)) {
-			written, err = v.idleEnd(id, v.shared.ViewCurrent) // others may have used it
+			// Another process may have used the session after this copy.
+			written, err = v.idleEnd(id, v.shared.ViewCurrent)
 		}
 		if errors.Is(err, session.ErrNotFound) {
 			v.forgetSession(id)
@@ -115,21 +123,21 @@ func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
 	return nil
 }
 
-// unwrittenIdleEnd is when a session ends by its last use as far as that is not
-// written yet, or the zero time. Alone: what is written does not matter.
-func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, alone bool) {
+// unwrittenIdleEnd returns when the idle time of a session ends by uses that are not
+// written yet, or the zero time. complete means that the store has no later use.
+func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, complete bool) {
 	if last := v.uses.last(id); !last.IsZero() {
 		end = last.Add(k.IdleTimeout + k.useInterval)
 	}
-	if held := v.overlay.get(id); held != nil && !held.isEnd() {
-		end = latest(end, held.rec.lastUsed.Add(k.IdleTimeout+k.useInterval))
-		alone = v.shared == nil
+	if entry := v.overlay.get(id); entry != nil && !entry.isEnd() {
+		end = latest(end, entry.rec.lastUsed.Add(k.IdleTimeout+k.useInterval))
+		complete = v.shared == nil
 	}
-	return end, alone
+	return end, complete
 }
 
-// idleEnd is when a session ends if it is not used again, as it was written.
-func (v *Vault) idleEnd(id session.ID, view func(context.Context, session.ID, func(session.Item) error) error) (end time.Time, err error) {
+// idleEnd returns when the idle time of a session ends by its item in the store.
+func (v *Vault) idleEnd(id session.ID, view viewFunc) (end time.Time, err error) {
 	ctx, cancel := context.WithTimeout(v.closing, storeTimeout)
 	defer cancel()
 	err = view(ctx, id, func(item session.Item) error {

@@ -11,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestStoreDownDuringCommit: the new tokens are served from memory, refreshed
-// from there, and written when the store can.
-func TestStoreDownDuringCommit(t *testing.T) {
+// TestTokensStayInMemoryWhileTheStoreFails: the keeper serves and refreshes them from
+// memory, and writes them when the store works again.
+func TestTokensStayInMemoryWhileTheStoreFails(t *testing.T) {
 	for name, ops := range map[string][]storeOp{"writes fail": {opReplace}, "all fails": nil} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -28,17 +28,17 @@ func TestStoreDownDuringCommit(t *testing.T) {
 				for n := range 20 {
 					newest, _ := r.server.newestOf(f)
 					if got := r.fresh(secret).AccessToken; got != newest {
-						t.Fatalf("token %q, want %q", got, newest)
+						t.Fatalf("got token %q, want %q", got, newest)
 					}
 					r.wantCalls(n + 1)
 					r.expired()
 					r.fresh(secret)
 				}
 				if ops == nil {
-					// What is not in memory is unknown, but not gone.
+					// A session that is not in memory may exist or not.
 					r.unavailable(other)
 					if _, err := r.keeper.Peek(t.Context(), other); !errors.As(err, new(*UnavailableError)) {
-						t.Errorf("Peek: %v", err)
+						t.Errorf("Peek: got error %v, want an *UnavailableError", err)
 					}
 				}
 				r.store.healthy()
@@ -46,10 +46,10 @@ func TestStoreDownDuringCommit(t *testing.T) {
 				synctest.Wait()
 				r.wantStored(secret, f)
 				if r.vault.overlay.count.Load() != 0 {
-					t.Error("what is written is still kept in memory")
+					t.Error("got an unwritten record in memory after its write, want none")
 				}
 				if r.events.count(EventUnwritten) == 0 || r.events.count(EventWritten) == 0 || r.events.count(EventEnded) != 0 {
-					t.Errorf("events %+v", r.events.all)
+					t.Errorf("got events %+v, want unwritten and written, and no end", r.events.all)
 				}
 				calls := r.server.calls()
 				r.fresh(secret)
@@ -60,10 +60,9 @@ func TestStoreDownDuringCommit(t *testing.T) {
 	}
 }
 
-// TestRotationIsWrittenFirst: while the ID token beside it is still being
-// judged, the rotated refresh token is in the store, and a crash does not take
-// it along.
-func TestRotationIsWrittenFirst(t *testing.T) {
+// TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified, so that a crash during the
+// verification does not lose it.
+func TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
@@ -72,7 +71,7 @@ func TestRotationIsWrittenFirst(t *testing.T) {
 		r.fresh(secret)
 		time.Sleep(time.Second)
 		if rec := r.stored(secret); rec.refreshToken != f.current || rec.token.value != first {
-			t.Errorf("stored tokens are %q and %q", rec.token.value, rec.refreshToken)
+			t.Errorf("got stored tokens %q and %q, want %q and %q", rec.token.value, rec.refreshToken, first, f.current)
 		}
 		r.wantCalls(1)
 		r.process.dead.Store(true)
@@ -86,14 +85,14 @@ func TestRotationIsWrittenFirst(t *testing.T) {
 		time.Sleep(time.Second)
 		r.wantCalls(2)
 		if rec := r.stored(secret); rec.refreshToken != f.current {
-			t.Errorf("stored refresh token is %q", rec.refreshToken)
+			t.Errorf("got stored refresh token %q, want %q", rec.refreshToken, f.current)
 		}
 	})
 }
 
-// TestCloseWritesWhatIsUnwritten: the next process finds the rotated tokens.
-func TestCloseWritesWhatIsUnwritten(t *testing.T) {
-	for _, when := range []string{"unwritten", "flight under way"} {
+// TestCloseWritesUnwrittenTokens, so that the next process finds the rotated tokens.
+func TestCloseWritesUnwrittenTokens(t *testing.T) {
+	for _, when := range []string{"unwritten", "refresh in progress"} {
 		t.Run(when, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
@@ -118,10 +117,10 @@ func TestCloseWritesWhatIsUnwritten(t *testing.T) {
 				}
 				r.usable(s)
 				r.wantCalls(1)
-				// The closed one starts nothing more.
+				// The closed vault starts no refresh.
 				r.expired()
 				if err := r.unavailable(secret); !errors.Is(err, ErrClosed) {
-					t.Errorf("Fresh after Close: %v", err)
+					t.Errorf("Fresh after Close: got error %v, want ErrClosed", err)
 				}
 				r.wantCalls(1)
 			})
@@ -129,8 +128,8 @@ func TestCloseWritesWhatIsUnwritten(t *testing.T) {
 	}
 }
 
-// TestCloseIsBounded by its context.
-func TestCloseIsBounded(t *testing.T) {
+// TestCloseReturnsWhenItsContextEnds, though a refresh is in progress.
+func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.due()
@@ -140,16 +139,16 @@ func TestCloseIsBounded(t *testing.T) {
 		defer cancel()
 		if wait := took(func() {
 			if err := r.vault.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Close: %v", err)
+				t.Errorf("Close: got error %v, want DeadlineExceeded", err)
 			}
 		}); wait != 3*time.Second {
-			t.Errorf("Close took %v", wait)
+			t.Errorf("Close took %v, want 3s", wait)
 		}
 	})
 }
 
-// TestCloseWritesTheNewestTokens: while the last attempt to write one refresh
-// is under way, a later one fails to be written. It has its last attempt too.
+// TestCloseWritesTheNewestTokens: during the last try to write one refresh, the commit of a
+// later refresh fails. Close tries once more to write that, too.
 func TestCloseWritesTheNewestTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
@@ -161,8 +160,8 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 		r.server.set(func() { r.server.latency = time.Second })
 		go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 		time.Sleep(100 * time.Millisecond)
-		// The attempt that Close starts takes long, and what fails meanwhile
-		// is the flight's commit.
+		// The try that Close starts takes long, and the commit of the refresh fails
+		// during it.
 		n := 0
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {
@@ -183,9 +182,9 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 	})
 }
 
-// TestWriteLandedThoughReportedFailed: the store takes every write and denies
-// it.
-func TestWriteLandedThoughReportedFailed(t *testing.T) {
+// TestDoneWriteThatReportsAnErrorLosesNoToken: the store does every write and returns an
+// error.
+func TestDoneWriteThatReportsAnErrorLosesNoToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 2*commitDelay })
 		secret, f := r.login()
@@ -204,7 +203,7 @@ func TestWriteLandedThoughReportedFailed(t *testing.T) {
 		time.Sleep(writeRetryMax)
 		synctest.Wait()
 		if r.vault.overlay.count.Load() != 0 {
-			t.Error("what has landed is still kept in memory")
+			t.Error("got an unwritten record in memory after its write, want none")
 		}
 		r.store.healthy()
 		r.fresh(secret)
@@ -212,16 +211,16 @@ func TestWriteLandedThoughReportedFailed(t *testing.T) {
 	})
 }
 
-// TestRetryDoesNotUndoTheCommit: the first half of a refresh could not be
-// written and is being repeated while the second half lands. The repeat is
-// older and must not win, or a token is lost and refreshed once more.
-func TestRetryDoesNotUndoTheCommit(t *testing.T) {
+// TestRetryOfAnOlderWriteDoesNotUndoTheCommit: the write of the rotated refresh token fails
+// and is repeated. The repeat arrives after the commit of the access token, and must not
+// overwrite it.
+func TestRetryOfAnOlderWriteDoesNotUndoTheCommit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 200*time.Millisecond })
 		secret, f := r.login()
 		r.fresh(secret)
 		r.expired()
-		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written meanwhile
+		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written during the refresh
 		synctest.Wait()
 		n := 0
 		r.store.setFault(func(op storeOp) storeFault {
@@ -245,9 +244,8 @@ func TestRetryDoesNotUndoTheCommit(t *testing.T) {
 	})
 }
 
-// TestFrozenWriteDoesNotHoldUpTheNewToken: the store neither takes the write
-// nor fails it. Requests that wait get the token they wait for all the same.
-func TestFrozenWriteDoesNotHoldUpTheNewToken(t *testing.T) {
+// TestRequestsGetTheNewTokenWhileAWriteHangs: the store does not answer the write.
+func TestRequestsGetTheNewTokenWhileAWriteHangs(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
@@ -256,8 +254,8 @@ func TestFrozenWriteDoesNotHoldUpTheNewToken(t *testing.T) {
 	})
 }
 
-// TestSlowStore: writes that take long delay their session, and nothing else.
-func TestSlowStore(t *testing.T) {
+// TestSlowWritesDelayNoRequestWithAUsableToken.
+func TestSlowWritesDelayNoRequestWithAUsableToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) (fault storeFault) {
@@ -269,7 +267,7 @@ func TestSlowStore(t *testing.T) {
 		for n := range 5 {
 			r.due()
 			if wait := took(func() { r.fresh(secret) }); wait != 0 {
-				t.Errorf("a request with a good token waited %v", wait)
+				t.Errorf("Fresh with a usable token took %v, want no wait", wait)
 			}
 			time.Sleep(15 * time.Second)
 			r.wantCalls(n + 1)
@@ -278,14 +276,14 @@ func TestSlowStore(t *testing.T) {
 	})
 }
 
-func TestStoreThatCannotRead(t *testing.T) {
+func TestSessionSurvivesAStoreThatCannotRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.expired()
 		r.store.failing(opView)
 		for range 100 {
 			if err := r.unavailable(secret); !errors.Is(err, errStoreDown) || err.Misconfigured {
-				t.Fatalf("Fresh: %v", err)
+				t.Fatalf("Fresh: got error %v, want %v", err, errStoreDown)
 			}
 			time.Sleep(time.Minute)
 		}
@@ -296,7 +294,7 @@ func TestStoreThatCannotRead(t *testing.T) {
 	})
 }
 
-func TestCreateFailsWithTheStore(t *testing.T) {
+func TestCreateFailsWithTheStoreAndRevealsNothing(t *testing.T) {
 	for name, fault := range map[string]storeFault{
 		"down": {err: errStoreDown}, "frozen": {freeze: true}, "landed": {err: errStoreDown, landed: true},
 	} {
@@ -309,10 +307,10 @@ func TestCreateFailsWithTheStore(t *testing.T) {
 				secret, s, err := r.keeper.Create(ctx, who, tokens)
 				var unavailable *UnavailableError
 				if !errors.As(err, &unavailable) || s != nil || secret != (seal.Secret{}) {
-					t.Fatalf("Create: %v, %v", s, err)
+					t.Fatalf("Create: got session %v and error %v, want only an *UnavailableError", s, err)
 				}
 				if strings.Contains(err.Error(), "-token-") || strings.Contains(err.Error(), who.Subject) {
-					t.Errorf("the error tells too much: %v", err)
+					t.Errorf("got error %q, want one without tokens and subject", err)
 				}
 				r.wantCalls(0)
 			})
@@ -320,8 +318,7 @@ func TestCreateFailsWithTheStore(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordIsNoSession, whatever became of it in the store; and the
-// requests for it cost the authorization server nothing.
+// TestDamagedRecordIsNoSession, and causes no request to the authorization server.
 func TestDamagedRecordIsNoSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -335,21 +332,21 @@ func TestDamagedRecordIsNoSession(t *testing.T) {
 			bad.Value = value
 			r.store.put(id, bad)
 			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("%s: Fresh: %v", name, err)
+				t.Errorf("%s: Fresh: got error %v, want ErrNoSession", name, err)
 			}
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-				t.Errorf("%s: End: %v", name, err)
+				t.Errorf("%s: End: got error %v, want ErrNoSession", name, err)
 			}
 		}
 		r.wantCalls(0)
 	})
 }
 
-// TestRollbackEndsWithOneQuestion: someone puts an older record back. Its
-// refresh token is spent; one request finds out, and there is no loop.
-func TestRollbackEndsWithOneQuestion(t *testing.T) {
+// TestRestoredOldRecordEndsAfterOneRefresh: the refresh token of an older record is spent.
+// The server refuses it once, and the keeper does not send it again.
+func TestRestoredOldRecordEndsAfterOneRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.errorf = func(string, ...any) {} // the token is redeemed twice, and not by our fault
+		r.server.errorf = func(string, ...any) {} // the test makes the keeper send a spent token
 		secret, _ := r.login()
 		id := r.id(secret)
 		older, _ := r.store.item(id)
@@ -364,7 +361,7 @@ func TestRollbackEndsWithOneQuestion(t *testing.T) {
 		}
 		r.wantCalls(2)
 		if r.server.reuses != 1 {
-			t.Errorf("%d reuses, want 1", r.server.reuses)
+			t.Errorf("got %d reuses, want 1", r.server.reuses)
 		}
 	})
 }

@@ -13,78 +13,82 @@ import (
 )
 
 const (
-	// lookTimeout bounds a look at the store before a login begins.
+	// storeProbeTimeout bounds a probe of the store.
 	storeProbeTimeout = 2 * time.Second
-	// probeLife is how long an item stays that was only written to find out
-	// whether the store takes writes, if its deletion fails.
+	// probeItemLife is how long the item of a probe stays if its deletion fails.
 	probeItemLife = 10 * time.Second
 )
 
-// storeLooks finds out whether the store works before a login begins. One look
-// is under way at a time, and serves all logins that begin meanwhile.
+// storeProbes finds out whether the store works before a login begins. One probe runs at a
+// time, and serves all logins that begin during it.
 type storeProbes struct {
 	mu      sync.Mutex
 	current *storeProbe
-	// unwritable: the last write for a login failed, and none has succeeded since.
+	// unwritable is set while the last write for a login has failed.
 	unwritable atomic.Bool
 }
 
-// storeLook is a look under way. Err is set before done is closed.
+// storeProbe is a running probe. err is set before done is closed.
 type storeProbe struct {
 	done chan struct{}
 	err  error
 }
 
-// noteWrite records what became of a write for a login.
-func (l *storeProbes) recordWrite(err error) {
-	if failed := err != nil && !errors.Is(err, session.ErrConflict); failed != l.unwritable.Load() {
-		l.unwritable.Store(failed)
+// recordWrite records whether a write for a login has failed.
+func (p *storeProbes) recordWrite(err error) {
+	if failed := err != nil && !errors.Is(err, session.ErrConflict); failed != p.unwritable.Load() {
+		p.unwritable.Store(failed)
 	}
 }
 
-// CanKeep returns nil if the store of new sessions seems to work, and an
-// *UnavailableError otherwise, within two seconds: a login that cannot be kept is
-// not worth beginning. It reads; only after a write that failed does it also
-// write a small item, and deletes it again.
+// CanKeep returns nil if the store of new sessions seems to work, and an *UnavailableError
+// otherwise, within two seconds: the caller should not begin a login that cannot become a
+// session. CanKeep reads. Only after a failed write it also writes a small item and
+// deletes it.
 func (k *Keeper) CanKeep(ctx context.Context) error {
-	v := k.Vault
-	v.probes.mu.Lock()
-	look := v.probes.current
-	if look == nil {
-		look = &storeProbe{done: make(chan struct{})}
-		v.probes.current = look
-		if !v.background(func() { v.runProbe(look) }) {
-			look.err, v.probes.current = ErrClosed, nil
-			close(look.done)
-		}
-	}
-	v.probes.mu.Unlock()
+	probe := k.Vault.startProbe()
 	var err error
 	select {
-	case <-look.done:
-		err = look.err
+	case <-probe.done:
+		err = probe.err
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	if err != nil {
-		return unavailable(fmt.Errorf("looking at the store before a login: %w", err))
+		return unavailable(fmt.Errorf("probing the store before a login: %w", err))
 	}
 	return nil
 }
 
-func (v *Vault) runProbe(look *storeProbe) {
+// startProbe returns the running probe, or starts one.
+func (v *Vault) startProbe() *storeProbe {
+	v.probes.mu.Lock()
+	defer v.probes.mu.Unlock()
+	if v.probes.current != nil {
+		return v.probes.current
+	}
+	probe := &storeProbe{done: make(chan struct{})}
+	v.probes.current = probe
+	if !v.background(func() { v.runProbe(probe) }) {
+		probe.err, v.probes.current = ErrClosed, nil
+		close(probe.done)
+	}
+	return probe
+}
+
+func (v *Vault) runProbe(probe *storeProbe) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeProbeTimeout)
 	defer cancel()
-	look.err = v.probeStore(ctx)
+	probe.err = v.probeStore(ctx)
 	v.probes.mu.Lock()
 	v.probes.current = nil
 	v.probes.mu.Unlock()
-	close(look.done)
+	close(probe.done)
 }
 
-// probeStore reads what is not there, and writes if the last write failed.
+// probeStore reads an item that does not exist, and writes one if the last write failed.
 func (v *Vault) probeStore(ctx context.Context) error {
-	id := session.ID(seal.NewSecret()) // of which no store has a copy
+	id := session.ID(seal.NewSecret()) // a new ID, which is in no copy
 	err := v.store.View(ctx, id, func(session.Item) error { return nil })
 	if !errors.Is(err, session.ErrNotFound) {
 		return err
