@@ -37,7 +37,7 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 		max      int // requests in a minute
 		back     time.Duration
 	}{
-		// The first few, then probes after 1, 2, 4, 8 and every 15 s.
+		// The first failures, then probes after 1, 2, 4, 8 and every 15 s.
 		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
 		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
 		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffMaxWaiting},
@@ -71,9 +71,9 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 						failed++
 					}
 				}
-				// Those that failed themselves are in a back-off of their own.
+				// The sessions that failed are in their own back-off.
 				if failed > tt.max {
-					t.Errorf("%d sessions do not work after the server is back", failed)
+					t.Errorf("%d sessions fail after the server works again", failed)
 				}
 				time.Sleep(backoffMaxWaiting)
 				for _, secret := range secrets {
@@ -103,7 +103,7 @@ func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := r.server.calls() - before; n != 1 {
-			t.Errorf("%d probes are under way", n)
+			t.Errorf("%d probes in progress, want 1", n)
 		}
 		all.Wait()
 		for _, secret := range secrets[breakerThreshold:] {
@@ -198,7 +198,7 @@ func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 					for i, secret := range secrets {
 						_, err := r.keeper.Fresh(t.Context(), secret)
 						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMaxPause {
-							t.Fatalf("after %v: %v", time.Since(start), err)
+							t.Fatalf("Fresh after %v: %v", time.Since(start), err)
 						}
 					}
 					time.Sleep(time.Second)
@@ -261,12 +261,12 @@ func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 				}
 			}
 			if _, err := neighbour.Fresh(t.Context(), other); err != nil {
-				t.Fatalf("the other client's session: %v", err)
+				t.Fatalf("Fresh of the other client: %v", err)
 			}
 			time.Sleep(time.Second)
 		}
 		if n := r.events.count(EventRefreshFailed); n > 60 {
-			t.Errorf("the refused client was sent %d times in ten minutes", n)
+			t.Errorf("%d requests of the refused client in ten minutes, want 60 at most", n)
 		}
 	})
 }
@@ -289,11 +289,11 @@ func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 func TestServersHaveSeparateBreakers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
-		well := newAuthServer(t.Errorf)
+		otherServer := newAuthServer(t.Errorf)
 		c := r.config
-		c.Server, c.Refresher = "https://other.example.com", well.client(r.process)
+		c.Server, c.Refresher = "https://other.example.com", otherServer.client(r.process)
 		neighbour := mustKeeper(c)
-		f, who, tokens := well.login()
+		f, who, tokens := otherServer.login()
 		secret, _, err := neighbour.Create(t.Context(), who, tokens)
 		if err != nil {
 			t.Fatal(err)
@@ -305,7 +305,7 @@ func TestServersHaveSeparateBreakers(t *testing.T) {
 		}
 		s, err := neighbour.Fresh(t.Context(), secret)
 		if err != nil || s.AccessToken != f.newest {
-			t.Errorf("the neighbour's session: %v", err)
+			t.Errorf("Fresh at the other server: %v, want its newest token", err)
 		}
 	})
 }
@@ -328,7 +328,7 @@ func TestConcurrentRefreshesAreBounded(t *testing.T) {
 		r.wantCalls(maxConcurrentRefreshes)
 		r.state.mu.Lock()
 		if n := len(r.state.leases); n != maxConcurrentRefreshes {
-			t.Errorf("%d leases are held", n)
+			t.Errorf("%d leases are held, want %d", n, maxConcurrentRefreshes)
 		}
 		r.state.mu.Unlock()
 		all.Wait()
@@ -342,7 +342,7 @@ func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
 		secret, f := r.login()
-		r.due() // 12 minutes are left
+		r.due() // 12 minutes before its expiry
 		r.server.always(behaviour{outcome: Unavailable, retryAfter: 10 * time.Minute})
 		for range 590 {
 			r.fresh(secret)
@@ -365,25 +365,25 @@ func TestBackoffsSurvivePruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
 		for round := range 5 {
-			for i := range 3 * backoffPruneSize << round { // others come
+			for i := range 3 * backoffPruneSize << round { // other sessions fail, too
 				all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 			}
 			for i := range 3 * backoffPruneSize {
 				failure := &UnavailableError{Err: errBusy}
 				delay := all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffMin, false, 0)
 				if want := min(backoffMin<<round, backoffMax); delay != want {
-					t.Fatalf("failure %d of session %d pauses %v, want %v", round+1, i, delay, want)
+					t.Fatalf("back-off after failure %d of session %d is %v, want %v", round+1, i, delay, want)
 				}
 			}
 			time.Sleep(backoffMax)
 		}
 		time.Sleep(2 * backoffRetention)
 		kept := len(all.all)
-		for i := range 2 * kept { // what has passed is removed
+		for i := range 2 * kept { // expired back-offs are removed
 			all.recordFailure(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 		}
 		if n := len(all.all); n > 2*kept {
-			t.Errorf("%d back-offs are kept", n)
+			t.Errorf("%d back-offs are kept, want %d at most", n, 2*kept)
 		}
 	})
 }
@@ -444,7 +444,7 @@ func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 		if len(sent) != 2 || sent[1] < time.Minute+backoffMinTimedOut-renewInterval {
-			t.Errorf("the token was sent after %v", slices.Clone(sent))
+			t.Errorf("the token was sent after %v, want two requests, the second after %v or more", slices.Clone(sent), time.Minute+backoffMinTimedOut-renewInterval)
 		}
 		r.wantNoLease(secret)
 	})
@@ -468,7 +468,7 @@ func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 		synctest.Wait()
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		time.Sleep(2 * time.Second)
-		r.freshAt(1, secret) // after a lease's time
+		r.freshAt(1, secret) // takes over the lease after leaseTimeout
 		r.wantCalls(1)
 		time.Sleep(10 * time.Second)
 		r.wantCalls(1)
@@ -501,7 +501,7 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 		go func() {
 			s, err := r.keepers[0].Fresh(t.Context(), secret)
 			if err != nil {
-				t.Errorf("at the instance that stood still: %v", err)
+				t.Errorf("Fresh at the stopped instance: %v", err)
 			} else {
 				r.usable(s)
 			}
@@ -514,7 +514,7 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.users[0].healthy()
 		if took := <-answered; took > 20*time.Second {
-			t.Errorf("the request waited %v", took)
+			t.Errorf("the request waited %v, want 20s at most", took)
 		}
 		r.wantCalls(2)
 		r.wantStored(secret, f)
@@ -548,7 +548,7 @@ func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 		_, err := r.keepers[0].Fresh(t.Context(), secret)
 		var ended *EndedError
 		if !errors.As(err, &ended) || ended.Reason != EndRejected {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want the reason %s", err, EndRejected)
 		}
 		r.wantCalls(1)
 		r.gone(secret)

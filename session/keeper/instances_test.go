@@ -41,7 +41,7 @@ func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 		}
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {
-			t.Errorf("the request goes on: %v", context.Cause(request))
+			t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 		}
 	})
 }
@@ -62,7 +62,7 @@ func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 		time.Sleep(time.Second)
 		r.freshAt(1, secret)
 		if late := time.Since(<-first); late > 0 {
-			t.Errorf("the new token was heard of %v late", late)
+			t.Errorf("the waiting request got the new token %v late", late)
 		}
 	})
 }
@@ -76,21 +76,21 @@ func TestUnwrittenLogoutIsReported(t *testing.T) {
 		r.users[0].refusing(sharedDelete, sharedDeleteAt)
 		ended, err := r.keepers[0].End(t.Context(), secret, EndLogout)
 		if !errors.Is(err, ErrNotEnded) || !errors.As(err, new(*UnavailableError)) {
-			t.Fatalf("End: %v", err)
+			t.Fatalf("End: %v, want ErrNotEnded and an *UnavailableError", err)
 		}
 		if ended.RefreshToken != f.current {
-			t.Errorf("the tokens to give back are %+v", ended)
+			t.Errorf("returned tokens %+v, want refresh token %q", ended, f.current)
 		}
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNotEnded) {
-			t.Errorf("End, tried again: %v", err)
+			t.Errorf("second End: %v, want ErrNotEnded", err)
 		}
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh at the instance of the logout: %v", err)
+			t.Errorf("Fresh at the instance of the logout: %v, want ErrNoSession", err)
 		}
 		r.freshAt(1, secret)
 		r.users[0].healthy()
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-			t.Errorf("End, with the store back: %v", err)
+			t.Errorf("End after the outage: %v, want ErrNoSession", err)
 		}
 		r.gone(secret)
 	})
@@ -116,7 +116,7 @@ func TestEndReturnsNewestToken(t *testing.T) {
 		time.Sleep(time.Second)
 		r.freshAt(1, secret)
 		if ended := <-over; ended.RefreshToken != f.current {
-			t.Errorf("given back: %q, want %q", ended.RefreshToken, f.current)
+			t.Errorf("returned refresh token %q, want %q", ended.RefreshToken, f.current)
 		}
 		r.gone(secret)
 	})
@@ -136,13 +136,13 @@ func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 		secret, f := r.unwrittenAt0()
 		for range 5 {
 			time.Sleep(4 * time.Minute)
-			_, _ = r.keepers[1].Fresh(t.Context(), secret) // notes the use
+			_, _ = r.keepers[1].Fresh(t.Context(), secret) // writes a use
 		}
 		r.users[0].healthy()
 		time.Sleep(2 * writeRetryMax)
 		r.freshAt(1, secret)
 		if f.dead {
-			t.Error("a dead refresh token was sent")
+			t.Error("an old refresh token was sent")
 		}
 	})
 }
@@ -200,7 +200,7 @@ func TestUnreadableSessionsDoNotDelayOthers(t *testing.T) {
 		}
 		synctest.Wait()
 		if request.Err() == nil {
-			t.Error("the end of a session waits for sessions that cannot be read")
+			t.Error("the end of a session waits for sessions that cannot be read, want it found at once")
 		}
 	})
 }
@@ -227,7 +227,7 @@ func TestReleaseDelaysNoRequest(t *testing.T) {
 		r.expired()
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedRelease} })
 		if waited := took(func() { r.freshAt(0, secret) }); waited > r.server.latency {
-			t.Errorf("waited %v", waited)
+			t.Errorf("waited %v, want %v at most", waited, r.server.latency)
 		}
 	})
 }
@@ -240,7 +240,7 @@ func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
 		if waited := took(func() { _ = r.keepers[1].Vault.Close(context.Background()) }); waited > 0 {
-			t.Errorf("Close waited %v", waited)
+			t.Errorf("Close waited %v, want 0", waited)
 		}
 	})
 }
@@ -261,7 +261,7 @@ func TestConflictsAreRetriedWithPauses(t *testing.T) {
 		})
 		_, _ = r.keepers[0].Fresh(t.Context(), secret)
 		if n := acquired.Load(); n > 30 {
-			t.Errorf("%d tries in ten seconds", n)
+			t.Errorf("%d tries in ten seconds, want 30 at most", n)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 		for range 50 {
 			all.Go(func() {
 				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
-					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
+					t.Errorf("a request waited %v, want %v", wait, r.server.latency+publishDelay)
 				}
 			})
 		}
@@ -62,14 +62,14 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 			time.Sleep(time.Second)
 			if wait := took(func() {
 				if s := r.fresh(secret); s.AccessToken != newest {
-					t.Errorf("got %q after %q", s.AccessToken, newest)
+					t.Errorf("got %q, want %q", s.AccessToken, newest)
 				}
 			}); wait != 0 {
-				t.Errorf("a request waited %v for what is there", wait)
+				t.Errorf("a request waited %v for a published token, want 0", wait)
 			}
 		}
 		if rec := r.stored(secret); rec.token.value == newest {
-			t.Error("the write was not slow")
+			t.Error("the write is done, want it in progress")
 		}
 		time.Sleep(2 * time.Second)
 		r.wantStored(secret, f)
@@ -106,7 +106,7 @@ func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 		for range 2 {
 			time.Sleep(r.server.latency)
 			if s := r.fresh(secret); s.AccessToken != old {
-				t.Errorf("got %q before that", s.AccessToken)
+				t.Errorf("got %q before the publication, want %q", s.AccessToken, old)
 			}
 		}
 		time.Sleep(publishDelay)
@@ -122,10 +122,10 @@ func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 // TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token of an answer may be of
 // another user if the ID token is.
 func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
-	for _, judging := range []time.Duration{commitDelay / 2, time.Second} {
+	for _, verification := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
-				r.server.idTokens, r.server.identifyDelay = true, judging
+				r.server.idTokens, r.server.identifyDelay = true, verification
 				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
@@ -151,7 +151,7 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ctx.Err() == nil {
-			t.Error("a request with the new token goes on")
+			t.Error("a request with the new token goes on, want it cancelled")
 		}
 		r.gone(secret)
 		time.Sleep(10 * time.Second)
@@ -170,7 +170,7 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 		}
 		synctest.Wait()
 		if ctx.Err() == nil {
-			t.Error("a request with the new token goes on")
+			t.Error("a request with the new token goes on, want it cancelled")
 		}
 		r.gone(secret)
 		time.Sleep(10 * time.Second)
@@ -178,7 +178,7 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 		r.server.wantDiscarded(t, f.current)
 		r.wantNoLease(secret)
 	})
-	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while somebody waits
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while a request waits
 		secret, f := r.login()
 		r.expired()
 		r.slowWrites(0, 4*time.Second)
@@ -189,7 +189,7 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 			}
 		}()
 		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishDelay {
-			t.Errorf("waited %v", wait)
+			t.Errorf("waited %v, want %v", wait, r.server.latency+publishDelay)
 		}
 		time.Sleep(10 * time.Second)
 		r.server.wantDiscarded(t, f.current)
@@ -219,7 +219,7 @@ func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 			}
 			var unavailable *UnavailableError
 			if err := <-got; !errors.As(err, &unavailable) {
-				t.Errorf("Fresh: %v", err)
+				t.Errorf("Fresh: %v, want an *UnavailableError", err)
 			}
 			r.users[0].healthy()
 			time.Sleep(2 * writeRetryMax)
@@ -253,12 +253,12 @@ func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-got; !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		synctest.Wait()
 		r.server.wantDiscarded(t, f.current)
 		if !r.keepers[0].Vault.uses.last(r.id(secret)).IsZero() {
-			t.Error("a use of what is gone is kept")
+			t.Error("a use of the ended session is kept")
 		}
 	})
 }
@@ -278,7 +278,7 @@ func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 			})
 		}()
 		if wait := took(func() { _ = r.unavailable(secret) }); wait != r.keeper.RefreshTimeout {
-			t.Errorf("waited %v", wait)
+			t.Errorf("waited %v, want %v", wait, r.keeper.RefreshTimeout)
 		}
 		r.users[0].healthy()
 		time.Sleep(2 * time.Minute)
@@ -294,23 +294,23 @@ func TestDemandsApplyToPublishedTokens(t *testing.T) {
 		r.slowWrites(4 * time.Second)
 		old := r.fresh(secret)
 		time.Sleep(2 * time.Second)
-		told := r.fresh(secret)
-		if told.AccessToken == old.AccessToken {
-			t.Fatal("nothing was told")
+		published := r.fresh(secret)
+		if published.AccessToken == old.AccessToken {
+			t.Fatal("the new token was not published")
 		}
 		since := time.Now()
-		for what, ask := range map[string]func() (*Session, error){
+		for name, ask := range map[string]func() (*Session, error){
 			"newer": func() (*Session, error) { return r.keeper.FreshSince(t.Context(), secret, since) },
 			"other": func() (*Session, error) {
-				return r.keeper.FreshOtherThan(t.Context(), secret, told.AccessToken)
+				return r.keeper.FreshOtherThan(t.Context(), secret, published.AccessToken)
 			},
 		} {
 			s, err := ask()
 			if err != nil {
-				t.Fatalf("%s: %v", what, err)
+				t.Fatalf("%s: %v", name, err)
 			}
-			if s.AccessToken == old.AccessToken || s.AccessToken == told.AccessToken {
-				t.Errorf("%s: got %q after %q", what, s.AccessToken, told.AccessToken)
+			if s.AccessToken == old.AccessToken || s.AccessToken == published.AccessToken {
+				t.Errorf("%s: got %q, want a token newer than %q", name, s.AccessToken, published.AccessToken)
 			}
 		}
 	})
@@ -331,7 +331,7 @@ func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 		r.expired()
 		r.slowWrites(3 * publishDelay)
 		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
-			t.Errorf("waited %v", wait)
+			t.Errorf("waited %v, want %v", wait, r.server.latency+3*publishDelay)
 		}
 		r.wantStored(secret, f)
 	})
@@ -341,19 +341,19 @@ func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 // the use that caused the refresh.
 func TestRefreshNeedsOneWrite(t *testing.T) {
 	for name, tc := range map[string]struct {
-		idTokens bool
-		judging  time.Duration
-		want     int
+		idTokens     bool
+		verification time.Duration
+		want         int
 	}{
-		"without ID token": {want: 1},
-		"ID token":         {idTokens: true, want: 1},
-		"judged soon":      {idTokens: true, judging: commitDelay / 2, want: 1},
-		"judged late":      {idTokens: true, judging: 2 * commitDelay, want: 2},
+		"without ID token":  {want: 1},
+		"ID token":          {idTokens: true, want: 1},
+		"fast verification": {idTokens: true, verification: commitDelay / 2, want: 1},
+		"slow verification": {idTokens: true, verification: 2 * commitDelay, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.set(func() {
-					r.server.idTokens, r.server.identifyDelay, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
+					r.server.idTokens, r.server.identifyDelay, r.server.lifetime = tc.idTokens, tc.verification, 10*time.Minute
 				})
 				secret, f := r.login()
 				r.expired()
@@ -362,13 +362,13 @@ func TestRefreshNeedsOneWrite(t *testing.T) {
 				time.Sleep(time.Second)
 				r.wantStored(secret, f)
 				if seen := r.stored(secret).lastUsed; !seen.Equal(used) {
-					t.Errorf("last used at %v, noted %v", used, seen)
+					t.Errorf("written last use %v, want %v", seen, used)
 				}
 				if n := r.store.done(opReplace); n != tc.want {
 					t.Errorf("%d writes, want %d", n, tc.want)
 				}
 				if !r.vault.uses.last(r.id(secret)).IsZero() {
-					t.Error("the use is still to be written")
+					t.Error("the use is not written yet")
 				}
 			})
 		})
@@ -387,19 +387,19 @@ func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 		r.fresh(secret)
 		time.Sleep(r.server.latency)
 		if seen := written(); !seen.Equal(used) {
-			t.Errorf("last used at %v, noted %v", used, seen)
+			t.Errorf("written last use %v, want %v", seen, used)
 		}
 		time.Sleep(time.Until(used.Add(r.keeper.useInterval - time.Second)))
 		_, _ = r.keeper.Fresh(t.Context(), secret)
 		if seen := written(); !seen.Equal(used) {
-			t.Errorf("noted %v too early", seen)
+			t.Errorf("written last use %v, want %v: the next is not due", seen, used)
 		}
 		time.Sleep(time.Second)
 		calls := r.server.calls()
 		used = time.Now()
 		_, _ = r.keeper.Fresh(t.Context(), secret)
 		if seen := written(); !seen.Equal(used) || r.server.calls() != calls {
-			t.Errorf("in the pause: last used at %v, noted %v", used, seen)
+			t.Errorf("during the back-off: written last use %v, want %v", seen, used)
 		}
 	})
 }
@@ -409,7 +409,7 @@ func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
+			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // a use is written every 30 s
 			secret, _ := r.login()
 			r.due()
 			r.server.set(func() { r.server.latency = 40 * time.Second })
@@ -423,10 +423,10 @@ func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 				want = asked.Add(later)
 			}
 			if seen := r.stored(secret).lastUsed; !seen.Equal(want) {
-				t.Errorf("noted %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
+				t.Errorf("written last use %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
 			}
 			if !r.vault.uses.last(r.id(secret)).IsZero() {
-				t.Error("a use is still kept")
+				t.Error("a use is not written yet")
 			}
 		})
 	}
@@ -443,7 +443,7 @@ func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 		}
 		r.server.set(func() { r.server.latency, r.server.lifetime = 20*time.Second, 50*time.Second })
 		secret, _ := r.login()
-		time.Sleep(45 * time.Second) // due, and good
+		time.Sleep(45 * time.Second) // the token is due and usable
 		r.freshAt(0, secret)
 		time.Sleep(19 * time.Second)
 		r.freshAt(1, secret)
@@ -466,7 +466,7 @@ func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 		r.expired()
 		r.fresh(secret)
 		if seen := r.stored(secret).lastUsed; seen.After(time.Now()) {
-			t.Errorf("last seen in %v", time.Until(seen))
+			t.Errorf("last use in %v, want it in the past", time.Until(seen))
 		}
 	})
 }
@@ -486,9 +486,9 @@ func TestRefreshReadsFromCopy(t *testing.T) {
 		r.fresh(secret)
 		r.wantStored(secret, f)
 		if current != 0 {
-			t.Errorf("%d reads past the copy", current)
+			t.Errorf("%d reads with ViewCurrent, want 0", current)
 		}
-		// Nor where a session is soon idle, if its last use was just written.
+		// Nor is it for a session that is soon idle, if its last use was just written.
 		r.keeper = r.reconfigure(func(c *Config) {
 			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.Vault, r.keeper.Refresher, 10*time.Minute
 		})
@@ -500,7 +500,7 @@ func TestRefreshReadsFromCopy(t *testing.T) {
 		r.fresh(secret)
 		synctest.Wait()
 		if current != 0 {
-			t.Errorf("%d reads past the copy for a use that is written", current)
+			t.Errorf("%d reads with ViewCurrent after the use was written, want 0", current)
 		}
 	})
 }

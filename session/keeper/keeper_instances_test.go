@@ -82,7 +82,7 @@ func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 		before := r.keeper
 		r.due()
 		r.server.set(func() { r.server.latency = 5 * time.Second })
-		// The old keeper's note of this use comes too late.
+		// The old keeper fails to write this use.
 		r.store.faultOnce(opReplace, 1, storeFault{err: errStoreDown})
 		if _, err := before.Fresh(t.Context(), secret); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 		rec = r.stored(secret)
 		for where, rest := range map[string][]byte{"hot": rec.hot.unknownFields, "token": rec.token.unknownFields, "cold": rec.cold.unknownFields} {
 			if !bytes.Equal(rest, field) {
-				t.Errorf("%s: the unknown fields are now %q", where, rest)
+				t.Errorf("%s: unknown fields %q, want %q", where, rest, field)
 			}
 		}
 	})
@@ -143,15 +143,15 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 			r.reconfigure(func(c *Config) { c.Site = testSite(t, keys...) })
 		}
 		ringOf(b, a)
-		r.fresh(used) // notes a use, and so seals anew
+		r.fresh(used) // writes a use, and so seals the record with the new key
 		synctest.Wait()
 		ringOf(b)
 		r.fresh(used)
 		if err := r.refuse(unused); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		ringOf(b, a)
-		r.fresh(unused) // it was not deleted for that
+		r.fresh(unused) // it was kept in the store
 	})
 }
 
@@ -183,7 +183,7 @@ func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	for _, refusal := range []Outcome{Rejected, Unclear} {
 		t.Run(refusal.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.server.errorf = func(string, ...any) {} // without a lease they do
+				r.server.errorf = func(string, ...any) {} // without leases the token is redeemed twice
 				elsewhere := r.secondInstance()
 				secret, f := r.login()
 				r.expired()
@@ -201,7 +201,7 @@ func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 				all.Go(func() {
 					s, err := elsewhere.Fresh(t.Context(), secret)
 					if err != nil {
-						t.Errorf("Fresh on the slower instance: %v", err)
+						t.Errorf("Fresh at the slower instance: %v", err)
 						return
 					}
 					r.usable(s)
@@ -246,7 +246,7 @@ func TestLateCommitKeepsNewerTokens(t *testing.T) {
 			r.store.healthy()
 			time.Sleep(writeRetryMax)
 			if got := r.stored(secret); got.refreshToken != "refresh-token-theirs" || got.rotation != rec.rotation {
-				t.Errorf("stored: rotation %d, %q", got.rotation, got.refreshToken)
+				t.Errorf("stored rotation %d, refresh token %q, want %d, %q", got.rotation, got.refreshToken, rec.rotation, rec.refreshToken)
 			}
 			if s, err := r.keeper.Fresh(t.Context(), secret); err != nil || s.AccessToken != "access-token-theirs" {
 				t.Errorf("Fresh: %v", err)
@@ -291,7 +291,7 @@ func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 		r.expired()
 		r.store.failing(opReplace)
 		r.fresh(secret)
-		// What only this process knew is gone.
+		// The record that only this process had is lost.
 		r.process.dead.Store(true)
 		next := r.secondInstance()
 		r.store.healthy()
@@ -299,11 +299,11 @@ func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 		_, err := next.Fresh(t.Context(), secret)
 		var ended *EndedError
 		if !errors.As(err, &ended) || ended.Reason != EndRejected {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want the reason %s", err, EndRejected)
 		}
 		for range 10 {
 			if _, err := next.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("Fresh: %v", err)
+				t.Errorf("Fresh: %v, want ErrNoSession", err)
 			}
 		}
 		r.wantCalls(2)

@@ -20,41 +20,40 @@ func TestOutcomes(t *testing.T) {
 		name       string
 		b          behaviour
 		calls      int       // requests of one refresh
-		callsToEnd int       // of a refresh that ends the session; 0: calls
-		ends       EndReason // the session's end when the token has expired; empty: it is kept
-		endsNow    bool      // it ends although the token is good
+		callsToEnd int       // requests of a refresh that ends the session; 0: as calls
+		ends       EndReason // of a session with an expired token; empty: it is kept
+		endsNow    bool      // a session with a usable token ends too
 		operator   bool      // Misconfigured
-		heals      bool      // the next refresh after it succeeds
 	}{
 		{name: "rejected", b: behaviour{outcome: Rejected}, calls: 1, ends: EndRejected, endsNow: true},
 		{name: "unclear", b: behaviour{outcome: Unclear}, calls: 1, callsToEnd: 2, ends: EndRefusedUnclear},
-		{name: "misconfigured", b: behaviour{outcome: Misconfigured}, calls: 1, operator: true, heals: true},
-		{name: "unavailable", b: behaviour{outcome: Unavailable}, calls: 1, heals: true},
-		{name: "unavailable for long", b: behaviour{outcome: Unavailable, retryAfter: 45 * time.Second}, calls: 1, heals: true},
-		{name: "unavailable for very long", b: behaviour{outcome: Unavailable, retryAfter: time.Hour}, calls: 1, heals: true},
-		{name: "unanswered", b: behaviour{outcome: Unanswered}, calls: 2, heals: true},
-		{name: "timed out", b: behaviour{outcome: TimedOut}, calls: 1, heals: true},
-		{name: "malformed", b: behaviour{outcome: Malformed}, calls: 1, heals: true},
-		{name: "malformed with refresh token", b: behaviour{outcome: Malformed, processed: true, withRefreshToken: true}, calls: 1, heals: true},
+		{name: "misconfigured", b: behaviour{outcome: Misconfigured}, calls: 1, operator: true},
+		{name: "unavailable", b: behaviour{outcome: Unavailable}, calls: 1},
+		{name: "unavailable for long", b: behaviour{outcome: Unavailable, retryAfter: 45 * time.Second}, calls: 1},
+		{name: "unavailable for very long", b: behaviour{outcome: Unavailable, retryAfter: time.Hour}, calls: 1},
+		{name: "unanswered", b: behaviour{outcome: Unanswered}, calls: 2},
+		{name: "timed out", b: behaviour{outcome: TimedOut}, calls: 1},
+		{name: "malformed", b: behaviour{outcome: Malformed}, calls: 1},
+		{name: "malformed with refresh token", b: behaviour{outcome: Malformed, processed: true, withRefreshToken: true}, calls: 1},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name+", token good", func(t *testing.T) {
+		t.Run(tt.name+", token usable", func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, _ := r.login()
 				first := r.fresh(secret).AccessToken
 				r.due()
 				r.server.always(tt.b)
 				if wait := took(func() { r.fresh(secret) }); wait != 0 {
-					t.Errorf("a request with a good token waited %v", wait)
+					t.Errorf("a request with a usable token waited %v, want 0", wait)
 				}
-				time.Sleep(900 * time.Millisecond) // less than the shortest pause
+				time.Sleep(900 * time.Millisecond) // less than the shortest back-off
 				r.wantCalls(tt.calls)
 				if tt.endsNow {
 					r.gone(secret)
 					return
 				}
 				if got := r.fresh(secret).AccessToken; got != first {
-					t.Errorf("token %q, want the first one", got)
+					t.Errorf("token %q, want %q", got, first)
 				}
 				r.wantCalls(tt.calls)
 			})
@@ -71,21 +70,21 @@ func TestOutcomes(t *testing.T) {
 				}
 				err := r.unavailable(secret)
 				if err.Misconfigured != tt.operator {
-					t.Errorf("Misconfigured is %v", err.Misconfigured)
+					t.Errorf("Misconfigured is %v, want %v", err.Misconfigured, tt.operator)
 				}
 				if err.RetryAfter < max(time.Second, min(tt.b.retryAfter, time.Minute)) || err.RetryAfter > time.Minute {
-					t.Errorf("RetryAfter is %v", err.RetryAfter)
+					t.Errorf("RetryAfter is %v, want %v to %v", err.RetryAfter, max(time.Second, min(tt.b.retryAfter, time.Minute)), time.Minute)
 				}
 				r.server.normal()
-				// During the pause nobody waits and nobody asks.
+				// During the back-off no request waits, and none is sent.
 				time.Sleep(err.RetryAfter - time.Millisecond)
 				wait := took(func() {
 					if again := r.unavailable(secret); again.Misconfigured != tt.operator || again.RetryAfter != time.Millisecond {
-						t.Errorf("during the pause: %+v", again)
+						t.Errorf("during the back-off: %+v, want RetryAfter %v, Misconfigured %v", again, time.Millisecond, tt.operator)
 					}
 				})
 				if wait != 0 {
-					t.Errorf("a request during the pause waited %v", wait)
+					t.Errorf("a request during the back-off waited %v, want 0", wait)
 				}
 				r.wantCalls(tt.calls)
 				time.Sleep(time.Millisecond)
@@ -102,7 +101,7 @@ func TestOutcomes(t *testing.T) {
 func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due() // 20 s before the token is no longer used
+		r.due() // the token is usable for 20 s more
 		r.server.always(behaviour{outcome: Unclear})
 		r.fresh(secret)
 		for range 15 {
@@ -110,7 +109,7 @@ func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 			r.fresh(secret)
 		}
 		r.wantCalls(1)
-		time.Sleep(time.Second) // a quarter of the rest is left
+		time.Sleep(time.Second) // a quarter of the 20 s is left
 		r.fresh(secret)
 		time.Sleep(time.Second)
 		r.wantCalls(2)
@@ -141,7 +140,7 @@ func TestShortGatewayFaultEndsNoSession(t *testing.T) {
 					for range 60 {
 						_, err := r.keeper.Fresh(t.Context(), secret)
 						if errors.Is(err, ErrNoSession) {
-							t.Fatalf("%v after the trouble began: %v", time.Since(until)+2*time.Second, err)
+							t.Fatalf("%v after the fault began: %v, want the session", time.Since(until)+2*time.Second, err)
 						}
 						time.Sleep(100 * time.Millisecond)
 					}
@@ -208,7 +207,7 @@ func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
 		r.wantCalls(1)
 		r.expired()
 		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		r.wantCalls(2)
 	})
@@ -314,13 +313,13 @@ func TestFailingServerGetsFewRequests(t *testing.T) {
 		b          behaviour
 		least, max int
 	}{
-		// 1+2+4+8+16 s, then every 30 s, each a quarter longer at most.
+		// Pauses of 1, 2, 4, 8, 16 s and then 30 s, each up to a quarter longer.
 		{"unavailable", behaviour{outcome: Unavailable}, 18, 26},
 		{"misconfigured", behaviour{outcome: Misconfigured}, 18, 26},
 		{"malformed", behaviour{outcome: Malformed}, 18, 26},
 		{"unanswered", behaviour{outcome: Unanswered}, 36, 52},
 		{"timed out", behaviour{outcome: TimedOut}, 16, 22},
-		// Once a minute, as a request waits.
+		// Once a minute, because a request waits.
 		{"asked to wait", behaviour{outcome: Unavailable, retryAfter: 2 * time.Minute}, 9, 11},
 		{"asked to wait for an hour", behaviour{outcome: Unavailable, retryAfter: time.Hour}, 9, 11},
 	} {
@@ -340,11 +339,11 @@ func TestFailingServerGetsFewRequests(t *testing.T) {
 				r.server.normal()
 				time.Sleep(max(38*time.Second, min(tt.b.retryAfter, time.Minute)))
 				r.fresh(secret)
-				// A success clears the count: the next failure waits little.
+				// The next failure after a success begins with the shortest back-off.
 				r.expired()
 				r.server.always(behaviour{outcome: Unavailable})
 				if wait := r.unavailable(secret).RetryAfter; wait > 1250*time.Millisecond {
-					t.Errorf("the first failure after a success pauses %v", wait)
+					t.Errorf("the back-off after a success is %v, want %v at most", wait, 1250*time.Millisecond)
 				}
 			})
 		})
@@ -362,12 +361,12 @@ func TestRejectedTokenIsNotSentAgain(t *testing.T) {
 		for range 1000 {
 			time.Sleep(time.Second)
 			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-				t.Fatalf("Fresh: %v", err)
+				t.Fatalf("Fresh: %v, want ErrNoSession", err)
 			}
 		}
 		r.wantCalls(1)
 		if n := r.events.count(EventEnded); n != 1 {
-			t.Errorf("%d ends were told, want 1", n)
+			t.Errorf("%d events of an end, want 1", n)
 		}
 	})
 }
@@ -383,10 +382,10 @@ func TestMalformedAnswerKeepsRotatedToken(t *testing.T) {
 		r.fresh(secret)
 		time.Sleep(time.Second / 2)
 		if got := r.fresh(secret).AccessToken; got != first {
-			t.Errorf("token %q, want the first one", got)
+			t.Errorf("token %q, want %q", got, first)
 		}
 		if rec := r.stored(secret); rec.refreshToken != f.current {
-			t.Error("the rotated refresh token was not kept")
+			t.Errorf("stored refresh token %q, want %q", rec.refreshToken, f.current)
 		}
 	})
 }
@@ -407,7 +406,7 @@ func TestChangedIdentityEndsSession(t *testing.T) {
 				s, err := r.keeper.Fresh(t.Context(), secret)
 				var ended *EndedError
 				if !errors.As(err, &ended) || ended.Reason != EndIdentityChanged {
-					t.Errorf("Fresh: %+v, %v", s, err)
+					t.Errorf("Fresh: %+v, %v, want the reason %s", s, err, EndIdentityChanged)
 				}
 			}()
 		}
@@ -415,8 +414,8 @@ func TestChangedIdentityEndsSession(t *testing.T) {
 		synctest.Wait()
 		r.gone(secret)
 		r.wantCalls(1)
-		if _, redeems := r.server.newestOf(f); redeems != 1 {
-			t.Errorf("%d redemptions", redeems)
+		if _, n := r.server.newestOf(f); n != 1 {
+			t.Errorf("%d redemptions, want 1", n)
 		}
 	})
 }
@@ -441,34 +440,34 @@ func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 			r.expired()
 			s := r.fresh(secret)
 			if s.Subject != who.Subject || string(s.Claims) != string(who.Claims) {
-				t.Errorf("%s: the session is now %s's, %s", cause, s.Subject, s.Claims)
+				t.Errorf("%s: subject %s, claims %s, want them unchanged", cause, s.Subject, s.Claims)
 			}
 			r.wantStored(secret, f)
 			if rec := r.stored(secret); rec.idToken != "id-token-of-the-login" || rec.sid != who.SID || string(rec.userInfo) != string(who.UserInfo) {
-				t.Errorf("%s: ID token %q, sid %q, UserInfo %s", cause, rec.idToken, rec.sid, rec.userInfo)
+				t.Errorf("%s: ID token %q, sid %q, UserInfo %s, want them unchanged", cause, rec.idToken, rec.sid, rec.userInfo)
 			}
 			if n := r.events.count(EventIDTokenKept); n != i+1 {
 				t.Errorf("%d events, want %d", n, i+1)
 			}
 		}
 
-		// And when it can be judged, it is taken over.
+		// An ID token that can be verified is stored.
 		r.server.set(func() {
 			r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 				want := who
 				want.IDToken = "id-token-of-the-login"
 				if diff := cmp.Diff(want, current); diff != "" {
-					t.Errorf("Identify was told of another session (-want +got):\n%s", diff)
+					t.Errorf("identity passed to Identify (-want +got):\n%s", diff)
 				}
 				return Identity{Subject: who.Subject, SID: "new-sid", Claims: []byte(`{"email":"new@example.com"}`), UserInfo: []byte(`{}`)}, nil
 			}
 		})
 		r.expired()
 		if s := r.fresh(secret); !strings.Contains(string(s.Claims), "new@example.com") {
-			t.Errorf("claims are %s", s.Claims)
+			t.Errorf("claims are %s, want the new ones", s.Claims)
 		}
 		if rec := r.stored(secret); !strings.HasPrefix(rec.idToken, "id-token-family") || rec.sid != "new-sid" || string(rec.userInfo) != `{}` {
-			t.Errorf("ID token %q, sid %q, UserInfo %s", rec.idToken, rec.sid, rec.userInfo)
+			t.Errorf("ID token %q, sid %q, UserInfo %s, want the new ones", rec.idToken, rec.sid, rec.userInfo)
 		}
 	})
 }
@@ -502,7 +501,7 @@ func TestSessionWithoutRefreshTokenEndsWithItsToken(t *testing.T) {
 		r.fresh(secret)
 		time.Sleep(time.Millisecond)
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Peek: %v", err)
+			t.Errorf("Peek: %v, want ErrNoSession", err)
 		}
 		r.ended(secret, EndNoRefreshToken)
 		r.wantCalls(0)

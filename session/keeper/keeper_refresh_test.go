@@ -18,7 +18,7 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 	const callers, expiries = 200, 50
 	for _, tt := range []struct {
 		name      string
-		cancelled float64 // share of the callers
+		cancelled float64 // the share of clients that hang up
 	}{{"all stay", 0}, {"some hang up", 0.3}, {"all hang up", 1}} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -32,7 +32,7 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 					for range callers {
 						ctx, cancel := t.Context(), context.CancelFunc(func() {})
 						if draw.Float64() < tt.cancelled {
-							// Before, while and after the request is under way.
+							// Before, during and after the refresh.
 							ctx, cancel = context.WithTimeout(ctx, time.Duration(draw.Int64N(int64(400*time.Millisecond))))
 						}
 						all.Go(func() {
@@ -48,14 +48,14 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 						})
 					}
 					all.Wait()
-					time.Sleep(time.Second) // those who hung up left it behind
+					time.Sleep(time.Second) // the refresh goes on after the clients have hung up
 					if calls := r.server.calls(); calls != n+1 {
-						t.Fatalf("%d refresh requests after %d expiries", calls, n+1)
+						t.Fatalf("%d refresh requests after %d expiries, want one for each", calls, n+1)
 					}
 					r.wantStored(secret, f)
 				}
 				if tt.cancelled == 0 && served.Load() != callers*expiries {
-					t.Errorf("%d of %d requests served", served.Load(), callers*expiries)
+					t.Errorf("served %d requests, want %d", served.Load(), callers*expiries)
 				}
 			})
 		})
@@ -76,7 +76,7 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 				for time.Since(start) < 2*time.Hour {
 					time.Sleep(time.Duration(draw.Int64N(int64(20 * time.Second))))
 					if wait := took(func() { r.fresh(secret) }); wait != 0 {
-						t.Errorf("a request waited %v", wait)
+						t.Errorf("a request waited %v, want 0", wait)
 					}
 				}
 			})
@@ -84,7 +84,7 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 		all.Wait()
 		// A token of 300 s is refreshed 210 to 255 s after its request was sent.
 		if n := r.server.calls(); n < 7200/260 || n > 7200/210 {
-			t.Errorf("%d refreshes in two hours", n)
+			t.Errorf("%d refreshes in two hours, want %d to %d", n, 7200/260, 7200/210)
 		}
 	})
 }
@@ -112,11 +112,11 @@ func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 		r.server.always(behaviour{before: time.Hour})
 		for range 20 {
 			if wait := took(func() { r.fresh(secret) }); wait != 0 {
-				t.Fatalf("a request with a good token waited %v", wait)
+				t.Fatalf("a request with a usable token waited %v, want 0", wait)
 			}
 			time.Sleep(999 * time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond) // 10 s before expiry it is good no more
+		time.Sleep(20 * time.Millisecond) // 10 s before its expiry the token is no longer used
 		var waiting sync.WaitGroup
 		for range 10 {
 			waiting.Go(func() {
@@ -195,7 +195,7 @@ func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	} {
 		token := newAccessToken(Tokens{Expires: expires}, true, now, 5*time.Minute)
 		if got := token.expires.Sub(now); got != 5*time.Minute {
-			t.Errorf("%s: it lives %v, want the default", name, got)
+			t.Errorf("%s: lifetime %v, want the default", name, got)
 		}
 	}
 	for name, expires := range map[string]time.Time{
@@ -205,7 +205,7 @@ func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	} {
 		token := newAccessToken(Tokens{Expires: expires}, true, now, 5*time.Minute)
 		if !token.usable(now.AddDate(10, 0, 0)) || token.due(now.AddDate(10, 0, 0)) || !token.refreshAt.Before(token.usableUntil) {
-			t.Errorf("%s: usable until %v, refreshed at %v", name, token.usableUntil, token.refreshAt)
+			t.Errorf("%s: usable until %v, refreshed at %v, want neither within ten years, and the refresh first", name, token.usableUntil, token.refreshAt)
 		}
 	}
 }
@@ -222,7 +222,7 @@ func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := r.server.calls(); n > 60*10/7+1 {
-			t.Errorf("%d refreshes in a minute", n)
+			t.Errorf("%d refreshes in a minute, want %d at most", n, 60*10/7+1)
 		}
 	})
 }
@@ -235,10 +235,10 @@ func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 		secret, _ := r.login()
 		r.expired()
 		if wait := took(func() { r.unavailable(secret) }); wait > r.config.RefreshTimeout {
-			t.Errorf("waited %v", wait)
+			t.Errorf("waited %v, want %v at most", wait, r.config.RefreshTimeout)
 		}
 		if n := r.server.calls(); n > 4 {
-			t.Errorf("%d refreshes in 10 s", n)
+			t.Errorf("%d refreshes in 10 s, want 4 at most", n)
 		}
 	})
 }
@@ -261,7 +261,7 @@ func TestIdleSessionIsNotRefreshed(t *testing.T) {
 func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due() // 20 s of use left
+		r.due() // the token is usable for 20 s more
 		r.server.set(func() {
 			r.server.behave = func(n int) (b behaviour) {
 				b.outcome = Unclear
@@ -271,14 +271,14 @@ func TestWaitingRequestsShareNoMemory(t *testing.T) {
 				return b
 			}
 		})
-		r.store.faultOnce(opReplace, 2, storeFault{before: 2 * time.Second}) // the first notes the use
+		r.store.faultOnce(opReplace, 2, storeFault{before: 2 * time.Second}) // the first write has the use
 		r.fresh(secret)
 		time.Sleep(20500 * time.Millisecond)
 		var waiting sync.WaitGroup
 		for range 8 {
 			waiting.Go(func() {
 				if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-					t.Errorf("Fresh: %v", err)
+					t.Errorf("Fresh: %v, want ErrNoSession", err)
 				}
 			})
 		}
@@ -300,7 +300,7 @@ func TestClockSetBackDoesNotDelayRefresh(t *testing.T) {
 		}
 		s, err := r.keeper.FreshOtherThan(t.Context(), secret, first.AccessToken)
 		if err != nil || s.AccessToken == first.AccessToken {
-			t.Errorf("got %v, %v", s, err)
+			t.Errorf("FreshOtherThan: %v, %v, want another token", s, err)
 		}
 	})
 }

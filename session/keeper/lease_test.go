@@ -24,7 +24,7 @@ func TestOneRefreshOverInstances(t *testing.T) {
 		}
 		for n := range 3 {
 			r.due()
-			r.freshEverywhere(1, secret) // nobody waits, and one refreshes behind
+			r.freshEverywhere(1, secret) // no request waits, and one instance refreshes in the background
 			time.Sleep(5 * time.Second)
 			r.wantCalls(5 + n + 1)
 		}
@@ -39,7 +39,7 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 		r.server.set(func() { r.server.latency = 9 * time.Second })
 		r.expired()
 		if waited := took(func() { r.freshEverywhere(3, secret) }); waited > 9*time.Second {
-			t.Errorf("the push that there are new tokens was not heard: waited %v", waited)
+			t.Errorf("waited %v, want 9s at most: the push of the new tokens must be enough", waited)
 		}
 		r.wantCalls(1)
 		r.wantStored(secret, f)
@@ -58,11 +58,11 @@ func TestExpiredLeaseIsTakenOver(t *testing.T) {
 		r.server.set(func() { r.server.latency = 0 })
 		waited := took(func() { r.freshAt(1, secret) })
 		if waited < leaseTimeout || waited > leaseTimeout+2*renewInterval {
-			t.Errorf("taken over after %v", waited)
+			t.Errorf("taken over after %v, want %v to %v", waited, leaseTimeout, leaseTimeout+2*renewInterval)
 		}
 		r.freshAt(2, secret)
 		if f.redemptions != 1 {
-			t.Errorf("%d redemptions", f.redemptions)
+			t.Errorf("%d redemptions, want 1", f.redemptions)
 		}
 		r.wantStored(secret, f)
 		r.wantNoLease(secret)
@@ -73,7 +73,7 @@ func TestExpiredLeaseIsTakenOver(t *testing.T) {
 // instance has refreshed the session, and serves those tokens.
 func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.doesNotRotate = true // else nothing can save a session after this
+		r.server.doesNotRotate = true // with rotation the session would be lost
 		secret, f := r.login()
 		r.expired()
 		frozen := make(chan struct{})
@@ -112,14 +112,14 @@ func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 		secret, f := r.login()
 		r.expired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
-			if op == sharedAcquire { // is answered late
+			if op == sharedAcquire { // the answer is late
 				return storeFault{after: leaseTimeout * 2 / 3}
 			}
 			return storeFault{freeze: op == sharedBeat}
 		})
 		_, err := r.keepers[0].Fresh(t.Context(), secret)
 		if !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(0)
 		r.users[0].healthy()
@@ -155,13 +155,13 @@ func TestLeaseIsHeldUntilCommit(t *testing.T) {
 			r.freshAt(0, secret)
 			for _, k := range r.keepers[1:] {
 				if _, err := k.Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-					t.Errorf("Fresh: %v", err)
+					t.Errorf("Fresh: %v, want an *UnavailableError", err)
 				}
 			}
 		}
-		r.expired() // now at the first instance too
+		r.expired() // the token of the first instance has expired, too
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(1)
 		r.users[0].healthy()
@@ -184,10 +184,10 @@ func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		for i := range r.keepers {
 			if _, err := r.keepers[i].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-				t.Errorf("instance %d: %v", i, err)
+				t.Errorf("instance %d: %v, want an *UnavailableError", i, err)
 			}
 		}
-		for _, u := range r.users[1:] { // they are faster
+		for _, u := range r.users[1:] { // these instances reach the store first
 			u.healthy()
 		}
 		served := make(chan error)
@@ -215,7 +215,7 @@ func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 		synctest.Wait()
 		for i, k := range r.keepers {
 			if _, err := k.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("instance %d: %v", i, err)
+				t.Errorf("instance %d: %v, want ErrNoSession", i, err)
 			}
 		}
 		r.users[0].healthy()
@@ -241,7 +241,7 @@ func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-refreshed; !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		synctest.Wait()
 		r.gone(secret)
@@ -272,7 +272,7 @@ func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 		time.Sleep(time.Second)
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		r.processes[0].stalled.Store(true)
-		_, _ = r.keepers[1].Fresh(t.Context(), secret) // takes over and waits for its answer
+		_, _ = r.keepers[1].Fresh(t.Context(), secret) // takes over the lease
 		r.users[0].setFault(nil)
 		if err := <-refused; errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v", err)
@@ -298,11 +298,11 @@ func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			r.freshAt(0, secret)
 		}
-		time.Sleep(30 * time.Minute) // the copy itself has not expired
+		time.Sleep(30 * time.Minute) // the item of the copy has not expired
 		r.freshAt(1, secret)
 		time.Sleep(9 * time.Hour)
 		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		r.gone(secret)
 	})
@@ -336,10 +336,10 @@ func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 				stays, attachedOther := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
 				defer attachedOther.Detach()
 				r.expired()
-				r.freshAt(0, secret) // a refresh ends nothing
+				r.freshAt(0, secret) // a refresh does not end requests
 				synctest.Wait()
 				if request.Err() != nil {
-					t.Fatal("a refresh elsewhere has ended the request")
+					t.Fatal("a refresh elsewhere has ended the request, want it to go on")
 				}
 				if tc.miss != nil {
 					tc.miss(r.users[1])
@@ -350,16 +350,16 @@ func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 				if tc.find != nil {
 					synctest.Wait()
 					if request.Err() != nil {
-						t.Fatal("the request has ended too early to test anything")
+						t.Fatal("the request ended before the change was found")
 					}
 					tc.find(r.users[1])
 				}
 				time.Sleep(2 * checkRetry)
 				if !errors.Is(context.Cause(request), ErrNoSession) {
-					t.Errorf("the request goes on: %v", context.Cause(request))
+					t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 				}
 				if stays.Err() != nil {
-					t.Error("somebody else's request has ended")
+					t.Error("a request of another session has ended")
 				}
 			})
 		})
@@ -380,7 +380,7 @@ func TestLogoutElsewhereEndsRequestThatBegins(t *testing.T) {
 		defer attached.Detach()
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {
-			t.Errorf("the request goes on: %v", context.Cause(request))
+			t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 		}
 	})
 }

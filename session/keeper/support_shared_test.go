@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// sharedState is a store in memory that several processes use.
+// sharedState is a store in memory for several processes.
 type sharedState struct {
-	fakeStore // the items, and what they were asked for
+	fakeStore // the items
 	leases    map[session.ID]session.Lease
 	notes     map[session.Topic]map[session.Holder]announced
 	users     []*sharedUser
@@ -31,17 +30,15 @@ func newSharedState() *sharedState {
 	}
 }
 
-// sharedUser is the store as one process sees it: with copies, pushes, and
-// faults of its own.
+// sharedUser is the store of one process, with its own copies, pushes and faults.
 type sharedUser struct {
 	state *sharedState
 
-	mu      sync.Mutex
-	fault   func(op sharedOp) storeFault
-	copies  map[session.ID]session.Item
-	changed func([]session.ID)
-	// deaf: pushes do not arrive.
-	missesPushes bool
+	mu           sync.Mutex
+	fault        func(op sharedOp) storeFault
+	copies       map[session.ID]session.Item
+	changed      func([]session.ID)
+	missesPushes bool // pushes do not arrive
 }
 
 type sharedOp int
@@ -76,15 +73,16 @@ func (u *sharedUser) setFault(f func(sharedOp) storeFault) {
 	u.fault = f
 }
 
-// cut takes the process off the store: its copies go with the connection.
+// disconnect cuts the process off from the store. Its copies are lost with the connection.
 func (u *sharedUser) disconnect() {
 	u.setFault(func(sharedOp) storeFault { return storeFault{err: errStoreDown} })
 	u.dropCopies()
 }
 
+// healthy ends all faults.
 func (u *sharedUser) healthy() { u.setFault(nil); u.dropCopies() }
 
-// drop forgets all copies, as a broken connection does.
+// dropCopies removes all copies, as the loss of a connection does.
 func (u *sharedUser) dropCopies() {
 	u.mu.Lock()
 	clear(u.copies)
@@ -95,7 +93,7 @@ func (u *sharedUser) dropCopies() {
 	}
 }
 
-// do runs one step through the fault that is set for this process.
+// do runs one operation under the fault that is set for this process.
 func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error {
 	u.mu.Lock()
 	var fault storeFault
@@ -114,7 +112,7 @@ func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error 
 		return fault.err
 	}
 	if fault.before > 0 && ctx.Err() == nil {
-		// A write that was sent lands, whether or not somebody waits for it.
+		// A write that was sent succeeds even if the caller no longer waits for it.
 		done := make(chan error, 1)
 		go func() {
 			time.Sleep(fault.before)
@@ -146,25 +144,25 @@ func (u *sharedUser) step(f func() error) error {
 	return f()
 }
 
-// push tells all processes of a change. The state is locked.
+// push notifies all processes of a change. The state is locked.
 func (s *sharedState) push(id session.ID) {
 	for _, u := range s.users {
 		u.mu.Lock()
-		deaf, changed := u.missesPushes, u.changed
+		missed, changed := u.missesPushes, u.changed
 		if _, tracked := u.copies[id]; !tracked {
-			changed = nil // as Redis: one push for each View
+			changed = nil // one push for each View, as from Redis
 		}
-		if !deaf {
+		if !missed {
 			delete(u.copies, id)
 		}
 		u.mu.Unlock()
-		if !deaf && changed != nil {
+		if !missed && changed != nil {
 			go changed([]session.ID{id})
 		}
 	}
 }
 
-// live returns an item unless its time is over. The state is locked.
+// unexpired returns an item unless it has expired. The state is locked.
 func (s *sharedState) unexpired(id session.ID) (session.Item, bool) {
 	item, ok := s.items[id]
 	if ok && !time.Now().Before(item.Expires) {
@@ -329,7 +327,7 @@ func (u *sharedUser) Announce(ctx context.Context, topic session.Topic, from ses
 	return notes, err
 }
 
-// instances is a rig with several processes on one store.
+// instances is a rig with several processes on one shared store.
 type instances struct {
 	*rig
 	state     *sharedState
@@ -351,7 +349,7 @@ func inBubbleWithInstances(t *testing.T, n int, f func(t *testing.T, r *instance
 	})
 }
 
-// add starts one more process.
+// add starts another process.
 func (r *instances) add() *Keeper {
 	user, p := r.state.user(), &process{}
 	c := r.config
@@ -371,18 +369,18 @@ func (r *instances) add() *Keeper {
 	return k
 }
 
-// kill ends a process at once: nothing it does from now on reaches the world.
+// kill ends a process at once. It has no effect on the store and the server from now on.
 func (r *instances) kill(i int) {
 	r.processes[i].dead.Store(true)
 	r.users[i].disconnect()
 	r.users[i].Watch(nil)
-	// What a dead process leaves behind in this one must end too.
+	// The goroutines of the dead process must end.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = r.keepers[i].Vault.Close(ctx)
 }
 
-// freshAt is a request at one instance that must succeed.
+// freshAt sends a request to one instance. The request must succeed.
 func (r *instances) freshAt(i int, secret seal.Secret) *Session {
 	r.t.Helper()
 	s, err := r.keepers[i].Fresh(r.t.Context(), secret)
@@ -393,7 +391,7 @@ func (r *instances) freshAt(i int, secret seal.Secret) *Session {
 	return s
 }
 
-// all sends n requests to every instance at once; all must succeed.
+// freshEverywhere sends n requests to every instance at the same time. All must succeed.
 func (r *instances) freshEverywhere(n int, secret seal.Secret) {
 	r.t.Helper()
 	var requests sync.WaitGroup
@@ -412,13 +410,13 @@ func (r *instances) freshEverywhere(n int, secret seal.Secret) {
 	requests.Wait()
 }
 
-// wantNoLease checks that nobody holds the lease of a session when all is done.
+// wantNoLease checks that the lease of a session is free.
 func (r *instances) wantNoLease(secret seal.Secret) {
 	r.t.Helper()
 	synctest.Wait()
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
 	if lease, ok := r.state.leases[r.id(secret)]; ok {
-		r.t.Errorf("the lease is still held: %s", fmt.Sprint(lease))
+		r.t.Errorf("lease %v is held, want it free", lease)
 	}
 }
