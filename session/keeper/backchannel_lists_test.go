@@ -9,7 +9,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// taggedStore is a store whose lists a test replaces.
+// taggedStore is a store whose answers to Tagged a test replaces.
 type taggedStore struct {
 	*fakeStore
 	list func(tag session.Tag, ids []session.ID) []session.ID
@@ -20,24 +20,24 @@ func (s *taggedStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID
 	return s.list(tag, ids), err
 }
 
-// TestLogoutOfOneSIDOfTwoUsers: a browser's session at the server may have had
-// several users, and only one of them logs out.
-func TestLogoutOfOneSIDOfTwoUsers(t *testing.T) {
+// TestLogoutWithSubjectSparesOtherUsersOfTheSID: a browser's session at the server may have
+// had several users, and only one of them logs out.
+func TestLogoutWithSubjectSparesOtherUsersOfTheSID(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		alice, bob := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "bob", "1")
 		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
 		r.gone(bob)
 		r.fresh(alice)
 		time.Sleep(time.Second)
-		r.member(r.keeper, "alice", "1") // a login of hers goes on, too
+		r.member(r.keeper, "alice", "1") // a login of alice is not affected either
 		r.logOut(r.keeper, r.logoutOf("", "1"), 2)
 		r.gone(alice)
 	})
 }
 
-// TestLogoutOfAUserWithMoreSessionsThanAreListed: the list of the user does not
-// show whose the session is, and the logout must not fail.
-func TestLogoutOfAUserWithMoreSessionsThanAreListed(t *testing.T) {
+// TestLogoutTrustsTheSIDIfTheListOfTheUserIsFull: a full list of the user does not show
+// whether it contains the session.
+func TestLogoutTrustsTheSIDIfTheListOfTheUserIsFull(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		full := make([]session.ID, session.MaxTagged)
 		for i := range full {
@@ -56,8 +56,8 @@ func TestLogoutOfAUserWithMoreSessionsThanAreListed(t *testing.T) {
 	})
 }
 
-// TestLogoutGoesOnBehindAFullList until nothing is left.
-func TestLogoutGoesOnBehindAFullList(t *testing.T) {
+// TestLogoutSearchesAgainAfterAFullList until no session is left.
+func TestLogoutSearchesAgainAfterAFullList(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		first, second := r.member(r.keeper, "robot", ""), r.member(r.keeper, "robot", "")
 		r.vault.store = &taggedStore{r.store, func(_ session.Tag, ids []session.ID) []session.ID {
@@ -77,8 +77,8 @@ func TestLogoutGoesOnBehindAFullList(t *testing.T) {
 	})
 }
 
-// TestLogoutChangesNoListOfTheStore: a list may be the store's own memory.
-func TestLogoutChangesNoListOfTheStore(t *testing.T) {
+// TestLogoutDoesNotModifyListsOfTheStore, which may be the store's own memory.
+func TestLogoutDoesNotModifyListsOfTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.member(r.keeper, "alice", "1")
 		r.member(r.keeper, "bob", "1")
@@ -90,14 +90,13 @@ func TestLogoutChangesNoListOfTheStore(t *testing.T) {
 		sid := r.config.Site.LogoutTargets("1", "")[0].Tag
 		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
 		if ids := lists[sid]; len(ids) != 2 || ids[0] == ids[1] {
-			t.Errorf("the list is %v", ids)
+			t.Errorf("got list %v, want it unmodified", ids)
 		}
 	})
 }
 
-// TestLogoutWhileKeysChange: a session that is written under the next key during
-// the search is found all the same.
-func TestLogoutWhileKeysChange(t *testing.T) {
+// TestLogoutFindsASessionThatChangesKeys during the search: it is written under the new key.
+func TestLogoutFindsASessionThatChangesKeys(t *testing.T) {
 	for _, tt := range []struct{ sub, sid string }{{"alice", ""}, {"", "1"}, {"alice", "1"}} {
 		for moves := 1; moves <= 4; moves++ {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -120,7 +119,7 @@ func TestLogoutWhileKeysChange(t *testing.T) {
 				}}
 				n, err := r.keeper.EndByServerLogout(t.Context(), r.logoutOf(tt.sub, tt.sid))
 				if err != nil || n == 0 {
-					t.Errorf("moved with search %d of %d, EndByServerLogout: %d, %v", moves, searches, n, err)
+					t.Errorf("rewritten during search %d of %d: got %d, %v, want one session or more", moves, searches, n, err)
 				}
 				r.vault.store = r.store
 				r.gone(secret)
@@ -132,9 +131,8 @@ func TestLogoutWhileKeysChange(t *testing.T) {
 	}
 }
 
-// TestAlteredLogoutMarker: there was a logout, and nobody can tell when. A login
-// under way does not get past it, and the operator is told.
-func TestAlteredLogoutMarker(t *testing.T) {
+// TestUnreadableMarkerFailsTheLoginAndIsReported, because the time of the logout is unknown.
+func TestUnreadableMarkerFailsTheLoginAndIsReported(t *testing.T) {
 	for name, value := range map[string][]byte{"empty": {}, "short": {1, 2, 3}, "long": make([]byte, 9), "record": make([]byte, 400)} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -144,17 +142,17 @@ func TestAlteredLogoutMarker(t *testing.T) {
 				id := markerID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
 				item, ok := r.store.item(id)
 				if !ok {
-					t.Fatal("no marker")
+					t.Fatal("got no marker in the store")
 				}
 				item.Value = value
 				r.store.put(id, item)
-				_, who, tokens := r.server.login()
-				who.Subject, who.SID, who.IssuedAt = "alice", "2", time.Now()
-				if _, _, err := r.keeper.Create(t.Context(), who, tokens); err == nil {
-					t.Error("a login gets past a logout of which the time is not known")
+				_, user, tokens := r.server.login()
+				user.Subject, user.SID, user.IssuedAt = "alice", "2", time.Now()
+				if _, _, err := r.keeper.Create(t.Context(), user, tokens); err == nil {
+					t.Error("Create: got no error with an unreadable marker")
 				}
-				r.toldUnreadable(seal.PartLogoutMarker, 1)
-				// The next logout puts it right.
+				r.wantUnreadable(seal.PartLogoutMarker, 1)
+				// The next logout replaces the marker.
 				r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
 				time.Sleep(2 * time.Second)
 				r.member(r.keeper, "alice", "3")

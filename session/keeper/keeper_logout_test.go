@@ -11,12 +11,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestLogoutWins over a refresh, whatever point that has reached.
-func TestLogoutWins(t *testing.T) {
+// TestLogoutPrevailsOverARefresh at every step of the refresh, with every failure of the
+// store.
+func TestLogoutPrevailsOverARefresh(t *testing.T) {
 	const (
-		latency = time.Second // then the first commit
-		judging = time.Second // then the second
-		slow    = 400 * time.Millisecond
+		latency   = time.Second            // of the server; then the first commit
+		verifying = time.Second            // the ID token; then the second commit
+		slow      = 400 * time.Millisecond // each way of a write
 	)
 	tests := []struct {
 		name string
@@ -24,24 +25,24 @@ func TestLogoutWins(t *testing.T) {
 	}{
 		{"before the redemption", latency / 2},
 		{"during the first commit", latency + slow/2},
-		{"after it landed, before it returns", latency + slow*3/2},
-		{"between the commits", latency + 2*slow + judging/2},
-		{"during the second commit", latency + 2*slow + judging + slow/2},
-		{"after that landed, before it returns", latency + 2*slow + judging + slow*3/2},
-		{"after", latency + judging + 5*slow},
+		{"after the first write, before its answer", latency + slow*3/2},
+		{"between the commits", latency + 2*slow + verifying/2},
+		{"during the second commit", latency + 2*slow + verifying + slow/2},
+		{"after the second write, before its answer", latency + 2*slow + verifying + slow*3/2},
+		{"after the refresh", latency + verifying + 5*slow},
 	}
 	stores := map[string]func(op storeOp) storeFault{
-		"store well":         nil,
-		"deletions fail":     func(op storeOp) (f storeFault) { return failIf(op == opDelete) },
-		"replacements fail":  func(op storeOp) (f storeFault) { return failIf(op == opReplace) },
-		"all writes fail":    func(op storeOp) (f storeFault) { return failIf(op.writes()) },
-		"writes land denied": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.landed = true; return f },
+		"store works":              nil,
+		"deletions fail":           func(op storeOp) (f storeFault) { return failIf(op == opDelete) },
+		"replacements fail":        func(op storeOp) (f storeFault) { return failIf(op == opReplace) },
+		"all writes fail":          func(op storeOp) (f storeFault) { return failIf(op.writes()) },
+		"writes are done but fail": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.landed = true; return f },
 	}
 	for _, tt := range tests {
 		for store, fault := range stores {
 			t.Run(tt.name+", "+store, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, r *rig) {
-					r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = latency, judging, true })
+					r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = latency, verifying, true })
 					secret, f := r.login()
 					s := r.fresh(secret)
 					live, attached := attach(r.keeper, t.Context(), s)
@@ -61,50 +62,50 @@ func TestLogoutWins(t *testing.T) {
 					time.Sleep(tt.at)
 					ended, err := r.keeper.End(t.Context(), secret, EndLogout)
 					if err != nil {
-						t.Fatalf("End: %v", err)
+						t.Fatalf("End: got error %v", err)
 					}
 					if ended.RefreshToken == "" || ended.Subject == "" || ended.SID == "" {
-						t.Errorf("End tells %+v", ended)
+						t.Errorf("End: got %+v, want refresh token, subject and sid", ended)
 					}
 					if live.Err() == nil {
-						t.Error("a request of the session lives on")
+						t.Error("a request goes on after the logout")
 					}
-					over := func() {
+					wantEnd := func() {
 						t.Helper()
 						if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-							t.Errorf("Fresh: %v", err)
+							t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 						}
 						if late, attached := attach(r.keeper, t.Context(), s); late.Err() == nil {
-							t.Error("a late request of the session lives")
+							t.Error("a request that begins after the logout goes on")
 						} else {
 							attached.Detach()
 						}
 					}
-					over()
-					// A commit under way may land; none begins any more.
+					wantEnd()
+					// A commit in progress may be done, but none may begin.
 					time.Sleep(3 * slow)
 					writes := r.store.done(opReplace)
 					for range 30 {
 						time.Sleep(time.Second)
-						over()
+						wantEnd()
 					}
 					if n := r.store.done(opReplace); n != writes {
-						t.Errorf("%d writes after the logout", n-writes)
+						t.Errorf("got %d writes after the logout, want none", n-writes)
 					}
 					r.store.healthy()
 					time.Sleep(2 * writeRetryMax)
 					r.gone(secret)
 					if _, redeems := r.server.newestOf(f); redeems > 1 {
-						t.Errorf("%d redemptions", redeems)
+						t.Errorf("got %d redemptions, want 1 at most", redeems)
 					}
-					// It is forgotten in the end, and still does not come back.
+					// The process forgets the end, and the session does not return.
 					time.Sleep(2 * endRetention)
 					if n := r.vault.overlay.count.Load(); n != 0 {
-						t.Errorf("%d sessions still lie over the store", n)
+						t.Errorf("got %d entries in the overlay, want none", n)
 					}
 					r.gone(secret)
 					if n := r.events.count(EventEnded); n != 1 {
-						t.Errorf("%d ends were told, want 1", n)
+						t.Errorf("got %d events of an end, want 1", n)
 					}
 				})
 			})
@@ -119,8 +120,7 @@ func failIf(fail bool) (f storeFault) {
 	return f
 }
 
-// TestLogoutReturnsTheNewestTokens, for revoking them, also when they are in
-// memory only.
+// TestLogoutReturnsTheNewestTokens for their revocation, also if they are only in memory.
 func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 	for _, unwritten := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
@@ -136,10 +136,10 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ended.AccessToken != access || ended.RefreshToken != f.current || ended.IDToken == "" {
-				t.Errorf("End tells %+v", ended)
+				t.Errorf("End: got %+v, want access token %q and refresh token %q", ended, access, f.current)
 			}
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-				t.Errorf("second End: %v", err)
+				t.Errorf("second End: got error %v, want ErrNoSession", err)
 			}
 			r.store.healthy()
 			time.Sleep(writeRetryMax)
@@ -148,19 +148,19 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 	}
 }
 
-func TestLogoutOfNobody(t *testing.T) {
+func TestLogoutOfAnUnknownCookieLeavesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		if _, err := r.keeper.End(t.Context(), seal.NewSecret(), EndLogout); !errors.Is(err, ErrNoSession) {
-			t.Errorf("End: %v", err)
+			t.Errorf("End: got error %v, want ErrNoSession", err)
 		}
 		if n := r.vault.overlay.count.Load(); n != 0 {
-			t.Errorf("it is remembered (%d)", n)
+			t.Errorf("got %d entries in the overlay, want none", n)
 		}
 	})
 }
 
-// TestLogoutWhileTheStoreIsDown holds in this process at once, and in the store
-// when that is back.
+// TestLogoutWhileTheStoreIsDown ends the session in this process at once, and in the store
+// when it works again.
 func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
@@ -170,14 +170,14 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 		r.store.failing()
 		_, err := r.keeper.End(t.Context(), secret, EndLogout)
 		if !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("End: %v", err)
+			t.Errorf("End: got error %v, want an *UnavailableError", err)
 		}
 		if live.Err() == nil {
-			t.Error("a request of the session lives on")
+			t.Error("a request goes on after the logout")
 		}
 		time.Sleep(10 * time.Minute)
 		if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
 		r.store.healthy()
 		time.Sleep(writeRetryMax)
@@ -185,9 +185,9 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 	})
 }
 
-// TestLogoutsOfNobodyAreBounded: while the store is down, nobody can tell a
-// session from a cookie somebody made up. Made-up cookies must not fill memory.
-func TestLogoutsOfNobodyAreBounded(t *testing.T) {
+// TestLogoutsOfMadeUpCookiesDoNotFillTheMemory while the store is down, when the keeper
+// cannot distinguish them from cookies of sessions.
+func TestLogoutsOfMadeUpCookiesDoNotFillTheMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		const made = 5_000
 		r.store.failing()
@@ -195,14 +195,14 @@ func TestLogoutsOfNobodyAreBounded(t *testing.T) {
 			_, _ = r.keeper.End(t.Context(), seal.NewSecret(), EndLogout)
 		}
 		if n := r.vault.overlay.count.Load(); n >= made {
-			t.Errorf("%d made-up sessions are remembered", n)
+			t.Errorf("got %d entries in the overlay, want fewer than %d", n, made)
 		}
 	})
 }
 
-// TestLogoutElsewhere: another instance deletes the record while this one
-// refreshes.
-func TestLogoutElsewhere(t *testing.T) {
+// TestLogoutAtAnotherInstanceDiscardsTheRefresh: another instance deletes the record while
+// this one refreshes.
+func TestLogoutAtAnotherInstanceDiscardsTheRefresh(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.set(func() {
@@ -214,7 +214,7 @@ func TestLogoutElsewhere(t *testing.T) {
 			r.fresh(secret)
 			time.Sleep(1500 * time.Millisecond)
 			if !idTokens {
-				r.expired() // the refresh above is over; start another
+				r.expired() // the refresh above has ended; start another
 				go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 				time.Sleep(time.Second / 2)
 			}
@@ -225,14 +225,14 @@ func TestLogoutElsewhere(t *testing.T) {
 			time.Sleep(time.Minute)
 			r.gone(secret)
 			if n := r.events.count(EventDiscarded); n != 1 {
-				t.Errorf("%d discarded refreshes were told, want 1", n)
+				t.Errorf("got %d events of discarded tokens, want 1", n)
 			}
 		})
 	}
 }
 
-// TestAttach: a request of a session ends with it.
-func TestAttach(t *testing.T) {
+// TestAttachedRequestEndsWithItsSession, and no other request does.
+func TestAttachedRequestEndsWithItsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		type key struct{}
 		secret, f := r.login()
@@ -244,42 +244,42 @@ func TestAttach(t *testing.T) {
 		c, detachC := attach(r.keeper, parent, r.fresh(other))
 		defer detachC.Detach()
 		if a.Value(key{}) != "value" {
-			t.Error("the request's own context is lost")
+			t.Error("got a context without the values of its parent")
 		}
 		detachB.Detach()
 		if b.Err() == nil {
-			t.Error("a detached request holds its context")
+			t.Error("got an open context after Detach, want it cancelled")
 		}
 		if a.Err() != nil {
-			t.Fatal("one request ended another")
+			t.Fatal("Detach of one request has ended another")
 		}
-		// A refused refresh ends it too.
+		// A refused refresh ends the session, too.
 		r.server.set(func() { f.dead = true })
 		r.expired()
 		r.ended(secret, EndRejected)
 		if !errors.Is(context.Cause(a), ErrNoSession) {
-			t.Errorf("a request of an ended session: %v", context.Cause(a))
+			t.Errorf("got cause %v after the end of the session, want ErrNoSession", context.Cause(a))
 		}
 		if c.Err() != nil {
-			t.Error("the end of a session ends requests of another")
+			t.Error("the end of a session has ended a request of another")
 		}
 		detachA.Detach()
 		detachA.Detach() // as a deferred call may
 		time.Sleep(24 * time.Hour)
 		if !errors.Is(context.Cause(c), ErrNoSession) {
-			t.Errorf("a request at the absolute limit: %v", context.Cause(c))
+			t.Errorf("got cause %v at the absolute end, want ErrNoSession", context.Cause(c))
 		}
 		detachC.Detach()
 		for i := range r.vault.live.shards {
 			if n := len(r.vault.live.shards[i].requests); n != 0 {
-				t.Errorf("%d sessions are kept after their last request", n)
+				t.Errorf("shard %d: got %d sessions after their last request, want none", i, n)
 			}
 		}
 	})
 }
 
-// TestAttachRacesLogout: whichever is first, the request ends.
-func TestAttachRacesLogout(t *testing.T) {
+// TestLogoutDuringAttachEndsTheRequest, whichever is first.
+func TestLogoutDuringAttachEndsTheRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		for range 200 {
 			secret, _ := r.login()
@@ -303,18 +303,18 @@ func TestAttachRacesLogout(t *testing.T) {
 	})
 }
 
-// synctestDone waits for ctx, and not until its deadline.
+// synctestDone waits until ctx ends, for an hour of the bubble's time.
 func synctestDone(t *testing.T, ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(time.Hour):
-		t.Error("a request outlives the logout")
+		t.Error("a request goes on for an hour after the logout")
 	}
 }
 
-// TestAttachedWhileIdle: a stream is no use of its session and ends with its
-// idle time, unless something else uses the session meanwhile.
-func TestAttachedWhileIdle(t *testing.T) {
+// TestOpenStreamDoesNotCountAsUse: a stream ends after the idle time-out of its session,
+// unless other requests use the session.
+func TestOpenStreamDoesNotCountAsUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		begun := time.Now()
@@ -328,19 +328,19 @@ func TestAttachedWhileIdle(t *testing.T) {
 		}
 		time.Sleep(time.Until(used.Add(idle - time.Minute)))
 		if stream.Err() != nil {
-			t.Fatalf("ended %v after the last use", time.Since(used))
+			t.Fatalf("the stream ended %v after the last use, want %v at least", time.Since(used), idle)
 		}
 		time.Sleep(2*time.Minute + r.keeper.useInterval)
 		if !errors.Is(context.Cause(stream), ErrNoSession) {
-			t.Errorf("%v after the last use it goes on", time.Since(used))
+			t.Errorf("got cause %v at %v after the last use, want ErrNoSession", context.Cause(stream), time.Since(used))
 		}
 		r.gone(secret)
 	})
 }
 
-// TestAttachedWhileNobodyKnows: while the store does not say whether a session
-// was used elsewhere, its streams go on.
-func TestAttachedWhileNobodyKnows(t *testing.T) {
+// TestStreamOutlivesAnOutageOfTheStore: the keeper ends an idle stream only when the store
+// confirms that no other instance has used the session.
+func TestStreamOutlivesAnOutageOfTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
@@ -348,20 +348,19 @@ func TestAttachedWhileNobodyKnows(t *testing.T) {
 		r.store.failing()
 		time.Sleep(r.keeper.IdleTimeout + time.Hour)
 		if stream.Err() != nil {
-			t.Fatal("an outage of the store ends streams")
+			t.Fatal("an outage of the store has ended a stream")
 		}
 		r.store.healthy()
 		time.Sleep(2 * checkRetry)
 		if stream.Err() == nil {
-			t.Error("the stream goes on")
+			t.Error("the stream goes on after the store works again")
 		}
 	})
 }
 
-// TestLogoutOutlastsASlowRefresh: the server answers a refresh long after the
-// logout, and the store takes no writes at that moment. The session stays ended, and
-// its new tokens are revoked.
-func TestLogoutOutlastsASlowRefresh(t *testing.T) {
+// TestSlowRefreshDoesNotUndoALogout: the server answers a refresh long after the logout, when
+// the store takes no writes. The session stays ended, and its new tokens are revoked.
+func TestSlowRefreshDoesNotUndoALogout(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		b    behaviour
@@ -399,7 +398,7 @@ func TestLogoutOutlastsASlowRefresh(t *testing.T) {
 				r.server.wantDiscarded(t, newest)
 				time.Sleep(3 * endRetention)
 				if n := r.vault.overlay.count.Load(); n != 0 {
-					t.Errorf("%d sessions still lie over the store", n)
+					t.Errorf("got %d entries in the overlay, want none", n)
 				}
 				r.gone(secret)
 			})
