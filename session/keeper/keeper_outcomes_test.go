@@ -435,7 +435,7 @@ func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 		causes := []string{"fetching keys: timed out", "signature is invalid", "token is expired", "larger than 16384 bytes"}
 		for i, cause := range causes {
 			r.server.set(func() {
-				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "nobody"}, errors.New(cause) }
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "another user"}, errors.New(cause) }
 			})
 			r.expired()
 			s := r.fresh(secret)

@@ -191,7 +191,7 @@ func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 		"before it was issued": now.Add(-time.Hour),
 		"as it was issued":     now,
 		"in 1970":              time.Unix(0, 0),
-		"never told":           {},
+		"omitted":              {},
 	} {
 		token := newAccessToken(Tokens{Expires: expires}, true, now, 5*time.Minute)
 		if got := token.expires.Sub(now); got != 5*time.Minute {

@@ -88,7 +88,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 		return r.notRefreshable(ctx, rec, now)
 	}
 	if rec.token.refreshAt.IsZero() {
-		rec.unclear = true // an earlier release stored an unclear refusal this way
+		rec.unclear = true // an earlier release stored an unclear aborted this way
 	}
 	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
 		return hot{}, ErrNotRefreshable
@@ -224,22 +224,22 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	var refusal atomic.Pointer[error]
+	var aborted atomic.Pointer[error]
 	r.lease.whenLost(func() {
 		if r.awaitOtherRefresh(ctx, rec.rotation) {
 			err := errStale
-			refusal.Store(&err)
+			aborted.Store(&err)
 			cancel()
 		}
 	})
 	answer := r.Refresher.Refresh(ctx, rec.refreshToken, func() error {
 		err := r.lease.confirm(ctx)
 		if err != nil {
-			refusal.Store(&err)
+			aborted.Store(&err)
 		}
 		return err
 	})
-	if err := refusal.Load(); err != nil {
+	if err := aborted.Load(); err != nil {
 		return Answer{}, *err
 	}
 	return answer, nil
