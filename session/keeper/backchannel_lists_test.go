@@ -24,14 +24,14 @@ func (s *taggedStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID
 // had several users, and only one of them logs out.
 func TestLogoutWithSubjectSparesOtherUsersOfTheSID(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		alice, bob := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "bob", "1")
-		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
-		r.gone(bob)
+		alice, bob := r.loginAs(r.keeper, "alice", "1"), r.loginAs(r.keeper, "bob", "1")
+		r.serverLogout(r.keeper, r.newLogout("bob", "1"), 1)
+		r.wantGone(bob)
 		r.fresh(alice)
 		time.Sleep(time.Second)
-		r.member(r.keeper, "alice", "1") // a login of alice is not affected either
-		r.logOut(r.keeper, r.logoutOf("", "1"), 2)
-		r.gone(alice)
+		r.loginAs(r.keeper, "alice", "1") // a login of alice is not affected either
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 2)
+		r.wantGone(alice)
 	})
 }
 
@@ -50,16 +50,16 @@ func TestLogoutTrustsTheSIDIfTheListOfTheUserIsFull(t *testing.T) {
 			}
 			return ids
 		}}
-		secret := r.member(r.keeper, "robot", "1")
-		r.logOut(r.keeper, r.logoutOf("robot", "1"), 1)
-		r.gone(secret)
+		secret := r.loginAs(r.keeper, "robot", "1")
+		r.serverLogout(r.keeper, r.newLogout("robot", "1"), 1)
+		r.wantGone(secret)
 	})
 }
 
 // TestLogoutSearchesAgainAfterAFullList until no session is left.
 func TestLogoutSearchesAgainAfterAFullList(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		first, second := r.member(r.keeper, "robot", ""), r.member(r.keeper, "robot", "")
+		first, second := r.loginAs(r.keeper, "robot", ""), r.loginAs(r.keeper, "robot", "")
 		r.vault.store = &taggedStore{r.store, func(_ session.Tag, ids []session.ID) []session.ID {
 			if len(ids) < 2 {
 				return ids
@@ -71,24 +71,24 @@ func TestLogoutSearchesAgainAfterAFullList(t *testing.T) {
 			full[0] = r.id(first)
 			return full
 		}}
-		r.logOut(r.keeper, r.logoutOf("robot", ""), 2)
-		r.gone(first)
-		r.gone(second)
+		r.serverLogout(r.keeper, r.newLogout("robot", ""), 2)
+		r.wantGone(first)
+		r.wantGone(second)
 	})
 }
 
 // TestLogoutDoesNotModifyListsOfTheStore, which may be the store's own memory.
 func TestLogoutDoesNotModifyListsOfTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.member(r.keeper, "alice", "1")
-		r.member(r.keeper, "bob", "1")
+		r.loginAs(r.keeper, "alice", "1")
+		r.loginAs(r.keeper, "bob", "1")
 		lists := map[session.Tag][]session.ID{}
 		r.vault.store = &taggedStore{r.store, func(tag session.Tag, ids []session.ID) []session.ID {
 			lists[tag] = ids
 			return ids
 		}}
 		sid := r.config.Site.LogoutTargets("1", "")[0].Tag
-		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
+		r.serverLogout(r.keeper, r.newLogout("bob", "1"), 1)
 		if ids := lists[sid]; len(ids) != 2 || ids[0] == ids[1] {
 			t.Errorf("got list %v, want it unmodified", ids)
 		}
@@ -100,8 +100,8 @@ func TestLogoutFindsASessionThatChangesKeys(t *testing.T) {
 	for _, tt := range []struct{ sub, sid string }{{"alice", ""}, {"", "1"}, {"alice", "1"}} {
 		for moves := 1; moves <= 4; moves++ {
 			inBubble(t, func(t *testing.T, r *rig) {
-				secret := r.member(r.keeper, "alice", "1")
-				other := r.member(r.keeper, "bob", "1")
+				secret := r.loginAs(r.keeper, "alice", "1")
+				other := r.loginAs(r.keeper, "bob", "1")
 				ring, err := seal.NewKeyRing(testKey(2), testKey(1))
 				if err != nil {
 					t.Fatal(err)
@@ -117,12 +117,12 @@ func TestLogoutFindsASessionThatChangesKeys(t *testing.T) {
 					}
 					return ids
 				}}
-				n, err := r.keeper.EndByServerLogout(t.Context(), r.logoutOf(tt.sub, tt.sid))
+				n, err := r.keeper.EndByServerLogout(t.Context(), r.newLogout(tt.sub, tt.sid))
 				if err != nil || n == 0 {
 					t.Errorf("rewritten during search %d of %d: got %d, %v, want one session or more", moves, searches, n, err)
 				}
 				r.vault.store = r.store
-				r.gone(secret)
+				r.wantGone(secret)
 				if tt.sub != "" {
 					r.fresh(other)
 				}

@@ -13,10 +13,10 @@ import (
 // TestMarkerKeepsTheLatestLogout, in whatever order the logouts arrive.
 func TestMarkerKeepsTheLatestLogout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		earlier, later := r.logoutOf("alice", ""), r.logoutOf("alice", "")
+		earlier, later := r.newLogout("alice", ""), r.newLogout("alice", "")
 		later.IssuedAt = later.IssuedAt.Add(10 * time.Second)
-		r.logOut(r.keeper, later, 0)
-		r.logOut(r.keeper, earlier, 0)
+		r.serverLogout(r.keeper, later, 0)
+		r.serverLogout(r.keeper, earlier, 0)
 		_, user, tokens := r.server.login()
 		user.Subject, user.IssuedAt = "alice", later.IssuedAt
 		if _, _, err := r.keeper.Create(t.Context(), user, tokens); err == nil {
@@ -28,7 +28,7 @@ func TestMarkerKeepsTheLatestLogout(t *testing.T) {
 // TestLoginFailsWhileMarkersCannotBeRead, because the server may have logged the user out.
 func TestLoginFailsWhileMarkersCannotBeRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.store.failing(opView)
+		r.store.fail(opView)
 		_, user, tokens := r.server.login()
 		_, _, err := r.keeper.Create(t.Context(), user, tokens)
 		var unavailable *UnavailableError
@@ -48,7 +48,7 @@ func TestLogoutReadsMarkersPastCopies(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.users[0].missesPushes = true
 		for i := range 6 {
-			r.logOut(r.keepers[i%2], r.logoutOf("alice", ""), 0)
+			r.serverLogout(r.keepers[i%2], r.newLogout("alice", ""), 0)
 		}
 	})
 }
@@ -57,7 +57,7 @@ func TestLogoutReadsMarkersPastCopies(t *testing.T) {
 // expired by this instance's clock and not yet by the store's.
 func TestMarkerExpiredByThisClockOnlyIsReplaced(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 0)
 		tries := 0
 		r.store.setFault(func(op storeOp) (f storeFault) {
 			switch op {
@@ -68,7 +68,7 @@ func TestMarkerExpiredByThisClockOnlyIsReplaced(t *testing.T) {
 			}
 			return f
 		})
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 0)
 		if tries > 10 {
 			t.Errorf("got %d tries to write a marker, want 10 at most", tries)
 		}
@@ -80,9 +80,9 @@ func TestUnreadableMarkerFailsTheLoginAndIsReported(t *testing.T) {
 	for name, value := range map[string][]byte{"empty": {}, "short": {1, 2, 3}, "long": make([]byte, 9), "record": make([]byte, 400)} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
+				r.serverLogout(r.keeper, r.newLogout("alice", ""), 0)
 				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "1")
+				r.loginAs(r.keeper, "alice", "1")
 				id := markerID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
 				item, ok := r.store.item(id)
 				if !ok {
@@ -97,9 +97,9 @@ func TestUnreadableMarkerFailsTheLoginAndIsReported(t *testing.T) {
 				}
 				r.wantUnreadable(seal.PartLogoutMarker, 1)
 				// The next logout replaces the marker.
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+				r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
 				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "3")
+				r.loginAs(r.keeper, "alice", "3")
 			})
 		})
 	}

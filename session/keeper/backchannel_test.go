@@ -12,8 +12,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// member creates a session with the given sub and sid and returns its secret.
-func (r *rig) member(k *Keeper, sub, sid string) seal.Secret {
+// loginAs creates a session with the given sub and sid and returns its secret.
+func (r *rig) loginAs(k *Keeper, sub, sid string) seal.Secret {
 	r.t.Helper()
 	_, user, tokens := r.server.login()
 	user.Subject, user.SID, user.IssuedAt = sub, sid, time.Now()
@@ -24,15 +24,15 @@ func (r *rig) member(k *Keeper, sub, sid string) seal.Secret {
 	return secret
 }
 
-// logoutOf returns a new logout token of the server.
-func (r *rig) logoutOf(sub, sid string) Logout {
-	r.messages++
+// newLogout returns a new logout token of the server.
+func (r *rig) newLogout(sub, sid string) Logout {
+	r.logoutTokens++
 	now := time.Now()
-	return Logout{Subject: sub, SID: sid, IssuedAt: now, Token: fmt.Sprint("token", r.messages), Until: now.Add(5 * time.Minute)}
+	return Logout{Subject: sub, SID: sid, IssuedAt: now, Token: fmt.Sprint("token", r.logoutTokens), Until: now.Add(5 * time.Minute)}
 }
 
-// logOut carries out a logout of the server and checks how many sessions it ends.
-func (r *rig) logOut(k *Keeper, l Logout, want int) {
+// serverLogout carries out a logout of the server and checks how many sessions it ends.
+func (r *rig) serverLogout(k *Keeper, l Logout, want int) {
 	r.t.Helper()
 	if n, err := k.EndByServerLogout(r.t.Context(), l); n != want || err != nil {
 		r.t.Errorf("EndByServerLogout: got %d, %v, want %d", n, err, want)
@@ -68,16 +68,16 @@ func TestLogoutEndsTheSessionsItNames(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secrets, live := map[member]seal.Secret{}, map[member]context.Context{}
 				for _, m := range all {
-					secrets[m] = r.member(r.keeper, m.sub, m.sid)
+					secrets[m] = r.loginAs(r.keeper, m.sub, m.sid)
 					ctx, attached := attach(r.keeper, t.Context(), r.fresh(secrets[m]))
 					defer attached.Detach()
 					live[m] = ctx
 				}
-				r.logOut(r.keeper, r.logoutOf(tt.sub, tt.sid), len(tt.ends))
+				r.serverLogout(r.keeper, r.newLogout(tt.sub, tt.sid), len(tt.ends))
 				wantEnded := map[member]bool{}
 				for _, m := range tt.ends {
 					wantEnded[m] = true
-					r.gone(secrets[m])
+					r.wantGone(secrets[m])
 				}
 				for _, m := range all {
 					if ended := live[m].Err() != nil; ended != wantEnded[m] {
@@ -91,7 +91,7 @@ func TestLogoutEndsTheSessionsItNames(t *testing.T) {
 					t.Errorf("got %d events of an end, want %d", n, len(tt.ends))
 				}
 				// The store may still list the sessions; none ends twice.
-				r.logOut(r.keeper, r.logoutOf(tt.sub, tt.sid), 0)
+				r.serverLogout(r.keeper, r.newLogout(tt.sub, tt.sid), 0)
 			})
 		})
 	}
@@ -100,7 +100,7 @@ func TestLogoutEndsTheSessionsItNames(t *testing.T) {
 // TestLogoutEndsSessionsOfItsOwnSiteOnly: sites may share store, keys and server.
 func TestLogoutEndsSessionsOfItsOwnSiteOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		here := r.member(r.keeper, "alice", "1")
+		here := r.loginAs(r.keeper, "alice", "1")
 		ring, err := seal.NewKeyRing(testKey(1))
 		if err != nil {
 			t.Fatal(err)
@@ -108,9 +108,9 @@ func TestLogoutEndsSessionsOfItsOwnSiteOnly(t *testing.T) {
 		config := r.config
 		config.Site = seal.NewSite(ring, "https://as.example.com", "client", "other cookie")
 		other := mustKeeper(config)
-		there := r.member(other, "alice", "1")
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		r.gone(here)
+		there := r.loginAs(other, "alice", "1")
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
+		r.wantGone(here)
 		if _, err := other.Fresh(t.Context(), there); err != nil {
 			t.Errorf("Fresh at the other site: got error %v, want none", err)
 		}
@@ -119,11 +119,11 @@ func TestLogoutEndsSessionsOfItsOwnSiteOnly(t *testing.T) {
 
 func TestLogoutTokenIsAcceptedOnceOverAllInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.member(r.keepers[0], "alice", "1")
-		message := r.logoutOf("alice", "")
-		r.logOut(r.keepers[0], message, 1)
+		r.loginAs(r.keepers[0], "alice", "1")
+		message := r.newLogout("alice", "")
+		r.serverLogout(r.keepers[0], message, 1)
 		time.Sleep(time.Minute)
-		again := r.member(r.keepers[1], "alice", "2")
+		again := r.loginAs(r.keepers[1], "alice", "2")
 		for _, k := range r.keepers {
 			if n, err := k.EndByServerLogout(t.Context(), message); n != 0 || !errors.Is(err, ErrReplayed) {
 				t.Errorf("the same token again: got %d, %v, want 0, ErrReplayed", n, err)
@@ -132,14 +132,14 @@ func TestLogoutTokenIsAcceptedOnceOverAllInstances(t *testing.T) {
 		r.freshAt(0, again)
 		// The token is not remembered for ever.
 		time.Sleep(5 * time.Minute)
-		r.logOut(r.keepers[0], message, 1)
+		r.serverLogout(r.keepers[0], message, 1)
 	})
 }
 
 // TestLogoutEndsRequestsAtAllInstances of the session, and no others.
 func TestLogoutEndsRequestsAtAllInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
-		secret, other := r.member(r.keepers[0], "alice", "1"), r.member(r.keepers[0], "bob", "2")
+		secret, other := r.loginAs(r.keepers[0], "alice", "1"), r.loginAs(r.keepers[0], "bob", "2")
 		var live []context.Context
 		for i, k := range r.keepers {
 			ctx, attached := attach(k, t.Context(), r.freshAt(i, secret))
@@ -149,7 +149,7 @@ func TestLogoutEndsRequestsAtAllInstances(t *testing.T) {
 			defer attached.Detach()
 			live = append(live, ctx)
 		}
-		r.logOut(r.keepers[2], r.logoutOf("", "1"), 1)
+		r.serverLogout(r.keepers[2], r.newLogout("", "1"), 1)
 		synctest.Wait()
 		for i, ctx := range live {
 			if ended, want := ctx.Err() != nil, i%2 == 0; ended != want {
@@ -178,13 +178,13 @@ func TestLogoutDuringARefreshRevokesItsTokens(t *testing.T) {
 					}
 					return f
 				})
-				secret := r.member(r.keepers[0], "alice", "1")
-				r.due()
+				secret := r.loginAs(r.keepers[0], "alice", "1")
+				r.waitUntilDue()
 				r.freshAt(0, secret)
 				time.Sleep(after)
-				r.logOut(r.keepers[1], r.logoutOf("alice", ""), 1)
+				r.serverLogout(r.keepers[1], r.newLogout("alice", ""), 1)
 				time.Sleep(time.Minute)
-				r.gone(secret)
+				r.wantGone(secret)
 				r.wantNoLease(secret)
 				if n := r.server.calls(); n != 1 {
 					t.Errorf("got %d refresh requests, want 1", n)
@@ -220,7 +220,7 @@ func TestLogoutDuringALoginEndsIt(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-				message := r.logoutOf(tt.sub, tt.sid)
+				message := r.newLogout(tt.sub, tt.sid)
 				create := func() error {
 					_, user, tokens := r.server.login()
 					user.Subject, user.SID, user.IssuedAt = "alice", "1", message.IssuedAt.Add(tt.issued)
@@ -237,7 +237,7 @@ func TestLogoutDuringALoginEndsIt(t *testing.T) {
 				created := make(chan error, 1)
 				go func() { created <- create() }()
 				synctest.Wait()
-				r.logOut(r.keepers[1], message, 0)
+				r.serverLogout(r.keepers[1], message, 0)
 				err := <-created
 				var unavailable *UnavailableError
 				if tt.ends != errors.As(err, &unavailable) || !tt.ends && err != nil {
@@ -272,9 +272,9 @@ func TestFailedLogoutCanBeRepeated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				secret := r.member(r.keeper, "alice", "1")
-				message := r.logoutOf("alice", "")
-				r.store.failing(fails...)
+				secret := r.loginAs(r.keeper, "alice", "1")
+				message := r.newLogout("alice", "")
+				r.store.fail(fails...)
 				for range 2 {
 					_, err := r.keeper.EndByServerLogout(t.Context(), message)
 					var unavailable *UnavailableError
@@ -283,15 +283,15 @@ func TestFailedLogoutCanBeRepeated(t *testing.T) {
 					}
 				}
 				if name == "deleting" {
-					if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+					if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 						t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 					}
 				}
-				r.store.healthy()
+				r.store.clearFaults()
 				if _, err := r.keeper.EndByServerLogout(t.Context(), message); err != nil {
 					t.Errorf("try with a working store: got error %v, want none", err)
 				}
-				r.gone(secret)
+				r.wantGone(secret)
 				if _, err := r.keeper.EndByServerLogout(t.Context(), message); !errors.Is(err, ErrReplayed) {
 					t.Errorf("try after a success: got error %v, want ErrReplayed", err)
 				}
@@ -304,9 +304,9 @@ func TestFailedLogoutCanBeRepeated(t *testing.T) {
 func TestLogoutIgnoresListedItemsThatAreGone(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.store.stale = []session.ID{{1}, {2}}
-		secret := r.member(r.keeper, "alice", "1")
-		r.logOut(r.keeper, r.logoutOf("", "1"), 1)
-		r.gone(secret)
+		secret := r.loginAs(r.keeper, "alice", "1")
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 1)
+		r.wantGone(secret)
 		if n := r.events.count(EventEnded); n != 1 {
 			t.Errorf("got %d events of an end, want 1", n)
 		}
@@ -318,9 +318,9 @@ func TestLogoutEndsMoreSessionsThanMaxConcurrentEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		const many = 5 * maxConcurrentEnds
 		for range many {
-			r.member(r.keeper, "robot", "")
+			r.loginAs(r.keeper, "robot", "")
 		}
-		r.logOut(r.keeper, r.logoutOf("robot", ""), many)
+		r.serverLogout(r.keeper, r.newLogout("robot", ""), many)
 	})
 }
 
@@ -330,8 +330,8 @@ func TestLogoutOfANewSIDDuringItsRefreshEndsTheSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.idTokens = true
 		r.server.identifyDelay = 2 * time.Second
-		secret := r.member(r.keeper, "alice", "old")
-		r.due()
+		secret := r.loginAs(r.keeper, "alice", "old")
+		r.waitUntilDue()
 		issued := time.Now()
 		r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 			current.SID, current.IssuedAt = "new", issued
@@ -339,9 +339,9 @@ func TestLogoutOfANewSIDDuringItsRefreshEndsTheSession(t *testing.T) {
 		}
 		r.fresh(secret) // begins the refresh
 		time.Sleep(time.Second)
-		r.logOut(r.keeper, r.logoutOf("", "new"), 0)
+		r.serverLogout(r.keeper, r.newLogout("", "new"), 0)
 		time.Sleep(5 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -349,14 +349,14 @@ func TestLogoutOfANewSIDDuringItsRefreshEndsTheSession(t *testing.T) {
 // acknowledged. The next logout must not report that no session existed.
 func TestRepeatedLogoutDeletesAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		secret := r.member(r.keeper, "alice", "1")
+		secret := r.loginAs(r.keeper, "alice", "1")
 		item, _ := r.store.item(r.id(secret))
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
 		r.store.mu.Lock()
 		r.store.items[r.id(secret)] = item
 		r.store.mu.Unlock()
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
 		time.Sleep(2 * endRetention) // until this process has forgotten the end
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }

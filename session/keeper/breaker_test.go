@@ -47,11 +47,11 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.latency = 0
 				secrets := r.logins(tt.sessions)
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(tt.b)
 				for range 60 {
 					for _, secret := range secrets {
-						if err := r.refuse(secret); errors.Is(err, ErrNoSession) {
+						if err := r.wantError(secret); errors.Is(err, ErrNoSession) {
 							t.Fatal(err)
 						}
 					}
@@ -89,10 +89,10 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(100)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, secret := range secrets[:breakerThreshold] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
 		time.Sleep(breakerMaxPause)
 		before := r.server.calls()
@@ -118,10 +118,10 @@ func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, secret := range secrets[:breakerThreshold] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
 		time.Sleep(breakerMaxPause)
 		r.server.always(behaviour{before: time.Hour})
@@ -129,7 +129,7 @@ func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 		synctest.Wait()
 		r.server.normal()
 		time.Sleep(probeTimeout - time.Second)
-		r.unavailable(secrets[11])
+		r.wantUnavailable(secrets[11])
 		time.Sleep(time.Second)
 		r.fresh(secrets[12])
 		r.fresh(secrets[11])
@@ -143,11 +143,11 @@ func TestFewFailingSessionsDoNotOpenTheCircuit(t *testing.T) {
 		secrets := r.logins(40)
 		broken := secrets[:breakerThreshold-1]
 		for range 10 {
-			r.expired()
+			r.waitUntilExpired()
 			r.server.always(behaviour{outcome: Unavailable})
 			for range 5 {
 				for _, secret := range broken {
-					r.unavailable(secret)
+					r.wantUnavailable(secret)
 				}
 				time.Sleep(500 * time.Millisecond)
 			}
@@ -192,7 +192,7 @@ func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secrets := r.logins(tt.failing + 3)
 				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:tt.failing], tt.outcome} })
-				r.expired()
+				r.waitUntilExpired()
 				start := time.Now()
 				for time.Since(start) < time.Hour {
 					for i, secret := range secrets {
@@ -217,9 +217,9 @@ func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 				const failing = breakerThreshold
 				secrets := r.logins(failing + 1)
 				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:failing], outcome} })
-				r.expired()
+				r.waitUntilExpired()
 				for _, secret := range secrets[:failing] {
-					r.unavailable(secret)
+					r.wantUnavailable(secret)
 				}
 				time.Sleep(breakerMaxPause)
 				r.fresh(secrets[failing])
@@ -253,10 +253,10 @@ func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 		}
 		refused := failsFor{c.Refresher, r.server.families[:len(secrets)], Misconfigured}
 		r.reconfigure(func(c *Config) { c.Refresher = refused })
-		r.expired()
+		r.waitUntilExpired()
 		for range 600 {
 			for _, secret := range secrets {
-				if err := r.unavailable(secret); !err.Misconfigured {
+				if err := r.wantUnavailable(secret); !err.Misconfigured {
 					t.Fatal(err)
 				}
 			}
@@ -276,10 +276,10 @@ func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(3 * breakerThreshold)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
 		for _, secret := range secrets[1:] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
 		r.server.normal()
 		r.fresh(secrets[0])
@@ -298,10 +298,10 @@ func TestServersHaveSeparateBreakers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, s := range secrets {
-			r.unavailable(s)
+			r.wantUnavailable(s)
 		}
 		s, err := neighbour.Fresh(t.Context(), secret)
 		if err != nil || s.AccessToken != f.newest {
@@ -318,7 +318,7 @@ func TestConcurrentRefreshesAreBounded(t *testing.T) {
 		for i := range secrets {
 			secrets[i], _ = r.login()
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{before: 3 * time.Second})
 		var all sync.WaitGroup
 		for _, secret := range secrets {
@@ -342,7 +342,7 @@ func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
 		secret, f := r.login()
-		r.due() // 12 minutes before its expiry
+		r.waitUntilDue() // 12 minutes before its expiry
 		r.server.always(behaviour{outcome: Unavailable, retryAfter: 10 * time.Minute})
 		for range 590 {
 			r.fresh(secret)
@@ -394,7 +394,7 @@ func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
 		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.server.set(func() {
 				r.server.behave = func(n int) behaviour {
 					if n == 1 {
@@ -421,7 +421,7 @@ func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		var sent []time.Duration
 		start := time.Now()
 		r.server.set(func() {
@@ -455,7 +455,7 @@ func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(int) behaviour {
 				if r.server.requests == 0 && time.Now().Before(r.stored(secret).token.expires.Add(time.Second)) {
@@ -472,7 +472,7 @@ func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 		r.wantCalls(1)
 		time.Sleep(10 * time.Second)
 		r.wantCalls(1)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 	})
@@ -484,7 +484,7 @@ func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 func TestLostLeaseEndsTheWait(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) (b behaviour) {
 				if n == 1 {
@@ -503,7 +503,7 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 			if err != nil {
 				t.Errorf("Fresh at the stopped instance: %v", err)
 			} else {
-				r.usable(s)
+				r.wantUsable(s)
 			}
 			answered <- time.Since(start)
 		}()
@@ -512,7 +512,7 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		r.freshAt(1, secret)
 		time.Sleep(10 * time.Second)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		if took := <-answered; took > 20*time.Second {
 			t.Errorf("the request waited %v, want 20s at most", took)
 		}
@@ -527,7 +527,7 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { f.dead = true })
 		interferences := 0
 		r.users[0].setFault(func(op sharedOp) storeFault {
@@ -551,6 +551,6 @@ func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 			t.Errorf("Fresh: %v, want the reason %s", err, EndRejected)
 		}
 		r.wantCalls(1)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }

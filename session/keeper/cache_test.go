@@ -32,7 +32,7 @@ func TestUnchangedSessionIsReadOnce(t *testing.T) {
 			t.Errorf("got %d reads for three requests, want 1", n)
 		}
 		before := r.fresh(secret).AccessToken
-		r.due()
+		r.waitUntilDue()
 		r.fresh(secret) // starts a refresh
 		time.Sleep(time.Second)
 		if after := r.fresh(secret).AccessToken; after == before {
@@ -197,7 +197,7 @@ func TestReadDuringADeletionIsNotCached(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(endRetention + time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -205,7 +205,7 @@ func TestReadDuringADeletionIsNotCached(t *testing.T) {
 // A cache entry from before it must not make each request write the use again.
 func TestOldCacheEntryDoesNotRepeatWritesOfUses(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		time.Sleep(2 * maxUseInterval)
 		r.fresh(secret)

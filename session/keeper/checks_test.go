@@ -52,7 +52,7 @@ func TestFailingChecksDoNotDelayOthers(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		var streams []context.Context
 		open := func() seal.Secret {
-			secret := r.member(r.keepers[0], "alice", "")
+			secret := r.loginAs(r.keepers[0], "alice", "")
 			stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))
 			t.Cleanup(attached.Detach)
 			streams = append(streams, stream)
@@ -69,7 +69,7 @@ func TestFailingChecksDoNotDelayOthers(t *testing.T) {
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		if late := took(func() { synctestDone(t, last) }); late > checkRetry {
+		if late := durationOf(func() { synctestDone(t, last) }); late > checkRetry {
 			t.Errorf("a request ended %v after its session, want %v at most", late, checkRetry)
 		}
 		frozen.thawed.Store(true)
@@ -101,7 +101,7 @@ func (s *frozenItems) View(ctx context.Context, id session.ID, f func(session.It
 // at another instance.
 func TestChangeDuringACheckStartsAnotherCheck(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		secret := r.member(r.keepers[0], "alice", "1")
+		secret := r.loginAs(r.keepers[0], "alice", "1")
 		stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))
 		defer attached.Detach()
 		r.users[0].setFault(func(op sharedOp) (f storeFault) {

@@ -49,25 +49,25 @@ func TestStreamEndsAfterTheIdleTimeout(t *testing.T) {
 		{"used rarely", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 19*time.Second, 9) }},
 		{"store down at the end", 0, func(r *rig, secret seal.Secret) time.Time {
 			r.usedEvery(secret, 3*time.Second, 1)
-			r.store.failing()
+			r.store.fail()
 			time.Sleep(5*time.Minute + 300*time.Millisecond)
-			r.store.healthy()
+			r.store.clearFaults()
 			return time.Now().Add(-shortIdle)
 		}},
 		{"store frozen at the end", checkRetry, func(r *rig, secret seal.Secret) time.Time {
 			r.usedEvery(secret, 3*time.Second, 1)
 			r.store.setFault(func(storeOp) storeFault { return storeFault{freeze: true} })
 			time.Sleep(time.Minute + storeTimeout/2)
-			r.store.healthy()
+			r.store.clearFaults()
 			return time.Now().Add(-shortIdle + storeTimeout/2)
 		}},
 		{"use not written", 0, func(r *rig, secret seal.Secret) time.Time {
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			return r.usedEvery(secret, 15*time.Second, 3)
 		}},
 		{"new tokens not written", 0, func(r *rig, secret seal.Secret) time.Time { return r.refreshedUnwritten(secret) }},
 		{"new tokens not written, and the store down", 0, func(r *rig, secret seal.Secret) time.Time {
-			defer r.store.failing()
+			defer r.store.fail()
 			return r.refreshedUnwritten(secret)
 		}},
 		{"other requests in progress", 0, func(r *rig, secret seal.Secret) time.Time {
@@ -103,7 +103,7 @@ func TestStreamEndsAfterTheIdleTimeout(t *testing.T) {
 // returns the time of the use.
 func (r *rig) refreshedUnwritten(secret seal.Secret) time.Time {
 	r.t.Helper()
-	r.store.failing(opReplace)
+	r.store.fail(opReplace)
 	time.Sleep(15 * time.Second)
 	if _, err := r.keeper.FreshSince(r.t.Context(), secret, time.Now()); err != nil {
 		r.t.Fatal(err)
@@ -219,7 +219,7 @@ func TestUseAtAnotherInstanceKeepsStreams(t *testing.T) {
 			r.users[0].mu.Lock()
 			r.users[0].missesPushes = missesPushes
 			r.users[0].mu.Unlock()
-			secret := r.member(r.keepers[0], "alice", "1")
+			secret := r.loginAs(r.keepers[0], "alice", "1")
 			stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))
 			defer attached.Detach()
 			for range 3 {

@@ -30,7 +30,7 @@ func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
-		r.expired()
+		r.waitUntilExpired()
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
 		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
@@ -53,7 +53,7 @@ func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 		r.server.idTokens = true
 		secret, _ := r.login()
 		r.server.set(func() { r.server.latency, r.server.identifyDelay = 2*time.Second, 100*time.Millisecond })
-		r.expired()
+		r.waitUntilExpired()
 		first := make(chan time.Time, 1)
 		go func() {
 			_, _ = r.keepers[0].Fresh(context.Background(), secret)
@@ -88,11 +88,11 @@ func TestUnwrittenLogoutIsReported(t *testing.T) {
 			t.Errorf("Fresh at the instance of the logout: %v, want ErrNoSession", err)
 		}
 		r.freshAt(1, secret)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
 			t.Errorf("End after the outage: %v, want ErrNoSession", err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -101,7 +101,7 @@ func TestUnwrittenLogoutIsReported(t *testing.T) {
 func TestEndReturnsNewestToken(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedCurrent {
 				return storeFault{after: 2 * time.Second}
@@ -118,7 +118,7 @@ func TestEndReturnsNewestToken(t *testing.T) {
 		if ended := <-over; ended.RefreshToken != f.current {
 			t.Errorf("returned refresh token %q, want %q", ended.RefreshToken, f.current)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -138,7 +138,7 @@ func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 			time.Sleep(4 * time.Minute)
 			_, _ = r.keepers[1].Fresh(t.Context(), secret) // writes a use
 		}
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		time.Sleep(2 * writeRetryMax)
 		r.freshAt(1, secret)
 		if f.dead {
@@ -152,7 +152,7 @@ func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 func TestCommitSurvivesFailoverThatLosesTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		before, _ := r.store.item(r.id(secret))
 		r.keepers[1].recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
@@ -224,9 +224,9 @@ func (s partlyFrozen) View(ctx context.Context, id session.ID, f func(session.It
 func TestReleaseDelaysNoRequest(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedRelease} })
-		if waited := took(func() { r.freshAt(0, secret) }); waited > r.server.latency {
+		if waited := durationOf(func() { r.freshAt(0, secret) }); waited > r.server.latency {
 			t.Errorf("waited %v, want %v at most", waited, r.server.latency)
 		}
 	})
@@ -239,7 +239,7 @@ func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 		secret, _ := r.unwrittenAt0()
 		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
-		if waited := took(func() { _ = r.keepers[1].Vault.Close(context.Background()) }); waited > 0 {
+		if waited := durationOf(func() { _ = r.keepers[1].Vault.Close(context.Background()) }); waited > 0 {
 			t.Errorf("Close waited %v, want 0", waited)
 		}
 	})
@@ -250,7 +250,7 @@ func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 func TestConflictsAreRetriedWithPauses(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		var acquired atomic.Int64
 		r.users[0].setFault(func(op sharedOp) (f storeFault) {
 			if op == sharedAcquire {

@@ -61,7 +61,7 @@ func TestFreshOtherThanRefreshesARefusedTokenOnce(t *testing.T) {
 			if err != nil || s.AccessToken == refused {
 				t.Fatalf("got %v, %v, want another token", s, err)
 			}
-			r.usable(s)
+			r.wantUsable(s)
 		}
 		r.wantCalls(1)
 	})
@@ -84,7 +84,7 @@ func TestSessionWithoutRefreshTokenLastsAsLongAsItsAccessToken(t *testing.T) {
 		r.fresh(secret)
 		r.wantCalls(0)
 		time.Sleep(r.server.lifetime)
-		r.ended(secret, EndNoRefreshToken)
+		r.wantEnded(secret, EndNoRefreshToken)
 	})
 }
 
@@ -101,7 +101,7 @@ func TestFreshDoesNotWaitForFreshSince(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			if wait := took(func() { r.fresh(secret) }); wait != 0 {
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
 				t.Errorf("Fresh with a usable token took %v, want no wait", wait)
 			}
 		})
@@ -115,7 +115,7 @@ func TestTokensOfEndedSessionsAreRevoked(t *testing.T) {
 	t.Run("logout during the refresh", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			time.Sleep(r.server.latency / 2)
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
@@ -134,8 +134,8 @@ func TestTokensOfEndedSessionsAreRevoked(t *testing.T) {
 				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
-			r.expired()
-			r.ended(secret, EndIdentityChanged)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndIdentityChanged)
 			time.Sleep(time.Minute)
 			var newest string
 			r.server.set(func() { newest = f.current })
@@ -145,7 +145,7 @@ func TestTokensOfEndedSessionsAreRevoked(t *testing.T) {
 	t.Run("refresh of a live session", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.server.wantDiscarded(t)
 		})
@@ -169,11 +169,11 @@ func TestReuseIsSuspectedOnlyOfUnsentOneTimeTokens(t *testing.T) {
 	t.Run("first use of a rotated token", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			kill(r, f)
-			r.expired()
-			r.ended(secret, EndRejected)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndRejected)
 			if !suspected(r) {
 				t.Error("got no ReuseSuspected, want one")
 			}
@@ -183,11 +183,11 @@ func TestReuseIsSuspectedOnlyOfUnsentOneTimeTokens(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.doesNotRotate = true })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			kill(r, f)
-			r.expired()
-			r.ended(secret, EndRejected)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndRejected)
 			if suspected(r) {
 				t.Error("got ReuseSuspected, want none")
 			}
@@ -196,11 +196,11 @@ func TestReuseIsSuspectedOnlyOfUnsentOneTimeTokens(t *testing.T) {
 	t.Run("sent before without an answer", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
-			r.expired()
+			r.waitUntilExpired()
 			r.server.always(behaviour{outcome: Unanswered, processed: true})
-			r.ended(secret, EndRejected) // by the second try
+			r.wantEnded(secret, EndRejected) // by the second try
 			if suspected(r) {
 				t.Error("got ReuseSuspected, want none")
 			}

@@ -36,7 +36,7 @@ func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(publishDelay - time.Millisecond)
 			r.fresh(secret)
 			r.wantStored(secret, f)
@@ -51,7 +51,7 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
+				if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
 					t.Errorf("a request waited %v, want %v", wait, r.server.latency+publishDelay)
 				}
 			})
@@ -60,7 +60,7 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 		newest, _ := r.server.newestOf(f)
 		for range 2 {
 			time.Sleep(time.Second)
-			if wait := took(func() {
+			if wait := durationOf(func() {
 				if s := r.fresh(secret); s.AccessToken != newest {
 					t.Errorf("got %q, want %q", s.AccessToken, newest)
 				}
@@ -79,14 +79,14 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(4 * time.Second)
 			check(t, r, f, secret)
 		})
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(0, 4*time.Second)
 			check(t, r.rig, f, secret)
 			r.freshAt(1, secret)
@@ -100,7 +100,7 @@ func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.slowWrites(2 * publishDelay)
 		old := r.fresh(secret).AccessToken
 		for range 2 {
@@ -129,9 +129,9 @@ func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
 				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(2 * time.Second)
-			r.ended(secret, EndIdentityChanged)
+			r.wantEnded(secret, EndIdentityChanged)
 			synctest.Wait()
 			r.server.wantDiscarded(t, f.current)
 		})
@@ -142,7 +142,7 @@ func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
 func TestLogoutDuringWriteWins(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(4 * time.Second)
 		s := r.fresh(secret)
 		ctx, attached := attach(r.keeper, t.Context(), s)
@@ -153,14 +153,14 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 		if ctx.Err() == nil {
 			t.Error("a request with the new token goes on, want it cancelled")
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 		time.Sleep(10 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 	})
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(0, 4*time.Second)
 		s := r.freshAt(0, secret)
 		ctx, attached := attach(r.keepers[0], t.Context(), s)
@@ -172,15 +172,15 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 		if ctx.Err() == nil {
 			t.Error("a request with the new token goes on, want it cancelled")
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 		time.Sleep(10 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 		r.wantNoLease(secret)
 	})
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while a request waits
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(0, 4*time.Second)
 		go func() {
 			time.Sleep(r.server.latency + publishDelay/2)
@@ -188,7 +188,7 @@ func TestLogoutDuringWriteWins(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+publishDelay {
+		if wait := durationOf(func() { r.wantGone(secret) }); wait != r.server.latency+publishDelay {
 			t.Errorf("waited %v, want %v", wait, r.server.latency+publishDelay)
 		}
 		time.Sleep(10 * time.Second)
@@ -203,7 +203,7 @@ func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.server.set(func() { r.server.latency = 2 * time.Second })
 			got := make(chan error)
 			go func() {
@@ -221,10 +221,10 @@ func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 			if err := <-got; !errors.As(err, &unavailable) {
 				t.Errorf("Fresh: %v, want an *UnavailableError", err)
 			}
-			r.users[0].healthy()
+			r.users[0].clearFaults()
 			time.Sleep(2 * writeRetryMax)
 			if leaves {
-				r.gone(secret)
+				r.wantGone(secret)
 				r.server.wantDiscarded(t, f.current)
 				return
 			}
@@ -242,7 +242,7 @@ func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		got := make(chan error)
 		go func() {
 			_, err := r.keepers[0].Fresh(t.Context(), secret)
@@ -266,7 +266,7 @@ func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		go func() {
 			time.Sleep(r.server.latency / 2)
 			r.users[0].dropCopies()
@@ -277,10 +277,10 @@ func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 				return f
 			})
 		}()
-		if wait := took(func() { _ = r.unavailable(secret) }); wait != r.keeper.RefreshTimeout {
+		if wait := durationOf(func() { _ = r.wantUnavailable(secret) }); wait != r.keeper.RefreshTimeout {
 			t.Errorf("waited %v, want %v", wait, r.keeper.RefreshTimeout)
 		}
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		time.Sleep(2 * time.Minute)
 	})
 }
@@ -290,7 +290,7 @@ func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.slowWrites(4 * time.Second)
 		old := r.fresh(secret)
 		time.Sleep(2 * time.Second)
@@ -328,9 +328,9 @@ func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 			}
 		})
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(3 * publishDelay)
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
+		if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
 			t.Errorf("waited %v, want %v", wait, r.server.latency+3*publishDelay)
 		}
 		r.wantStored(secret, f)
@@ -356,7 +356,7 @@ func TestRefreshNeedsOneWrite(t *testing.T) {
 					r.server.idTokens, r.server.identifyDelay, r.server.lifetime = tc.idTokens, tc.verification, 10*time.Minute
 				})
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				used := time.Now()
 				r.fresh(secret)
 				time.Sleep(time.Second)
@@ -364,7 +364,7 @@ func TestRefreshNeedsOneWrite(t *testing.T) {
 				if seen := r.stored(secret).lastUsed; !seen.Equal(used) {
 					t.Errorf("written last use %v, want %v", seen, used)
 				}
-				if n := r.store.done(opReplace); n != tc.want {
+				if n := r.store.completed(opReplace); n != tc.want {
 					t.Errorf("%d writes, want %d", n, tc.want)
 				}
 				if !r.vault.uses.last(r.id(secret)).IsZero() {
@@ -381,7 +381,7 @@ func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
 		written := func() time.Time { synctest.Wait(); return r.stored(secret).lastUsed }
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{outcome: Unavailable})
 		used := time.Now()
 		r.fresh(secret)
@@ -411,7 +411,7 @@ func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // a use is written every 30 s
 			secret, _ := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.server.set(func() { r.server.latency = 40 * time.Second })
 			asked := time.Now()
 			r.fresh(secret)
@@ -463,7 +463,7 @@ func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 		}
 		r.store.put(r.id(secret), item)
 		r.vault.cache.forget(r.id(secret))
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		if seen := r.stored(secret).lastUsed; seen.After(time.Now()) {
 			t.Errorf("last use in %v, want it in the past", time.Until(seen))
@@ -475,7 +475,7 @@ func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 func TestRefreshReadsFromCopy(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		current := 0
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedCurrent {
@@ -492,7 +492,7 @@ func TestRefreshReadsFromCopy(t *testing.T) {
 		r.keeper = r.reconfigure(func(c *Config) {
 			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.Vault, r.keeper.Refresher, 10*time.Minute
 		})
-		r.due()
+		r.waitUntilDue()
 		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
 		r.keeper = r.reconfigure(func(c *Config) { c.IdleTimeout = 40 * time.Second })

@@ -20,7 +20,7 @@ func TestReloadSharesFlights(t *testing.T) {
 		before := r.keeper
 		after := r.reconfigure(func(c *Config) { c.IdleTimeout = time.Hour })
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			var all sync.WaitGroup
 			for i := range 100 {
 				k := before
@@ -33,7 +33,7 @@ func TestReloadSharesFlights(t *testing.T) {
 						t.Errorf("Fresh: %v", err)
 						return
 					}
-					r.usable(s)
+					r.wantUsable(s)
 				})
 			}
 			all.Wait()
@@ -43,7 +43,7 @@ func TestReloadSharesFlights(t *testing.T) {
 		if _, err := before.End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -52,20 +52,20 @@ func TestReloadSharesFlights(t *testing.T) {
 func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		newest := r.fresh(secret).AccessToken
 		r.reconfigure(func(*Config) {})
 		if got := r.fresh(secret).AccessToken; got != newest {
 			t.Errorf("token %q, want %q", got, newest)
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
-		r.unavailable(secret)
+		r.wantUnavailable(secret)
 		r.reconfigure(func(*Config) {})
-		r.unavailable(secret)
+		r.wantUnavailable(secret)
 		r.wantCalls(2)
-		r.store.healthy()
+		r.store.clearFaults()
 		r.server.normal()
 		time.Sleep(time.Minute)
 		r.fresh(secret)
@@ -80,7 +80,7 @@ func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		before := r.keeper
-		r.due()
+		r.waitUntilDue()
 		r.server.set(func() { r.server.latency = 5 * time.Second })
 		// The old keeper fails to write this use.
 		r.store.faultOnce(opReplace, 1, storeFault{err: errStoreDown})
@@ -97,7 +97,7 @@ func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.fresh(secret)
 		r.wantCalls(1)
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.wantCalls(2)
 		r.wantStored(secret, f)
@@ -119,7 +119,7 @@ func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 		}
 		item, _ := r.store.item(id)
 		r.store.put(id, session.Item{Version: rec.version + 1, Expires: item.Expires, Value: value})
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.wantStored(secret, f)
 		rec = r.stored(secret)
@@ -135,7 +135,7 @@ func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 func TestKeyRotationLosesNoSession(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		used, _ := r.login()
 		unused, _ := r.login()
 		time.Sleep(time.Hour)
@@ -147,7 +147,7 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 		synctest.Wait()
 		ringOf(b)
 		r.fresh(used)
-		if err := r.refuse(unused); !errors.Is(err, ErrNoSession) {
+		if err := r.wantError(unused); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		ringOf(b, a)
@@ -162,7 +162,7 @@ func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 		elsewhere := r.secondInstance()
 		secret, f := r.login()
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			s, err := elsewhere.Fresh(t.Context(), secret)
 			if err != nil {
@@ -186,7 +186,7 @@ func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 				r.server.errorf = func(string, ...any) {} // without leases the token is redeemed twice
 				elsewhere := r.secondInstance()
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.set(func() {
 					r.server.behave = func(n int) behaviour {
 						if n == 2 {
@@ -204,7 +204,7 @@ func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 						t.Errorf("Fresh at the slower instance: %v", err)
 						return
 					}
-					r.usable(s)
+					r.wantUsable(s)
 				})
 				all.Wait()
 				r.wantCalls(2)
@@ -221,7 +221,7 @@ func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	for _, writable := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			id, start := r.id(secret), time.Now()
 			go func() {
 				s, err := r.keeper.Fresh(t.Context(), secret)
@@ -240,10 +240,10 @@ func TestLateCommitKeepsNewerTokens(t *testing.T) {
 			}
 			r.store.put(id, session.Item{Version: rec.version + 1, Expires: start.Add(time.Hour), Value: value})
 			if !writable {
-				r.store.failing(opReplace)
+				r.store.fail(opReplace)
 			}
 			time.Sleep(time.Second)
-			r.store.healthy()
+			r.store.clearFaults()
 			time.Sleep(writeRetryMax)
 			if got := r.stored(secret); got.refreshToken != "refresh-token-theirs" || got.rotation != rec.rotation {
 				t.Errorf("stored rotation %d, refresh token %q, want %d, %q", got.rotation, got.refreshToken, rec.rotation, rec.refreshToken)
@@ -264,19 +264,19 @@ func TestRestartKeepsSessions(t *testing.T) {
 			secret, f := r.login()
 			secrets[secret] = f
 		}
-		r.expired()
+		r.waitUntilExpired()
 		for secret := range secrets {
 			r.fresh(secret)
 		}
 		r.process.dead.Store(true) // killed, not closed
 		next := r.secondInstance()
-		r.expired()
+		r.waitUntilExpired()
 		for secret, f := range secrets {
 			s, err := next.Fresh(context.Background(), secret)
 			if err != nil {
 				t.Fatalf("Fresh: %v", err)
 			}
-			r.usable(s)
+			r.wantUsable(s)
 			r.wantStored(secret, f)
 		}
 		r.wantCalls(100)
@@ -288,13 +288,13 @@ func TestRestartKeepsSessions(t *testing.T) {
 func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		r.fresh(secret)
 		// The record that only this process had is lost.
 		r.process.dead.Store(true)
 		next := r.secondInstance()
-		r.store.healthy()
+		r.store.clearFaults()
 		r.vault.overlay.remove(r.id(secret), r.vault.overlay.get(r.id(secret)))
 		_, err := next.Fresh(t.Context(), secret)
 		var ended *EndedError

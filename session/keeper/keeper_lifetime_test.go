@@ -10,8 +10,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// longTokens makes access tokens outlive every session, so that no refresh happens.
-func (r *rig) longTokens() {
+// useLongTokens makes access tokens outlive every session, so that no refresh happens.
+func (r *rig) useLongTokens() {
 	r.server.set(func() { r.server.lifetime = 1000 * time.Hour })
 }
 
@@ -22,7 +22,7 @@ func TestUnusedSessionEndsAfterIdleTimeout(t *testing.T) {
 		// Uses are written once per useInterval; those in between count, too.
 		for _, share := range []int{0, 1, 50, 99, 100, 150} {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.longTokens()
+				r.useLongTokens()
 				k := r.reconfigure(func(c *Config) { c.IdleTimeout = idle })
 				every := min(5*time.Minute, idle/20)
 				lastUse := every * time.Duration(share) / 100
@@ -37,7 +37,7 @@ func TestUnusedSessionEndsAfterIdleTimeout(t *testing.T) {
 				if k.useInterval != every {
 					t.Fatalf("got a use interval of %v, want %v", k.useInterval, every)
 				}
-				r.ended(late, EndIdle)
+				r.wantEnded(late, EndIdle)
 				r.fresh(early)
 				r.wantCalls(0)
 			})
@@ -67,7 +67,7 @@ func TestEveryUseMovesTheIdleEnd(t *testing.T) {
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Peek: got error %v, want ErrNoSession", err)
 		}
-		r.ended(secret, EndLifetime)
+		r.wantEnded(secret, EndLifetime)
 		if _, redeems := r.server.newestOf(f); redeems < 40 {
 			t.Errorf("got %d refreshes, want at least 40 for this test to be meaningful", redeems)
 		}
@@ -80,7 +80,7 @@ func TestRefreshDoesNotCountAsUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		end := r.fresh(secret).End
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: 20 * time.Second})
 		r.fresh(secret)
 		used := time.Now()
@@ -115,17 +115,17 @@ func TestPeekDoesNotCountAsUse(t *testing.T) {
 			t.Errorf("Peek: got error %v, want ErrNoSession", err)
 		}
 		r.wantCalls(0)
-		if n := r.store.done(opReplace); n != 0 {
+		if n := r.store.completed(opReplace); n != 0 {
 			t.Errorf("got %d writes, want none", n)
 		}
-		r.ended(secret, EndIdle)
+		r.wantEnded(secret, EndIdle)
 	})
 }
 
 // TestShorterMaxLifetimeAppliesToExistingSessions, and a longer one does not.
 func TestShorterMaxLifetimeAppliesToExistingSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		other, _ := r.login()
 		time.Sleep(59 * time.Minute)
@@ -134,7 +134,7 @@ func TestShorterMaxLifetimeAppliesToExistingSessions(t *testing.T) {
 			t.Errorf("got end %v and idle end %v, want %v at the latest", s.End, s.IdleEnd, s.Created.Add(time.Hour))
 		}
 		time.Sleep(time.Minute)
-		r.ended(secret, EndLifetime)
+		r.wantEnded(secret, EndLifetime)
 		r.reconfigure(func(c *Config) { c.MaxLifetime = 1000 * time.Hour })
 		if s := r.fresh(other); !s.End.Equal(s.Created.Add(24 * time.Hour)) {
 			t.Errorf("got end %v, want %v", s.End, s.Created.Add(24*time.Hour))
@@ -146,16 +146,16 @@ func TestShorterMaxLifetimeAppliesToExistingSessions(t *testing.T) {
 // minutes.
 func TestUsesAreWrittenOncePerInterval(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		for range 60 * 60 * 10 {
 			r.fresh(secret)
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := r.store.done(opReplace); n < 11 || n > 12 {
+		if n := r.store.completed(opReplace); n < 11 || n > 12 {
 			t.Errorf("got %d writes in an hour, want 11 or 12", n)
 		}
-		if n := r.store.done(opView); n > 36_000+12 {
+		if n := r.store.completed(opView); n > 36_000+12 {
 			t.Errorf("got %d reads for 36,000 requests, want 36,012 at most", n)
 		}
 	})
@@ -169,7 +169,7 @@ func TestSimultaneousUseAndRefreshAreBothWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				used := time.Now()
 				n := 0
 				r.store.setFault(func(op storeOp) storeFault {
@@ -199,23 +199,23 @@ func TestSimultaneousUseAndRefreshAreBothWritten(t *testing.T) {
 func TestUseCountsWhileTheStoreFails(t *testing.T) {
 	t.Run("one use", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.longTokens()
+			r.useLongTokens()
 			secret, _ := r.login()
 			time.Sleep(7*time.Hour + 59*time.Minute)
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			r.fresh(secret)
 			time.Sleep(time.Second)
-			r.store.healthy()
+			r.store.clearFaults()
 			time.Sleep(5 * time.Minute)
 			r.fresh(secret) // five minutes after its last use
 		})
 	})
 	t.Run("long outage", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.longTokens()
+			r.useLongTokens()
 			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute })
 			secret, _ := r.login()
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			for range 30 * 60 {
 				r.fresh(secret)
 				time.Sleep(time.Second)
@@ -228,7 +228,7 @@ func TestUseCountsWhileTheStoreFails(t *testing.T) {
 // progress when the next request comes.
 func TestUseCountsBeforeItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		time.Sleep(8*time.Hour + time.Minute - time.Millisecond)
 		r.store.setFault(func(op storeOp) storeFault {
@@ -246,7 +246,7 @@ func TestUseCountsBeforeItIsWritten(t *testing.T) {
 // TestFreshSinceReturnsTheIdleEndOfThisUse, not of the last written use.
 func TestFreshSinceReturnsTheIdleEndOfThisUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		time.Sleep(8*time.Hour + 30*time.Second)
 		s, err := r.keeper.FreshSince(t.Context(), secret, time.Now().Add(-9*time.Hour))
@@ -263,7 +263,7 @@ func TestFreshSinceReturnsTheIdleEndOfThisUse(t *testing.T) {
 // TestItemExpiresAfterItsSession, and expirySlack after the absolute end at the latest.
 func TestItemExpiresAfterItsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		r.reconfigure(func(c *Config) { c.MaxLifetime = 12 * time.Hour })
 		secret, _ := r.login()
 		for range 11 {
@@ -284,7 +284,7 @@ func TestItemExpiresAfterItsSession(t *testing.T) {
 // TestUsesOfManySessionsAreWrittenByFewWriters, and none is lost.
 func TestUsesOfManySessionsAreWrittenByFewWriters(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		var secrets []seal.Secret
 		for range 3 * useWriters {
 			secret, _ := r.login()
@@ -300,7 +300,7 @@ func TestUsesOfManySessionsAreWrittenByFewWriters(t *testing.T) {
 		if n := runtime.NumGoroutine() - before; n > useWriters || n < useWriters/2 {
 			t.Errorf("got %d goroutines that wait for the store, want %d", n, useWriters)
 		}
-		r.store.healthy()
+		r.store.clearFaults()
 		time.Sleep(5 * useRetry)
 		for _, secret := range secrets {
 			if since := time.Since(r.stored(secret).lastUsed); since > maxUseInterval {

@@ -33,7 +33,7 @@ func TestLogoutPrevailsOverARefresh(t *testing.T) {
 		"deletions fail":           func(op storeOp) (f storeFault) { return failIf(op == opDelete) },
 		"replacements fail":        func(op storeOp) (f storeFault) { return failIf(op == opReplace) },
 		"all writes fail":          func(op storeOp) (f storeFault) { return failIf(op.writes()) },
-		"writes are done but fail": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.landed = true; return f },
+		"writes are done but fail": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.done = true; return f },
 	}
 	for _, tt := range tests {
 		for store, fault := range stores {
@@ -44,7 +44,7 @@ func TestLogoutPrevailsOverARefresh(t *testing.T) {
 					s := r.fresh(secret)
 					live, attached := attach(r.keeper, t.Context(), s)
 					defer attached.Detach()
-					r.due()
+					r.waitUntilDue()
 					r.store.setFault(func(op storeOp) storeFault {
 						got := storeFault{}
 						if fault != nil {
@@ -69,7 +69,7 @@ func TestLogoutPrevailsOverARefresh(t *testing.T) {
 					}
 					wantEnd := func() {
 						t.Helper()
-						if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+						if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 							t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 						}
 						if late, attached := attach(r.keeper, t.Context(), s); late.Err() == nil {
@@ -81,17 +81,17 @@ func TestLogoutPrevailsOverARefresh(t *testing.T) {
 					wantEnd()
 					// A commit in progress may be done, but none may begin.
 					time.Sleep(3 * slow)
-					writes := r.store.done(opReplace)
+					writes := r.store.completed(opReplace)
 					for range 30 {
 						time.Sleep(time.Second)
 						wantEnd()
 					}
-					if n := r.store.done(opReplace); n != writes {
+					if n := r.store.completed(opReplace); n != writes {
 						t.Errorf("got %d writes after the logout, want none", n-writes)
 					}
-					r.store.healthy()
+					r.store.clearFaults()
 					time.Sleep(2 * writeRetryMax)
-					r.gone(secret)
+					r.wantGone(secret)
 					if _, redeems := r.server.newestOf(f); redeems > 1 {
 						t.Errorf("got %d redemptions, want 1 at most", redeems)
 					}
@@ -100,7 +100,7 @@ func TestLogoutPrevailsOverARefresh(t *testing.T) {
 					if n := r.vault.overlay.count.Load(); n != 0 {
 						t.Errorf("got %d entries in the overlay, want none", n)
 					}
-					r.gone(secret)
+					r.wantGone(secret)
 					if n := r.events.count(EventEnded); n != 1 {
 						t.Errorf("got %d events of an end, want 1", n)
 					}
@@ -123,9 +123,9 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = true })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			if unwritten {
-				r.store.failing(opReplace)
+				r.store.fail(opReplace)
 			}
 			access := r.fresh(secret).AccessToken
 			ended, err := r.keeper.End(t.Context(), secret, EndLogout)
@@ -138,9 +138,9 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
 				t.Errorf("second End: got error %v, want ErrNoSession", err)
 			}
-			r.store.healthy()
+			r.store.clearFaults()
 			time.Sleep(writeRetryMax)
-			r.gone(secret)
+			r.wantGone(secret)
 		})
 	}
 }
@@ -164,7 +164,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 		s := r.fresh(secret)
 		live, attached := attach(r.keeper, t.Context(), s)
 		defer attached.Detach()
-		r.store.failing()
+		r.store.fail()
 		_, err := r.keeper.End(t.Context(), secret, EndLogout)
 		if !errors.As(err, new(*UnavailableError)) {
 			t.Errorf("End: got error %v, want an *UnavailableError", err)
@@ -173,12 +173,12 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 			t.Error("a request goes on after the logout")
 		}
 		time.Sleep(10 * time.Minute)
-		if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+		if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
-		r.store.healthy()
+		r.store.clearFaults()
 		time.Sleep(writeRetryMax)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -187,7 +187,7 @@ func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 func TestLogoutsOfMadeUpCookiesDoNotFillTheMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		const made = 5_000
-		r.store.failing()
+		r.store.fail()
 		for range made {
 			_, _ = r.keeper.End(t.Context(), seal.NewSecret(), EndLogout)
 		}
@@ -207,20 +207,20 @@ func TestLogoutAtAnotherInstanceDiscardsTheRefresh(t *testing.T) {
 			})
 			elsewhere := r.keepers[1]
 			secret, _ := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			time.Sleep(1500 * time.Millisecond)
 			if !idTokens {
-				r.expired() // the refresh above has ended; start another
+				r.waitUntilExpired() // the refresh above has ended; start another
 				go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 				time.Sleep(time.Second / 2)
 			}
 			if _, err := elsewhere.End(t.Context(), secret, EndLogout); err != nil {
 				t.Fatal(err)
 			}
-			r.gone(secret)
+			r.wantGone(secret)
 			time.Sleep(time.Minute)
-			r.gone(secret)
+			r.wantGone(secret)
 			if n := r.events.count(EventDiscarded); n != 1 {
 				t.Errorf("got %d events of discarded tokens, want 1", n)
 			}
@@ -243,7 +243,7 @@ func TestSlowRefreshDoesNotUndoALogout(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.set(func() {
 					r.server.behave = func(n int) behaviour {
 						b := tt.b
@@ -259,10 +259,10 @@ func TestSlowRefreshDoesNotUndoALogout(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(tt.wait - time.Second)
-				r.gone(secret)
-				r.store.failing(opReplace)
+				r.wantGone(secret)
+				r.store.fail(opReplace)
 				time.Sleep(5 * time.Second)
-				r.gone(secret)
+				r.wantGone(secret)
 				var newest string
 				r.server.set(func() { newest = f.current })
 				r.server.wantDiscarded(t, newest)
@@ -270,7 +270,7 @@ func TestSlowRefreshDoesNotUndoALogout(t *testing.T) {
 				if n := r.vault.overlay.count.Load(); n != 0 {
 					t.Errorf("got %d entries in the overlay, want none", n)
 				}
-				r.gone(secret)
+				r.wantGone(secret)
 			})
 		})
 	}

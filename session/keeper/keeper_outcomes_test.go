@@ -41,15 +41,15 @@ func TestOutcomes(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, _ := r.login()
 				first := r.fresh(secret).AccessToken
-				r.due()
+				r.waitUntilDue()
 				r.server.always(tt.b)
-				if wait := took(func() { r.fresh(secret) }); wait != 0 {
+				if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
 					t.Errorf("a request with a usable token waited %v, want 0", wait)
 				}
 				time.Sleep(900 * time.Millisecond) // less than the shortest back-off
 				r.wantCalls(tt.calls)
 				if tt.endsNow {
-					r.gone(secret)
+					r.wantGone(secret)
 					return
 				}
 				if got := r.fresh(secret).AccessToken; got != first {
@@ -61,14 +61,14 @@ func TestOutcomes(t *testing.T) {
 		t.Run(tt.name+", token expired", func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(tt.b)
 				if tt.ends != "" {
-					r.ended(secret, tt.ends)
+					r.wantEnded(secret, tt.ends)
 					r.wantCalls(max(tt.calls, tt.callsToEnd))
 					return
 				}
-				err := r.unavailable(secret)
+				err := r.wantUnavailable(secret)
 				if err.Misconfigured != tt.operator {
 					t.Errorf("Misconfigured is %v, want %v", err.Misconfigured, tt.operator)
 				}
@@ -78,8 +78,8 @@ func TestOutcomes(t *testing.T) {
 				r.server.normal()
 				// During the back-off no request waits, and none is sent.
 				time.Sleep(err.RetryAfter - time.Millisecond)
-				wait := took(func() {
-					if again := r.unavailable(secret); again.Misconfigured != tt.operator || again.RetryAfter != time.Millisecond {
+				wait := durationOf(func() {
+					if again := r.wantUnavailable(secret); again.Misconfigured != tt.operator || again.RetryAfter != time.Millisecond {
 						t.Errorf("during the back-off: %+v, want RetryAfter %v, Misconfigured %v", again, time.Millisecond, tt.operator)
 					}
 				})
@@ -101,7 +101,7 @@ func TestOutcomes(t *testing.T) {
 func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due() // the token is usable for 20 s more
+		r.waitUntilDue() // the token is usable for 20 s more
 		r.server.always(behaviour{outcome: Unclear})
 		r.fresh(secret)
 		for range 15 {
@@ -113,7 +113,7 @@ func TestUnclearRefusalIsRepeatedOnceNearTheEnd(t *testing.T) {
 		r.fresh(secret)
 		time.Sleep(time.Second)
 		r.wantCalls(2)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -159,11 +159,11 @@ func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 		secret, f := r.login()
 		for range 3 {
 			r.server.always(behaviour{outcome: Unclear})
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			time.Sleep(5 * time.Second)
 			r.server.normal()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.wantStored(secret, f)
 		}
@@ -175,7 +175,7 @@ func TestUnclearRefusalIsForgottenAfterASuccess(t *testing.T) {
 func TestUnclearRefusalAppliesToOneToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
 				return []behaviour{
@@ -199,13 +199,13 @@ func TestUnclearRefusalAppliesToOneToken(t *testing.T) {
 func TestUnclearRefusalIsKnownToOtherInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{outcome: Unclear})
 		r.freshAt(0, secret)
 		time.Sleep(10 * time.Second)
 		r.freshAt(1, secret)
 		r.wantCalls(1)
-		r.expired()
+		r.waitUntilExpired()
 		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
@@ -225,16 +225,16 @@ func TestUnclearRefusalOfAnEarlierReleaseIsRead(t *testing.T) {
 			if err := r.keeper.commit(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, rec); err != nil {
 				t.Fatal(err)
 			}
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			r.wantCalls(0)
-			r.expired()
+			r.waitUntilExpired()
 			if recovered {
 				r.fresh(secret)
 				r.wantStored(secret, f)
 			} else {
 				r.server.always(behaviour{outcome: Unclear})
-				r.ended(secret, EndRefusedUnclear)
+				r.wantEnded(secret, EndRefusedUnclear)
 			}
 			r.wantCalls(1)
 		})
@@ -248,7 +248,7 @@ func TestSlowAnswerIsNotRequestedTwice(t *testing.T) {
 		t.Run(working.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(behaviour{after: working})
 				for start := time.Now(); time.Since(start) < working; time.Sleep(time.Second) {
 					if _, err := r.keeper.Fresh(t.Context(), secret); errors.Is(err, ErrNoSession) {
@@ -268,7 +268,7 @@ func TestSlowAnswerIsNotRequestedTwice(t *testing.T) {
 func TestUnansweredRequestIsRepeatedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
 				if n == 1 {
@@ -288,7 +288,7 @@ func TestUnansweredRequestIsRepeatedOnce(t *testing.T) {
 func TestLostAnswerEndsSessionAfterOneRepeat(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
 				if n == 1 {
@@ -297,9 +297,9 @@ func TestLostAnswerEndsSessionAfterOneRepeat(t *testing.T) {
 				return behaviour{}
 			}
 		})
-		r.ended(secret, EndRejected)
+		r.wantEnded(secret, EndRejected)
 		time.Sleep(time.Hour)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.wantCalls(2)
 	})
 }
@@ -327,10 +327,10 @@ func TestFailingServerGetsFewRequests(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.latency = 0
 				secret, _ := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(tt.b)
 				for range 6000 {
-					r.unavailable(secret)
+					r.wantUnavailable(secret)
 					time.Sleep(100 * time.Millisecond)
 				}
 				if n := r.server.calls(); n < tt.least || n > tt.max {
@@ -340,9 +340,9 @@ func TestFailingServerGetsFewRequests(t *testing.T) {
 				time.Sleep(max(38*time.Second, min(tt.b.retryAfter, time.Minute)))
 				r.fresh(secret)
 				// The next failure after a success begins with the shortest back-off.
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(behaviour{outcome: Unavailable})
-				if wait := r.unavailable(secret).RetryAfter; wait > 1250*time.Millisecond {
+				if wait := r.wantUnavailable(secret).RetryAfter; wait > 1250*time.Millisecond {
 					t.Errorf("the back-off after a success is %v, want %v at most", wait, 1250*time.Millisecond)
 				}
 			})
@@ -356,11 +356,11 @@ func TestRejectedTokenIsNotSentAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.server.set(func() { f.dead = true })
-		r.expired()
-		r.ended(secret, EndRejected)
+		r.waitUntilExpired()
+		r.wantEnded(secret, EndRejected)
 		for range 1000 {
 			time.Sleep(time.Second)
-			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+			if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 				t.Fatalf("Fresh: %v, want ErrNoSession", err)
 			}
 		}
@@ -377,7 +377,7 @@ func TestMalformedAnswerKeepsRotatedToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
 		r.fresh(secret)
 		time.Sleep(time.Second / 2)
@@ -400,7 +400,7 @@ func TestChangedIdentityEndsSession(t *testing.T) {
 			r.server.identifyDelay = time.Second
 			r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 		})
-		r.expired()
+		r.waitUntilExpired()
 		for range 20 {
 			go func() {
 				s, err := r.keeper.Fresh(t.Context(), secret)
@@ -412,7 +412,7 @@ func TestChangedIdentityEndsSession(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		r.gone(secret)
+		r.wantGone(secret)
 		r.wantCalls(1)
 		if _, n := r.server.newestOf(f); n != 1 {
 			t.Errorf("%d redemptions, want 1", n)
@@ -437,7 +437,7 @@ func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 			r.server.set(func() {
 				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{Subject: "another user"}, errors.New(cause) }
 			})
-			r.expired()
+			r.waitUntilExpired()
 			s := r.fresh(secret)
 			if s.Subject != who.Subject || string(s.Claims) != string(who.Claims) {
 				t.Errorf("%s: subject %s, claims %s, want them unchanged", cause, s.Subject, s.Claims)
@@ -462,7 +462,7 @@ func TestUnverifiableIDTokenIsDropped(t *testing.T) {
 				return Identity{Subject: who.Subject, SID: "new-sid", Claims: []byte(`{"email":"new@example.com"}`), UserInfo: []byte(`{}`)}, nil
 			}
 		})
-		r.expired()
+		r.waitUntilExpired()
 		if s := r.fresh(secret); !strings.Contains(string(s.Claims), "new@example.com") {
 			t.Errorf("claims are %s, want the new ones", s.Claims)
 		}
@@ -479,7 +479,7 @@ func TestAnswerWithoutRefreshTokenKeepsOldOne(t *testing.T) {
 		r.server.idTokens = true
 		secret, f := r.login()
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.wantCalls(n + 1)
 			r.wantStored(secret, f)
@@ -495,7 +495,7 @@ func TestSessionWithoutRefreshTokenEndsWithItsToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.due()
+		r.waitUntilDue()
 		r.fresh(secret)
 		time.Sleep(20*time.Second - time.Millisecond) // 10 s before its expiry
 		r.fresh(secret)
@@ -503,7 +503,7 @@ func TestSessionWithoutRefreshTokenEndsWithItsToken(t *testing.T) {
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Peek: %v, want ErrNoSession", err)
 		}
-		r.ended(secret, EndNoRefreshToken)
+		r.wantEnded(secret, EndNoRefreshToken)
 		r.wantCalls(0)
 	})
 }

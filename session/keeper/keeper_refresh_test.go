@@ -27,7 +27,7 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 				secret, f := r.login()
 				var served atomic.Int64
 				for n := range expiries {
-					r.expired()
+					r.waitUntilExpired()
 					var all sync.WaitGroup
 					for range callers {
 						ctx, cancel := t.Context(), context.CancelFunc(func() {})
@@ -41,7 +41,7 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 							switch {
 							case err == nil:
 								served.Add(1)
-								r.usable(s)
+								r.wantUsable(s)
 							case ctx.Err() == nil || !errors.Is(err, ctx.Err()):
 								t.Errorf("Fresh: %v", err)
 							}
@@ -75,7 +75,7 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 			all.Go(func() {
 				for time.Since(start) < 2*time.Hour {
 					time.Sleep(time.Duration(draw.Int64N(int64(20 * time.Second))))
-					if wait := took(func() { r.fresh(secret) }); wait != 0 {
+					if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
 						t.Errorf("a request waited %v, want 0", wait)
 					}
 				}
@@ -108,10 +108,10 @@ func TestRefreshTimesAreSpread(t *testing.T) {
 func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: time.Hour})
 		for range 20 {
-			if wait := took(func() { r.fresh(secret) }); wait != 0 {
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
 				t.Fatalf("a request with a usable token waited %v, want 0", wait)
 			}
 			time.Sleep(999 * time.Millisecond)
@@ -120,7 +120,7 @@ func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 		var waiting sync.WaitGroup
 		for range 10 {
 			waiting.Go(func() {
-				if wait := took(func() { r.unavailable(secret) }); wait != r.config.RefreshTimeout {
+				if wait := durationOf(func() { r.wantUnavailable(secret) }); wait != r.config.RefreshTimeout {
 					t.Errorf("a request with an expired token waited %v, want %v", wait, r.config.RefreshTimeout)
 				}
 			})
@@ -135,9 +135,9 @@ func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 func TestRefreshTimeIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{before: 24 * time.Hour})
-		r.unavailable(secret)
+		r.wantUnavailable(secret)
 		time.Sleep(sendTimeout + 2*backoffMinTimedOut)
 		r.server.normal()
 		r.fresh(secret)
@@ -147,8 +147,8 @@ func TestRefreshTimeIsBounded(t *testing.T) {
 func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency {
+		r.waitUntilExpired()
+		if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency {
 			t.Errorf("waited %v, want %v", wait, r.server.latency)
 		}
 		r.wantStored(secret, f)
@@ -174,7 +174,7 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 				time.Sleep(tt.lifetime - tt.skew - time.Millisecond)
 				r.fresh(secret)
 				time.Sleep(time.Millisecond)
-				r.unavailable(secret)
+				r.wantUnavailable(secret)
 				if s, err := r.keeper.Peek(t.Context(), secret); err != nil || s == nil {
 					t.Errorf("Peek: %v", err)
 				}
@@ -233,8 +233,8 @@ func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 3*time.Second })
 		secret, _ := r.login()
-		r.expired()
-		if wait := took(func() { r.unavailable(secret) }); wait > r.config.RefreshTimeout {
+		r.waitUntilExpired()
+		if wait := durationOf(func() { r.wantUnavailable(secret) }); wait > r.config.RefreshTimeout {
 			t.Errorf("waited %v, want %v at most", wait, r.config.RefreshTimeout)
 		}
 		if n := r.server.calls(); n > 4 {
@@ -261,7 +261,7 @@ func TestIdleSessionIsNotRefreshed(t *testing.T) {
 func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due() // the token is usable for 20 s more
+		r.waitUntilDue() // the token is usable for 20 s more
 		r.server.set(func() {
 			r.server.behave = func(n int) (b behaviour) {
 				b.outcome = Unclear
@@ -277,7 +277,7 @@ func TestWaitingRequestsShareNoMemory(t *testing.T) {
 		var waiting sync.WaitGroup
 		for range 8 {
 			waiting.Go(func() {
-				if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+				if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 					t.Errorf("Fresh: %v, want ErrNoSession", err)
 				}
 			})

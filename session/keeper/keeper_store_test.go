@@ -20,10 +20,10 @@ func TestTokensStayInMemoryWhileTheStoreFails(t *testing.T) {
 				r.server.set(func() { r.server.idTokens = true })
 				secret, f := r.login()
 				other, _ := r.login()
-				r.due()
+				r.waitUntilDue()
 				r.fresh(secret)
 				time.Sleep(100 * time.Millisecond) // the request has been sent
-				r.store.failing(ops...)
+				r.store.fail(ops...)
 				time.Sleep(time.Second)
 				for n := range 20 {
 					newest, _ := r.server.newestOf(f)
@@ -31,17 +31,17 @@ func TestTokensStayInMemoryWhileTheStoreFails(t *testing.T) {
 						t.Fatalf("got token %q, want %q", got, newest)
 					}
 					r.wantCalls(n + 1)
-					r.expired()
+					r.waitUntilExpired()
 					r.fresh(secret)
 				}
 				if ops == nil {
 					// A session that is not in memory may exist or not.
-					r.unavailable(other)
+					r.wantUnavailable(other)
 					if _, err := r.keeper.Peek(t.Context(), other); !errors.As(err, new(*UnavailableError)) {
 						t.Errorf("Peek: got error %v, want an *UnavailableError", err)
 					}
 				}
-				r.store.healthy()
+				r.store.clearFaults()
 				time.Sleep(writeRetryMax)
 				synctest.Wait()
 				r.wantStored(secret, f)
@@ -67,7 +67,7 @@ func TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified(t *testing.T) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
-		r.due()
+		r.waitUntilDue()
 		r.fresh(secret)
 		time.Sleep(time.Second)
 		if rec := r.stored(secret); rec.refreshToken != f.current || rec.token.value != first {
@@ -81,7 +81,7 @@ func TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.usable(s)
+		r.wantUsable(s)
 		time.Sleep(time.Second)
 		r.wantCalls(2)
 		if rec := r.stored(secret); rec.refreshToken != f.current {
@@ -96,12 +96,12 @@ func TestCloseWritesUnwrittenTokens(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				if when == "unwritten" {
-					r.store.failing(opReplace)
+					r.store.fail(opReplace)
 					r.fresh(secret)
 					time.Sleep(time.Minute)
-					r.store.healthy()
+					r.store.clearFaults()
 				} else {
 					go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 					time.Sleep(time.Millisecond)
@@ -115,11 +115,11 @@ func TestCloseWritesUnwrittenTokens(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.usable(s)
+				r.wantUsable(s)
 				r.wantCalls(1)
 				// The closed vault starts no refresh.
-				r.expired()
-				if err := r.unavailable(secret); !errors.Is(err, ErrClosed) {
+				r.waitUntilExpired()
+				if err := r.wantUnavailable(secret); !errors.Is(err, ErrClosed) {
 					t.Errorf("Fresh after Close: got error %v, want ErrClosed", err)
 				}
 				r.wantCalls(1)
@@ -132,12 +132,12 @@ func TestCloseWritesUnwrittenTokens(t *testing.T) {
 func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: time.Hour})
 		r.fresh(secret)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if wait := took(func() {
+		if wait := durationOf(func() {
 			if err := r.vault.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Close: got error %v, want DeadlineExceeded", err)
 			}
@@ -152,10 +152,10 @@ func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
 func TestCloseWritesTheNewestTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		r.fresh(secret)
-		r.expired()
+		r.waitUntilExpired()
 		time.Sleep(30 * time.Second) // the retries are seconds apart now
 		r.server.set(func() { r.server.latency = time.Second })
 		go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
@@ -192,10 +192,10 @@ func TestDoneWriteThatReportsAnErrorLosesNoToken(t *testing.T) {
 			if op != opReplace {
 				return storeFault{}
 			}
-			return storeFault{err: errStoreDown, landed: true}
+			return storeFault{err: errStoreDown, done: true}
 		})
 		for n := range 10 {
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.wantCalls(n + 1)
 			r.wantStored(secret, f)
@@ -205,7 +205,7 @@ func TestDoneWriteThatReportsAnErrorLosesNoToken(t *testing.T) {
 		if r.vault.overlay.count.Load() != 0 {
 			t.Error("got an unwritten record in memory after its write, want none")
 		}
-		r.store.healthy()
+		r.store.clearFaults()
 		r.fresh(secret)
 		r.wantCalls(10)
 	})
@@ -219,7 +219,7 @@ func TestRetryOfAnOlderWriteDoesNotUndoTheCommit(t *testing.T) {
 		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 200*time.Millisecond })
 		secret, f := r.login()
 		r.fresh(secret)
-		r.expired()
+		r.waitUntilExpired()
 		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written during the refresh
 		synctest.Wait()
 		n := 0
@@ -248,7 +248,7 @@ func TestRetryOfAnOlderWriteDoesNotUndoTheCommit(t *testing.T) {
 func TestRequestsGetTheNewTokenWhileAWriteHangs(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.store.setFault(func(op storeOp) storeFault { return storeFault{freeze: op == opReplace} })
 		r.fresh(secret)
 	})
@@ -265,8 +265,8 @@ func TestSlowWritesDelayNoRequestWithAUsableToken(t *testing.T) {
 			return fault
 		})
 		for n := range 5 {
-			r.due()
-			if wait := took(func() { r.fresh(secret) }); wait != 0 {
+			r.waitUntilDue()
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
 				t.Errorf("Fresh with a usable token took %v, want no wait", wait)
 			}
 			time.Sleep(15 * time.Second)
@@ -279,16 +279,16 @@ func TestSlowWritesDelayNoRequestWithAUsableToken(t *testing.T) {
 func TestSessionSurvivesAStoreThatCannotRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
-		r.store.failing(opView)
+		r.waitUntilExpired()
+		r.store.fail(opView)
 		for range 100 {
-			if err := r.unavailable(secret); !errors.Is(err, errStoreDown) || err.Misconfigured {
+			if err := r.wantUnavailable(secret); !errors.Is(err, errStoreDown) || err.Misconfigured {
 				t.Fatalf("Fresh: got error %v, want %v", err, errStoreDown)
 			}
 			time.Sleep(time.Minute)
 		}
 		r.wantCalls(0)
-		r.store.healthy()
+		r.store.clearFaults()
 		r.fresh(secret)
 		r.wantCalls(1)
 	})
@@ -296,7 +296,7 @@ func TestSessionSurvivesAStoreThatCannotRead(t *testing.T) {
 
 func TestCreateFailsWithTheStoreAndRevealsNothing(t *testing.T) {
 	for name, fault := range map[string]storeFault{
-		"down": {err: errStoreDown}, "frozen": {freeze: true}, "landed": {err: errStoreDown, landed: true},
+		"down": {err: errStoreDown}, "frozen": {freeze: true}, "landed": {err: errStoreDown, done: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -324,14 +324,14 @@ func TestDamagedRecordIsNoSession(t *testing.T) {
 		secret, _ := r.login()
 		id := r.id(secret)
 		item, _ := r.store.item(id)
-		r.expired()
+		r.waitUntilExpired()
 		for name, value := range map[string][]byte{
 			"empty": nil, "short": []byte("\xa5s"), "head only": item.Value[:headSize+4], "garbage": make([]byte, 4000), "huge": make([]byte, 10<<20),
 		} {
 			bad := item
 			bad.Value = value
 			r.store.put(id, bad)
-			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+			if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 				t.Errorf("%s: Fresh: got error %v, want ErrNoSession", name, err)
 			}
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
@@ -350,13 +350,13 @@ func TestRestoredOldRecordEndsAfterOneRefresh(t *testing.T) {
 		secret, _ := r.login()
 		id := r.id(secret)
 		older, _ := r.store.item(id)
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.store.put(id, older)
-		r.expired()
-		r.ended(secret, EndRejected)
+		r.waitUntilExpired()
+		r.wantEnded(secret, EndRejected)
 		for range 10 {
-			r.gone(secret)
+			r.wantGone(secret)
 			time.Sleep(time.Minute)
 		}
 		r.wantCalls(2)

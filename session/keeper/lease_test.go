@@ -16,14 +16,14 @@ func TestOneRefreshOverInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			r.freshEverywhere(20, secret)
 			r.wantCalls(n + 1)
 			r.wantNoLease(secret)
 			r.wantStored(secret, f)
 		}
 		for n := range 3 {
-			r.due()
+			r.waitUntilDue()
 			r.freshEverywhere(1, secret) // no request waits, and one instance refreshes in the background
 			time.Sleep(5 * time.Second)
 			r.wantCalls(5 + n + 1)
@@ -37,8 +37,8 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.server.set(func() { r.server.latency = 9 * time.Second })
-		r.expired()
-		if waited := took(func() { r.freshEverywhere(3, secret) }); waited > 9*time.Second {
+		r.waitUntilExpired()
+		if waited := durationOf(func() { r.freshEverywhere(3, secret) }); waited > 9*time.Second {
 			t.Errorf("waited %v, want 9s at most: the push of the new tokens must be enough", waited)
 		}
 		r.wantCalls(1)
@@ -50,13 +50,13 @@ func TestSlowRefreshKeepsTheLease(t *testing.T) {
 func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
 		r.kill(0)
 		r.server.set(func() { r.server.latency = 0 })
-		waited := took(func() { r.freshAt(1, secret) })
+		waited := durationOf(func() { r.freshAt(1, secret) })
 		if waited < leaseTimeout || waited > leaseTimeout+2*renewInterval {
 			t.Errorf("taken over after %v, want %v to %v", waited, leaseTimeout, leaseTimeout+2*renewInterval)
 		}
@@ -75,7 +75,7 @@ func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true // with rotation the session would be lost
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		frozen := make(chan struct{})
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
@@ -94,7 +94,7 @@ func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 		r.processes[0].stalled.Store(true)
 		newer := r.freshAt(1, secret).AccessToken
 		time.Sleep(15 * time.Second)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		<-frozen
 		time.Sleep(30 * time.Second)
 		for i := range 2 {
@@ -110,7 +110,7 @@ func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedAcquire { // the answer is late
 				return storeFault{after: leaseTimeout * 2 / 3}
@@ -122,7 +122,7 @@ func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(0)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		r.freshEverywhere(5, secret)
 		r.wantCalls(1)
 		r.wantStored(secret, f)
@@ -133,7 +133,7 @@ func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	r.t.Helper()
 	secret, f = r.login()
-	r.expired()
+	r.waitUntilExpired()
 	r.users[0].setFault(func(op sharedOp) (f storeFault) {
 		if op == sharedReplace {
 			f.err = errStoreDown
@@ -159,12 +159,12 @@ func TestLeaseIsHeldUntilCommit(t *testing.T) {
 				}
 			}
 		}
-		r.expired() // the token of the first instance has expired, too
+		r.waitUntilExpired() // the token of the first instance has expired, too
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
 			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(1)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		time.Sleep(2 * writeRetryMax)
 		r.freshEverywhere(3, secret)
 		r.wantCalls(2)
@@ -188,7 +188,7 @@ func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 			}
 		}
 		for _, u := range r.users[1:] { // these instances reach the store first
-			u.healthy()
+			u.clearFaults()
 		}
 		served := make(chan error)
 		go func() {
@@ -196,7 +196,7 @@ func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 			served <- err
 		}()
 		time.Sleep(leaseTimeout / 2)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		if err := <-served; err != nil {
 			t.Errorf("Fresh: %v", err)
 		}
@@ -218,9 +218,9 @@ func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 				t.Errorf("instance %d: %v, want ErrNoSession", i, err)
 			}
 		}
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		time.Sleep(2 * writeRetryMax)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 		r.wantNoLease(secret)
 	})
@@ -229,7 +229,7 @@ func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
 		refreshed := make(chan error)
 		go func() {
@@ -244,7 +244,7 @@ func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		synctest.Wait()
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 	})
 }
@@ -255,7 +255,7 @@ func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.doesNotRotate = true
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
 				if n == 1 {
@@ -304,7 +304,7 @@ func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -335,7 +335,7 @@ func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 				defer attached.Detach()
 				stays, attachedOther := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
 				defer attachedOther.Detach()
-				r.expired()
+				r.waitUntilExpired()
 				r.freshAt(0, secret) // a refresh does not end requests
 				synctest.Wait()
 				if request.Err() != nil {

@@ -33,8 +33,8 @@ func TestAttachedRequestEndsWithItsSession(t *testing.T) {
 		}
 		// A refused refresh ends the session, too.
 		r.server.set(func() { f.dead = true })
-		r.expired()
-		r.ended(secret, EndRejected)
+		r.waitUntilExpired()
+		r.wantEnded(secret, EndRejected)
 		if !errors.Is(context.Cause(a), ErrNoSession) {
 			t.Errorf("got cause %v after the end of the session, want ErrNoSession", context.Cause(a))
 		}
@@ -112,7 +112,7 @@ func TestOpenStreamDoesNotCountAsUse(t *testing.T) {
 		if !errors.Is(context.Cause(stream), ErrNoSession) {
 			t.Errorf("got cause %v at %v after the last use, want ErrNoSession", context.Cause(stream), time.Since(used))
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
@@ -123,12 +123,12 @@ func TestStreamOutlivesAnOutageOfTheStore(t *testing.T) {
 		secret, _ := r.login()
 		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
 		defer attached.Detach()
-		r.store.failing()
+		r.store.fail()
 		time.Sleep(r.keeper.IdleTimeout + time.Hour)
 		if stream.Err() != nil {
 			t.Fatal("an outage of the store has ended a stream")
 		}
-		r.store.healthy()
+		r.store.clearFaults()
 		time.Sleep(2 * checkRetry)
 		if stream.Err() == nil {
 			t.Error("the stream goes on after the store works again")

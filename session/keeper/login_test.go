@@ -41,8 +41,8 @@ func refuseCode(spent bool) func(context.Context) (Redemption, error) {
 	return func(context.Context) (Redemption, error) { return Redemption{Spent: spent}, errCode }
 }
 
-// claims counts the items that have not expired.
-func (s *fakeStore) claims() int {
+// liveItems counts the items that have not expired.
+func (s *fakeStore) liveItems() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -87,7 +87,7 @@ func TestLoginIsRedeemedOnceOverAllInstances(t *testing.T) {
 					t.Errorf("got %d redemptions by %d callers, want 1 by 1", c.n.Load(), owners.Load())
 				}
 				time.Sleep(5 * time.Minute)
-				if n := r.state.claims(); n != 0 {
+				if n := r.state.liveItems(); n != 0 {
 					t.Errorf("got %d claims after the end of the attempt, want none", n)
 				}
 			})
@@ -131,7 +131,7 @@ func TestFailedLoginLeavesAClaimOnlyIfItsCodeIsSpent(t *testing.T) {
 				if _, own, err := r.keepers[0].RedeemLogin(t.Context(), a, refuseCode(spent)); !own || !errors.Is(err, errCode) {
 					t.Fatalf("got own %v, error %v, want true, %v", own, err, errCode)
 				}
-				if n, want := r.state.claims(), map[bool]int{false: 0, true: 1}[spent]; n != want {
+				if n, want := r.state.liveItems(), map[bool]int{false: 0, true: 1}[spent]; n != want {
 					t.Errorf("got %d claims, want %d", n, want)
 				}
 				for range 3 { // without a wait
@@ -155,12 +155,12 @@ func TestSpentClaimsAreBounded(t *testing.T) {
 		for i := range 2 * maxLoginsSpent {
 			_, _, _ = r.keeper.RedeemLogin(t.Context(), loginAttempt(fmt.Sprint(i)), refuseCode(true))
 		}
-		if n := r.store.claims(); n != maxLoginsSpent {
+		if n := r.store.liveItems(); n != maxLoginsSpent {
 			t.Errorf("got %d claims, want %d", n, maxLoginsSpent)
 		}
 		time.Sleep(12 * time.Minute)
 		_, _, _ = r.keeper.RedeemLogin(t.Context(), loginAttempt("later"), refuseCode(true))
-		if n := r.store.claims(); n != 1 {
+		if n := r.store.liveItems(); n != 1 {
 			t.Errorf("got %d claims after the end of the attempts, want 1", n)
 		}
 	})
@@ -199,7 +199,7 @@ func TestLoginsInMemoryAreBounded(t *testing.T) {
 // can be redeemed later.
 func TestNoCodeIsSentWithoutAClaim(t *testing.T) {
 	for name, fault := range map[string]storeFault{
-		"down": {err: errStoreDown}, "answer lost": {err: errStoreDown, landed: true}, "frozen": {freeze: true},
+		"down": {err: errStoreDown}, "answer lost": {err: errStoreDown, done: true}, "frozen": {freeze: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
@@ -214,7 +214,7 @@ func TestNoCodeIsSentWithoutAClaim(t *testing.T) {
 					t.Errorf("got own %v, error %v and %d redemptions, want an *UnavailableError and none", own, err, c.n.Load())
 				}
 				synctest.Wait()
-				r.users[0].healthy()
+				r.users[0].clearFaults()
 				if secret, _, err := r.keepers[0].RedeemLogin(t.Context(), a, c.redeem); err != nil || secret != c.secret {
 					t.Errorf("with a working store: got error %v, want the secret", err)
 				}
@@ -319,24 +319,24 @@ func TestCanKeepReportsAFailingStore(t *testing.T) {
 			}
 		}
 		wantCanKeep("healthy", true)
-		if n := r.store.done(opCreate) + r.store.done(opDelete); n != 0 {
+		if n := r.store.completed(opCreate) + r.store.completed(opDelete); n != 0 {
 			t.Errorf("got %d writes, want none", n)
 		}
-		r.store.failing()
+		r.store.fail()
 		wantCanKeep("down", false)
 		r.store.setFault(func(storeOp) storeFault { return storeFault{freeze: true} })
 		wantCanKeep("frozen", false)
-		r.store.failing(opCreate, opReplace)
+		r.store.fail(opCreate, opReplace)
 		wantCanKeep("takes no writes, before the first write", true)
 		_, _, _ = r.keeper.RedeemLogin(t.Context(), loginAttempt("a"), refuseCode(false))
 		wantCanKeep("takes no writes, after a failed write", false)
 		wantCanKeep("takes no writes, after a failed write", false)
-		r.store.healthy()
+		r.store.clearFaults()
 		wantCanKeep("healthy again", true)
-		if n := r.store.claims(); n != 0 {
+		if n := r.store.liveItems(); n != 0 {
 			t.Errorf("got %d items, want none", n)
 		}
-		r.store.failing(opCreate)
+		r.store.fail(opCreate)
 		_, user, tokens := r.server.login()
 		if _, _, err := r.keeper.Create(t.Context(), user, tokens); err == nil {
 			t.Fatal("Create: got no error from a failing store")

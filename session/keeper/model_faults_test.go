@@ -98,7 +98,7 @@ func (m *model) crash() {
 // restart closes the process while the store works, and starts another. No token, use or end
 // is lost.
 func (m *model) restart() {
-	m.store.healthy()
+	m.store.clearFaults()
 	m.mu.Lock()
 	m.readable = laterOf(m.readable, time.Now())
 	m.mu.Unlock()
@@ -120,7 +120,7 @@ func (m *model) restart() {
 
 func (m *model) changeStore(t *rapid.T) {
 	fail := storeFault{err: errStoreDown}
-	unacknowledged := storeFault{err: errStoreDown, landed: true}
+	unacknowledged := storeFault{err: errStoreDown, done: true}
 	slow := storeFault{before: 700 * time.Millisecond, after: 700 * time.Millisecond}
 	n := 0
 	ways := map[string]func(op storeOp) storeFault{

@@ -157,7 +157,7 @@ func (m *instancesModel) outage(t *rapid.T) {
 	}
 	m.during(t, 40*time.Second)
 	for _, u := range m.users {
-		u.healthy()
+		u.clearFaults()
 	}
 }
 
@@ -166,7 +166,7 @@ func (m *instancesModel) blip(t *rapid.T) {
 	u := m.users[m.instance(t)]
 	u.disconnect()
 	time.Sleep(leaseTimeout / 4)
-	u.healthy()
+	u.clearFaults()
 	time.Sleep(leaseTimeout / 2) // so that several do not add up to leaseTimeout
 }
 
@@ -183,7 +183,7 @@ func (m *instancesModel) writes(t *rapid.T) {
 	u := m.users[m.instance(t)]
 	fault := rapid.SampledFrom([]storeFault{
 		{err: errStoreDown},
-		{err: errStoreDown, landed: true},
+		{err: errStoreDown, done: true},
 		{before: 700 * time.Millisecond},
 		{before: storeTimeout + time.Second}, // succeeds after the keeper has given up
 		{after: storeTimeout},
@@ -292,7 +292,7 @@ func (m *instancesModel) recoverAll(t *rapid.T) {
 	m.server.normal()
 	m.server.set(func() { m.server.identify = nil })
 	for _, u := range m.users {
-		u.healthy()
+		u.clearFaults()
 	}
 	time.Sleep(2 * time.Minute)
 	m.requests.Wait()

@@ -134,7 +134,7 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 		b = c.behave(c.requests + 1)
 	}
 	c.mu.Unlock()
-	if err := pass(ctx, b.connecting); err != nil {
+	if err := waitFor(ctx, b.connecting); err != nil {
 		return Answer{Outcome: Unavailable, Err: err}
 	}
 	if err := confirm(); err != nil {
@@ -163,7 +163,7 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 			delete(f.inFlight, refreshToken)
 		}
 	}()
-	err := pass(ctx, before)
+	err := waitFor(ctx, before)
 	switch {
 	case c.dead.Load():
 		return Answer{Outcome: Unanswered, Err: errors.New("no answer")}
@@ -171,7 +171,7 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 		return Answer{Outcome: TimedOut, Err: err}
 	}
 	answer, use := c.decide(f, refreshToken, sent, b)
-	err = pass(ctx, b.after)
+	err = waitFor(ctx, b.after)
 	switch {
 	case c.dead.Load():
 		answer = Answer{Outcome: Unanswered, Err: errors.New("the connection broke")}
@@ -243,7 +243,7 @@ func (c client) Identify(ctx context.Context, current Identity, t Tokens) (Ident
 	c.mu.Lock()
 	delay, identify := c.identifyDelay, c.identify
 	c.mu.Unlock()
-	if err := pass(ctx, delay); err != nil {
+	if err := waitFor(ctx, delay); err != nil {
 		return Identity{}, err
 	}
 	if identify != nil {

@@ -79,8 +79,8 @@ func (u *sharedUser) disconnect() {
 	u.dropCopies()
 }
 
-// healthy ends all faults.
-func (u *sharedUser) healthy() { u.setFault(nil); u.dropCopies() }
+// clearFaults ends all faults and drops the copies.
+func (u *sharedUser) clearFaults() { u.setFault(nil); u.dropCopies() }
 
 // dropCopies removes all copies, as the loss of a connection does.
 func (u *sharedUser) dropCopies() {
@@ -105,8 +105,8 @@ func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error 
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if fault.err != nil && !fault.landed {
-		if err := pass(ctx, fault.before); err != nil {
+	if fault.err != nil && !fault.done {
+		if err := waitFor(ctx, fault.before); err != nil {
 			return err
 		}
 		return fault.err
@@ -129,7 +129,7 @@ func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error 
 		return err
 	}
 	err := u.step(f)
-	if lost := pass(ctx, fault.after); lost != nil {
+	if lost := waitFor(ctx, fault.after); lost != nil {
 		return lost
 	}
 	if err != nil {
@@ -361,7 +361,7 @@ func (r *instances) add() *Keeper {
 		if p.dead.Load() {
 			return
 		}
-		user.healthy()
+		user.clearFaults()
 		if err := c.Vault.Close(context.Background()); err != nil {
 			r.t.Errorf("closing a vault: %v", err)
 		}
@@ -387,7 +387,7 @@ func (r *instances) freshAt(i int, secret seal.Secret) *Session {
 	if err != nil {
 		r.t.Fatalf("Fresh at instance %d: %v", i, err)
 	}
-	r.usable(s)
+	r.wantUsable(s)
 	return s
 }
 
@@ -403,7 +403,7 @@ func (r *instances) freshEverywhere(n int, secret seal.Secret) {
 					r.t.Errorf("Fresh at instance %d: %v", i, err)
 					return
 				}
-				r.usable(s)
+				r.wantUsable(s)
 			})
 		}
 	}

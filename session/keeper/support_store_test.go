@@ -30,7 +30,7 @@ type storeFault struct {
 	before time.Duration // delay before the operation
 	after  time.Duration // delay before its answer
 	err    error         // the answer
-	landed bool          // the operation is done in spite of err
+	done   bool          // the operation is done in spite of err
 	freeze bool          // no answer until the context ends
 }
 
@@ -46,8 +46,8 @@ type fakeStore struct {
 
 func newFakeStore() *fakeStore { return &fakeStore{items: map[session.ID]session.Item{}} }
 
-// failing makes every operation of the given kinds, or all, fail.
-func (s *fakeStore) failing(ops ...storeOp) {
+// fail makes every operation of the given kinds, or all, fail.
+func (s *fakeStore) fail(ops ...storeOp) {
 	s.setFault(func(op storeOp) (f storeFault) {
 		if len(ops) == 0 {
 			f.err = errStoreDown
@@ -61,7 +61,7 @@ func (s *fakeStore) failing(ops ...storeOp) {
 	})
 }
 
-func (s *fakeStore) healthy() { s.setFault(nil) }
+func (s *fakeStore) clearFaults() { s.setFault(nil) }
 
 func (s *fakeStore) setFault(f func(storeOp) storeFault) {
 	s.mu.Lock()
@@ -93,14 +93,14 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 		fault = s.fault(op)
 	}
 	s.mu.Unlock()
-	if err := pass(ctx, fault.before); err != nil {
+	if err := waitFor(ctx, fault.before); err != nil {
 		return err
 	}
 	if fault.freeze {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if fault.err != nil && !fault.landed {
+	if fault.err != nil && !fault.done {
 		return fault.err
 	}
 	s.mu.Lock()
@@ -109,7 +109,7 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 		s.counts[op]++
 	}
 	s.mu.Unlock()
-	if lost := pass(ctx, fault.after); lost != nil {
+	if lost := waitFor(ctx, fault.after); lost != nil {
 		return lost
 	}
 	if err != nil {
@@ -118,8 +118,8 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 	return fault.err
 }
 
-// pass waits for d, or until ctx ends.
-func pass(ctx context.Context, d time.Duration) error {
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return ctx.Err()
 	}
@@ -222,8 +222,8 @@ func (s *fakeStore) put(id session.ID, item session.Item) {
 	s.items[id] = cloneItem(item)
 }
 
-// done returns the number of completed operations of one kind.
-func (s *fakeStore) done(op storeOp) int {
+// completed returns the number of completed operations of one kind.
+func (s *fakeStore) completed(op storeOp) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts[op]

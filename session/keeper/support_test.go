@@ -25,8 +25,8 @@ type rig struct {
 	vault   *Vault
 	keeper  *Keeper
 	events  *eventLog
-	// messages counts the logout tokens of the server.
-	messages int
+	// logoutTokens counts the logout tokens of the server.
+	logoutTokens int
 }
 
 // inBubble runs a test with a rig under synctest. At the end it closes the vault; a
@@ -58,7 +58,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r.keeper = mustKeeper(r.config)
 	t.Cleanup(func() {
-		r.store.healthy()
+		r.store.clearFaults()
 		if err := r.vault.Close(context.Background()); err != nil {
 			t.Errorf("closing the vault: %v", err)
 		}
@@ -116,12 +116,12 @@ func (r *rig) fresh(secret seal.Secret) *Session {
 	if err != nil {
 		r.t.Fatalf("Fresh: got error %v, want none", err)
 	}
-	r.usable(s)
+	r.wantUsable(s)
 	return s
 }
 
-// usable checks that the session's token was issued and has not expired.
-func (r *rig) usable(s *Session) {
+// wantUsable checks that the session's token was issued and has not expired.
+func (r *rig) wantUsable(s *Session) {
 	r.t.Helper()
 	expires, ok := r.server.expiry(s.AccessToken)
 	switch {
@@ -132,8 +132,8 @@ func (r *rig) usable(s *Session) {
 	}
 }
 
-// refuse is a request that must fail. It returns the error.
-func (r *rig) refuse(secret seal.Secret) error {
+// wantError is a request that must fail. It returns the error.
+func (r *rig) wantError(secret seal.Secret) error {
 	r.t.Helper()
 	s, err := r.keeper.Fresh(r.t.Context(), secret)
 	if err == nil {
@@ -142,10 +142,10 @@ func (r *rig) refuse(secret seal.Secret) error {
 	return err
 }
 
-// ended is a request that must end the session for the given reason.
-func (r *rig) ended(secret seal.Secret, reason EndReason) {
+// wantEnded is a request that must end the session for the given reason.
+func (r *rig) wantEnded(secret seal.Secret, reason EndReason) {
 	r.t.Helper()
-	err := r.refuse(secret)
+	err := r.wantError(secret)
 	var ended *EndedError
 	if !errors.As(err, &ended) || ended.Reason != reason {
 		r.t.Errorf("Fresh: got error %v, want an *EndedError with reason %s", err, reason)
@@ -153,13 +153,13 @@ func (r *rig) ended(secret seal.Secret, reason EndReason) {
 	if !errors.Is(err, ErrNoSession) {
 		r.t.Errorf("Fresh: got error %v, want one that is ErrNoSession", err)
 	}
-	r.gone(secret)
+	r.wantGone(secret)
 }
 
-// gone checks that neither the keeper nor the store has the session.
-func (r *rig) gone(secret seal.Secret) {
+// wantGone checks that neither the keeper nor the store has the session.
+func (r *rig) wantGone(secret seal.Secret) {
 	r.t.Helper()
-	if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+	if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 		r.t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 	}
 	if _, err := r.keeper.Peek(r.t.Context(), secret); !errors.Is(err, ErrNoSession) {
@@ -170,10 +170,10 @@ func (r *rig) gone(secret seal.Secret) {
 	}
 }
 
-// unavailable is a request that must fail with an *UnavailableError.
-func (r *rig) unavailable(secret seal.Secret) *UnavailableError {
+// wantUnavailable is a request that must fail with an *UnavailableError.
+func (r *rig) wantUnavailable(secret seal.Secret) *UnavailableError {
 	r.t.Helper()
-	err := r.refuse(secret)
+	err := r.wantError(secret)
 	var unavailable *UnavailableError
 	if !errors.As(err, &unavailable) {
 		r.t.Fatalf("Fresh: got error %v, want an *UnavailableError", err)
@@ -184,10 +184,10 @@ func (r *rig) unavailable(secret seal.Secret) *UnavailableError {
 	return unavailable
 }
 
-// due lets time pass until the token is due for a refresh and has not expired. expired lets
-// time pass until it has expired.
-func (r *rig) due()     { time.Sleep(r.server.lifetime * 9 / 10) }
-func (r *rig) expired() { time.Sleep(r.server.lifetime) }
+// waitUntilDue waits until the token is due for a refresh and has not expired.
+// waitUntilExpired waits until it has expired.
+func (r *rig) waitUntilDue()     { time.Sleep(r.server.lifetime * 9 / 10) }
+func (r *rig) waitUntilExpired() { time.Sleep(r.server.lifetime) }
 
 // stored returns the decrypted record in the store.
 func (r *rig) stored(secret seal.Secret) *record {
@@ -222,8 +222,8 @@ func (r *rig) wantStored(secret seal.Secret, f *family) {
 	}
 }
 
-// took returns the duration of f.
-func took(f func()) time.Duration {
+// durationOf returns the duration of f.
+func durationOf(f func()) time.Duration {
 	start := time.Now()
 	f()
 	return time.Since(start)

@@ -22,7 +22,7 @@ func TestLogoutFindsSessionsUnderOldAndNewKeys(t *testing.T) {
 			}
 			r.config.Site.SetKeys(ring)
 		}
-		old, moved := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "alice", "2")
+		old, moved := r.loginAs(r.keeper, "alice", "1"), r.loginAs(r.keeper, "alice", "2")
 		before, _ := r.store.item(r.id(moved))
 		setKeys(2, 1)
 		time.Sleep(2 * maxUseInterval)
@@ -32,24 +32,24 @@ func TestLogoutFindsSessionsUnderOldAndNewKeys(t *testing.T) {
 		if len(before.Tags) != 2 || len(after.Tags) != 2 || before.Tags[0] == after.Tags[0] || before.Tags[1] == after.Tags[1] {
 			t.Errorf("got tags %x under the new key, want two others than %x", after.Tags, before.Tags)
 		}
-		r.logOut(r.keeper, r.logoutOf("", "1"), 1) // has the tags of the old key
-		r.gone(old)
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 1) // has the tags of the old key
+		r.wantGone(old)
 		setKeys(2)
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		r.gone(moved)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
+		r.wantGone(moved)
 	})
 }
 
 // TestLogoutFindsTheNewSID: a refreshed ID token may have another sid.
 func TestLogoutFindsTheNewSID(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		secret := r.member(r.keeper, "alice", "1")
+		secret := r.loginAs(r.keeper, "alice", "1")
 		rec := r.stored(secret)
 		rec.sid = "2"
 		if err := r.keeper.write(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, rec); err != nil {
 			t.Fatal(err)
 		}
-		r.logOut(r.keeper, r.logoutOf("", "2"), 1)
-		r.gone(secret)
+		r.serverLogout(r.keeper, r.newLogout("", "2"), 1)
+		r.wantGone(secret)
 	})
 }

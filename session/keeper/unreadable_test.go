@@ -136,7 +136,7 @@ func TestRemovedKeyIsNamed(t *testing.T) {
 				r.fresh(secret)
 			}
 			r.config.Site.SetKeys(mustRing(t, testKey(2)))
-			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+			if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 				t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 			}
 			name := testKey(1).ID()
@@ -161,17 +161,17 @@ func TestMissingItemsAreNotReported(t *testing.T) {
 		}
 		for range 2 {
 			for _, secret := range []seal.Secret{seal.NewSecret(), {}, ended} {
-				if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+				if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 					t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 				}
 			}
 			time.Sleep(25 * time.Hour)
 		}
-		if err := r.refuse(idle); !errors.Is(err, ErrNoSession) {
+		if err := r.wantError(idle); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
-		r.store.failing()
-		if err := r.refuse(seal.NewSecret()); !errors.As(err, new(*UnavailableError)) {
+		r.store.fail()
+		if err := r.wantError(seal.NewSecret()); !errors.As(err, new(*UnavailableError)) {
 			t.Errorf("Fresh: got error %v, want an *UnavailableError", err)
 		}
 		r.wantUnreadable("", 0)
@@ -207,7 +207,7 @@ func TestDamagedItemIsNoSessionAndIsReported(t *testing.T) {
 			}
 			return f
 		})
-		if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
+		if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
 		r.wantUnreadable(seal.PartItem, 1)
