@@ -28,7 +28,7 @@ type Ended struct {
 //   - The record could not be read, so that its tokens are not known.
 //   - Other processes use the store, and it did not take the deletion. They still serve
 //     the session, and the caller must repeat End. The error wraps ErrNotEnded, and
-//     Ended holds what is known of the session.
+//     Ended holds the known data of the session.
 func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) (Ended, error) {
 	ref := k.Site.Ref(secret)
 	if k.endIsUnwritten(ref.ID) {

@@ -71,9 +71,9 @@ func TestFreshOtherThanRefreshesARefusedTokenOnce(t *testing.T) {
 // ErrNotRefreshable, and the session goes on.
 func TestSessionWithoutRefreshTokenLastsAsLongAsItsAccessToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		_, who, tokens := r.server.login()
+		_, user, tokens := r.server.login()
 		tokens.RefreshToken = ""
-		secret, _, err := r.keeper.Create(t.Context(), who, tokens)
+		secret, _, err := r.keeper.Create(t.Context(), user, tokens)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -301,15 +301,15 @@ func TestCreateFailsWithTheStoreAndRevealsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.store.faultOnce(opCreate, 1, fault)
-				_, who, tokens := r.server.login()
+				_, user, tokens := r.server.login()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				secret, s, err := r.keeper.Create(ctx, who, tokens)
+				secret, s, err := r.keeper.Create(ctx, user, tokens)
 				var unavailable *UnavailableError
 				if !errors.As(err, &unavailable) || s != nil || secret != (seal.Secret{}) {
 					t.Fatalf("Create: got session %v and error %v, want only an *UnavailableError", s, err)
 				}
-				if strings.Contains(err.Error(), "-token-") || strings.Contains(err.Error(), who.Subject) {
+				if strings.Contains(err.Error(), "-token-") || strings.Contains(err.Error(), user.Subject) {
 					t.Errorf("got error %q, want one without tokens and subject", err)
 				}
 				r.wantCalls(0)

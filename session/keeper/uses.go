@@ -16,7 +16,7 @@ import (
 type uses struct {
 	mu      sync.Mutex
 	pending map[session.ID]*use
-	// queue is what the writers write next. There are useWriters of them at most:
+	// queue has the next uses to write. There are useWriters writers at most:
 	// many sessions may be used again at once, and each writer waits for the store.
 	queue    []session.ID
 	writers  int
