@@ -130,33 +130,3 @@ func TestLogoutFindsASessionThatChangesKeys(t *testing.T) {
 		}
 	}
 }
-
-// TestUnreadableMarkerFailsTheLoginAndIsReported, because the time of the logout is unknown.
-func TestUnreadableMarkerFailsTheLoginAndIsReported(t *testing.T) {
-	for name, value := range map[string][]byte{"empty": {}, "short": {1, 2, 3}, "long": make([]byte, 9), "record": make([]byte, 400)} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, r *rig) {
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "1")
-				id := markerID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
-				item, ok := r.store.item(id)
-				if !ok {
-					t.Fatal("got no marker in the store")
-				}
-				item.Value = value
-				r.store.put(id, item)
-				_, user, tokens := r.server.login()
-				user.Subject, user.SID, user.IssuedAt = "alice", "2", time.Now()
-				if _, _, err := r.keeper.Create(t.Context(), user, tokens); err == nil {
-					t.Error("Create: got no error with an unreadable marker")
-				}
-				r.wantUnreadable(seal.PartLogoutMarker, 1)
-				// The next logout replaces the marker.
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "3")
-			})
-		})
-	}
-}

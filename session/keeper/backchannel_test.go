@@ -264,21 +264,6 @@ func TestLogoutDuringALoginEndsIt(t *testing.T) {
 	}
 }
 
-// TestMarkerKeepsTheLatestLogout, in whatever order the logouts arrive.
-func TestMarkerKeepsTheLatestLogout(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		earlier, later := r.logoutOf("alice", ""), r.logoutOf("alice", "")
-		later.IssuedAt = later.IssuedAt.Add(10 * time.Second)
-		r.logOut(r.keeper, later, 0)
-		r.logOut(r.keeper, earlier, 0)
-		_, user, tokens := r.server.login()
-		user.Subject, user.IssuedAt = "alice", later.IssuedAt
-		if _, _, err := r.keeper.Create(t.Context(), user, tokens); err == nil {
-			t.Error("Create: got no error for tokens from before the later logout")
-		}
-	})
-}
-
 // TestFailedLogoutCanBeRepeated: the server gets an error while the store fails, and its next
 // try succeeds. Sessions that were found have ended in this process.
 func TestFailedLogoutCanBeRepeated(t *testing.T) {
@@ -315,23 +300,6 @@ func TestFailedLogoutCanBeRepeated(t *testing.T) {
 	}
 }
 
-// TestLoginFailsWhileMarkersCannotBeRead, because the server may have logged the user out.
-func TestLoginFailsWhileMarkersCannotBeRead(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.store.failing(opView)
-		_, user, tokens := r.server.login()
-		_, _, err := r.keeper.Create(t.Context(), user, tokens)
-		var unavailable *UnavailableError
-		if !errors.As(err, &unavailable) {
-			t.Errorf("Create: got error %v, want an *UnavailableError", err)
-		}
-		synctest.Wait()
-		if n := len(r.store.items); n != 0 {
-			t.Errorf("got %d items in the store, want none", n)
-		}
-	})
-}
-
 // TestLogoutIgnoresListedItemsThatAreGone.
 func TestLogoutIgnoresListedItemsThatAreGone(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
@@ -341,17 +309,6 @@ func TestLogoutIgnoresListedItemsThatAreGone(t *testing.T) {
 		r.gone(secret)
 		if n := r.events.count(EventEnded); n != 1 {
 			t.Errorf("got %d events of an end, want 1", n)
-		}
-	})
-}
-
-// TestLogoutReadsMarkersPastCopies: an instance without notifications sees the markers of the
-// others.
-func TestLogoutReadsMarkersPastCopies(t *testing.T) {
-	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.users[0].missesPushes = true
-		for i := range 6 {
-			r.logOut(r.keepers[i%2], r.logoutOf("alice", ""), 0)
 		}
 	})
 }
@@ -401,27 +358,5 @@ func TestRepeatedLogoutDeletesAgain(t *testing.T) {
 		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
 		time.Sleep(2 * endRetention) // until this process has forgotten the end
 		r.gone(secret)
-	})
-}
-
-// TestMarkerExpiredByThisClockOnlyIsReplaced: the marker of an earlier logout may have
-// expired by this instance's clock and not yet by the store's.
-func TestMarkerExpiredByThisClockOnlyIsReplaced(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-		tries := 0
-		r.store.setFault(func(op storeOp) (f storeFault) {
-			switch op {
-			case opView:
-				f.err = session.ErrNotFound
-			case opCreate:
-				tries++
-			}
-			return f
-		})
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-		if tries > 10 {
-			t.Errorf("got %d tries to write a marker, want 10 at most", tries)
-		}
 	})
 }
