@@ -45,11 +45,11 @@ func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer,
 // recordFailure counts a failure in the circuit of the authorization server, or in that of
 // the client alone if the server refuses the client: other clients may still be accepted.
 func (r *refresh) recordFailure(answer Answer, err error) {
-	open, probe := &r.breaker.circuit, r.probe
+	c, probe := &r.breaker.circuit, r.probe
 	if answer.Outcome == Misconfigured {
-		open, probe = r.client, r.clientProbe
+		c, probe = r.client, r.clientProbe
 	}
-	open.recordFailure(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
+	c.recordFailure(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
 		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
 	}, rand.Float64()) //nolint:gosec // spreads load, protects nothing
 }
@@ -63,7 +63,9 @@ func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 	if timedOut {
 		least = backoffMinTimedOut
 	}
-	delay := r.Vault.backoffs.recordFailure(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, protects nothing
+	unanswered := timedOut || answer.Outcome == Unanswered
+	spread := rand.Float64() //nolint:gosec // spreads load, protects nothing
+	delay := r.Vault.backoffs.recordFailure(r.ref.ID, failure, least, unanswered, spread)
 	if timedOut {
 		r.keepLeaseFor = min(delay, backoffMaxWaiting)
 	}
