@@ -42,7 +42,7 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 	case err != nil:
 		return h.refuseLogout(w, r, err)
 	}
-	n, err := h.Keeper.EndLoggedOut(r.Context(), keeper.Logout{
+	n, err := h.Keeper.EndByServerLogout(r.Context(), keeper.Logout{
 		SID: token.SessionID, Subject: token.Subject, IssuedAt: token.IssuedAt, Token: token.ID, Until: token.ValidUntil,
 	})
 	switch {

@@ -242,7 +242,7 @@ func TestLoginThatTheServerEnded(t *testing.T) {
 			g := newRig(t)
 			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{"iat": issued.Unix(), "sid": "S1"} })
 			l.Token, l.Until = "LT", time.Now().Add(3*time.Minute)
-			if _, err := g.keeper.EndLoggedOut(context.Background(), l); err != nil {
+			if _, err := g.keeper.EndByServerLogout(context.Background(), l); err != nil {
 				t.Fatal(err)
 			}
 			a := g.browser().open("/wanted")

@@ -1,59 +1,59 @@
 /*
  * The refresh of one session by N instances on one shared store. README.md
- * explains the protocol, the invariants and what is left out; check.sh runs
- * this with the faults and the mutations it names.
+ * explains the protocol, the invariants and what the model leaves out; check.sh
+ * runs the model with faults and mutations.
  *
- * Versions are compared for equality only and never come twice, so an instance
- * keeps one bit instead of the number: whether the version it read is still
- * that of the store. A cached read is an old read: any time may pass between
- * reading and what follows.
+ * Versions are compared for equality only and never repeat, so an instance
+ * keeps one bit instead of the number: whether the version that it read is
+ * still that of the store. A cached read is an old read: any time may pass
+ * between a read and the next step.
  */
 
 #ifndef N
 #define N 2		/* instances */
 #endif
 
-/* How often each thing may happen in one run. */
+/* How often each event may happen in one run. */
 #ifndef TICKS
-#define TICKS 2		/* access tokens age: fresh, due, expired */
+#define TICKS 2		/* access tokens age from fresh to due to expired */
 #endif
 #ifndef TOUCH
-#define TOUCH 0		/* the last use is written: a new version, nothing else */
+#define TOUCH 0		/* the last use is written, which changes the version alone */
 #endif
 #ifndef LOGOUT
 #define LOGOUT 0
 #endif
 #ifndef FOREIGN
-#define FOREIGN 0	/* an ID token turns out to be somebody else's */
+#define FOREIGN 0	/* an ID token is of another login */
 #endif
 #ifndef CRASH
-#define CRASH 0		/* an instance dies, and is started again */
+#define CRASH 0		/* an instance dies and restarts */
 #endif
 #ifndef PAUSE
-#define PAUSE 0		/* an instance stands still, and goes on */
+#define PAUSE 0		/* an instance stops and resumes */
 #endif
 #ifndef CUT
-#define CUT 0		/* one instance loses the store, and finds it again */
+#define CUT 0		/* one instance loses the store for a while */
 #endif
 #ifndef OUTAGE
-#define OUTAGE 0	/* all lose the store, and find it again */
+#define OUTAGE 0	/* all instances lose the store for a while */
 #endif
 #ifndef LATE
-#define LATE 0		/* a write reported as failed lands, now or later or never */
+#define LATE 0		/* a write that reports an error succeeds now, later or never */
 #endif
 #ifndef LOST
-#define LOST 0		/* the connection breaks on a redemption, which took place or will or not */
+#define LOST 0		/* the connection breaks; the server redeems the token now, later or never */
 #endif
 #ifndef SLOW
-#define SLOW 0		/* no answer in time: the server is still at work on the request */
+#define SLOW 0		/* no answer in time: the server still works on the request */
 #endif
 #ifndef DOWN
-#define DOWN 0		/* the authorization server refuses for the moment */
+#define DOWN 0		/* the authorization server is unavailable */
 #endif
 
 #define TOKENS 8
 
-mtype = { Idle, Acquire, Watch, Confirm, Send, Wait, Hold, Commit1, Judge, Commit2, Land, Delete, Release, Dead };
+mtype = { Idle, Acquire, AwaitLease, Confirm, Send, AwaitAnswer, KeepLease, Commit1, Verify, Commit2, RetryWrite, Delete, Release, Dead };
 mtype = { NoRequest, Sent, Granted, Rejected, Unavailable };	/* a redemption */
 mtype = { NoWrite, LateAcquire, LateCommit, LateRelease };
 
@@ -62,44 +62,44 @@ mtype = { NoWrite, LateAcquire, LateCommit, LateRelease };
 byte newest;
 bool revoked;
 byte age[TOKENS];	/* of access tokens: 0 fresh, 1 due, 2 expired */
-bool judged[TOKENS];
-byte orphan;		/* 1 + a refresh token under way that nobody waits for any more */
-bool slowOrphan;	/* it is the one of a request that timed out */
+bool verified[TOKENS];
+byte orphan;		/* 1 + a refresh token in a request without a waiting client */
+bool slowOrphan;	/* the request of orphan has timed out */
 
-/* The store: the item, and the lease beside it. */
+/* The store: the item and the lease. */
 bool up = true;
 bool gone;
-byte rot;		/* the rotation, and the refresh token of it */
+byte rot;		/* the rotation, which also names the refresh token */
 byte at;		/* the access token */
-byte lease;		/* 0, or 1 + the instance that believes in it, or ABANDONED */
+byte lease;		/* 0, or 1 + its holder, or ABANDONED: no instance renews it */
 #define ABANDONED 255
-#ifdef OWNER_PER_PROCESS
-byte leaseName;		/* 1 + the instance that took it last */
+#ifdef HOLDER_PER_PROCESS
+byte leaseHolder;		/* 1 + the instance that acquired it last */
 #endif
 
-/* A write that was reported as failed. */
+/* A write that has reported an error. */
 mtype late = NoWrite;
 byte lateRot, lateAt, lateBy;
-bool lateCurrent;	/* what it compares with (version, lease) is still so */
+bool lateCurrent;	/* the version or lease that it compares is still current */
 
 /* The instances. */
 mtype pc[N] = Idle;
-byte hrot[N], hat[N];	/* the record in hand: read, or made from an answer */
-bool current[N];	/* its version is the store's */
-bool unlanded[N];	/* a commit failed: the record in hand is the truth here */
+byte hrot[N], hat[N];	/* the instance's record: read, or made from an answer */
+bool current[N];	/* its version is that of the store */
+bool unwritten[N];	/* a commit failed: the record is served from memory */
 mtype net[N] = NoRequest;
-bool again[N];		/* the token has been sent before, without an answer */
+bool resent[N];		/* the token has been sent before, without an answer */
 bool paused[N], cut[N];
 
-/* What happened, for the invariants. */
-bool stalled[N];	/* stood still or was cut off, and lost its lease by that */
+/* Past events, for the invariants. */
+bool stalled[N];	/* was stopped or cut off, and lost its lease */
 bool anyStall;
-bool riskyStall;	/* from the last confirmed beat before sending to the commit of the answer */
+bool riskyStall;	/* between the last renewal before sending and the commit of the answer */
 bool anyCrash;		/* between sending a refresh token and committing the next */
-bool anyLost;		/* an answer */
+bool anyLost;		/* an answer was lost */
 bool loggedOut, foreign;
 #define cause (riskyStall || anyCrash || anyLost)
-/* A commit that was under way may outlive its instance. */
+/* A late commit of an instance that has crashed. */
 #define lateOfTheDead (crashes < CRASH && lates < LATE)
 
 byte ticks = TICKS, touches = TOUCH, logouts = LOGOUT, foreigns = FOREIGN;
@@ -111,8 +111,8 @@ byte lates = LATE, losses = LOST, slows = SLOW, downs = DOWN;
 
 byte k;		/* for loops inside atomic, 0 outside */
 
-/* Everybody's version is an old one now. */
-inline changed() {
+/* The item has a new version: that of every instance is outdated. */
+inline newVersion() {
 	for (k : 0 .. N-1) { current[k] = false }
 	k = 0;
 	if
@@ -121,19 +121,19 @@ inline changed() {
 	fi
 }
 
-/* The compare-and-set has held: the item is written. */
-inline put(r, a) {
-	assert(r >= rot);		/* no older rotation over a newer one */
-	assert(!loggedOut && !foreign);	/* nothing comes back */
-	changed();
+/* The compare-and-set succeeds: the item is written. */
+inline write(r, a) {
+	assert(r >= rot);		/* no older rotation replaces a newer one */
+	assert(!loggedOut && !foreign);	/* no session returns after its end */
+	newVersion();
 	gone = false; rot = r; at = a;
 }
 
 inline forget(i) {
-	hrot[i] = 0; hat[i] = 0; current[i] = false; unlanded[i] = false; again[i] = false; net[i] = NoRequest
+	hrot[i] = 0; hat[i] = 0; current[i] = false; unwritten[i] = false; resent[i] = false; net[i] = NoRequest
 }
 
-inline leaseMoves(to) {
+inline setLease(to) {
 	if
 	:: late == LateRelease -> lateCurrent = false
 	:: else
@@ -141,7 +141,7 @@ inline leaseMoves(to) {
 	lease = to
 }
 
-/* Instance i does not believe in its lease any more, the store still does. */
+/* Instance i no longer renews its lease; the store still has it. */
 inline abandon(i) {
 	if
 	:: lease == i+1 -> lease = ABANDONED
@@ -149,30 +149,30 @@ inline abandon(i) {
 	fi
 }
 
-inline win(i) {
-	leaseMoves(i+1);
-#ifdef OWNER_PER_PROCESS
-	leaseName = i+1;
+inline takeLease(i) {
+	setLease(i+1);
+#ifdef HOLDER_PER_PROCESS
+	leaseHolder = i+1;
 #endif
 	stalled[i] = false; pc[i] = Confirm
 }
 
-/* What a request does with the record in hand: nobody hands out a token that
-   nobody judged. An expired one is not used: serving asks the clock. */
+/* A request is served from the instance's record. The token must be verified, unless it
+   has expired: that is never served. */
 inline serve(i) {
-	assert(age[hat[i]] == 2 || hat[i] == 0 || judged[hat[i]])
+	assert(age[hat[i]] == 2 || hat[i] == 0 || verified[hat[i]])
 }
 
-/* A commit of the record in hand that did not succeed: it is the truth here. */
+/* A commit has failed: the record is served from memory. */
 inline failed(i, next) {
 #ifdef NO_MEMORY
 	forget(i); pc[i] = Release
 #else
-	unlanded[i] = true; pc[i] = next
+	unwritten[i] = true; pc[i] = next
 #endif
 }
 
-/* One try to commit (hrot, a); then is the step after success, otherwise that
+/* One try to commit (hrot, a). The next step is then after a success, and otherwise
    after a failure. */
 inline commit(i, a, then, otherwise) {
 	if
@@ -182,27 +182,27 @@ inline commit(i, a, then, otherwise) {
 		failed(i, otherwise)
 	:: reach(i) && gone ->
 #ifdef UPSERT
-		put(hrot[i], a); current[i] = true; unlanded[i] = false; pc[i] = then
+		write(hrot[i], a); current[i] = true; unwritten[i] = false; pc[i] = then
 #else
-		/* Who has not stood still loses to a logout only. */
+		/* Only a logout makes an instance that was not stopped lose its tokens. */
 		assert(loggedOut || foreign || stalled[i]);
 		revoked = true; forget(i); pc[i] = Release
 #endif
 	:: reach(i) && !gone && current[i] ->
-		put(hrot[i], a); current[i] = true; unlanded[i] = false; pc[i] = then
+		write(hrot[i], a); current[i] = true; unwritten[i] = false; pc[i] = then
 	:: reach(i) && !gone && !current[i] ->
 		if
 #ifndef NO_ROTATION
-		:: rot > hrot[i] -> forget(i); pc[i] = Release		/* adopt */
+		:: rot > hrot[i] -> forget(i); pc[i] = Release		/* use that record */
 #endif
-		:: rot == hrot[i] && at == a -> current[i] = true; unlanded[i] = false; pc[i] = then
-		:: else -> current[i] = true				/* merge, try again */
+		:: rot == hrot[i] && at == a -> current[i] = true; unwritten[i] = false; pc[i] = then
+		:: else -> current[i] = true				/* merge the use, try again */
 		fi
 	fi
 }
 
-/* A refresh token is sent and the next is not committed. */
-#define atRisk(i) (net[i] == Sent || net[i] == Granted || pc[i] == Commit1 || ((unlanded[i] || pc[i] == Commit2) && rot < hrot[i]))
+/* A refresh token was sent, and the next one is not committed. */
+#define atRisk(i) (net[i] == Sent || net[i] == Granted || pc[i] == Commit1 || ((unwritten[i] || pc[i] == Commit2) && rot < hrot[i]))
 
 #ifdef NO_HOLD
 #define serverDone true
@@ -210,26 +210,26 @@ inline commit(i, a, then, otherwise) {
 #define serverDone !slowOrphan
 #endif
 
-/* An owner in Send has just seen its beat arrive, and sends before the lease can
-   be taken, unless it stands still there. */
-#define silent(i) (paused[i] || (cut[i] && pc[i] != Send))
+/* A holder in Send has just renewed its lease. It sends before another instance can take
+   the lease over, unless it is stopped there. */
+#define leaseExpired(i) (paused[i] || (cut[i] && pc[i] != Send))
 
 active [N] proctype Instance() {
 	byte i = _pid;
 end:	do
-	/* A request reads. What is in memory counts over an item that is there. */
-	:: atomic { runs(i) && pc[i] == Idle && !unlanded[i] && reach(i) && !gone ->
+	/* A request reads. A record in memory replaces an older item that exists. */
+	:: atomic { runs(i) && pc[i] == Idle && !unwritten[i] && reach(i) && !gone ->
 		hrot[i] = rot; hat[i] = at; current[i] = true; pc[i] = Acquire }
-	:: atomic { runs(i) && pc[i] == Idle && unlanded[i] && reach(i) ->
+	:: atomic { runs(i) && pc[i] == Idle && unwritten[i] && reach(i) ->
 		if
 		:: gone || rot > hrot[i] -> forget(i); pc[i] = Release
-		:: else -> serve(i); pc[i] = Land
+		:: else -> serve(i); pc[i] = RetryWrite
 		fi }
 #ifdef MEMORY_BLIND
-	:: atomic { runs(i) && pc[i] == Idle && unlanded[i] && age[hat[i]] < 2 -> assert(!loggedOut) }
+	:: atomic { runs(i) && pc[i] == Idle && unwritten[i] && age[hat[i]] < 2 -> assert(!loggedOut) }
 #endif
 
-	/* Serve what was read, and refresh if it is due. */
+	/* Serve the record, and refresh it if it is due. */
 	:: atomic { runs(i) && pc[i] == Acquire ->
 		serve(i);
 		if
@@ -240,36 +240,36 @@ end:	do
 #else
 #define matches(i) true
 #endif
-		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease == 0 -> win(i)
-#ifdef OWNER_PER_PROCESS
-		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease == ABANDONED && leaseName == i+1 -> win(i)
+		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease == 0 -> takeLease(i)
+#ifdef HOLDER_PER_PROCESS
+		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease == ABANDONED && leaseHolder == i+1 -> takeLease(i)
 #endif
-		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease != 0 -> pc[i] = Watch
+		:: age[hat[i]] > 0 && reach(i) && !gone && matches(i) && lease != 0 -> pc[i] = AwaitLease
 		:: age[hat[i]] > 0 && reach(i) && !gone && lates > 0 && late == NoWrite ->
 			lates--; late = LateAcquire; lateBy = i+1; lateCurrent = current[i];
 			forget(i); pc[i] = Idle
 		fi }
 
-	/* Busy: woken by a push, or the owner is silent while the store answers. */
-	:: atomic { runs(i) && pc[i] == Watch && (!reach(i) || gone || !current[i] || lease == 0) ->
+	/* Wait for a push, or until the lease expires while the store answers. */
+	:: atomic { runs(i) && pc[i] == AwaitLease && (!reach(i) || gone || !current[i] || lease == 0) ->
 		forget(i); pc[i] = Idle }
 #ifndef NO_TAKEOVER
-	:: atomic { runs(i) && pc[i] == Watch && reach(i) && !gone && current[i] && lease == ABANDONED ->
-		win(i) }
-	:: atomic { runs(i) && pc[i] == Watch && reach(i) && !gone && current[i] &&
-		lease > 0 && lease <= N && silent(lease-1) ->
+	:: atomic { runs(i) && pc[i] == AwaitLease && reach(i) && !gone && current[i] && lease == ABANDONED ->
+		takeLease(i) }
+	:: atomic { runs(i) && pc[i] == AwaitLease && reach(i) && !gone && current[i] &&
+		lease > 0 && lease <= N && leaseExpired(lease-1) ->
 		stalled[lease-1] = true; anyStall = true;
 		if
 		:: atRisk(lease-1) || pc[lease-1] == Send -> riskyStall = true
 		:: else
 		fi;
 		if
-		:: win(i)
-		:: lates > 0 -> lates--; leaseMoves(ABANDONED); forget(i); pc[i] = Idle
+		:: takeLease(i)
+		:: lates > 0 -> lates--; setLease(ABANDONED); forget(i); pc[i] = Idle
 		fi }
 #endif
 
-	/* A beat has to arrive before a token is sent. */
+	/* The lease must be renewed before a token is sent. */
 	:: atomic { runs(i) && pc[i] == Confirm ->
 #ifndef NO_CONFIRM
 		if
@@ -279,32 +279,32 @@ end:	do
 #else
 		pc[i] = Send }
 #endif
-	/* Redeem. Who has not stood still holds the lease, and is alone. */
+	/* Redeem. An instance that was not stopped has the lease, and is the only one. */
 	:: atomic { runs(i) && pc[i] == Send ->
 		assert(lease == i+1 || stalled[i]);
-		assert(anyStall || lateOfTheDead || gone || age[at] > 0);	/* and the token is due */
+		assert(anyStall || lateOfTheDead || gone || age[at] > 0);	/* the token is due */
 		for (k : 0 .. N-1) { assert(k == i || net[k] != Sent || stalled[i] || stalled[k]) }
 		k = 0;
-		assert(!slowOrphan || orphan != hrot[i]+1 || anyStall || crashes < CRASH);	/* two of one token */
-		net[i] = Sent; pc[i] = Wait }
-	/* After a time-out the lease is kept until the server is done with the request: the
+		assert(!slowOrphan || orphan != hrot[i]+1 || anyStall || crashes < CRASH);	/* no second request with one token */
+		net[i] = Sent; pc[i] = AwaitAnswer }
+	/* After a time-out the lease is held until the server has finished the request: the
 	   back-off is at least that long. */
-	:: atomic { runs(i) && pc[i] == Hold && serverDone -> forget(i); pc[i] = Release }
-	:: atomic { runs(i) && pc[i] == Wait && net[i] == Granted ->
-		net[i] = NoRequest; again[i] = false; hrot[i]++;
-#ifdef JUDGE_FIRST
-		pc[i] = Judge }
+	:: atomic { runs(i) && pc[i] == KeepLease && serverDone -> forget(i); pc[i] = Release }
+	:: atomic { runs(i) && pc[i] == AwaitAnswer && net[i] == Granted ->
+		net[i] = NoRequest; resent[i] = false; hrot[i]++;
+#ifdef VERIFY_FIRST
+		pc[i] = Verify }
 #else
 		pc[i] = Commit1 }
 #endif
-	:: atomic { runs(i) && pc[i] == Wait && net[i] == Unavailable -> forget(i); pc[i] = Release }
-	:: atomic { runs(i) && pc[i] == Wait && net[i] == Rejected ->
+	:: atomic { runs(i) && pc[i] == AwaitAnswer && net[i] == Unavailable -> forget(i); pc[i] = Release }
+	:: atomic { runs(i) && pc[i] == AwaitAnswer && net[i] == Rejected ->
 		if
 		:: !reach(i) || gone -> forget(i); pc[i] = Release
-		:: reach(i) && !gone && rot > hrot[i] -> forget(i); pc[i] = Release	/* adopt */
+		:: reach(i) && !gone && rot > hrot[i] -> forget(i); pc[i] = Release	/* use that record */
 		:: reach(i) && !gone && rot == hrot[i] -> net[i] = NoRequest; pc[i] = Delete
 		fi }
-	/* The session ends, if it is still this refresh that may say so. */
+	/* The session ends if this instance still has the lease. */
 	:: atomic { runs(i) && pc[i] == Delete ->
 		if
 		:: !reach(i) || gone -> skip
@@ -314,25 +314,25 @@ end:	do
 		:: reach(i) && !gone && (rot > hrot[i] || lease != i+1) -> skip
 		:: reach(i) && !gone && rot == hrot[i] && lease == i+1 ->
 #endif
-			assert(cause); gone = true; rot = 0; at = 0; changed()
+			assert(cause); gone = true; rot = 0; at = 0; newVersion()
 		fi;
 		forget(i); pc[i] = Release }
 
-	/* The refresh token, under the old access token. */
+	/* Commit the refresh token with the old access token. */
 	:: atomic { runs(i) && pc[i] == Commit1 ->
-#ifdef SHOW_UNJUDGED
-		commit(i, hrot[i], Judge, Judge)
+#ifdef SHOW_UNVERIFIED
+		commit(i, hrot[i], Verify, Verify)
 #else
-		commit(i, hat[i], Judge, Judge)
+		commit(i, hat[i], Verify, Verify)
 #endif
 		}
-	/* If it is judged at once, one commit is enough. */
-	:: atomic { runs(i) && pc[i] == Commit1 -> judged[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
+	/* If the ID token is verified at once, one commit is enough. */
+	:: atomic { runs(i) && pc[i] == Commit1 -> verified[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
 	:: atomic { runs(i) && pc[i] == Commit1 && foreigns > 0 && reach(i) ->
-		foreigns--; foreign = true; gone = true; rot = 0; at = 0; changed(); forget(i); pc[i] = Release }
-	:: atomic { runs(i) && pc[i] == Judge -> judged[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
-	:: atomic { runs(i) && pc[i] == Judge && foreigns > 0 && reach(i) ->
-		foreigns--; foreign = true; gone = true; rot = 0; at = 0; changed(); forget(i); pc[i] = Release }
+		foreigns--; foreign = true; gone = true; rot = 0; at = 0; newVersion(); forget(i); pc[i] = Release }
+	:: atomic { runs(i) && pc[i] == Verify -> verified[hrot[i]] = true; hat[i] = hrot[i]; pc[i] = Commit2 }
+	:: atomic { runs(i) && pc[i] == Verify && foreigns > 0 && reach(i) ->
+		foreigns--; foreign = true; gone = true; rot = 0; at = 0; newVersion(); forget(i); pc[i] = Release }
 	:: atomic { runs(i) && pc[i] == Commit2 ->
 #ifdef RELEASE_EARLY
 		commit(i, hat[i], Release, Release)
@@ -340,22 +340,22 @@ end:	do
 		commit(i, hat[i], Release, Idle)
 #endif
 		}
-	/* Requests need not wait for a commit that takes long, if the session is there.
-	   They could come for ever, which is no progress. */
-#ifdef EARLY_UNJUDGED
-	:: atomic { runs(i) && pc[i] == Judge && reach(i) && !gone -> assert(judged[hrot[i]]) }
+	/* Requests do not wait for a slow commit if the session exists. They could repeat
+	   without end, which would not be progress. */
+#ifdef PUBLISH_UNVERIFIED
+	:: atomic { runs(i) && pc[i] == Verify && reach(i) && !gone -> assert(verified[hrot[i]]) }
 #endif
-#ifdef EARLY_BLIND
+#ifdef PUBLISH_BLIND
 	:: atomic { runs(i) && pc[i] == Commit2 -> serve(i); assert(!loggedOut) }
 #elif !defined(LIVE)
 	:: atomic { runs(i) && pc[i] == Commit2 && reach(i) && !gone -> serve(i); assert(!loggedOut) }
 #endif
-	:: atomic { runs(i) && pc[i] == Land -> commit(i, hat[i], Release, Idle) }
+	:: atomic { runs(i) && pc[i] == RetryWrite -> commit(i, hat[i], Release, Idle) }
 
 	:: atomic { runs(i) && pc[i] == Release ->
 #ifdef RELEASE_EARLY
 		if
-		:: !unlanded[i] -> forget(i)
+		:: !unwritten[i] -> forget(i)
 		:: else
 		fi;
 #else
@@ -363,9 +363,9 @@ end:	do
 #endif
 		if
 #ifdef RELEASE_ANY
-		:: reach(i) -> leaseMoves(0)
+		:: reach(i) -> setLease(0)
 #else
-		:: reach(i) && lease == i+1 -> leaseMoves(0)
+		:: reach(i) && lease == i+1 -> setLease(0)
 		:: reach(i) && lease != i+1 -> skip
 #endif
 		:: !reach(i) -> abandon(i)
@@ -374,7 +374,7 @@ end:	do
 		fi;
 		stalled[i] = false; pc[i] = Idle }
 
-	/* What may befall it, and passes. */
+	/* Faults, and their end. */
 	:: atomic { crashes > 0 && pc[i] != Dead -> crashes--;
 		if
 		:: !gone && atRisk(i) -> anyCrash = true
@@ -393,13 +393,13 @@ end:	do
 	od
 }
 
-/* The authorization server. A refresh token is good once. */
+/* The authorization server redeems a refresh token once. */
 inline redeem(t) {
 	if
 	:: revoked -> granted = false
 	:: !revoked && t == newest -> newest++; age[newest] = 0; granted = true
 	:: !revoked && t != newest ->
-		assert(cause);		/* redeemed twice */
+		assert(cause);		/* redeemed a second time */
 #ifndef REFUSE_ONLY
 		revoked = true;
 #endif
@@ -407,22 +407,22 @@ inline redeem(t) {
 	fi
 }
 
-/* The connection breaks. The client asks once more with the same token. */
+/* The connection breaks. The client sends the same token once more. */
 inline unanswered(j) {
 	losses--; anyLost = true; net[j] = NoRequest;
 	if
-	:: again[j] -> forget(j); pc[j] = Release
-	:: else -> again[j] = true; pc[j] = Confirm
+	:: resent[j] -> forget(j); pc[j] = Release
+	:: else -> resent[j] = true; pc[j] = Confirm
 	fi
 }
 
-/* The connection stands and no answer comes in time. The token is not sent again. */
+/* No answer comes in time. The token is not sent again. */
 inline timedOut(j) {
 	slows--; anyLost = true; orphan = hrot[j]+1; slowOrphan = true; net[j] = NoRequest;
 #ifdef RESEND
 	pc[j] = Confirm
 #else
-	pc[j] = Hold
+	pc[j] = KeepLease
 #endif
 }
 
@@ -466,35 +466,35 @@ end:	do
 			fi
 		}
 		m = 0 }
-	:: atomic { touches > 0 && !gone && up -> touches--; changed() }
+	:: atomic { touches > 0 && !gone && up -> touches--; newVersion() }
 	:: atomic { logouts > 0 && !gone && up -> logouts--;
-		loggedOut = true; gone = true; rot = 0; at = 0; changed() }
+		loggedOut = true; gone = true; rot = 0; at = 0; newVersion() }
 
 	:: atomic { outages > 0 && up -> outages--; up = false }
 
 	:: !up -> up = true
 
 #ifdef WITNESS
-	/* That this can happen: the check expects a violation. */
+	/* The state is reachable: the check expects a violation. */
 	:: atomic { (WITNESS) -> assert(false) }
 #endif
 #ifdef LEASE_TTL
-	/* The store's clock runs while nobody can renew. */
-	:: atomic { !up && lease == ABANDONED -> leaseMoves(0) }
-	:: atomic { !up && lease > 0 && lease <= N && pc[lease-1] != Send -> leaseMoves(0) }
+	/* The store's clock runs while no instance can renew. */
+	:: atomic { !up && lease == ABANDONED -> setLease(0) }
+	:: atomic { !up && lease > 0 && lease <= N && pc[lease-1] != Send -> setLease(0) }
 #endif
 
 	:: atomic { late != NoWrite && up ->
 		if
-		:: late == LateCommit && !gone && lateCurrent -> put(lateRot, lateAt)
+		:: late == LateCommit && !gone && lateCurrent -> write(lateRot, lateAt)
 		:: late == LateAcquire && !gone && lateCurrent && lease == 0 -> lease = ABANDONED;
-#ifdef OWNER_PER_PROCESS
-			leaseName = lateBy
-		:: late == LateRelease && lease != 0 && leaseName == lateBy -> lease = 0
+#ifdef HOLDER_PER_PROCESS
+			leaseHolder = lateBy
+		:: late == LateRelease && lease != 0 && leaseHolder == lateBy -> lease = 0
 #else
 		:: late == LateRelease && lateCurrent -> lease = 0
 #endif
-		:: true		/* or never */
+		:: true		/* never */
 		fi;
 		late = NoWrite; lateRot = 0; lateAt = 0; lateBy = 0; lateCurrent = false }
 	od

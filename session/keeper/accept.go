@@ -7,15 +7,17 @@ import (
 	"time"
 )
 
-// judgeAtOnce is how long a rotated refresh token may stay unwritten while the
-// ID token beside it is judged. That takes a millisecond where the server's keys
-// are at hand, and one write is then enough for both.
-const judgeAtOnce = 50 * time.Millisecond
+const (
+	// commitDelay is how long the commit of a rotated refresh token waits for the
+	// verification of the ID token. That takes a millisecond if the server's keys are
+	// cached, and one write is then enough for both.
+	commitDelay = 50 * time.Millisecond
+	// publishDelay is how long the publication of new tokens to waiting requests waits for
+	// the commit.
+	publishDelay = time.Second
+)
 
-// tellAfter is how long those who wait for new tokens wait for the store, too.
-const tellAfter = time.Second
-
-// accept commits new tokens.
+// accept verifies and commits the tokens of a successful refresh.
 func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error) {
 	obtained := time.Now()
 	next := *rec
@@ -27,107 +29,109 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	}
 	var issued time.Time
 	if t.IDToken != "" {
-		who, verdict, err := r.judge(ctx, &next, t)
+		identity, verdict, err := r.verifyIDToken(ctx, &next, t)
 		if err == nil {
-			issued, err = r.identify(ctx, &next, t, who, verdict)
+			issued, err = r.applyVerdict(ctx, &next, t, identity, verdict)
 		}
 		if err != nil {
 			if errors.Is(verdict, ErrIdentityChanged) {
-				t.RefreshToken = next.refreshToken // not rotated, it leads to that login, too
+				t.RefreshToken = next.refreshToken // without rotation, the old one is of that login too
 			}
-			return r.adopt(ctx, err, t)
+			return r.afterFailedCommit(ctx, err, t)
 		}
 	}
 	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
-	next.token.rest = rec.token.rest
-	renamed := next.sid != rec.sid
-	if err := r.commitAndTell(ctx, &next, !renamed); err != nil {
-		return r.adopt(ctx, err, t)
+	next.token.unknownFields = rec.token.unknownFields
+	newSID := next.sid != rec.sid
+	if err := r.commitAndPublish(ctx, &next, !newSID); err != nil {
+		return r.afterFailedCommit(ctx, err, t)
 	}
-	if renamed {
-		if err := r.endIfRenamed(ctx, &next, issued); err != nil {
+	if newSID {
+		if err := r.endIfNewSIDLoggedOut(ctx, &next, issued); err != nil {
 			return hot{}, err
 		}
 	}
-	r.vault.backoffs.clear(r.ref.ID)
+	r.Vault.backoffs.clear(r.ref.ID)
 	r.Observe(Event{Kind: EventRefreshed, ID: r.ref.ID})
 	return next.hot, nil
 }
 
-// commitAndTell commits tokens that may be used. What a request was answered with
-// shall survive a crash, so that those who wait are told when it is written; but
-// not if the store takes long.
-func (r *refresh) commitAndTell(ctx context.Context, next *record, early bool) error {
-	if !early {
+// commitAndPublish commits tokens. Waiting requests get them after the commit, so that a
+// crash after a response does not lose the tokens that the response depends on. If
+// mayPublish is set and the store takes longer than publishDelay, they get them then.
+func (r *refresh) commitAndPublish(ctx context.Context, next *record, mayPublish bool) error {
+	if !mayPublish {
 		return r.commit(ctx, r.ref, next)
 	}
-	h, told := next.hot, make(chan struct{})
-	late := time.AfterFunc(tellAfter, func() {
-		r.flight.tell(h)
-		close(told)
+	h, published := next.hot, make(chan struct{})
+	timer := time.AfterFunc(publishDelay, func() {
+		r.flight.publish(h)
+		close(published)
 	})
 	err := r.commit(ctx, r.ref, next)
-	if !late.Stop() {
-		<-told
+	if !timer.Stop() {
+		<-published
 	}
 	return err
 }
 
-// judge has the ID token judged. That may need the network: a rotated refresh
-// token does not wait for it, but is committed beside the old access token, so
-// that the session can refresh again whatever happens then. The error is that
-// of this commit; what became of the ID token is in verdict.
-func (r *refresh) judge(ctx context.Context, next *record, t Tokens) (who Identity, verdict, err error) {
+// verifyIDToken has the Refresher verify the ID token. It returns the verified identity and
+// the error of the verification, the verdict.
+//
+// The verification may need the network. If it takes longer than commitDelay, a rotated
+// refresh token is committed with the old access token in the meantime, so that the session
+// can refresh again even if this process stops. err is the error of that commit.
+func (r *refresh) verifyIDToken(ctx context.Context, next *record, t Tokens) (identity Identity, verdict, err error) {
 	known := Identity{
 		Subject: next.subject, SID: next.sid, Nonce: next.nonce,
 		Claims: next.claims, UserInfo: next.userInfo, IDToken: next.idToken,
 	}
 	if !next.rotates {
-		who, verdict = r.Refresher.Identify(ctx, known, t)
-		return who, verdict, nil
+		identity, verdict = r.Refresher.Identify(ctx, known, t)
+		return identity, verdict, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	committed := make(chan error, 1)
-	late := time.AfterFunc(judgeAtOnce, func() {
+	timer := time.AfterFunc(commitDelay, func() {
 		err := r.commit(ctx, r.ref, next)
 		if err != nil {
-			cancel() // who it is does not matter any more
+			cancel() // the verdict no longer matters
 		}
 		committed <- err
 	})
-	who, verdict = r.Refresher.Identify(ctx, known, t)
-	if !late.Stop() {
+	identity, verdict = r.Refresher.Identify(ctx, known, t)
+	if !timer.Stop() {
 		err = <-committed
-		// The next commit is newer than this one, also for a retry of this one
-		// that is still on its way.
+		// A late retry of this commit must not overwrite the next one.
 		next.rotation++
 	}
-	return who, verdict, err
+	return identity, verdict, err
 }
 
-// identify takes over a refreshed ID token and returns when it was issued. One
-// that is proven to be of another login ends the session, because the access
-// token beside it is of that login, too. One that proves nothing is dropped: the
-// access token counts, and the session keeps ID token, sid and claims.
-func (r *refresh) identify(ctx context.Context, next *record, t Tokens, who Identity, verdict error) (issued time.Time, err error) {
+// applyVerdict stores a verified ID token in the record and returns when it was issued. An
+// ID token that is proven to be of another login ends the session, because the access token
+// of the same answer is of that login too. An ID token that could not be verified is
+// dropped: the session keeps its ID token, sid and claims.
+func (r *refresh) applyVerdict(ctx context.Context, next *record, t Tokens, identity Identity, verdict error) (issued time.Time, err error) {
 	switch {
 	case verdict == nil:
-		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, who.SID, who.Claims, who.UserInfo
-		return who.IssuedAt, nil
+		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, identity.SID, identity.Claims, identity.UserInfo
+		return identity.IssuedAt, nil
 	case errors.Is(verdict, ErrIdentityChanged):
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Malformed, Err: verdict})
-		return time.Time{}, r.finish(ctx, r.ref.ID, EndIdentityChanged)
+		return time.Time{}, r.endSession(ctx, r.ref.ID, EndIdentityChanged)
 	default:
 		r.Observe(Event{Kind: EventIDTokenKept, ID: r.ref.ID, Err: verdict})
 		return time.Time{}, nil
 	}
 }
 
-// endIfRenamed ends a session that got another `sid` with a refresh if the
-// server has logged that out meanwhile: the logout did not find it.
-func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Time) error {
-	tags, err := r.site.Tags(next.sid, next.subject)
+// endIfNewSIDLoggedOut follows a refresh that changed the `sid` of the session. If the server
+// has logged out the new `sid` in the meantime, that logout did not find the session, which
+// is ended now.
+func (r *refresh) endIfNewSIDLoggedOut(ctx context.Context, next *record, issued time.Time) error {
+	tags, err := r.Site.Tags(next.sid, next.subject)
 	if err == nil {
 		err = r.endIfLoggedOut(ctx, r.ref.ID, Identity{IssuedAt: issued}, tags)
 	}
@@ -135,7 +139,7 @@ func (r *refresh) endIfRenamed(ctx context.Context, next *record, issued time.Ti
 	case errors.Is(err, ErrLoggedOut):
 		return &EndedError{Reason: EndBackchannel}
 	case err != nil:
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("looking for a logout: %w", err)}
+		return unavailable(fmt.Errorf("looking for a logout: %w", err))
 	}
 	return nil
 }

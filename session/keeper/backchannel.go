@@ -13,61 +13,61 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// Logout is what an authorization server says is over.
+// Logout is a logout token of the authorization server (OpenID Connect Back-Channel
+// Logout 1.0).
 type Logout struct {
-	// SID names its session with the user; empty: all that it has with Subject.
-	// With both, a session ends if both are its own, or if its subject is and the
-	// server never told its sid.
+	// SID is the server's own session (`sid`). With SID alone, the sessions with this
+	// sid end. With Subject alone (`sub`), all sessions of the user end. With both,
+	// a session ends if both match, or if its subject matches and it has no sid.
 	SID, Subject string
-	// IssuedAt is when the server said so, by its own clock.
+	// IssuedAt is when the server issued the token, by its own clock (`iat`).
 	IssuedAt time.Time
-	// Token tells this message from every other one of the server.
+	// Token identifies the token among all tokens of the server.
 	Token string
-	// Until is when the message would not be accepted any more: so long it is
-	// remembered.
+	// Until is when the token expires. The keeper remembers it until then.
 	Until time.Time
 }
 
 const (
-	// logoutTimeout bounds a logout by the server, however many sessions it ends.
-	// What is left then ends when the server tries again.
+	// logoutTimeout bounds a logout by the server, however many sessions it ends. The
+	// server's next try ends the rest.
 	logoutTimeout = 20 * time.Second
-	// loggedOutKept is how long logins that were under way are kept from becoming
-	// sessions: longer than one takes from its code to its session, which is the
-	// time limits of three requests to the server, and one to the store.
-	loggedOutKept = 2 * time.Minute
-	endsAtOnce    = 16
+	// markerRetention is how long a logout marker keeps logins in progress from
+	// becoming sessions. It is longer than the time from a login's code to its
+	// session: the time limits of three requests to the server and one to the store.
+	markerRetention = 2 * time.Minute
+	// maxConcurrentEnds bounds the sessions that one logout ends at a time.
+	maxConcurrentEnds = 16
 )
 
-// EndLoggedOut ends the sessions that the authorization server says are over, at
-// all instances, and returns how many there were.
+// EndByServerLogout ends the sessions that the authorization server has logged out, at
+// all instances, and returns their number.
 //
-// The error is ErrReplayed, or an *UnavailableError if the store did not take
-// everything: then sessions that were found are over in this process, and it has
-// to be tried again.
+// The error is ErrReplayed, or an *UnavailableError if the store failed. In that case the
+// sessions that were found have ended in this process, and the server must repeat the
+// logout.
 //
-// A login under way counts as well: if the server issued its tokens before the
-// logout, it ends in Create, at any instance. What the server issued in the same
-// second counts as before. Sessions that were written by an earlier release are
-// found after their next write.
-func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) {
+// A logout also ends logins in progress: Create fails, at any instance, if the server
+// issued the tokens before the logout or in the same second. Sessions that a release
+// without tags has written are found after their next write.
+func (k *Keeper) EndByServerLogout(ctx context.Context, l Logout) (n int, err error) {
 	if l.SID == "" && l.Subject == "" {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutTimeout)
 	defer cancel()
-	token := session.ID(k.site.Digest("oauth_session logout token v1", []byte(l.Token)))
+	token := session.ID(k.Site.Digest("oauth_session logout token v1", []byte(l.Token)))
 	switch err := k.exists(ctx, token); {
 	case err == nil:
 		return 0, ErrReplayed
 	case !errors.Is(err, session.ErrNotFound):
 		return 0, logoutError(err)
 	}
-	// Marks come before the search, and in Create the item before the look at the
-	// marks: one of the two finds the other.
-	targets := k.site.LogoutTargets(l.SID, l.Subject)
+	// The logout writes its marker, then searches for sessions. Create writes its item,
+	// then reads the markers. At least one of them finds the other.
+	targets := k.Site.LogoutTargets(l.SID, l.Subject)
 	for _, t := range targets {
-		if err := k.markLoggedOut(ctx, t.Tags(), l.IssuedAt); err != nil {
+		if err := k.writeMarker(ctx, t.Tags(), l.IssuedAt); err != nil {
 			return 0, logoutError(err)
 		}
 	}
@@ -77,8 +77,8 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 			return n, logoutError(err)
 		}
 	}
-	// Remembered only now: whoever tries again after a failure must be heard.
-	err = k.vault.store.Create(ctx, token, session.Item{Version: 1, Expires: l.Until})
+	// The token is remembered only now, so that the server can repeat a failed logout.
+	err = k.Vault.store.Create(ctx, token, session.Item{Version: 1, Expires: l.Until})
 	if err != nil && !errors.Is(err, session.ErrConflict) {
 		return n, logoutError(err)
 	}
@@ -86,44 +86,44 @@ func (k *Keeper) EndLoggedOut(ctx context.Context, l Logout) (n int, err error) 
 }
 
 func logoutError(err error) error {
-	return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending the sessions of a logout: %w", err)}
+	return unavailable(fmt.Errorf("ending the sessions of a logout: %w", err))
 }
 
-// endTarget ends the sessions that carry all tags of one of the targets.
+// endTarget ends the sessions that have all tags of a target, and returns their number.
 func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []seal.LogoutTarget) (n int, err error) {
 	for {
-		ids, err := k.vault.store.Tagged(ctx, t.Tag)
+		ids, err := k.Vault.store.Tagged(ctx, t.Tag)
 		if err != nil {
 			return n, err
 		}
 		full := len(ids) >= session.MaxTagged
 		if t.Subject != nil && len(ids) > 0 {
-			if ids, err = k.ofSubject(ctx, ids, targets); err != nil {
+			if ids, err = k.filterBySubject(ctx, ids, targets); err != nil {
 				return n, err
 			}
 		}
-		ended, err := k.endEach(ctx, ids)
-		// Of a full list there may be more behind it.
+		ended, err := k.endAll(ctx, ids)
+		// A full list may be incomplete.
 		if n += ended; err != nil || ended == 0 || !full {
 			return n, err
 		}
 	}
 }
 
-// ofSubject returns those of the items with the sid of a logout that also belong
-// to its subject. A store lists items by one tag, and need not show the tags of
-// an item. Its lists are limited: an item that is missing in a full one counts as
-// the subject's, because the server has named its session.
+// filterBySubject returns those of the items with the sid of a logout that also belong to
+// its subject. A store lists items by one tag only, and its lists are limited: if a list
+// of the subject is full, filterBySubject returns all items, because the server has named
+// their session.
 //
-// The subject is searched under every key, and after the sid: an item that moves
-// to another key meanwhile is found under that.
-func (k *Keeper) ofSubject(ctx context.Context, ids []session.ID, targets []seal.LogoutTarget) ([]session.ID, error) {
+// It searches the subject under every key, after the sid: an item that gets the tags of
+// another key in between is found under that key.
+func (k *Keeper) filterBySubject(ctx context.Context, ids []session.ID, targets []seal.LogoutTarget) ([]session.ID, error) {
 	listed := map[session.ID]bool{}
 	for _, t := range targets {
 		if t.Subject == nil {
 			continue
 		}
-		all, err := k.vault.store.Tagged(ctx, *t.Subject)
+		all, err := k.Vault.store.Tagged(ctx, *t.Subject)
 		if err != nil {
 			return nil, err
 		}
@@ -143,14 +143,16 @@ func (k *Keeper) ofSubject(ctx context.Context, ids []session.ID, targets []seal
 	return both, nil
 }
 
-func (k *Keeper) endEach(ctx context.Context, ids []session.ID) (int, error) {
+// endAll ends sessions in parallel. It returns the number of those that existed, and the
+// first error.
+func (k *Keeper) endAll(ctx context.Context, ids []session.ID) (int, error) {
 	var (
 		ended atomic.Int64
 		all   sync.WaitGroup
 		once  sync.Once
 		first error
 	)
-	slots := make(chan struct{}, endsAtOnce)
+	slots := make(chan struct{}, maxConcurrentEnds)
 	for _, id := range ids {
 		slots <- struct{}{}
 		all.Go(func() {
@@ -168,8 +170,8 @@ func (k *Keeper) endEach(ctx context.Context, ids []session.ID) (int, error) {
 	return int(ended.Load()), first
 }
 
-// endListed ends one session, and reports whether there was one: a list may be
-// out of date.
+// endListed ends one session and reports whether it existed: a list may name items that
+// are gone.
 func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err error) {
 	if err := k.exists(ctx, id); errors.Is(err, session.ErrNotFound) {
 		return false, nil
@@ -177,41 +179,34 @@ func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err 
 		return false, err
 	}
 	var ended *EndedError
-	if errors.As(k.finish(ctx, id, EndBackchannel), &ended) && !k.vault.unwritten(id) {
+	if errors.As(k.endSession(ctx, id, EndBackchannel), &ended) && !k.Vault.hasUnwritten(id) {
 		return true, nil
 	}
-	// It is over in this process, or was before although the store still has it,
-	// and the others must learn of it.
-	return true, k.vault.store.Delete(ctx, id)
+	// The session has ended in this process, now or earlier, but the store still has it:
+	// other processes would go on serving it.
+	return true, k.Vault.store.Delete(ctx, id)
 }
 
-// viewCurrent reads an item as it is now, past all copies.
-func (k *Keeper) viewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
-	if k.vault.shared != nil {
-		return k.vault.shared.ViewCurrent(ctx, id, f)
-	}
-	return k.vault.store.View(ctx, id, f)
-}
-
-// exists returns nil if there is an item now, and else the error of reading it.
+// exists returns nil if the store has an item now, or else the error of reading it.
 func (k *Keeper) exists(ctx context.Context, id session.ID) error {
-	return k.viewCurrent(ctx, id, func(session.Item) error { return nil })
+	return k.Vault.viewCurrent(ctx, id, func(session.Item) error { return nil })
 }
 
-// logoutMarker is the time of the last logout of what has certain tags, for the
-// logins that are under way.
+// logoutMarker is the time of the last logout of the sessions with certain tags. Logins in
+// progress read it.
 type logoutMarker struct {
-	version uint64
-	at      time.Time
-	// unreadable: there was a logout, and its time is not known.
+	version  uint64
+	issuedAt time.Time
+	// unreadable means that there was a logout, at an unknown time.
 	unreadable bool
 }
 
+// readMarker reads a logout marker: eight bytes, big-endian seconds since 1970.
 func (k *Keeper) readMarker(ctx context.Context, id session.ID) (m logoutMarker, err error) {
-	err = k.viewCurrent(ctx, id, func(item session.Item) error {
+	err = k.Vault.viewCurrent(ctx, id, func(item session.Item) error {
 		m.version = item.Version
 		if m.unreadable = len(item.Value) != 8; !m.unreadable {
-			m.at = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
+			m.issuedAt = time.Unix(int64(binary.BigEndian.Uint64(item.Value)), 0)
 		}
 		return nil
 	})
@@ -221,9 +216,9 @@ func (k *Keeper) readMarker(ctx context.Context, id session.ID) (m logoutMarker,
 	return m, err
 }
 
-// markID is where the store keeps the last logout of what has a tag, or several
-// at once. No session is under it, as no secret leads there.
-func markID(tags ...session.Tag) session.ID {
+// markerID returns the ID of the logout marker for a tag, or for several tags together. It
+// is the ID of no session, because no secret leads to it.
+func markerID(tags ...session.Tag) session.ID {
 	parts := make([][]byte, len(tags))
 	for i := range tags {
 		parts[i] = tags[i][:]
@@ -231,73 +226,73 @@ func markID(tags ...session.Tag) session.ID {
 	return seal.Digest("oauth_session logged out v1", parts...)
 }
 
-// markAgain is the pause between tries to write a mark.
-const markAgain = 100 * time.Millisecond
+// markerRetry is the pause between tries to write a marker.
+const markerRetry = 100 * time.Millisecond
 
-// markLoggedOut notes a logout for the logins that are under way.
-func (k *Keeper) markLoggedOut(ctx context.Context, tags []session.Tag, at time.Time) error {
-	id := markID(tags...)
+// writeMarker writes the marker of a logout, for logins in progress.
+func (k *Keeper) writeMarker(ctx context.Context, tags []session.Tag, at time.Time) error {
+	id := markerID(tags...)
 	for tries := 1; ; tries++ {
 		last, err := k.readMarker(ctx, id)
 		if err != nil && !errors.Is(err, session.ErrNotFound) {
 			return err
 		}
 		latest := at
-		if last.at.After(at) {
-			latest = last.at
+		if last.issuedAt.After(at) {
+			latest = last.issuedAt
 		}
 		item := session.Item{
-			Version: last.version + 1, Expires: time.Now().Add(loggedOutKept),
+			Version: last.version + 1, Expires: time.Now().Add(markerRetention),
 			Value: binary.BigEndian.AppendUint64(nil, uint64(latest.Unix())),
 		}
-		write := k.vault.store.Create
+		write := k.Vault.store.Create
 		if err == nil {
-			write = k.vault.store.Replace
+			write = k.Vault.store.Replace
 		}
-		// A conflict is somebody who marks the same, or, time after time, a mark
-		// that is over by the clock here and not yet by the store's.
+		// A conflict means that another logout writes the same marker. If it persists,
+		// the marker has expired by this clock but not yet by the store's.
 		if err := write(ctx, id, item); !errors.Is(err, session.ErrConflict) {
 			return err
 		}
-		if tries > againAtOnce && !sleep(ctx, markAgain) {
+		if tries > immediateRetries && !sleep(ctx, markerRetry) {
 			return ctx.Err()
 		}
-		if tries > 2*againAtOnce && errors.Is(err, session.ErrNotFound) {
-			if err := k.vault.store.Delete(ctx, id); err != nil {
+		if tries > 2*immediateRetries && errors.Is(err, session.ErrNotFound) {
+			if err := k.Vault.store.Delete(ctx, id); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// endIfLoggedOut ends a session that was just created if a logout was faster.
-// If that cannot be told, nobody gets its secret.
-func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, who Identity, tags []session.Tag) error {
-	marks := make([]session.ID, 0, len(tags)+1)
+// endIfLoggedOut ends a session that was just written if the server has logged it out
+// before. After any error the caller must not give out the session's secret.
+func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, user Identity, tags []session.Tag) error {
+	markers := make([]session.ID, 0, len(tags)+1)
 	for _, tag := range tags {
-		marks = append(marks, markID(tag))
+		markers = append(markers, markerID(tag))
 	}
 	if len(tags) > 1 {
-		marks = append(marks, markID(tags...)) // of a logout that names both
+		markers = append(markers, markerID(tags...)) // of a logout with sid and sub
 	}
-	for _, mark := range marks {
-		last, err := k.readMarker(ctx, mark)
+	for _, marker := range markers {
+		last, err := k.readMarker(ctx, marker)
 		switch {
 		case errors.Is(err, session.ErrNotFound):
 		case err != nil:
 			return err
-		case last.unreadable, !who.IssuedAt.After(last.at):
-			_ = k.finish(ctx, id, EndBackchannel)
+		case last.unreadable, !user.IssuedAt.After(last.issuedAt):
+			_ = k.endSession(ctx, id, EndBackchannel)
 			return ErrLoggedOut
 		}
 	}
 	return nil
 }
 
-// dropCreated deletes what no cookie leads to. If that fails it stays until it
-// expires.
-func (k *Keeper) dropCreated(id session.ID) {
+// deleteCreated deletes an item whose secret no browser has. If that fails, the item stays
+// until it expires.
+func (k *Keeper) deleteCreated(id session.ID) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	_ = k.vault.store.Delete(ctx, id)
+	_ = k.Vault.store.Delete(ctx, id)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// taggedStore is a store whose lists a test replaces.
+// taggedStore is a store whose answers to Tagged a test replaces.
 type taggedStore struct {
 	*fakeStore
 	list func(tag session.Tag, ids []session.ID) []session.ID
@@ -20,24 +20,24 @@ func (s *taggedStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID
 	return s.list(tag, ids), err
 }
 
-// TestLogoutOfOneSIDOfTwoUsers: a browser's session at the server may have had
-// several users, and only one of them logs out.
-func TestLogoutOfOneSIDOfTwoUsers(t *testing.T) {
+// TestLogoutWithSubjectSparesOtherUsersOfTheSID: a browser's session at the server may have
+// had several users, and only one of them logs out.
+func TestLogoutWithSubjectSparesOtherUsersOfTheSID(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		alice, bob := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "bob", "1")
-		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
-		r.gone(bob)
+		alice, bob := r.loginAs(r.keeper, "alice", "1"), r.loginAs(r.keeper, "bob", "1")
+		r.serverLogout(r.keeper, r.newLogout("bob", "1"), 1)
+		r.wantGone(bob)
 		r.fresh(alice)
 		time.Sleep(time.Second)
-		r.member(r.keeper, "alice", "1") // a login of hers goes on, too
-		r.logOut(r.keeper, r.logoutOf("", "1"), 2)
-		r.gone(alice)
+		r.loginAs(r.keeper, "alice", "1") // a login of alice is not affected either
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 2)
+		r.wantGone(alice)
 	})
 }
 
-// TestLogoutOfAUserWithMoreSessionsThanAreListed: the list of the user does not
-// show whose the session is, and the logout must not fail.
-func TestLogoutOfAUserWithMoreSessionsThanAreListed(t *testing.T) {
+// TestLogoutTrustsTheSIDIfTheListOfTheUserIsFull: a full list of the user does not show
+// whether it contains the session.
+func TestLogoutTrustsTheSIDIfTheListOfTheUserIsFull(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		full := make([]session.ID, session.MaxTagged)
 		for i := range full {
@@ -50,16 +50,16 @@ func TestLogoutOfAUserWithMoreSessionsThanAreListed(t *testing.T) {
 			}
 			return ids
 		}}
-		secret := r.member(r.keeper, "robot", "1")
-		r.logOut(r.keeper, r.logoutOf("robot", "1"), 1)
-		r.gone(secret)
+		secret := r.loginAs(r.keeper, "robot", "1")
+		r.serverLogout(r.keeper, r.newLogout("robot", "1"), 1)
+		r.wantGone(secret)
 	})
 }
 
-// TestLogoutGoesOnBehindAFullList until nothing is left.
-func TestLogoutGoesOnBehindAFullList(t *testing.T) {
+// TestLogoutSearchesAgainAfterAFullList until no session is left.
+func TestLogoutSearchesAgainAfterAFullList(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		first, second := r.member(r.keeper, "robot", ""), r.member(r.keeper, "robot", "")
+		first, second := r.loginAs(r.keeper, "robot", ""), r.loginAs(r.keeper, "robot", "")
 		r.vault.store = &taggedStore{r.store, func(_ session.Tag, ids []session.ID) []session.ID {
 			if len(ids) < 2 {
 				return ids
@@ -71,38 +71,37 @@ func TestLogoutGoesOnBehindAFullList(t *testing.T) {
 			full[0] = r.id(first)
 			return full
 		}}
-		r.logOut(r.keeper, r.logoutOf("robot", ""), 2)
-		r.gone(first)
-		r.gone(second)
+		r.serverLogout(r.keeper, r.newLogout("robot", ""), 2)
+		r.wantGone(first)
+		r.wantGone(second)
 	})
 }
 
-// TestLogoutChangesNoListOfTheStore: a list may be the store's own memory.
-func TestLogoutChangesNoListOfTheStore(t *testing.T) {
+// TestLogoutDoesNotModifyListsOfTheStore, which may be the store's own memory.
+func TestLogoutDoesNotModifyListsOfTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.member(r.keeper, "alice", "1")
-		r.member(r.keeper, "bob", "1")
+		r.loginAs(r.keeper, "alice", "1")
+		r.loginAs(r.keeper, "bob", "1")
 		lists := map[session.Tag][]session.ID{}
 		r.vault.store = &taggedStore{r.store, func(tag session.Tag, ids []session.ID) []session.ID {
 			lists[tag] = ids
 			return ids
 		}}
 		sid := r.config.Site.LogoutTargets("1", "")[0].Tag
-		r.logOut(r.keeper, r.logoutOf("bob", "1"), 1)
+		r.serverLogout(r.keeper, r.newLogout("bob", "1"), 1)
 		if ids := lists[sid]; len(ids) != 2 || ids[0] == ids[1] {
-			t.Errorf("the list is %v", ids)
+			t.Errorf("got list %v, want it unmodified", ids)
 		}
 	})
 }
 
-// TestLogoutWhileKeysChange: a session that is written under the next key during
-// the search is found all the same.
-func TestLogoutWhileKeysChange(t *testing.T) {
+// TestLogoutFindsASessionThatChangesKeys during the search: it is written under the new key.
+func TestLogoutFindsASessionThatChangesKeys(t *testing.T) {
 	for _, tt := range []struct{ sub, sid string }{{"alice", ""}, {"", "1"}, {"alice", "1"}} {
 		for moves := 1; moves <= 4; moves++ {
 			inBubble(t, func(t *testing.T, r *rig) {
-				secret := r.member(r.keeper, "alice", "1")
-				other := r.member(r.keeper, "bob", "1")
+				secret := r.loginAs(r.keeper, "alice", "1")
+				other := r.loginAs(r.keeper, "bob", "1")
 				ring, err := seal.NewKeyRing(testKey(2), testKey(1))
 				if err != nil {
 					t.Fatal(err)
@@ -118,47 +117,16 @@ func TestLogoutWhileKeysChange(t *testing.T) {
 					}
 					return ids
 				}}
-				n, err := r.keeper.EndLoggedOut(t.Context(), r.logoutOf(tt.sub, tt.sid))
+				n, err := r.keeper.EndByServerLogout(t.Context(), r.newLogout(tt.sub, tt.sid))
 				if err != nil || n == 0 {
-					t.Errorf("moved with search %d of %d, EndLoggedOut: %d, %v", moves, searches, n, err)
+					t.Errorf("rewritten during search %d of %d: got %d, %v, want one session or more", moves, searches, n, err)
 				}
 				r.vault.store = r.store
-				r.gone(secret)
+				r.wantGone(secret)
 				if tt.sub != "" {
 					r.fresh(other)
 				}
 			})
 		}
-	}
-}
-
-// TestAlteredLogoutMarker: there was a logout, and nobody can tell when. A login
-// under way does not get past it, and the operator is told.
-func TestAlteredLogoutMarker(t *testing.T) {
-	for name, value := range map[string][]byte{"empty": {}, "short": {1, 2, 3}, "long": make([]byte, 9), "record": make([]byte, 400)} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, r *rig) {
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "1")
-				id := markID(r.config.Site.LogoutTargets("", "alice")[0].Tag)
-				item, ok := r.store.item(id)
-				if !ok {
-					t.Fatal("no marker")
-				}
-				item.Value = value
-				r.store.put(id, item)
-				_, who, tokens := r.server.login()
-				who.Subject, who.SID, who.IssuedAt = "alice", "2", time.Now()
-				if _, _, err := r.keeper.Create(t.Context(), who, tokens); err == nil {
-					t.Error("a login gets past a logout of which the time is not known")
-				}
-				r.toldUnreadable(seal.PartLogoutMarker, 1)
-				// The next logout puts it right.
-				r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-				time.Sleep(2 * time.Second)
-				r.member(r.keeper, "alice", "3")
-			})
-		})
 	}
 }

@@ -12,33 +12,35 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// member logs in as one of several sessions of a user.
-func (r *rig) member(k *Keeper, sub, sid string) seal.Secret {
+// loginAs creates a session with the given sub and sid and returns its secret.
+func (r *rig) loginAs(k *Keeper, sub, sid string) seal.Secret {
 	r.t.Helper()
-	_, who, tokens := r.server.login()
-	who.Subject, who.SID, who.IssuedAt = sub, sid, time.Now()
-	secret, _, err := k.Create(r.t.Context(), who, tokens)
+	_, user, tokens := r.server.login()
+	user.Subject, user.SID, user.IssuedAt = sub, sid, time.Now()
+	secret, _, err := k.Create(r.t.Context(), user, tokens)
 	if err != nil {
 		r.t.Fatalf("creating session: %v", err)
 	}
 	return secret
 }
 
-// logoutOf is a message of the server, each time another one.
-func (r *rig) logoutOf(sub, sid string) Logout {
-	r.messages++
+// newLogout returns a new logout token of the server.
+func (r *rig) newLogout(sub, sid string) Logout {
+	r.logoutTokens++
 	now := time.Now()
-	return Logout{Subject: sub, SID: sid, IssuedAt: now, Token: fmt.Sprint("token", r.messages), Until: now.Add(5 * time.Minute)}
+	return Logout{Subject: sub, SID: sid, IssuedAt: now, Token: fmt.Sprint("token", r.logoutTokens), Until: now.Add(5 * time.Minute)}
 }
 
-func (r *rig) logOut(k *Keeper, l Logout, want int) {
+// serverLogout carries out a logout of the server and checks how many sessions it ends.
+func (r *rig) serverLogout(k *Keeper, l Logout, want int) {
 	r.t.Helper()
-	if n, err := k.EndLoggedOut(r.t.Context(), l); n != want || err != nil {
-		r.t.Errorf("EndLoggedOut: %d, %v; want %d", n, err, want)
+	if n, err := k.EndByServerLogout(r.t.Context(), l); n != want || err != nil {
+		r.t.Errorf("EndByServerLogout: got %d, %v, want %d", n, err, want)
 	}
 }
 
-func TestServerLogsOut(t *testing.T) {
+// TestLogoutEndsTheSessionsItNames, by sid, sub or both, and no others.
+func TestLogoutEndsTheSessionsItNames(t *testing.T) {
 	type member struct{ sub, sid string }
 	all := []member{{"alice", "1"}, {"alice", "2"}, {"alice", ""}, {"bob", "3"}, {"bob", ""}, {"", "4"}, {"", ""}}
 	tests := []struct {
@@ -47,58 +49,58 @@ func TestServerLogsOut(t *testing.T) {
 		ends     []member
 	}{
 		{"session", "", "1", []member{{"alice", "1"}}},
-		{"session of nobody known", "", "4", []member{{"", "4"}}},
+		{"session without a subject", "", "4", []member{{"", "4"}}},
 		{"user", "alice", "", []member{{"alice", "1"}, {"alice", "2"}, {"alice", ""}}},
 		{"session and user", "bob", "3", []member{{"bob", "3"}, {"bob", ""}}},
 		{"unknown session of a user", "alice", "9", []member{{"alice", ""}}},
 		{"session of one user, and another user", "bob", "1", []member{{"bob", ""}}},
-		{"the other way round", "alice", "3", []member{{"alice", ""}}},
+		{"user, and the session of another user", "alice", "3", []member{{"alice", ""}}},
 		{"session of one user, and an unknown user", "carol", "1", nil},
-		{"session of nobody known, and a user", "alice", "4", []member{{"alice", ""}}},
+		{"session without a subject, and a user", "alice", "4", []member{{"alice", ""}}},
 		{"unknown session", "", "9", nil},
 		{"unknown user", "carol", "", nil},
 		{"session named as a user", "1", "", nil},
 		{"user named as a session", "", "alice", nil},
-		{"nobody", "", "", nil},
+		{"neither", "", "", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secrets, live := map[member]seal.Secret{}, map[member]context.Context{}
 				for _, m := range all {
-					secrets[m] = r.member(r.keeper, m.sub, m.sid)
+					secrets[m] = r.loginAs(r.keeper, m.sub, m.sid)
 					ctx, attached := attach(r.keeper, t.Context(), r.fresh(secrets[m]))
 					defer attached.Detach()
 					live[m] = ctx
 				}
-				r.logOut(r.keeper, r.logoutOf(tt.sub, tt.sid), len(tt.ends))
-				over := map[member]bool{}
+				r.serverLogout(r.keeper, r.newLogout(tt.sub, tt.sid), len(tt.ends))
+				wantEnded := map[member]bool{}
 				for _, m := range tt.ends {
-					over[m] = true
-					r.gone(secrets[m])
+					wantEnded[m] = true
+					r.wantGone(secrets[m])
 				}
 				for _, m := range all {
-					if ended := live[m].Err() != nil; ended != over[m] {
-						t.Errorf("%v: its request has ended: %v", m, ended)
+					if ended := live[m].Err() != nil; ended != wantEnded[m] {
+						t.Errorf("%v: got a request that has ended: %v, want %v", m, ended, wantEnded[m])
 					}
-					if !over[m] {
+					if !wantEnded[m] {
 						r.fresh(secrets[m])
 					}
 				}
 				if n := r.events.count(EventEnded); n != len(tt.ends) {
-					t.Errorf("%d ends were told, want %d", n, len(tt.ends))
+					t.Errorf("got %d events of an end, want %d", n, len(tt.ends))
 				}
-				// The list may be out of date; nothing ends twice.
-				r.logOut(r.keeper, r.logoutOf(tt.sub, tt.sid), 0)
+				// The store may still list the sessions; none ends twice.
+				r.serverLogout(r.keeper, r.newLogout(tt.sub, tt.sid), 0)
 			})
 		})
 	}
 }
 
-// TestServerLogsOutOfOneSite: sites may share store, keys and server.
-func TestServerLogsOutOfOneSite(t *testing.T) {
+// TestLogoutEndsSessionsOfItsOwnSiteOnly: sites may share store, keys and server.
+func TestLogoutEndsSessionsOfItsOwnSiteOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		here := r.member(r.keeper, "alice", "1")
+		here := r.loginAs(r.keeper, "alice", "1")
 		ring, err := seal.NewKeyRing(testKey(1))
 		if err != nil {
 			t.Fatal(err)
@@ -106,39 +108,38 @@ func TestServerLogsOutOfOneSite(t *testing.T) {
 		config := r.config
 		config.Site = seal.NewSite(ring, "https://as.example.com", "client", "other cookie")
 		other := mustKeeper(config)
-		there := r.member(other, "alice", "1")
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		r.gone(here)
+		there := r.loginAs(other, "alice", "1")
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
+		r.wantGone(here)
 		if _, err := other.Fresh(t.Context(), there); err != nil {
-			t.Errorf("the session of the other site: %v", err)
+			t.Errorf("Fresh at the other site: got error %v, want none", err)
 		}
 	})
 }
 
-func TestServerLogsOutOnlyOncePerMessage(t *testing.T) {
+func TestLogoutTokenIsAcceptedOnceOverAllInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.member(r.keepers[0], "alice", "1")
-		message := r.logoutOf("alice", "")
-		r.logOut(r.keepers[0], message, 1)
+		r.loginAs(r.keepers[0], "alice", "1")
+		message := r.newLogout("alice", "")
+		r.serverLogout(r.keepers[0], message, 1)
 		time.Sleep(time.Minute)
-		again := r.member(r.keepers[1], "alice", "2")
+		again := r.loginAs(r.keepers[1], "alice", "2")
 		for _, k := range r.keepers {
-			if n, err := k.EndLoggedOut(t.Context(), message); n != 0 || !errors.Is(err, ErrReplayed) {
-				t.Errorf("the same message again: %d, %v", n, err)
+			if n, err := k.EndByServerLogout(t.Context(), message); n != 0 || !errors.Is(err, ErrReplayed) {
+				t.Errorf("the same token again: got %d, %v, want 0, ErrReplayed", n, err)
 			}
 		}
 		r.freshAt(0, again)
-		// It is not remembered for ever.
+		// The token is not remembered for ever.
 		time.Sleep(5 * time.Minute)
-		r.logOut(r.keepers[0], message, 1)
+		r.serverLogout(r.keepers[0], message, 1)
 	})
 }
 
-// TestServerLogsOutOfAllInstances also where they have seen nothing of the
-// session but a request that is still open.
-func TestServerLogsOutOfAllInstances(t *testing.T) {
+// TestLogoutEndsRequestsAtAllInstances of the session, and no others.
+func TestLogoutEndsRequestsAtAllInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
-		secret, other := r.member(r.keepers[0], "alice", "1"), r.member(r.keepers[0], "bob", "2")
+		secret, other := r.loginAs(r.keepers[0], "alice", "1"), r.loginAs(r.keepers[0], "bob", "2")
 		var live []context.Context
 		for i, k := range r.keepers {
 			ctx, attached := attach(k, t.Context(), r.freshAt(i, secret))
@@ -148,63 +149,62 @@ func TestServerLogsOutOfAllInstances(t *testing.T) {
 			defer attached.Detach()
 			live = append(live, ctx)
 		}
-		r.logOut(r.keepers[2], r.logoutOf("", "1"), 1)
+		r.serverLogout(r.keepers[2], r.newLogout("", "1"), 1)
 		synctest.Wait()
 		for i, ctx := range live {
 			if ended, want := ctx.Err() != nil, i%2 == 0; ended != want {
-				t.Errorf("request %d has ended: %v, want %v", i, ended, want)
+				t.Errorf("request %d: got ended %v, want %v", i, ended, want)
 			}
 		}
 		for i, k := range r.keepers {
 			if _, err := k.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("at instance %d: %v", i, err)
+				t.Errorf("Fresh at instance %d: got error %v, want ErrNoSession", i, err)
 			}
 			r.freshAt(i, other)
 		}
 	})
 }
 
-// TestServerLogsOutDuringRefresh: whatever point it has reached, at another
-// instance, it brings nothing back, and its tokens are given back.
-func TestServerLogsOutDuringRefresh(t *testing.T) {
+// TestLogoutDuringARefreshRevokesItsTokens, at every step of a refresh at another instance,
+// and the session does not return.
+func TestLogoutDuringARefreshRevokesItsTokens(t *testing.T) {
 	for _, after := range []time.Duration{500 * time.Millisecond, 1200 * time.Millisecond, 2500 * time.Millisecond} {
 		t.Run(after.String(), func(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-				r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = time.Second, 2*time.Second, true })
+				r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = time.Second, 2*time.Second, true })
 				r.users[0].setFault(func(op sharedOp) (f storeFault) {
 					if op == sharedReplace {
 						f.before, f.after = 300*time.Millisecond, 300*time.Millisecond
 					}
 					return f
 				})
-				secret := r.member(r.keepers[0], "alice", "1")
-				r.due()
+				secret := r.loginAs(r.keepers[0], "alice", "1")
+				r.waitUntilDue()
 				r.freshAt(0, secret)
 				time.Sleep(after)
-				r.logOut(r.keepers[1], r.logoutOf("alice", ""), 1)
+				r.serverLogout(r.keepers[1], r.newLogout("alice", ""), 1)
 				time.Sleep(time.Minute)
-				r.gone(secret)
-				r.noLease(secret)
+				r.wantGone(secret)
+				r.wantNoLease(secret)
 				if n := r.server.calls(); n != 1 {
-					t.Errorf("%d refresh requests", n)
+					t.Errorf("got %d refresh requests, want 1", n)
 				}
 				r.server.mu.Lock()
 				defer r.server.mu.Unlock()
 				if len(r.server.discarded) != 1 {
-					t.Errorf("given back: %q, want the one token", r.server.discarded)
+					t.Errorf("got discarded tokens %q, want one", r.server.discarded)
 				}
 			})
 		})
 	}
 }
 
-// TestServerLogsOutDuringLogin: a login that was under way counts as well,
-// whoever is faster.
-func TestServerLogsOutDuringLogin(t *testing.T) {
+// TestLogoutDuringALoginEndsIt if the server issued the tokens before the logout.
+func TestLogoutDuringALoginEndsIt(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		sub, sid string
-		issued   time.Duration // the tokens, after the logout
+		issued   time.Duration // time of the tokens after the logout
 		ends     bool
 	}{
 		{"user, before", "alice", "", -time.Second, true},
@@ -220,11 +220,11 @@ func TestServerLogsOutDuringLogin(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-				message := r.logoutOf(tt.sub, tt.sid)
+				message := r.newLogout(tt.sub, tt.sid)
 				create := func() error {
-					_, who, tokens := r.server.login()
-					who.Subject, who.SID, who.IssuedAt = "alice", "1", message.IssuedAt.Add(tt.issued)
-					_, _, err := r.keepers[0].Create(t.Context(), who, tokens)
+					_, user, tokens := r.server.login()
+					user.Subject, user.SID, user.IssuedAt = "alice", "1", message.IssuedAt.Add(tt.issued)
+					_, _, err := r.keepers[0].Create(t.Context(), user, tokens)
 					return err
 				}
 				// The item is written after the search and before anything else of Create.
@@ -237,11 +237,11 @@ func TestServerLogsOutDuringLogin(t *testing.T) {
 				created := make(chan error, 1)
 				go func() { created <- create() }()
 				synctest.Wait()
-				r.logOut(r.keepers[1], message, 0)
+				r.serverLogout(r.keepers[1], message, 0)
 				err := <-created
 				var unavailable *UnavailableError
 				if tt.ends != errors.As(err, &unavailable) || !tt.ends && err != nil {
-					t.Errorf("Create: %v, want an *UnavailableError: %v", err, tt.ends)
+					t.Errorf("Create: got error %v, want an *UnavailableError: %v", err, tt.ends)
 				}
 				kept := 0
 				r.state.mu.Lock()
@@ -252,177 +252,111 @@ func TestServerLogsOutDuringLogin(t *testing.T) {
 				}
 				r.state.mu.Unlock()
 				if ended := kept == 0; ended != tt.ends {
-					t.Errorf("%d sessions are kept", kept)
+					t.Errorf("got %d sessions in the store, want none: %v", kept, tt.ends)
 				}
-				// It does not last.
-				time.Sleep(loggedOutKept)
+				// The marker expires.
+				time.Sleep(markerRetention)
 				if err := create(); err != nil {
-					t.Errorf("long after: %v", err)
+					t.Errorf("Create after markerRetention: got error %v, want none", err)
 				}
 			})
 		})
 	}
 }
 
-// TestLatestLogoutCounts, in whatever order messages come.
-func TestLatestLogoutCounts(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		earlier, later := r.logoutOf("alice", ""), r.logoutOf("alice", "")
-		later.IssuedAt = later.IssuedAt.Add(10 * time.Second)
-		r.logOut(r.keeper, later, 0)
-		r.logOut(r.keeper, earlier, 0)
-		_, who, tokens := r.server.login()
-		who.Subject, who.IssuedAt = "alice", later.IssuedAt
-		if _, _, err := r.keeper.Create(t.Context(), who, tokens); err == nil {
-			t.Error("tokens from before the later logout became a session")
-		}
-	})
-}
-
-// TestServerLogsOutWhileStoreFails: the server is told to try again, and is
-// heard then. What was found is over here all the same.
-func TestServerLogsOutWhileStoreFails(t *testing.T) {
+// TestFailedLogoutCanBeRepeated: the server gets an error while the store fails, and its next
+// try succeeds. Sessions that were found have ended in this process.
+func TestFailedLogoutCanBeRepeated(t *testing.T) {
 	for name, fails := range map[string][]storeOp{
 		"everything": nil, "reading": {opView}, "searching": {opTagged}, "writing": {opCreate, opReplace, opDelete}, "deleting": {opDelete},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				secret := r.member(r.keeper, "alice", "1")
-				message := r.logoutOf("alice", "")
-				r.store.failing(fails...)
+				secret := r.loginAs(r.keeper, "alice", "1")
+				message := r.newLogout("alice", "")
+				r.store.fail(fails...)
 				for range 2 {
-					_, err := r.keeper.EndLoggedOut(t.Context(), message)
+					_, err := r.keeper.EndByServerLogout(t.Context(), message)
 					var unavailable *UnavailableError
 					if !errors.As(err, &unavailable) || !errors.Is(err, errStoreDown) {
-						t.Fatalf("EndLoggedOut: %v", err)
+						t.Fatalf("EndByServerLogout: got error %v, want an *UnavailableError", err)
 					}
 				}
 				if name == "deleting" {
-					if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-						t.Errorf("Fresh: %v", err)
+					if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+						t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 					}
 				}
-				r.store.healthy()
-				if _, err := r.keeper.EndLoggedOut(t.Context(), message); err != nil {
-					t.Errorf("the same message again: %v", err)
+				r.store.clearFaults()
+				if _, err := r.keeper.EndByServerLogout(t.Context(), message); err != nil {
+					t.Errorf("try with a working store: got error %v, want none", err)
 				}
-				r.gone(secret)
-				if _, err := r.keeper.EndLoggedOut(t.Context(), message); !errors.Is(err, ErrReplayed) {
-					t.Errorf("and once more: %v", err)
+				r.wantGone(secret)
+				if _, err := r.keeper.EndByServerLogout(t.Context(), message); !errors.Is(err, ErrReplayed) {
+					t.Errorf("try after a success: got error %v, want ErrReplayed", err)
 				}
 			})
 		})
 	}
 }
 
-// TestLoginWhileLogoutsCannotBeRead: nobody gets a session of which it is not
-// known whether it is over.
-func TestLoginWhileLogoutsCannotBeRead(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.store.failing(opView)
-		_, who, tokens := r.server.login()
-		_, _, err := r.keeper.Create(t.Context(), who, tokens)
-		var unavailable *UnavailableError
-		if !errors.As(err, &unavailable) {
-			t.Errorf("Create: %v", err)
-		}
-		synctest.Wait()
-		if n := len(r.store.items); n != 0 {
-			t.Errorf("%d items are left", n)
-		}
-	})
-}
-
-// TestServerLogsOutByAnOldList: what is gone does not end again.
-func TestServerLogsOutByAnOldList(t *testing.T) {
+// TestLogoutIgnoresListedItemsThatAreGone.
+func TestLogoutIgnoresListedItemsThatAreGone(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.store.stale = []session.ID{{1}, {2}}
-		secret := r.member(r.keeper, "alice", "1")
-		r.logOut(r.keeper, r.logoutOf("", "1"), 1)
-		r.gone(secret)
+		secret := r.loginAs(r.keeper, "alice", "1")
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 1)
+		r.wantGone(secret)
 		if n := r.events.count(EventEnded); n != 1 {
-			t.Errorf("%d ends were told", n)
+			t.Errorf("got %d events of an end, want 1", n)
 		}
 	})
 }
 
-// TestServerLogsOutPastOldCopies: an instance that no pushes reach still knows
-// what the others have noted.
-func TestServerLogsOutPastOldCopies(t *testing.T) {
-	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.users[0].deaf = true
-		for i := range 6 {
-			r.logOut(r.keepers[i%2], r.logoutOf("alice", ""), 0)
-		}
-	})
-}
-
-// TestServerLogsOutOfManySessions at once, more than are ended at a time.
-func TestServerLogsOutOfManySessions(t *testing.T) {
+// TestLogoutEndsMoreSessionsThanMaxConcurrentEnds.
+func TestLogoutEndsMoreSessionsThanMaxConcurrentEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		const many = 5 * endsAtOnce
+		const many = 5 * maxConcurrentEnds
 		for range many {
-			r.member(r.keeper, "robot", "")
+			r.loginAs(r.keeper, "robot", "")
 		}
-		r.logOut(r.keeper, r.logoutOf("robot", ""), many)
+		r.serverLogout(r.keeper, r.newLogout("robot", ""), many)
 	})
 }
 
-// TestLogoutOfARenamedSession: a refresh gives the session another `sid`, and
-// the server logs that out before the refresh is done.
-func TestLogoutOfARenamedSession(t *testing.T) {
+// TestLogoutOfANewSIDDuringItsRefreshEndsTheSession: a refresh gives the session another sid,
+// and the server logs that sid out before the refresh is committed.
+func TestLogoutOfANewSIDDuringItsRefreshEndsTheSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.idTokens = true
-		r.server.judging = 2 * time.Second
-		secret := r.member(r.keeper, "alice", "old")
-		r.due()
+		r.server.identifyDelay = 2 * time.Second
+		secret := r.loginAs(r.keeper, "alice", "old")
+		r.waitUntilDue()
 		issued := time.Now()
-		r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+		r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 			current.SID, current.IssuedAt = "new", issued
 			return current, nil
 		}
 		r.fresh(secret) // begins the refresh
 		time.Sleep(time.Second)
-		r.logOut(r.keeper, r.logoutOf("", "new"), 0)
+		r.serverLogout(r.keeper, r.newLogout("", "new"), 0)
 		time.Sleep(5 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
-// TestLogoutAfterALostDeletion: a store that fails over can lose a deletion it
-// has acknowledged. Whoever logs out once more must not be told that all is done.
-func TestLogoutAfterALostDeletion(t *testing.T) {
+// TestRepeatedLogoutDeletesAgain: a failover of the store can lose a deletion that it has
+// acknowledged. The next logout must not report that no session existed.
+func TestRepeatedLogoutDeletesAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		secret := r.member(r.keeper, "alice", "1")
+		secret := r.loginAs(r.keeper, "alice", "1")
 		item, _ := r.store.item(r.id(secret))
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
 		r.store.mu.Lock()
 		r.store.items[r.id(secret)] = item
 		r.store.mu.Unlock()
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		time.Sleep(2 * endedKept) // as long as this process knows better
-		r.gone(secret)
-	})
-}
-
-// TestMarkThatIsOverHere: the mark of an earlier logout may be over by this
-// instance's clock and not yet by the store's.
-func TestMarkThatIsOverHere(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-		tries := 0
-		r.store.setFault(func(op storeOp) (f storeFault) {
-			switch op {
-			case opView:
-				f.err = session.ErrNotFound
-			case opCreate:
-				tries++
-			}
-			return f
-		})
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 0)
-		if tries > 10 {
-			t.Errorf("%d tries to write a mark", tries)
-		}
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
+		time.Sleep(2 * endRetention) // until this process has forgotten the end
+		r.wantGone(secret)
 	})
 }

@@ -26,8 +26,9 @@ func (r *rig) logins(n int) []seal.Secret {
 	return secrets
 }
 
-// TestOneProbeWhileTheServerIsDown: of many sessions whose tokens have expired,
-// one at a time asks the server, and none is lost. When it is back, all work.
+// TestOneProbeWhileTheServerIsDown: the tokens of many sessions have expired. One session
+// at a time asks the server, and none is lost. After the server works again, all are
+// refreshed.
 func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -36,21 +37,21 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 		max      int // requests in a minute
 		back     time.Duration
 	}{
-		// The first few, then probes after 1, 2, 4, 8 and every 15 s.
-		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMax * 5 / 4},
-		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMax * 5 / 4},
-		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffWaiting},
-		{"breaking connections", 200, behaviour{outcome: Unanswered}, 2 * (breakerThreshold + 8), breakerMax * 5 / 4},
+		// The first failures, then probes after 1, 2, 4, 8 and every 15 s.
+		{"refusing", 6000, behaviour{outcome: Unavailable}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
+		{"misconfigured", 200, behaviour{outcome: Misconfigured}, breakerThreshold + 8, breakerMaxPause * 5 / 4},
+		{"asking to wait for an hour", 200, behaviour{outcome: Unavailable, retryAfter: time.Hour}, breakerThreshold + 1, backoffMaxWaiting},
+		{"breaking connections", 200, behaviour{outcome: Unanswered}, 2 * (breakerThreshold + 8), breakerMaxPause * 5 / 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.latency = 0
 				secrets := r.logins(tt.sessions)
-				r.expired()
+				r.waitUntilExpired()
 				r.server.always(tt.b)
 				for range 60 {
 					for _, secret := range secrets {
-						if err := r.refuse(secret); errors.Is(err, ErrNoSession) {
+						if err := r.wantError(secret); errors.Is(err, ErrNoSession) {
 							t.Fatal(err)
 						}
 					}
@@ -70,11 +71,11 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 						failed++
 					}
 				}
-				// Those that failed themselves are in a back-off of their own.
+				// The sessions that failed are in their own back-off.
 				if failed > tt.max {
-					t.Errorf("%d sessions do not work after the server is back", failed)
+					t.Errorf("%d sessions fail after the server works again", failed)
 				}
-				time.Sleep(backoffWaiting)
+				time.Sleep(backoffMaxWaiting)
 				for _, secret := range secrets {
 					r.fresh(secret)
 				}
@@ -83,17 +84,17 @@ func TestOneProbeWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// TestProbeIsOneOfManyWaiting: while a probe is under way, others are refused at
-// once, and the first success lets everybody through.
-func TestProbeIsOneOfManyWaiting(t *testing.T) {
+// TestOpenCircuitSendsOneProbeAtATime: during a probe other sessions are refused at once.
+// The first success closes the circuit.
+func TestOpenCircuitSendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(100)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, secret := range secrets[:breakerThreshold] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
-		time.Sleep(breakerMax)
+		time.Sleep(breakerMaxPause)
 		before := r.server.calls()
 		r.server.always(behaviour{before: 3 * time.Second})
 		var all sync.WaitGroup
@@ -102,7 +103,7 @@ func TestProbeIsOneOfManyWaiting(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := r.server.calls() - before; n != 1 {
-			t.Errorf("%d probes are under way", n)
+			t.Errorf("%d probes in progress, want 1", n)
 		}
 		all.Wait()
 		for _, secret := range secrets[breakerThreshold:] {
@@ -112,41 +113,41 @@ func TestProbeIsOneOfManyWaiting(t *testing.T) {
 	})
 }
 
-// TestLostProbeIsFollowedByAnother: a probe that gets no answer keeps the next one
-// back for ten seconds, not for as long as a refresh may take.
-func TestLostProbeIsFollowedByAnother(t *testing.T) {
+// TestUnansweredProbeDelaysNextForProbeTimeout: a probe without an answer does not delay
+// the next one for as long as a refresh may take.
+func TestUnansweredProbeDelaysNextForProbeTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, secret := range secrets[:breakerThreshold] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
-		time.Sleep(breakerMax)
+		time.Sleep(breakerMaxPause)
 		r.server.always(behaviour{before: time.Hour})
 		go func() { _, _ = r.keeper.Fresh(t.Context(), secrets[10]) }()
 		synctest.Wait()
 		r.server.normal()
 		time.Sleep(probeTimeout - time.Second)
-		r.unavailable(secrets[11])
+		r.wantUnavailable(secrets[11])
 		time.Sleep(time.Second)
 		r.fresh(secrets[12])
 		r.fresh(secrets[11])
 	})
 }
 
-// TestTroubleOfFewSessionsIsTheirOwn: the server fails for some sessions for ever,
-// and all others are refreshed as ever.
-func TestTroubleOfFewSessionsIsTheirOwn(t *testing.T) {
+// TestFewFailingSessionsDoNotOpenTheCircuit: the server never refreshes a few sessions.
+// All others are refreshed as usual.
+func TestFewFailingSessionsDoNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(40)
 		broken := secrets[:breakerThreshold-1]
 		for range 10 {
-			r.expired()
+			r.waitUntilExpired()
 			r.server.always(behaviour{outcome: Unavailable})
 			for range 5 {
 				for _, secret := range broken {
-					r.unavailable(secret)
+					r.wantUnavailable(secret)
 				}
 				time.Sleep(500 * time.Millisecond)
 			}
@@ -175,10 +176,10 @@ func (f failsFor) Refresh(ctx context.Context, refreshToken string, confirm func
 	return f.Refresher.Refresh(ctx, refreshToken, confirm)
 }
 
-// TestSessionsThatFailForEverTakeNoProbesFromOthers: the server never refreshes some
-// sessions, which ask all the time and before all others. The others have to wait
-// once at most, until the first of them is refreshed.
-func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
+// TestFailingSessionsDoNotTakeEveryProbe: the server never refreshes some sessions, which
+// ask all the time and before all others. Other sessions wait at most until the first of
+// them is refreshed.
+func TestFailingSessionsDoNotTakeEveryProbe(t *testing.T) {
 	for _, tt := range []struct {
 		failing int
 		outcome Outcome
@@ -191,13 +192,13 @@ func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secrets := r.logins(tt.failing + 3)
 				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:tt.failing], tt.outcome} })
-				r.expired()
+				r.waitUntilExpired()
 				start := time.Now()
 				for time.Since(start) < time.Hour {
 					for i, secret := range secrets {
 						_, err := r.keeper.Fresh(t.Context(), secret)
-						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMax {
-							t.Fatalf("after %v: %v", time.Since(start), err)
+						if i >= tt.failing && err != nil && time.Since(start) > 2*breakerMaxPause {
+							t.Fatalf("Fresh after %v: %v", time.Since(start), err)
 						}
 					}
 					time.Sleep(time.Second)
@@ -207,20 +208,20 @@ func TestSessionsThatFailForEverTakeNoProbesFromOthers(t *testing.T) {
 	}
 }
 
-// TestSessionsThatFailForEverDoNotCount: once another session was refreshed, they do
-// not make the server count as down again. Its user comes back after long pauses.
-func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
+// TestFailingSessionsDoNotReopenTheCircuit: the failing sessions do not count again once
+// another session was refreshed. The user of that session comes back after long pauses.
+func TestFailingSessionsDoNotReopenTheCircuit(t *testing.T) {
 	for _, outcome := range []Outcome{Unavailable, Misconfigured, Malformed, Unanswered} {
 		t.Run(outcome.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				const failing = breakerThreshold
 				secrets := r.logins(failing + 1)
 				r.reconfigure(func(c *Config) { c.Refresher = failsFor{c.Refresher, r.server.families[:failing], outcome} })
-				r.expired()
+				r.waitUntilExpired()
 				for _, secret := range secrets[:failing] {
-					r.unavailable(secret)
+					r.wantUnavailable(secret)
 				}
-				time.Sleep(breakerMax)
+				time.Sleep(breakerMaxPause)
 				r.fresh(secrets[failing])
 				for second := range 3600 {
 					for _, secret := range secrets[:failing] {
@@ -236,9 +237,10 @@ func TestSessionsThatFailForEverDoNotCount(t *testing.T) {
 	}
 }
 
-// TestRefusedClientHoldsUpNoOther: the server refuses one client. Sessions of another
-// client of the same server work as ever, and those of the refused one share a probe.
-func TestRefusedClientHoldsUpNoOther(t *testing.T) {
+// TestRefusedClientDoesNotAffectOthers: the server refuses one client. Sessions of
+// another client of the same server are refreshed as usual, and those of the refused
+// client share a probe.
+func TestRefusedClientDoesNotAffectOthers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(200)
 		c := r.config
@@ -251,84 +253,82 @@ func TestRefusedClientHoldsUpNoOther(t *testing.T) {
 		}
 		refused := failsFor{c.Refresher, r.server.families[:len(secrets)], Misconfigured}
 		r.reconfigure(func(c *Config) { c.Refresher = refused })
-		r.expired()
+		r.waitUntilExpired()
 		for range 600 {
 			for _, secret := range secrets {
-				if err := r.unavailable(secret); !err.Misconfigured {
+				if err := r.wantUnavailable(secret); !err.Misconfigured {
 					t.Fatal(err)
 				}
 			}
 			if _, err := neighbour.Fresh(t.Context(), other); err != nil {
-				t.Fatalf("the other client's session: %v", err)
+				t.Fatalf("Fresh of the other client: %v", err)
 			}
 			time.Sleep(time.Second)
 		}
 		if n := r.events.count(EventRefreshFailed); n > 60 {
-			t.Errorf("the refused client was sent %d times in ten minutes", n)
+			t.Errorf("%d requests of the refused client in ten minutes, want 60 at most", n)
 		}
 	})
 }
 
-// TestAnswersThatRotateShowTheServerAtWork: the server rotates the tokens of many
-// sessions and sends access tokens that cannot be used. Another session is refreshed
-// at once.
-func TestAnswersThatRotateShowTheServerAtWork(t *testing.T) {
+// TestMalformedRotationDoesNotOpenTheCircuit: the server rotates the tokens of many
+// sessions, but its access tokens are unusable. Another session is refreshed at once.
+func TestMalformedRotationDoesNotOpenTheCircuit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(3 * breakerThreshold)
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Malformed, processed: true, withRefreshToken: true})
 		for _, secret := range secrets[1:] {
-			r.unavailable(secret)
+			r.wantUnavailable(secret)
 		}
 		r.server.normal()
 		r.fresh(secrets[0])
 	})
 }
 
-// TestServersHaveBreakersOfTheirOwn: another site's server is not held up.
-func TestServersHaveBreakersOfTheirOwn(t *testing.T) {
+func TestServersHaveSeparateBreakers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := r.logins(20)
-		well := newAuthServer(t.Errorf)
+		otherServer := newAuthServer(t.Errorf)
 		c := r.config
-		c.Server, c.Refresher = "https://other.example.com", well.client(r.process)
+		c.Server, c.Refresher = "https://other.example.com", otherServer.client(r.process)
 		neighbour := mustKeeper(c)
-		f, who, tokens := well.login()
+		f, who, tokens := otherServer.login()
 		secret, _, err := neighbour.Create(t.Context(), who, tokens)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
 		for _, s := range secrets {
-			r.unavailable(s)
+			r.wantUnavailable(s)
 		}
 		s, err := neighbour.Fresh(t.Context(), secret)
 		if err != nil || s.AccessToken != f.newest {
-			t.Errorf("the neighbour's session: %v", err)
+			t.Errorf("Fresh at the other server: %v, want its newest token", err)
 		}
 	})
 }
 
-// TestRefreshesAtOnceAreBounded, and those beyond wait for their turn without the
-// lease.
-func TestRefreshesAtOnceAreBounded(t *testing.T) {
+// TestConcurrentRefreshesAreBounded: further refreshes wait for a slot without holding
+// their lease.
+func TestConcurrentRefreshesAreBounded(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
-		secrets := make([]seal.Secret, refreshesAtOnce+100)
+		secrets := make([]seal.Secret, maxConcurrentRefreshes+100)
 		for i := range secrets {
 			secrets[i], _ = r.login()
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{before: 3 * time.Second})
 		var all sync.WaitGroup
 		for _, secret := range secrets {
 			all.Go(func() { r.freshAt(0, secret) })
 		}
 		time.Sleep(time.Second)
-		r.wantCalls(refreshesAtOnce)
+		r.wantCalls(maxConcurrentRefreshes)
 		r.state.mu.Lock()
-		if n := len(r.state.leases); n != refreshesAtOnce {
-			t.Errorf("%d leases are held", n)
+		if n := len(r.state.leases); n != maxConcurrentRefreshes {
+			t.Errorf("%d leases are held, want %d", n, maxConcurrentRefreshes)
 		}
 		r.state.mu.Unlock()
 		all.Wait()
@@ -336,13 +336,13 @@ func TestRefreshesAtOnceAreBounded(t *testing.T) {
 	})
 }
 
-// TestRetryAfterCountsWhileTheTokenIsGood: without somebody who waits, the server
-// is left alone for as long as it asked for.
-func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
+// TestRetryAfterIsHonouredWhileTokenIsValid: if no request waits, the server gets no
+// request for as long as it demands.
+func TestRetryAfterIsHonouredWhileTokenIsValid(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 2 * time.Hour })
 		secret, f := r.login()
-		r.due() // 12 minutes are left
+		r.waitUntilDue() // 12 minutes before its expiry
 		r.server.always(behaviour{outcome: Unavailable, retryAfter: 10 * time.Minute})
 		for range 590 {
 			r.fresh(secret)
@@ -359,42 +359,42 @@ func TestRetryAfterCountsWhileTheTokenIsGood(t *testing.T) {
 	})
 }
 
-// TestBackoffsAreRemembered: many sessions in back-off do not make each other's
-// failures forgotten.
-func TestBackoffsAreRemembered(t *testing.T) {
+// TestBackoffsSurvivePruning: the failures of a session count although many other
+// sessions are in back-off.
+func TestBackoffsSurvivePruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all backoffs
 		for round := range 5 {
-			for i := range 3 * backoffPrune << round { // others come
-				all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+			for i := range 3 * backoffPruneSize << round { // other sessions fail, too
+				all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16), byte(round + 1)}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 			}
-			for i := range 3 * backoffPrune {
+			for i := range 3 * backoffPruneSize {
 				failure := &UnavailableError{Err: errBusy}
-				delay := all.add(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffFirst, false, 0)
-				if want := min(backoffFirst<<round, backoffMax); delay != want {
-					t.Fatalf("failure %d of session %d pauses %v, want %v", round+1, i, delay, want)
+				delay := all.recordFailure(session.ID{byte(i), byte(i >> 8), byte(i >> 16)}, failure, backoffMin, false, 0)
+				if want := min(backoffMin<<round, backoffMax); delay != want {
+					t.Fatalf("back-off after failure %d of session %d is %v, want %v", round+1, i, delay, want)
 				}
 			}
 			time.Sleep(backoffMax)
 		}
-		time.Sleep(2 * backoffKept)
+		time.Sleep(2 * backoffRetention)
 		kept := len(all.all)
-		for i := range 2 * kept { // what has passed is removed
-			all.add(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffFirst, false, 0)
+		for i := range 2 * kept { // expired back-offs are removed
+			all.recordFailure(session.ID{31: byte(i), 30: byte(i >> 8), 29: byte(i >> 16), 28: 1}, &UnavailableError{Err: errBusy}, backoffMin, false, 0)
 		}
 		if n := len(all.all); n > 2*kept {
-			t.Errorf("%d back-offs are kept", n)
+			t.Errorf("%d back-offs are kept, want %d at most", n, 2*kept)
 		}
 	})
 }
 
-// TestTheLeaseTakesNoTimeFromTheRefresh: each instance that gets the lease has the
-// whole time for its request, however long it waited.
-func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
+// TestLeaseWaitDoesNotShortenTheRefresh: each instance that gets the lease has the full
+// time for its request, however long it waited.
+func TestLeaseWaitDoesNotShortenTheRefresh(t *testing.T) {
 	for _, wait := range []time.Duration{40 * time.Second, 55 * time.Second} {
 		inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.server.set(func() {
 				r.server.behave = func(n int) behaviour {
 					if n == 1 {
@@ -410,18 +410,18 @@ func TestTheLeaseTakesNoTimeFromTheRefresh(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			r.wantCalls(2)
-			r.all(1, secret)
+			r.freshEverywhere(1, secret)
 			r.wantStored(secret, f)
 		})
 	}
 }
 
-// TestTimedOutRefreshIsNotSentAgainAtOnce, by any instance: the server may still be
-// working on it.
-func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
+// TestTimedOutRequestIsNotRepeatedAtOnce: no instance repeats it at once, because the
+// server may still be working on it.
+func TestTimedOutRequestIsNotRepeatedAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		var sent []time.Duration
 		start := time.Now()
 		r.server.set(func() {
@@ -441,21 +441,21 @@ func TestTimedOutRefreshIsNotSentAgainAtOnce(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}
-		r.all(2, secret)
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
-		if len(sent) != 2 || sent[1] < time.Minute+backoffTimedOut-leaseBeat {
-			t.Errorf("the token was sent after %v", slices.Clone(sent))
+		if len(sent) != 2 || sent[1] < time.Minute+backoffMinTimedOut-renewInterval {
+			t.Errorf("the token was sent after %v, want two requests, the second after %v or more", slices.Clone(sent), time.Minute+backoffMinTimedOut-renewInterval)
 		}
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
-// TestLeaseIsConfirmedWhenTheConnectionStands: an instance that connects for longer
-// than a lease lasts sends nothing if another one has taken over.
-func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
+// TestLeaseIsConfirmedAfterConnecting: an instance whose connection takes longer than
+// leaseTimeout sends nothing if another instance has taken over the lease.
+func TestLeaseIsConfirmedAfterConnecting(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(int) behaviour {
 				if r.server.requests == 0 && time.Now().Before(r.stored(secret).token.expires.Add(time.Second)) {
@@ -468,23 +468,23 @@ func TestLeaseIsConfirmedWhenTheConnectionStands(t *testing.T) {
 		synctest.Wait()
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		time.Sleep(2 * time.Second)
-		r.freshAt(1, secret) // after a lease's time
+		r.freshAt(1, secret) // takes over the lease after leaseTimeout
 		r.wantCalls(1)
 		time.Sleep(10 * time.Second)
 		r.wantCalls(1)
-		r.users[0].healthy()
-		r.all(2, secret)
+		r.users[0].clearFaults()
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestLostLeaseEndsTheWait: an instance that stood still while it waited for the
-// server serves what the others have got meanwhile. It does not wait for an answer
-// that may never come.
+// TestLostLeaseEndsTheWait: an instance that was stopped while it waited for the server
+// serves the tokens of the instance that took over. It does not wait for its own answer,
+// which may never arrive.
 func TestLostLeaseEndsTheWait(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) (b behaviour) {
 				if n == 1 {
@@ -501,9 +501,9 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 		go func() {
 			s, err := r.keepers[0].Fresh(t.Context(), secret)
 			if err != nil {
-				t.Errorf("at the instance that stood still: %v", err)
+				t.Errorf("Fresh at the stopped instance: %v", err)
 			} else {
-				r.usable(s)
+				r.wantUsable(s)
 			}
 			answered <- time.Since(start)
 		}()
@@ -512,22 +512,22 @@ func TestLostLeaseEndsTheWait(t *testing.T) {
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		r.freshAt(1, secret)
 		time.Sleep(10 * time.Second)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		if took := <-answered; took > 20*time.Second {
-			t.Errorf("the request waited %v", took)
+			t.Errorf("the request waited %v, want 20s at most", took)
 		}
 		r.wantCalls(2)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestRefusalCountsAlthoughAUseIsWritten: between the last look at the record and
-// its deletion another instance writes a use. That changes the version, and not
-// the refusal.
-func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
+// TestRefusalEndsSessionDespiteConcurrentUse: another instance writes a use after the
+// refused instance has read the record and before it deletes it. That changes the
+// version, and the refusal still counts.
+func TestRefusalEndsSessionDespiteConcurrentUse(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { f.dead = true })
 		interferences := 0
 		r.users[0].setFault(func(op sharedOp) storeFault {
@@ -535,7 +535,7 @@ func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
 				interferences++
 				id := r.id(secret)
 				rec := r.stored(secret)
-				item, err := r.keepers[1].item(seal.Ref{ID: id, Secret: secret}, rec)
+				item, err := r.keepers[1].sealItem(seal.Ref{ID: id, Secret: secret}, rec)
 				if err != nil {
 					t.Errorf("writing a use: %v", err)
 				}
@@ -548,9 +548,9 @@ func TestRefusalCountsAlthoughAUseIsWritten(t *testing.T) {
 		_, err := r.keepers[0].Fresh(t.Context(), secret)
 		var ended *EndedError
 		if !errors.As(err, &ended) || ended.Reason != EndRejected {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want the reason %s", err, EndRejected)
 		}
 		r.wantCalls(1)
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }

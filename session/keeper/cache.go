@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -11,201 +10,200 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// openedRecords are hot parts that were opened lately, so that the requests of
-// a page do not each derive a key and decrypt the same bytes. It holds access
-// tokens and claims in the clear, as the requests in progress do anyway, and
-// never a refresh token; decision 0013 weighs that.
+// recordCache caches decrypted hot parts, so that the requests of one page do not each
+// derive a key and decrypt the same bytes. It contains access tokens and claims in plain
+// text, as requests in progress do anyway, and never a refresh token: see decision 0013.
 //
-// What is served from here is what the store would say: each write of this process
-// takes its entry away. Where others write too, an entry counts for the very item
-// that the store has. It is not asked for that again within a second, unless it has
-// told of a change since.
-type openedRecords struct {
-	shards [openedShards]openedShard
+// Each write of this process removes the entry. If other processes write too, a request
+// validates the entry against the store: the entry is valid while the store has the same
+// item. A validation holds for cacheTrust, or until the store reports a change.
+type recordCache struct {
+	shards [cacheShards]cacheShard
 	mu     sync.Mutex
-	aging  *time.Timer // runs while there are entries
+	aging  *time.Timer // runs while there are entries; guarded by mu
 }
 
-// openedShard keeps its entries in two generations. What is used moves to the
-// young one; when that is full, or openedAge has passed, the old one is dropped.
-type openedShard struct {
+// cacheShard keeps its entries in two generations. A used entry moves to the young
+// generation. When that is full, or cacheAge has passed, the old generation is dropped.
+type cacheShard struct {
 	mu         sync.Mutex
-	young, old map[session.ID]*opened
-	size       int // of the young ones, in bytes
-	// writes counts what was taken away, so that nobody puts back what was read
-	// before.
+	young, old map[session.ID]*cacheEntry
+	size       int // of the young generation, in bytes
+	// writes counts the removals. put compares it, so that no entry comes back that
+	// was read before a write.
 	writes uint64
 }
 
 const (
-	openedShards = 64
-	// openedMax bounds the entries of both generations, in bytes.
-	openedMax = 32 << 20
-	// openedAge is how long an entry stays that nobody uses, and twice that at
+	cacheShards = 64
+	// cacheMaxBytes bounds the entries of both generations, in bytes.
+	cacheMaxBytes = 32 << 20
+	// cacheAge is how long an unused entry stays at least. It stays for twice that at
 	// most.
-	openedAge = time.Minute
-	// openedTrust is how long an item that others may write is not asked for
-	// again. The store tells of changes; this bounds what one that did not arrive
-	// can do, beside the store's own bound for its copies.
-	openedTrust = time.Second
-	// openedOverhead is what an entry takes besides its texts.
-	openedOverhead = 512
+	cacheAge = time.Minute
+	// cacheTrust is how long an item of a shared store is not validated again. The
+	// store reports changes; this bounds the effect of a lost notification, in
+	// addition to the store's own bound for its copies.
+	cacheTrust = time.Second
+	// cacheEntryOverhead is the size of an entry without its strings, in bytes.
+	cacheEntryOverhead = 512
 )
 
-// opened is a hot part and the item it was read from, which are never modified.
-type opened struct {
+// cacheEntry is a hot part and the identity of the item it was read from. Neither is ever
+// modified.
+type cacheEntry struct {
 	hot     hot
-	sealer  seal.KeyID
+	keyID   seal.KeyID
 	version uint64
-	sum     uint64 // of the item's value
-	// asked is when the store last had this item, where others may write.
-	asked atomic.Pointer[asked]
-	// view is what the last request got to see of it, for the next one.
-	view atomic.Pointer[view]
+	sum     uint64 // hash of the item's value
+	// validated is the last validation; nil unless the store is shared.
+	validated atomic.Pointer[validation]
+	// view is the Session of the last request, for reuse by the next.
+	view atomic.Pointer[sessionView]
 }
 
-// asked is a look at the store: when, and what it had told of changes before.
-type asked struct {
-	at   time.Time
-	mark uint64
+// validation is a moment at which the store had an item, and the epoch of the session
+// before it.
+type validation struct {
+	at    time.Time
+	epoch uint64
 }
 
-// isCurrent reports whether the store need not be asked again: a moment ago it had
-// this item, and it has told of no change since.
-func (o *opened) isCurrent(mark uint64) bool {
-	a := o.asked.Load()
-	return a.mark == mark && time.Since(a.at) < openedTrust
+// isCurrent reports whether the last validation still holds.
+func (e *cacheEntry) isCurrent(epoch uint64) bool {
+	v := e.validated.Load()
+	return v.epoch == epoch && time.Since(v.at) < cacheTrust
 }
 
-// view is a Session as one keeper sees it. Keepers on one vault may differ in
-// the lifetimes they allow.
-type view struct {
+// sessionView is a Session as one keeper shows it: keepers on one vault may differ in
+// their lifetimes.
+type sessionView struct {
 	Session
-	by *Keeper
+	keeper *Keeper
 }
 
-// session returns the public view of an entry, as of when it was read: its idle
-// time counts from the last use that was written down.
-func (o *opened) session(k *Keeper, id session.ID, mark uint64) *Session {
-	v := o.view.Load()
-	if v == nil || v.by != k || v.mark != mark {
-		h := o.hot
-		h.mark = mark
-		v = &view{Session: *k.session(id, &h), by: k}
-		o.view.Store(v)
+// sessionFor returns the Session of an entry. Its IdleEnd counts from the last written
+// use.
+func (e *cacheEntry) sessionFor(k *Keeper, id session.ID, epoch uint64) *Session {
+	v := e.view.Load()
+	if v == nil || v.keeper != k || v.epoch != epoch {
+		h := e.hot
+		h.epoch = epoch
+		v = &sessionView{Session: *k.sessionOf(id, &h), keeper: k}
+		e.view.Store(v)
 	}
 	return &v.Session
 }
 
-func newOpened(item session.Item, h hot) *opened {
+func newCacheEntry(item session.Item, h hot) *cacheEntry {
 	h.token.bearer = bearer(h.token.value)
-	h.token.value = h.token.bearer[len(bearerScheme):] // one copy for both
-	h.claims = bytes.Clone(h.claims)                   // and not the whole plaintext that they are a part of
-	return &opened{hot: h, sealer: seal.KeyIDOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
+	h.token.value = h.token.bearer[len(bearerScheme):] // shares the memory of bearer
+	return &cacheEntry{hot: h, keyID: seal.KeyIDOf(item.Value), version: item.Version, sum: maphash.Bytes(sumSeed, item.Value)}
 }
 
-// sumSeed is drawn by each process and told to nobody: without it, nobody finds
-// another value of the same sum.
+// sumSeed is random and secret in each process: without it, a writer to the store cannot
+// find another value with the same sum.
 var sumSeed = maphash.MakeSeed()
 
-// isOf reports whether an entry was read from this very item. The sum stands in
-// for comparing the bytes, which would have to be kept.
-func (o *opened) isOf(item session.Item) bool {
-	return o.version == item.Version && o.sum == maphash.Bytes(sumSeed, item.Value)
+// matches reports whether an entry was read from this item. Comparing a hash spares the
+// entry a copy of the item's value.
+func (e *cacheEntry) matches(item session.Item) bool {
+	return e.version == item.Version && e.sum == maphash.Bytes(sumSeed, item.Value)
 }
 
-func (o *opened) size() int {
-	return openedOverhead + len(o.hot.token.bearer) + len(o.hot.claims) + len(o.hot.subject) + len(o.hot.rest)
+func (e *cacheEntry) size() int {
+	return cacheEntryOverhead + len(e.hot.token.bearer) + len(e.hot.claims) + len(e.hot.subject) + len(e.hot.unknownFields)
 }
 
-func (r *openedRecords) shard(id session.ID) *openedShard { return &r.shards[id[0]%openedShards] }
+func (c *recordCache) shard(id session.ID) *cacheShard { return &c.shards[id[0]%cacheShards] }
 
-// get returns the entry of a session, or nil, and what put wants to know.
-func (r *openedRecords) get(id session.ID) (o *opened, writes uint64) {
-	s := r.shard(id)
+// get returns the entry of a session, or nil, and the number of removals for put.
+func (c *recordCache) get(id session.ID) (e *cacheEntry, writes uint64) {
+	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o = s.young[id]; o == nil {
-		if o = s.old[id]; o != nil {
+	if e = s.young[id]; e == nil {
+		if e = s.old[id]; e != nil {
 			delete(s.old, id)
-			s.keep(id, o)
+			s.add(id, e)
 		}
 	}
-	return o, s.writes
+	return e, s.writes
 }
 
-// put keeps what was read since get, unless anything was written meanwhile.
-func (r *openedRecords) put(id session.ID, o *opened, writes uint64) {
-	s := r.shard(id)
+// put adds an entry that was read after get, unless an entry was removed in between.
+func (c *recordCache) put(id session.ID, e *cacheEntry, writes uint64) {
+	s := c.shard(id)
 	s.mu.Lock()
-	kept := s.writes == writes
-	if kept {
-		s.keep(id, o)
+	unchanged := s.writes == writes
+	if unchanged {
+		s.add(id, e)
 	}
 	s.mu.Unlock()
-	if kept {
-		r.age()
+	if unchanged {
+		c.startAging()
 	}
 }
 
-// keep adds an entry to the young ones, which makes room by itself.
-func (s *openedShard) keep(id session.ID, o *opened) {
-	size := o.size()
-	if s.size+size > openedMax/2/openedShards {
-		s.turn()
+// add adds an entry to the young generation, and makes room for it first.
+func (s *cacheShard) add(id session.ID, e *cacheEntry) {
+	size := e.size()
+	if s.size+size > cacheMaxBytes/2/cacheShards {
+		s.rotate()
 	}
 	if s.young == nil {
-		s.young = map[session.ID]*opened{}
+		s.young = map[session.ID]*cacheEntry{}
 	}
 	if before := s.young[id]; before != nil {
 		s.size -= before.size()
 	}
-	s.young[id] = o
+	s.young[id] = e
 	s.size += size
 }
 
-// turn drops the old generation, and reports whether anything is left.
-func (s *openedShard) turn() bool {
+// rotate drops the old generation and makes the young one old. It reports whether an
+// entry is left.
+func (s *cacheShard) rotate() bool {
 	s.old, s.young, s.size = s.young, nil, 0
 	return len(s.old) > 0
 }
 
-// forget takes the entry of a session away: it was written, or has ended.
-func (r *openedRecords) forget(id session.ID) {
-	s := r.shard(id)
+// forget removes the entry of a session that was written or has ended.
+func (c *recordCache) forget(id session.ID) {
+	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
 	delete(s.old, id)
-	if o := s.young[id]; o != nil {
-		s.size -= o.size()
+	if e := s.young[id]; e != nil {
+		s.size -= e.size()
 		delete(s.young, id)
 	}
 }
 
-// age turns the generations as long as there are entries.
-func (r *openedRecords) age() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.aging == nil {
-		r.aging = time.AfterFunc(openedAge, r.turn)
+// startAging rotates all shards every cacheAge until no entry is left.
+func (c *recordCache) startAging() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aging == nil {
+		c.aging = time.AfterFunc(cacheAge, c.rotate)
 	}
 }
 
-func (r *openedRecords) turn() {
-	// Locked throughout, so that an entry put meanwhile is seen, or starts the
-	// timer again.
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (c *recordCache) rotate() {
+	// put calls startAging after it has added an entry. Since mu is locked from here
+	// to the end, either this rotation sees the entry, or startAging starts the timer.
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	left := false
-	for i := range r.shards {
-		s := &r.shards[i]
+	for i := range c.shards {
+		s := &c.shards[i]
 		s.mu.Lock()
-		left = s.turn() || left
+		left = s.rotate() || left
 		s.mu.Unlock()
 	}
-	r.aging = nil
+	c.aging = nil
 	if left {
-		r.aging = time.AfterFunc(openedAge, r.turn)
+		c.aging = time.AfterFunc(cacheAge, c.rotate)
 	}
 }

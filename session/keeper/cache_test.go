@@ -16,9 +16,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestOpenedOnce: requests that follow each other ask neither the store nor the
-// ciphers, until something is written.
-func TestOpenedOnce(t *testing.T) {
+// TestUnchangedSessionIsReadOnce: later requests use the cache until a write.
+func TestUnchangedSessionIsReadOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		views := func() int {
@@ -30,28 +29,28 @@ func TestOpenedOnce(t *testing.T) {
 			r.fresh(secret)
 		}
 		if n := views(); n != 1 {
-			t.Errorf("three requests have asked the store %d times", n)
+			t.Errorf("got %d reads for three requests, want 1", n)
 		}
 		before := r.fresh(secret).AccessToken
-		r.due()
-		r.fresh(secret) // begins a refresh
+		r.waitUntilDue()
+		r.fresh(secret) // starts a refresh
 		time.Sleep(time.Second)
 		if after := r.fresh(secret).AccessToken; after == before {
-			t.Error("the old token is served after the refresh")
+			t.Error("got the old token after the refresh")
 		}
 		n := views()
 		for range 3 {
 			r.fresh(secret)
 		}
-		if views() != n {
-			t.Error("what was read after the refresh is not kept")
+		if got := views(); got != n {
+			t.Errorf("got %d reads after the refresh was read, want none", got-n)
 		}
 	})
 }
 
-// TestOpenedIsForgotten when nobody has used it for a while, and at once when
-// the session ends or its key is dropped.
-func TestOpenedIsForgotten(t *testing.T) {
+// TestCacheEntryIsRemoved a while after its last use, and at once when the session ends or
+// its key is removed.
+func TestCacheEntryIsRemoved(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		unused, _ := r.login()
 		used, _ := r.login()
@@ -62,33 +61,33 @@ func TestOpenedIsForgotten(t *testing.T) {
 		if _, err := r.keeper.End(t.Context(), ended, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		if o, _ := r.vault.opened.get(r.id(ended)); o != nil {
-			t.Error("what has ended is still in the clear")
+		if e, _ := r.vault.cache.get(r.id(ended)); e != nil {
+			t.Error("got a cache entry of an ended session")
 		}
 		for range 4 {
-			time.Sleep(openedAge / 2)
+			time.Sleep(cacheAge / 2)
 			r.fresh(used)
 		}
 		time.Sleep(time.Second)
-		r.fresh(used) // its use has just been written
+		r.fresh(used) // the write of its use has removed the entry
 		for secret, want := range map[seal.Secret]bool{unused: false, used: true, ended: false} {
-			if o, _ := r.vault.opened.get(r.id(secret)); (o != nil) != want {
-				t.Errorf("in the clear: %v, want %v", o != nil, want)
+			if e, _ := r.vault.cache.get(r.id(secret)); (e != nil) != want {
+				t.Errorf("got a cache entry: %v, want %v", e != nil, want)
 			}
 		}
 		other, err := seal.NewKeyRing(seal.NewKey())
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.keeper.site.SetKeys(other)
+		r.keeper.Site.SetKeys(other)
 		if _, err := r.keeper.Fresh(t.Context(), used); !errors.Is(err, ErrNoSession) {
-			t.Errorf("without its key: %v", err)
+			t.Errorf("Fresh without the key: got error %v, want ErrNoSession", err)
 		}
 	})
 }
 
-// TestOpenedByOneInstance is not served when another has written since.
-func TestOpenedByOneInstance(t *testing.T) {
+// TestCacheEntryIsNotServedAfterAWriteOfAnotherInstance.
+func TestCacheEntryIsNotServedAfterAWriteOfAnotherInstance(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.freshAt(0, secret)
@@ -99,15 +98,14 @@ func TestOpenedByOneInstance(t *testing.T) {
 		}
 		synctest.Wait()
 		if got := r.freshAt(0, secret).AccessToken; got != s.AccessToken {
-			t.Errorf("the first instance serves %q, the other has got %q", got, s.AccessToken)
+			t.Errorf("got token %q, want %q", got, s.AccessToken)
 		}
 	})
 }
 
-// TestOpenedIsTrustedForAMoment: a shared store is asked once a second, and at
-// once when it has told of a change. A change that it does not tell of is found
-// within that second.
-func TestOpenedIsTrustedForAMoment(t *testing.T) {
+// TestCacheEntryIsValidatedOncePerSecond, and at once after a notification of a change. A
+// change without a notification is found within that second.
+func TestCacheEntryIsValidatedOncePerSecond(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		here, views := r.users[0], 0
@@ -117,8 +115,8 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 			}
 			return storeFault{}
 		})
-		// asks reports whether a request asks the store, which has no copy at hand.
-		asks := func() bool {
+		// validates reports whether a request reads from the store, which has no copy.
+		validates := func() bool {
 			here.mu.Lock()
 			clear(here.copies)
 			here.mu.Unlock()
@@ -127,7 +125,7 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 			return views > before
 		}
 		refreshThere := func() string {
-			time.Sleep(2 * refreshEvery)
+			time.Sleep(2 * minRefreshInterval)
 			r.freshAt(0, secret)
 			s, err := r.keepers[1].FreshSince(t.Context(), secret, time.Now())
 			if err != nil {
@@ -136,32 +134,31 @@ func TestOpenedIsTrustedForAMoment(t *testing.T) {
 			synctest.Wait()
 			return s.AccessToken
 		}
-		if !asks() || asks() {
-			t.Error("not the first request alone has asked")
+		for range 2 {
+			if first, second := validates(), validates(); !first || second {
+				t.Errorf("got validations %v, %v, want the first request alone to validate", first, second)
+			}
+			time.Sleep(cacheTrust)
 		}
-		time.Sleep(openedTrust)
-		if !asks() || asks() {
-			t.Error("after a second, not the first request alone has asked")
-		}
+		r.freshAt(0, secret)
 		if want, got := refreshThere(), r.freshAt(0, secret).AccessToken; got != want {
-			t.Errorf("after a change that the store told of: %q, want %q", got, want)
+			t.Errorf("after a change with a notification: got token %q, want %q", got, want)
 		}
-		here.deaf = true
+		here.missesPushes = true
 		want := refreshThere()
-		time.Sleep(openedTrust)
-		if !asks() {
-			t.Error("after a change that the store did not tell of, nobody has asked for a second")
+		time.Sleep(cacheTrust)
+		if !validates() {
+			t.Error("after a change without a notification: got no validation within a second")
 		}
 		if got := r.freshAt(0, secret).AccessToken; got != want {
-			t.Errorf("after a change that the store did not tell of: %q, want %q", got, want)
+			t.Errorf("after a change without a notification: got token %q, want %q", got, want)
 		}
 	})
 }
 
-// TestOpenedWhileItEndsElsewhere: the news of a logout at another instance arrives
-// while a request looks at the store. What that sees is of before, and is not
-// trusted after.
-func TestOpenedWhileItEndsElsewhere(t *testing.T) {
+// TestLogoutElsewhereInvalidatesAReadInProgress: the notification arrives while a request
+// reads the record, which is from before the logout. No later request may use it.
+func TestLogoutElsewhereInvalidatesAReadInProgress(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		here := r.users[0]
@@ -179,61 +176,62 @@ func TestOpenedWhileItEndsElsewhere(t *testing.T) {
 		time.Sleep(time.Second / 2)
 		here.setFault(nil)
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("after the logout: %v", err)
+			t.Errorf("Fresh after the logout: got error %v, want ErrNoSession", err)
 		}
 	})
 }
 
-// TestOpenedWhileItEnds: a request that began before a logout reads the record
-// while its deletion is under way. Nobody is served that later, when this process
-// no longer remembers the end.
-func TestOpenedWhileItEnds(t *testing.T) {
+// TestReadDuringADeletionIsNotCached: a request that began before a logout reads the record
+// during its deletion. No later request gets it, also after the process has forgotten the
+// end.
+func TestReadDuringADeletionIsNotCached(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.store.faultOnce(opDelete, 1, storeFault{before: time.Second})
 		go func() {
 			time.Sleep(time.Second / 2)
-			_, _ = r.keeper.readOpened(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, 0) // it has looked for an end before
+			// readCached, as if the request had looked for an end before the logout.
+			_, _ = r.keeper.readCached(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, 0)
 		}()
 		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(endedKept + time.Second)
-		r.gone(secret)
+		time.Sleep(endRetention + time.Second)
+		r.wantGone(secret)
 	})
 }
 
-// TestOpenedBehindAUse: the writing of a use is reported to fail and lands all
-// the same. What is kept opened must not make each request write it again.
-func TestOpenedBehindAUse(t *testing.T) {
+// TestOldCacheEntryDoesNotRepeatWritesOfUses: a write of a use returns an error but is done.
+// A cache entry from before it must not make each request write the use again.
+func TestOldCacheEntryDoesNotRepeatWritesOfUses(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
-		time.Sleep(2 * touchMax)
+		time.Sleep(2 * maxUseInterval)
 		r.fresh(secret)
 		synctest.Wait()
 		id := r.id(secret)
-		stale, writes := r.vault.opened.get(id)
+		stale, writes := r.vault.cache.get(id)
 		if stale == nil {
 			r.fresh(secret)
-			stale, writes = r.vault.opened.get(id)
+			stale, writes = r.vault.cache.get(id)
 		}
-		// As it was before the use.
-		behind := &opened{hot: stale.hot, sealer: stale.sealer, version: stale.version - 1}
-		behind.hot.seen = behind.hot.seen.Add(-2 * touchMax)
-		r.vault.opened.put(id, behind, writes)
+		// The entry as it was before the use.
+		behind := &cacheEntry{hot: stale.hot, keyID: stale.keyID, version: stale.version - 1}
+		behind.hot.lastUsed = behind.hot.lastUsed.Add(-2 * maxUseInterval)
+		r.vault.cache.put(id, behind, writes)
 		r.fresh(secret)
 		synctest.Wait()
 		r.fresh(secret)
-		if now, _ := r.vault.opened.get(id); now == nil || now == behind {
-			t.Error("what is behind the store is served for ever")
+		if now, _ := r.vault.cache.get(id); now == nil || now == behind {
+			t.Error("got the cache entry from before the use, want it replaced")
 		}
 	})
 }
 
-// TestOpenedAndAltered: what another hand has written into a shared store does
-// not open, also for who has opened what was there before.
-func TestOpenedAndAltered(t *testing.T) {
+// TestAlteredItemDoesNotMatchTheCacheEntry: the keeper opens an altered item of a shared
+// store again, though its version is the same.
+func TestAlteredItemDoesNotMatchTheCacheEntry(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.freshAt(0, secret)
@@ -244,64 +242,63 @@ func TestOpenedAndAltered(t *testing.T) {
 		item.Value[len(item.Value)-1]++
 		r.state.items[id] = item
 		r.state.mu.Unlock()
-		r.users[0].drop()
-		// The hot part is as it was, so it may open; it must be opened again.
-		known, _ := r.keepers[0].vault.opened.get(id)
+		r.users[0].dropCopies()
+		// The cold part was altered, so the hot part still opens.
+		before, _ := r.keepers[0].Vault.cache.get(id)
 		r.freshAt(0, secret)
-		if now, _ := r.keepers[0].vault.opened.get(id); now == known {
-			t.Error("the item is not the one that was opened")
+		if now, _ := r.keepers[0].Vault.cache.get(id); now == before {
+			t.Error("got the cache entry of the item before its alteration")
 		}
 	})
 }
 
-// TestOpenedBounds: however many sessions and however large, what is kept of
-// them stays within the bound, and the newest is there.
-func TestOpenedBounds(t *testing.T) {
-	var r openedRecords
+// TestCacheStaysWithinItsSize for any number and size of records, and keeps the newest.
+func TestCacheStaysWithinItsSize(t *testing.T) {
+	var c recordCache
 	claims := json.RawMessage(strings.Repeat("x", 10_000))
 	for n := range 20_000 {
 		id := session.ID{byte(n), byte(n >> 8), byte(n >> 16)}
-		_, writes := r.get(id)
-		r.put(id, &opened{hot: hot{claims: claims[:n%len(claims)]}}, writes)
-		if o, _ := r.get(id); o == nil {
-			t.Fatalf("entry %d is not there", n)
+		_, writes := c.get(id)
+		c.put(id, &cacheEntry{hot: hot{claims: claims[:n%len(claims)]}}, writes)
+		if e, _ := c.get(id); e == nil {
+			t.Fatalf("got no entry %d right after put", n)
 		}
 	}
 	size := 0
-	for i := range r.shards {
+	for i := range c.shards {
 		young := 0
-		for _, o := range r.shards[i].young {
-			young += o.size()
+		for _, e := range c.shards[i].young {
+			young += e.size()
 		}
-		if young != r.shards[i].size {
-			t.Errorf("shard %d counts %d bytes, and has %d", i, r.shards[i].size, young)
+		if young != c.shards[i].size {
+			t.Errorf("shard %d: got size %d, want %d", i, c.shards[i].size, young)
 		}
-		for _, o := range r.shards[i].old {
-			size += o.size()
+		for _, e := range c.shards[i].old {
+			size += e.size()
 		}
 		size += young
 	}
-	if size > openedMax || size < openedMax/4 {
-		t.Errorf("%d bytes are kept, the bound is %d", size, openedMax)
+	if size > cacheMaxBytes || size < cacheMaxBytes/4 {
+		t.Errorf("got %d bytes, want between %d and %d", size, cacheMaxBytes/4, cacheMaxBytes)
 	}
-	r.aging.Stop()
+	c.aging.Stop()
 }
 
-// TestOpenedBeforeAWrite: what was read before a write is not put back after it.
-func TestOpenedBeforeAWrite(t *testing.T) {
-	var r openedRecords
+// TestRecordReadBeforeAWriteIsNotCachedAfterIt.
+func TestRecordReadBeforeAWriteIsNotCachedAfterIt(t *testing.T) {
+	var c recordCache
 	id := session.ID{1}
-	_, writes := r.get(id)
-	r.forget(id)
-	r.put(id, &opened{version: 1}, writes)
-	if o, _ := r.get(id); o != nil {
-		t.Errorf("version %d is served after the write of the next", o.version)
+	_, writes := c.get(id)
+	c.forget(id)
+	c.put(id, &cacheEntry{version: 1}, writes)
+	if e, _ := c.get(id); e != nil {
+		t.Errorf("got version %d after the write of the next, want no entry", e.version)
 	}
 }
 
-// TestNoOldTokenUnderLoad: once a refresh or a logout has returned, nobody is
-// served what was before, however many read at the same time.
-func TestNoOldTokenUnderLoad(t *testing.T) {
+// TestNoOldTokenAfterACommit: once a commit or a logout has returned, no request gets the
+// state before it, while others read at the same time.
+func TestNoOldTokenAfterACommit(t *testing.T) {
 	r := newRig(t)
 	secret, _ := r.login()
 	ctx, stop := context.WithCancel(t.Context())
@@ -324,14 +321,14 @@ func TestNoOldTokenUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s, err := r.keeper.Peek(ctx, secret); err != nil || s.AccessToken != rec.token.value {
-			t.Fatalf("after the commit of %q: %v, %v", rec.token.value, s, err)
+			t.Fatalf("Peek after a commit: got %v, %v, want token %q", s, err, rec.token.value)
 		}
 	}
 	if _, err := r.keeper.End(ctx, secret, EndLogout); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.keeper.Peek(ctx, secret); !errors.Is(err, ErrNoSession) {
-		t.Errorf("after the logout: %v", err)
+		t.Errorf("Peek after the logout: got error %v, want ErrNoSession", err)
 	}
 	stop()
 	reading.Wait()

@@ -9,99 +9,48 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// ears wake the refreshes that wait for another process.
-type ears struct {
-	mu  sync.Mutex
-	all map[session.ID]chan struct{}
-}
-
-// listen returns a channel that tells of changes of a session. There is one
-// refresh of a session at a time, hence one ear.
-func (e *ears) listen(id session.ID) <-chan struct{} {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.all == nil {
-		e.all = map[session.ID]chan struct{}{}
-	}
-	ear := make(chan struct{}, 1)
-	e.all[id] = ear
-	return ear
-}
-
-func (e *ears) leave(id session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.all, id)
-}
-
-// wake tells who listens to these sessions, or with nil to any.
-func (e *ears) wake(ids []session.ID) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if ids == nil {
-		for _, ear := range e.all {
-			ring(ear)
-		}
-	}
-	for _, id := range ids {
-		ring(e.all[id])
-	}
-}
-
-// ring does nothing for a nil ear, or one that was told already.
-func ring(ear chan struct{}) {
-	select {
-	case ear <- struct{}{}:
-	default:
-	}
-}
-
-// changed is what a shared store calls when items were written or removed.
-// Where requests are in progress it is found out whether their session is over:
-// what a logout at another instance means for a WebSocket here.
-func (v *Vault) changed(ids []session.ID) {
-	v.ears.wake(ids)
-	if ids := v.live.changed(ids); len(ids) > 0 {
-		v.check(ids...)
-	}
-}
-
-// checks are the sessions with requests in progress that may be over, because the
-// store has told of a change, or because they were not used for their idle time.
+// checks holds the sessions with requests in progress that may have ended: the store
+// reported a change, or they were not used for their idle time.
 type checks struct {
 	mu sync.Mutex
-	// pending holds true for those of which something new was heard while they
-	// were being checked.
+	// pending has the sessions that are being checked. The value is true if another
+	// change was reported during the check.
 	pending map[session.ID]bool
-	// Those that could not be checked must not hold up the others.
-	first, again chan struct{}
+	// Checks after a failure have slots of their own, so that they do not delay first
+	// checks.
+	firstSlots, retrySlots chan struct{}
 }
 
 const (
-	checksAtOnce      = 512
-	checksAgainAtOnce = 64
-	checkRetry        = time.Second
+	maxFirstChecks = 512 // at a time
+	maxRetryChecks = 64  // at a time
+	checkRetry     = time.Second
 )
 
 func newChecks() checks {
-	return checks{pending: map[session.ID]bool{}, first: make(chan struct{}, checksAtOnce), again: make(chan struct{}, checksAgainAtOnce)}
+	return checks{
+		pending:    map[session.ID]bool{},
+		firstSlots: make(chan struct{}, maxFirstChecks),
+		retrySlots: make(chan struct{}, maxRetryChecks),
+	}
 }
 
-// check finds out, behind the caller, whether sessions are over.
+// check finds out in the background whether sessions have ended.
 func (v *Vault) check(ids ...session.ID) {
 	v.checks.mu.Lock()
 	defer v.checks.mu.Unlock()
 	for _, id := range ids {
-		_, busy := v.checks.pending[id]
-		v.checks.pending[id] = busy
-		if !busy {
-			v.background(func() { v.checkUntilKnown(id) })
+		_, running := v.checks.pending[id]
+		v.checks.pending[id] = running
+		if !running {
+			v.background(func() { v.checkWithRetry(id) })
 		}
 	}
 }
 
-// done reports whether nothing new was heard of a session.
-func (c *checks) done(id session.ID) bool {
+// complete ends the check of a session and returns true, unless another change was
+// reported during the check.
+func (c *checks) complete(id session.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pending[id] {
@@ -112,51 +61,53 @@ func (c *checks) done(id session.ID) bool {
 	return true
 }
 
-// checkUntilKnown ends the requests of a session if that is over. While the
-// store is away they go on: nobody is logged out for that. When it is back, all
-// will be known.
-func (v *Vault) checkUntilKnown(id session.ID) {
-	slots := v.checks.first
+// checkWithRetry ends the requests of a session if the session has ended. While the store
+// fails, the requests go on and the check is repeated: an outage logs no user out.
+func (v *Vault) checkWithRetry(id session.ID) {
+	slots := v.checks.firstSlots
 	for {
-		keeper := v.live.keeper(id)
+		keeper := v.live.keeperOf(id)
 		if keeper == nil {
-			// A request may have begun since, and have heard of a change.
-			if v.checks.done(id) {
+			// A request may have begun in the meantime, and have seen a change.
+			if v.checks.complete(id) {
 				return
 			}
 			continue
 		}
 		slots <- struct{}{}
-		err := v.checkOne(keeper, id)
+		err := v.checkOnce(keeper, id)
 		<-slots
 		if err == nil {
-			if v.checks.done(id) {
+			if v.checks.complete(id) {
 				return
 			}
 			continue
 		}
 		select {
 		case <-time.After(checkRetry):
-		case <-v.stop.Done():
+		case <-v.closing.Done():
 			return
 		}
-		slots = v.checks.again
+		slots = v.checks.retrySlots
 	}
 }
 
-// checkOne ends the requests of a session that is over, or that nothing else has
-// used for its idle time, and otherwise finds out when that ends.
-func (v *Vault) checkOne(k *Keeper, id session.ID) error {
-	now := time.Now() // before the last use is looked up: a later one is refused
-	end, alone := v.unwrittenIdleEnd(k, id)
-	if !alone {
-		// Not ViewCurrent: the next change must be pushed again.
+// checkOnce ends the requests of a session if the session has ended, or if no other
+// request has used it for its idle time. Otherwise it schedules the next idle check.
+func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
+	// The time is taken before the last use is read. A use after it comes too late: the
+	// session has ended for that request, too.
+	now := time.Now()
+	end, complete := v.unwrittenIdleEnd(k, id)
+	if !complete {
+		// View, because ViewCurrent does not subscribe to the next change.
 		written, err := v.idleEnd(id, v.store.View)
 		if err == nil && v.shared != nil && !now.Before(latest(end, written)) {
-			written, err = v.idleEnd(id, v.shared.ViewCurrent) // others may have used it
+			// Another process may have used the session after this copy.
+			written, err = v.idleEnd(id, v.shared.ViewCurrent)
 		}
 		if errors.Is(err, session.ErrNotFound) {
-			v.forget(id)
+			v.forgetSession(id)
 			return nil
 		}
 		if err != nil {
@@ -165,29 +116,29 @@ func (v *Vault) checkOne(k *Keeper, id session.ID) error {
 		end = latest(end, written)
 	}
 	if now.Before(end) {
-		v.live.used(id, end)
+		v.live.setIdleEnd(id, end)
 	} else {
-		v.live.end(id)
+		v.live.cancelAll(id)
 	}
 	return nil
 }
 
-// unwrittenIdleEnd is when a session ends by its last use as far as that is not
-// written yet, or the zero time. Alone: what is written does not matter.
-func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, alone bool) {
+// unwrittenIdleEnd returns when the idle time of a session ends by uses that are not
+// written yet, or the zero time. complete means that the store has no later use.
+func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, complete bool) {
 	if last := v.uses.last(id); !last.IsZero() {
-		end = last.Add(k.IdleTimeout + k.touchEvery)
+		end = last.Add(k.IdleTimeout + k.useInterval)
 	}
-	if held := v.overlay.get(id); held != nil && !held.isEnd() {
-		end = latest(end, held.rec.seen.Add(k.IdleTimeout+k.touchEvery))
-		alone = v.shared == nil
+	if entry := v.overlay.get(id); entry != nil && !entry.isEnd() {
+		end = latest(end, entry.rec.lastUsed.Add(k.IdleTimeout+k.useInterval))
+		complete = v.shared == nil
 	}
-	return end, alone
+	return end, complete
 }
 
-// idleEnd is when a session ends if it is not used again, as it was written.
-func (v *Vault) idleEnd(id session.ID, view func(context.Context, session.ID, func(session.Item) error) error) (end time.Time, err error) {
-	ctx, cancel := context.WithTimeout(v.stop, storeTimeout)
+// idleEnd returns when the idle time of a session ends by its item in the store.
+func (v *Vault) idleEnd(id session.ID, view viewFunc) (end time.Time, err error) {
+	ctx, cancel := context.WithTimeout(v.closing, storeTimeout)
 	defer cancel()
 	err = view(ctx, id, func(item session.Item) error {
 		end = item.Expires.Add(-expirySlack)

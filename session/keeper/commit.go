@@ -11,54 +11,54 @@ import (
 )
 
 const (
-	retryFirst = 100 * time.Millisecond
-	retryMax   = 2 * time.Second
-	// storeTimeout bounds one attempt to write outside of a request.
+	writeRetryMin = 100 * time.Millisecond
+	writeRetryMax = 2 * time.Second
+	// storeTimeout bounds one write, or one read, in the background.
 	storeTimeout = 5 * time.Second
-	// expirySlack keeps an item longer than its session, for uses that a store
-	// could not take down for a while, and so that the last request can still
-	// tell why the session ended.
+	// expirySlack is how much longer an item is stored than its session can last. The store
+	// may fail to write uses for a while, and the request that finds the session expired
+	// needs the item to report the reason.
 	expirySlack = time.Hour
 )
 
-// item seals a record as the version after the one it was read from.
-func (k *Keeper) item(ref seal.Ref, rec *record) (session.Item, error) {
+// sealItem seals a record as an item with the next version after the one it was read from.
+func (k *Keeper) sealItem(ref seal.Ref, rec *record) (session.Item, error) {
 	version := rec.version + 1
-	value, err := sealRecord(k.site, ref, rec, version)
+	value, err := sealRecord(k.Site, ref, rec, version)
 	if err != nil {
 		return session.Item{}, err
 	}
-	expires := rec.seen.Add(k.IdleTimeout + k.touchEvery)
+	expires := rec.lastUsed.Add(k.IdleTimeout + k.useInterval)
 	if end := k.absoluteEnd(&rec.hot); end.Before(expires) {
 		expires = end
 	}
-	tags, err := k.site.Tags(rec.sid, rec.subject)
+	tags, err := k.Site.Tags(rec.sid, rec.subject)
 	if err != nil {
 		return session.Item{}, err
 	}
 	return session.Item{Version: version, Expires: expires.Add(expirySlack), Value: value, Tags: tags}, nil
 }
 
-// errOvertaken: somebody else has refreshed this session. What they wrote is
-// as good as ours and stays.
-var errOvertaken = errors.New("the session was refreshed elsewhere at the same time")
+// errRefreshedElsewhere means that another process has refreshed the session. The record
+// that it has written is valid and stays.
+var errRefreshedElsewhere = errors.New("the session was refreshed elsewhere at the same time")
 
-// commit makes next the session's record. If the store does not take it now,
-// next is the truth of this process from here on, and is written as soon as
-// the store can: that is no error. The error is ErrNoSession if the session has
-// ended meanwhile, or errOvertaken.
+// commit makes next the record of the session. If the store does not take it now, this
+// process serves it from memory and repeats the write until the store takes it: commit then
+// returns nil. The error is ErrNoSession if the session has ended, or
+// errRefreshedElsewhere.
 func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
-	if k.vault.overlay.get(ref.ID).isEnd() {
-		return k.discarded(ref.ID)
+	if k.Vault.overlay.get(ref.ID).isEnd() {
+		return k.reportDiscarded(ref.ID)
 	}
-	// A store that hangs must not hold up tokens that are here already.
+	// A store that does not answer must not delay tokens that this process has.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err := k.write(ctx, ref, next)
-	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errOvertaken) {
-		held, alive := k.vault.overlay.written(ref.ID)
+	if err == nil || errors.Is(err, ErrNoSession) || errors.Is(err, errRefreshedElsewhere) {
+		held, alive := k.Vault.overlay.clearWritten(ref.ID)
 		if !alive || errors.Is(err, ErrNoSession) {
-			return k.discarded(ref.ID)
+			return k.reportDiscarded(ref.ID)
 		}
 		if held {
 			k.Observe(Event{Kind: EventWritten, ID: ref.ID})
@@ -66,34 +66,34 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 		return err
 	}
 	held := *next
-	done, there := k.vault.overlay.put(ref.ID, &overlayEntry{rec: &held, ref: ref})
+	done, there := k.Vault.overlay.set(ref.ID, &overlayEntry{rec: &held, ref: ref})
 	if !done {
-		return k.discarded(ref.ID)
+		return k.reportDiscarded(ref.ID)
 	}
 	k.Observe(Event{Kind: EventUnwritten, ID: ref.ID, Err: err})
 	if !there {
-		k.vault.running.Go(func() { k.writeUntilLanded(ref.ID) })
+		k.Vault.running.Go(func() { k.retryUntilWritten(ref.ID) })
 	}
 	return nil
 }
 
-// discarded reports tokens that came too late.
-func (k *Keeper) discarded(id session.ID) error {
+// reportDiscarded reports tokens that arrived after their session had ended.
+func (k *Keeper) reportDiscarded(id session.ID) error {
 	k.Observe(Event{Kind: EventDiscarded, ID: id})
 	return ErrNoSession
 }
 
-// write seals and writes a record. Where only the last use was written
-// meanwhile, it is merged. On success next carries its new version.
+// write seals and writes a record. If the stored item has changed only by a use, write merges
+// the use and tries again. On success next has its new version.
 func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
-	// Whatever comes of it: what was reported to fail may have been done.
-	defer k.vault.opened.forget(ref.ID)
+	// A write that reports an error may have succeeded.
+	defer k.Vault.cache.forget(ref.ID)
 	for range 16 {
-		item, err := k.item(ref, next)
+		item, err := k.sealItem(ref, next)
 		if err != nil {
 			return err
 		}
-		err = k.vault.store.Replace(ctx, ref.ID, item)
+		err = k.Vault.store.Replace(ctx, ref.ID, item)
 		if err == nil {
 			next.version = item.Version
 			return nil
@@ -104,8 +104,8 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 		current, err := k.readStored(ctx, ref)
 		switch {
 		case errors.Is(err, seal.ErrUnreadable):
-			// Written under a key that this keeper does not have: a newer
-			// configuration's. What we have must not be thrown away for that.
+			// The item is sealed with a key of a newer configuration, which this keeper
+			// does not have. That is no reason to drop the new tokens.
 			return fmt.Errorf("writing session: %w", err)
 		case err != nil:
 			return readError(err)
@@ -114,76 +114,79 @@ func (k *Keeper) write(ctx context.Context, ref seal.Ref, next *record) error {
 		case current.version == item.Version-1:
 			return fmt.Errorf("writing session: %w", session.ErrConflict)
 		case current.covers(next):
-			// An earlier attempt has landed although it was reported to fail.
+			// An earlier attempt has succeeded although it reported an error.
 			next.version = current.version
 			return nil
 		case current.rotation > next.rotation, current.rotation == next.rotation && !current.sameTokens(next):
-			return errOvertaken
+			return errRefreshedElsewhere
 		}
 		next.version = current.version
-		if current.seen.After(next.seen) {
-			next.seen = current.seen
+		if current.lastUsed.After(next.lastUsed) {
+			next.lastUsed = current.lastUsed
 		}
 	}
-	return fmt.Errorf("writing session: %w", session.ErrConflict) // it changes all the time
+	return fmt.Errorf("writing session: %w", session.ErrConflict) // it keeps changing
 }
 
-// writeUntilLanded repeats a write that failed until it lands or the session
-// ends. When the vault closes it tries once more.
-func (k *Keeper) writeUntilLanded(id session.ID) {
-	defer k.vault.letGo(id)
-	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+// retryUntilWritten repeats a write that failed until it succeeds or the session ends. When
+// the vault closes, it tries once more and gives up.
+func (k *Keeper) retryUntilWritten(id session.ID) {
+	defer k.Vault.releaseIfWritten(id)
+	for wait := writeRetryMin; ; wait = min(2*wait, writeRetryMax) {
 		closing := false
 		select {
 		case <-time.After(wait):
-		case <-k.vault.stop.Done():
+		case <-k.Vault.closing.Done():
 			closing = true
 		}
-		entry := k.vault.overlay.get(id)
+		entry := k.Vault.overlay.get(id)
 		if entry == nil {
 			return
 		}
-		if k.retry(id, entry) || closing && k.vault.overlay.get(id) == entry {
+		if k.retryWrite(id, entry) || closing && k.Vault.overlay.get(id) == entry {
 			return
 		}
 	}
 }
 
-// overWhileHeld reports whether a session is over that nobody could write for
-// long. Where others use it too, its last use may be one that only they know.
-func (k *Keeper) overWhileHeld(id session.ID, h *hot) bool {
-	reason := k.ended(id, h, time.Now())
-	return reason == EndLifetime || reason != "" && k.vault.shared == nil
+// endedWhileUnwritten reports whether a session has ended before its record could be written.
+// With a shared store the idle time-out does not count, because another process may know of
+// a later use.
+func (k *Keeper) endedWhileUnwritten(id session.ID, h *hot) bool {
+	reason := k.endReason(id, h, time.Now())
+	return reason == EndLifetime || reason != "" && k.Vault.shared == nil
 }
 
-// retry reports whether there is nothing left to do for this goroutine.
-func (k *Keeper) retry(id session.ID, entry *overlayEntry) bool {
+// retryWrite tries once to write an entry of the overlay. It reports whether the caller has
+// nothing left to do.
+func (k *Keeper) retryWrite(id session.ID, entry *overlayEntry) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	if entry.rec == nil {
-		if k.vault.store.Delete(ctx, id) != nil {
+		if k.Vault.store.Delete(ctx, id) != nil {
 			return false
 		}
 		k.forgetEnd(id, entry)
 		return true
 	}
 	next := *entry.rec
-	err := errOvertaken // so to say: the time has
-	if !k.overWhileHeld(id, &entry.rec.hot) {
+	ended := k.endedWhileUnwritten(id, &entry.rec.hot)
+	var err error
+	if !ended {
 		err = k.write(ctx, entry.ref, &next)
 	}
 	switch {
 	case errors.Is(err, ErrNoSession):
-		// It was ended elsewhere, by somebody who did not know these tokens.
+		// Another process has ended the session and did not know these tokens.
 		k.discard(Tokens{RefreshToken: next.refreshToken, AccessToken: next.token.value})
-	case err != nil && !errors.Is(err, errOvertaken):
+	case err != nil && !errors.Is(err, errRefreshedElsewhere):
 		return false
 	}
-	// If a newer entry has come meanwhile, this goroutine goes on with it.
-	if !k.vault.overlay.remove(id, entry) {
+	// If the session has a newer entry, the caller goes on with that.
+	if !k.Vault.overlay.remove(id, entry) {
 		return false
 	}
-	if err == nil {
+	if err == nil && !ended {
 		k.Observe(Event{Kind: EventWritten, ID: id})
 	}
 	return true

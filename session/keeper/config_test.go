@@ -9,9 +9,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// A keeper that cannot work is refused with the field that is wrong, and does
-// not panic at the first request.
-func TestNewKeeperRefusesWhatCannotWork(t *testing.T) {
+// TestNewNamesTheInvalidField: an invalid Config is an error that names the field, rather
+// than a panic at the first request.
+func TestNewNamesTheInvalidField(t *testing.T) {
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
 		t.Fatal(err)
@@ -20,31 +20,30 @@ func TestNewKeeperRefusesWhatCannotWork(t *testing.T) {
 		damage func(*Config)
 		want   string
 	}{
-		"no vault":                {func(c *Config) { c.Vault = nil }, "Vault"},
-		"vault without store":     {func(c *Config) { c.Vault = NewVault(nil) }, "Vault"},
-		"vault of no making":      {func(c *Config) { c.Vault = new(Vault) }, "Vault"},
-		"no site":                 {func(c *Config) { c.Site = nil }, "Site"},
-		"site without keys":       {func(c *Config) { c.Site = seal.NewSite(nil, "issuer", "client", "") }, "Site"},
-		"site with an empty ring": {func(c *Config) { c.Site = seal.NewSite(new(seal.KeyRing), "issuer", "client", "") }, "Site"},
-		"site of no making":       {func(c *Config) { c.Site = new(seal.Site) }, "Site"},
-		"no refresher":            {func(c *Config) { c.Refresher = nil }, "Refresher"},
-		"negative idle time":      {func(c *Config) { c.IdleTimeout = -1 }, "IdleTimeout"},
-		"negative lifetime":       {func(c *Config) { c.MaxLifetime = -time.Hour }, "MaxLifetime"},
-		"negative patience":       {func(c *Config) { c.RefreshTimeout = -1 }, "RefreshTimeout"},
-		"negative token life":     {func(c *Config) { c.DefaultTokenLifetime = -1 }, "DefaultTokenLifetime"},
-		"nothing":                 {func(c *Config) { *c = Config{} }, "Vault"},
+		"no vault":                 {func(c *Config) { c.Vault = nil }, "Vault"},
+		"vault without store":      {func(c *Config) { c.Vault = NewVault(nil) }, "Vault"},
+		"zero vault":               {func(c *Config) { c.Vault = new(Vault) }, "Vault"},
+		"no site":                  {func(c *Config) { c.Site = nil }, "Site"},
+		"site without keys":        {func(c *Config) { c.Site = seal.NewSite(nil, "issuer", "client", "") }, "Site"},
+		"site with an empty ring":  {func(c *Config) { c.Site = seal.NewSite(new(seal.KeyRing), "issuer", "client", "") }, "Site"},
+		"zero site":                {func(c *Config) { c.Site = new(seal.Site) }, "Site"},
+		"no refresher":             {func(c *Config) { c.Refresher = nil }, "Refresher"},
+		"negative idle time":       {func(c *Config) { c.IdleTimeout = -1 }, "IdleTimeout"},
+		"negative lifetime":        {func(c *Config) { c.MaxLifetime = -time.Hour }, "MaxLifetime"},
+		"negative refresh timeout": {func(c *Config) { c.RefreshTimeout = -1 }, "RefreshTimeout"},
+		"negative token life":      {func(c *Config) { c.DefaultTokenLifetime = -1 }, "DefaultTokenLifetime"},
+		"nothing":                  {func(c *Config) { *c = Config{} }, "Vault"},
 	} {
 		c := Config{Vault: NewVault(newFakeStore()), Site: seal.NewSite(ring, "issuer", "client", ""), Refresher: noServer{}}
 		tc.damage(&c)
 		if k, err := New(c); err == nil || k != nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: error %v, want one that names %s", name, err, tc.want)
+			t.Errorf("%s: got keeper %v and error %v, want an error that names %s", name, k, err, tc.want)
 		}
 	}
 }
 
-// Durations that are left out have their documented defaults, and a session
-// lasts.
-func TestNewKeeperFillsInTheDefaults(t *testing.T) {
+// TestZeroDurationsMeanTheDefaults: a keeper with default durations serves a session.
+func TestZeroDurationsMeanTheDefaults(t *testing.T) {
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
 		t.Fatal(err)
@@ -56,23 +55,22 @@ func TestNewKeeperFillsInTheDefaults(t *testing.T) {
 	}
 	got := []time.Duration{k.IdleTimeout, k.MaxLifetime, k.RefreshTimeout, k.DefaultTokenLifetime}
 	if want := []time.Duration{8 * time.Hour, 24 * time.Hour, 10 * time.Second, 5 * time.Minute}; !reflect.DeepEqual(got, want) {
-		t.Errorf("defaults are %v, want %v", got, want)
+		t.Errorf("got durations %v, want %v", got, want)
 	}
 	secret, _, err := k.Create(t.Context(), Identity{Subject: "u"}, Tokens{AccessToken: "at", RefreshToken: "rt"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.Fresh(t.Context(), secret); err != nil {
-		t.Errorf("a session that was just made: %v", err)
+		t.Errorf("Fresh of a new session: %v", err)
 	}
 }
 
-// A site without keys seals nothing, opens nothing and does not panic; keys that
-// come later count.
-func TestSiteWithoutKeys(t *testing.T) {
+// TestSiteWithoutKeysSealsAndOpensNothing, until SetKeys gives it keys.
+func TestSiteWithoutKeysSealsAndOpensNothing(t *testing.T) {
 	site := seal.NewSite(nil, "issuer", "client", "")
 	if _, err := site.SealForBrowser("cookie", []byte("x")); err == nil {
-		t.Error("sealed without a key")
+		t.Error("a site without keys has sealed a value")
 	}
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
@@ -83,10 +81,10 @@ func TestSiteWithoutKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, ok := site.OpenFromBrowser("cookie", value); ok {
-		t.Error("opened without a key")
+		t.Error("a site without keys has opened a value")
 	}
 	site.SetKeys(ring)
 	if plain, ok := site.OpenFromBrowser("cookie", value); !ok || string(plain) != "x" {
-		t.Error("does not open with the key that came later")
+		t.Errorf("after SetKeys: got %q, %v, want \"x\", true", plain, ok)
 	}
 }

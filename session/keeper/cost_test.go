@@ -10,8 +10,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// hotPath are the steps of a request from its cookie to its session, each with
-// the most that it may allocate. Times mean nothing on machines that are shared.
+// hotPath returns the steps of a request from its cookie to its session, each with the
+// limit of its allocations. Their times would vary too much on a shared machine.
 func hotPath(tb testing.TB) []step {
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
@@ -48,13 +48,13 @@ func hotPath(tb testing.TB) []step {
 		{"cookie to secret", 0, func() bool { _, ok := seal.ParseSecret(cookie); return ok }},
 		{"secret to ID", 0, func() bool { return site.Ref(secret).ID == id }},
 		{"open and decode", 45, func() bool { _, err := openHot(site, seal.Ref{ID: id, Secret: secret}, item); return err == nil }},
-		{"seal again what was opened", 20, func() bool {
+		{"seal an opened record", 20, func() bool {
 			_, err := sealRecord(site, seal.Ref{ID: id, Secret: secret}, rec, item.Version+1)
 			return err == nil
 		}},
 		{"session", 0, func() bool { _, err := k.Fresh(ctx, secret); return err == nil }},
-		{"session that was not opened lately", 52, func() bool {
-			vault.opened.forget(id)
+		{"session without a cache entry", 52, func() bool {
+			vault.cache.forget(id)
 			_, err := k.Fresh(ctx, secret)
 			return err == nil
 		}},
@@ -79,23 +79,23 @@ func BenchmarkHotPath(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if !s.do() {
-					b.Fatal("it failed")
+					b.Fatal("the step failed")
 				}
 			}
 		})
 	}
 }
 
-func TestAllocationsOfTheHotPath(t *testing.T) {
+func TestHotPathStaysWithinItsAllocations(t *testing.T) {
 	for _, s := range hotPath(t) {
 		t.Run(s.name, func(t *testing.T) {
 			got := testing.AllocsPerRun(1000, func() {
 				if !s.do() {
-					t.Fatal("it failed")
+					t.Fatal("the step failed")
 				}
 			})
 			if got > s.allocations {
-				t.Errorf("%v allocations, the limit is %v", got, s.allocations)
+				t.Errorf("got %v allocations, want %v at most", got, s.allocations)
 			}
 		})
 	}

@@ -1,17 +1,34 @@
 // Package keeper keeps the tokens of logged-in browsers valid.
 //
-// A [Keeper] answers one question for each request: does this cookie belong to a
-// session, and what is its access token now? It refreshes tokens before they expire,
-// redeems each refresh token exactly once over all instances on a store, and writes the
-// rotated refresh token before it uses the new access token. A write that the store
-// does not take stays in memory and is repeated.
+// A [Keeper] answers one question for each request: does this cookie belong to a session,
+// and what is its access token now? It refreshes tokens before they expire, redeems each
+// refresh token exactly once over all instances on a store, and writes the rotated refresh
+// token before it uses the new access token. If the store does not take a write, the keeper
+// serves the tokens from memory and repeats the write.
 //
-// A [Vault] is one store with the state that all keepers on it share in this process,
-// such as refreshes in progress. During a reload of the configuration, the keepers of
-// the old and of the new configuration use one vault.
+// A [Vault] is one store, with the state that all keepers on it share in this process, such
+// as refreshes in progress. During a reload of the configuration, the keepers of the old and
+// of the new configuration use one vault. [Vault.Close] ends it.
 //
-// docs/protocol describes the protocol of a refresh over several instances, with a
-// model that is checked exhaustively.
+// # Sessions
+//
+// [Keeper.RedeemLogin] redeems the authorization code of a login once, and [Keeper.Create]
+// stores the new session. [Keeper.CanKeep] reports in advance whether the store works.
+// [Keeper.Fresh] returns the session of a request, and refreshes its token if necessary;
+// [Keeper.FreshSince] and [Keeper.FreshOtherThan] ask for a newer token, and [Keeper.Peek]
+// only reads. [Keeper.Attach] binds a request in progress to its session.
+//
+// A session ends by [Keeper.End], by [Keeper.EndByServerLogout], by IdleTimeout or
+// MaxLifetime, or when the authorization server refuses its refresh token.
+//
+// # Failures
+//
+// A failure of the store or of the authorization server ends no session. A request that can
+// have no valid token gets an [UnavailableError]; [ErrNoSession] means that the user must log
+// in. An [Event] reports what happens outside of requests.
+//
+// docs/protocol describes a refresh over several instances, with a model that is checked
+// exhaustively.
 //
 // The package never speaks HTTP and never parses an OAuth message: a [Refresher] does.
 package keeper

@@ -10,108 +10,191 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// errAgain: the session was changed by somebody else since it was read, so that
-// what follows from that must be judged anew.
-var errAgain = errors.New("the session has changed meanwhile")
+// Ended describes a session that End has ended, and holds its tokens, for their
+// revocation and for the logout at the authorization server.
+type Ended struct {
+	Subject      string
+	SID          string // `sid` of the ID token, or empty
+	IDToken      string
+	RefreshToken string
+	AccessToken  string
+}
 
-// finish ends a session, whatever is in flight: in this process at once, and
-// in the store as soon as that can be. It returns the error for the request
-// that found the end.
-func (k *Keeper) finish(ctx context.Context, id session.ID, reason EndReason) error {
+// End ends a session, also during a refresh. If the store cannot delete the record now,
+// the session has ended in this process all the same, and the keeper repeats the
+// deletion until it succeeds.
+//
+// The error is ErrNoSession, or an *UnavailableError in two cases:
+//   - The record could not be read, so that its tokens are not known.
+//   - Other processes use the store, and it did not take the deletion. They still serve
+//     the session, and the caller must repeat End. The error wraps ErrNotEnded, and
+//     Ended holds the known data of the session.
+func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) (Ended, error) {
+	ref := k.Site.Ref(secret)
+	if k.endIsUnwritten(ref.ID) {
+		return Ended{}, k.retryEnd(ctx, ref.ID)
+	}
+	for tries := 1; ; tries++ {
+		rec, err := k.read(ctx, ref)
+		if errors.Is(err, ErrNoSession) {
+			return Ended{}, err
+		}
+		if err != nil && k.Vault.overlay.count.Load() >= maxUnverifiedEnds {
+			return Ended{}, err
+		}
+		if err != nil {
+			_ = k.endSession(ctx, ref.ID, reason)
+			if k.endIsUnwritten(ref.ID) {
+				err = errEndUnwritten
+			}
+			return Ended{}, err
+		}
+		// If another process refreshes at the same time, the caller must get the
+		// newest tokens, to revoke them.
+		if k.Vault.shared != nil && tries < maxEndTries && errors.Is(k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errStale) {
+			continue
+		}
+		_ = k.endSession(ctx, ref.ID, reason) // does nothing if it has ended already
+		ended := Ended{
+			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
+			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
+		}
+		if k.endIsUnwritten(ref.ID) {
+			return ended, errEndUnwritten
+		}
+		return ended, nil
+	}
+}
+
+// maxEndTries bounds how often a session is read again because it changed before its end.
+const maxEndTries = 3
+
+var errEndUnwritten = unavailable(ErrNotEnded)
+
+// endIsUnwritten reports whether a session has ended in this process but still exists for
+// other processes.
+func (k *Keeper) endIsUnwritten(id session.ID) bool {
+	return k.Vault.shared != nil && k.Vault.overlay.get(id).isEnd() && k.Vault.hasUnwritten(id)
+}
+
+// retryEnd repeats a deletion that the store did not take.
+func (k *Keeper) retryEnd(ctx context.Context, id session.ID) error {
+	if err := k.Vault.store.Delete(ctx, id); err != nil {
+		return errEndUnwritten
+	}
+	if e := k.Vault.overlay.get(id); e.isEnd() {
+		k.forgetEnd(id, e)
+	}
+	return ErrNoSession
+}
+
+// maxUnverifiedEnds bounds the ends in memory above which End adds no more for sessions
+// that it could not read: anonymous requests must not fill the memory while the store is
+// down.
+const maxUnverifiedEnds = 4096
+
+// errStale means that another process has changed the session since it was read. The
+// caller reads it again and decides again.
+var errStale = errors.New("the session has changed since it was read")
+
+// endSession ends a session, also during a refresh: at once in this process, and in the
+// store as soon as possible. It returns the error for the request that found the end.
+func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason) error {
 	entry := &overlayEntry{}
-	done, there := k.vault.overlay.put(id, entry)
+	done, existed := k.Vault.overlay.set(id, entry)
 	if !done {
 		return ErrNoSession
 	}
-	k.over(id, reason)
+	k.cleanup(id, reason)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	if err := k.vault.store.Delete(ctx, id); err == nil {
+	if err := k.Vault.store.Delete(ctx, id); err == nil {
 		k.forgetEnd(id, entry)
-	} else if !there {
-		k.vault.background(func() { k.writeUntilLanded(id) })
+	} else if !existed {
+		k.Vault.background(func() { k.retryUntilWritten(id) })
 	}
 	return &EndedError{Reason: reason}
 }
 
-// finishAt ends a session because of what was read in the given version. Where
-// other processes write too, it ends only if that still is the version, and if
-// the holder, unless it is the zero one, still has the lease: if not, the error
-// is errAgain. A store that cannot say ends nothing.
-func (k *Keeper) finishAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, reason EndReason) error {
-	if k.vault.shared == nil {
-		return k.finish(ctx, id, reason)
+// endSessionAt ends a session because of what was read in the given version. On a shared
+// store it ends the session only if that is still the version, and if holder has the
+// lease; the zero Holder accepts any lease. Otherwise the error is errStale. If the store
+// fails, the session goes on.
+func (k *Keeper) endSessionAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, reason EndReason) error {
+	if k.Vault.shared == nil {
+		return k.endSession(ctx, id, reason)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	err := k.vault.shared.DeleteAt(ctx, id, version, holder)
+	err := k.Vault.shared.DeleteAt(ctx, id, version, holder)
 	switch {
 	case errors.Is(err, session.ErrConflict):
-		return errAgain
+		return errStale
 	case err != nil:
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("ending session: %w", err)}
+		return unavailable(fmt.Errorf("ending session: %w", err))
 	}
 	entry := &overlayEntry{}
-	if done, _ := k.vault.overlay.put(id, entry); !done {
+	if done, _ := k.Vault.overlay.set(id, entry); !done {
 		return ErrNoSession
 	}
-	k.over(id, reason)
+	k.cleanup(id, reason)
 	k.forgetEnd(id, entry)
 	return &EndedError{Reason: reason}
 }
 
-// endIfOver ends a session that seemed to be over, or returns it as it is now:
-// what was read first may have been a copy that knew less.
-func (k *Keeper) endIfOver(ctx context.Context, ref seal.Ref) (hot, error) {
-	for range 3 {
+// endIfExpired reads a session past the store's copies and ends it if it has expired. If
+// it has not, because the copy lacked a later use, endIfExpired returns it.
+func (k *Keeper) endIfExpired(ctx context.Context, ref seal.Ref) (hot, error) {
+	for range maxEndTries {
 		rec, err := k.read(ctx, ref)
 		if err != nil {
 			return hot{}, err
 		}
-		reason := k.ended(ref.ID, &rec.hot, time.Now())
+		reason := k.endReason(ref.ID, &rec.hot, time.Now())
 		if reason == "" {
 			return rec.hot, nil
 		}
-		if err := k.finishAt(ctx, ref.ID, rec.version, session.Holder{}, reason); !errors.Is(err, errAgain) {
+		if err := k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason); !errors.Is(err, errStale) {
 			return hot{}, err
 		}
 	}
-	return hot{}, &UnavailableError{RetryAfter: time.Second, Err: errAgain}
+	return hot{}, unavailable(errStale)
 }
 
-// over ends what this process does for a session.
-func (k *Keeper) over(id session.ID, reason EndReason) {
-	k.vault.forget(id)
+// cleanup ends the requests of a session in this process and reports its end.
+func (k *Keeper) cleanup(id session.ID, reason EndReason) {
+	k.Vault.forgetSession(id)
 	k.Observe(Event{Kind: EventEnded, ID: id, Reason: reason})
 }
 
-// forget ends the requests of a session that is over and drops what was noted
-// of it.
-func (v *Vault) forget(id session.ID) {
-	v.opened.forget(id)
-	v.live.end(id)
+// forgetSession ends the requests of an ended session and drops its state in memory,
+// except its end.
+func (v *Vault) forgetSession(id session.ID) {
+	v.cache.forget(id)
+	v.live.cancelAll(id)
 	v.backoffs.clear(id)
 	v.uses.forget(id)
 }
 
-// forgetEnd forgets an ended session when nothing can bring it back any more.
+// forgetEnd removes the end of a session, which the store has deleted, from memory after
+// endRetention.
 func (k *Keeper) forgetEnd(id session.ID, entry *overlayEntry) {
-	// Once more: a request that began before the end may have read the record
-	// after it, while the deletion was under way.
-	k.vault.opened.forget(id)
-	entry.landed.Store(true)
-	time.AfterFunc(endedKept, func() { k.vault.dropEnd(id, entry) })
+	// A request that began before the end may have read the record during the
+	// deletion and cached it.
+	k.Vault.cache.forget(id)
+	entry.deleted.Store(true)
+	time.AfterFunc(endRetention, func() { k.Vault.dropEnd(id, entry) })
 }
 
-// dropEnd removes the end of a session from memory, unless a refresh of it is still
-// under way. If the store did not take what that refresh brings, its tokens would
-// be kept in memory, and the session would be served again.
+// dropEnd removes the end of a session from memory, unless a refresh of it is still in
+// progress. Without the end, that refresh could keep its tokens in memory if the store
+// did not take them, and the keeper would serve the session again.
 func (v *Vault) dropEnd(id session.ID, entry *overlayEntry) {
 	v.mu.Lock()
 	_, refreshing := v.flights[id]
 	v.mu.Unlock()
 	if refreshing {
-		time.AfterFunc(endedKept, func() { v.dropEnd(id, entry) })
+		time.AfterFunc(endRetention, func() { v.dropEnd(id, entry) })
 		return
 	}
 	v.overlay.remove(id, entry)

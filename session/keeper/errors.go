@@ -10,71 +10,72 @@ import (
 )
 
 var (
-	// ErrNoSession: nothing opens with this secret. It was never a session
-	// here, or it has ended.
+	// ErrNoSession means that the secret belongs to no session of this site: it
+	// never did, or the session has ended.
 	ErrNoSession = errors.New("no session")
-	// ErrIdentityChanged is returned by a Refresher's Identify for an ID token
-	// that is proven to be of another login. It ends the session.
+	// ErrIdentityChanged is returned by Refresher.Identify for an ID token that
+	// provably belongs to another login. It ends the session.
 	ErrIdentityChanged = errors.New("the refreshed ID token is of another login")
-	// ErrNotRefreshable: the session is alive and a newer access token cannot be had
-	// now. There is no refresh token, or the server has refused it once without
-	// saying that it is dead.
+	// ErrNotRefreshable means that the session exists and that a newer access
+	// token cannot be obtained now: there is no refresh token, or the server has
+	// refused it once without saying that it is invalid.
 	ErrNotRefreshable = errors.New("the session cannot be refreshed now")
-	// ErrNotEnded: a session that was to end is over in this process, and other
-	// processes that use the store do not know it yet.
+	// ErrNotEnded means that a session has ended in this process, but other
+	// processes on the store do not know that yet.
 	ErrNotEnded = errors.New("the store did not take the end of the session")
-	// ErrLoggedOut: the authorization server has ended a login while it was being
-	// completed, so that no session was made of it.
-	ErrLoggedOut = errors.New("the authorization server has ended this login meanwhile")
-	// ErrLoginOver: a login attempt was redeemed before, and left no session that
-	// could be shared: it failed, or nobody knows what became of it. This process
-	// does not redeem it again.
+	// ErrLoggedOut means that the authorization server ended a login before it
+	// became a session.
+	ErrLoggedOut = errors.New("the authorization server has ended this login")
+	// ErrLoginOver means that a login attempt was redeemed before and has no
+	// session to share: it failed, or its result is unknown. This process does not
+	// redeem it again.
 	ErrLoginOver = errors.New("this login attempt has been redeemed before")
-	// ErrManyLogins: too many logins are being completed at a time. Nothing was
+	// ErrManyLogins means that too many logins are in progress. Nothing was
 	// redeemed.
-	ErrManyLogins = errors.New("too many logins are being completed at a time")
-	// ErrReplayed: this logout has been carried out before.
+	ErrManyLogins = errors.New("too many logins are in progress")
+	// ErrReplayed means that this logout has been carried out before.
 	ErrReplayed = errors.New("this logout has been carried out before")
-	// ErrClosed: the vault has been closed.
+	// ErrClosed means that the vault has been closed.
 	ErrClosed = errors.New("closed")
 )
 
-// EndReason says why a session ended.
+// EndReason is the reason for which a session ended, as in logs and metrics.
 type EndReason string
 
-// The reasons for which a session ends.
+// Reasons for the end of a session.
 const (
-	EndLogout          EndReason = "logout"
-	EndIdle            EndReason = "idle_timeout"
-	EndLifetime        EndReason = "max_lifetime"
-	EndRejected        EndReason = "refresh_rejected"
-	EndRefusedUnclear  EndReason = "refused_unclear"
-	EndNoRefreshToken  EndReason = "no_refresh_token"
-	EndIdentityChanged EndReason = "identity_changed"
-	EndReplaced        EndReason = "replaced_by_login"
-	EndBackchannel     EndReason = "backchannel_logout"
+	EndLogout          EndReason = "logout"             // the user logged out
+	EndIdle            EndReason = "idle_timeout"       // not used for IdleTimeout
+	EndLifetime        EndReason = "max_lifetime"       // MaxLifetime after the login
+	EndRejected        EndReason = "refresh_rejected"   // the refresh token is invalid (Rejected)
+	EndRefusedUnclear  EndReason = "refused_unclear"    // the server refused it twice (Unclear)
+	EndNoRefreshToken  EndReason = "no_refresh_token"   // the access token expired
+	EndIdentityChanged EndReason = "identity_changed"   // ErrIdentityChanged
+	EndReplaced        EndReason = "replaced_by_login"  // the browser logged in again
+	EndBackchannel     EndReason = "backchannel_logout" // the authorization server logged the user out
 )
 
-// EndedError reports a session that this very request found at its end. Later
-// requests get ErrNoSession, and errors.Is treats the two alike.
+// EndedError is returned to the one request that ends a session or finds it expired.
+// Later requests get ErrNoSession. errors.Is(err, ErrNoSession) is true for both.
 type EndedError struct{ Reason EndReason }
 
 func (e *EndedError) Error() string { return "session ended: " + string(e.Reason) }
 
-// Is makes an ended session one that is not there.
+// Is reports true for ErrNoSession.
 func (e *EndedError) Is(target error) bool { return target == ErrNoSession }
 
-// UnavailableError reports that there is nothing valid to send upstream now,
-// and that the session is kept.
+// UnavailableError means that the keeper has no valid access token now, or cannot use
+// its store. The session, if there is one, goes on.
 type UnavailableError struct {
-	// RetryAfter is when asking again may help.
+	// RetryAfter is how long a client should wait before it repeats the request.
 	RetryAfter time.Duration
-	// Misconfigured: time will not heal it, the operator must act.
+	// Misconfigured means that the operator must act: repeating does not help.
 	Misconfigured bool
-	Err           error
+	// Err is the cause.
+	Err error
 }
 
-// unavailable is the error for a request that may be repeated at once.
+// unavailable returns the error for a request that may be repeated after a second.
 func unavailable(err error) *UnavailableError {
 	return &UnavailableError{RetryAfter: time.Second, Err: err}
 }

@@ -7,51 +7,54 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// EventKind names what happened to a session outside of its requests.
+// EventKind is the kind of an Event.
 type EventKind int
 
 // Kinds of events.
 const (
-	// EventRefreshed: a refresh was committed.
+	// EventRefreshed means that the new tokens of a refresh were committed.
 	EventRefreshed EventKind = iota
-	// EventRefreshFailed: a refresh got no new token; Outcome and Err say more.
+	// EventRefreshFailed means that a refresh request returned no usable tokens.
+	// Outcome and Err give the reason.
 	EventRefreshFailed
-	// EventEnded: a session ended; Reason says why.
+	// EventEnded means that a session ended. Reason gives the reason.
 	EventEnded
-	// EventUnwritten: new tokens could not be written and are served from
-	// memory; Err says why.
+	// EventUnwritten means that the store did not take new tokens, which are now
+	// served from memory. Err is the store's error.
 	EventUnwritten
-	// EventWritten: what was served from memory has been written.
+	// EventWritten means that the store has taken tokens after an EventUnwritten.
 	EventWritten
-	// EventIDTokenKept: the refreshed ID token could not be verified. The session
-	// goes on with the new access token and the ID token and claims before; Err
-	// says why.
+	// EventIDTokenKept means that the refreshed ID token could not be verified. The
+	// session goes on with the new access token and with its former ID token and
+	// claims. Err gives the reason.
 	EventIDTokenKept
-	// EventLeaseTaken: the right to refresh was taken over from an instance that
-	// had fallen silent while it had it.
+	// EventLeaseTaken means that this instance took over the lease of a refresh
+	// from an instance that had stopped renewing it.
 	EventLeaseTaken
-	// EventDiscarded: new tokens came for a session that had ended meanwhile.
+	// EventDiscarded means that new tokens arrived for a session that had ended
+	// during the refresh.
 	EventDiscarded
-	// EventUnreadable: what is in the store under a session's ID does not open, so
-	// that there is no session; Err is an *UnreadableError. It is told of every
-	// request that finds this, and never of a cookie that leads to nothing.
+	// EventUnreadable means that the item under a session's ID cannot be read, so
+	// that no session exists; Err is a *seal.UnreadableError. It is reported for
+	// every request that finds such an item, and never for a cookie without one.
 	EventUnreadable
 )
 
-// Event tells an observer what happened. It holds no secret.
+// Event is one event that happened outside of requests. It contains no secret.
 type Event struct {
 	Kind    EventKind
 	ID      session.ID
 	Outcome Outcome
-	// ReuseSuspected, with Rejected: the refresh token was of the kind that is
-	// good for one use, was not sent before, and had not expired. Somebody else
-	// may have used it, or the server has revoked the login.
+	// ReuseSuspected is set with Rejected if the refresh token was a one-time
+	// token, was not sent before, and had not expired. Another party may have used
+	// it, or the server has revoked the login.
 	ReuseSuspected bool
 	Reason         EndReason
 	Err            error
 }
 
-// Part returns what failed its check, with EventUnreadable, or "".
+// Part returns the part of an item that failed its check, for an EventUnreadable, else
+// "".
 func (e Event) Part() seal.Part {
 	var unreadable *seal.UnreadableError
 	if errors.As(e.Err, &unreadable) {

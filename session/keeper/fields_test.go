@@ -19,7 +19,7 @@ func genTime() *rapid.Generator[time.Time] {
 	})
 }
 
-// genBytes draws nil rather than an empty slice: the codec knows no difference.
+// genBytes draws nil in place of an empty slice: both are encoded as no field.
 func genBytes() *rapid.Generator[[]byte] {
 	return rapid.Custom(func(t *rapid.T) []byte {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "bytes")
@@ -30,8 +30,8 @@ func genBytes() *rapid.Generator[[]byte] {
 	})
 }
 
-// genRest draws fields that this release does not know.
-func genRest(known uint64) *rapid.Generator[[]byte] {
+// genUnknown draws fields with numbers above known.
+func genUnknown(known uint64) *rapid.Generator[[]byte] {
 	return rapid.Custom(func(t *rapid.T) []byte {
 		var w fieldWriter
 		for range rapid.IntRange(0, 3).Draw(t, "unknown fields") {
@@ -47,50 +47,52 @@ func genRecord() *rapid.Generator[record] {
 		token := accessToken{
 			value: text.Draw(t, "token"), obtained: genTime().Draw(t, "obtained"), expires: genTime().Draw(t, "expires"),
 			usableUntil: genTime().Draw(t, "usable until"), refreshAt: genTime().Draw(t, "refresh at"),
-			rest: genRest(fieldTokenRefreshAt).Draw(t, "rest of token"),
+			unknownFields: genUnknown(fieldTokenRefreshAt).Draw(t, "unknown token fields"),
 		}
 		return record{
 			hot: hot{
-				created: genTime().Draw(t, "created"), seen: genTime().Draw(t, "seen"), end: genTime().Draw(t, "end"),
+				created: genTime().Draw(t, "created"), lastUsed: genTime().Draw(t, "last used"), end: genTime().Draw(t, "end"),
 				subject: text.Draw(t, "subject"), claims: genBytes().Draw(t, "claims"), rotation: rapid.Uint64().Draw(t, "rotation"),
-				token: token, rest: genRest(fieldAccessToken).Draw(t, "rest of hot"),
+				token: token, unknownFields: genUnknown(fieldAccessToken).Draw(t, "unknown hot fields"),
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),
-				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"), rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"), userInfo: genBytes().Draw(t, "UserInfo"), restCold: genRest(fieldUserInfo).Draw(t, "rest of cold"),
+				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"),
+				rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"),
+				userInfo: genBytes().Draw(t, "UserInfo"), unknownFields: genUnknown(fieldUserInfo).Draw(t, "unknown cold fields"),
 			},
 		}
 	})
 }
 
-func TestCodecKeepsEverything(t *testing.T) {
+func TestDecodedRecordEqualsEncodedRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := genRecord().Draw(t, "record")
 		gotHot, ok := decodeHot(want.hot.encode())
 		if !ok {
-			t.Fatal("the hot part cannot be read")
+			t.Fatal("decoding the hot part failed")
 		}
 		gotCold, ok := decodeCold(want.cold.encode())
 		if !ok {
-			t.Fatal("the cold part cannot be read")
+			t.Fatal("decoding the cold part failed")
 		}
 		got := record{hot: gotHot, cold: gotCold}
 		if diff := cmp.Diff(want, got, compareRecords, emptyIsNil); diff != "" {
 			t.Fatalf("record differs (-encoded +decoded):\n%s", diff)
 		}
 		if !got.covers(&want) {
-			t.Fatal("the same record is not taken for the same")
+			t.Fatal("the decoded record does not cover the encoded one")
 		}
 	})
 }
 
 var emptyIsNil = cmp.Transformer("nil", func(b []byte) string { return string(b) })
 
-// TestCodecRefusesTornParts: a part that ends within a field is no part.
-func TestCodecRefusesTornParts(t *testing.T) {
+// TestDecodingRefusesTruncatedParts: a part that ends within a field is damaged.
+func TestDecodingRefusesTruncatedParts(t *testing.T) {
 	rec := fullRecord()
 	for name, part := range map[string][]byte{"hot": rec.hot.encode(), "cold": rec.cold.encode(), "token": rec.token.encode()} {
-		ends := map[int]bool{}
+		decodable := 0
 		for n := range part {
 			ok := false
 			switch name {
@@ -99,73 +101,60 @@ func TestCodecRefusesTornParts(t *testing.T) {
 			case "cold":
 				_, ok = decodeCold(part[:n])
 			case "token":
-				_, _, ok = decodeAccessToken(part[:n])
+				_, ok = decodeAccessToken(part[:n])
 			}
-			ends[n] = ok
-		}
-		whole := 0
-		for _, ok := range ends {
 			if ok {
-				whole++
+				decodable++
 			}
 		}
-		// It can be read where a field ends: 7, 4 and 5 fields.
+		// A prefix is decodable where a field begins: 7, 4 and 5 fields.
 		want := map[string]int{"hot": 7, "cold": 4, "token": 5}[name]
-		if whole != want {
-			t.Errorf("%s: %d beginnings can be read, want %d", name, whole, want)
+		if decodable != want {
+			t.Errorf("%s: got %d decodable prefixes, want %d", name, decodable, want)
 		}
 	}
 	huge := binary.AppendUvarint([]byte{fieldSubject}, 1<<63)
 	if _, ok := decodeHot(huge); ok {
-		t.Error("a field longer than its part is read")
+		t.Error("decoding accepted a field longer than its part")
 	}
 	if _, ok := decodeHot([]byte{fieldAccessToken, 2, fieldTokenValue, 9}); ok {
-		t.Error("a torn token in a whole part is read")
+		t.Error("decoding accepted a truncated token in a complete part")
 	}
 	if _, ok := decodeHot(bytes.Repeat([]byte{0x80}, 20)); ok {
-		t.Error("a field number without end is read")
+		t.Error("decoding accepted an endless field number")
 	}
 }
 
-// TestLaterReleasesFieldsSurvive writes a record with fields of a later
-// release, lets this one change it, and looks for them.
-func TestLaterReleasesFieldsSurvive(t *testing.T) {
-	rec := fullRecord()
-	var ofHot, ofToken, ofCold, other fieldWriter
-	ofHot.string(200, "hot field")
-	ofToken.string(201, "token field")
-	ofCold.string(202, "cold field")
-	// A token for a resource of its own, which this release does not use.
-	other.string(fieldTokenResource, "https://api.example.com")
-	other.string(fieldTokenValue, "access-token-for-the-resource")
-	ofHot.bytes(fieldAccessToken, other)
-	rec.rest, rec.token.rest, rec.restCold = ofHot, ofToken, ofCold
-
+// TestUnknownFieldsSurviveRewriting: a record with fields of a later release keeps them
+// when this release changes it.
+func TestUnknownFieldsSurviveRewriting(t *testing.T) {
+	rec := laterRecord()
 	h, ok := decodeHot(rec.hot.encode())
 	if !ok {
-		t.Fatal("the hot part cannot be read")
+		t.Fatal("decoding the hot part failed")
 	}
-	if h.token.value != rec.token.value {
-		t.Errorf("the token is %q, want %q", h.token.value, rec.token.value)
+	if got, want := h.token.value, rec.token.value; got != want {
+		t.Errorf("got access token %q, want %q", got, want)
 	}
-	h.seen, h.token.value = time.Now(), "access-token-refreshed"
+	h.lastUsed, h.token.value = time.Now(), "access-token-refreshed"
 	again := h.encode()
-	for _, want := range [][]byte{ofHot, ofToken} {
+	inHot, inToken, inCold := laterFields()
+	for _, want := range [][]byte{inHot, inToken} {
 		if !bytes.Contains(again, want) {
-			t.Errorf("%q is lost", want)
+			t.Errorf("got hot part %q, want %q in it", again, want)
 		}
 	}
 	c, ok := decodeCold(rec.cold.encode())
 	if !ok {
-		t.Fatal("the cold part cannot be read")
+		t.Fatal("decoding the cold part failed")
 	}
 	c.refreshToken = "refresh-token-rotated"
-	if !bytes.Contains(c.encode(), ofCold) {
-		t.Errorf("%q is lost", ofCold)
+	if again := c.encode(); !bytes.Contains(again, inCold) {
+		t.Errorf("got cold part %q, want %q in it", again, inCold)
 	}
 }
 
-func TestSameButSeen(t *testing.T) {
+func TestRecordCoversOnlyEqualContentAndEarlierUse(t *testing.T) {
 	changes := map[string]func(*record){
 		"rotation":      func(r *record) { r.rotation++ },
 		"access token":  func(r *record) { r.token.value += "x" },
@@ -174,22 +163,25 @@ func TestSameButSeen(t *testing.T) {
 		"ID token":      func(r *record) { r.idToken = "" },
 		"claims":        func(r *record) { r.claims = []byte("{}") },
 		"UserInfo":      func(r *record) { r.userInfo = []byte("{}") },
-		"unknown field": func(r *record) { r.restCold = []byte{99, 1, 'x'} },
+		"unknown field": func(r *record) { r.cold.unknownFields = []byte{99, 1, 'x'} },
 	}
 	for name, change := range changes {
 		a, b := fullRecord(), fullRecord()
 		change(b)
 		if a.covers(b) {
-			t.Errorf("a change of the %s is not seen", name)
+			t.Errorf("a record covers another one with a different %s", name)
 		}
 	}
 	a, b := fullRecord(), fullRecord()
-	b.seen = b.seen.Add(time.Hour)
+	b.lastUsed = b.lastUsed.Add(time.Hour)
 	b.version = 99
 	if a.covers(b) {
-		t.Error("a record without the last use covers one that has it")
+		t.Error("a record covers one with a later use")
 	}
-	if !b.covers(a) || !a.seen.Equal(fullRecord().seen) {
-		t.Error("a later use makes a record another one")
+	if !b.covers(a) {
+		t.Error("a record with a later use does not cover the earlier one")
+	}
+	if got, want := a.lastUsed, fullRecord().lastUsed; !got.Equal(want) {
+		t.Errorf("covers changed the last use: got %v, want %v", got, want)
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// FuzzDecodeHot: whatever a later or a broken release wrote can be read or not,
-// and what was read once stays as it is.
-func FuzzDecodeHot(f *testing.F) {
+// FuzzDecodeParts: encoding a decoded part and decoding it again changes nothing, whatever
+// another release or a defective one wrote.
+func FuzzDecodeParts(f *testing.F) {
 	rec := fullRecord()
 	f.Add(rec.hot.encode())
 	f.Add(rec.cold.encode())
@@ -21,13 +21,13 @@ func FuzzDecodeHot(f *testing.F) {
 			once := h.encode()
 			again, ok := decodeHot(once)
 			if !ok || !bytes.Equal(again.encode(), once) {
-				t.Errorf("a hot part changes by being rewritten: %x, then %x", once, again.encode())
+				t.Errorf("got hot part %x after rewriting, want %x", again.encode(), once)
 			}
 		}
 		if c, ok := decodeCold(part); ok {
 			once := c.encode()
 			if again, ok := decodeCold(once); !ok || !bytes.Equal(again.encode(), once) {
-				t.Errorf("a cold part changes by being rewritten: %x, then %x", once, again.encode())
+				t.Errorf("got cold part %x after rewriting, want %x", again.encode(), once)
 			}
 		}
 	})

@@ -10,18 +10,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// shortIdle is an idle time of which 5 % are far less than a minute.
+// shortIdle is an idle time-out with a use interval of one second.
 const shortIdle = 20 * time.Second
 
-// idles returns a keeper whose sessions end after shortIdle.
-func (r *rig) idles() *Keeper {
+// useShortIdle returns a keeper whose sessions are idle after shortIdle.
+func (r *rig) useShortIdle() *Keeper {
 	r.server.lifetime = time.Hour
 	return r.reconfigure(func(c *Config) { c.IdleTimeout = shortIdle })
 }
 
-// endsIdle checks that a stream ends when its session was not used for idle, or
-// up to 5 % later, or the given time after that.
-func endsIdle(t *testing.T, stream context.Context, lastUse time.Time, idle, late time.Duration) {
+// wantIdleEnd checks that a stream ends when its session was not used for idle, or up to
+// 5 % plus late after that.
+func wantIdleEnd(t *testing.T, stream context.Context, lastUse time.Time, idle, late time.Duration) {
 	t.Helper()
 	select {
 	case <-stream.Done():
@@ -29,44 +29,45 @@ func endsIdle(t *testing.T, stream context.Context, lastUse time.Time, idle, lat
 	}
 	unused := time.Since(lastUse)
 	if !errors.Is(context.Cause(stream), ErrNoSession) || unused < idle || unused > idle+idle/20+late {
-		t.Errorf("the stream ended %v after the last use: %v; want %v, or up to %v later", unused, context.Cause(stream), idle, idle/20+late)
+		t.Errorf("got a stream that ended %v after the last use with cause %v, want %v or up to %v later", unused, context.Cause(stream), idle, idle/20+late)
 	}
 }
 
-// TestStreamsEndWithTheIdleTime, 5 % later at most, whatever happens before.
-func TestStreamsEndWithTheIdleTime(t *testing.T) {
+// TestStreamEndsAfterTheIdleTimeout, 5 % later at most, whatever uses and failures there are
+// before.
+func TestStreamEndsAfterTheIdleTimeout(t *testing.T) {
 	tests := []struct {
 		name string
 		late time.Duration
-		// use uses the session for a while and returns when it did last.
+		// use uses the session for a while and returns the time of the last use.
 		use func(r *rig, secret seal.Secret) time.Time
 	}{
 		{"not used", 0, func(*rig, seal.Secret) time.Time { return time.Now() }},
 		{"used once", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 3*time.Second, 1) }},
 		{"used once, late", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 19*time.Second, 1) }},
 		{"used often", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 3*time.Second, 30) }},
-		{"used seldom", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 19*time.Second, 9) }},
-		{"store away at the end", 0, func(r *rig, secret seal.Secret) time.Time {
+		{"used rarely", 0, func(r *rig, secret seal.Secret) time.Time { return r.usedEvery(secret, 19*time.Second, 9) }},
+		{"store down at the end", 0, func(r *rig, secret seal.Secret) time.Time {
 			r.usedEvery(secret, 3*time.Second, 1)
-			r.store.failing()
+			r.store.fail()
 			time.Sleep(5*time.Minute + 300*time.Millisecond)
-			r.store.healthy()
+			r.store.clearFaults()
 			return time.Now().Add(-shortIdle)
 		}},
 		{"store frozen at the end", checkRetry, func(r *rig, secret seal.Secret) time.Time {
 			r.usedEvery(secret, 3*time.Second, 1)
 			r.store.setFault(func(storeOp) storeFault { return storeFault{freeze: true} })
 			time.Sleep(time.Minute + storeTimeout/2)
-			r.store.healthy()
+			r.store.clearFaults()
 			return time.Now().Add(-shortIdle + storeTimeout/2)
 		}},
 		{"use not written", 0, func(r *rig, secret seal.Secret) time.Time {
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			return r.usedEvery(secret, 15*time.Second, 3)
 		}},
 		{"new tokens not written", 0, func(r *rig, secret seal.Secret) time.Time { return r.refreshedUnwritten(secret) }},
-		{"new tokens not written, and the store away", 0, func(r *rig, secret seal.Secret) time.Time {
-			defer r.store.failing()
+		{"new tokens not written, and the store down", 0, func(r *rig, secret seal.Secret) time.Time {
+			defer r.store.fail()
 			return r.refreshedUnwritten(secret)
 		}},
 		{"other requests in progress", 0, func(r *rig, secret seal.Secret) time.Time {
@@ -81,7 +82,7 @@ func TestStreamsEndWithTheIdleTime(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				k := r.idles()
+				k := r.useShortIdle()
 				secret, _ := r.login()
 				first, attached := attach(k, t.Context(), r.fresh(secret))
 				defer attached.Detach()
@@ -89,19 +90,20 @@ func TestStreamsEndWithTheIdleTime(t *testing.T) {
 				defer attached.Detach()
 				last := tt.use(r, secret)
 				if first.Err() != nil || second.Err() != nil {
-					t.Fatal("a stream has ended although its session is used")
+					t.Fatal("a stream has ended although its session was used")
 				}
-				endsIdle(t, first, last, shortIdle, tt.late)
-				endsIdle(t, second, last, shortIdle, tt.late)
+				wantIdleEnd(t, first, last, shortIdle, tt.late)
+				wantIdleEnd(t, second, last, shortIdle, tt.late)
 			})
 		})
 	}
 }
 
-// refreshedUnwritten uses a session once, with a refresh that is not written.
+// refreshedUnwritten uses a session once, with a refresh that the store does not take. It
+// returns the time of the use.
 func (r *rig) refreshedUnwritten(secret seal.Secret) time.Time {
 	r.t.Helper()
-	r.store.failing(opReplace)
+	r.store.fail(opReplace)
 	time.Sleep(15 * time.Second)
 	if _, err := r.keeper.FreshSince(r.t.Context(), secret, time.Now()); err != nil {
 		r.t.Fatal(err)
@@ -109,7 +111,7 @@ func (r *rig) refreshedUnwritten(secret seal.Secret) time.Time {
 	return time.Now()
 }
 
-// usedEvery uses a session n times and returns the last.
+// usedEvery uses a session n times and returns the time of the last use.
 func (r *rig) usedEvery(secret seal.Secret, pause time.Duration, n int) time.Time {
 	r.t.Helper()
 	for range n {
@@ -120,10 +122,10 @@ func (r *rig) usedEvery(secret seal.Secret, pause time.Duration, n int) time.Tim
 	return time.Now()
 }
 
-// TestStreamsOfManySessionsEndEachInTime: a timer serves many of them.
-func TestStreamsOfManySessionsEndEachInTime(t *testing.T) {
+// TestEachOfManyStreamsEndsAfterItsIdleTimeout: one timer serves many sessions.
+func TestEachOfManyStreamsEndsAfterItsIdleTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		k := r.idles()
+		k := r.useShortIdle()
 		const many = 300 // several in each shard
 		begun := time.Now()
 		ended := make(chan error, many)
@@ -134,7 +136,7 @@ func TestStreamsOfManySessionsEndEachInTime(t *testing.T) {
 				defer attached.Detach()
 				time.Sleep(time.Duration(i%17) * time.Second)
 				_, err := k.Fresh(stream, secret)
-				endsIdle(t, stream, time.Now(), shortIdle, 0)
+				wantIdleEnd(t, stream, time.Now(), shortIdle, 0)
 				ended <- err
 			}()
 		}
@@ -144,16 +146,15 @@ func TestStreamsOfManySessionsEndEachInTime(t *testing.T) {
 			}
 		}
 		if took := time.Since(begun); took > 16*time.Second+shortIdle*21/20 {
-			t.Errorf("the last stream ended after %v", took)
+			t.Errorf("the last stream ended after %v, want %v at most", took, 16*time.Second+shortIdle*21/20)
 		}
 	})
 }
 
-// TestStreamsEndWithTheLifetime, also if that is nearer than the end of the idle
-// time, and the session is used.
-func TestStreamsEndWithTheLifetime(t *testing.T) {
+// TestStreamEndsAfterTheMaximumLifetime although its session is in use.
+func TestStreamEndsAfterTheMaximumLifetime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.idles()
+		r.useShortIdle()
 		k := r.reconfigure(func(c *Config) { c.MaxLifetime = 33 * time.Second })
 		begun := time.Now()
 		secret, _ := r.login()
@@ -162,18 +163,18 @@ func TestStreamsEndWithTheLifetime(t *testing.T) {
 		r.usedEvery(secret, 4*time.Second, 8)
 		<-stream.Done()
 		if lived := time.Since(begun); lived != 33*time.Second {
-			t.Errorf("the stream ended after %v", lived)
+			t.Errorf("the stream ended after %v, want 33s", lived)
 		}
 	})
 }
 
-// TestStreamsOfAnOlderConfiguration end by the idle time of the newer one when
-// that uses their session.
-func TestStreamsOfAnOlderConfiguration(t *testing.T) {
+// TestStreamOfAnOlderConfigurationEndsByTheNewerIdleTimeout, once a request under the newer
+// configuration has used its session.
+func TestStreamOfAnOlderConfigurationEndsByTheNewerIdleTimeout(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		old, next time.Duration
-		newer     bool // there is a newer stream than the request
+		newer     bool // another stream begins after the request
 	}{
 		{"shortened", 8 * time.Hour, shortIdle, false},
 		{"shortened, newer stream", 8 * time.Hour, shortIdle, true},
@@ -198,16 +199,16 @@ func TestStreamsOfAnOlderConfiguration(t *testing.T) {
 				if tt.next > tt.old {
 					last = r.usedEvery(secret, 12*time.Second, 2)
 				}
-				endsIdle(t, stream, last, tt.next, 0)
+				wantIdleEnd(t, stream, last, tt.next, 0)
 			})
 		})
 	}
 }
 
-// TestUseElsewhereKeepsStreams, whether or not this instance hears of it, and
-// they end in time after it.
-func TestUseElsewhereKeepsStreams(t *testing.T) {
-	for _, deaf := range []bool{false, true} {
+// TestUseAtAnotherInstanceKeepsStreams, with and without a notification, and they end in
+// time after it.
+func TestUseAtAnotherInstanceKeepsStreams(t *testing.T) {
+	for _, missesPushes := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.lifetime = time.Hour
 			for i := range r.keepers {
@@ -216,9 +217,9 @@ func TestUseElsewhereKeepsStreams(t *testing.T) {
 				r.keepers[i] = mustKeeper(c)
 			}
 			r.users[0].mu.Lock()
-			r.users[0].deaf = deaf
+			r.users[0].missesPushes = missesPushes
 			r.users[0].mu.Unlock()
-			secret := r.member(r.keepers[0], "alice", "1")
+			secret := r.loginAs(r.keepers[0], "alice", "1")
 			stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))
 			defer attached.Detach()
 			for range 3 {
@@ -228,9 +229,9 @@ func TestUseElsewhereKeepsStreams(t *testing.T) {
 			last := time.Now()
 			synctest.Wait()
 			if stream.Err() != nil {
-				t.Fatal("the stream has ended although its session is used at another instance")
+				t.Fatal("the stream has ended although its session was used at another instance")
 			}
-			endsIdle(t, stream, last, shortIdle, 0)
+			wantIdleEnd(t, stream, last, shortIdle, 0)
 		})
 	}
 }

@@ -24,13 +24,13 @@ func (u *sharedUser) refusing(ops ...sharedOp) {
 	})
 }
 
-// TestEndElsewhereEndsARequestThatWaited: what was read past the copies, while
-// waiting for another instance, is not pushed; the request's own first read is.
-func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
+// TestLogoutElsewhereEndsRequestThatWaited: the store does not push changes of what a
+// waiting request reads with ViewCurrent, but it does for the first read of the request.
+func TestLogoutElsewhereEndsRequestThatWaited(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
-		r.expired()
+		r.waitUntilExpired()
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
 		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
@@ -41,19 +41,19 @@ func TestEndElsewhereEndsARequestThatWaited(t *testing.T) {
 		}
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {
-			t.Errorf("the request goes on: %v", context.Cause(request))
+			t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 		}
 	})
 }
 
-// TestEveryCommitIsHeard: whoever waits for another instance hears of its second
-// commit as well as of the first, though a store pushes once for each View.
-func TestEveryCommitIsHeard(t *testing.T) {
+// TestWaitingInstanceIsNotifiedOfEveryCommit: a waiting instance is notified of the
+// second commit of a refresh as well, although the store pushes one change for each View.
+func TestWaitingInstanceIsNotifiedOfEveryCommit(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		r.server.idTokens = true
 		secret, _ := r.login()
-		r.server.set(func() { r.server.latency, r.server.judging = 2*time.Second, 100*time.Millisecond })
-		r.expired()
+		r.server.set(func() { r.server.latency, r.server.identifyDelay = 2*time.Second, 100*time.Millisecond })
+		r.waitUntilExpired()
 		first := make(chan time.Time, 1)
 		go func() {
 			_, _ = r.keepers[0].Fresh(context.Background(), secret)
@@ -62,46 +62,46 @@ func TestEveryCommitIsHeard(t *testing.T) {
 		time.Sleep(time.Second)
 		r.freshAt(1, secret)
 		if late := time.Since(<-first); late > 0 {
-			t.Errorf("the new token was heard of %v late", late)
+			t.Errorf("the waiting request got the new token %v late", late)
 		}
 	})
 }
 
-// TestLogoutThatDidNotLandIsReported: for the other instances the session goes
-// on, so whoever logs out has to know, and can try again.
-func TestLogoutThatDidNotLandIsReported(t *testing.T) {
+// TestUnwrittenLogoutIsReported: the session goes on at the other instances, so the
+// caller of End must know, and can try again.
+func TestUnwrittenLogoutIsReported(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.freshAt(0, secret)
 		r.users[0].refusing(sharedDelete, sharedDeleteAt)
 		ended, err := r.keepers[0].End(t.Context(), secret, EndLogout)
 		if !errors.Is(err, ErrNotEnded) || !errors.As(err, new(*UnavailableError)) {
-			t.Fatalf("End: %v", err)
+			t.Fatalf("End: %v, want ErrNotEnded and an *UnavailableError", err)
 		}
 		if ended.RefreshToken != f.current {
-			t.Errorf("the tokens to give back are %+v", ended)
+			t.Errorf("returned tokens %+v, want refresh token %q", ended, f.current)
 		}
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNotEnded) {
-			t.Errorf("End, tried again: %v", err)
+			t.Errorf("second End: %v, want ErrNotEnded", err)
 		}
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh at the instance of the logout: %v", err)
+			t.Errorf("Fresh at the instance of the logout: %v, want ErrNoSession", err)
 		}
 		r.freshAt(1, secret)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-			t.Errorf("End, with the store back: %v", err)
+			t.Errorf("End after the outage: %v, want ErrNoSession", err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
-// TestEndGivesBackTheNewestToken: a refresh elsewhere lands between reading the
-// record and ending the session.
-func TestEndGivesBackTheNewestToken(t *testing.T) {
+// TestEndReturnsNewestToken: another instance commits a refresh after End has read the
+// record.
+func TestEndReturnsNewestToken(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedCurrent {
 				return storeFault{after: 2 * time.Second}
@@ -116,16 +116,16 @@ func TestEndGivesBackTheNewestToken(t *testing.T) {
 		time.Sleep(time.Second)
 		r.freshAt(1, secret)
 		if ended := <-over; ended.RefreshToken != f.current {
-			t.Errorf("given back: %q, want %q", ended.RefreshToken, f.current)
+			t.Errorf("returned refresh token %q, want %q", ended.RefreshToken, f.current)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
-// TestUnwrittenTokensOutliveIdleness: a record that could not be written for
-// longer than the idle time-out is still the only place of its refresh token,
-// and others may have used the session meanwhile.
-func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
+// TestUnwrittenTokensSurviveIdleTimeout: a record that could not be written for longer
+// than the idle time-out is still the only copy of its refresh token, and other instances
+// may have used the session.
+func TestUnwrittenTokensSurviveIdleTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
 			c := k.Config
@@ -136,25 +136,25 @@ func TestUnwrittenTokensOutliveIdleness(t *testing.T) {
 		secret, f := r.unwrittenAt0()
 		for range 5 {
 			time.Sleep(4 * time.Minute)
-			_, _ = r.keepers[1].Fresh(t.Context(), secret) // notes the use
+			_, _ = r.keepers[1].Fresh(t.Context(), secret) // writes a use
 		}
-		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
+		r.users[0].clearFaults()
+		time.Sleep(2 * writeRetryMax)
 		r.freshAt(1, secret)
 		if f.dead {
-			t.Error("a dead refresh token was sent")
+			t.Error("an old refresh token was sent")
 		}
 	})
 }
 
-// TestCommitAfterTheStoreForgot: a failover loses the last use, and the lease,
-// while a refresh is under way.
-func TestCommitAfterTheStoreForgot(t *testing.T) {
+// TestCommitSurvivesFailoverThatLosesTheLease: during a refresh, a failover of the store
+// loses the last use and the lease.
+func TestCommitSurvivesFailoverThatLosesTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		before, _ := r.store.item(r.id(secret))
-		r.keepers[1].touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		r.keepers[1].recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
 		if after, _ := r.store.item(r.id(secret)); after.Version <= before.Version {
 			t.Fatal("the use was not written")
@@ -167,17 +167,17 @@ func TestCommitAfterTheStoreForgot(t *testing.T) {
 		delete(r.state.leases, r.id(secret))
 		r.state.mu.Unlock()
 		for _, u := range r.users {
-			u.drop()
+			u.dropCopies()
 		}
 		time.Sleep(10 * time.Second)
 		r.wantStored(secret, f)
-		r.all(1, secret)
+		r.freshEverywhere(1, secret)
 	})
 }
 
-// TestUnreadableSessionsHoldUpNobody: a part of the store does not answer, and
-// the end of a session in another part is known at once.
-func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
+// TestUnreadableSessionsDoNotDelayOthers: a part of the store does not answer. The end of
+// a session in another part is found at once.
+func TestUnreadableSessionsDoNotDelayOthers(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		request, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
@@ -189,10 +189,10 @@ func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 			defer attached.Detach()
 			frozen[r.id(other)] = true
 		}
-		vault := r.keepers[1].vault
+		vault := r.keepers[1].Vault
 		vault.store = partlyFrozen{r.users[1], frozen}
 		for id := range frozen {
-			vault.changed([]session.ID{id})
+			vault.itemsChanged([]session.ID{id})
 		}
 		time.Sleep(time.Second)
 		if _, err := r.keepers[0].End(t.Context(), secret, EndLogout); err != nil {
@@ -200,7 +200,7 @@ func TestUnreadableSessionsHoldUpNobody(t *testing.T) {
 		}
 		synctest.Wait()
 		if request.Err() == nil {
-			t.Error("the end of a session waits for sessions that cannot be read")
+			t.Error("the end of a session waits for sessions that cannot be read, want it found at once")
 		}
 	})
 }
@@ -219,38 +219,38 @@ func (s partlyFrozen) View(ctx context.Context, id session.ID, f func(session.It
 	return s.Store.View(ctx, id, f)
 }
 
-// TestReleaseHoldsUpNobody: who waits for a refresh does not wait until its
-// lease is free.
-func TestReleaseHoldsUpNobody(t *testing.T) {
+// TestReleaseDelaysNoRequest: a request that waits for a refresh does not wait for the
+// release of the lease.
+func TestReleaseDelaysNoRequest(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedRelease} })
-		if waited := took(func() { r.freshAt(0, secret) }); waited > r.server.latency {
-			t.Errorf("waited %v", waited)
+		if waited := durationOf(func() { r.freshAt(0, secret) }); waited > r.server.latency {
+			t.Errorf("waited %v, want %v at most", waited, r.server.latency)
 		}
 	})
 }
 
-// TestCloseDoesNotWaitForOthers: a process that only waits for another one can
-// end at once.
-func TestCloseDoesNotWaitForOthers(t *testing.T) {
+// TestCloseDoesNotWaitForOtherInstances: a process that waits for another one can stop at
+// once.
+func TestCloseDoesNotWaitForOtherInstances(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.unwrittenAt0()
 		go func() { _, _ = r.keepers[1].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
-		if waited := took(func() { _ = r.keepers[1].vault.Close(context.Background()) }); waited > 0 {
-			t.Errorf("Close waited %v", waited)
+		if waited := durationOf(func() { _ = r.keepers[1].Vault.Close(context.Background()) }); waited > 0 {
+			t.Errorf("Close waited %v, want 0", waited)
 		}
 	})
 }
 
-// TestAgainIsNoSpin: a session that changes whenever it is judged is not judged
-// as fast as the store answers.
-func TestAgainIsNoSpin(t *testing.T) {
+// TestConflictsAreRetriedWithPauses: a session that changes during every try is not
+// retried as fast as the store answers.
+func TestConflictsAreRetriedWithPauses(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		var acquired atomic.Int64
 		r.users[0].setFault(func(op sharedOp) (f storeFault) {
 			if op == sharedAcquire {
@@ -261,7 +261,7 @@ func TestAgainIsNoSpin(t *testing.T) {
 		})
 		_, _ = r.keepers[0].Fresh(t.Context(), secret)
 		if n := acquired.Load(); n > 30 {
-			t.Errorf("%d tries in ten seconds", n)
+			t.Errorf("%d tries in ten seconds, want 30 at most", n)
 		}
 	})
 }

@@ -20,52 +20,55 @@ const (
 	DefaultTokenLifetime  = 5 * time.Minute
 )
 
-// Config is what a Keeper works with. Vault, Site and Refresher are required.
-// Durations must not be negative; zero stands for the default.
+// Config configures a Keeper. Vault, Site and Refresher are required. Durations must not
+// be negative; zero means the default.
 type Config struct {
-	Vault     *Vault
-	Site      *seal.Site
+	// Vault holds the store, and the state that the keepers on it share.
+	Vault *Vault
+	// Site encrypts the records and derives their IDs.
+	Site *seal.Site
+	// Refresher sends the refresh requests.
 	Refresher Refresher
 	// Server names the authorization server. Keepers of one Vault with the same
-	// name share its circuit breaker: while the server is down, one refresh at a
-	// time is sent to find out whether it is back. Empty: the keeper has its own.
+	// name share its circuit breaker: while the server is down, they send one
+	// refresh at a time as a probe. With an empty name the keeper has a circuit
+	// breaker to itself.
 	Server string
-	// IdleTimeout ends a session that long after its last use. Uses are written
-	// down at most every five minutes (or 5 % of the time-out, if that is less),
-	// so that it may end that much later, and never earlier. Default:
+	// IdleTimeout ends a session this long after its last use. The keeper writes
+	// uses at most every five minutes, or every 5 % of the time-out if that is
+	// less. A session may end later by that interval, and never earlier. Default:
 	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
-	// MaxLifetime ends a session that long after the login. Default:
+	// MaxLifetime ends a session this long after the login. Default:
 	// DefaultMaxLifetime.
 	MaxLifetime time.Duration
-	// RefreshTimeout bounds how long a request with an expired token waits.
-	// Default: DefaultRefreshTimeout.
+	// RefreshTimeout bounds how long a request with an expired token waits for a
+	// refresh. Default: DefaultRefreshTimeout.
 	RefreshTimeout time.Duration
-	// DefaultTokenLifetime is assumed where the server does not say how long an
-	// access token lives. Default: the constant of the same name.
+	// DefaultTokenLifetime is the lifetime of an access token for which the server
+	// gives none (RFC 6749, section 5.1). Default: the constant DefaultTokenLifetime.
 	DefaultTokenLifetime time.Duration
-	// Observe, if not nil, is told what happens outside of requests. It must
-	// not block.
+	// Observe, if not nil, is called with events that happen outside of requests.
+	// It must not block.
 	Observe func(Event)
 }
 
-// Keeper answers for the sessions of one site.
+// Keeper keeps the sessions of one site. New makes one. Its methods are safe for
+// concurrent use.
 type Keeper struct {
 	Config
-	vault   *Vault
-	site    *seal.Site
 	breaker *breaker
-	// client is open while the server refuses this keeper's client. Other clients
-	// of the same server are none the worse for that.
+	// client is open while the server refuses this keeper's client
+	// (invalid_client). Other clients of the same server are not affected.
 	client *circuit
-	// touchEvery is how often a use is written down.
-	touchEvery time.Duration
+	// useInterval is the shortest time between two written uses of a session.
+	useInterval time.Duration
 }
 
-// touchMax bounds how long a use may stay unwritten.
-const touchMax = 5 * time.Minute
+// maxUseInterval bounds useInterval for long idle time-outs.
+const maxUseInterval = 5 * time.Minute
 
-// New returns a keeper. Its errors name the field of the Config.
+// New returns a keeper, or an error that names the invalid field of the Config.
 func New(c Config) (*Keeper, error) {
 	switch {
 	case c.Vault == nil:
@@ -98,254 +101,183 @@ func New(c Config) (*Keeper, error) {
 		c.Observe = func(Event) {}
 	}
 	return &Keeper{
-		Config: c, vault: c.Vault, site: c.Site, breaker: c.Vault.breaker(c.Server), client: &circuit{},
-		touchEvery: min(touchMax, c.IdleTimeout/20),
+		Config: c, breaker: c.Vault.breaker(c.Server), client: &circuit{},
+		useInterval: min(maxUseInterval, c.IdleTimeout/20),
 	}, nil
 }
 
-// Valid reports whether New has made the keeper. Any other one panics.
-func (k *Keeper) Valid() bool { return k.vault != nil }
+// Valid reports whether the keeper comes from New. The methods of any other one panic.
+func (k *Keeper) Valid() bool { return k.Vault != nil }
 
-// Session is what a request may know of its session.
+// Session is the part of a session that a request can see.
 type Session struct {
 	ID      session.ID
 	Subject string
 	// Claims is a JSON object, or empty. It must not be modified.
 	Claims json.RawMessage
-	// AccessToken is valid unless the session comes from Peek.
+	// AccessToken has not expired, unless the session comes from Peek.
 	AccessToken string
 	// Bearer is the access token as a value of the Authorization header (RFC
 	// 6750, section 2.1).
-	Bearer        string
+	Bearer string
+	// TokenObtained is when the request for the access token was sent.
 	TokenObtained time.Time
-	TokenExpires  time.Time
-	Created       time.Time
-	// IdleEnd is when the session ends if it is not used again.
+	// TokenExpires is when the access token expires.
+	TokenExpires time.Time
+	// Created is when the user logged in.
+	Created time.Time
+	// IdleEnd is when the session ends unless it is used again.
 	IdleEnd time.Time
-	// End is when it ends in any case.
+	// End is when the session ends even if it is used.
 	End time.Time
 
-	mark uint64 // see live
+	epoch uint64 // see liveRequests
 }
 
-// Create keeps a new session and returns the secret for its cookie. The error is
-// an *UnavailableError: the store failed, or, if it is ErrLoggedOut as well, the
-// authorization server has logged the user out since it issued the tokens. No
-// session is left then, and the caller may give the tokens back.
-func (k *Keeper) Create(ctx context.Context, who Identity, t Tokens) (seal.Secret, *Session, error) {
+// Create stores a new session and returns the secret for its cookie.
+//
+// The error is an *UnavailableError, and no session exists then: the caller may revoke
+// the tokens. Either the store failed, or the error wraps ErrLoggedOut: the
+// authorization server logged the user out after it had issued the tokens.
+func (k *Keeper) Create(ctx context.Context, user Identity, t Tokens) (seal.Secret, *Session, error) {
 	secret := seal.NewSecret()
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	now := time.Now()
 	rec := &record{
 		hot: hot{
-			created: now, seen: now, end: now.Add(k.MaxLifetime),
-			subject: who.Subject, claims: who.Claims,
+			created: now, lastUsed: now, end: now.Add(k.MaxLifetime),
+			subject: user.Subject, claims: user.Claims,
 			token: newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime),
 		},
 		cold: cold{
 			refreshToken: t.RefreshToken, refreshExpires: t.RefreshExpires,
-			idToken: t.IDToken, sid: who.SID, nonce: who.Nonce, userInfo: who.UserInfo,
+			idToken: t.IDToken, sid: user.SID, nonce: user.Nonce, userInfo: user.UserInfo,
 		},
 	}
-	item, err := k.item(ref, rec)
+	item, err := k.sealItem(ref, rec)
 	if err == nil {
-		err = k.vault.store.Create(ctx, ref.ID, item)
-		k.vault.looks.noteWrite(err)
+		err = k.Vault.store.Create(ctx, ref.ID, item)
+		k.Vault.probes.recordWrite(err)
 	}
 	if err == nil {
-		err = k.endIfLoggedOut(ctx, ref.ID, who, item.Tags)
+		err = k.endIfLoggedOut(ctx, ref.ID, user, item.Tags)
 	}
 	if err != nil {
-		// It may be there all the same.
-		k.vault.background(func() { k.dropCreated(ref.ID) })
-		return seal.Secret{}, nil, &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("keeping new session: %w", err)}
+		// A write that failed may have been done.
+		k.Vault.background(func() { k.deleteCreated(ref.ID) })
+		return seal.Secret{}, nil, unavailable(fmt.Errorf("keeping new session: %w", err))
 	}
-	return secret, k.session(ref.ID, &rec.hot), nil
+	return secret, k.sessionOf(ref.ID, &rec.hot), nil
 }
 
-// Fresh returns the session of a secret with a usable access token. It counts
-// as use of the session, which IdleEnd need not show yet: other requests may get
-// the same Session, which must not be modified.
+// Fresh returns the session of a secret with an access token that has not expired. It
+// counts as a use of the session, though IdleEnd may not reflect this use yet. Several
+// requests may share one Session: it must not be modified.
 //
-// While the token is good Fresh never waits for the authorization server. Once
-// it has expired, Fresh waits for a refresh, RefreshTimeout at most.
+// Until the token expires, Fresh never waits for the authorization server. After that
+// it waits for a refresh, for RefreshTimeout at most.
 //
 // The error is ErrNoSession, an *EndedError (which is also ErrNoSession), an
-// *UnavailableError, or that of ctx.
+// *UnavailableError, or the error of ctx.
 func (k *Keeper) Fresh(ctx context.Context, secret seal.Secret) (*Session, error) {
 	return k.fresh(ctx, secret, demand{})
 }
 
-// FreshSince is Fresh with a token that was obtained at the given time or
-// later, or while the call waited, and with an IdleEnd that counts from now. It
-// waits for that even if the token at hand is good. The error can also be
-// ErrNotRefreshable.
+// FreshSince is like Fresh, but the access token was obtained at the given time or
+// later, or during the call. It waits for a refresh even if the current token has not
+// expired. IdleEnd reflects this use. The error can also be ErrNotRefreshable.
 func (k *Keeper) FreshSince(ctx context.Context, secret seal.Secret, since time.Time) (*Session, error) {
 	return k.fresh(ctx, secret, demand{since: since})
 }
 
-// FreshOtherThan is Fresh with a token other than one that was found not to be
-// accepted any more. The error can also be ErrNotRefreshable.
+// FreshOtherThan is like Fresh, but the access token differs from one that a resource
+// server has refused. The error can also be ErrNotRefreshable.
 func (k *Keeper) FreshOtherThan(ctx context.Context, secret seal.Secret, refused string) (*Session, error) {
-	return k.fresh(ctx, secret, demand{since: never, other: refused})
+	return k.fresh(ctx, secret, demand{since: farFuture, other: refused})
 }
 
-// never is later than any time at which a token can have been obtained.
-var never = time.Unix(1<<60, 0)
+// farFuture is later than any possible accessToken.obtained.
+var farFuture = time.Unix(1<<60, 0)
 
+// fresh returns a session with a token that meets a demand, and records the use.
 func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Session, error) {
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	h, err := k.readHot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	if k.ended(ref.ID, &h, now) != "" {
-		mark := h.mark
-		if h, err = k.endIfOver(ctx, ref); err != nil {
+	if k.endReason(ref.ID, &h, now) != "" {
+		epoch := h.epoch
+		if h, err = k.endIfExpired(ctx, ref); err != nil {
 			return nil, err
 		}
-		h.mark = mark
+		h.epoch = epoch
 	}
-	unused := now.Sub(h.seen)
+	unused := now.Sub(h.lastUsed)
 	if h.token.due(now) || d != (demand{}) {
-		if early := k.vault.early(ref.ID); early != nil && early.rotation > h.rotation {
-			h = *early.readAt(h.mark)
+		if early := k.Vault.uncommitted(ref.ID); early != nil && early.rotation > h.rotation {
+			h = *early.withEpoch(h.epoch)
 		}
 		if d.other == "" && d != (demand{}) {
 			d.other = h.token.value
 		}
 	}
-	if h.token.due(now) || !d.met(&h.token, now) {
+	if h.token.due(now) || !d.metBy(&h.token, now) {
 		var use time.Time
 		switch {
-		case unused < k.touchEvery:
-		case unused > k.IdleTimeout-maxFlight:
-			k.touch(ref, now) // others must know before the refresh is over
+		case unused < k.useInterval:
+		case unused > k.IdleTimeout-maxRefreshTime:
+			// Other instances must know the use before the session becomes idle:
+			// it cannot wait for the write of the refresh.
+			k.recordUse(ref, now)
 		default:
 			use = now
 		}
-		h.seen = now
-		return k.refreshed(ctx, ref, &h, d, use)
+		h.lastUsed = now
+		return k.serveWithRefresh(ctx, ref, &h, d, use)
 	}
-	if unused >= k.touchEvery {
-		k.touch(ref, now)
+	if unused >= k.useInterval {
+		k.recordUse(ref, now)
 	}
-	if d == (demand{}) && h.opened != nil {
-		return h.opened.session(k, ref.ID, h.mark), nil // of every proxied request
+	if d == (demand{}) && h.cached != nil {
+		return h.cached.sessionFor(k, ref.ID, h.epoch), nil // allocates nothing
 	}
-	h.seen = now
-	return k.session(ref.ID, &h), nil
+	h.lastUsed = now
+	return k.sessionOf(ref.ID, &h), nil
 }
 
-// Peek returns the session of a secret without using it: its idle time runs
-// on, nothing is refreshed, and its access token may have expired.
+// Peek returns the session of a secret without counting as a use and without a
+// refresh: the access token may have expired. The error is ErrNoSession or
+// an *UnavailableError.
 func (k *Keeper) Peek(ctx context.Context, secret seal.Secret) (*Session, error) {
-	ref := k.site.Ref(secret)
+	ref := k.Site.Ref(secret)
 	h, err := k.readHot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	if k.ended(ref.ID, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
+	if k.endReason(ref.ID, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
 		return nil, ErrNoSession
 	}
-	return k.session(ref.ID, &h), nil
+	return k.sessionOf(ref.ID, &h), nil
 }
 
-// Ended is what is left of a session that was ended on purpose.
-type Ended struct {
-	Subject      string
-	SID          string
-	IDToken      string
-	RefreshToken string
-	AccessToken  string
-}
-
-// End ends a session, whatever is in flight. If the store cannot delete the
-// record now, the session is over in this process all the same, and the
-// deletion is repeated until it succeeds.
-//
-// The error is ErrNoSession; or an *UnavailableError when the record could not
-// be read, so that its tokens are not known, or when other processes use the
-// store and it did not take the deletion: for them the session goes on, and
-// ending it has to be repeated. It is ErrNotEnded too, then, and what is known
-// of the session is returned as well.
-func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) (Ended, error) {
-	ref := k.site.Ref(secret)
-	if k.endIsOnlyHere(ref.ID) {
-		return Ended{}, k.endAgain(ctx, ref.ID)
-	}
-	for tries := 1; ; tries++ {
-		rec, err := k.read(ctx, ref)
-		if errors.Is(err, ErrNoSession) {
-			return Ended{}, err
-		}
-		if err != nil && k.vault.overlay.count.Load() >= maxUnsureEnds {
-			return Ended{}, err
-		}
-		if err != nil {
-			_ = k.finish(ctx, ref.ID, reason)
-			if k.endIsOnlyHere(ref.ID) {
-				err = errEndUnwritten
-			}
-			return Ended{}, err
-		}
-		// Where somebody refreshes at the same time, it is the newest token that
-		// has to be given back.
-		if k.vault.shared != nil && tries < 3 && errors.Is(k.finishAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errAgain) {
-			continue
-		}
-		_ = k.finish(ctx, ref.ID, reason) // nothing, if it is ended by now
-		ended := Ended{
-			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
-			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
-		}
-		if k.endIsOnlyHere(ref.ID) {
-			return ended, errEndUnwritten
-		}
-		return ended, nil
-	}
-}
-
-var errEndUnwritten = &UnavailableError{RetryAfter: time.Second, Err: ErrNotEnded}
-
-// endIsOnlyHere reports whether other processes do not know yet that a session
-// has ended.
-func (k *Keeper) endIsOnlyHere(id session.ID) bool {
-	return k.vault.shared != nil && k.vault.overlay.get(id).isEnd() && k.vault.unwritten(id)
-}
-
-// endAgain repeats an end that the store did not take.
-func (k *Keeper) endAgain(ctx context.Context, id session.ID) error {
-	if err := k.vault.store.Delete(ctx, id); err != nil {
-		return errEndUnwritten
-	}
-	if e := k.vault.overlay.get(id); e.isEnd() {
-		k.forgetEnd(id, e)
-	}
-	return ErrNoSession
-}
-
-// maxUnsureEnds bounds how many sessions of which nobody can tell whether they
-// exist are remembered as ended while the store is down.
-const maxUnsureEnds = 4096
-
-// session is the public view of a hot part.
-func (k *Keeper) session(id session.ID, h *hot) *Session {
+// sessionOf returns the Session that a request gets for a hot part.
+func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	end := k.absoluteEnd(h)
-	idleEnd := h.seen.Add(k.IdleTimeout)
+	idleEnd := h.lastUsed.Add(k.IdleTimeout)
 	if idleEnd.After(end) {
 		idleEnd = end
 	}
-	credentials := h.token.bearer
-	if credentials == "" {
-		credentials = bearer(h.token.value)
+	authorization := h.token.bearer
+	if authorization == "" {
+		authorization = bearer(h.token.value)
 	}
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
-		AccessToken: h.token.value, Bearer: credentials, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
-		Created: h.created, IdleEnd: idleEnd, End: end, mark: h.mark,
+		AccessToken: h.token.value, Bearer: authorization, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
+		Created: h.created, IdleEnd: idleEnd, End: end, epoch: h.epoch,
 	}
 }
 
@@ -353,7 +285,8 @@ const bearerScheme = "Bearer "
 
 func bearer(accessToken string) string { return bearerScheme + accessToken }
 
-// absoluteEnd lets a shortened max_lifetime count for sessions that exist.
+// absoluteEnd is the earlier of the end in the record and the end by MaxLifetime: a
+// shorter max_lifetime also applies to existing sessions.
 func (k *Keeper) absoluteEnd(h *hot) time.Time {
 	if end := h.created.Add(k.MaxLifetime); end.Before(h.end) {
 		return end
@@ -361,22 +294,22 @@ func (k *Keeper) absoluteEnd(h *hot) time.Time {
 	return h.end
 }
 
-// ended returns why a session is over, or "".
-func (k *Keeper) ended(id session.ID, h *hot, now time.Time) EndReason {
-	idle := k.IdleTimeout + k.touchEvery
+// endReason returns why a session has ended by its times, or "".
+func (k *Keeper) endReason(id session.ID, h *hot, now time.Time) EndReason {
+	idle := k.IdleTimeout + k.useInterval
 	switch {
 	case !now.Before(k.absoluteEnd(h)):
 		return EndLifetime
-	case !now.Before(h.seen.Add(idle)) && !now.Before(k.vault.uses.last(id).Add(idle)):
+	case !now.Before(h.lastUsed.Add(idle)) && !now.Before(k.Vault.uses.last(id).Add(idle)):
 		return EndIdle
 	}
 	return ""
 }
 
-// usable: the token may be sent upstream.
+// usable reports whether the token may be sent upstream.
 func (t *accessToken) usable(now time.Time) bool { return now.Before(t.usableUntil) }
 
-// due: the token should be refreshed.
+// due reports whether a request should start a refresh of the token.
 func (t *accessToken) due(now time.Time) bool {
 	return !t.refreshAt.IsZero() && !now.Before(t.refreshAt)
 }

@@ -9,17 +9,16 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestFreshSince: a token that is good but older than wanted is refreshed
-// first, once for all who wait.
-func TestFreshSince(t *testing.T) {
+// TestFreshSinceRefreshesAnOlderToken even if it has not expired, once for all waiting
+// requests.
+func TestFreshSinceRefreshesAnOlderToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		first := r.fresh(secret).AccessToken
 		time.Sleep(time.Minute)
-		// Young enough: no request.
 		s, err := r.keeper.FreshSince(t.Context(), secret, time.Now().Add(-2*time.Minute))
 		if err != nil || s.AccessToken != first {
-			t.Fatalf("a token that is young enough: %v, %v", s, err)
+			t.Fatalf("with a token obtained later: got %v, %v, want the same token", s, err)
 		}
 		r.wantCalls(0)
 		var wg sync.WaitGroup
@@ -28,7 +27,7 @@ func TestFreshSince(t *testing.T) {
 				began := time.Now()
 				s, err := r.keeper.FreshSince(t.Context(), secret, began)
 				if err != nil || s.AccessToken == first || s.TokenObtained.Before(began.Add(-time.Second)) {
-					t.Errorf("a token obtained now was wanted: %v, %v", s, err)
+					t.Errorf("got %v, %v, want a token obtained now", s, err)
 				}
 			})
 		}
@@ -37,23 +36,22 @@ func TestFreshSince(t *testing.T) {
 	})
 }
 
-// TestFreshSinceServerDown: the token at hand is good, but not good enough.
-func TestFreshSinceServerDown(t *testing.T) {
+// TestFreshSinceFailsWithTheServer, while Fresh serves the current token.
+func TestFreshSinceFailsWithTheServer(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		time.Sleep(time.Minute)
 		r.server.always(behaviour{outcome: Unavailable})
 		var u *UnavailableError
 		if _, err := r.keeper.FreshSince(t.Context(), secret, time.Now()); !errors.As(err, &u) {
-			t.Errorf("with the server down: %v", err)
+			t.Errorf("FreshSince: got error %v, want an *UnavailableError", err)
 		}
-		r.fresh(secret) // who wants less gets the token at hand
+		r.fresh(secret)
 	})
 }
 
-// TestFreshOtherThan: a token that an app refuses is replaced once, whoever
-// comes with it.
-func TestFreshOtherThan(t *testing.T) {
+// TestFreshOtherThanRefreshesARefusedTokenOnce, however many requests report it.
+func TestFreshOtherThanRefreshesARefusedTokenOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		refused := r.fresh(secret).AccessToken
@@ -61,38 +59,38 @@ func TestFreshOtherThan(t *testing.T) {
 		for range 3 {
 			s, err := r.keeper.FreshOtherThan(t.Context(), secret, refused)
 			if err != nil || s.AccessToken == refused {
-				t.Fatalf("got %v, %v", s, err)
+				t.Fatalf("got %v, %v, want another token", s, err)
 			}
-			r.usable(s)
+			r.wantUsable(s)
 		}
 		r.wantCalls(1)
 	})
 }
 
-// TestNotRefreshable: without a refresh token more cannot be had than there is,
-// and asking for it ends nothing.
-func TestNotRefreshable(t *testing.T) {
+// TestSessionWithoutRefreshTokenLastsAsLongAsItsAccessToken: FreshSince returns
+// ErrNotRefreshable, and the session goes on.
+func TestSessionWithoutRefreshTokenLastsAsLongAsItsAccessToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		_, who, tokens := r.server.login()
+		_, user, tokens := r.server.login()
 		tokens.RefreshToken = ""
-		secret, _, err := r.keeper.Create(t.Context(), who, tokens)
+		secret, _, err := r.keeper.Create(t.Context(), user, tokens)
 		if err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
 		if _, err := r.keeper.FreshSince(t.Context(), secret, time.Now()); !errors.Is(err, ErrNotRefreshable) {
-			t.Errorf("FreshSince: %v", err)
+			t.Errorf("FreshSince: got error %v, want ErrNotRefreshable", err)
 		}
 		r.fresh(secret)
 		r.wantCalls(0)
 		time.Sleep(r.server.lifetime)
-		r.ended(secret, EndNoRefreshToken)
+		r.wantEnded(secret, EndNoRefreshToken)
 	})
 }
 
-// TestDemandsMeet: somebody content with the token at hand is not held up by
-// somebody who is not, and neither disturbs the other.
-func TestDemandsMeet(t *testing.T) {
+// TestFreshDoesNotWaitForFreshSince: two requests with different demands share a refresh,
+// and only the one that needs it waits.
+func TestFreshDoesNotWaitForFreshSince(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		time.Sleep(time.Minute)
@@ -103,10 +101,8 @@ func TestDemandsMeet(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			began := time.Now()
-			r.fresh(secret)
-			if time.Since(began) != 0 {
-				t.Error("a request whose token is good waited")
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
+				t.Errorf("Fresh with a usable token took %v, want no wait", wait)
 			}
 		})
 		wg.Wait()
@@ -114,13 +110,12 @@ func TestDemandsMeet(t *testing.T) {
 	})
 }
 
-// TestTokensGivenBack: what comes for a session that is over is revoked, and
-// only that.
-func TestTokensGivenBack(t *testing.T) {
+// TestTokensOfEndedSessionsAreRevoked, and no others.
+func TestTokensOfEndedSessionsAreRevoked(t *testing.T) {
 	t.Run("logout during the refresh", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			time.Sleep(r.server.latency / 2)
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
@@ -132,35 +127,34 @@ func TestTokensGivenBack(t *testing.T) {
 			r.server.wantDiscarded(t, newest)
 		})
 	})
-	t.Run("somebody else's ID token", func(t *testing.T) {
+	t.Run("ID token of another login", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
 				r.server.idTokens = true
-				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
-			r.expired()
-			r.ended(secret, EndIdentityChanged)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndIdentityChanged)
 			time.Sleep(time.Minute)
 			var newest string
 			r.server.set(func() { newest = f.current })
 			r.server.wantDiscarded(t, newest)
 		})
 	})
-	t.Run("a refresh like any other", func(t *testing.T) {
+	t.Run("refresh of a live session", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.server.wantDiscarded(t)
 		})
 	})
 }
 
-// TestReuseSuspected: a rotating refresh token that is refused on its first use
-// was used by somebody else, or revoked. One that may have been used by us was
-// not.
-func TestReuseSuspected(t *testing.T) {
+// TestReuseIsSuspectedOnlyOfUnsentOneTimeTokens: if the server refuses a rotated refresh
+// token that was not sent before, another party has used it, or the server has revoked it.
+func TestReuseIsSuspectedOnlyOfUnsentOneTimeTokens(t *testing.T) {
 	suspected := func(r *rig) bool {
 		r.events.mu.Lock()
 		defer r.events.mu.Unlock()
@@ -175,48 +169,48 @@ func TestReuseSuspected(t *testing.T) {
 	t.Run("first use of a rotated token", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			kill(r, f)
-			r.expired()
-			r.ended(secret, EndRejected)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndRejected)
 			if !suspected(r) {
-				t.Error("not suspected")
+				t.Error("got no ReuseSuspected, want one")
 			}
 		})
 	})
 	t.Run("a server that does not rotate", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.server.set(func() { r.server.keeps = true })
+			r.server.set(func() { r.server.doesNotRotate = true })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			kill(r, f)
-			r.expired()
-			r.ended(secret, EndRejected)
+			r.waitUntilExpired()
+			r.wantEnded(secret, EndRejected)
 			if suspected(r) {
-				t.Error("suspected")
+				t.Error("got ReuseSuspected, want none")
 			}
 		})
 	})
 	t.Run("sent before without an answer", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
-			r.expired()
+			r.waitUntilExpired()
 			r.server.always(behaviour{outcome: Unanswered, processed: true})
-			r.ended(secret, EndRejected) // by the second try
+			r.wantEnded(secret, EndRejected) // by the second try
 			if suspected(r) {
-				t.Error("suspected")
+				t.Error("got ReuseSuspected, want none")
 			}
 		})
 	})
 }
 
-// TestRefreshesAreSpaced: neither pages that ask for a new token all the time nor
-// tokens that expire at once make a session refresh more than once a second.
-func TestRefreshesAreSpaced(t *testing.T) {
+// TestSessionRefreshesOncePerSecondAtMost, whatever its requests demand and however short
+// its tokens live.
+func TestSessionRefreshesOncePerSecondAtMost(t *testing.T) {
 	for name, ask := range map[string]func(r *rig, secret seal.Secret) (*Session, error){
 		"asked for a new token": func(r *rig, secret seal.Secret) (*Session, error) {
 			return r.keeper.FreshSince(r.t.Context(), secret, time.Now())
@@ -237,8 +231,8 @@ func TestRefreshesAreSpaced(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 				took := time.Since(begun)
-				if n := r.server.calls(); n > int(took/refreshEvery)+1 || name == "asked for a new token" && n < 15 {
-					t.Errorf("%d refreshes within %v", n, took)
+				if n := r.server.calls(); n > int(took/minRefreshInterval)+1 || name == "asked for a new token" && n < 15 {
+					t.Errorf("got %d refreshes within %v, want about one per %v", n, took, minRefreshInterval)
 				}
 			})
 		})

@@ -29,30 +29,30 @@ func (r *instances) slowWrites(i int, d time.Duration) {
 	})
 }
 
-// TestWhatIsAnsweredIsWritten: a crash right after it takes nothing along.
-func TestWhatIsAnsweredIsWritten(t *testing.T) {
+// TestTokenIsPersistedBeforeResponse: a crash immediately after a response loses no
+// token.
+func TestTokenIsPersistedBeforeResponse(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
-			r.slowWrites(tellAfter - time.Millisecond)
+			r.waitUntilExpired()
+			r.slowWrites(publishDelay - time.Millisecond)
 			r.fresh(secret)
 			r.wantStored(secret, f)
 		})
 	}
 }
 
-// TestTokensAreUsedWhileTheyAreWritten: a store that takes long does not hold up
-// tokens that are here. Whoever comes meanwhile gets the same ones, and nothing is
-// refreshed twice.
-func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
+// TestSlowWriteDoesNotDelayNewTokens: requests get new tokens although the store is slow
+// to confirm them. Later requests get the same tokens, and no token is refreshed twice.
+func TestSlowWriteDoesNotDelayNewTokens(t *testing.T) {
 	check := func(t *testing.T, r *rig, f *family, secret seal.Secret) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+tellAfter {
-					t.Errorf("a request waited %v for a server that takes %v", wait, r.server.latency)
+				if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency+publishDelay {
+					t.Errorf("a request waited %v, want %v", wait, r.server.latency+publishDelay)
 				}
 			})
 		}
@@ -60,16 +60,16 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 		newest, _ := r.server.newestOf(f)
 		for range 2 {
 			time.Sleep(time.Second)
-			if wait := took(func() {
+			if wait := durationOf(func() {
 				if s := r.fresh(secret); s.AccessToken != newest {
-					t.Errorf("got %q after %q", s.AccessToken, newest)
+					t.Errorf("got %q, want %q", s.AccessToken, newest)
 				}
 			}); wait != 0 {
-				t.Errorf("a request waited %v for what is there", wait)
+				t.Errorf("a request waited %v for a published token, want 0", wait)
 			}
 		}
 		if rec := r.stored(secret); rec.token.value == newest {
-			t.Error("the write was not slow")
+			t.Error("the write is done, want it in progress")
 		}
 		time.Sleep(2 * time.Second)
 		r.wantStored(secret, f)
@@ -79,14 +79,14 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(4 * time.Second)
 			check(t, r, f, secret)
 		})
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.set(func() { r.server.idTokens = idTokens })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(0, 4*time.Second)
 			check(t, r.rig, f, secret)
 			r.freshAt(1, secret)
@@ -95,54 +95,54 @@ func TestTokensAreUsedWhileTheyAreWritten(t *testing.T) {
 	}
 }
 
-// TestDueTokenIsReplacedWhileItIsWritten: a request that could still use the old
-// token gets the new one: a server may have revoked the old one by now.
-func TestDueTokenIsReplacedWhileItIsWritten(t *testing.T) {
+// TestNewTokenReplacesValidOneDuringWrite: a request that could still use the old token
+// gets the new one, because the server may have revoked the old one.
+func TestNewTokenReplacesValidOneDuringWrite(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.due()
-		r.slowWrites(2 * tellAfter)
+		r.waitUntilDue()
+		r.slowWrites(2 * publishDelay)
 		old := r.fresh(secret).AccessToken
 		for range 2 {
 			time.Sleep(r.server.latency)
 			if s := r.fresh(secret); s.AccessToken != old {
-				t.Errorf("got %q before that", s.AccessToken)
+				t.Errorf("got %q before the publication, want %q", s.AccessToken, old)
 			}
 		}
-		time.Sleep(tellAfter)
+		time.Sleep(publishDelay)
 		newest, _ := r.server.newestOf(f)
 		if s := r.fresh(secret); s.AccessToken != newest {
 			t.Errorf("got %q, want %q", s.AccessToken, newest)
 		}
-		time.Sleep(tellAfter)
+		time.Sleep(publishDelay)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestNothingIsUsedBeforeItIsJudged: the access token beside an ID token may be
-// somebody else's.
-func TestNothingIsUsedBeforeItIsJudged(t *testing.T) {
-	for _, judging := range []time.Duration{judgeAtOnce / 2, time.Second} {
+// TestTokensAreNotUsedBeforeIDTokenIsVerified: the access token of an answer may be of
+// another user if the ID token is.
+func TestTokensAreNotUsedBeforeIDTokenIsVerified(t *testing.T) {
+	for _, verification := range []time.Duration{commitDelay / 2, time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() {
-				r.server.idTokens, r.server.judging = true, judging
-				r.server.judge = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
+				r.server.idTokens, r.server.identifyDelay = true, verification
+				r.server.identify = func(Identity, Tokens) (Identity, error) { return Identity{}, ErrIdentityChanged }
 			})
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.slowWrites(2 * time.Second)
-			r.ended(secret, EndIdentityChanged)
+			r.wantEnded(secret, EndIdentityChanged)
 			synctest.Wait()
 			r.server.wantDiscarded(t, f.current)
 		})
 	}
 }
 
-// TestLogoutWhileTokensAreWritten: from then on nobody gets them.
-func TestLogoutWhileTokensAreWritten(t *testing.T) {
+// TestLogoutDuringWriteWins: after the logout no request gets the new tokens.
+func TestLogoutDuringWriteWins(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(4 * time.Second)
 		s := r.fresh(secret)
 		ctx, attached := attach(r.keeper, t.Context(), s)
@@ -151,16 +151,16 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ctx.Err() == nil {
-			t.Error("a request with the new token goes on")
+			t.Error("a request with the new token goes on, want it cancelled")
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 		time.Sleep(10 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 	})
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(0, 4*time.Second)
 		s := r.freshAt(0, secret)
 		ctx, attached := attach(r.keepers[0], t.Context(), s)
@@ -170,39 +170,40 @@ func TestLogoutWhileTokensAreWritten(t *testing.T) {
 		}
 		synctest.Wait()
 		if ctx.Err() == nil {
-			t.Error("a request with the new token goes on")
+			t.Error("a request with the new token goes on, want it cancelled")
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 		time.Sleep(10 * time.Second)
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
-	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while somebody waits
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) { // while a request waits
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.slowWrites(0, 4*time.Second)
 		go func() {
-			time.Sleep(r.server.latency + tellAfter/2)
+			time.Sleep(r.server.latency + publishDelay/2)
 			if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 				t.Error(err)
 			}
 		}()
-		if wait := took(func() { r.gone(secret) }); wait != r.server.latency+tellAfter {
-			t.Errorf("waited %v", wait)
+		if wait := durationOf(func() { r.wantGone(secret) }); wait != r.server.latency+publishDelay {
+			t.Errorf("waited %v, want %v", wait, r.server.latency+publishDelay)
 		}
 		time.Sleep(10 * time.Second)
 		r.server.wantDiscarded(t, f.current)
 	})
 }
 
-// TestTokensWithoutTheStore: it is not known whether the session is still there,
-// so those who wait are told to come back, and the tokens are kept for them.
-func TestTokensWithoutTheStore(t *testing.T) {
+// TestOutageDuringRefreshKeepsTokens: while the store is down, the keeper cannot know
+// whether the session still exists. Waiting requests get an UnavailableError, and the
+// tokens are kept for later ones.
+func TestOutageDuringRefreshKeepsTokens(t *testing.T) {
 	for _, leaves := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			r.server.set(func() { r.server.latency = 2 * time.Second })
 			got := make(chan error)
 			go func() {
@@ -210,7 +211,7 @@ func TestTokensWithoutTheStore(t *testing.T) {
 				got <- err
 			}()
 			time.Sleep(time.Second)
-			r.users[0].cut()
+			r.users[0].disconnect()
 			if leaves {
 				if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
 					t.Fatal(err)
@@ -218,12 +219,12 @@ func TestTokensWithoutTheStore(t *testing.T) {
 			}
 			var unavailable *UnavailableError
 			if err := <-got; !errors.As(err, &unavailable) {
-				t.Errorf("Fresh: %v", err)
+				t.Errorf("Fresh: %v, want an *UnavailableError", err)
 			}
-			r.users[0].healthy()
-			time.Sleep(2 * retryMax)
+			r.users[0].clearFaults()
+			time.Sleep(2 * writeRetryMax)
 			if leaves {
-				r.gone(secret)
+				r.wantGone(secret)
 				r.server.wantDiscarded(t, f.current)
 				return
 			}
@@ -235,13 +236,13 @@ func TestTokensWithoutTheStore(t *testing.T) {
 	}
 }
 
-// TestLogoutWhileItIsJudged: the first commit finds the session gone. Whoever
-// waits is told then, and the tokens are given back.
-func TestLogoutWhileItIsJudged(t *testing.T) {
+// TestLogoutDuringVerificationDiscardsTokens: the first commit finds that the session has
+// ended. Waiting requests get ErrNoSession at once, and the tokens are revoked.
+func TestLogoutDuringVerificationDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		got := make(chan error)
 		go func() {
 			_, err := r.keepers[0].Fresh(t.Context(), secret)
@@ -252,24 +253,23 @@ func TestLogoutWhileItIsJudged(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-got; !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		synctest.Wait()
 		r.server.wantDiscarded(t, f.current)
-		if !r.keepers[0].vault.uses.last(r.id(secret)).IsZero() {
-			t.Error("a use of what is gone is kept")
+		if !r.keepers[0].Vault.uses.last(r.id(secret)).IsZero() {
+			t.Error("a use of the ended session is kept")
 		}
 	})
 }
 
-// TestWaitingForTheStoreIsBounded by RefreshTimeout, as all of it.
-func TestWaitingForTheStoreIsBounded(t *testing.T) {
+func TestStoreWaitIsBoundedByRefreshTimeout(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		go func() {
 			time.Sleep(r.server.latency / 2)
-			r.users[0].drop()
+			r.users[0].dropCopies()
 			r.users[0].setFault(func(op sharedOp) (f storeFault) {
 				if op == sharedView || op == sharedReplace {
 					f.before = time.Minute
@@ -277,142 +277,141 @@ func TestWaitingForTheStoreIsBounded(t *testing.T) {
 				return f
 			})
 		}()
-		if wait := took(func() { _ = r.unavailable(secret) }); wait != r.keeper.RefreshTimeout {
-			t.Errorf("waited %v", wait)
+		if wait := durationOf(func() { _ = r.wantUnavailable(secret) }); wait != r.keeper.RefreshTimeout {
+			t.Errorf("waited %v, want %v", wait, r.keeper.RefreshTimeout)
 		}
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		time.Sleep(2 * time.Minute)
 	})
 }
 
-// TestDemandsMeetTokensThatAreWritten: what somebody was told of is what the next
-// one wants something newer than, or other than.
-func TestDemandsMeetTokensThatAreWritten(t *testing.T) {
+// TestDemandsApplyToPublishedTokens: a demand for a newer or another token refers to the
+// token that was served last, even if the store has not confirmed it.
+func TestDemandsApplyToPublishedTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.slowWrites(4 * time.Second)
 		old := r.fresh(secret)
 		time.Sleep(2 * time.Second)
-		told := r.fresh(secret)
-		if told.AccessToken == old.AccessToken {
-			t.Fatal("nothing was told")
+		published := r.fresh(secret)
+		if published.AccessToken == old.AccessToken {
+			t.Fatal("the new token was not published")
 		}
 		since := time.Now()
-		for what, ask := range map[string]func() (*Session, error){
+		for name, ask := range map[string]func() (*Session, error){
 			"newer": func() (*Session, error) { return r.keeper.FreshSince(t.Context(), secret, since) },
 			"other": func() (*Session, error) {
-				return r.keeper.FreshOtherThan(t.Context(), secret, told.AccessToken)
+				return r.keeper.FreshOtherThan(t.Context(), secret, published.AccessToken)
 			},
 		} {
 			s, err := ask()
 			if err != nil {
-				t.Fatalf("%s: %v", what, err)
+				t.Fatalf("%s: %v", name, err)
 			}
-			if s.AccessToken == old.AccessToken || s.AccessToken == told.AccessToken {
-				t.Errorf("%s: got %q after %q", what, s.AccessToken, told.AccessToken)
+			if s.AccessToken == old.AccessToken || s.AccessToken == published.AccessToken {
+				t.Errorf("%s: got %q, want a token newer than %q", name, s.AccessToken, published.AccessToken)
 			}
 		}
 	})
 }
 
-// TestRenamedSessionIsNotUsedBeforeItIsWritten: only then a logout of its new
-// sid can be looked for.
-func TestRenamedSessionIsNotUsedBeforeItIsWritten(t *testing.T) {
+// TestNewSIDIsCommittedBeforeTokensAreServed: only after the commit can the keeper look
+// for a logout of the new sid.
+func TestNewSIDIsCommittedBeforeTokensAreServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() {
 			r.server.idTokens = true
-			r.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+			r.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 				current.SID = "another"
 				return current, nil
 			}
 		})
 		secret, f := r.login()
-		r.expired()
-		r.slowWrites(3 * tellAfter)
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency+3*tellAfter {
-			t.Errorf("waited %v", wait)
+		r.waitUntilExpired()
+		r.slowWrites(3 * publishDelay)
+		if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency+3*publishDelay {
+			t.Errorf("waited %v, want %v", wait, r.server.latency+3*publishDelay)
 		}
 		r.wantStored(secret, f)
 	})
 }
 
-// TestOneWriteForARefresh: new tokens, what the ID token says, and the use that
-// caused it.
-func TestOneWriteForARefresh(t *testing.T) {
+// TestRefreshNeedsOneWrite: one write has the new tokens, the claims of the ID token, and
+// the use that caused the refresh.
+func TestRefreshNeedsOneWrite(t *testing.T) {
 	for name, tc := range map[string]struct {
-		idTokens bool
-		judging  time.Duration
-		want     int
+		idTokens     bool
+		verification time.Duration
+		want         int
 	}{
-		"without ID token": {want: 1},
-		"ID token":         {idTokens: true, want: 1},
-		"judged soon":      {idTokens: true, judging: judgeAtOnce / 2, want: 1},
-		"judged late":      {idTokens: true, judging: 2 * judgeAtOnce, want: 2},
+		"without ID token":  {want: 1},
+		"ID token":          {idTokens: true, want: 1},
+		"fast verification": {idTokens: true, verification: commitDelay / 2, want: 1},
+		"slow verification": {idTokens: true, verification: 2 * commitDelay, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.set(func() {
-					r.server.idTokens, r.server.judging, r.server.lifetime = tc.idTokens, tc.judging, 10*time.Minute
+					r.server.idTokens, r.server.identifyDelay, r.server.lifetime = tc.idTokens, tc.verification, 10*time.Minute
 				})
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				used := time.Now()
 				r.fresh(secret)
 				time.Sleep(time.Second)
 				r.wantStored(secret, f)
-				if seen := r.stored(secret).seen; !seen.Equal(used) {
-					t.Errorf("last used at %v, noted %v", used, seen)
+				if seen := r.stored(secret).lastUsed; !seen.Equal(used) {
+					t.Errorf("written last use %v, want %v", seen, used)
 				}
-				if n := r.store.done(opReplace); n != tc.want {
+				if n := r.store.completed(opReplace); n != tc.want {
 					t.Errorf("%d writes, want %d", n, tc.want)
 				}
 				if !r.vault.uses.last(r.id(secret)).IsZero() {
-					t.Error("the use is still to be written")
+					t.Error("the use is not written yet")
 				}
 			})
 		})
 	}
 }
 
-// TestUseOfARefreshThatFails: it is written all the same, and so is one that
-// comes in the pause.
-func TestUseOfARefreshThatFails(t *testing.T) {
+// TestUseIsWrittenAlthoughRefreshFails: a use during the back-off is written, too.
+func TestUseIsWrittenAlthoughRefreshFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime = 10 * time.Minute })
 		secret, _ := r.login()
-		written := func() time.Time { synctest.Wait(); return r.stored(secret).seen }
-		r.due()
+		written := func() time.Time { synctest.Wait(); return r.stored(secret).lastUsed }
+		r.waitUntilDue()
 		r.server.always(behaviour{outcome: Unavailable})
 		used := time.Now()
 		r.fresh(secret)
 		time.Sleep(r.server.latency)
 		if seen := written(); !seen.Equal(used) {
-			t.Errorf("last used at %v, noted %v", used, seen)
+			t.Errorf("written last use %v, want %v", seen, used)
 		}
-		time.Sleep(time.Until(used.Add(r.keeper.touchEvery - time.Second)))
+		time.Sleep(time.Until(used.Add(r.keeper.useInterval - time.Second)))
 		_, _ = r.keeper.Fresh(t.Context(), secret)
 		if seen := written(); !seen.Equal(used) {
-			t.Errorf("noted %v too early", seen)
+			t.Errorf("written last use %v, want %v: the next is not due", seen, used)
 		}
 		time.Sleep(time.Second)
 		calls := r.server.calls()
 		used = time.Now()
 		_, _ = r.keeper.Fresh(t.Context(), secret)
 		if seen := written(); !seen.Equal(used) || r.server.calls() != calls {
-			t.Errorf("in the pause: last used at %v, noted %v", used, seen)
+			t.Errorf("during the back-off: written last use %v, want %v", seen, used)
 		}
 	})
 }
 
-// TestUsesDuringARefresh: one that is later than what the refresh wrote is still
-// to be written, and one that is not much later is not.
-func TestUsesDuringARefresh(t *testing.T) {
+// TestLaterUseDuringRefreshIsWritten: a use that is much later than the one which the
+// refresh has written is written after it.
+func TestLaterUseDuringRefreshIsWritten(t *testing.T) {
 	for _, later := range []time.Duration{25 * time.Second, 35 * time.Second} {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // noted every 30 s
+			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute }) // a use is written every 30 s
 			secret, _ := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.server.set(func() { r.server.latency = 40 * time.Second })
 			asked := time.Now()
 			r.fresh(secret)
@@ -420,22 +419,22 @@ func TestUsesDuringARefresh(t *testing.T) {
 			_, _ = r.keeper.Fresh(t.Context(), secret)
 			time.Sleep(time.Minute)
 			want := asked
-			if later > r.keeper.touchEvery {
+			if later > r.keeper.useInterval {
 				want = asked.Add(later)
 			}
-			if seen := r.stored(secret).seen; !seen.Equal(want) {
-				t.Errorf("noted %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
+			if seen := r.stored(secret).lastUsed; !seen.Equal(want) {
+				t.Errorf("written last use %v after the first, want %v", seen.Sub(asked), want.Sub(asked))
 			}
 			if !r.vault.uses.last(r.id(secret)).IsZero() {
-				t.Error("a use is still kept")
+				t.Error("a use is not written yet")
 			}
 		})
 	}
 }
 
-// TestUseNearTheIdleEnd is not left to a refresh that takes long: other instances
-// would take the session for idle meanwhile.
-func TestUseNearTheIdleEnd(t *testing.T) {
+// TestUseNearIdleEndIsWrittenAtOnce: if the use were written only after a slow refresh,
+// other instances would end the session as idle before.
+func TestUseNearIdleEndIsWrittenAtOnce(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		for i, k := range r.keepers {
 			c := k.Config
@@ -444,39 +443,39 @@ func TestUseNearTheIdleEnd(t *testing.T) {
 		}
 		r.server.set(func() { r.server.latency, r.server.lifetime = 20*time.Second, 50*time.Second })
 		secret, _ := r.login()
-		time.Sleep(45 * time.Second) // due, and good
+		time.Sleep(45 * time.Second) // the token is due and usable
 		r.freshAt(0, secret)
 		time.Sleep(19 * time.Second)
 		r.freshAt(1, secret)
 	})
 }
 
-// TestLastUseInTheFuture: a clock that ran ahead does not keep a session from
-// becoming idle for longer than until the next refresh.
-func TestLastUseInTheFuture(t *testing.T) {
+// TestRefreshCorrectsLastUseInTheFuture: a clock that ran ahead delays the idle time-out
+// until the next refresh at most.
+func TestRefreshCorrectsLastUseInTheFuture(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		rec := r.stored(secret)
-		rec.seen = rec.seen.Add(10 * time.Hour)
-		item, err := r.keeper.item(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
+		rec.lastUsed = rec.lastUsed.Add(10 * time.Hour)
+		item, err := r.keeper.sealItem(seal.Ref{ID: r.id(secret), Secret: secret}, rec)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.store.put(r.id(secret), item)
-		r.vault.opened.forget(r.id(secret))
-		r.expired()
+		r.vault.cache.forget(r.id(secret))
+		r.waitUntilExpired()
 		r.fresh(secret)
-		if seen := r.stored(secret).seen; seen.After(time.Now()) {
-			t.Errorf("last seen in %v", time.Until(seen))
+		if seen := r.stored(secret).lastUsed; seen.After(time.Now()) {
+			t.Errorf("last use in %v, want it in the past", time.Until(seen))
 		}
 	})
 }
 
-// TestRefreshReadsTheCopy: what a request has just read need not be fetched again.
-func TestRefreshReadsTheCopy(t *testing.T) {
+// TestRefreshReadsFromCopy: the record that a request has just read is not fetched again.
+func TestRefreshReadsFromCopy(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		current := 0
 		r.users[0].setFault(func(op sharedOp) storeFault {
 			if op == sharedCurrent {
@@ -487,21 +486,21 @@ func TestRefreshReadsTheCopy(t *testing.T) {
 		r.fresh(secret)
 		r.wantStored(secret, f)
 		if current != 0 {
-			t.Errorf("%d reads past the copy", current)
+			t.Errorf("%d reads with ViewCurrent, want 0", current)
 		}
-		// Nor where a session is soon idle, if its last use was just written.
+		// Nor is it for a session that is soon idle, if its last use was just written.
 		r.keeper = r.reconfigure(func(c *Config) {
-			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.vault, r.keeper.Refresher, 10*time.Minute
+			c.Vault, c.Refresher, c.IdleTimeout = r.keeper.Vault, r.keeper.Refresher, 10*time.Minute
 		})
-		r.due()
-		r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
+		r.waitUntilDue()
+		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now())
 		synctest.Wait()
 		r.keeper = r.reconfigure(func(c *Config) { c.IdleTimeout = 40 * time.Second })
 		current = 0
 		r.fresh(secret)
 		synctest.Wait()
 		if current != 0 {
-			t.Errorf("%d reads past the copy for a use that is written", current)
+			t.Errorf("%d reads with ViewCurrent after the use was written, want 0", current)
 		}
 	})
 }

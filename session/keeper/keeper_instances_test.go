@@ -13,15 +13,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestReloadSharesFlights: an old and a new keeper on one vault ask the
-// authorization server once.
+// TestReloadSharesFlights: an old and a new keeper on one vault send one request.
 func TestReloadSharesFlights(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		before := r.keeper
 		after := r.reconfigure(func(c *Config) { c.IdleTimeout = time.Hour })
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			var all sync.WaitGroup
 			for i := range 100 {
 				k := before
@@ -34,7 +33,7 @@ func TestReloadSharesFlights(t *testing.T) {
 						t.Errorf("Fresh: %v", err)
 						return
 					}
-					r.usable(s)
+					r.wantUsable(s)
 				})
 			}
 			all.Wait()
@@ -44,29 +43,29 @@ func TestReloadSharesFlights(t *testing.T) {
 		if _, err := before.End(t.Context(), secret, EndLogout); err != nil {
 			t.Fatal(err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
-// TestReloadSharesPausesAndWhatIsUnwritten: a new keeper neither asks earlier
-// nor knows less.
-func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
+// TestReloadSharesBackoffsAndUnwrittenTokens: a new keeper does not refresh earlier than
+// the old one, and serves its unwritten tokens.
+func TestReloadSharesBackoffsAndUnwrittenTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		newest := r.fresh(secret).AccessToken
 		r.reconfigure(func(*Config) {})
 		if got := r.fresh(secret).AccessToken; got != newest {
 			t.Errorf("token %q, want %q", got, newest)
 		}
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{outcome: Unavailable})
-		r.unavailable(secret)
+		r.wantUnavailable(secret)
 		r.reconfigure(func(*Config) {})
-		r.unavailable(secret)
+		r.wantUnavailable(secret)
 		r.wantCalls(2)
-		r.store.healthy()
+		r.store.clearFaults()
 		r.server.normal()
 		time.Sleep(time.Minute)
 		r.fresh(secret)
@@ -74,16 +73,16 @@ func TestReloadSharesPausesAndWhatIsUnwritten(t *testing.T) {
 	})
 }
 
-// TestReloadWithANewKey: the new keeper notes a use, sealed under the new first
-// key, while a refresh of the old keeper is under way. The old one cannot read
-// that note, and its tokens must not be lost for it.
-func TestReloadWithANewKey(t *testing.T) {
+// TestReloadWithNewKeyKeepsTokens: during a refresh of the old keeper, the new keeper
+// writes a use, sealed with the new first key. The old keeper cannot read that record,
+// and must not lose its new tokens.
+func TestReloadWithNewKeyKeepsTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		before := r.keeper
-		r.due()
+		r.waitUntilDue()
 		r.server.set(func() { r.server.latency = 5 * time.Second })
-		// The old keeper's note of this use comes too late.
+		// The old keeper fails to write this use.
 		r.store.faultOnce(opReplace, 1, storeFault{err: errStoreDown})
 		if _, err := before.Fresh(t.Context(), secret); err != nil {
 			t.Fatal(err)
@@ -98,46 +97,45 @@ func TestReloadWithANewKey(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.fresh(secret)
 		r.wantCalls(1)
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.wantCalls(2)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestLaterReleasesFieldsSurviveARefresh: this release refreshes what a later
-// one has written.
-func TestLaterReleasesFieldsSurviveARefresh(t *testing.T) {
+// TestUnknownFieldsSurviveRefresh: this release refreshes a record of a later one.
+func TestUnknownFieldsSurviveRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.idTokens = true })
 		secret, f := r.login()
 		id, rec := r.id(secret), r.stored(secret)
 		var field fieldWriter
 		field.string(200, "of a later release")
-		rec.rest, rec.token.rest, rec.restCold = field, field, field
+		rec.hot.unknownFields, rec.token.unknownFields, rec.cold.unknownFields = field, field, field
 		value, err := sealRecord(r.config.Site, seal.Ref{ID: id, Secret: secret}, rec, rec.version+1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		item, _ := r.store.item(id)
 		r.store.put(id, session.Item{Version: rec.version + 1, Expires: item.Expires, Value: value})
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.wantStored(secret, f)
 		rec = r.stored(secret)
-		for where, rest := range map[string][]byte{"hot": rec.rest, "token": rec.token.rest, "cold": rec.restCold} {
+		for where, rest := range map[string][]byte{"hot": rec.hot.unknownFields, "token": rec.token.unknownFields, "cold": rec.cold.unknownFields} {
 			if !bytes.Equal(rest, field) {
-				t.Errorf("%s: the unknown fields are now %q", where, rest)
+				t.Errorf("%s: unknown fields %q, want %q", where, rest, field)
 			}
 		}
 	})
 }
 
-// TestKeyRotationLosesNoSession: [A], then [B, A], then [B].
+// TestKeyRotationLosesNoSession: the keys are [A], then [B, A], then [B].
 func TestKeyRotationLosesNoSession(t *testing.T) {
 	a, b := testKey(1), testKey(2)
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		used, _ := r.login()
 		unused, _ := r.login()
 		time.Sleep(time.Hour)
@@ -145,25 +143,26 @@ func TestKeyRotationLosesNoSession(t *testing.T) {
 			r.reconfigure(func(c *Config) { c.Site = testSite(t, keys...) })
 		}
 		ringOf(b, a)
-		r.fresh(used) // notes a use, and so seals anew
+		r.fresh(used) // writes a use, and so seals the record with the new key
 		synctest.Wait()
 		ringOf(b)
 		r.fresh(used)
-		if err := r.refuse(unused); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+		if err := r.wantError(unused); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		ringOf(b, a)
-		r.fresh(unused) // it was not deleted for that
+		r.fresh(unused) // it was kept in the store
 	})
 }
 
-// TestOtherInstanceWasFaster: its tokens are used, without a request of ours.
-func TestOtherInstanceWasFaster(t *testing.T) {
+// TestTokensOfOtherInstanceAreUsed: an instance that finds newer tokens in the store
+// sends no request.
+func TestTokensOfOtherInstanceAreUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		elsewhere := r.secondInstance()
 		secret, f := r.login()
 		for n := range 5 {
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			s, err := elsewhere.Fresh(t.Context(), secret)
 			if err != nil {
@@ -177,16 +176,17 @@ func TestOtherInstanceWasFaster(t *testing.T) {
 	})
 }
 
-// TestLosingARaceBetweenInstances: both redeem the same token. The slower one
-// is refused, and finds the faster one's tokens in the store.
-func TestLosingARaceBetweenInstances(t *testing.T) {
+// TestRefusedInstanceUsesTokensOfTheOther: two instances without leases redeem the same
+// token. The slower one is refused, and reads the tokens of the faster one from the
+// store.
+func TestRefusedInstanceUsesTokensOfTheOther(t *testing.T) {
 	for _, refusal := range []Outcome{Rejected, Unclear} {
 		t.Run(refusal.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.server.errorf = func(string, ...any) {} // without a lease they do
+				r.server.errorf = func(string, ...any) {} // without leases the token is redeemed twice
 				elsewhere := r.secondInstance()
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.set(func() {
 					r.server.behave = func(n int) behaviour {
 						if n == 2 {
@@ -201,10 +201,10 @@ func TestLosingARaceBetweenInstances(t *testing.T) {
 				all.Go(func() {
 					s, err := elsewhere.Fresh(t.Context(), secret)
 					if err != nil {
-						t.Errorf("Fresh on the slower instance: %v", err)
+						t.Errorf("Fresh at the slower instance: %v", err)
 						return
 					}
-					r.usable(s)
+					r.wantUsable(s)
 				})
 				all.Wait()
 				r.wantCalls(2)
@@ -215,13 +215,13 @@ func TestLosingARaceBetweenInstances(t *testing.T) {
 	}
 }
 
-// TestOvertakenCommit: another instance has refreshed further before our answer
-// came. What it wrote stays.
-func TestOvertakenCommit(t *testing.T) {
+// TestLateCommitKeepsNewerTokens: another instance refreshes the session before this one
+// gets its answer.
+func TestLateCommitKeepsNewerTokens(t *testing.T) {
 	for _, writable := range []bool{true, false} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			id, start := r.id(secret), time.Now()
 			go func() {
 				s, err := r.keeper.Fresh(t.Context(), secret)
@@ -240,13 +240,13 @@ func TestOvertakenCommit(t *testing.T) {
 			}
 			r.store.put(id, session.Item{Version: rec.version + 1, Expires: start.Add(time.Hour), Value: value})
 			if !writable {
-				r.store.failing(opReplace)
+				r.store.fail(opReplace)
 			}
 			time.Sleep(time.Second)
-			r.store.healthy()
-			time.Sleep(retryMax)
+			r.store.clearFaults()
+			time.Sleep(writeRetryMax)
 			if got := r.stored(secret); got.refreshToken != "refresh-token-theirs" || got.rotation != rec.rotation {
-				t.Errorf("stored: rotation %d, %q", got.rotation, got.refreshToken)
+				t.Errorf("stored rotation %d, refresh token %q, want %d, %q", got.rotation, got.refreshToken, rec.rotation, rec.refreshToken)
 			}
 			if s, err := r.keeper.Fresh(t.Context(), secret); err != nil || s.AccessToken != "access-token-theirs" {
 				t.Errorf("Fresh: %v", err)
@@ -256,7 +256,7 @@ func TestOvertakenCommit(t *testing.T) {
 	}
 }
 
-// TestRestartKeepsSessions: a new process with the same store and key goes on.
+// TestRestartKeepsSessions: a new process uses the same store and key.
 func TestRestartKeepsSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secrets := map[seal.Secret]*family{}
@@ -264,46 +264,46 @@ func TestRestartKeepsSessions(t *testing.T) {
 			secret, f := r.login()
 			secrets[secret] = f
 		}
-		r.expired()
+		r.waitUntilExpired()
 		for secret := range secrets {
 			r.fresh(secret)
 		}
 		r.process.dead.Store(true) // killed, not closed
 		next := r.secondInstance()
-		r.expired()
+		r.waitUntilExpired()
 		for secret, f := range secrets {
 			s, err := next.Fresh(context.Background(), secret)
 			if err != nil {
 				t.Fatalf("Fresh: %v", err)
 			}
-			r.usable(s)
+			r.wantUsable(s)
 			r.wantStored(secret, f)
 		}
 		r.wantCalls(100)
 	})
 }
 
-// TestCrashBetweenRedemptionAndCommit: the rotated token died with the process.
-// The next request finds out once.
-func TestCrashBetweenRedemptionAndCommit(t *testing.T) {
+// TestCrashBeforeCommitEndsSessionAfterOneRequest: the rotated token was lost with the
+// process. The next request of the session finds that out.
+func TestCrashBeforeCommitEndsSessionAfterOneRequest(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		r.fresh(secret)
-		// What only this process knew is gone.
+		// The record that only this process had is lost.
 		r.process.dead.Store(true)
 		next := r.secondInstance()
-		r.store.healthy()
+		r.store.clearFaults()
 		r.vault.overlay.remove(r.id(secret), r.vault.overlay.get(r.id(secret)))
 		_, err := next.Fresh(t.Context(), secret)
 		var ended *EndedError
 		if !errors.As(err, &ended) || ended.Reason != EndRejected {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want the reason %s", err, EndRejected)
 		}
 		for range 10 {
 			if _, err := next.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("Fresh: %v", err)
+				t.Errorf("Fresh: %v, want ErrNoSession", err)
 			}
 		}
 		r.wantCalls(2)

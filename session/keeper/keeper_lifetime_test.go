@@ -10,20 +10,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// longTokens makes access tokens outlive every session, to look at lifetimes
-// alone.
-func (r *rig) longTokens() {
+// useLongTokens makes access tokens outlive every session, so that no refresh happens.
+func (r *rig) useLongTokens() {
 	r.server.set(func() { r.server.lifetime = 1000 * time.Hour })
 }
 
-// TestIdleEnd: a session ends when it was not used for IdleTimeout, never
-// before, and at most the interval of noting uses later.
-func TestIdleEnd(t *testing.T) {
+// TestUnusedSessionEndsAfterIdleTimeout: a session ends IdleTimeout after its last use,
+// never earlier, and later by useInterval at most.
+func TestUnusedSessionEndsAfterIdleTimeout(t *testing.T) {
 	for _, idle := range []time.Duration{2 * time.Second, 10 * time.Minute, 8 * time.Hour} {
-		// Uses are noted once per touchEvery: those between count as well.
+		// Uses are written once per useInterval; those in between count, too.
 		for _, share := range []int{0, 1, 50, 99, 100, 150} {
 			inBubble(t, func(t *testing.T, r *rig) {
-				r.longTokens()
+				r.useLongTokens()
 				k := r.reconfigure(func(c *Config) { c.IdleTimeout = idle })
 				every := min(5*time.Minute, idle/20)
 				lastUse := every * time.Duration(share) / 100
@@ -35,10 +34,10 @@ func TestIdleEnd(t *testing.T) {
 				time.Sleep(idle - time.Millisecond)
 				r.fresh(early)
 				time.Sleep(every + time.Millisecond)
-				if k.touchEvery != every {
-					t.Fatalf("uses are noted every %v", k.touchEvery)
+				if k.useInterval != every {
+					t.Fatalf("got a use interval of %v, want %v", k.useInterval, every)
 				}
-				r.ended(late, EndIdle)
+				r.wantEnded(late, EndIdle)
 				r.fresh(early)
 				r.wantCalls(0)
 			})
@@ -46,8 +45,8 @@ func TestIdleEnd(t *testing.T) {
 	}
 }
 
-// TestIdleTimeSlides with every use, up to the absolute end.
-func TestIdleTimeSlides(t *testing.T) {
+// TestEveryUseMovesTheIdleEnd, up to the absolute end.
+func TestEveryUseMovesTheIdleEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		start := time.Now()
@@ -60,44 +59,44 @@ func TestIdleTimeSlides(t *testing.T) {
 		time.Sleep(time.Until(start.Add(24*time.Hour - time.Second)))
 		s := r.fresh(secret)
 		if end := start.Add(24 * time.Hour); !s.End.Equal(end) || !s.IdleEnd.Equal(end) {
-			t.Errorf("it ends at %v, idle at %v, want %v", s.End, s.IdleEnd, end)
+			t.Errorf("got end %v and idle end %v, want %v for both", s.End, s.IdleEnd, end)
 		}
 		time.Sleep(time.Until(s.End) - time.Millisecond)
 		r.fresh(secret)
 		time.Sleep(time.Millisecond)
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Peek: %v", err)
+			t.Errorf("Peek: got error %v, want ErrNoSession", err)
 		}
-		r.ended(secret, EndLifetime)
+		r.wantEnded(secret, EndLifetime)
 		if _, redeems := r.server.newestOf(f); redeems < 40 {
-			t.Errorf("only %d refreshes: the test did not test what it should", redeems)
+			t.Errorf("got %d refreshes, want at least 40 for this test to be meaningful", redeems)
 		}
 	})
 }
 
-// TestRefreshIsNoUse of its own: only requests extend a session, and no refresh
-// extends its absolute end.
-func TestRefreshIsNoUse(t *testing.T) {
+// TestRefreshDoesNotCountAsUse: only requests move the idle end, and no refresh moves the
+// absolute end.
+func TestRefreshDoesNotCountAsUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		end := r.fresh(secret).End
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: 20 * time.Second})
 		r.fresh(secret)
 		used := time.Now()
 		time.Sleep(time.Minute)
-		if seen := r.stored(secret).seen; seen.After(used) {
-			t.Errorf("last used at %v, noted %v", used, seen)
+		if got := r.stored(secret).lastUsed; got.After(used) {
+			t.Errorf("got last use %v, want %v at the latest", got, used)
 		}
 		if s := r.fresh(secret); !s.End.Equal(end) {
-			t.Errorf("a refresh moved the end from %v to %v", end, s.End)
+			t.Errorf("got end %v after a refresh, want %v", s.End, end)
 		}
 	})
 }
 
-// TestPeekIsNoUse: polling for the session's state neither extends it nor
-// refreshes nor writes.
-func TestPeekIsNoUse(t *testing.T) {
+// TestPeekDoesNotCountAsUse: polling the session's state neither moves its idle end, nor
+// refreshes, nor writes.
+func TestPeekDoesNotCountAsUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		login := time.Now()
@@ -107,72 +106,70 @@ func TestPeekIsNoUse(t *testing.T) {
 				t.Fatalf("Peek after %v: %v", time.Since(login), err)
 			}
 			if end := login.Add(8 * time.Hour); !s.IdleEnd.Equal(end) {
-				t.Fatalf("idle end %v, want %v", s.IdleEnd, end)
+				t.Fatalf("got idle end %v, want %v", s.IdleEnd, end)
 			}
 			time.Sleep(10 * time.Second)
 		}
-		time.Sleep(r.keeper.touchEvery)
+		time.Sleep(r.keeper.useInterval)
 		if _, err := r.keeper.Peek(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Peek: %v", err)
+			t.Errorf("Peek: got error %v, want ErrNoSession", err)
 		}
 		r.wantCalls(0)
-		if n := r.store.done(opReplace); n != 0 {
-			t.Errorf("%d writes", n)
+		if n := r.store.completed(opReplace); n != 0 {
+			t.Errorf("got %d writes, want none", n)
 		}
-		r.ended(secret, EndIdle)
+		r.wantEnded(secret, EndIdle)
 	})
 }
 
-// TestShortenedMaxLifetime counts for the sessions that exist.
-func TestShortenedMaxLifetime(t *testing.T) {
+// TestShorterMaxLifetimeAppliesToExistingSessions, and a longer one does not.
+func TestShorterMaxLifetimeAppliesToExistingSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		other, _ := r.login()
 		time.Sleep(59 * time.Minute)
 		r.reconfigure(func(c *Config) { c.MaxLifetime = time.Hour })
 		if s := r.fresh(secret); !s.End.Equal(s.Created.Add(time.Hour)) || s.IdleEnd.After(s.End) {
-			t.Errorf("it ends at %v, idle at %v", s.End, s.IdleEnd)
+			t.Errorf("got end %v and idle end %v, want %v at the latest", s.End, s.IdleEnd, s.Created.Add(time.Hour))
 		}
 		time.Sleep(time.Minute)
-		r.ended(secret, EndLifetime)
-		// A longer one does not lengthen what was promised at login.
+		r.wantEnded(secret, EndLifetime)
 		r.reconfigure(func(c *Config) { c.MaxLifetime = 1000 * time.Hour })
 		if s := r.fresh(other); !s.End.Equal(s.Created.Add(24 * time.Hour)) {
-			t.Errorf("it ends at %v", s.End)
+			t.Errorf("got end %v, want %v", s.End, s.Created.Add(24*time.Hour))
 		}
 	})
 }
 
-// TestUsesAreNotedOnceInAWhile: 10 requests a second are one write in five
+// TestUsesAreWrittenOncePerInterval: 10 requests per second cause one write in five
 // minutes.
-func TestUsesAreNotedOnceInAWhile(t *testing.T) {
+func TestUsesAreWrittenOncePerInterval(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		for range 60 * 60 * 10 {
 			r.fresh(secret)
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := r.store.done(opReplace); n < 11 || n > 12 {
-			t.Errorf("%d writes in an hour", n)
+		if n := r.store.completed(opReplace); n < 11 || n > 12 {
+			t.Errorf("got %d writes in an hour, want 11 or 12", n)
 		}
-		if n := r.store.done(opView); n > 36_000+12 {
-			t.Errorf("%d reads for 36,000 requests", n)
+		if n := r.store.completed(opView); n > 36_000+12 {
+			t.Errorf("got %d reads for 36,000 requests, want 36,012 at most", n)
 		}
 	})
 }
 
-// TestUseMeetsRefresh: a use is being written while a request causes a refresh.
-// Whichever write is first, neither is lost.
-func TestUseMeetsRefresh(t *testing.T) {
+// TestSimultaneousUseAndRefreshAreBothWritten, whichever write is first.
+func TestSimultaneousUseAndRefreshAreBothWritten(t *testing.T) {
 	for name, delay := range map[string]time.Duration{
 		"use first": 0, "refresh first": time.Second,
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				used := time.Now()
 				n := 0
 				r.store.setFault(func(op storeOp) storeFault {
@@ -184,12 +181,12 @@ func TestUseMeetsRefresh(t *testing.T) {
 					}
 					return storeFault{}
 				})
-				r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, used)
+				r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, used)
 				r.fresh(secret)
 				time.Sleep(2 * time.Second)
 				r.wantStored(secret, f)
-				if seen := r.stored(secret).seen; !seen.Equal(used) {
-					t.Errorf("last used at %v, noted %v", used, seen)
+				if got := r.stored(secret).lastUsed; !got.Equal(used) {
+					t.Errorf("got last use %v, want %v", got, used)
 				}
 				r.wantCalls(1)
 			})
@@ -197,28 +194,28 @@ func TestUseMeetsRefresh(t *testing.T) {
 	}
 }
 
-// TestUseIsNotLostWithTheStore: the store cannot take the note of a use. The
-// session was used all the same, and must not end as idle for that.
-func TestUseIsNotLostWithTheStore(t *testing.T) {
-	t.Run("one note", func(t *testing.T) {
+// TestUseCountsWhileTheStoreFails: a session whose use could not be written does not end as
+// idle.
+func TestUseCountsWhileTheStoreFails(t *testing.T) {
+	t.Run("one use", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.longTokens()
+			r.useLongTokens()
 			secret, _ := r.login()
 			time.Sleep(7*time.Hour + 59*time.Minute)
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			r.fresh(secret)
 			time.Sleep(time.Second)
-			r.store.healthy()
+			r.store.clearFaults()
 			time.Sleep(5 * time.Minute)
 			r.fresh(secret) // five minutes after its last use
 		})
 	})
 	t.Run("long outage", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, r *rig) {
-			r.longTokens()
+			r.useLongTokens()
 			r.reconfigure(func(c *Config) { c.IdleTimeout = 10 * time.Minute })
 			secret, _ := r.login()
-			r.store.failing(opReplace)
+			r.store.fail(opReplace)
 			for range 30 * 60 {
 				r.fresh(secret)
 				time.Sleep(time.Second)
@@ -227,11 +224,11 @@ func TestUseIsNotLostWithTheStore(t *testing.T) {
 	})
 }
 
-// TestUseJustBeforeTheIdleEnd: the note of it is still on its way to the store
-// when the next request comes.
-func TestUseJustBeforeTheIdleEnd(t *testing.T) {
+// TestUseCountsBeforeItIsWritten: the write of a use shortly before the idle end is still in
+// progress when the next request comes.
+func TestUseCountsBeforeItIsWritten(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		time.Sleep(8*time.Hour + time.Minute - time.Millisecond)
 		r.store.setFault(func(op storeOp) storeFault {
@@ -246,10 +243,10 @@ func TestUseJustBeforeTheIdleEnd(t *testing.T) {
 	})
 }
 
-// TestFreshSinceTellsTheIdleEnd from this use on, not from the one noted before.
-func TestFreshSinceTellsTheIdleEnd(t *testing.T) {
+// TestFreshSinceReturnsTheIdleEndOfThisUse, not of the last written use.
+func TestFreshSinceReturnsTheIdleEndOfThisUse(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		secret, _ := r.login()
 		time.Sleep(8*time.Hour + 30*time.Second)
 		s, err := r.keeper.FreshSince(t.Context(), secret, time.Now().Add(-9*time.Hour))
@@ -257,44 +254,43 @@ func TestFreshSinceTellsTheIdleEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		if want := time.Now().Add(8 * time.Hour); !s.IdleEnd.Equal(want) {
-			t.Errorf("at %v: idle end %v, want %v", time.Now(), s.IdleEnd, want)
+			t.Errorf("got idle end %v, want %v", s.IdleEnd, want)
 		}
 		synctest.Wait()
 	})
 }
 
-// TestStoreMayDropOnlyWhatIsOver: the store's own expiry lies behind every end
-// of a session.
-func TestStoreMayDropOnlyWhatIsOver(t *testing.T) {
+// TestItemExpiresAfterItsSession, and expirySlack after the absolute end at the latest.
+func TestItemExpiresAfterItsSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		r.reconfigure(func(c *Config) { c.MaxLifetime = 12 * time.Hour })
 		secret, _ := r.login()
 		for range 11 {
 			s := r.fresh(secret)
-			synctest.Wait() // for the note of this use
+			synctest.Wait() // for the write of this use
 			item, _ := r.store.item(r.id(secret))
-			if !item.Expires.After(s.IdleEnd.Add(r.keeper.touchEvery)) && !item.Expires.After(s.End) {
-				t.Errorf("the store drops it at %v, it lives until %v", item.Expires, s.IdleEnd)
+			if !item.Expires.After(s.IdleEnd.Add(r.keeper.useInterval)) && !item.Expires.After(s.End) {
+				t.Errorf("got an item that expires at %v, want later than the idle end %v", item.Expires, s.IdleEnd)
 			}
 			if item.Expires.After(s.End.Add(expirySlack)) {
-				t.Errorf("the store keeps it until %v, it ends at %v", item.Expires, s.End)
+				t.Errorf("got an item that expires at %v, want %v at the latest", item.Expires, s.End.Add(expirySlack))
 			}
 			time.Sleep(time.Hour)
 		}
 	})
 }
 
-// TestManyComeBackAtOnce: their uses are written by a few, and all of them.
-func TestManyComeBackAtOnce(t *testing.T) {
+// TestUsesOfManySessionsAreWrittenByFewWriters, and none is lost.
+func TestUsesOfManySessionsAreWrittenByFewWriters(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.longTokens()
+		r.useLongTokens()
 		var secrets []seal.Secret
 		for range 3 * useWriters {
 			secret, _ := r.login()
 			secrets = append(secrets, secret)
 		}
-		time.Sleep(2 * touchMax)
+		time.Sleep(2 * maxUseInterval)
 		r.store.setFault(func(op storeOp) storeFault { return storeFault{freeze: op == opReplace} })
 		before := runtime.NumGoroutine()
 		for _, secret := range secrets {
@@ -302,13 +298,13 @@ func TestManyComeBackAtOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := runtime.NumGoroutine() - before; n > useWriters || n < useWriters/2 {
-			t.Errorf("%d goroutines wait for the store, want %d", n, useWriters)
+			t.Errorf("got %d goroutines that wait for the store, want %d", n, useWriters)
 		}
-		r.store.healthy()
-		time.Sleep(5 * touchRetry)
+		r.store.clearFaults()
+		time.Sleep(5 * useRetry)
 		for _, secret := range secrets {
-			if since := time.Since(r.stored(secret).seen); since > touchMax {
-				t.Fatalf("the use of %v ago is not written", since)
+			if since := time.Since(r.stored(secret).lastUsed); since > maxUseInterval {
+				t.Fatalf("got a last use %v ago, want %v at most", since, maxUseInterval)
 			}
 		}
 	})

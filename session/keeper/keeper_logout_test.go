@@ -1,22 +1,20 @@
 package keeper
 
 import (
-	"context"
 	"errors"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestLogoutWins over a refresh, whatever point that has reached.
-func TestLogoutWins(t *testing.T) {
+// TestLogoutPrevailsOverARefresh at every step of the refresh, with every failure of the
+// store.
+func TestLogoutPrevailsOverARefresh(t *testing.T) {
 	const (
-		latency = time.Second // then the first commit
-		judging = time.Second // then the second
-		slow    = 400 * time.Millisecond
+		latency   = time.Second            // of the server; then the first commit
+		verifying = time.Second            // the ID token; then the second commit
+		slow      = 400 * time.Millisecond // each way of a write
 	)
 	tests := []struct {
 		name string
@@ -24,29 +22,29 @@ func TestLogoutWins(t *testing.T) {
 	}{
 		{"before the redemption", latency / 2},
 		{"during the first commit", latency + slow/2},
-		{"after it landed, before it returns", latency + slow*3/2},
-		{"between the commits", latency + 2*slow + judging/2},
-		{"during the second commit", latency + 2*slow + judging + slow/2},
-		{"after that landed, before it returns", latency + 2*slow + judging + slow*3/2},
-		{"after", latency + judging + 5*slow},
+		{"after the first write, before its answer", latency + slow*3/2},
+		{"between the commits", latency + 2*slow + verifying/2},
+		{"during the second commit", latency + 2*slow + verifying + slow/2},
+		{"after the second write, before its answer", latency + 2*slow + verifying + slow*3/2},
+		{"after the refresh", latency + verifying + 5*slow},
 	}
 	stores := map[string]func(op storeOp) storeFault{
-		"store well":         nil,
-		"deletions fail":     func(op storeOp) (f storeFault) { return failIf(op == opDelete) },
-		"replacements fail":  func(op storeOp) (f storeFault) { return failIf(op == opReplace) },
-		"all writes fail":    func(op storeOp) (f storeFault) { return failIf(op.writes()) },
-		"writes land denied": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.landed = true; return f },
+		"store works":              nil,
+		"deletions fail":           func(op storeOp) (f storeFault) { return failIf(op == opDelete) },
+		"replacements fail":        func(op storeOp) (f storeFault) { return failIf(op == opReplace) },
+		"all writes fail":          func(op storeOp) (f storeFault) { return failIf(op.writes()) },
+		"writes are done but fail": func(op storeOp) (f storeFault) { f = failIf(op.writes()); f.done = true; return f },
 	}
 	for _, tt := range tests {
 		for store, fault := range stores {
 			t.Run(tt.name+", "+store, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, r *rig) {
-					r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = latency, judging, true })
+					r.server.set(func() { r.server.latency, r.server.identifyDelay, r.server.idTokens = latency, verifying, true })
 					secret, f := r.login()
 					s := r.fresh(secret)
 					live, attached := attach(r.keeper, t.Context(), s)
 					defer attached.Detach()
-					r.due()
+					r.waitUntilDue()
 					r.store.setFault(func(op storeOp) storeFault {
 						got := storeFault{}
 						if fault != nil {
@@ -61,50 +59,50 @@ func TestLogoutWins(t *testing.T) {
 					time.Sleep(tt.at)
 					ended, err := r.keeper.End(t.Context(), secret, EndLogout)
 					if err != nil {
-						t.Fatalf("End: %v", err)
+						t.Fatalf("End: got error %v", err)
 					}
 					if ended.RefreshToken == "" || ended.Subject == "" || ended.SID == "" {
-						t.Errorf("End tells %+v", ended)
+						t.Errorf("End: got %+v, want refresh token, subject and sid", ended)
 					}
 					if live.Err() == nil {
-						t.Error("a request of the session lives on")
+						t.Error("a request goes on after the logout")
 					}
-					over := func() {
+					wantEnd := func() {
 						t.Helper()
-						if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-							t.Errorf("Fresh: %v", err)
+						if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+							t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 						}
 						if late, attached := attach(r.keeper, t.Context(), s); late.Err() == nil {
-							t.Error("a late request of the session lives")
+							t.Error("a request that begins after the logout goes on")
 						} else {
 							attached.Detach()
 						}
 					}
-					over()
-					// A commit under way may land; none begins any more.
+					wantEnd()
+					// A commit in progress may be done, but none may begin.
 					time.Sleep(3 * slow)
-					writes := r.store.done(opReplace)
+					writes := r.store.completed(opReplace)
 					for range 30 {
 						time.Sleep(time.Second)
-						over()
+						wantEnd()
 					}
-					if n := r.store.done(opReplace); n != writes {
-						t.Errorf("%d writes after the logout", n-writes)
+					if n := r.store.completed(opReplace); n != writes {
+						t.Errorf("got %d writes after the logout, want none", n-writes)
 					}
-					r.store.healthy()
-					time.Sleep(2 * retryMax)
-					r.gone(secret)
+					r.store.clearFaults()
+					time.Sleep(2 * writeRetryMax)
+					r.wantGone(secret)
 					if _, redeems := r.server.newestOf(f); redeems > 1 {
-						t.Errorf("%d redemptions", redeems)
+						t.Errorf("got %d redemptions, want 1 at most", redeems)
 					}
-					// It is forgotten in the end, and still does not come back.
-					time.Sleep(2 * endedKept)
+					// The process forgets the end, and the session does not return.
+					time.Sleep(2 * endRetention)
 					if n := r.vault.overlay.count.Load(); n != 0 {
-						t.Errorf("%d sessions still lie over the store", n)
+						t.Errorf("got %d entries in the overlay, want none", n)
 					}
-					r.gone(secret)
+					r.wantGone(secret)
 					if n := r.events.count(EventEnded); n != 1 {
-						t.Errorf("%d ends were told, want 1", n)
+						t.Errorf("got %d events of an end, want 1", n)
 					}
 				})
 			})
@@ -119,16 +117,15 @@ func failIf(fail bool) (f storeFault) {
 	return f
 }
 
-// TestLogoutReturnsTheNewestTokens, for revoking them, also when they are in
-// memory only.
+// TestLogoutReturnsTheNewestTokens for their revocation, also if they are only in memory.
 func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 	for _, unwritten := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			r.server.set(func() { r.server.idTokens = true })
 			secret, f := r.login()
-			r.expired()
+			r.waitUntilExpired()
 			if unwritten {
-				r.store.failing(opReplace)
+				r.store.fail(opReplace)
 			}
 			access := r.fresh(secret).AccessToken
 			ended, err := r.keeper.End(t.Context(), secret, EndLogout)
@@ -136,230 +133,104 @@ func TestLogoutReturnsTheNewestTokens(t *testing.T) {
 				t.Fatal(err)
 			}
 			if ended.AccessToken != access || ended.RefreshToken != f.current || ended.IDToken == "" {
-				t.Errorf("End tells %+v", ended)
+				t.Errorf("End: got %+v, want access token %q and refresh token %q", ended, access, f.current)
 			}
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-				t.Errorf("second End: %v", err)
+				t.Errorf("second End: got error %v, want ErrNoSession", err)
 			}
-			r.store.healthy()
-			time.Sleep(retryMax)
-			r.gone(secret)
+			r.store.clearFaults()
+			time.Sleep(writeRetryMax)
+			r.wantGone(secret)
 		})
 	}
 }
 
-func TestLogoutOfNobody(t *testing.T) {
+func TestLogoutOfAnUnknownCookieLeavesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		if _, err := r.keeper.End(t.Context(), seal.NewSecret(), EndLogout); !errors.Is(err, ErrNoSession) {
-			t.Errorf("End: %v", err)
+			t.Errorf("End: got error %v, want ErrNoSession", err)
 		}
 		if n := r.vault.overlay.count.Load(); n != 0 {
-			t.Errorf("it is remembered (%d)", n)
+			t.Errorf("got %d entries in the overlay, want none", n)
 		}
 	})
 }
 
-// TestLogoutWhileTheStoreIsDown holds in this process at once, and in the store
-// when that is back.
+// TestLogoutWhileTheStoreIsDown ends the session in this process at once, and in the store
+// when it works again.
 func TestLogoutWhileTheStoreIsDown(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		s := r.fresh(secret)
 		live, attached := attach(r.keeper, t.Context(), s)
 		defer attached.Detach()
-		r.store.failing()
+		r.store.fail()
 		_, err := r.keeper.End(t.Context(), secret, EndLogout)
 		if !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("End: %v", err)
+			t.Errorf("End: got error %v, want an *UnavailableError", err)
 		}
 		if live.Err() == nil {
-			t.Error("a request of the session lives on")
+			t.Error("a request goes on after the logout")
 		}
 		time.Sleep(10 * time.Minute)
-		if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+		if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
-		r.store.healthy()
-		time.Sleep(retryMax)
-		r.gone(secret)
+		r.store.clearFaults()
+		time.Sleep(writeRetryMax)
+		r.wantGone(secret)
 	})
 }
 
-// TestLogoutsOfNobodyAreBounded: while the store is down, nobody can tell a
-// session from a cookie somebody made up. Made-up cookies must not fill memory.
-func TestLogoutsOfNobodyAreBounded(t *testing.T) {
+// TestLogoutsOfMadeUpCookiesDoNotFillTheMemory while the store is down, when the keeper
+// cannot distinguish them from cookies of sessions.
+func TestLogoutsOfMadeUpCookiesDoNotFillTheMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		const made = 5_000
-		r.store.failing()
+		r.store.fail()
 		for range made {
 			_, _ = r.keeper.End(t.Context(), seal.NewSecret(), EndLogout)
 		}
 		if n := r.vault.overlay.count.Load(); n >= made {
-			t.Errorf("%d made-up sessions are remembered", n)
+			t.Errorf("got %d entries in the overlay, want fewer than %d", n, made)
 		}
 	})
 }
 
-// TestLogoutElsewhere: another instance deletes the record while this one
-// refreshes.
-func TestLogoutElsewhere(t *testing.T) {
+// TestLogoutAtAnotherInstanceDiscardsTheRefresh: another instance deletes the record while
+// this one refreshes.
+func TestLogoutAtAnotherInstanceDiscardsTheRefresh(t *testing.T) {
 	for _, idTokens := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-			r.server.set(func() { r.server.latency, r.server.judging, r.server.idTokens = time.Second, time.Second, idTokens })
+			r.server.set(func() {
+				r.server.latency, r.server.identifyDelay, r.server.idTokens = time.Second, time.Second, idTokens
+			})
 			elsewhere := r.keepers[1]
 			secret, _ := r.login()
-			r.due()
+			r.waitUntilDue()
 			r.fresh(secret)
 			time.Sleep(1500 * time.Millisecond)
 			if !idTokens {
-				r.expired() // the refresh above is over; start another
+				r.waitUntilExpired() // the refresh above has ended; start another
 				go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 				time.Sleep(time.Second / 2)
 			}
 			if _, err := elsewhere.End(t.Context(), secret, EndLogout); err != nil {
 				t.Fatal(err)
 			}
-			r.gone(secret)
+			r.wantGone(secret)
 			time.Sleep(time.Minute)
-			r.gone(secret)
+			r.wantGone(secret)
 			if n := r.events.count(EventDiscarded); n != 1 {
-				t.Errorf("%d discarded refreshes were told, want 1", n)
+				t.Errorf("got %d events of discarded tokens, want 1", n)
 			}
 		})
 	}
 }
 
-// TestAttach: a request of a session ends with it.
-func TestAttach(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		type key struct{}
-		secret, f := r.login()
-		other, _ := r.login()
-		s := r.fresh(secret)
-		parent := context.WithValue(t.Context(), key{}, "value")
-		a, detachA := attach(r.keeper, parent, s)
-		b, detachB := attach(r.keeper, parent, s)
-		c, detachC := attach(r.keeper, parent, r.fresh(other))
-		defer detachC.Detach()
-		if a.Value(key{}) != "value" {
-			t.Error("the request's own context is lost")
-		}
-		detachB.Detach()
-		if b.Err() == nil {
-			t.Error("a detached request holds its context")
-		}
-		if a.Err() != nil {
-			t.Fatal("one request ended another")
-		}
-		// A refused refresh ends it too.
-		r.server.set(func() { f.dead = true })
-		r.expired()
-		r.ended(secret, EndRejected)
-		if !errors.Is(context.Cause(a), ErrNoSession) {
-			t.Errorf("a request of an ended session: %v", context.Cause(a))
-		}
-		if c.Err() != nil {
-			t.Error("the end of a session ends requests of another")
-		}
-		detachA.Detach()
-		detachA.Detach() // as a deferred call may
-		time.Sleep(24 * time.Hour)
-		if !errors.Is(context.Cause(c), ErrNoSession) {
-			t.Errorf("a request at the absolute limit: %v", context.Cause(c))
-		}
-		detachC.Detach()
-		for i := range r.vault.live.shards {
-			if n := len(r.vault.live.shards[i].requests); n != 0 {
-				t.Errorf("%d sessions are kept after their last request", n)
-			}
-		}
-	})
-}
-
-// TestAttachRacesLogout: whichever is first, the request ends.
-func TestAttachRacesLogout(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		for range 200 {
-			secret, _ := r.login()
-			s := r.fresh(secret)
-			var all sync.WaitGroup
-			for range 4 {
-				all.Go(func() {
-					ctx, attached := attach(r.keeper, context.Background(), s)
-					defer attached.Detach()
-					synctestDone(t, ctx)
-				})
-			}
-			all.Go(func() {
-				if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
-					t.Errorf("End: %v", err)
-				}
-			})
-			all.Wait()
-		}
-		synctest.Wait()
-	})
-}
-
-// synctestDone waits for ctx, and not until its deadline.
-func synctestDone(t *testing.T, ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(time.Hour):
-		t.Error("a request outlives the logout")
-	}
-}
-
-// TestAttachedWhileIdle: a stream is no use of its session and ends with its
-// idle time, unless something else uses the session meanwhile.
-func TestAttachedWhileIdle(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		secret, _ := r.login()
-		begun := time.Now()
-		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
-		defer attached.Detach()
-		idle, used := r.keeper.IdleTimeout, begun
-		for range 2 {
-			time.Sleep(idle - time.Hour)
-			used = time.Now()
-			r.fresh(secret)
-		}
-		time.Sleep(time.Until(used.Add(idle - time.Minute)))
-		if stream.Err() != nil {
-			t.Fatalf("ended %v after the last use", time.Since(used))
-		}
-		time.Sleep(2*time.Minute + r.keeper.touchEvery)
-		if !errors.Is(context.Cause(stream), ErrNoSession) {
-			t.Errorf("%v after the last use it goes on", time.Since(used))
-		}
-		r.gone(secret)
-	})
-}
-
-// TestAttachedWhileNobodyKnows: while the store does not say whether a session
-// was used elsewhere, its streams go on.
-func TestAttachedWhileNobodyKnows(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		secret, _ := r.login()
-		stream, attached := attach(r.keeper, t.Context(), r.fresh(secret))
-		defer attached.Detach()
-		r.store.failing()
-		time.Sleep(r.keeper.IdleTimeout + time.Hour)
-		if stream.Err() != nil {
-			t.Fatal("an outage of the store ends streams")
-		}
-		r.store.healthy()
-		time.Sleep(2 * checkRetry)
-		if stream.Err() == nil {
-			t.Error("the stream goes on")
-		}
-	})
-}
-
-// TestLogoutOutlastsASlowRefresh: the server answers a refresh long after the
-// logout, and the store takes no writes at that moment. The session stays ended, and
-// its new tokens are revoked.
-func TestLogoutOutlastsASlowRefresh(t *testing.T) {
+// TestSlowRefreshDoesNotUndoALogout: the server answers a refresh long after the logout, when
+// the store takes no writes. The session stays ended, and its new tokens are revoked.
+func TestSlowRefreshDoesNotUndoALogout(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		b    behaviour
@@ -372,7 +243,7 @@ func TestLogoutOutlastsASlowRefresh(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				r.server.set(func() {
 					r.server.behave = func(n int) behaviour {
 						b := tt.b
@@ -388,18 +259,18 @@ func TestLogoutOutlastsASlowRefresh(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(tt.wait - time.Second)
-				r.gone(secret)
-				r.store.failing(opReplace)
+				r.wantGone(secret)
+				r.store.fail(opReplace)
 				time.Sleep(5 * time.Second)
-				r.gone(secret)
+				r.wantGone(secret)
 				var newest string
 				r.server.set(func() { newest = f.current })
 				r.server.wantDiscarded(t, newest)
-				time.Sleep(3 * endedKept)
+				time.Sleep(3 * endRetention)
 				if n := r.vault.overlay.count.Load(); n != 0 {
-					t.Errorf("%d sessions still lie over the store", n)
+					t.Errorf("got %d entries in the overlay, want none", n)
 				}
-				r.gone(secret)
+				r.wantGone(secret)
 			})
 		})
 	}

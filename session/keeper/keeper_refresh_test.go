@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// TestOneRefreshPerExpiry: whatever asks at the same time, and whoever hangs
-// up, the authorization server gets one request per expiry and every caller
-// that stays gets a usable token.
+// TestOneRefreshPerExpiry: however many requests arrive at the same time, and however
+// many clients hang up, the authorization server gets one request per expiry. Every
+// client that stays gets a usable token.
 func TestOneRefreshPerExpiry(t *testing.T) {
 	const callers, expiries = 200, 50
 	for _, tt := range []struct {
 		name      string
-		cancelled float64 // share of the callers
+		cancelled float64 // the share of clients that hang up
 	}{{"all stay", 0}, {"some hang up", 0.3}, {"all hang up", 1}} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
@@ -27,12 +27,12 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 				secret, f := r.login()
 				var served atomic.Int64
 				for n := range expiries {
-					r.expired()
+					r.waitUntilExpired()
 					var all sync.WaitGroup
 					for range callers {
 						ctx, cancel := t.Context(), context.CancelFunc(func() {})
 						if draw.Float64() < tt.cancelled {
-							// Before, while and after the request is under way.
+							// Before, during and after the refresh.
 							ctx, cancel = context.WithTimeout(ctx, time.Duration(draw.Int64N(int64(400*time.Millisecond))))
 						}
 						all.Go(func() {
@@ -41,29 +41,29 @@ func TestOneRefreshPerExpiry(t *testing.T) {
 							switch {
 							case err == nil:
 								served.Add(1)
-								r.usable(s)
+								r.wantUsable(s)
 							case ctx.Err() == nil || !errors.Is(err, ctx.Err()):
 								t.Errorf("Fresh: %v", err)
 							}
 						})
 					}
 					all.Wait()
-					time.Sleep(time.Second) // those who hung up left it behind
+					time.Sleep(time.Second) // the refresh goes on after the clients have hung up
 					if calls := r.server.calls(); calls != n+1 {
-						t.Fatalf("%d refresh requests after %d expiries", calls, n+1)
+						t.Fatalf("%d refresh requests after %d expiries, want one for each", calls, n+1)
 					}
 					r.wantStored(secret, f)
 				}
 				if tt.cancelled == 0 && served.Load() != callers*expiries {
-					t.Errorf("%d of %d requests served", served.Load(), callers*expiries)
+					t.Errorf("served %d requests, want %d", served.Load(), callers*expiries)
 				}
 			})
 		})
 	}
 }
 
-// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed
-// ahead of its expiry, and no request ever waits for it.
+// TestRequestsUnderLoadNeverWait: with steady traffic every token is refreshed before it
+// expires, so no request waits.
 func TestRequestsUnderLoadNeverWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.latency = 5 * time.Second
@@ -75,8 +75,8 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 			all.Go(func() {
 				for time.Since(start) < 2*time.Hour {
 					time.Sleep(time.Duration(draw.Int64N(int64(20 * time.Second))))
-					if wait := took(func() { r.fresh(secret) }); wait != 0 {
-						t.Errorf("a request waited %v", wait)
+					if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
+						t.Errorf("a request waited %v, want 0", wait)
 					}
 				}
 			})
@@ -84,13 +84,13 @@ func TestRequestsUnderLoadNeverWait(t *testing.T) {
 		all.Wait()
 		// A token of 300 s is refreshed 210 to 255 s after its request was sent.
 		if n := r.server.calls(); n < 7200/260 || n > 7200/210 {
-			t.Errorf("%d refreshes in two hours", n)
+			t.Errorf("%d refreshes in two hours, want %d to %d", n, 7200/260, 7200/210)
 		}
 	})
 }
 
-// TestRefreshPointsSpread: sessions begun together do not refresh together.
-func TestRefreshPointsSpread(t *testing.T) {
+// TestRefreshTimesAreSpread: sessions that begin together do not refresh together.
+func TestRefreshTimesAreSpread(t *testing.T) {
 	now := time.Now()
 	first, last := time.Hour, time.Duration(0)
 	for range 1000 {
@@ -103,24 +103,24 @@ func TestRefreshPointsSpread(t *testing.T) {
 	}
 }
 
-// TestHangingServerHoldsUpNobody whose token is good; who has none waits
-// RefreshTimeout and no longer.
-func TestHangingServerHoldsUpNobody(t *testing.T) {
+// TestHangingServerDelaysNoRequestWithValidToken: a request with an expired token waits
+// for RefreshTimeout and no longer.
+func TestHangingServerDelaysNoRequestWithValidToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: time.Hour})
 		for range 20 {
-			if wait := took(func() { r.fresh(secret) }); wait != 0 {
-				t.Fatalf("a request with a good token waited %v", wait)
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
+				t.Fatalf("a request with a usable token waited %v, want 0", wait)
 			}
 			time.Sleep(999 * time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond) // 10 s before expiry it is good no more
+		time.Sleep(20 * time.Millisecond) // 10 s before its expiry the token is no longer used
 		var waiting sync.WaitGroup
 		for range 10 {
 			waiting.Go(func() {
-				if wait := took(func() { r.unavailable(secret) }); wait != r.config.RefreshTimeout {
+				if wait := durationOf(func() { r.wantUnavailable(secret) }); wait != r.config.RefreshTimeout {
 					t.Errorf("a request with an expired token waited %v, want %v", wait, r.config.RefreshTimeout)
 				}
 			})
@@ -130,26 +130,25 @@ func TestHangingServerHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// TestRefreshIsBounded: a server that never answers occupies one flight for a
-// bounded time, and then the next may try.
-func TestRefreshIsBounded(t *testing.T) {
+// TestRefreshTimeIsBounded: a server that never answers blocks one flight for a bounded
+// time. Then the next flight can start.
+func TestRefreshTimeIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.always(behaviour{before: 24 * time.Hour})
-		r.unavailable(secret)
-		time.Sleep(sendTimeout + 2*backoffTimedOut)
+		r.wantUnavailable(secret)
+		time.Sleep(sendTimeout + 2*backoffMinTimedOut)
 		r.server.normal()
 		r.fresh(secret)
 	})
 }
 
-// TestWaitersGetTheNewToken as soon as it is there.
-func TestWaitersGetTheNewToken(t *testing.T) {
+func TestWaitingRequestGetsNewTokenAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		if wait := took(func() { r.fresh(secret) }); wait != r.server.latency {
+		r.waitUntilExpired()
+		if wait := durationOf(func() { r.fresh(secret) }); wait != r.server.latency {
 			t.Errorf("waited %v, want %v", wait, r.server.latency)
 		}
 		r.wantStored(secret, f)
@@ -157,8 +156,8 @@ func TestWaitersGetTheNewToken(t *testing.T) {
 	})
 }
 
-// TestTokenIsUsableToTheMillisecond: an expired token is never served, and one
-// that is good is, also when nothing else can be had.
+// TestTokenIsUsableToTheMillisecond: an expired token is never served. A usable one is
+// served even if no other can be obtained.
 func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	for _, tt := range []struct{ lifetime, skew time.Duration }{
 		{time.Second, 50 * time.Millisecond},
@@ -169,13 +168,13 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 		for _, untold := range []bool{false, true} {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.reconfigure(func(c *Config) { c.DefaultTokenLifetime = tt.lifetime })
-				r.server.set(func() { r.server.lifetime, r.server.untold = tt.lifetime, untold })
+				r.server.set(func() { r.server.lifetime, r.server.omitsExpiry = tt.lifetime, untold })
 				r.server.always(behaviour{outcome: Unavailable})
 				secret, _ := r.login()
 				time.Sleep(tt.lifetime - tt.skew - time.Millisecond)
 				r.fresh(secret)
 				time.Sleep(time.Millisecond)
-				r.unavailable(secret)
+				r.wantUnavailable(secret)
 				if s, err := r.keeper.Peek(t.Context(), secret); err != nil || s == nil {
 					t.Errorf("Peek: %v", err)
 				}
@@ -184,19 +183,19 @@ func TestTokenIsUsableToTheMillisecond(t *testing.T) {
 	}
 }
 
-// TestAbsurdExpiries: clocks gone wrong neither overflow nor make every request
-// refresh.
-func TestAbsurdExpiries(t *testing.T) {
+// TestAbsurdExpiryDoesNotCauseRefreshes: an expiry from a wrong clock neither overflows
+// nor makes every request refresh.
+func TestAbsurdExpiryDoesNotCauseRefreshes(t *testing.T) {
 	now := time.Now()
 	for name, expires := range map[string]time.Time{
 		"before it was issued": now.Add(-time.Hour),
 		"as it was issued":     now,
 		"in 1970":              time.Unix(0, 0),
-		"never told":           {},
+		"omitted":              {},
 	} {
 		token := newAccessToken(Tokens{Expires: expires}, true, now, 5*time.Minute)
 		if got := token.expires.Sub(now); got != 5*time.Minute {
-			t.Errorf("%s: it lives %v, want the default", name, got)
+			t.Errorf("%s: lifetime %v, want the default", name, got)
 		}
 	}
 	for name, expires := range map[string]time.Time{
@@ -206,14 +205,14 @@ func TestAbsurdExpiries(t *testing.T) {
 	} {
 		token := newAccessToken(Tokens{Expires: expires}, true, now, 5*time.Minute)
 		if !token.usable(now.AddDate(10, 0, 0)) || token.due(now.AddDate(10, 0, 0)) || !token.refreshAt.Before(token.usableUntil) {
-			t.Errorf("%s: usable until %v, refreshed at %v", name, token.usableUntil, token.refreshAt)
+			t.Errorf("%s: usable until %v, refreshed at %v, want neither within ten years, and the refresh first", name, token.usableUntil, token.refreshAt)
 		}
 	}
 }
 
-// TestTinyLifetimes: tokens of one second cost about one refresh a second,
-// however many requests there are.
-func TestTinyLifetimes(t *testing.T) {
+// TestShortLifetimeCausesOneRefreshPerSecond: tokens that live for one second cause about
+// one refresh a second, however many requests there are.
+func TestShortLifetimeCausesOneRefreshPerSecond(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 50*time.Millisecond })
 		secret, _ := r.login()
@@ -223,29 +222,28 @@ func TestTinyLifetimes(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := r.server.calls(); n > 60*10/7+1 {
-			t.Errorf("%d refreshes in a minute", n)
+			t.Errorf("%d refreshes in a minute, want %d at most", n, 60*10/7+1)
 		}
 	})
 }
 
-// TestTokenOlderThanItsAnswer: the server takes longer to answer than its
-// tokens live. No request gets such a token, nor waits for ever.
-func TestTokenOlderThanItsAnswer(t *testing.T) {
+// TestTokenThatExpiresBeforeItArrivesIsNotServed: the server takes longer to answer than
+// its tokens live. No request gets such a token, and no request waits without end.
+func TestTokenThatExpiresBeforeItArrivesIsNotServed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.server.set(func() { r.server.lifetime, r.server.latency = time.Second, 3*time.Second })
 		secret, _ := r.login()
-		r.expired()
-		if wait := took(func() { r.unavailable(secret) }); wait > r.config.RefreshTimeout {
-			t.Errorf("waited %v", wait)
+		r.waitUntilExpired()
+		if wait := durationOf(func() { r.wantUnavailable(secret) }); wait > r.config.RefreshTimeout {
+			t.Errorf("waited %v, want %v at most", wait, r.config.RefreshTimeout)
 		}
 		if n := r.server.calls(); n > 4 {
-			t.Errorf("%d refreshes in 10 s", n)
+			t.Errorf("%d refreshes in 10 s, want 4 at most", n)
 		}
 	})
 }
 
-// TestIdleSessionsCostNothing: without requests there are no refreshes.
-func TestIdleSessionsCostNothing(t *testing.T) {
+func TestIdleSessionIsNotRefreshed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		time.Sleep(7 * time.Hour)
@@ -257,13 +255,13 @@ func TestIdleSessionsCostNothing(t *testing.T) {
 	})
 }
 
-// TestWaitersShareNoMemory: a refusal without a reason comes just before the
-// token expires and is written down just after. All who wait get the same
-// results, and none may write to them. (The race detector is the judge.)
-func TestWaitersShareNoMemory(t *testing.T) {
+// TestWaitingRequestsShareNoMemory: an unclear refusal arrives just before the token
+// expires and is written just after. All waiting requests get the same result, and none
+// may write to it, which the race detector checks.
+func TestWaitingRequestsShareNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due() // 20 s of use left
+		r.waitUntilDue() // the token is usable for 20 s more
 		r.server.set(func() {
 			r.server.behave = func(n int) (b behaviour) {
 				b.outcome = Unclear
@@ -273,14 +271,14 @@ func TestWaitersShareNoMemory(t *testing.T) {
 				return b
 			}
 		})
-		r.store.faultOnce(opReplace, 2, storeFault{before: 2 * time.Second}) // the first notes the use
+		r.store.faultOnce(opReplace, 2, storeFault{before: 2 * time.Second}) // the first write has the use
 		r.fresh(secret)
 		time.Sleep(20500 * time.Millisecond)
 		var waiting sync.WaitGroup
 		for range 8 {
 			waiting.Go(func() {
-				if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-					t.Errorf("Fresh: %v", err)
+				if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+					t.Errorf("Fresh: %v, want ErrNoSession", err)
 				}
 			})
 		}
@@ -289,9 +287,9 @@ func TestWaitersShareNoMemory(t *testing.T) {
 	})
 }
 
-// TestClockSetBack: a token that seems to come from the future is refreshed when
-// its user wants a new one, and not an hour later.
-func TestClockSetBack(t *testing.T) {
+// TestClockSetBackDoesNotDelayRefresh: a token that seems to be obtained in the future is
+// refreshed on demand, not an hour later.
+func TestClockSetBackDoesNotDelayRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		_, who, tokens := r.server.login()
 		tokens.Obtained = time.Now().Add(time.Hour)
@@ -302,7 +300,7 @@ func TestClockSetBack(t *testing.T) {
 		}
 		s, err := r.keeper.FreshOtherThan(t.Context(), secret, first.AccessToken)
 		if err != nil || s.AccessToken == first.AccessToken {
-			t.Errorf("got %v, %v", s, err)
+			t.Errorf("FreshOtherThan: %v, %v, want another token", s, err)
 		}
 	})
 }

@@ -11,45 +11,45 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestStoreDownDuringCommit: the new tokens are served from memory, refreshed
-// from there, and written when the store can.
-func TestStoreDownDuringCommit(t *testing.T) {
+// TestTokensStayInMemoryWhileTheStoreFails: the keeper serves and refreshes them from
+// memory, and writes them when the store works again.
+func TestTokensStayInMemoryWhileTheStoreFails(t *testing.T) {
 	for name, ops := range map[string][]storeOp{"writes fail": {opReplace}, "all fails": nil} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.server.set(func() { r.server.idTokens = true })
 				secret, f := r.login()
 				other, _ := r.login()
-				r.due()
+				r.waitUntilDue()
 				r.fresh(secret)
 				time.Sleep(100 * time.Millisecond) // the request has been sent
-				r.store.failing(ops...)
+				r.store.fail(ops...)
 				time.Sleep(time.Second)
 				for n := range 20 {
 					newest, _ := r.server.newestOf(f)
 					if got := r.fresh(secret).AccessToken; got != newest {
-						t.Fatalf("token %q, want %q", got, newest)
+						t.Fatalf("got token %q, want %q", got, newest)
 					}
 					r.wantCalls(n + 1)
-					r.expired()
+					r.waitUntilExpired()
 					r.fresh(secret)
 				}
 				if ops == nil {
-					// What is not in memory is unknown, but not gone.
-					r.unavailable(other)
+					// A session that is not in memory may exist or not.
+					r.wantUnavailable(other)
 					if _, err := r.keeper.Peek(t.Context(), other); !errors.As(err, new(*UnavailableError)) {
-						t.Errorf("Peek: %v", err)
+						t.Errorf("Peek: got error %v, want an *UnavailableError", err)
 					}
 				}
-				r.store.healthy()
-				time.Sleep(retryMax)
+				r.store.clearFaults()
+				time.Sleep(writeRetryMax)
 				synctest.Wait()
 				r.wantStored(secret, f)
 				if r.vault.overlay.count.Load() != 0 {
-					t.Error("what is written is still kept in memory")
+					t.Error("got an unwritten record in memory after its write, want none")
 				}
 				if r.events.count(EventUnwritten) == 0 || r.events.count(EventWritten) == 0 || r.events.count(EventEnded) != 0 {
-					t.Errorf("events %+v", r.events.all)
+					t.Errorf("got events %+v, want unwritten and written, and no end", r.events.all)
 				}
 				calls := r.server.calls()
 				r.fresh(secret)
@@ -60,49 +60,48 @@ func TestStoreDownDuringCommit(t *testing.T) {
 	}
 }
 
-// TestRotationIsWrittenFirst: while the ID token beside it is still being
-// judged, the rotated refresh token is in the store, and a crash does not take
-// it along.
-func TestRotationIsWrittenFirst(t *testing.T) {
+// TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified, so that a crash during the
+// verification does not lose it.
+func TestRotatedTokenIsPersistedBeforeTheIDTokenIsVerified(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, time.Hour })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, time.Hour })
 		secret, f := r.login()
 		first := r.fresh(secret).AccessToken
-		r.due()
+		r.waitUntilDue()
 		r.fresh(secret)
 		time.Sleep(time.Second)
 		if rec := r.stored(secret); rec.refreshToken != f.current || rec.token.value != first {
-			t.Errorf("stored tokens are %q and %q", rec.token.value, rec.refreshToken)
+			t.Errorf("got stored tokens %q and %q, want %q and %q", rec.token.value, rec.refreshToken, first, f.current)
 		}
 		r.wantCalls(1)
 		r.process.dead.Store(true)
-		r.server.set(func() { r.server.judging = 0 })
+		r.server.set(func() { r.server.identifyDelay = 0 })
 		next := r.secondInstance()
 		s, err := next.Fresh(t.Context(), secret)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.usable(s)
+		r.wantUsable(s)
 		time.Sleep(time.Second)
 		r.wantCalls(2)
 		if rec := r.stored(secret); rec.refreshToken != f.current {
-			t.Errorf("stored refresh token is %q", rec.refreshToken)
+			t.Errorf("got stored refresh token %q, want %q", rec.refreshToken, f.current)
 		}
 	})
 }
 
-// TestCloseWritesWhatIsUnwritten: the next process finds the rotated tokens.
-func TestCloseWritesWhatIsUnwritten(t *testing.T) {
-	for _, when := range []string{"unwritten", "flight under way"} {
+// TestCloseWritesUnwrittenTokens, so that the next process finds the rotated tokens.
+func TestCloseWritesUnwrittenTokens(t *testing.T) {
+	for _, when := range []string{"unwritten", "refresh in progress"} {
 		t.Run(when, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				secret, f := r.login()
-				r.expired()
+				r.waitUntilExpired()
 				if when == "unwritten" {
-					r.store.failing(opReplace)
+					r.store.fail(opReplace)
 					r.fresh(secret)
 					time.Sleep(time.Minute)
-					r.store.healthy()
+					r.store.clearFaults()
 				} else {
 					go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 					time.Sleep(time.Millisecond)
@@ -116,12 +115,12 @@ func TestCloseWritesWhatIsUnwritten(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.usable(s)
+				r.wantUsable(s)
 				r.wantCalls(1)
-				// The closed one starts nothing more.
-				r.expired()
-				if err := r.unavailable(secret); !errors.Is(err, ErrClosed) {
-					t.Errorf("Fresh after Close: %v", err)
+				// The closed vault starts no refresh.
+				r.waitUntilExpired()
+				if err := r.wantUnavailable(secret); !errors.Is(err, ErrClosed) {
+					t.Errorf("Fresh after Close: got error %v, want ErrClosed", err)
 				}
 				r.wantCalls(1)
 			})
@@ -129,40 +128,40 @@ func TestCloseWritesWhatIsUnwritten(t *testing.T) {
 	}
 }
 
-// TestCloseIsBounded by its context.
-func TestCloseIsBounded(t *testing.T) {
+// TestCloseReturnsWhenItsContextEnds, though a refresh is in progress.
+func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.due()
+		r.waitUntilDue()
 		r.server.always(behaviour{before: time.Hour})
 		r.fresh(secret)
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
-		if wait := took(func() {
+		if wait := durationOf(func() {
 			if err := r.vault.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Close: %v", err)
+				t.Errorf("Close: got error %v, want DeadlineExceeded", err)
 			}
 		}); wait != 3*time.Second {
-			t.Errorf("Close took %v", wait)
+			t.Errorf("Close took %v, want 3s", wait)
 		}
 	})
 }
 
-// TestCloseWritesTheNewestTokens: while the last attempt to write one refresh
-// is under way, a later one fails to be written. It has its last attempt too.
+// TestCloseWritesTheNewestTokens: during the last try to write one refresh, the commit of a
+// later refresh fails. Close tries once more to write that, too.
 func TestCloseWritesTheNewestTokens(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
-		r.expired()
-		r.store.failing(opReplace)
+		r.waitUntilExpired()
+		r.store.fail(opReplace)
 		r.fresh(secret)
-		r.expired()
+		r.waitUntilExpired()
 		time.Sleep(30 * time.Second) // the retries are seconds apart now
 		r.server.set(func() { r.server.latency = time.Second })
 		go func() { _, _ = r.keeper.Fresh(t.Context(), secret) }()
 		time.Sleep(100 * time.Millisecond)
-		// The attempt that Close starts takes long, and what fails meanwhile
-		// is the flight's commit.
+		// The try that Close starts takes long, and the commit of the refresh fails
+		// during it.
 		n := 0
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {
@@ -183,45 +182,45 @@ func TestCloseWritesTheNewestTokens(t *testing.T) {
 	})
 }
 
-// TestWriteLandedThoughReportedFailed: the store takes every write and denies
-// it.
-func TestWriteLandedThoughReportedFailed(t *testing.T) {
+// TestDoneWriteThatReportsAnErrorLosesNoToken: the store does every write and returns an
+// error.
+func TestDoneWriteThatReportsAnErrorLosesNoToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, 2*judgeAtOnce })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 2*commitDelay })
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) storeFault {
 			if op != opReplace {
 				return storeFault{}
 			}
-			return storeFault{err: errStoreDown, landed: true}
+			return storeFault{err: errStoreDown, done: true}
 		})
 		for n := range 10 {
-			r.expired()
+			r.waitUntilExpired()
 			r.fresh(secret)
 			r.wantCalls(n + 1)
 			r.wantStored(secret, f)
 		}
-		time.Sleep(retryMax)
+		time.Sleep(writeRetryMax)
 		synctest.Wait()
 		if r.vault.overlay.count.Load() != 0 {
-			t.Error("what has landed is still kept in memory")
+			t.Error("got an unwritten record in memory after its write, want none")
 		}
-		r.store.healthy()
+		r.store.clearFaults()
 		r.fresh(secret)
 		r.wantCalls(10)
 	})
 }
 
-// TestRetryDoesNotUndoTheCommit: the first half of a refresh could not be
-// written and is being repeated while the second half lands. The repeat is
-// older and must not win, or a token is lost and refreshed once more.
-func TestRetryDoesNotUndoTheCommit(t *testing.T) {
+// TestRetryOfAnOlderWriteDoesNotUndoTheCommit: the write of the rotated refresh token fails
+// and is repeated. The repeat arrives after the commit of the access token, and must not
+// overwrite it.
+func TestRetryOfAnOlderWriteDoesNotUndoTheCommit(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.set(func() { r.server.idTokens, r.server.judging = true, 200*time.Millisecond })
+		r.server.set(func() { r.server.idTokens, r.server.identifyDelay = true, 200*time.Millisecond })
 		secret, f := r.login()
 		r.fresh(secret)
-		r.expired()
-		r.keeper.touch(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written meanwhile
+		r.waitUntilExpired()
+		r.keeper.recordUse(seal.Ref{ID: r.id(secret), Secret: secret}, time.Now()) // so that no use is written during the refresh
 		synctest.Wait()
 		n := 0
 		r.store.setFault(func(op storeOp) storeFault {
@@ -245,19 +244,18 @@ func TestRetryDoesNotUndoTheCommit(t *testing.T) {
 	})
 }
 
-// TestFrozenWriteDoesNotHoldUpTheNewToken: the store neither takes the write
-// nor fails it. Requests that wait get the token they wait for all the same.
-func TestFrozenWriteDoesNotHoldUpTheNewToken(t *testing.T) {
+// TestRequestsGetTheNewTokenWhileAWriteHangs: the store does not answer the write.
+func TestRequestsGetTheNewTokenWhileAWriteHangs(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.store.setFault(func(op storeOp) storeFault { return storeFault{freeze: op == opReplace} })
 		r.fresh(secret)
 	})
 }
 
-// TestSlowStore: writes that take long delay their session, and nothing else.
-func TestSlowStore(t *testing.T) {
+// TestSlowWritesDelayNoRequestWithAUsableToken.
+func TestSlowWritesDelayNoRequestWithAUsableToken(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, f := r.login()
 		r.store.setFault(func(op storeOp) (fault storeFault) {
@@ -267,9 +265,9 @@ func TestSlowStore(t *testing.T) {
 			return fault
 		})
 		for n := range 5 {
-			r.due()
-			if wait := took(func() { r.fresh(secret) }); wait != 0 {
-				t.Errorf("a request with a good token waited %v", wait)
+			r.waitUntilDue()
+			if wait := durationOf(func() { r.fresh(secret) }); wait != 0 {
+				t.Errorf("Fresh with a usable token took %v, want no wait", wait)
 			}
 			time.Sleep(15 * time.Second)
 			r.wantCalls(n + 1)
@@ -278,41 +276,41 @@ func TestSlowStore(t *testing.T) {
 	})
 }
 
-func TestStoreThatCannotRead(t *testing.T) {
+func TestSessionSurvivesAStoreThatCannotRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
-		r.expired()
-		r.store.failing(opView)
+		r.waitUntilExpired()
+		r.store.fail(opView)
 		for range 100 {
-			if err := r.unavailable(secret); !errors.Is(err, errStoreDown) || err.Misconfigured {
-				t.Fatalf("Fresh: %v", err)
+			if err := r.wantUnavailable(secret); !errors.Is(err, errStoreDown) || err.Misconfigured {
+				t.Fatalf("Fresh: got error %v, want %v", err, errStoreDown)
 			}
 			time.Sleep(time.Minute)
 		}
 		r.wantCalls(0)
-		r.store.healthy()
+		r.store.clearFaults()
 		r.fresh(secret)
 		r.wantCalls(1)
 	})
 }
 
-func TestCreateFailsWithTheStore(t *testing.T) {
+func TestCreateFailsWithTheStoreAndRevealsNothing(t *testing.T) {
 	for name, fault := range map[string]storeFault{
-		"down": {err: errStoreDown}, "frozen": {freeze: true}, "landed": {err: errStoreDown, landed: true},
+		"down": {err: errStoreDown}, "frozen": {freeze: true}, "landed": {err: errStoreDown, done: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, r *rig) {
 				r.store.faultOnce(opCreate, 1, fault)
-				_, who, tokens := r.server.login()
+				_, user, tokens := r.server.login()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				secret, s, err := r.keeper.Create(ctx, who, tokens)
+				secret, s, err := r.keeper.Create(ctx, user, tokens)
 				var unavailable *UnavailableError
 				if !errors.As(err, &unavailable) || s != nil || secret != (seal.Secret{}) {
-					t.Fatalf("Create: %v, %v", s, err)
+					t.Fatalf("Create: got session %v and error %v, want only an *UnavailableError", s, err)
 				}
-				if strings.Contains(err.Error(), "-token-") || strings.Contains(err.Error(), who.Subject) {
-					t.Errorf("the error tells too much: %v", err)
+				if strings.Contains(err.Error(), "-token-") || strings.Contains(err.Error(), user.Subject) {
+					t.Errorf("got error %q, want one without tokens and subject", err)
 				}
 				r.wantCalls(0)
 			})
@@ -320,51 +318,50 @@ func TestCreateFailsWithTheStore(t *testing.T) {
 	}
 }
 
-// TestDamagedRecordIsNoSession, whatever became of it in the store; and the
-// requests for it cost the authorization server nothing.
+// TestDamagedRecordIsNoSession, and causes no request to the authorization server.
 func TestDamagedRecordIsNoSession(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		id := r.id(secret)
 		item, _ := r.store.item(id)
-		r.expired()
+		r.waitUntilExpired()
 		for name, value := range map[string][]byte{
 			"empty": nil, "short": []byte("\xa5s"), "head only": item.Value[:headSize+4], "garbage": make([]byte, 4000), "huge": make([]byte, 10<<20),
 		} {
 			bad := item
 			bad.Value = value
 			r.store.put(id, bad)
-			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("%s: Fresh: %v", name, err)
+			if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+				t.Errorf("%s: Fresh: got error %v, want ErrNoSession", name, err)
 			}
 			if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-				t.Errorf("%s: End: %v", name, err)
+				t.Errorf("%s: End: got error %v, want ErrNoSession", name, err)
 			}
 		}
 		r.wantCalls(0)
 	})
 }
 
-// TestRollbackEndsWithOneQuestion: someone puts an older record back. Its
-// refresh token is spent; one request finds out, and there is no loop.
-func TestRollbackEndsWithOneQuestion(t *testing.T) {
+// TestRestoredOldRecordEndsAfterOneRefresh: the refresh token of an older record is spent.
+// The server refuses it once, and the keeper does not send it again.
+func TestRestoredOldRecordEndsAfterOneRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		r.server.errorf = func(string, ...any) {} // the token is redeemed twice, and not by our fault
+		r.server.errorf = func(string, ...any) {} // the test makes the keeper send a spent token
 		secret, _ := r.login()
 		id := r.id(secret)
 		older, _ := r.store.item(id)
-		r.expired()
+		r.waitUntilExpired()
 		r.fresh(secret)
 		r.store.put(id, older)
-		r.expired()
-		r.ended(secret, EndRejected)
+		r.waitUntilExpired()
+		r.wantEnded(secret, EndRejected)
 		for range 10 {
-			r.gone(secret)
+			r.wantGone(secret)
 			time.Sleep(time.Minute)
 		}
 		r.wantCalls(2)
 		if r.server.reuses != 1 {
-			t.Errorf("%d reuses, want 1", r.server.reuses)
+			t.Errorf("got %d reuses, want 1", r.server.reuses)
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -12,165 +11,56 @@ import (
 )
 
 const (
-	// leaseSilence is how long a lease must stay as it is, in time in which the
-	// store answers, until its holder is taken for dead. A holder that stands
-	// still for longer than that loses the lease, and perhaps the session.
-	leaseSilence = 3 * time.Second
-	// leaseBeat is how often a holder raises its beat, and how often others look
-	// at it.
-	leaseBeat = leaseSilence / 4
+	// leaseTimeout is how long a lease must stay unchanged, while the store answers, until
+	// it counts as expired. A holder that stops for longer loses the lease, and the session
+	// if it had sent the refresh token and the server has rotated it.
+	leaseTimeout = 3 * time.Second
+	// renewInterval is how often the holder renews its lease, and how often other processes
+	// observe it.
+	renewInterval = leaseTimeout / 4
 )
 
-// hold is a lease that this process has. A nil hold is that of a store which
-// no other process uses.
-type hold struct {
+// heldLease is a lease that this process holds. It is nil if no other process uses the
+// store: then no lease is needed.
+type heldLease struct {
 	vault    *Vault
 	id       session.ID
-	holder   session.Holder
-	tookOver bool // from somebody taken for dead
+	holderID session.Holder
+	tookOver bool // the lease of another holder had expired
 	stop     func()
 
-	// flying: the refresh is still under way. Guarded by the vault's mutex.
-	flying bool
+	// refreshing is set until the refresh is done. Vault.mu guards it.
+	refreshing bool
 
-	mu        sync.Mutex
-	beat      uint64
-	confirmed time.Time // when the last beat was sent that the store confirmed
-	lost      bool      // taken by somebody else
-	onLost    func()    // called when a renewal finds that out
+	mu          sync.Mutex
+	beat        uint64
+	confirmedAt time.Time // when the last successful renewal was sent
+	lost        bool      // another process has the lease
+	onLost      func()    // called when a renewal shows that the lease is lost
 }
 
-// leaseWaiter takes the lease of one session, which was read in one version.
-type leaseWaiter struct {
-	vault   *Vault
-	id      session.ID
-	version uint64
-	ear     <-chan struct{}
-	watch
-}
-
-func (v *Vault) waitForLease(id session.ID, version uint64) *leaseWaiter {
-	w := &leaseWaiter{vault: v, id: id, version: version}
-	if v.shared != nil {
-		w.ear = v.ears.listen(id)
-	}
-	return w
-}
-
-func (w *leaseWaiter) end() {
-	if w.vault.shared != nil {
-		w.vault.ears.leave(w.id)
-	}
-}
-
-// try takes the lease if it is free, or if its holder has fallen silent. It
-// returns no hold where the store needs none. The error is ErrLeased, errAgain,
-// ErrNoSession or an *UnavailableError.
-func (w *leaseWaiter) try(ctx context.Context) (*hold, error) {
-	v := w.vault
-	if v.shared == nil {
-		return nil, nil
-	}
-	holder, began := newHolder(), time.Now()
-	seen := w.silent(began)
-	lease, err := v.tryAcquire(ctx, w.id, w.version, holder, seen)
-	switch {
-	case err == nil:
-		return v.hold(w.id, holder, began, seen != session.Lease{}), nil
-	case errors.Is(err, session.ErrNotFound):
-		return nil, ErrNoSession
-	case errors.Is(err, session.ErrConflict):
-		return nil, errAgain
-	case !errors.Is(err, session.ErrLeased):
-		// It may be ours without our knowing.
-		v.background(func() { v.release(w.id, holder) })
-		return nil, unavailable(fmt.Errorf("taking the lease: %w", err))
-	}
-	w.saw(lease, began, time.Now())
-	return nil, err
-}
-
-// changed waits until the lease is worth another try. The error is errAgain or an
-// *UnavailableError.
-func (w *leaseWaiter) changed(ctx context.Context) error {
-	if w.vault.moved(ctx, w.id, w.version) {
-		return errAgain
-	}
-	select {
-	case <-w.ear:
-	case <-time.After(leaseBeat):
-	case <-w.vault.stop.Done():
-		return unavailable(ErrClosed)
-	case <-ctx.Done():
-		return unavailable(errors.New("another instance takes long to refresh"))
-	}
-	return nil
-}
-
-// moved reports whether the item has a later version by now. It also sees to it
-// that the next one is pushed: a store may push once for each View.
-func (v *Vault) moved(ctx context.Context, id session.ID, version uint64) (moved bool) {
-	ctx, cancel := context.WithTimeout(ctx, leaseBeat)
-	defer cancel()
-	_ = v.store.View(ctx, id, func(item session.Item) error {
-		moved = item.Version > version // less is a copy whose push is on its way
-		return nil
-	})
-	return moved
-}
-
-func (v *Vault) tryAcquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaseSilence)
-	defer cancel()
-	return v.shared.Acquire(ctx, id, version, holder, seen)
-}
-
-// watch is what a process knows of a lease that another one has.
-type watch struct {
-	seen session.Lease
-	// since is when it was first seen so. Every look since then was answered in
-	// time, the last at the time last.
-	since, last time.Time
-}
-
-// saw notes the answer to a look. One that comes late, or long after the one
-// before, starts the count anew: in the meantime the holder may have been kept
-// from beating by what kept us from looking.
-func (w *watch) saw(lease session.Lease, began, now time.Time) {
-	if lease != w.seen || now.Sub(began) > leaseBeat || now.Sub(w.last) > 2*leaseBeat {
-		w.since = now
-	}
-	w.seen, w.last = lease, now
-}
-
-// silent returns the lease if its holder is to be taken for dead.
-func (w *watch) silent(now time.Time) session.Lease {
-	if w.since.IsZero() || now.Sub(w.since) < leaseSilence || now.Sub(w.last) > 2*leaseBeat {
-		return session.Lease{}
-	}
-	return w.seen
-}
-
-// hold starts to hold a lease that was acquired by a request sent at a time.
-func (v *Vault) hold(id session.ID, holder session.Holder, confirmed time.Time, tookOver bool) *hold {
-	ctx, cancel := context.WithCancel(v.over)
-	h := &hold{vault: v, id: id, holder: holder, tookOver: tookOver, flying: true, confirmed: confirmed}
-	// Most are over before the first beat.
-	first := time.AfterFunc(leaseBeat, func() { h.beatUntil(ctx) })
+// startHolding renews a lease from now on. sent is when the request that acquired it was
+// sent, and tookOver whether it was another holder's.
+func (v *Vault) startHolding(id session.ID, holder session.Holder, sent time.Time, tookOver bool) *heldLease {
+	ctx, cancel := context.WithCancel(v.closed)
+	h := &heldLease{vault: v, id: id, holderID: holder, tookOver: tookOver, refreshing: true, confirmedAt: sent}
+	// Most refreshes end before the first renewal, so that needs no goroutine yet.
+	first := time.AfterFunc(renewInterval, func() { h.renewUntil(ctx) })
 	h.stop = func() {
 		first.Stop()
 		cancel()
 	}
 	v.mu.Lock()
-	v.holds[id] = h
+	v.heldLeases[id] = h
 	v.mu.Unlock()
 	return h
 }
 
-func (h *hold) beatUntil(ctx context.Context) {
-	ticker := time.NewTicker(leaseBeat)
+// renewUntil renews the lease until ctx ends or the lease is lost.
+func (h *heldLease) renewUntil(ctx context.Context) {
+	ticker := time.NewTicker(renewInterval)
 	defer ticker.Stop()
-	for ctx.Err() == nil && !errors.Is(h.raise(ctx), errAgain) {
+	for ctx.Err() == nil && !errors.Is(h.renew(ctx), errStale) {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
@@ -184,9 +74,9 @@ func (h *hold) beatUntil(ctx context.Context) {
 	}
 }
 
-// whenLost has f called once, on a goroutine of the hold, if the lease turns out to
-// be lost from now on.
-func (h *hold) whenLost(f func()) {
+// whenLost registers a function that is called at most once, on the goroutine that renews
+// the lease, if a later renewal shows that the lease is lost.
+func (h *heldLease) whenLost(f func()) {
 	if h == nil {
 		return
 	}
@@ -195,117 +85,117 @@ func (h *hold) whenLost(f func()) {
 	h.onLost = f
 }
 
-// raise sends one beat.
-func (h *hold) raise(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseSilence/2)
+// renew renews the lease once. It returns errStale if the lease is lost.
+func (h *heldLease) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout/2)
 	defer cancel()
 	h.mu.Lock()
 	h.beat++
-	lease := session.Lease{Holder: h.holder, Beat: h.beat}
+	lease := session.Lease{Holder: h.holderID, Beat: h.beat}
 	h.mu.Unlock()
-	began := time.Now()
+	sent := time.Now()
 	err := h.vault.shared.Beat(ctx, h.id, lease)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case errors.Is(err, session.ErrConflict):
 		h.lost = true
-		return errAgain
-	case err == nil && began.After(h.confirmed):
-		h.confirmed = began
+		return errStale
+	case err == nil && sent.After(h.confirmedAt):
+		h.confirmedAt = sent
 	}
 	return err
 }
 
-// confirm makes sure, right before a refresh token is sent, that the lease is
-// still ours: whoever has not heard that for half a silence must not send. Any
-// error means to let go.
-func (h *hold) confirm(ctx context.Context) error {
+// confirm makes sure, immediately before a refresh token is sent, that this process still
+// has the lease. It renews a lease that was not confirmed within half of leaseTimeout. After
+// any error the token must not be sent.
+func (h *heldLease) confirm(ctx context.Context) error {
 	if h == nil {
 		return nil
 	}
 	h.mu.Lock()
-	lost, age := h.lost, elapsed(h.confirmed)
+	lost, age := h.lost, elapsed(h.confirmedAt)
 	h.mu.Unlock()
 	if lost {
-		return errAgain
+		return errStale
 	}
-	if age < leaseSilence/2 {
+	if age < leaseTimeout/2 {
 		return nil
 	}
-	began := time.Now()
-	if err := h.raise(ctx); err != nil {
+	sent := time.Now()
+	if err := h.renew(ctx); err != nil {
 		return err
 	}
-	if elapsed(began) >= leaseSilence/2 {
-		return errAgain
+	if elapsed(sent) >= leaseTimeout/2 {
+		return errStale
 	}
 	return nil
 }
 
-// elapsed returns the larger of the monotonic and the wall-clock time since t. The
-// monotonic clock stands still while a machine is suspended, and the other one may
-// be set back.
+// elapsed returns the longer of the monotonic and the wall-clock time since t. The
+// monotonic clock stops while a machine is suspended, and the wall clock may be set back.
 func elapsed(t time.Time) time.Duration {
 	now := time.Now()
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
-// name returns who holds the lease, for a step that demands it.
-func (h *hold) name() session.Holder {
+// holder returns the holder of the lease, for DeleteAt.
+func (h *heldLease) holder() session.Holder {
 	if h == nil {
 		return session.Holder{}
 	}
-	return h.holder
+	return h.holderID
 }
 
-// landedAfter ends the part of the refresh in a hold, after a delay. A holder
-// that is closed meanwhile stops renewing the lease, and others take it over.
-func (h *hold) landedAfter(delay time.Duration) {
+// refreshDoneAfter calls refreshDone after a delay. If the vault is closed before, the lease
+// is no longer renewed, and another process takes it over.
+func (h *heldLease) refreshDoneAfter(delay time.Duration) {
 	switch {
 	case h == nil:
 	case delay > 0:
-		// Free when the back-off of the session ends.
-		time.AfterFunc(delay-leaseBeat, h.landed)
+		// The lease is free when the back-off of the session ends.
+		time.AfterFunc(delay-renewInterval, h.refreshDone)
 	default:
-		h.landed()
+		h.refreshDone()
 	}
 }
 
-func (h *hold) landed() {
+// refreshDone records that the refresh no longer needs the lease.
+func (h *heldLease) refreshDone() {
 	h.vault.mu.Lock()
-	h.flying = false
+	h.refreshing = false
 	h.vault.mu.Unlock()
-	h.vault.letGo(h.id)
+	h.vault.releaseIfWritten(h.id)
 }
 
-// letGo releases the lease of a session, once its refresh is over and what that
-// brought is written: whoever got the lease before that would find the old
-// refresh token in the store and send it again.
-func (v *Vault) letGo(id session.ID) {
+// releaseIfWritten releases the lease of a session if its refresh is done and the store has
+// the result. Before that, another process with the lease would read the old refresh token
+// from the store and send it again.
+func (v *Vault) releaseIfWritten(id session.ID) {
 	v.mu.Lock()
-	h := v.holds[id]
-	if h == nil || h.flying || v.unwritten(id) {
+	h := v.heldLeases[id]
+	if h == nil || h.refreshing || v.hasUnwritten(id) {
 		v.mu.Unlock()
 		return
 	}
-	delete(v.holds, id)
+	delete(v.heldLeases, id)
 	v.mu.Unlock()
 	h.stop()
-	// Behind those who wait for the refresh.
-	v.running.Go(func() { v.release(id, h.holder) })
+	// Requests that wait for the refresh need not wait for the release.
+	v.running.Go(func() { v.release(id, h.holderID) })
 }
 
-// unwritten reports whether there is a record, or an end, that the store does
-// not have yet.
-func (v *Vault) unwritten(id session.ID) bool {
+// hasUnwritten reports whether this process has a record, or the end, of a session that the
+// store does not have yet.
+func (v *Vault) hasUnwritten(id session.ID) bool {
 	e := v.overlay.get(id)
-	return e != nil && !e.landed.Load()
+	return e != nil && !e.deleted.Load()
 }
 
-// release frees a lease. If that fails, others wait until it has been silent.
+// release releases a lease. If that fails, other processes wait until the lease expires.
 func (v *Vault) release(id session.ID, holder session.Holder) {
-	ctx, cancel := context.WithTimeout(context.Background(), leaseSilence)
+	ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
 	defer cancel()
 	_ = v.shared.Release(ctx, id, holder)
 }

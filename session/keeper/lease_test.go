@@ -10,72 +10,72 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestOneRefreshOverInstances: whoever finds the token expired, and however
-// many, the refresh token is sent once.
+// TestOneRefreshOverInstances: however many instances find the token expired, the refresh
+// token is sent once.
 func TestOneRefreshOverInstances(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		for n := range 5 {
-			r.expired()
-			r.all(20, secret)
+			r.waitUntilExpired()
+			r.freshEverywhere(20, secret)
 			r.wantCalls(n + 1)
-			r.noLease(secret)
+			r.wantNoLease(secret)
 			r.wantStored(secret, f)
 		}
 		for n := range 3 {
-			r.due()
-			r.all(1, secret) // nobody waits, and one refreshes behind
+			r.waitUntilDue()
+			r.freshEverywhere(1, secret) // no request waits, and one instance refreshes in the background
 			time.Sleep(5 * time.Second)
 			r.wantCalls(5 + n + 1)
 		}
 	})
 }
 
-// TestSlowRefreshKeepsTheLease: as long as the holder beats, nobody else sends.
+// TestSlowRefreshKeepsTheLease: while the holder renews its lease, no other instance
+// sends the token.
 func TestSlowRefreshKeepsTheLease(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
 		r.server.set(func() { r.server.latency = 9 * time.Second })
-		r.expired()
-		if waited := took(func() { r.all(3, secret) }); waited > 9*time.Second {
-			t.Errorf("the push that there are new tokens was not heard: waited %v", waited)
+		r.waitUntilExpired()
+		if waited := durationOf(func() { r.freshEverywhere(3, secret) }); waited > 9*time.Second {
+			t.Errorf("waited %v, want 9s at most: the push of the new tokens must be enough", waited)
 		}
 		r.wantCalls(1)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestHolderDiesBeforeSending: another one takes over, once the lease has been
-// silent.
-func TestHolderDiesBeforeSending(t *testing.T) {
+// TestExpiredLeaseIsTakenOver: the holder dies before the server gets its request.
+func TestExpiredLeaseIsTakenOver(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
 		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
 		time.Sleep(time.Second)
 		r.kill(0)
 		r.server.set(func() { r.server.latency = 0 })
-		waited := took(func() { r.freshAt(1, secret) })
-		if waited < leaseSilence || waited > leaseSilence+2*leaseBeat {
-			t.Errorf("taken over after %v", waited)
+		waited := durationOf(func() { r.freshAt(1, secret) })
+		if waited < leaseTimeout || waited > leaseTimeout+2*renewInterval {
+			t.Errorf("taken over after %v, want %v to %v", waited, leaseTimeout, leaseTimeout+2*renewInterval)
 		}
 		r.freshAt(2, secret)
-		if f.redeems != 1 {
-			t.Errorf("%d redemptions", f.redeems)
+		if f.redemptions != 1 {
+			t.Errorf("%d redemptions, want 1", f.redemptions)
 		}
 		r.wantStored(secret, f)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
-// TestLateCommitIsRefused: a holder that stood still finds that another one
-// has refreshed since, and takes that.
-func TestLateCommitIsRefused(t *testing.T) {
+// TestLateCommitOfFormerHolderIsRefused: a holder that was stopped finds that another
+// instance has refreshed the session, and serves those tokens.
+func TestLateCommitOfFormerHolderIsRefused(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.keeps = true // else nothing can save a session after this
+		r.server.doesNotRotate = true // with rotation the session would be lost
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		frozen := make(chan struct{})
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
@@ -94,7 +94,7 @@ func TestLateCommitIsRefused(t *testing.T) {
 		r.processes[0].stalled.Store(true)
 		newer := r.freshAt(1, secret).AccessToken
 		time.Sleep(15 * time.Second)
-		r.users[0].healthy()
+		r.users[0].clearFaults()
 		<-frozen
 		time.Sleep(30 * time.Second)
 		for i := range 2 {
@@ -107,24 +107,23 @@ func TestLateCommitIsRefused(t *testing.T) {
 	})
 }
 
-// TestNoBeatNoSending: whoever cannot confirm the lease does not send.
-func TestNoBeatNoSending(t *testing.T) {
+func TestUnconfirmedLeaseSendsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.users[0].setFault(func(op sharedOp) storeFault {
-			if op == sharedAcquire { // is answered late
-				return storeFault{after: leaseSilence * 2 / 3}
+			if op == sharedAcquire { // the answer is late
+				return storeFault{after: leaseTimeout * 2 / 3}
 			}
 			return storeFault{freeze: op == sharedBeat}
 		})
 		_, err := r.keepers[0].Fresh(t.Context(), secret)
 		if !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(0)
-		r.users[0].healthy()
-		r.all(5, secret)
+		r.users[0].clearFaults()
+		r.freshEverywhere(5, secret)
 		r.wantCalls(1)
 		r.wantStored(secret, f)
 	})
@@ -134,7 +133,7 @@ func TestNoBeatNoSending(t *testing.T) {
 func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	r.t.Helper()
 	secret, f = r.login()
-	r.expired()
+	r.waitUntilExpired()
 	r.users[0].setFault(func(op sharedOp) (f storeFault) {
 		if op == sharedReplace {
 			f.err = errStoreDown
@@ -146,9 +145,9 @@ func (r *instances) unwrittenAt0() (secret seal.Secret, f *family) {
 	return secret, f
 }
 
-// TestLeaseUntilCommitted: while one instance cannot write what it has
-// redeemed, no other sends the dead token, for however long.
-func TestLeaseUntilCommitted(t *testing.T) {
+// TestLeaseIsHeldUntilCommit: while an instance cannot write the tokens that it has
+// redeemed, no other instance sends the old refresh token.
+func TestLeaseIsHeldUntilCommit(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for range 5 {
@@ -156,60 +155,58 @@ func TestLeaseUntilCommitted(t *testing.T) {
 			r.freshAt(0, secret)
 			for _, k := range r.keepers[1:] {
 				if _, err := k.Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-					t.Errorf("Fresh: %v", err)
+					t.Errorf("Fresh: %v, want an *UnavailableError", err)
 				}
 			}
 		}
-		r.expired() // now at the first instance too
+		r.waitUntilExpired() // the token of the first instance has expired, too
 		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want an *UnavailableError", err)
 		}
 		r.wantCalls(1)
-		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
-		r.all(3, secret)
+		r.users[0].clearFaults()
+		time.Sleep(2 * writeRetryMax)
+		r.freshEverywhere(3, secret)
 		r.wantCalls(2)
 		r.wantStored(secret, f)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
-// TestOutageLongerThanAnyLease: the store goes away between the redemption and
-// the commit, and is back after a long time.
-func TestOutageLongerThanAnyLease(t *testing.T) {
+// TestOutageLongerThanLeaseTimeoutLosesNoTokens: the store goes away after the redemption
+// and before the commit.
+func TestOutageLongerThanLeaseTimeoutLosesNoTokens(t *testing.T) {
 	inBubbleWithInstances(t, 3, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		for _, u := range r.users {
-			u.cut()
+			u.disconnect()
 		}
 		time.Sleep(30 * time.Second)
 		for i := range r.keepers {
 			if _, err := r.keepers[i].Fresh(t.Context(), secret); !errors.As(err, new(*UnavailableError)) {
-				t.Errorf("instance %d: %v", i, err)
+				t.Errorf("instance %d: %v, want an *UnavailableError", i, err)
 			}
 		}
-		for _, u := range r.users[1:] { // they are faster
-			u.healthy()
+		for _, u := range r.users[1:] { // these instances reach the store first
+			u.clearFaults()
 		}
 		served := make(chan error)
 		go func() {
 			_, err := r.keepers[1].Fresh(context.Background(), secret)
 			served <- err
 		}()
-		time.Sleep(leaseSilence / 2)
-		r.users[0].healthy()
+		time.Sleep(leaseTimeout / 2)
+		r.users[0].clearFaults()
 		if err := <-served; err != nil {
 			t.Errorf("Fresh: %v", err)
 		}
-		r.all(3, secret)
+		r.freshEverywhere(3, secret)
 		r.wantCalls(1)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestLogoutElsewhereEndsWhatIsUnwritten: tokens in memory do not outlive the
-// session.
-func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
+func TestLogoutElsewhereDiscardsUnwrittenTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.unwrittenAt0()
 		if _, err := r.keepers[1].End(t.Context(), secret, EndLogout); err != nil {
@@ -218,22 +215,21 @@ func TestLogoutElsewhereEndsWhatIsUnwritten(t *testing.T) {
 		synctest.Wait()
 		for i, k := range r.keepers {
 			if _, err := k.Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("instance %d: %v", i, err)
+				t.Errorf("instance %d: %v, want ErrNoSession", i, err)
 			}
 		}
-		r.users[0].healthy()
-		time.Sleep(2 * retryMax)
-		r.gone(secret)
+		r.users[0].clearFaults()
+		time.Sleep(2 * writeRetryMax)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
-		r.noLease(secret)
+		r.wantNoLease(secret)
 	})
 }
 
-// TestLogoutDuringRefreshElsewhere: what comes back belongs to nobody.
-func TestLogoutDuringRefreshElsewhere(t *testing.T) {
+func TestLogoutElsewhereDuringRefreshDiscardsTokens(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() { r.server.latency = 2 * time.Second })
 		refreshed := make(chan error)
 		go func() {
@@ -245,21 +241,21 @@ func TestLogoutDuringRefreshElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := <-refreshed; !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
 		synctest.Wait()
-		r.gone(secret)
+		r.wantGone(secret)
 		r.server.wantDiscarded(t, f.current)
 	})
 }
 
-// TestRefusalCountsOnlyWithTheLease: a refusal that reaches a holder which has
-// been taken for dead ends nothing.
-func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
+// TestRefusalWithoutLeaseEndsNothing: a refusal reaches a former holder, after another
+// instance has taken over its lease.
+func TestRefusalWithoutLeaseEndsNothing(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
-		r.server.keeps = true
+		r.server.doesNotRotate = true
 		secret, f := r.login()
-		r.expired()
+		r.waitUntilExpired()
 		r.server.set(func() {
 			r.server.behave = func(n int) behaviour {
 				if n == 1 {
@@ -276,45 +272,44 @@ func TestRefusalCountsOnlyWithTheLease(t *testing.T) {
 		time.Sleep(time.Second)
 		r.users[0].setFault(func(op sharedOp) storeFault { return storeFault{freeze: op == sharedBeat} })
 		r.processes[0].stalled.Store(true)
-		_, _ = r.keepers[1].Fresh(t.Context(), secret) // takes over and waits for its answer
+		_, _ = r.keepers[1].Fresh(t.Context(), secret) // takes over the lease
 		r.users[0].setFault(nil)
 		if err := <-refused; errors.Is(err, ErrNoSession) {
 			t.Errorf("Fresh: %v", err)
 		}
 		time.Sleep(30 * time.Second)
-		r.server.set(func() { f.told = false })
-		r.all(2, secret)
+		r.server.set(func() { f.rejectionSeen = false })
+		r.freshEverywhere(2, secret)
 		r.wantStored(secret, f)
 	})
 }
 
-// TestEndIsJudgedByWhatIsStored: an old copy does not know of the last use.
-func TestEndIsJudgedByWhatIsStored(t *testing.T) {
+// TestIdleEndIsCheckedAgainstTheStore: an outdated copy does not have the last use.
+func TestIdleEndIsCheckedAgainstTheStore(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		r.server.set(func() { r.server.lifetime = 24 * time.Hour })
 		r.freshAt(0, secret)
 		r.freshAt(1, secret)
 		r.users[1].mu.Lock()
-		r.users[1].deaf = true
+		r.users[1].missesPushes = true
 		r.users[1].mu.Unlock()
 		for range 4 {
 			time.Sleep(2 * time.Hour)
 			r.freshAt(0, secret)
 		}
-		time.Sleep(30 * time.Minute) // the copy itself has not expired
+		time.Sleep(30 * time.Minute) // the item of the copy has not expired
 		r.freshAt(1, secret)
 		time.Sleep(9 * time.Hour)
 		if _, err := r.keepers[1].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+			t.Errorf("Fresh: %v, want ErrNoSession", err)
 		}
-		r.gone(secret)
+		r.wantGone(secret)
 	})
 }
 
-// TestEndElsewhereEndsRequests: a logout at one instance ends what is in
-// progress at the others, also if the push was missed.
-func TestEndElsewhereEndsRequests(t *testing.T) {
+// TestLogoutElsewhereEndsRequestsInProgress: also if the push is missed.
+func TestLogoutElsewhereEndsRequestsInProgress(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		miss func(u *sharedUser) // before the logout
@@ -323,12 +318,12 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 		{name: "push"},
 		{
 			name: "connection lost",
-			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock() },
-			find: func(u *sharedUser) { u.drop() },
+			miss: func(u *sharedUser) { u.mu.Lock(); u.missesPushes = true; u.mu.Unlock() },
+			find: func(u *sharedUser) { u.dropCopies() },
 		},
 		{
 			name: "store away",
-			miss: func(u *sharedUser) { u.mu.Lock(); u.deaf = true; u.mu.Unlock(); u.cut() },
+			miss: func(u *sharedUser) { u.mu.Lock(); u.missesPushes = true; u.mu.Unlock(); u.disconnect() },
 			find: func(u *sharedUser) { time.Sleep(10 * time.Second); u.setFault(nil) },
 		},
 	} {
@@ -340,11 +335,11 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 				defer attached.Detach()
 				stays, attachedOther := attach(r.keepers[1], t.Context(), r.freshAt(1, other))
 				defer attachedOther.Detach()
-				r.expired()
-				r.freshAt(0, secret) // a refresh ends nothing
+				r.waitUntilExpired()
+				r.freshAt(0, secret) // a refresh does not end requests
 				synctest.Wait()
 				if request.Err() != nil {
-					t.Fatal("a refresh elsewhere has ended the request")
+					t.Fatal("a refresh elsewhere has ended the request, want it to go on")
 				}
 				if tc.miss != nil {
 					tc.miss(r.users[1])
@@ -355,25 +350,25 @@ func TestEndElsewhereEndsRequests(t *testing.T) {
 				if tc.find != nil {
 					synctest.Wait()
 					if request.Err() != nil {
-						t.Fatal("the request has ended too early to test anything")
+						t.Fatal("the request ended before the change was found")
 					}
 					tc.find(r.users[1])
 				}
 				time.Sleep(2 * checkRetry)
 				if !errors.Is(context.Cause(request), ErrNoSession) {
-					t.Errorf("the request goes on: %v", context.Cause(request))
+					t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 				}
 				if stays.Err() != nil {
-					t.Error("somebody else's request has ended")
+					t.Error("a request of another session has ended")
 				}
 			})
 		})
 	}
 }
 
-// TestEndWhileARequestBegins: the session ends elsewhere after it was read and
-// before the request was registered.
-func TestEndWhileARequestBegins(t *testing.T) {
+// TestLogoutElsewhereEndsRequestThatBegins: the session ends after the request has read
+// it and before the request is attached.
+func TestLogoutElsewhereEndsRequestThatBegins(t *testing.T) {
 	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		s := r.freshAt(1, secret)
@@ -385,7 +380,7 @@ func TestEndWhileARequestBegins(t *testing.T) {
 		defer attached.Detach()
 		synctest.Wait()
 		if !errors.Is(context.Cause(request), ErrNoSession) {
-			t.Errorf("the request goes on: %v", context.Cause(request))
+			t.Errorf("cause of the end of the request: %v, want ErrNoSession", context.Cause(request))
 		}
 	})
 }

@@ -11,38 +11,40 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// live knows the requests in progress of every session, so that the end of a
-// session ends them too: a WebSocket or an event stream must not outlive it.
-type live struct {
-	shards [64]liveShard
-	// idle is called with sessions with requests in progress that have reached
-	// the end of their idle time, unless they were used since. It finds out when
-	// that ends now, and calls used or end.
-	idle func(...session.ID)
+// liveRequests holds the requests in progress of every session, so that the end of a
+// session also ends them: a WebSocket or an event stream must not outlive its session.
+type liveRequests struct {
+	shards [liveShards]liveShard
+	// checkIdle is called with sessions whose requests in progress have reached the
+	// end of their idle time, as far as those know it. It looks up the last use, and
+	// then calls setIdleEnd or cancelAll.
+	checkIdle func(...session.ID)
 }
+
+const liveShards = 64
 
 type liveShard struct {
 	mu sync.Mutex
-	// requests are the first of each session's, which are linked.
+	// requests has the first request of each session; the others are linked to it.
 	requests map[session.ID]*Attachment
-	// limit fires when the first of the requests reaches a limit of its session,
-	// or earlier; at is when, and zero if it does not run.
-	limit *time.Timer
-	at    time.Time
-	// changes counts what other processes may have done to sessions of this
-	// shard, so that a request which begins meanwhile notices.
-	changes atomic.Uint64
+	// timer fires when the first of the requests reaches a limit of its session, or
+	// earlier. timerAt is when; zero: the timer does not run.
+	timer   *time.Timer
+	timerAt time.Time
+	// epochs counts the notifications about sessions of this shard. A request that
+	// begins compares the count before and after, to notice a change in between.
+	epochs atomic.Uint64
 }
 
-func (l *live) shard(id session.ID) *liveShard { return &l.shards[id[0]%64] }
+func (l *liveRequests) shard(id session.ID) *liveShard { return &l.shards[id[0]%liveShards] }
 
-// mark is taken before a session is read, to be compared when the request has
-// been registered.
-func (l *live) mark(id session.ID) uint64 { return l.shard(id).changes.Load() }
+// epoch returns the current epoch of a session. It is taken before the session is read,
+// and compared when the request is attached.
+func (l *liveRequests) epoch(id session.ID) uint64 { return l.shard(id).epochs.Load() }
 
-// keeper returns the keeper of one of a session's requests in progress, or nil if
-// there are none.
-func (l *live) keeper(id session.ID) *Keeper {
+// keeperOf returns the keeper of one of a session's requests in progress, or nil if there
+// are none.
+func (l *liveRequests) keeperOf(id session.ID) *Keeper {
 	shard := l.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
@@ -52,17 +54,17 @@ func (l *live) keeper(id session.ID) *Keeper {
 	return nil
 }
 
-// changed notes that sessions were changed, or with nil that any may have been,
-// and returns those with requests in progress.
-func (l *live) changed(ids []session.ID) (inUse []session.ID) {
+// invalidate begins a new epoch of sessions that may have changed; nil means all
+// sessions. It returns those with requests in progress.
+func (l *liveRequests) invalidate(ids []session.ID) (inUse []session.ID) {
 	if ids == nil {
 		for i := range l.shards {
-			inUse = append(inUse, l.shards[i].changed()...)
+			inUse = append(inUse, l.shards[i].invalidateAll()...)
 		}
 	}
 	for _, id := range ids {
 		shard := l.shard(id)
-		shard.changes.Add(1)
+		shard.epochs.Add(1)
 		shard.mu.Lock()
 		if shard.requests[id] != nil {
 			inUse = append(inUse, id)
@@ -72,8 +74,8 @@ func (l *live) changed(ids []session.ID) (inUse []session.ID) {
 	return inUse
 }
 
-func (s *liveShard) changed() []session.ID {
-	s.changes.Add(1)
+func (s *liveShard) invalidateAll() []session.ID {
+	s.epochs.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.requests))
@@ -83,165 +85,165 @@ func (s *liveShard) changed() []session.ID {
 type Attachment struct {
 	keeper *Keeper
 	id     session.ID
-	end    time.Time // absolute limit
-	idle   time.Time // when the last use of the session is to be looked up
-	cancel context.CancelCauseFunc
+	end    time.Time // the session's absolute end
+	// idleCheck is when the last use of the session must be looked up.
+	idleCheck time.Time
+	cancel    context.CancelCauseFunc
 
-	before, after *Attachment
+	prev, next *Attachment
 }
 
-// Attach returns a context that is cancelled when the session ends, by logout,
-// by a refused refresh, at its absolute limit or because nothing but this
-// request has used it for its idle time. The context's cause is then
-// ErrNoSession. The caller calls Detach when the request is over.
+// Attach returns a context that is cancelled with the cause ErrNoSession when the session
+// ends: by a logout, by a refused refresh, at its absolute end, or because for its idle
+// time no other request has used it. The caller calls Detach when the request is over.
 //
-// The Attachment is new; it is the caller's so that it can be a part of what
-// that keeps for a request anyway.
+// The Attachment must be new. The caller provides it so that it can be a part of another
+// allocation.
 func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	l := &k.vault.live
-	*a = Attachment{keeper: k, id: s.ID, end: s.End, idle: s.IdleEnd.Add(k.touchEvery), cancel: cancel}
+	l := &k.Vault.live
+	*a = Attachment{keeper: k, id: s.ID, end: s.End, idleCheck: s.IdleEnd.Add(k.useInterval), cancel: cancel}
 	l.add(a)
-	// It may have ended since it was looked up, here or elsewhere.
-	if k.vault.overlay.get(s.ID).isEnd() {
+	// The session may have ended after it was read, in this process or another.
+	if k.Vault.overlay.get(s.ID).isEnd() {
 		cancel(ErrNoSession)
 	}
-	if l.mark(s.ID) != s.mark {
-		k.vault.check(s.ID)
+	if l.epoch(s.ID) != s.epoch {
+		k.Vault.check(s.ID)
 	}
 	return ctx
 }
 
-// Detach ends what Attach began, and cancels its context.
+// Detach ends the binding that Attach began, and cancels its context.
 func (a *Attachment) Detach() {
-	a.keeper.vault.live.remove(a)
+	a.keeper.Vault.live.remove(a)
 	a.cancel(nil)
 }
 
-func (l *live) add(a *Attachment) {
+func (l *liveRequests) add(a *Attachment) {
 	s := l.shard(a.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.requests == nil {
 		s.requests = map[session.ID]*Attachment{}
 	}
-	if a.after = s.requests[a.id]; a.after != nil {
-		a.after.before = a
+	if a.next = s.requests[a.id]; a.next != nil {
+		a.next.prev = a
 	}
 	s.requests[a.id] = a
-	l.fireBy(s, a.limit())
+	l.scheduleBy(s, a.nextLimit())
 }
 
-func (l *live) remove(a *Attachment) {
+func (l *liveRequests) remove(a *Attachment) {
 	s := l.shard(a.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// What this request knew of a nearer end counts for the others: a new
-	// configuration may have shortened the idle time.
-	if a.before != nil {
-		a.before.lookBy(a.idle)
-	} else if a.after != nil {
-		a.after.lookBy(a.idle)
+	// Another request of the session takes over the earlier check: this one may have
+	// begun under a new configuration with a shorter idle time.
+	if a.prev != nil {
+		a.prev.checkBy(a.idleCheck)
+	} else if a.next != nil {
+		a.next.checkBy(a.idleCheck)
 	}
-	if a.after != nil {
-		a.after.before = a.before
+	if a.next != nil {
+		a.next.prev = a.prev
 	}
 	switch {
-	case a.before != nil:
-		a.before.after = a.after
-	case a.after != nil:
-		s.requests[a.id] = a.after
+	case a.prev != nil:
+		a.prev.next = a.next
+	case a.next != nil:
+		s.requests[a.id] = a.next
 	default:
 		delete(s.requests, a.id)
 	}
 }
 
-// limit is when something is to be done about a request.
-func (a *Attachment) limit() time.Time {
-	if a.idle.Before(a.end) {
-		return a.idle
+// nextLimit is the earlier of the idle check and the absolute end.
+func (a *Attachment) nextLimit() time.Time {
+	if a.idleCheck.Before(a.end) {
+		return a.idleCheck
 	}
 	return a.end
 }
 
-// lookBy makes a request be looked at by then, if not before.
-func (a *Attachment) lookBy(idle time.Time) {
-	if idle.Before(a.idle) {
-		a.idle = idle
+// checkBy moves the idle check to the given time, unless it is earlier.
+func (a *Attachment) checkBy(at time.Time) {
+	if at.Before(a.idleCheck) {
+		a.idleCheck = at
 	}
 }
 
-// fireBy makes the timer of a shard fire by then, if not before.
-func (l *live) fireBy(s *liveShard, at time.Time) {
-	if s.at.IsZero() || at.Before(s.at) {
-		l.fireAt(s, at)
+// scheduleBy makes the timer of a shard fire at the given time, unless it fires earlier.
+func (l *liveRequests) scheduleBy(s *liveShard, at time.Time) {
+	if s.timerAt.IsZero() || at.Before(s.timerAt) {
+		l.scheduleAt(s, at)
 	}
 }
 
-func (l *live) fireAt(s *liveShard, at time.Time) {
-	s.at = at
-	if s.limit == nil {
-		s.limit = time.AfterFunc(time.Until(at), func() { l.fire(s) })
+func (l *liveRequests) scheduleAt(s *liveShard, at time.Time) {
+	s.timerAt = at
+	if s.timer == nil {
+		s.timer = time.AfterFunc(time.Until(at), func() { l.runTimer(s) })
 	} else {
-		s.limit.Reset(time.Until(at))
+		s.timer.Reset(time.Until(at))
 	}
 }
 
-// fire cancels the requests whose sessions have reached their absolute limit,
-// and has those looked at that may be idle.
-func (l *live) fire(s *liveShard) {
-	if idle := l.overdue(s); idle != nil {
-		l.idle(idle...)
+func (l *liveRequests) runTimer(s *liveShard) {
+	if idle := l.expire(s); idle != nil {
+		l.checkIdle(idle...)
 	}
 }
 
-func (l *live) overdue(s *liveShard) (idle []session.ID) {
+// expire cancels the requests whose sessions have reached their absolute end, and returns
+// the sessions that may be idle.
+func (l *liveRequests) expire(s *liveShard) (idle []session.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	var next time.Time
 	for id, first := range s.requests {
-		look := false
-		for a := first; a != nil; a = a.after {
+		check := false
+		for a := first; a != nil; a = a.next {
 			if !now.Before(a.end) {
-				a.cancel(ErrNoSession) // once more does nothing
+				a.cancel(ErrNoSession) // has no effect the second time
 				continue
 			}
-			if !now.Before(a.idle) {
-				look, a.idle = true, a.end // until it is known
+			if !now.Before(a.idleCheck) {
+				check, a.idleCheck = true, a.end // until setIdleEnd
 			}
-			if limit := a.limit(); next.IsZero() || limit.Before(next) {
+			if limit := a.nextLimit(); next.IsZero() || limit.Before(next) {
 				next = limit
 			}
 		}
-		if look {
+		if check {
 			idle = append(idle, id)
 		}
 	}
-	s.at = time.Time{}
+	s.timerAt = time.Time{}
 	if !next.IsZero() {
-		l.fireAt(s, next)
+		l.scheduleAt(s, next)
 	}
 	return idle
 }
 
-// used sets when the idle time of a session ends.
-func (l *live) used(id session.ID, idleEnd time.Time) {
+// setIdleEnd sets when the idle time of a session ends, for its requests in progress.
+func (l *liveRequests) setIdleEnd(id session.ID, idleEnd time.Time) {
 	s := l.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for a := s.requests[id]; a != nil; a = a.after {
-		a.idle = idleEnd
-		l.fireBy(s, a.limit())
+	for a := s.requests[id]; a != nil; a = a.next {
+		a.idleCheck = idleEnd
+		l.scheduleBy(s, a.nextLimit())
 	}
 }
 
-// end cancels all requests of a session.
-func (l *live) end(id session.ID) {
+// cancelAll cancels all requests of a session.
+func (l *liveRequests) cancelAll(id session.ID) {
 	shard := l.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	for a := shard.requests[id]; a != nil; a = a.after {
+	for a := shard.requests[id]; a != nil; a = a.next {
 		a.cancel(ErrNoSession)
 	}
 }

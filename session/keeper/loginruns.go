@@ -10,37 +10,37 @@ import (
 )
 
 const (
-	// maxLoginsRunning bounds how many attempts one process redeems, or waits for,
-	// at a time.
+	// maxLoginsRunning bounds the attempts that one process redeems, or waits for, at a
+	// time.
 	maxLoginsRunning = 1024
-	// maxLoginsKept bounds how many finished attempts it remembers besides.
+	// maxLoginsKept bounds the finished attempts that it remembers in addition.
 	maxLoginsKept = 4096
-	// maxLoginsSpent bounds how many claims of failed attempts it leaves in the
-	// store at a time: a server that answers no request must not let anonymous
-	// callbacks fill the store.
+	// maxLoginsSpent bounds the claims of failed attempts that one process leaves in
+	// the store at a time: anonymous callbacks must not fill the store while the
+	// authorization server does not answer.
 	maxLoginsSpent = 1024
-	// loginKept is how long the result of a login stays in memory. After that the
-	// store has it.
-	loginKept = time.Minute
+	// loginResultAge is how long the result of a login stays in memory. The store has
+	// it until the attempt ends.
+	loginResultAge = time.Minute
 )
 
-// loginRuns are the attempts that this process redeems, and those it finished
-// lately, so that repeated callbacks cost the authorization server nothing.
+// loginRuns holds the attempts that this process redeems, and those it has finished
+// recently: repeated callbacks cause no request to the authorization server.
 type loginRuns struct {
 	mu      sync.Mutex
 	all     map[session.ID]*loginRun
 	running int
-	// spent are the ends of the claims of failed attempts that were left in the
-	// store, oldest first.
+	// spent has the ends of the claims that failed attempts left in the store, oldest
+	// first.
 	spent []time.Time
 }
 
-// loginRun is one attempt. Outcome and until are set before done is closed.
+// loginRun is one attempt. outcome and until are set before done is closed.
 type loginRun struct {
-	key     seal.Secret // of the claim
+	key     seal.Secret // secret of the claim's ref
 	done    chan struct{}
 	outcome loginOutcome
-	until   time.Time // how long it is remembered; zero: not at all
+	until   time.Time // end of its time in memory; zero: it is not kept
 }
 
 type loginOutcome struct {
@@ -57,8 +57,8 @@ func (r *loginRun) finished() bool {
 	}
 }
 
-// begin returns the run of an attempt, and whether the caller has to carry it
-// out. A run that has failed before is over.
+// begin returns the run of an attempt, and whether the caller must carry it out. The error
+// is ErrLoginOver if the run has failed before, or wraps ErrManyLogins.
 func (l *loginRuns) begin(c loginClaim) (run *loginRun, own bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +75,7 @@ func (l *loginRuns) begin(c loginClaim) (run *loginRun, own bool, err error) {
 		}
 	}
 	if l.running >= maxLoginsRunning {
-		return nil, false, &UnavailableError{RetryAfter: time.Second, Err: ErrManyLogins}
+		return nil, false, unavailable(ErrManyLogins)
 	}
 	if l.all == nil {
 		l.all = map[session.ID]*loginRun{}
@@ -87,7 +87,7 @@ func (l *loginRuns) begin(c loginClaim) (run *loginRun, own bool, err error) {
 	return run, true, nil
 }
 
-// makeRoom forgets any finished run if there are too many.
+// makeRoom removes one finished run if there are too many.
 func (l *loginRuns) makeRoom() {
 	if len(l.all)-l.running < maxLoginsKept {
 		return
@@ -100,7 +100,7 @@ func (l *loginRuns) makeRoom() {
 	}
 }
 
-// end finishes a run, whose outcome has been set.
+// end finishes a run after its outcome was set.
 func (l *loginRuns) end(id session.ID, run *loginRun) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,8 +111,8 @@ func (l *loginRuns) end(id session.ID, run *loginRun) {
 	close(run.done)
 }
 
-// wait returns the outcome of a run that another call carries out, to those who
-// have its code.
+// wait waits for the outcome of a run that another call carries out. A caller with another
+// code gets ErrLoginOver.
 func (r *loginRun) wait(ctx context.Context, c loginClaim) (seal.Secret, error) {
 	timer := time.NewTimer(loginWait)
 	defer timer.Stop()
@@ -129,9 +129,9 @@ func (r *loginRun) wait(ctx context.Context, c loginClaim) (seal.Secret, error) 
 	}
 }
 
-// keepSpent reports whether the claim of a failed attempt may stay in the store
-// until its end.
-func (l *loginRuns) keepSpent(end time.Time) bool {
+// reserveSpent reports whether the claim of a failed attempt may stay in the store until
+// its end, and counts it if so.
+func (l *loginRuns) reserveSpent(end time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.spent) > 0 && time.Now().After(l.spent[0]) {

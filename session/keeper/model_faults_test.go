@@ -11,25 +11,17 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// start begins a process on the store as it is.
+// start starts a process on the present store.
 func (m *model) start() {
 	m.process = &process{}
 	var ctx context.Context
 	ctx, m.kill = context.WithCancel(context.Background())
 	m.vault = NewVault(mortalStore{m.store, ctx})
-	m.config = Config{
-		Vault: m.vault, Site: m.site, Refresher: m.server.client(m.process),
-		IdleTimeout: modelIdle, MaxLifetime: modelMax, RefreshTimeout: modelTimeout, DefaultTokenLifetime: modelLifetime,
-		Observe: func(e Event) {
-			if e.Kind == EventEnded && e.Reason == "" {
-				m.violate("an end without reason")
-			}
-		},
-	}
+	m.config = m.configOf(m.vault, m.process)
 	m.keepers = []*Keeper{mustKeeper(m.config)}
 }
 
-// mortalStore is the store as a process sees it that can be killed.
+// mortalStore is the store of a process that can be killed: its operations end then.
 type mortalStore struct {
 	session.Store
 	life context.Context
@@ -72,8 +64,8 @@ func (m *model) reload(*rapid.T) {
 	m.keepers = append(m.keepers[max(0, len(m.keepers)-1):], mustKeeper(m.config))
 }
 
-// crash kills the process. What only it knew is lost, and what it could not
-// delete may come back.
+// crash kills the process. Its unwritten records are lost, and sessions that it could not
+// delete may be served again.
 func (m *model) crash() {
 	m.process.dead.Store(true)
 	m.kill()
@@ -85,32 +77,32 @@ func (m *model) crash() {
 		s.token = ""
 		item, there := m.store.item(m.site.Ref(s.secret).ID)
 		if !there {
-			// Either it was deleted, or the store has dropped it by now.
+			// The item was deleted, or it has expired in the store.
 			s.over = s.over || item.Version > 0
 			continue
 		}
-		s.leaving, s.left, s.over = false, false, false
+		s.loggingOut, s.loggedOut, s.over = false, false, false
 		rec, err := openRecord(m.site, seal.Ref{ID: m.site.Ref(s.secret).ID, Secret: s.secret}, item)
 		if err != nil {
-			m.violate("%s cannot be read after a crash: %v", s.family.name, err)
+			m.violate("%s: reading after a crash: %v", s.family.name, err)
 			continue
 		}
 		m.server.mu.Lock()
 		s.lost = s.lost || rec.refreshToken != s.family.current
 		m.server.mu.Unlock()
-		// A use that only the process knew died with it.
-		s.lastUse = rec.seen
+		// Unwritten uses are lost with the process.
+		s.lastUse = rec.lastUsed
 	}
 }
 
-// restart ends the process in good order: with a store that is well nothing is
-// lost, neither tokens nor uses nor ends.
+// restart closes the process while the store works, and starts another. No token, use or end
+// is lost.
 func (m *model) restart() {
-	m.store.healthy()
+	m.store.clearFaults()
 	m.mu.Lock()
 	m.readable = laterOf(m.readable, time.Now())
 	m.mu.Unlock()
-	time.Sleep(2 * retryMax)
+	time.Sleep(2 * writeRetryMax)
 	if err := m.vault.Close(context.Background()); err != nil {
 		m.violate("Close: %v", err)
 	}
@@ -119,8 +111,8 @@ func (m *model) restart() {
 	m.kill()
 	for _, s := range m.sessions {
 		s.token = ""
-		if _, there := m.store.item(m.site.Ref(s.secret).ID); there && s.left {
-			m.violate("%s is in the store after its logout", s.family.name)
+		if _, there := m.store.item(m.site.Ref(s.secret).ID); there && s.loggedOut {
+			m.violate("%s: in the store after its logout", s.family.name)
 		}
 	}
 	m.start()
@@ -128,23 +120,23 @@ func (m *model) restart() {
 
 func (m *model) changeStore(t *rapid.T) {
 	fail := storeFault{err: errStoreDown}
-	denied := storeFault{err: errStoreDown, landed: true}
+	unacknowledged := storeFault{err: errStoreDown, done: true}
 	slow := storeFault{before: 700 * time.Millisecond, after: 700 * time.Millisecond}
 	n := 0
 	ways := map[string]func(op storeOp) storeFault{
-		"well":         nil,
-		"down":         func(storeOp) storeFault { return fail },
-		"read only":    func(op storeOp) storeFault { return when(op.writes(), fail) },
-		"denies":       func(op storeOp) storeFault { return when(op.writes(), denied) },
-		"slow":         func(op storeOp) storeFault { return when(op.writes(), slow) },
-		"cannot end":   func(op storeOp) storeFault { return when(op == opDelete, fail) },
-		"third fails":  func(op storeOp) storeFault { n++; return when(op.writes() && n%3 == 0, fail) },
-		"second slow":  func(op storeOp) storeFault { n++; return when(op.writes() && n%2 == 0, slow) },
-		"third denies": func(op storeOp) storeFault { n++; return when(op.writes() && n%3 == 0, denied) },
+		"working":              nil,
+		"down":                 func(storeOp) storeFault { return fail },
+		"read only":            func(op storeOp) storeFault { return when(op.writes(), fail) },
+		"unacknowledged":       func(op storeOp) storeFault { return when(op.writes(), unacknowledged) },
+		"slow":                 func(op storeOp) storeFault { return when(op.writes(), slow) },
+		"cannot end":           func(op storeOp) storeFault { return when(op == opDelete, fail) },
+		"third fails":          func(op storeOp) storeFault { n++; return when(op.writes() && n%3 == 0, fail) },
+		"second slow":          func(op storeOp) storeFault { n++; return when(op.writes() && n%2 == 0, slow) },
+		"third unacknowledged": func(op storeOp) storeFault { n++; return when(op.writes() && n%3 == 0, unacknowledged) },
 	}
-	// Mostly well: what follows a fault is as telling as the fault.
+	// The store works most of the time, because the recovery matters as much as the fault.
 	way := rapid.SampledFrom([]string{
-		"well", "well", "well", "well", "down", "read only", "denies", "slow", "cannot end", "third fails", "second slow", "third denies",
+		"working", "working", "working", "working", "down", "read only", "unacknowledged", "slow", "cannot end", "third fails", "second slow", "third unacknowledged",
 	}).Draw(t, "store is")
 	m.store.setFault(ways[way])
 	m.mu.Lock()
@@ -165,25 +157,25 @@ func when(yes bool, f storeFault) storeFault {
 
 func (m *model) changeServer(t *rapid.T) {
 	ways := map[string]behaviour{
-		"well": {}, "slow": {before: 15 * time.Second}, "slow to answer": {after: 6 * time.Second},
-		"unavailable": {outcome: Unavailable}, "asking for time": {outcome: Unavailable, retryAfter: 90 * time.Second},
+		"working": {}, "slow": {before: 15 * time.Second}, "slow to answer": {after: 6 * time.Second},
+		"unavailable": {outcome: Unavailable}, "demanding a pause": {outcome: Unavailable, retryAfter: 90 * time.Second},
 		"misconfigured": {outcome: Misconfigured}, "unclear": {outcome: Unclear},
 		"malformed": {outcome: Malformed}, "malformed but rotating": {outcome: Malformed, processed: true, withRefreshToken: true},
-		"malformed and lost": {outcome: Malformed, processed: true}, "deaf": {outcome: Unanswered}, "mute": {outcome: Unanswered, processed: true},
+		"malformed and lost": {outcome: Malformed, processed: true}, "request lost": {outcome: Unanswered}, "answer lost": {outcome: Unanswered, processed: true},
 	}
 	way := rapid.SampledFrom([]string{
-		"well", "well", "well", "well", "well", "slow", "slow to answer", "unavailable", "asking for time", "misconfigured",
-		"unclear", "malformed", "malformed but rotating", "malformed and lost", "deaf", "mute",
+		"working", "working", "working", "working", "working", "slow", "slow to answer", "unavailable", "demanding a pause", "misconfigured",
+		"unclear", "malformed", "malformed but rotating", "malformed and lost", "request lost", "answer lost",
 	}).Draw(t, "server is")
 	m.server.always(ways[way])
 }
 
 func (m *model) changeIdentity(t *rapid.T) {
-	way := rapid.SampledFrom([]string{"judged", "judged", "judged", "not judged", "foreign"}).Draw(t, "ID tokens are")
+	way := rapid.SampledFrom([]string{"valid", "valid", "valid", "unverifiable", "foreign"}).Draw(t, "ID tokens are")
 	m.server.set(func() {
-		m.server.judge = func(current Identity, _ Tokens) (Identity, error) {
+		m.server.identify = func(current Identity, _ Tokens) (Identity, error) {
 			switch way {
-			case "not judged":
+			case "unverifiable":
 				return Identity{}, errors.New("fetching keys: timed out")
 			case "foreign":
 				m.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// The model's limits are short, so that its examples reach them.
+// The time limits are short, so that the examples reach them.
 const (
 	modelIdle     = 40 * time.Minute
 	modelMax      = 4 * time.Hour
@@ -23,9 +24,9 @@ const (
 	modelTimeout  = 10 * time.Second
 )
 
-// TestKeeperKeepsItsPromises drives keeper, store and authorization server
-// through drawn interleavings of requests, time, faults, logouts, reloads and
-// crashes. Each example has a bubble of its own.
+// TestKeeperKeepsItsPromises drives a keeper, a store and an authorization server through
+// drawn sequences of requests, pauses, faults, logouts, reloads and crashes. Each example
+// has its own bubble.
 func TestKeeperKeepsItsPromises(t *testing.T) {
 	for part := range 8 {
 		t.Run(fmt.Sprint(part), rapid.MakeCheck(func(t *rapid.T) { rapid.SyncTest(t, modelExample) }))
@@ -34,29 +35,24 @@ func TestKeeperKeepsItsPromises(t *testing.T) {
 
 func modelExample(t *rapid.T) {
 	m := newModel(t)
-	t.Cleanup(m.crash) // an example that fails leaves no goroutine
-	t.Repeat(map[string]func(*rapid.T){
-		"":             m.check,
-		"login":        m.login,
+	t.Cleanup(m.crash) // ends the goroutines of an example that fails
+	actions := m.actions()
+	maps.Copy(actions, map[string]func(*rapid.T){
 		"request":      m.request,
 		"request more": m.request,
 		"burst":        m.burst,
-		"time":         m.time,
-		"time to due":  func(*rapid.T) { time.Sleep(modelLifetime * 9 / 10) },
-		"time to end":  func(*rapid.T) { time.Sleep(modelLifetime) },
 		"store":        m.changeStore,
-		"server":       m.changeServer,
-		"identity":     m.changeIdentity,
 		"revoke":       m.revoke,
 		"logout":       m.logout,
 		"reload":       m.reload,
 		"crash":        func(*rapid.T) { m.crash(); m.start() },
 		"restart":      func(*rapid.T) { m.restart() },
 	})
+	t.Repeat(actions)
 	m.recover(t)
 }
 
-// model is what may be said of the world from outside.
+// model is the expected state of one process, its store and its authorization server.
 type model struct {
 	store    *fakeStore
 	server   *authServer
@@ -71,43 +67,76 @@ type model struct {
 	mu         sync.Mutex
 	violations []string
 	sessions   []*modelSession
-	// readable: when the store last became readable; zero while it is not.
+	// readable is when the store last became readable. Zero: it is not readable.
 	readable time.Time
 }
 
-// modelSession is what a session's owner knows of it.
+// modelSession is the expected state of one session.
 type modelSession struct {
-	secret  seal.Secret
-	family  *family
-	created time.Time
-	lastUse time.Time // the start of the last request that was served
-	asked   time.Time // the start of the last request
-	leaving bool      // a logout has begun
-	left    bool      // and it has returned
-	over    bool      // an end was told
-	foreign bool      // an ID token of somebody else came
-	lost    bool      // a crash took tokens that were nowhere else
-	token   string    // the last one served by the living process
+	secret      seal.Secret
+	family      *family
+	created     time.Time
+	lastUse     time.Time // the start of the last successful request
+	lastRequest time.Time // the start of the last request
+	loggingOut  bool      // a logout has begun
+	loggedOut   bool      // a logout has returned
+	over        bool      // a request has found the end
+	foreign     bool      // a refresh brought an ID token of another login
+	lost        bool      // a crash lost the only copy of its tokens
+	token       string    // the last access token that the living process has served
 }
 
 func newModel(t *rapid.T) *model {
-	m := &model{store: newFakeStore(), readable: time.Now()}
-	m.server = newAuthServer(m.violate)
-	m.server.lifetime = modelLifetime
-	m.server.latency = rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 4 * time.Second}).Draw(t, "latency")
-	m.server.idTokens = rapid.Bool().Draw(t, "ID tokens")
-	m.server.judging = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "judging")
-	m.server.keeps = rapid.IntRange(0, 4).Draw(t, "keeps refresh tokens") == 0
-	ring, err := seal.NewKeyRing(testKey(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.site = seal.NewSite(ring, "issuer", "client", "cookie")
+	m := &model{store: newFakeStore()}
+	m.drawServer(t)
 	m.start()
 	m.login(t)
 	return m
 }
 
+// drawServer draws the authorization server and makes the site. The store is readable.
+func (m *model) drawServer(t *rapid.T) {
+	m.readable = time.Now()
+	m.server = newAuthServer(m.violate)
+	m.server.lifetime = modelLifetime
+	m.server.latency = rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 4 * time.Second}).Draw(t, "latency")
+	m.server.idTokens = rapid.Bool().Draw(t, "ID tokens")
+	m.server.identifyDelay = rapid.SampledFrom([]time.Duration{0, 150 * time.Millisecond, 2 * time.Second}).Draw(t, "verification")
+	m.server.doesNotRotate = rapid.IntRange(0, 4).Draw(t, "does not rotate") == 0
+	ring, err := seal.NewKeyRing(testKey(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.site = seal.NewSite(ring, "issuer", "client", "cookie")
+}
+
+// configOf is the configuration of a keeper in a process.
+func (m *model) configOf(v *Vault, p *process) Config {
+	return Config{
+		Vault: v, Site: m.site, Refresher: m.server.client(p),
+		IdleTimeout: modelIdle, MaxLifetime: modelMax, RefreshTimeout: modelTimeout, DefaultTokenLifetime: modelLifetime,
+		Observe: func(e Event) {
+			if e.Kind == EventEnded && e.Reason == "" {
+				m.violate("a session ended without a reason")
+			}
+		},
+	}
+}
+
+// actions are the actions of a model of one process and of several.
+func (m *model) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"":            m.check,
+		"login":       m.login,
+		"time":        m.time,
+		"time to due": func(*rapid.T) { time.Sleep(modelLifetime * 9 / 10) },
+		"time to end": func(*rapid.T) { time.Sleep(modelLifetime) },
+		"server":      m.changeServer,
+		"identity":    m.changeIdentity,
+	}
+}
+
+// violate records a broken promise. check fails the example.
 func (m *model) violate(format string, args ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,7 +176,7 @@ func (m *model) login(t *rapid.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sessions = append(m.sessions, &modelSession{
-		secret: secret, family: f, created: s.Created, lastUse: s.Created, asked: s.Created, token: s.AccessToken,
+		secret: secret, family: f, created: s.Created, lastUse: s.Created, lastRequest: s.Created, token: s.AccessToken,
 	})
 }
 
@@ -170,12 +199,12 @@ func (m *model) burst(t *rapid.T) {
 	}
 }
 
-// fresh is one request, and judges its result.
+// fresh sends one request and checks its result.
 func (m *model) fresh(ctx context.Context, k *Keeper, s *modelSession) {
 	p, start := m.process, time.Now()
 	m.mu.Lock()
 	before := *s
-	s.asked = start
+	s.lastRequest = start
 	m.mu.Unlock()
 	got, err := k.Fresh(ctx, s.secret)
 	if p.dead.Load() {
@@ -188,7 +217,7 @@ func (m *model) fresh(ctx context.Context, k *Keeper, s *modelSession) {
 	switch {
 	case err == nil:
 		if wrong := m.mayServe(before, start, got); wrong != "" {
-			m.violate("%s is served %s", s.family.name, wrong)
+			m.violate("%s: served %s", s.family.name, wrong)
 		}
 		m.mu.Lock()
 		s.lastUse, s.token = laterOf(s.lastUse, start), got.AccessToken
@@ -198,10 +227,10 @@ func (m *model) fresh(ctx context.Context, k *Keeper, s *modelSession) {
 		after := *s
 		s.over = true
 		m.mu.Unlock()
-		// What others used meanwhile does not count against it.
+		// Only the uses before this request must have kept the session alive.
 		after.lastUse = before.lastUse
 		if !m.mayEnd(after, now) {
-			m.violate("%s is over without reason: %v", s.family.name, err)
+			m.violate("%s: ended without a reason: %v", s.family.name, err)
 		}
 	case ctx.Err() != nil:
 	case errors.As(err, new(*UnavailableError)):
@@ -209,7 +238,7 @@ func (m *model) fresh(ctx context.Context, k *Keeper, s *modelSession) {
 		readable := !m.readable.IsZero() && m.readable.Before(start)
 		m.mu.Unlock()
 		if readable && m.good(before.token, now) {
-			m.violate("%s has a good token and is told to come back: %v", s.family.name, err)
+			m.violate("%s: unavailable with a usable token: %v", s.family.name, err)
 		}
 	default:
 		m.violate("Fresh: %v", err)
@@ -223,23 +252,23 @@ func laterOf(a, b time.Time) time.Time {
 	return b
 }
 
-// good: a token may be sent upstream.
+// good reports whether an access token may be sent upstream.
 func (m *model) good(token string, now time.Time) bool {
 	expires, ok := m.server.expiry(token)
 	return ok && now.Before(expires.Add(-maxSkew))
 }
 
-// mayServe returns what is wrong with serving a session, or "".
+// mayServe returns the promise that serving a session breaks, or "".
 func (m *model) mayServe(s modelSession, start time.Time, got *Session) string {
 	switch {
-	case s.left:
+	case s.loggedOut:
 		return "after its logout"
 	case s.over:
 		return "after its end"
 	case !start.Before(s.created.Add(modelMax)):
 		return "after its absolute end"
-	case !start.Before(s.asked.Add(modelIdle + min(touchMax, modelIdle/20))):
-		return fmt.Sprintf("although idle since %v", s.asked)
+	case !start.Before(s.lastRequest.Add(modelIdle + min(maxUseInterval, modelIdle/20))):
+		return fmt.Sprintf("although idle since %v", s.lastRequest)
 	case !m.good(got.AccessToken, time.Now()):
 		return "with an expired token"
 	case got.Subject != "subject-of-"+s.family.name:
@@ -248,12 +277,12 @@ func (m *model) mayServe(s modelSession, start time.Time, got *Session) string {
 	return ""
 }
 
-// mayEnd reports whether there is a proven reason for the end of a session.
+// mayEnd reports whether the model has a reason for the end of a session.
 func (m *model) mayEnd(s modelSession, now time.Time) bool {
 	m.server.mu.Lock()
-	refused, unclear := s.family.told, s.family.unclear
+	refused, unclear := s.family.rejectionSeen, s.family.unclearSeen
 	m.server.mu.Unlock()
-	return refused || s.foreign || s.lost || s.leaving || s.over ||
+	return refused || s.foreign || s.lost || s.loggingOut || s.over ||
 		unclear && !m.good(s.token, now) ||
 		!now.Before(s.created.Add(modelMax)) || !now.Before(s.lastUse.Add(modelIdle))
 }
@@ -265,42 +294,42 @@ func (m *model) logout(t *rapid.T) {
 	s := m.pick(t)
 	m.mu.Lock()
 	before := *s
-	s.leaving = true
+	s.loggingOut = true
 	m.mu.Unlock()
 	_, err := m.newest().End(context.Background(), s.secret, EndLogout)
 	m.mu.Lock()
-	s.left = true
+	s.loggedOut = true
 	m.mu.Unlock()
 	if errors.Is(err, ErrNoSession) && !m.mayEnd(before, time.Now()) {
-		m.violate("%s was over before its logout: %v", s.family.name, err)
+		m.violate("%s: ended before its logout: %v", s.family.name, err)
 	}
 }
 
-// recover makes all well and looks what is left: every session that has not
-// ended for a reason must go on, with the newest tokens in the store.
+// recover ends all faults. Every session that has no reason to end must go on, with its
+// newest tokens in the store.
 func (m *model) recover(t *rapid.T) {
 	m.server.normal()
-	m.server.set(func() { m.server.judge = nil })
+	m.server.set(func() { m.server.identify = nil })
 	m.restart()
 	time.Sleep(2 * time.Minute)
 	for _, s := range m.sessions {
 		m.server.mu.Lock()
-		sound := !s.family.dead && !s.family.unclear && !s.family.lost
+		sound := !s.family.dead && !s.family.unclearSeen && !s.family.lost
 		m.server.mu.Unlock()
 		over, start := m.mayEnd(*s, time.Now()), time.Now()
 		got, err := m.newest().Fresh(context.Background(), s.secret)
 		switch {
 		case err == nil:
 			if wrong := m.mayServe(*s, start, got); wrong != "" {
-				t.Errorf("%s is served %s", s.family.name, wrong)
+				t.Errorf("%s: served %s", s.family.name, wrong)
 			}
 			if sound {
 				m.newestIsStored(t, s)
 			}
 		case sound && !over:
-			t.Errorf("%s is lost: %v", s.family.name, err)
+			t.Errorf("%s: lost: %v", s.family.name, err)
 		case !errors.Is(err, ErrNoSession):
-			t.Errorf("%s, when all is well: %v", s.family.name, err)
+			t.Errorf("%s: after all faults: %v", s.family.name, err)
 		}
 	}
 	time.Sleep(time.Minute)

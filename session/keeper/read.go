@@ -11,85 +11,87 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// readHot reads what a request needs. With a shared store it may come from a
-// copy, and be as old as the push that has not arrived.
+// readHot reads the hot part of a session for a request. On a shared store it may come
+// from a copy in this process: a change by another process shows after its notification,
+// or after the time limit that session.SharedStore.View gives.
 func (k *Keeper) readHot(ctx context.Context, ref seal.Ref) (h hot, err error) {
-	mark := k.vault.live.mark(ref.ID)
-	held := k.vault.overlay.get(ref.ID)
-	if held.isEnd() {
+	epoch := k.Vault.live.epoch(ref.ID)
+	entry := k.Vault.overlay.get(ref.ID)
+	if entry.isEnd() {
 		return hot{}, ErrNoSession
 	}
-	if held == nil || k.vault.shared != nil {
-		var o *opened
-		if o, err = k.readOpened(ctx, ref, mark); err == nil {
-			h = o.hot
-			h.opened = o
+	if entry == nil || k.Vault.shared != nil {
+		var cached *cacheEntry
+		if cached, err = k.readCached(ctx, ref, epoch); err == nil {
+			h = cached.hot
+			h.cached = cached
 		}
 	}
-	if held.counts(h.rotation, err) {
-		h, err = held.rec.hot, nil
+	if entry.supersedes(h.rotation, err) {
+		h, err = entry.rec.hot, nil
 	}
-	h.mark = mark
+	h.epoch = epoch
 	return h, readError(err)
 }
 
-// readOpened reads the hot part that the store has, and decrypts it if that was
-// not done lately. The store need not be asked for what cannot have changed since.
-func (k *Keeper) readOpened(ctx context.Context, ref seal.Ref, mark uint64) (*opened, error) {
-	known, writes := k.vault.opened.get(ref.ID)
-	if known != nil {
-		// Its key may have been dropped since.
-		if err := k.site.CanOpen(known.sealer); err != nil {
+// readCached returns the session's cache entry. It validates the entry against the store
+// if other processes may have changed the item, and decrypts the item if there is no
+// valid entry.
+func (k *Keeper) readCached(ctx context.Context, ref seal.Ref, epoch uint64) (*cacheEntry, error) {
+	cached, writes := k.Vault.cache.get(ref.ID)
+	if cached != nil {
+		// A new configuration may have removed the key since.
+		if err := k.Site.CanOpen(cached.keyID); err != nil {
 			k.reportUnreadable(ref.ID, err)
 			return nil, err
 		}
-		if k.vault.shared == nil || known.isCurrent(mark) {
-			return known, nil
+		if k.Vault.shared == nil || cached.isCurrent(epoch) {
+			return cached, nil
 		}
 	}
 	now := time.Now()
 	r := hotReads.Get().(*hotRead)
 	defer r.release()
-	r.site, r.ref, r.known = k.site, ref, known
-	if err := k.vault.store.View(ctx, ref.ID, r.view); err != nil {
+	r.site, r.ref, r.cached = k.Site, ref, cached
+	if err := k.Vault.store.View(ctx, ref.ID, r.view); err != nil {
 		k.reportUnreadable(ref.ID, err)
 		return nil, err
 	}
-	if k.vault.shared != nil {
-		r.read.asked.Store(&asked{at: now, mark: mark})
+	if k.Vault.shared != nil {
+		r.read.validated.Store(&validation{at: now, epoch: epoch})
 	}
-	if r.read != known {
-		k.vault.opened.put(ref.ID, r.read, writes)
+	if r.read != cached {
+		k.Vault.cache.put(ref.ID, r.read, writes)
 	}
 	return r.read, nil
 }
 
-// hotRead is one look at an item. They are used again, as a request would
-// otherwise pay for what a store gets to call.
+// hotRead is one read of an item. A pool keeps it for reuse, because a new callback for
+// View would cost each request an allocation.
 type hotRead struct {
-	view  func(session.Item) error
-	site  *seal.Site
-	ref   seal.Ref
-	known *opened
-	read  *opened
+	view   func(session.Item) error // the method open
+	site   *seal.Site
+	ref    seal.Ref
+	cached *cacheEntry // the entry before the read, or nil
+	read   *cacheEntry // the result
 }
 
 var hotReads = sync.Pool{New: func() any {
 	r := new(hotRead)
-	r.view = r.look
+	r.view = r.open
 	return r
 }}
 
-func (r *hotRead) look(item session.Item) error {
-	if r.known != nil && r.known.isOf(item) {
-		r.read = r.known
+func (r *hotRead) open(item session.Item) error {
+	if r.cached != nil && r.cached.matches(item) {
+		r.read = r.cached
 		return nil
 	}
 	h, err := openHot(r.site, r.ref, item)
 	if err != nil {
 		return err
 	}
-	r.read = newOpened(item, h)
+	r.read = newCacheEntry(item, h)
 	return nil
 }
 
@@ -98,63 +100,69 @@ func (r *hotRead) release() {
 	hotReads.Put(r)
 }
 
-// read reads the whole record as it is now. The result has no mark: what is
-// read past the copies is not pushed, so a request keeps that of its View.
+// viewFunc is the type of session.Store.View.
+type viewFunc func(ctx context.Context, id session.ID, f func(session.Item) error) error
+
+// viewCurrent views an item past every copy in this process.
+func (v *Vault) viewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	if v.shared != nil {
+		return v.shared.ViewCurrent(ctx, id, f)
+	}
+	return v.store.View(ctx, id, f)
+}
+
+// read reads the current record, past every copy. The result has no epoch: ViewCurrent
+// does not subscribe to changes, so a request keeps the epoch of its readHot.
 func (k *Keeper) read(ctx context.Context, ref seal.Ref) (*record, error) {
-	return k.readWith(ctx, ref, k.readStored)
+	return k.readThrough(ctx, ref, k.Vault.viewCurrent)
 }
 
-// readCopy is read for somebody who finds out in the next step whether what was
-// read is still so.
+// readCopy is read with View, which may answer from a copy. Its caller's next step fails
+// with a conflict if the copy is old.
 func (k *Keeper) readCopy(ctx context.Context, ref seal.Ref) (*record, error) {
-	return k.readWith(ctx, ref, k.readViewed)
+	return k.readThrough(ctx, ref, k.Vault.store.View)
 }
 
-func (k *Keeper) readWith(ctx context.Context, ref seal.Ref, stored func(context.Context, seal.Ref) (*record, error)) (*record, error) {
-	held := k.vault.overlay.get(ref.ID)
-	if held.isEnd() {
+func (k *Keeper) readThrough(ctx context.Context, ref seal.Ref, view viewFunc) (*record, error) {
+	entry := k.Vault.overlay.get(ref.ID)
+	if entry.isEnd() {
 		return nil, ErrNoSession
 	}
 	rec, err := &record{}, error(nil)
-	if held == nil || k.vault.shared != nil {
-		rec, err = stored(ctx, ref)
+	if entry == nil || k.Vault.shared != nil {
+		rec, err = k.openThrough(ctx, ref, view)
 	}
 	if err != nil {
 		rec = &record{}
 	}
-	if held.counts(rec.rotation, err) {
+	if entry.supersedes(rec.rotation, err) {
 		version := rec.version
-		*rec = *held.rec
-		if err == nil && k.vault.shared != nil {
-			rec.version = version // what a step of the store is compared with
+		*rec = *entry.rec
+		if err == nil && k.Vault.shared != nil {
+			rec.version = version // Acquire and DeleteAt compare the store's version
 		}
 		err = nil
 	}
 	return rec, readError(err)
 }
 
-// readStored reads what the store has now, and leaves its errors as they are.
+// readStored reads the current record of the store, without the overlay. It returns the
+// store's errors unchanged.
 func (k *Keeper) readStored(ctx context.Context, ref seal.Ref) (*record, error) {
-	if k.vault.shared != nil {
-		return k.openWith(ctx, ref, k.vault.shared.ViewCurrent)
-	}
-	return k.readViewed(ctx, ref)
+	return k.openThrough(ctx, ref, k.Vault.viewCurrent)
 }
 
-func (k *Keeper) readViewed(ctx context.Context, ref seal.Ref) (*record, error) {
-	return k.openWith(ctx, ref, k.vault.store.View)
-}
-
-func (k *Keeper) openWith(ctx context.Context, ref seal.Ref, view func(context.Context, session.ID, func(session.Item) error) error) (rec *record, err error) {
+func (k *Keeper) openThrough(ctx context.Context, ref seal.Ref, view viewFunc) (rec *record, err error) {
 	err = view(ctx, ref.ID, func(item session.Item) (err error) {
-		rec, err = openRecord(k.site, ref, item)
+		rec, err = openRecord(k.Site, ref, item)
 		return err
 	})
 	k.reportUnreadable(ref.ID, err)
 	return rec, err
 }
 
-// readError tells a session that is not there from a store that cannot say.
+// readError turns an error of reading an item into ErrNoSession if the item is missing or
+// unreadable, and into an *UnavailableError if the store failed.
 func readError(err error) error {
 	switch {
 	case err == nil:
@@ -162,6 +170,6 @@ func readError(err error) error {
 	case errors.Is(err, session.ErrNotFound), errors.Is(err, seal.ErrUnreadable):
 		return ErrNoSession
 	default:
-		return &UnavailableError{RetryAfter: time.Second, Err: fmt.Errorf("reading session: %w", err)}
+		return unavailable(fmt.Errorf("reading session: %w", err))
 	}
 }

@@ -9,69 +9,72 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// record is one session in the clear. It exists while it is made, refreshed or
-// ended; a proxied request opens the hot part alone.
+// record is one session in plain text. It exists only while the session is created,
+// refreshed or ended. A proxied request decrypts the hot part alone.
 type record struct {
 	hot
 	cold
 	version uint64          // of the item it was read from; 0 before the first write
-	key     *seal.RecordKey // that it was opened with; nil if it is new
+	key     *seal.RecordKey // the key it was opened with; nil if it is new
 }
 
-// hot is what every request needs.
+// hot is the part of a record that every request needs.
 type hot struct {
-	created time.Time
-	seen    time.Time // last use, as far as it was written
-	end     time.Time // absolute
-	subject string
-	claims  json.RawMessage // of the ID token and of UserInfo together
-	// rotation rises with every write that is more than a use. It tells a record that was
-	// merely used from one that somebody else has refreshed.
-	rotation uint64
-	token    accessToken
-	rest     []byte // fields of a later release
-	// Not kept: see live, and what it was copied from.
-	mark   uint64
-	opened *opened
+	created  time.Time
+	lastUsed time.Time // the last use that the store has
+	end      time.Time // the session's absolute end
+	subject  string
+	claims   json.RawMessage // of the ID token and of UserInfo together
+	// rotation rises with every write except those of a use alone. It tells a
+	// record that was merely used from one that another process has refreshed.
+	rotation      uint64
+	token         accessToken
+	unknownFields []byte // fields of a later release
+
+	// Not stored: the epoch of the session's shard when it was read (see
+	// liveRequests), and the cache entry that this is a copy of, or nil.
+	epoch  uint64
+	cached *cacheEntry
 }
 
-// accessToken is one access token and its times. A record holds a set of them,
-// one per resource; this release reads and writes the one without a resource
-// and carries the others along.
+// accessToken is one access token and its times. A record can hold one per resource
+// (RFC 8707). This release reads and writes the token without a resource and carries
+// the others along as unknown fields.
 type accessToken struct {
 	value    string
 	obtained time.Time
 	expires  time.Time
-	// usableUntil lies before expires, by what clocks and networks may differ.
+	// usableUntil is before expires, to allow for clock differences and the time a
+	// request takes to arrive.
 	usableUntil time.Time
-	// refreshAt is when a request first causes a refresh. Zero: there is no refresh
-	// token, or, in a record of an earlier release, it was refused once.
-	refreshAt time.Time
-	rest      []byte
-	bearer    string // not kept: see opened
+	// refreshAt is when a request first starts a refresh. Zero: there is no refresh
+	// token, or, in a record of an earlier release, the server has refused it once.
+	refreshAt     time.Time
+	unknownFields []byte
+	bearer        string // value of the Authorization header; not stored, see newCacheEntry
 }
 
-// cold is what refreshing and logging out need.
+// cold is the part of a record that refreshes and logouts need.
 type cold struct {
 	refreshToken   string
-	refreshExpires time.Time // zero: not told
-	// rotates: the server gave a new refresh token for the one before.
+	refreshExpires time.Time // zero: the server did not say
+	// rotates: the last refresh returned a new refresh token.
 	rotates bool
 	// unclear: the server has refused the refresh token once without saying that
-	// it is dead. The next such answer ends the session.
+	// it is invalid. The next such answer ends the session.
 	unclear bool
 	idToken string
-	sid     string // the authorization server's name of its own session
+	sid     string // `sid`: the ID of the authorization server's own session
 	nonce   string // of the login
 	// userInfo are the claims among hot.claims that come from UserInfo.
-	userInfo json.RawMessage
-	restCold []byte
+	userInfo      json.RawMessage
+	unknownFields []byte
 }
 
-// Fields of the hot part.
+// Field numbers of the hot part.
 const (
 	fieldCreated = 1 + iota
-	fieldSeen
+	fieldLastUsed
 	fieldEnd
 	fieldSubject
 	fieldClaims
@@ -79,7 +82,7 @@ const (
 	fieldAccessToken
 )
 
-// Fields of an access token.
+// Field numbers of an access token.
 const (
 	fieldTokenResource = 1 + iota
 	fieldTokenValue
@@ -89,7 +92,7 @@ const (
 	fieldTokenRefreshAt
 )
 
-// Fields of the cold part.
+// Field numbers of the cold part.
 const (
 	fieldRefreshToken = 1 + iota
 	fieldRefreshExpires
@@ -101,144 +104,90 @@ const (
 	fieldUserInfo
 )
 
+// The tables give the order in which fields are written.
+var (
+	hotFields = []field[hot]{
+		timeField(fieldCreated, func(h *hot) *time.Time { return &h.created }),
+		timeField(fieldLastUsed, func(h *hot) *time.Time { return &h.lastUsed }),
+		timeField(fieldEnd, func(h *hot) *time.Time { return &h.end }),
+		stringField(fieldSubject, func(h *hot) *string { return &h.subject }),
+		bytesField(fieldClaims, func(h *hot) *json.RawMessage { return &h.claims }),
+		uintField(fieldRotation, func(h *hot) *uint64 { return &h.rotation }),
+		{number: fieldAccessToken, encode: encodeToken, decode: decodeToken},
+	}
+	tokenFields = []field[accessToken]{
+		stringField(fieldTokenValue, func(t *accessToken) *string { return &t.value }),
+		timeField(fieldTokenObtained, func(t *accessToken) *time.Time { return &t.obtained }),
+		timeField(fieldTokenExpires, func(t *accessToken) *time.Time { return &t.expires }),
+		timeField(fieldTokenUsableUntil, func(t *accessToken) *time.Time { return &t.usableUntil }),
+		timeField(fieldTokenRefreshAt, func(t *accessToken) *time.Time { return &t.refreshAt }),
+	}
+	coldFields = []field[cold]{
+		stringField(fieldRefreshToken, func(c *cold) *string { return &c.refreshToken }),
+		timeField(fieldRefreshExpires, func(c *cold) *time.Time { return &c.refreshExpires }),
+		stringField(fieldIDToken, func(c *cold) *string { return &c.idToken }),
+		stringField(fieldSID, func(c *cold) *string { return &c.sid }),
+		stringField(fieldNonce, func(c *cold) *string { return &c.nonce }),
+		bytesField(fieldUserInfo, func(c *cold) *json.RawMessage { return &c.userInfo }),
+		boolField(fieldRotates, func(c *cold) *bool { return &c.rotates }),
+		boolField(fieldUnclear, func(c *cold) *bool { return &c.unclear }),
+	}
+)
+
 func (h *hot) encode() []byte {
-	w := make(fieldWriter, 0, 256+len(h.token.value)+len(h.claims)+len(h.rest))
-	w.time(fieldCreated, h.created)
-	w.time(fieldSeen, h.seen)
-	w.time(fieldEnd, h.end)
-	w.string(fieldSubject, h.subject)
-	w.bytes(fieldClaims, h.claims)
-	w.uint(fieldRotation, h.rotation)
-	w.bytes(fieldAccessToken, h.token.encode())
-	return append(w, h.rest...)
+	return encodeFields(hotFields, h, h.unknownFields, 256+len(h.token.value)+len(h.claims))
 }
 
 func decodeHot(part []byte) (h hot, ok bool) {
-	whole := true
-	h.rest, ok = eachField(part, func(field uint64, v []byte) bool {
-		switch field {
-		case fieldCreated:
-			h.created = decodeTime(v)
-		case fieldSeen:
-			h.seen = decodeTime(v)
-		case fieldEnd:
-			h.end = decodeTime(v)
-		case fieldSubject:
-			h.subject = string(v)
-		case fieldClaims:
-			h.claims = v
-		case fieldRotation:
-			h.rotation = decodeUint(v)
-		case fieldAccessToken:
-			token, resource, tokenOK := decodeAccessToken(v)
-			whole = whole && tokenOK
-			if resource {
-				return false
-			}
-			h.token = token
-		default:
-			return false
-		}
-		return true
-	})
-	return h, ok && whole
+	h.unknownFields, ok = decodeFields(hotFields, part, &h)
+	return h, ok
 }
 
 func (t *accessToken) encode() []byte {
-	w := make(fieldWriter, 0, 64+len(t.value)+len(t.rest))
-	w.string(fieldTokenValue, t.value)
-	w.time(fieldTokenObtained, t.obtained)
-	w.time(fieldTokenExpires, t.expires)
-	w.time(fieldTokenUsableUntil, t.usableUntil)
-	w.time(fieldTokenRefreshAt, t.refreshAt)
-	return append(w, t.rest...)
+	return encodeFields(tokenFields, t, t.unknownFields, 64+len(t.value))
 }
 
-// decodeAccessToken also reports whether the token is for a named resource.
-func decodeAccessToken(part []byte) (t accessToken, resource, ok bool) {
-	t.rest, ok = eachField(part, func(field uint64, v []byte) bool {
-		switch field {
-		case fieldTokenResource:
-			resource = true
-			return false
-		case fieldTokenValue:
-			t.value = string(v)
-		case fieldTokenObtained:
-			t.obtained = decodeTime(v)
-		case fieldTokenExpires:
-			t.expires = decodeTime(v)
-		case fieldTokenUsableUntil:
-			t.usableUntil = decodeTime(v)
-		case fieldTokenRefreshAt:
-			t.refreshAt = decodeTime(v)
-		default:
-			return false
-		}
-		return true
-	})
-	return t, resource, ok
+func decodeAccessToken(part []byte) (t accessToken, ok bool) {
+	t.unknownFields, ok = decodeFields(tokenFields, part, &t)
+	return t, ok
+}
+
+func encodeToken(w *fieldWriter, h *hot) { w.bytes(fieldAccessToken, h.token.encode()) }
+
+func decodeToken(h *hot, part []byte) (known, ok bool) {
+	token, ok := decodeAccessToken(part)
+	if hasField(token.unknownFields, fieldTokenResource) {
+		return false, ok
+	}
+	h.token = token
+	return true, ok
 }
 
 func (c *cold) encode() []byte {
-	w := make(fieldWriter, 0, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo)+len(c.restCold))
-	w.string(fieldRefreshToken, c.refreshToken)
-	w.time(fieldRefreshExpires, c.refreshExpires)
-	w.string(fieldIDToken, c.idToken)
-	w.string(fieldSID, c.sid)
-	w.string(fieldNonce, c.nonce)
-	w.bytes(fieldUserInfo, c.userInfo)
-	if c.rotates {
-		w.uint(fieldRotates, 1)
-	}
-	if c.unclear {
-		w.uint(fieldUnclear, 1)
-	}
-	return append(w, c.restCold...)
+	return encodeFields(coldFields, c, c.unknownFields, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo))
 }
 
-// refreshExpired reports whether the server said the refresh token ends before
-// now. That alone ends no session: the server is asked.
+func decodeCold(part []byte) (c cold, ok bool) {
+	c.unknownFields, ok = decodeFields(coldFields, part, &c)
+	return c, ok
+}
+
+// refreshExpired reports whether the server said that the refresh token expires before
+// now. That alone ends no session: only the server's refusal does.
 func (c *cold) refreshExpired(now time.Time) bool {
 	return !c.refreshExpires.IsZero() && now.After(c.refreshExpires)
 }
 
-func decodeCold(part []byte) (c cold, ok bool) {
-	c.restCold, ok = eachField(part, func(field uint64, v []byte) bool {
-		switch field {
-		case fieldRefreshToken:
-			c.refreshToken = string(v)
-		case fieldRefreshExpires:
-			c.refreshExpires = decodeTime(v)
-		case fieldIDToken:
-			c.idToken = string(v)
-		case fieldSID:
-			c.sid = string(v)
-		case fieldNonce:
-			c.nonce = string(v)
-		case fieldRotates:
-			c.rotates = decodeUint(v) != 0
-		case fieldUnclear:
-			c.unclear = decodeUint(v) != 0
-		case fieldUserInfo:
-			c.userInfo = bytes.Clone(v) // the part is cleared
-		default:
-			return false
-		}
-		return true
-	})
-	return c, ok
-}
-
-// covers reports whether a record says all that another one says: the same, or
-// the same and a later use.
+// covers reports whether r has the content of other and the same last use or a later
+// one.
 func (r *record) covers(other *record) bool {
 	mine := r.hot
-	mine.seen = other.seen
-	return !other.seen.Truncate(time.Millisecond).After(r.seen) &&
+	mine.lastUsed = other.lastUsed
+	return !other.lastUsed.Truncate(time.Millisecond).After(r.lastUsed) &&
 		bytes.Equal(mine.encode(), other.hot.encode()) && bytes.Equal(r.cold.encode(), other.cold.encode())
 }
 
-// sameTokens tells a record that was merely used from another refresh.
+// sameTokens reports whether two records of one rotation come from the same refresh.
 func (r *record) sameTokens(other *record) bool {
 	return r.refreshToken == other.refreshToken && r.token.value == other.token.value
 }
@@ -251,8 +200,8 @@ func sealRecord(site *seal.Site, ref seal.Ref, rec *record, version uint64) ([]b
 	return site.Seal(ref, rec.key, version, hotPart, coldPart)
 }
 
-// openHot decrypts and decodes the hot part of an item. The result does not refer
-// to the store's memory.
+// openHot decrypts and decodes the hot part of an item. The result does not refer to
+// the store's memory.
 func openHot(site *seal.Site, ref seal.Ref, item session.Item) (hot, error) {
 	v, err := site.Open(ref, item)
 	if err != nil {

@@ -11,231 +11,130 @@ import (
 )
 
 const (
-	// leaseWait bounds how long a refresh waits until it may be sent: for another
-	// process that has the lease, and for its turn at the authorization server.
+	// leaseWait bounds how long a refresh waits before it is sent: for a slot at the
+	// authorization server, and for another process that has the lease.
 	leaseWait = time.Minute
-	// sendTimeout bounds one request to the authorization server: ten seconds to
-	// connect, and then a minute for the answer.
+	// sendTimeout bounds one request to the authorization server: 10 s for the
+	// connection, then a minute for the answer, and some margin.
 	sendTimeout = 75 * time.Second
-	// redeemTimeout bounds the part of a refresh that has the lease: two requests
-	// that are each repeated once, judging the ID token, and the store.
+	// redeemTimeout bounds the part of a refresh that holds the lease: two requests
+	// that are each repeated once, the verification of the ID token, and the store.
 	redeemTimeout = 4*sendTimeout + time.Minute
-	// maxFlight is how long a use may be on its way with a refresh.
-	maxFlight = leaseWait + redeemTimeout
+	// maxRefreshTime bounds how long a use of the session waits to be written with the
+	// new tokens.
+	maxRefreshTime = leaseWait + redeemTimeout
+	// immediateRetries is how often a refresh starts again without a pause after a
+	// conflict. A few conflicts are a race; more mean that the session keeps changing.
+	immediateRetries = 3
+	// minRefreshInterval is the shortest time between two refreshes of one session,
+	// whatever lifetime the server gives its tokens and whatever the clock says.
+	minRefreshInterval = time.Second
 )
 
-// demand is how fresh a request wants its token to be.
-type demand struct {
-	// since is when the token must have been obtained, or later; zero: any
-	// usable token will do.
-	since time.Time
-	// other is the token at hand, which will not do. Any other one was obtained
-	// while the request waited, and is fresh enough whatever the clock says.
-	other string
-}
-
-// met reports whether a token may be sent with the request.
-func (d demand) met(t *accessToken, now time.Time) bool {
-	return t.usable(now) && (d.since.IsZero() || !t.obtained.Before(d.since) || t.value != d.other)
-}
-
-// refreshed serves a request that found its token due, or not as fresh as it
-// wants it. If it can have the token at hand, it does not wait for the refresh
-// that it starts. A use that is not zero is to be written down.
-func (k *Keeper) refreshed(ctx context.Context, ref seal.Ref, h *hot, d demand, use time.Time) (*Session, error) {
-	var wait context.Context
-	for ; ; use = (time.Time{}) {
-		now := time.Now()
-		met := d.met(&h.token, now)
-		if met && !h.token.due(now) {
-			return k.session(ref.ID, h), nil
-		}
-		f, paused := k.join(ref, d, use, !met)
-		if met {
-			return k.session(ref.ID, h), nil
-		}
-		if paused != nil {
-			return nil, paused
-		}
-		if wait == nil {
-			var cancel context.CancelFunc
-			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
-			defer cancel()
-		}
-		fresh, err := k.result(wait, f, ref, d, h.mark)
-		switch {
-		case wait.Err() != nil && ctx.Err() == nil && fresh == nil:
-			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
-		case err == nil:
-			h = fresh
-		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
-			// Somebody else wanted more than this request does.
-		default:
-			return nil, err
-		}
-		// Good, but for a token that lives shorter than this took, and for a
-		// flight begun by somebody less demanding.
-		if d.met(&h.token, time.Now()) {
-			return k.session(ref.ID, h), nil
-		}
-	}
-}
-
-// result waits for what a flight brings until ctx ends, and then returns its
-// error. Tokens that take long to be written will do, if they are what the
-// request wants, and if the session has not ended while it waited.
-func (k *Keeper) result(ctx context.Context, f *flight, ref seal.Ref, d demand, mark uint64) (*hot, error) {
-	if err := await(ctx, f.told); err != nil {
-		return nil, err
-	}
-	if f.early != nil && d.met(&f.early.token, time.Now()) {
-		h, err := k.stillThere(ctx, f.early, ref)
-		if err == nil || errors.Is(err, ErrNoSession) {
-			return h, err
-		}
-	}
-	if err := await(ctx, f.done); err != nil {
-		return nil, err
-	}
-	switch {
-	case f.err != nil:
-		return nil, f.err
-	case k.vault.shared != nil && k.vault.unwritten(ref.ID):
-		return k.stillThere(ctx, &f.hot, ref)
-	}
-	return f.hot.readAt(mark), nil
-}
-
-// stillThere returns what only this process knows, if the session has not ended
-// meanwhile. With a shared store it looks at what pushes keep true, as any request
-// does; otherwise only this process can have ended it.
-func (k *Keeper) stillThere(ctx context.Context, known *hot, ref seal.Ref) (*hot, error) {
-	now, err := k.readHot(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return known.readAt(now.mark), nil
-}
-
-// readAt returns a copy for one request, whose look at the store has this mark:
-// all who wait share what the flight brings.
-func (h *hot) readAt(mark uint64) *hot {
-	own := *h
-	own.mark = mark
-	return &own
-}
-
-func await(ctx context.Context, flight <-chan struct{}) error {
-	select {
-	case <-flight:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// refresh is one refresh, from reading the record to committing the new one. It
-// runs once per session at a time and on no request's context: a client that
-// hangs up must not lose a token that the server has already rotated.
+// refresh is one refresh, from reading the record to committing the new one. A session
+// has one at a time in a process. It does not use the context of a request: if the client
+// hung up, a token that the server has already rotated would be lost.
 type refresh struct {
 	*Keeper
-	flight *flight
-	ref    seal.Ref
-	demand demand
-	asked  time.Time
-	lease  *hold // of the try under way
-	// probe and clientProbe are when this refresh became the probe of a server that
-	// is down, or of its client, which identifies the probe. Zero: it is none.
+	flight      *flight
+	ref         seal.Ref
+	demand      demand
+	requestedAt time.Time
+	lease       *heldLease // of the current try
+	// probe and clientProbe are the times at which this refresh became the probe of the
+	// circuit of its server and of its client. They identify the probe. Zero: it is none.
 	probe, clientProbe time.Time
-	// keepLease is how long the lease stays held after the refresh.
-	keepLease time.Duration
+	// keepLeaseFor is how long the lease stays held after the refresh.
+	keepLeaseFor time.Duration
 }
 
-func (r *refresh) run() (hot, error) {
+// retryOnConflict tries to refresh the session until no other process interferes, and
+// for leaseWait at most.
+func (r *refresh) retryOnConflict() (hot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	for tries := 1; ; tries++ {
 		read := r.read
 		if tries == 1 {
-			read = r.readCopy // acquire says if it is old
+			read = r.readCopy // acquire detects an outdated copy
 		}
 		h, err := r.try(ctx, read)
-		if !errors.Is(err, errAgain) {
+		if !errors.Is(err, errStale) {
 			return h, err
 		}
-		if tries > againAtOnce && !sleep(ctx, leaseBeat) {
-			return hot{}, unavailable(errAgain)
+		if tries > immediateRetries && !sleep(ctx, renewInterval) {
+			return hot{}, unavailable(errStale)
 		}
 	}
 }
 
-// againAtOnce is how often a refresh begins anew without a pause. More is no
-// race any more.
-const againAtOnce = 3
-
-// try is one try of a refresh. ctx bounds it until the refresh has the lease. The
-// error is errAgain if another process was faster with anything.
+// try refreshes the session once. ctx bounds the time until it has the lease. The error is
+// errStale if another process has changed the session or taken the lease.
 func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) (*record, error)) (hot, error) {
 	rec, err := read(ctx, r.ref)
 	if err != nil {
 		return hot{}, err
 	}
 	now := time.Now()
-	if reason := r.ended(r.ref.ID, &rec.hot, now); reason != "" {
-		return hot{}, r.finishAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
+	if reason := r.endReason(r.ref.ID, &rec.hot, now); reason != "" {
+		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
 	}
-	// Whoever asked may have read an older record: the flight before this one,
-	// or another instance, has refreshed since.
-	if !rec.token.due(now) && r.demand.met(&rec.token, now) {
+	// The request may have read an older record: the previous flight, or another
+	// instance, may have refreshed since.
+	if !rec.token.due(now) && r.demand.metBy(&rec.token, now) {
 		return rec.hot, nil
 	}
 	if rec.refreshToken == "" {
 		return r.notRefreshable(ctx, rec, now)
 	}
 	if rec.token.refreshAt.IsZero() {
-		rec.unclear = true // as an earlier release noted it
+		rec.unclear = true // an earlier release stored an unclear aborted this way
 	}
 	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	if r.vault.shared != nil && r.vault.unwritten(r.ref.ID) {
+	if r.Vault.shared != nil && r.Vault.hasUnwritten(r.ref.ID) {
 		return hot{}, unavailable(errors.New("the tokens of the last refresh are not written yet"))
 	}
-	// A clock that was set back must not hold a refresh up for longer.
-	pause := min(refreshEvery-now.Sub(rec.token.obtained), refreshEvery)
-	if rec.unclear {
-		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
-	}
-	if !sleep(ctx, pause) {
+	if !sleep(ctx, pauseBeforeRefresh(rec, now)) {
 		return hot{}, unavailable(ctx.Err())
 	}
 	if err := r.acquire(ctx, rec); err != nil {
 		return hot{}, err
 	}
-	defer r.leave()
-	defer func() { r.lease.landedAfter(r.keepLease) }()
+	defer r.releaseSlot()
+	defer func() { r.lease.refreshDoneAfter(r.keepLeaseFor) }()
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
 	}
-	// Only requests cause refreshes. This may be a later try; and a clock that
-	// ran ahead must not keep the session from becoming idle.
-	if r.asked.After(rec.seen) || rec.seen.After(now) {
-		rec.seen = r.asked
+	// A request has caused this refresh, so the session was used then. A last use in the
+	// future comes from a clock that ran ahead, and would delay the idle time-out.
+	if r.requestedAt.After(rec.lastUsed) || rec.lastUsed.After(now) {
+		rec.lastUsed = r.requestedAt
 	}
-	// However long the lease took, the token that is sent from here on has the
-	// whole of its time.
+	// The request for new tokens gets its full time, however long the lease took.
 	ctx, cancel := context.WithTimeout(context.Background(), redeemTimeout)
 	defer cancel()
 	return r.redeem(ctx, rec)
 }
 
-// acquire waits until this refresh may be sent: for a slot at the authorization
-// server and for the lease. It keeps no slot while another process has the lease.
+// pauseBeforeRefresh returns how long to wait before the refresh token of a record is
+// sent. It is bounded, so that a clock that was set back does not delay a refresh further.
+func pauseBeforeRefresh(rec *record, now time.Time) time.Duration {
+	pause := min(minRefreshInterval-now.Sub(rec.token.obtained), minRefreshInterval)
+	if rec.unclear {
+		pause = max(pause, min(rec.token.refreshAt.Sub(now), unclearPause))
+	}
+	return pause
+}
+
+// acquire waits for a slot at the authorization server and for the lease. It occupies no
+// slot while another process has the lease.
 func (r *refresh) acquire(ctx context.Context, rec *record) error {
-	wait := r.vault.waitForLease(r.ref.ID, rec.version)
-	defer wait.end()
+	wait := r.Vault.newLeaseWaiter(r.ref.ID, rec.version)
+	defer wait.close()
 	for {
-		if err := r.enter(ctx, rec); err != nil {
+		if err := r.acquireSlot(ctx, rec); err != nil {
 			return err
 		}
 		lease, err := wait.try(ctx)
@@ -243,26 +142,26 @@ func (r *refresh) acquire(ctx context.Context, rec *record) error {
 			r.lease = lease
 			return nil
 		}
-		r.leave()
+		r.releaseSlot()
 		if !errors.Is(err, session.ErrLeased) {
 			return err
 		}
-		if err := wait.changed(ctx); err != nil {
+		if err := wait.awaitChange(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// enter takes a slot, if the session and the authorization server are not in
-// their back-off.
-func (r *refresh) enter(ctx context.Context, rec *record) error {
-	if err := r.breaker.enter(ctx, r.vault.stop); err != nil {
+// acquireSlot waits for a slot at the authorization server. It fails during a back-off of
+// the session, the server or the client.
+func (r *refresh) acquireSlot(ctx context.Context, rec *record) error {
+	if err := r.breaker.acquireSlot(ctx, r.Vault.closing); err != nil {
 		return err
 	}
 	now := time.Now()
 	waiting := !rec.token.usable(now)
-	err := r.vault.backoffs.check(r.ref.ID, now, waiting)
-	failed := !r.vault.backoffs.failingSince(r.ref.ID).IsZero()
+	err := r.Vault.backoffs.check(r.ref.ID, now, waiting)
+	failed := !r.Vault.backoffs.failingSince(r.ref.ID).IsZero()
 	if err == nil {
 		r.probe, err = r.breaker.admit(now, waiting, failed)
 	}
@@ -270,109 +169,107 @@ func (r *refresh) enter(ctx context.Context, rec *record) error {
 		r.clientProbe, err = r.client.admit(now, waiting, failed)
 	}
 	if err != nil {
-		r.leave()
+		r.releaseSlot()
 		return err
 	}
 	return nil
 }
 
-// leave gives the slot back, and ends a probe that brought no result.
-func (r *refresh) leave() {
-	r.breaker.withdraw(r.probe)
-	r.client.withdraw(r.clientProbe)
+// releaseSlot frees the slot, and ends a probe that has no result yet.
+func (r *refresh) releaseSlot() {
+	r.breaker.endProbe(r.probe)
+	r.client.endProbe(r.clientProbe)
 	r.probe, r.clientProbe = time.Time{}, time.Time{}
-	r.breaker.leave()
+	r.breaker.releaseSlot()
 }
 
-// succeed notes an answer that shows the server at work for this client.
-func (r *refresh) succeed() {
-	r.breaker.succeed()
-	r.client.succeed()
+// recordSuccess closes the circuits of the server and of the client: the server answers
+// this client.
+func (r *refresh) recordSuccess() {
+	r.breaker.recordSuccess()
+	r.client.recordSuccess()
 }
 
-// redeem sends the refresh token, and once more if the connection broke: if the
-// server took it, nothing is lost by asking. A request without an answer in time
-// is not repeated: the server may still be working on it.
+// redeem sends the refresh token, and sends it once more if the connection broke. If the
+// server has already rotated the token, the repeated request loses nothing. A request that
+// timed out is not repeated, because the server may still be working on it.
 func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	answer, err := r.send(ctx, rec)
 	if err != nil {
-		return hot{}, errAgain
+		return hot{}, errStale
 	}
-	// Whose lease was taken over may have sent it and died.
-	unanswered := r.vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
+	// The former holder of a lease that was taken over may have sent the token.
+	unanswered := r.Vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Unanswered, Err: answer.Err})
 		again, err := r.send(ctx, rec)
 		switch {
-		case errors.Is(err, errAgain):
-			return hot{}, errAgain // somebody else has taken over, and may be done
+		case errors.Is(err, errStale):
+			return hot{}, errStale // another process has the lease now, and may have refreshed
 		case err == nil:
 			answer = again
 		}
 	}
 	if answer.Outcome == Refreshed {
-		r.succeed()
+		r.recordSuccess()
 		return r.accept(ctx, rec, answer.Tokens)
 	}
-	return r.failed(ctx, rec, answer, unanswered)
+	return r.handleFailure(ctx, rec, answer, unanswered)
 }
 
-// send sends the refresh token, unless the lease cannot be confirmed right
-// before: then it returns why. If the lease is lost while the server takes its
-// time, and the new holder has refreshed, send waits no longer and returns errAgain.
+// send sends the refresh token in one request. It sends nothing and returns an error if
+// the lease cannot be confirmed immediately before. If the lease is lost while the server
+// works and the new holder refreshes the session, send stops waiting and returns errStale.
 func (r *refresh) send(ctx context.Context, rec *record) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	var refusal atomic.Pointer[error]
+	var aborted atomic.Pointer[error]
 	r.lease.whenLost(func() {
-		if r.awaitOther(ctx, rec.rotation) {
-			err := errAgain
-			refusal.Store(&err)
+		if r.awaitOtherRefresh(ctx, rec.rotation) {
+			err := errStale
+			aborted.Store(&err)
 			cancel()
 		}
 	})
 	answer := r.Refresher.Refresh(ctx, rec.refreshToken, func() error {
 		err := r.lease.confirm(ctx)
 		if err != nil {
-			refusal.Store(&err)
+			aborted.Store(&err)
 		}
 		return err
 	})
-	if err := refusal.Load(); err != nil {
+	if err := aborted.Load(); err != nil {
 		return Answer{}, *err
 	}
 	return answer, nil
 }
 
-// awaitOther waits until another process has refreshed the session. It reports
-// false if ctx ended first, or the session, whose new tokens are then to be revoked.
-func (r *refresh) awaitOther(ctx context.Context, rotation uint64) bool {
+// awaitOtherRefresh waits until another process has refreshed the session. It reports
+// false if ctx ends, or if the session ends: then send waits for the answer, so that the
+// new tokens can be revoked.
+func (r *refresh) awaitOtherRefresh(ctx context.Context, rotation uint64) bool {
 	for {
 		current, err := r.read(ctx, r.ref)
 		switch {
 		case err == nil && current.rotation > rotation:
 			return true
-		case errors.Is(err, ErrNoSession), !sleep(ctx, leaseBeat):
+		case errors.Is(err, ErrNoSession), !sleep(ctx, renewInterval):
 			return false
 		}
 	}
 }
 
-// notRefreshable is for a session without a refresh token: it lasts as long as
-// its access token.
+// notRefreshable handles a session without a refresh token. Such a session ends with its
+// access token.
 func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time) (hot, error) {
 	if rec.token.usable(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	return hot{}, r.finishAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
+	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
 }
 
-// refreshEvery spaces the refreshes of one session, whatever lifetime a server
-// or a clock gone wrong gives its tokens.
-const refreshEvery = time.Second
-
-// sleep reports false if ctx ended first.
+// sleep waits for a duration. It reports false if ctx ended first.
 func sleep(ctx context.Context, wait time.Duration) bool {
 	if wait <= 0 {
 		return true

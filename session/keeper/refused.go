@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// failed does what an answer without tokens means for the session. unanswered
-// says that this refresh token was sent before without an answer.
-func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
+// handleFailure applies an answer without an access token to the session. unanswered means
+// that the refresh token was sent before, and no answer to that arrived.
+func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
 	r.Observe(Event{
 		Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: answer.Outcome, Err: answer.Err,
 		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.refreshExpired(time.Now()),
@@ -18,8 +18,8 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {
 	case Rejected, Unclear:
-		r.succeed() // it answers
-		h, refusedErr := r.refused(ctx, rec, answer.Outcome)
+		r.recordSuccess() // a refusal is an answer too
+		h, refusedErr := r.handleRefusal(ctx, rec, answer.Outcome)
 		var unavailable *UnavailableError
 		if !errors.As(refusedErr, &unavailable) {
 			return h, refusedErr
@@ -28,52 +28,54 @@ func (r *refresh) failed(ctx context.Context, rec *record, answer Answer, unansw
 	case Malformed:
 		if t := answer.Tokens.RefreshToken; t != "" {
 			next := *rec
-			next.refreshToken, next.unclear = t, false // this one was not refused
+			next.refreshToken, next.unclear = t, false // the server has not refused the new token
 			next.rotation++
 			if err := r.commit(ctx, r.ref, &next); err != nil {
-				return r.adopt(ctx, err, answer.Tokens)
+				return r.afterFailedCommit(ctx, err, answer.Tokens)
 			}
-			// The server has rotated the token, so it is at work. Only its answer to
-			// this session is wrong.
+			// The server works, because it has rotated the token. Only its answer to this
+			// session is wrong, so the circuits do not count it.
 			return hot{}, r.backOff(answer, err)
 		}
 	}
-	r.trip(answer, err)
+	r.recordFailure(answer, err)
 	return hot{}, r.backOff(answer, err)
 }
 
-// trip counts a failure against the authorization server, or, if the server refuses
-// the client, against the client alone: other clients of the server may be well.
-func (r *refresh) trip(answer Answer, err error) {
-	open, probe := &r.breaker.circuit, r.probe
+// recordFailure counts a failure in the circuit of the authorization server, or in that of
+// the client alone if the server refuses the client: other clients may still be accepted.
+func (r *refresh) recordFailure(answer Answer, err error) {
+	c, probe := &r.breaker.circuit, r.probe
 	if answer.Outcome == Misconfigured {
-		open, probe = r.client, r.clientProbe
+		c, probe = r.client, r.clientProbe
 	}
-	open.fail(r.ref.ID, r.vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
+	c.recordFailure(r.ref.ID, r.Vault.backoffs.failingSince(r.ref.ID), probe, UnavailableError{
 		RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err,
-	}, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	}, rand.Float64()) //nolint:gosec // spreads load, protects nothing
 }
 
-// backOff begins the back-off of the session and returns the error for those who
-// wait. After a request that timed out the lease stays held until then: another
-// process must not send the token at once, either.
+// backOff begins the back-off of the session and returns the error for waiting requests.
+// After a request that timed out, the lease stays held until the back-off ends, so that no
+// other process sends the token earlier.
 func (r *refresh) backOff(answer Answer, err error) *UnavailableError {
 	failure := &UnavailableError{RetryAfter: answer.RetryAfter, Misconfigured: answer.Outcome == Misconfigured, Err: err}
-	least, timedOut := backoffFirst, answer.Outcome == TimedOut
+	least, timedOut := backoffMin, answer.Outcome == TimedOut
 	if timedOut {
-		least = backoffTimedOut
+		least = backoffMinTimedOut
 	}
-	delay := r.vault.backoffs.add(r.ref.ID, failure, least, timedOut || answer.Outcome == Unanswered, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	unanswered := timedOut || answer.Outcome == Unanswered
+	spread := rand.Float64() //nolint:gosec // spreads load, protects nothing
+	delay := r.Vault.backoffs.recordFailure(r.ref.ID, failure, least, unanswered, spread)
 	if timedOut {
-		r.keepLease = min(delay, backoffWaiting)
+		r.keepLeaseFor = min(delay, backoffMaxWaiting)
 	}
 	return failure
 }
 
-// refused ends the session whose refresh token is dead, unless another process
-// has a newer one: only the holder of the lease may say that this was the newest.
-// A first refusal without a clear reason ends nothing yet.
-func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (hot, error) {
+// handleRefusal ends a session after the server has refused its refresh token, unless another
+// process has stored a newer one. Only the holder of the lease knows that the refused token
+// is the newest. A first unclear refusal does not end the session.
+func (r *refresh) handleRefusal(ctx context.Context, rec *record, outcome Outcome) (hot, error) {
 	reason := EndRejected
 	if outcome == Unclear {
 		reason = EndRefusedUnclear
@@ -86,29 +88,29 @@ func (r *refresh) refused(ctx context.Context, rec *record, outcome Outcome) (ho
 		case current.rotation > rec.rotation:
 			return current.hot, nil
 		case outcome == Unclear && !rec.unclear:
-			return r.sendOnceMore(ctx, current)
+			return r.scheduleResend(ctx, current)
 		}
-		err = r.finishAt(ctx, r.ref.ID, current.version, r.lease.name(), reason)
-		if !errors.Is(err, errAgain) || r.lease.raise(ctx) != nil {
+		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.holder(), reason)
+		if !errors.Is(err, errStale) || r.lease.renew(ctx) != nil {
 			return hot{}, err
 		}
 	}
 }
 
 const (
-	// unclearPause is the shortest pause before a token is sent again: longer than a
-	// passing trouble of a gateway, and shorter than the usual refresh_timeout, as
-	// requests may have to wait for it.
+	// unclearPause is the shortest pause before a token is sent again after an unclear
+	// refusal: longer than a short fault of a gateway, and shorter than the usual
+	// refresh_timeout, because requests may have to wait for it.
 	unclearPause = 3 * time.Second
-	// unclearMargin is the longest time before the end of the access token at which
-	// the refresh token is sent once more.
+	// unclearMargin is the longest time before the end of the access token at which the
+	// refresh token is sent again.
 	unclearMargin = 10 * time.Second
 )
 
-// sendOnceMore has a refresh token sent a second time that was refused without a
-// clear reason: shortly before the access token expires, or after a pause if that
-// has expired. The next refusal ends the session.
-func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
+// scheduleResend follows a first unclear refusal: the refresh token is sent once more,
+// shortly before the access token expires. If that has expired, it is sent after a pause.
+// The next refusal ends the session.
+func (r *refresh) scheduleResend(ctx context.Context, rec *record) (hot, error) {
 	next := *rec
 	next.unclear = true
 	left := time.Until(rec.token.usableUntil)
@@ -121,16 +123,17 @@ func (r *refresh) sendOnceMore(ctx context.Context, rec *record) (hot, error) {
 	next.token.refreshAt = time.Now().Add(max(left-min(left/4, unclearMargin), unclearPause))
 	next.rotation++
 	if err := r.commit(ctx, r.ref, &next); err != nil {
-		return r.adopt(ctx, err, Tokens{})
+		return r.afterFailedCommit(ctx, err, Tokens{})
 	}
 	return next.hot, nil
 }
 
-// adopt follows a commit that failed. If the session has ended meanwhile, the
-// new tokens are given back. If somebody was faster, their record is as good;
-// ours are then left alone, since revoking them could revoke theirs.
-func (r *refresh) adopt(ctx context.Context, err error, t Tokens) (hot, error) {
-	if !errors.Is(err, errOvertaken) {
+// afterFailedCommit returns the result of a refresh after its commit failed. If the session
+// has ended, the new tokens are revoked. If another process has refreshed the session, its
+// record is the result, and the new tokens are not revoked: that could revoke the tokens of
+// the other process too.
+func (r *refresh) afterFailedCommit(ctx context.Context, err error, t Tokens) (hot, error) {
+	if !errors.Is(err, errRefreshedElsewhere) {
 		r.discard(t)
 		return hot{}, err
 	}
@@ -141,17 +144,17 @@ func (r *refresh) adopt(ctx context.Context, err error, t Tokens) (hot, error) {
 	return current.hot, nil
 }
 
-// discard gives back tokens that no session has a use for.
+// discard revokes tokens that no session uses.
 func (k *Keeper) discard(t Tokens) {
 	if t.RefreshToken == "" {
 		return
 	}
-	k.vault.running.Go(func() {
+	k.Vault.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), discardTimeout)
 		defer cancel()
 		k.Refresher.Discard(ctx, t)
 	})
 }
 
-// discardTimeout bounds giving back tokens, for which nobody waits.
+// discardTimeout bounds the revocation of tokens, which runs in the background.
 const discardTimeout = 10 * time.Second

@@ -11,7 +11,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// noServer is an authorization server that cannot be reached.
+// noServer is the Refresher of an authorization server that cannot be reached.
 type noServer struct{}
 
 func (noServer) Refresh(context.Context, string, func() error) Answer {
@@ -24,26 +24,25 @@ func (noServer) Identify(_ context.Context, current Identity, _ Tokens) (Identit
 
 func (noServer) Discard(context.Context, Tokens) {}
 
-// FuzzStoredSession: whatever an instance with our keys has written, be it of
-// another release or broken, a session that is served has a token that may still
-// be used, and is not over.
+// FuzzStoredSession: whatever record another release or a defective one has sealed with
+// these keys, a session that the keeper serves has not ended and its token is usable.
 func FuzzStoredSession(f *testing.F) {
 	now := time.Now()
 	rec := fullRecord()
-	rec.created, rec.seen, rec.end = now, now, now.Add(time.Hour)
+	rec.created, rec.lastUsed, rec.end = now, now, now.Add(time.Hour)
 	rec.token.obtained, rec.token.refreshAt = now, now.Add(time.Hour)
 	rec.token.expires, rec.token.usableUntil = now.Add(time.Hour), now.Add(time.Hour)
 	f.Add(rec.hot.encode(), rec.cold.encode())
-	over := *rec
-	over.token.usableUntil = now.Add(-time.Second)
-	f.Add(over.hot.encode(), rec.cold.encode())
-	over = *rec
-	over.seen = time.UnixMilli(1 << 62)
-	over.end = time.UnixMilli(-1 << 62)
-	f.Add(over.hot.encode(), []byte{})
-	over.end = time.UnixMilli(1 << 62)
-	over.token.usableUntil = time.UnixMilli(1<<63 - 1)
-	f.Add(over.hot.encode(), []byte{fieldRefreshToken, 200})
+	expired := *rec
+	expired.token.usableUntil = now.Add(-time.Second)
+	f.Add(expired.hot.encode(), rec.cold.encode())
+	expired = *rec
+	expired.lastUsed = time.UnixMilli(1 << 62)
+	expired.end = time.UnixMilli(-1 << 62)
+	f.Add(expired.hot.encode(), []byte{})
+	expired.end = time.UnixMilli(1 << 62)
+	expired.token.usableUntil = time.UnixMilli(1<<63 - 1)
+	f.Add(expired.hot.encode(), []byte{fieldRefreshToken, 200})
 	f.Add([]byte{}, []byte{})
 	f.Add([]byte{fieldEnd, 1, 2}, binary.AppendUvarint(nil, 1<<63))
 
@@ -52,7 +51,7 @@ func FuzzStoredSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, hotPart, coldPart []byte) {
 		value, err := site.Seal(seal.Ref{ID: id, Secret: secret}, nil, 1, hotPart, coldPart)
 		if err != nil {
-			return // more than a record may hold
+			return // too large for a record
 		}
 		store := newFakeStore()
 		store.put(id, session.Item{Version: 1, Expires: time.Now().Add(time.Hour), Value: value})
@@ -66,13 +65,13 @@ func FuzzStoredSession(f *testing.F) {
 		check := func(call string, s *Session, err error) {
 			switch now := time.Now(); {
 			case err == nil && !ok:
-				t.Errorf("%s: a record that cannot be read is served: %+v", call, s)
-			case err == nil && (!now.Before(s.End) || !now.Before(s.IdleEnd.Add(keeper.touchEvery))):
-				t.Errorf("%s: served until %v, idle until %v", call, s.End, s.IdleEnd)
+				t.Errorf("%s: got %+v for a damaged record, want an error", call, s)
+			case err == nil && (!now.Before(s.End) || !now.Before(s.IdleEnd.Add(keeper.useInterval))):
+				t.Errorf("%s: got a session that ended at %v, or was idle at %v", call, s.End, s.IdleEnd)
 			case err == nil && (s.AccessToken != stored.token.value || s.Subject != stored.subject):
-				t.Errorf("%s: served as %+v", call, s)
+				t.Errorf("%s: got %+v, want token %q and subject %q", call, s, stored.token.value, stored.subject)
 			case err == nil && call == "Fresh" && !now.Before(stored.token.usableUntil):
-				t.Errorf("%s: a token that is usable until %v is served", call, stored.token.usableUntil)
+				t.Errorf("%s: got a token that was usable until %v", call, stored.token.usableUntil)
 			}
 		}
 		s, err := keeper.Peek(t.Context(), secret)

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// process is one life of the program under test. After it has died nothing it
-// does reaches the world.
+// process is one run of the program under test. After its death it has no effect on the
+// store and the server.
 type process struct {
 	dead atomic.Bool
-	// stalled: it stands still for longer than a lease lasts, so that others
-	// may do what it has begun.
+	// stalled is set while the process is stopped for longer than leaseTimeout, so that
+	// another process may send the same refresh token.
 	stalled atomic.Bool
 }
 
@@ -24,60 +24,60 @@ type process struct {
 // zero value is a success.
 type behaviour struct {
 	outcome Outcome
-	// processed: the server has rotated the refresh token although the outcome
+	// processed means that the server has rotated the refresh token although the outcome
 	// is Unanswered (the answer is lost) or Malformed.
 	processed bool
-	// withRefreshToken: a Malformed answer says the new refresh token.
+	// withRefreshToken means that a Malformed answer has the new refresh token.
 	withRefreshToken bool
 	retryAfter       time.Duration
-	connecting       time.Duration // until the connection stands
-	before, after    time.Duration // until the request, the answer arrives
+	connecting       time.Duration // the duration of connecting
+	before, after    time.Duration // the delays of the request and of the answer
 }
 
-// authServer is a strict authorization server: each refresh token is good for
-// one redemption, a second one revokes the whole family and, if the client had
-// the answer to the first, fails the test.
+// authServer is a strict authorization server. Each refresh token can be redeemed once. A
+// second redemption revokes the whole family. If the client had the answer to the first
+// one, the second fails the test.
 type authServer struct {
 	errorf func(format string, args ...any)
 
 	mu       sync.Mutex
 	lifetime time.Duration
-	// untold: the answers do not say how long an access token lives.
-	untold bool
-	// keeps: the server does not rotate, and sends no refresh token on refresh.
-	keeps    bool
-	idTokens bool // each answer holds an ID token
-	latency  time.Duration
-	behave   func(n int) behaviour // n counts the requests from 1
-	judge    func(current Identity, t Tokens) (Identity, error)
-	// judging is how long finding out about an ID token takes.
-	judging time.Duration
+	// omitsExpiry means that the answers have no expires_in.
+	omitsExpiry bool
+	// doesNotRotate means that the answer to a refresh has no refresh token.
+	doesNotRotate bool
+	idTokens      bool // each answer holds an ID token
+	latency       time.Duration
+	behave        func(n int) behaviour // n counts the requests from 1
+	identify      func(current Identity, t Tokens) (Identity, error)
+	// identifyDelay is how long the verification of an ID token takes.
+	identifyDelay time.Duration
 
 	requests int
 	reuses   int
 	families []*family
 	access   map[string]time.Time // access token: its expiry
-	// discarded are the refresh tokens that were given back.
+	// discarded are the revoked refresh tokens.
 	discarded []string
 }
 
-// family is the tokens that come from one login.
+// family is the set of tokens of one login.
 type family struct {
 	name     string
 	n        int
 	current  string
 	newest   string // access token
-	dead     bool   // revoked: every refresh is rejected
+	dead     bool   // revoked: the server rejects every refresh
 	spent    map[string]*redemption
-	underWay map[string]*process
-	// told: a client that is alive has been told of the end.
-	told    bool
-	unclear bool // a client has been refused without a reason
-	redeems int  // redemptions
-	lost    bool // the server has rotated and the client cannot know
+	inFlight map[string]*process
+	// rejectionSeen means that a living client has got the rejection.
+	rejectionSeen bool
+	unclearSeen   bool // a client has got an unclear refusal
+	redemptions   int
+	lost          bool // the server has rotated, and the answer is lost
 }
 
-// redemption is one use of a refresh token.
+// redemption is the redemption of a refresh token.
 type redemption struct {
 	by        *process
 	delivered bool
@@ -89,22 +89,22 @@ func newAuthServer(errorf func(string, ...any)) *authServer {
 	}
 }
 
-// login opens a family.
+// login returns the first tokens of a new family.
 func (s *authServer) login() (*family, Identity, Tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &family{name: fmt.Sprintf("family%03d", len(s.families)), spent: map[string]*redemption{}, underWay: map[string]*process{}}
+	f := &family{name: fmt.Sprintf("family%03d", len(s.families)), spent: map[string]*redemption{}, inFlight: map[string]*process{}}
 	s.families = append(s.families, f)
 	t := s.issue(f, time.Now())
 	t.RefreshToken = f.current
 	return f, Identity{Subject: "subject-of-" + f.name, SID: "sid-of-" + f.name, Claims: []byte(`{"email":"` + f.name + `@example.com"}`)}, t
 }
 
-// issue makes the family's next tokens.
+// issue returns the next tokens of a family.
 func (s *authServer) issue(f *family, sent time.Time) Tokens {
 	f.n++
 	t := Tokens{AccessToken: fmt.Sprintf("access-token-%s-%04d", f.name, f.n), Obtained: sent}
-	if f.current == "" || !s.keeps {
+	if f.current == "" || !s.doesNotRotate {
 		f.current = fmt.Sprintf("refresh-token-%s-%04d", f.name, f.n)
 		t.RefreshToken = f.current
 	}
@@ -113,13 +113,13 @@ func (s *authServer) issue(f *family, sent time.Time) Tokens {
 	}
 	f.newest = t.AccessToken
 	s.access[t.AccessToken] = sent.Add(s.lifetime)
-	if !s.untold {
+	if !s.omitsExpiry {
 		t.Expires = sent.Add(s.lifetime)
 	}
 	return t
 }
 
-// client is the server as one process sees it.
+// client is the client of the server in one process.
 type client struct {
 	*authServer
 	*process
@@ -134,7 +134,7 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 		b = c.behave(c.requests + 1)
 	}
 	c.mu.Unlock()
-	if err := pass(ctx, b.connecting); err != nil {
+	if err := waitFor(ctx, b.connecting); err != nil {
 		return Answer{Outcome: Unavailable, Err: err}
 	}
 	if err := confirm(); err != nil {
@@ -146,32 +146,32 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 	before := b.before + c.latency
 	f := c.familyOf(refreshToken)
 	if f == nil {
-		c.errorf("unknown refresh token %q presented", refreshToken)
+		c.errorf("unknown refresh token %q", refreshToken)
 		c.mu.Unlock()
 		return Answer{Outcome: Rejected, Err: errors.New("invalid_grant")}
 	}
-	if other := f.underWay[refreshToken]; other != nil && !other.dead.Load() && !other.stalled.Load() {
+	if other := f.inFlight[refreshToken]; other != nil && !other.dead.Load() && !other.stalled.Load() {
 		c.errorf("%s is being redeemed twice at the same time", refreshToken)
 	}
-	f.underWay[refreshToken] = c.process
+	f.inFlight[refreshToken] = c.process
 	c.mu.Unlock()
 
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if f.underWay[refreshToken] == c.process {
-			delete(f.underWay, refreshToken)
+		if f.inFlight[refreshToken] == c.process {
+			delete(f.inFlight, refreshToken)
 		}
 	}()
-	err := pass(ctx, before)
+	err := waitFor(ctx, before)
 	switch {
 	case c.dead.Load():
-		return Answer{Outcome: Unanswered, Err: errors.New("nothing has come back")}
+		return Answer{Outcome: Unanswered, Err: errors.New("no answer")}
 	case err != nil:
 		return Answer{Outcome: TimedOut, Err: err}
 	}
 	answer, use := c.decide(f, refreshToken, sent, b)
-	err = pass(ctx, b.after)
+	err = waitFor(ctx, b.after)
 	switch {
 	case c.dead.Load():
 		answer = Answer{Outcome: Unanswered, Err: errors.New("the connection broke")}
@@ -180,17 +180,17 @@ func (c client) Refresh(ctx context.Context, refreshToken string, confirm func()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if use != nil && answer.Tokens.RefreshToken == "" && !c.keeps {
+	if use != nil && answer.Tokens.RefreshToken == "" && !c.doesNotRotate {
 		f.lost = true
 	}
 	if use != nil {
-		use.delivered = answer.Tokens.RefreshToken != "" || c.keeps
+		use.delivered = answer.Tokens.RefreshToken != "" || c.doesNotRotate
 	}
 	switch answer.Outcome {
 	case Rejected:
-		f.told = true
+		f.rejectionSeen = true
 	case Unclear:
-		f.unclear = true
+		f.unclearSeen = true
 	}
 	return answer
 }
@@ -204,7 +204,8 @@ func (c client) familyOf(refreshToken string) *family {
 	return nil
 }
 
-// decide is the moment at which the server acts on a request.
+// decide processes a request at the server. The redemption is nil if the server did not
+// redeem the token.
 func (c client) decide(f *family, refreshToken string, sent time.Time, b behaviour) (Answer, *redemption) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,8 +224,8 @@ func (c client) decide(f *family, refreshToken string, sent time.Time, b behavio
 		return Answer{Outcome: Rejected, Err: errors.New("invalid_grant")}, nil
 	}
 	use := &redemption{by: c.process}
-	f.redeems++
-	if !c.keeps {
+	f.redemptions++
+	if !c.doesNotRotate {
 		f.spent[refreshToken] = use
 	}
 	t := c.issue(f, sent)
@@ -240,50 +241,50 @@ func (c client) decide(f *family, refreshToken string, sent time.Time, b behavio
 
 func (c client) Identify(ctx context.Context, current Identity, t Tokens) (Identity, error) {
 	c.mu.Lock()
-	judging, judge := c.judging, c.judge
+	delay, identify := c.identifyDelay, c.identify
 	c.mu.Unlock()
-	if err := pass(ctx, judging); err != nil {
+	if err := waitFor(ctx, delay); err != nil {
 		return Identity{}, err
 	}
-	if judge != nil {
-		return judge(current, t)
+	if identify != nil {
+		return identify(current, t)
 	}
 	return current, nil
 }
 
-// Discard notes which refresh tokens were given back.
+// Discard records the revoked refresh tokens.
 func (c client) Discard(_ context.Context, t Tokens) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.discarded = append(c.discarded, t.RefreshToken)
 }
 
-// wantDiscarded checks which refresh tokens were given back.
+// wantDiscarded checks which refresh tokens were revoked.
 func (s *authServer) wantDiscarded(t *testing.T, want ...string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.Equal(s.discarded, want) {
-		t.Errorf("given back: %q, want %q", s.discarded, want)
+		t.Errorf("revoked tokens: %q, want %q", s.discarded, want)
 	}
 }
 
-// set changes the server's ways.
+// set changes fields of the server under its mutex.
 func (s *authServer) set(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
 }
 
-// always makes the server treat all requests alike.
+// always sets the behaviour for all further requests.
 func (s *authServer) always(b behaviour) {
 	s.set(func() { s.behave = func(int) behaviour { return b } })
 }
 
-// normal makes the server answer again.
+// normal makes the server answer all further requests with success.
 func (s *authServer) normal() { s.set(func() { s.behave = nil }) }
 
-// calls counts the refresh requests.
+// calls returns the number of refresh requests.
 func (s *authServer) calls() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -298,10 +299,9 @@ func (s *authServer) expiry(accessToken string) (time.Time, bool) {
 	return t, ok
 }
 
-// newestOf returns the last access token of a family and how many refresh
-// tokens it has redeemed.
-func (s *authServer) newestOf(f *family) (accessToken string, redeems int) {
+// newestOf returns the last access token of a family and the number of its redemptions.
+func (s *authServer) newestOf(f *family) (accessToken string, redemptions int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return f.newest, f.redeems
+	return f.newest, f.redemptions
 }

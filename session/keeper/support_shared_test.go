@@ -2,7 +2,6 @@ package keeper
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,9 +11,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// sharedState is a store in memory that several processes use.
+// sharedState is a store in memory for several processes.
 type sharedState struct {
-	fakeStore // the items, and what they were asked for
+	fakeStore // the items
 	leases    map[session.ID]session.Lease
 	notes     map[session.Topic]map[session.Holder]announced
 	users     []*sharedUser
@@ -31,17 +30,15 @@ func newSharedState() *sharedState {
 	}
 }
 
-// sharedUser is the store as one process sees it: with copies, pushes, and
-// faults of its own.
+// sharedUser is the store of one process, with its own copies, pushes and faults.
 type sharedUser struct {
 	state *sharedState
 
-	mu      sync.Mutex
-	fault   func(op sharedOp) storeFault
-	copies  map[session.ID]session.Item
-	changed func([]session.ID)
-	// deaf: pushes do not arrive.
-	deaf bool
+	mu           sync.Mutex
+	fault        func(op sharedOp) storeFault
+	copies       map[session.ID]session.Item
+	changed      func([]session.ID)
+	missesPushes bool // pushes do not arrive
 }
 
 type sharedOp int
@@ -76,16 +73,17 @@ func (u *sharedUser) setFault(f func(sharedOp) storeFault) {
 	u.fault = f
 }
 
-// cut takes the process off the store: its copies go with the connection.
-func (u *sharedUser) cut() {
+// disconnect cuts the process off from the store. Its copies are lost with the connection.
+func (u *sharedUser) disconnect() {
 	u.setFault(func(sharedOp) storeFault { return storeFault{err: errStoreDown} })
-	u.drop()
+	u.dropCopies()
 }
 
-func (u *sharedUser) healthy() { u.setFault(nil); u.drop() }
+// clearFaults ends all faults and drops the copies.
+func (u *sharedUser) clearFaults() { u.setFault(nil); u.dropCopies() }
 
-// drop forgets all copies, as a broken connection does.
-func (u *sharedUser) drop() {
+// dropCopies removes all copies, as the loss of a connection does.
+func (u *sharedUser) dropCopies() {
 	u.mu.Lock()
 	clear(u.copies)
 	changed := u.changed
@@ -95,7 +93,7 @@ func (u *sharedUser) drop() {
 	}
 }
 
-// do runs one step through the fault that is set for this process.
+// do runs one operation under the fault that is set for this process.
 func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error {
 	u.mu.Lock()
 	var fault storeFault
@@ -107,14 +105,14 @@ func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error 
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if fault.err != nil && !fault.landed {
-		if err := pass(ctx, fault.before); err != nil {
+	if fault.err != nil && !fault.done {
+		if err := waitFor(ctx, fault.before); err != nil {
 			return err
 		}
 		return fault.err
 	}
 	if fault.before > 0 && ctx.Err() == nil {
-		// A write that was sent lands, whether or not somebody waits for it.
+		// A write that was sent succeeds even if the caller no longer waits for it.
 		done := make(chan error, 1)
 		go func() {
 			time.Sleep(fault.before)
@@ -131,7 +129,7 @@ func (u *sharedUser) do(ctx context.Context, op sharedOp, f func() error) error 
 		return err
 	}
 	err := u.step(f)
-	if lost := pass(ctx, fault.after); lost != nil {
+	if lost := waitFor(ctx, fault.after); lost != nil {
 		return lost
 	}
 	if err != nil {
@@ -146,26 +144,26 @@ func (u *sharedUser) step(f func() error) error {
 	return f()
 }
 
-// push tells all processes of a change. The state is locked.
+// push notifies all processes of a change. The state is locked.
 func (s *sharedState) push(id session.ID) {
 	for _, u := range s.users {
 		u.mu.Lock()
-		deaf, changed := u.deaf, u.changed
+		missed, changed := u.missesPushes, u.changed
 		if _, tracked := u.copies[id]; !tracked {
-			changed = nil // as Redis: one push for each View
+			changed = nil // one push for each View, as from Redis
 		}
-		if !deaf {
+		if !missed {
 			delete(u.copies, id)
 		}
 		u.mu.Unlock()
-		if !deaf && changed != nil {
+		if !missed && changed != nil {
 			go changed([]session.ID{id})
 		}
 	}
 }
 
-// live returns an item unless its time is over. The state is locked.
-func (s *sharedState) live(id session.ID) (session.Item, bool) {
+// unexpired returns an item unless it has expired. The state is locked.
+func (s *sharedState) unexpired(id session.ID) (session.Item, bool) {
 	item, ok := s.items[id]
 	if ok && !time.Now().Before(item.Expires) {
 		delete(s.items, id)
@@ -198,7 +196,7 @@ func (u *sharedUser) ViewCurrent(ctx context.Context, id session.ID, f func(sess
 func (u *sharedUser) view(ctx context.Context, op sharedOp, id session.ID, f func(session.Item) error) error {
 	var item session.Item
 	err := u.do(ctx, op, func() error {
-		kept, ok := u.state.live(id)
+		kept, ok := u.state.unexpired(id)
 		if !ok {
 			return session.ErrNotFound
 		}
@@ -219,7 +217,7 @@ func (u *sharedUser) view(ctx context.Context, op sharedOp, id session.ID, f fun
 func (u *sharedUser) Create(ctx context.Context, id session.ID, item session.Item) error {
 	item = cloneItem(item)
 	return u.do(ctx, sharedCreate, func() error {
-		if _, ok := u.state.live(id); ok || item.Version != 1 {
+		if _, ok := u.state.unexpired(id); ok || item.Version != 1 {
 			return session.ErrConflict
 		}
 		u.state.items[id] = item
@@ -231,7 +229,7 @@ func (u *sharedUser) Create(ctx context.Context, id session.ID, item session.Ite
 func (u *sharedUser) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	item = cloneItem(item)
 	return u.do(ctx, sharedReplace, func() error {
-		if kept, ok := u.state.live(id); !ok || kept.Version != item.Version-1 {
+		if kept, ok := u.state.unexpired(id); !ok || kept.Version != item.Version-1 {
 			return session.ErrConflict
 		}
 		u.state.items[id] = item
@@ -263,7 +261,7 @@ func (s *sharedState) remove(id session.ID) {
 
 func (u *sharedUser) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
 	return u.do(ctx, sharedDeleteAt, func() error {
-		item, ok := u.state.live(id)
+		item, ok := u.state.unexpired(id)
 		if !ok || item.Version != version || holder != (session.Holder{}) && u.state.leases[id].Holder != holder {
 			return session.ErrConflict
 		}
@@ -274,7 +272,7 @@ func (u *sharedUser) DeleteAt(ctx context.Context, id session.ID, version uint64
 
 func (u *sharedUser) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (lease session.Lease, err error) {
 	err = u.do(ctx, sharedAcquire, func() error {
-		item, ok := u.state.live(id)
+		item, ok := u.state.unexpired(id)
 		switch {
 		case !ok:
 			return session.ErrNotFound
@@ -329,7 +327,7 @@ func (u *sharedUser) Announce(ctx context.Context, topic session.Topic, from ses
 	return notes, err
 }
 
-// instances is a rig with several processes on one store.
+// instances is a rig with several processes on one shared store.
 type instances struct {
 	*rig
 	state     *sharedState
@@ -351,7 +349,7 @@ func inBubbleWithInstances(t *testing.T, n int, f func(t *testing.T, r *instance
 	})
 }
 
-// add starts one more process.
+// add starts another process.
 func (r *instances) add() *Keeper {
 	user, p := r.state.user(), &process{}
 	c := r.config
@@ -363,7 +361,7 @@ func (r *instances) add() *Keeper {
 		if p.dead.Load() {
 			return
 		}
-		user.healthy()
+		user.clearFaults()
 		if err := c.Vault.Close(context.Background()); err != nil {
 			r.t.Errorf("closing a vault: %v", err)
 		}
@@ -371,30 +369,30 @@ func (r *instances) add() *Keeper {
 	return k
 }
 
-// kill ends a process at once: nothing it does from now on reaches the world.
+// kill ends a process at once. It has no effect on the store and the server from now on.
 func (r *instances) kill(i int) {
 	r.processes[i].dead.Store(true)
-	r.users[i].cut()
+	r.users[i].disconnect()
 	r.users[i].Watch(nil)
-	// What a dead process leaves behind in this one must end too.
+	// The goroutines of the dead process must end.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = r.keepers[i].vault.Close(ctx)
+	_ = r.keepers[i].Vault.Close(ctx)
 }
 
-// freshAt is a request at one instance that must succeed.
+// freshAt sends a request to one instance. The request must succeed.
 func (r *instances) freshAt(i int, secret seal.Secret) *Session {
 	r.t.Helper()
 	s, err := r.keepers[i].Fresh(r.t.Context(), secret)
 	if err != nil {
 		r.t.Fatalf("Fresh at instance %d: %v", i, err)
 	}
-	r.usable(s)
+	r.wantUsable(s)
 	return s
 }
 
-// all sends n requests to every instance at once; all must succeed.
-func (r *instances) all(n int, secret seal.Secret) {
+// freshEverywhere sends n requests to every instance at the same time. All must succeed.
+func (r *instances) freshEverywhere(n int, secret seal.Secret) {
 	r.t.Helper()
 	var requests sync.WaitGroup
 	for i, k := range r.keepers {
@@ -405,20 +403,20 @@ func (r *instances) all(n int, secret seal.Secret) {
 					r.t.Errorf("Fresh at instance %d: %v", i, err)
 					return
 				}
-				r.usable(s)
+				r.wantUsable(s)
 			})
 		}
 	}
 	requests.Wait()
 }
 
-// noLease checks that nobody holds the lease of a session when all is done.
-func (r *instances) noLease(secret seal.Secret) {
+// wantNoLease checks that the lease of a session is free.
+func (r *instances) wantNoLease(secret seal.Secret) {
 	r.t.Helper()
 	synctest.Wait()
 	r.state.mu.Lock()
 	defer r.state.mu.Unlock()
 	if lease, ok := r.state.leases[r.id(secret)]; ok {
-		r.t.Errorf("the lease is still held: %s", fmt.Sprint(lease))
+		r.t.Errorf("lease %v is held, want it free", lease)
 	}
 }

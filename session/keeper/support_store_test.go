@@ -25,29 +25,29 @@ const (
 
 func (op storeOp) writes() bool { return op != opView && op != opTagged }
 
-// storeFault is what goes wrong with one operation. The zero value is nothing.
+// storeFault is a fault of one operation. The zero value is none.
 type storeFault struct {
-	before time.Duration // until the store does it
-	after  time.Duration // until its answer arrives
+	before time.Duration // delay before the operation
+	after  time.Duration // delay before its answer
 	err    error         // the answer
-	landed bool          // it is done all the same
-	freeze bool          // there is no answer until the context ends
+	done   bool          // the operation is done in spite of err
+	freeze bool          // no answer until the context ends
 }
 
-// fakeStore is a store in memory that is strict about its own side of the
-// contract and fails on demand.
+// fakeStore is a store in memory that keeps strictly to the contract of session.Store,
+// except for the faults that a test sets.
 type fakeStore struct {
 	mu     sync.Mutex
 	items  map[session.ID]session.Item
 	fault  func(op storeOp) storeFault
-	counts [5]int       // operations that were done
-	stale  []session.ID // what Tagged lists besides
+	counts [5]int       // completed operations by kind
+	stale  []session.ID // additional answers of Tagged
 }
 
 func newFakeStore() *fakeStore { return &fakeStore{items: map[session.ID]session.Item{}} }
 
-// failing makes every operation of the given kinds, or all, fail.
-func (s *fakeStore) failing(ops ...storeOp) {
+// fail makes every operation of the given kinds, or all, fail.
+func (s *fakeStore) fail(ops ...storeOp) {
 	s.setFault(func(op storeOp) (f storeFault) {
 		if len(ops) == 0 {
 			f.err = errStoreDown
@@ -61,7 +61,7 @@ func (s *fakeStore) failing(ops ...storeOp) {
 	})
 }
 
-func (s *fakeStore) healthy() { s.setFault(nil) }
+func (s *fakeStore) clearFaults() { s.setFault(nil) }
 
 func (s *fakeStore) setFault(f func(storeOp) storeFault) {
 	s.mu.Lock()
@@ -69,7 +69,7 @@ func (s *fakeStore) setFault(f func(storeOp) storeFault) {
 	s.fault = f
 }
 
-// faultOnce makes the nth operation of one kind from now on go wrong.
+// faultOnce sets the fault of the nth operation of one kind from now on.
 func (s *fakeStore) faultOnce(op storeOp, nth int, f storeFault) {
 	var mu sync.Mutex
 	s.setFault(func(got storeOp) storeFault {
@@ -85,7 +85,7 @@ func (s *fakeStore) faultOnce(op storeOp, nth int, f storeFault) {
 	})
 }
 
-// do runs one operation through the fault that is set.
+// do runs one operation with the fault that is set.
 func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 	s.mu.Lock()
 	var fault storeFault
@@ -93,14 +93,14 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 		fault = s.fault(op)
 	}
 	s.mu.Unlock()
-	if err := pass(ctx, fault.before); err != nil {
+	if err := waitFor(ctx, fault.before); err != nil {
 		return err
 	}
 	if fault.freeze {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if fault.err != nil && !fault.landed {
+	if fault.err != nil && !fault.done {
 		return fault.err
 	}
 	s.mu.Lock()
@@ -109,7 +109,7 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 		s.counts[op]++
 	}
 	s.mu.Unlock()
-	if lost := pass(ctx, fault.after); lost != nil {
+	if lost := waitFor(ctx, fault.after); lost != nil {
 		return lost
 	}
 	if err != nil {
@@ -118,8 +118,8 @@ func (s *fakeStore) do(ctx context.Context, op storeOp, f func() error) error {
 	return fault.err
 }
 
-// pass lets time go by, unless ctx ends first.
-func pass(ctx context.Context, d time.Duration) error {
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return ctx.Err()
 	}
@@ -136,18 +136,18 @@ func pass(ctx context.Context, d time.Duration) error {
 func (s *fakeStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	var item session.Item
 	err := s.do(ctx, opView, func() error {
-		kept, ok := s.items[id]
-		if !ok || !time.Now().Before(kept.Expires) {
+		stored, ok := s.items[id]
+		if !ok || !time.Now().Before(stored.Expires) {
 			return session.ErrNotFound
 		}
-		item = kept
-		item.Value = bytes.Clone(kept.Value)
+		item = stored
+		item.Value = bytes.Clone(stored.Value)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	// Whoever keeps a reference into the store's memory finds nothing there.
+	// A caller that keeps a reference into the store's memory reads garbage.
 	defer func() {
 		for i := range item.Value {
 			item.Value[i] = 0xEE
@@ -168,7 +168,7 @@ func (s *fakeStore) Create(ctx context.Context, id session.ID, item session.Item
 
 func (s *fakeStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	return s.do(ctx, opReplace, func() error {
-		if kept, ok := s.items[id]; !ok || kept.Version != item.Version-1 {
+		if stored, ok := s.items[id]; !ok || stored.Version != item.Version-1 {
 			return session.ErrConflict
 		}
 		s.items[id] = cloneItem(item)
@@ -191,7 +191,7 @@ func (s *fakeStore) Tagged(ctx context.Context, tag session.Tag) (ids []session.
 	return ids, err
 }
 
-// tagged lists also what has expired. The lock is held.
+// tagged also lists expired items. The caller holds the lock.
 func (s *fakeStore) tagged(tag session.Tag) (ids []session.ID) {
 	ids = slices.Clone(s.stale)
 	for id, item := range s.items {
@@ -207,8 +207,7 @@ func cloneItem(item session.Item) session.Item {
 	return item
 }
 
-// item returns what is kept, past all faults, and whether it still counts: the
-// store may have dropped what has expired.
+// item returns an item in spite of all faults, and whether it exists and has not expired.
 func (s *fakeStore) item(id session.ID) (session.Item, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,15 +215,15 @@ func (s *fakeStore) item(id session.ID) (session.Item, bool) {
 	return cloneItem(item), ok && time.Now().Before(item.Expires)
 }
 
-// put sets what is kept, past all faults.
+// put sets an item in spite of all faults.
 func (s *fakeStore) put(id session.ID, item session.Item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.items[id] = cloneItem(item)
 }
 
-// done counts the operations of one kind that were done.
-func (s *fakeStore) done(op storeOp) int {
+// completed returns the number of completed operations of one kind.
+func (s *fakeStore) completed(op storeOp) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts[op]

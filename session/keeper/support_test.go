@@ -14,8 +14,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// rig is a keeper with a store and an authorization server that do what a test
-// tells them. It lives in a bubble of its own time.
+// rig is a keeper with a fake store and a fake authorization server, whose faults a test
+// sets.
 type rig struct {
 	t       *testing.T
 	store   *fakeStore
@@ -25,12 +25,12 @@ type rig struct {
 	vault   *Vault
 	keeper  *Keeper
 	events  *eventLog
-	// messages counts the logouts of the server.
-	messages int
+	// logoutTokens counts the logout tokens of the server.
+	logoutTokens int
 }
 
-// inBubble runs a test on a rig. When it is over the vault is closed, and a
-// goroutine that is still there fails the test.
+// inBubble runs a test with a rig under synctest. At the end it closes the vault; a
+// goroutine that is left fails the test.
 func inBubble(t *testing.T, f func(t *testing.T, r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -58,23 +58,23 @@ func newRig(t *testing.T) *rig {
 	}
 	r.keeper = mustKeeper(r.config)
 	t.Cleanup(func() {
-		r.store.healthy()
+		r.store.clearFaults()
 		if err := r.vault.Close(context.Background()); err != nil {
 			t.Errorf("closing the vault: %v", err)
 		}
-		r.events.tellNoSecret(t)
+		r.events.wantNoToken(t)
 	})
 	return r
 }
 
-// reconfigure replaces the keeper, as a reload does: the vault stays.
+// reconfigure replaces the keeper, as a reload does, and keeps the vault.
 func (r *rig) reconfigure(change func(c *Config)) *Keeper {
 	change(&r.config)
 	r.keeper = mustKeeper(r.config)
 	return r.keeper
 }
 
-// secondInstance is another process on the same store.
+// secondInstance returns a keeper of another process on the same store.
 func (r *rig) secondInstance() *Keeper {
 	c := r.config
 	c.Vault = NewVault(r.store)
@@ -87,114 +87,115 @@ func (r *rig) secondInstance() *Keeper {
 	return mustKeeper(c)
 }
 
+// login creates a session of a new login.
 func (r *rig) login() (seal.Secret, *family) {
 	r.t.Helper()
-	f, who, tokens := r.server.login()
-	secret, s, err := r.keeper.Create(r.t.Context(), who, tokens)
+	f, user, tokens := r.server.login()
+	secret, s, err := r.keeper.Create(r.t.Context(), user, tokens)
 	if err != nil {
 		r.t.Fatalf("creating session: %v", err)
 	}
-	if s.AccessToken != tokens.AccessToken || s.Subject != who.Subject {
-		r.t.Fatalf("created session is %+v", s)
+	if s.AccessToken != tokens.AccessToken || s.Subject != user.Subject {
+		r.t.Fatalf("Create: got %+v, want token %q and subject %q", s, tokens.AccessToken, user.Subject)
 	}
 	return secret, f
 }
 
 func (r *rig) id(secret seal.Secret) session.ID { return r.config.Site.Ref(secret).ID }
 
-// attach is Attach with an Attachment of its own.
+// attach calls Attach with a new Attachment.
 func attach(k *Keeper, ctx context.Context, s *Session) (context.Context, *Attachment) {
 	a := new(Attachment)
 	return k.Attach(ctx, s, a), a
 }
 
-// fresh is a request that must succeed.
+// fresh is a request that must succeed with a usable token.
 func (r *rig) fresh(secret seal.Secret) *Session {
 	r.t.Helper()
 	s, err := r.keeper.Fresh(r.t.Context(), secret)
 	if err != nil {
-		r.t.Fatalf("Fresh: %v", err)
+		r.t.Fatalf("Fresh: got error %v, want none", err)
 	}
-	r.usable(s)
+	r.wantUsable(s)
 	return s
 }
 
-// usable checks that the session's token may be sent upstream now.
-func (r *rig) usable(s *Session) {
+// wantUsable checks that the session's token was issued and has not expired.
+func (r *rig) wantUsable(s *Session) {
 	r.t.Helper()
 	expires, ok := r.server.expiry(s.AccessToken)
 	switch {
 	case !ok:
-		r.t.Errorf("token %q was never issued", s.AccessToken)
+		r.t.Errorf("got token %q, which was never issued", s.AccessToken)
 	case !time.Now().Before(expires):
-		r.t.Errorf("token %q has expired", s.AccessToken)
+		r.t.Errorf("got token %q, which has expired", s.AccessToken)
 	}
 }
 
-// refuse is a request that must not succeed; it returns the error.
-func (r *rig) refuse(secret seal.Secret) error {
+// wantError is a request that must fail. It returns the error.
+func (r *rig) wantError(secret seal.Secret) error {
 	r.t.Helper()
 	s, err := r.keeper.Fresh(r.t.Context(), secret)
 	if err == nil {
-		r.t.Fatalf("Fresh returned a session with token %q", s.AccessToken)
+		r.t.Fatalf("Fresh: got token %q, want an error", s.AccessToken)
 	}
 	return err
 }
 
-// ended is a request that must find the session at this end.
-func (r *rig) ended(secret seal.Secret, reason EndReason) {
+// wantEnded is a request that must end the session for the given reason.
+func (r *rig) wantEnded(secret seal.Secret, reason EndReason) {
 	r.t.Helper()
-	err := r.refuse(secret)
+	err := r.wantError(secret)
 	var ended *EndedError
 	if !errors.As(err, &ended) || ended.Reason != reason {
-		r.t.Errorf("Fresh: %v, want the session ended by %s", err, reason)
+		r.t.Errorf("Fresh: got error %v, want an *EndedError with reason %s", err, reason)
 	}
 	if !errors.Is(err, ErrNoSession) {
-		r.t.Errorf("%v is not ErrNoSession", err)
+		r.t.Errorf("Fresh: got error %v, want one that is ErrNoSession", err)
 	}
-	r.gone(secret)
+	r.wantGone(secret)
 }
 
-// gone checks that there is no session any more, nor anything of it.
-func (r *rig) gone(secret seal.Secret) {
+// wantGone checks that neither the keeper nor the store has the session.
+func (r *rig) wantGone(secret seal.Secret) {
 	r.t.Helper()
-	if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-		r.t.Errorf("Fresh: %v, want ErrNoSession", err)
+	if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+		r.t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 	}
 	if _, err := r.keeper.Peek(r.t.Context(), secret); !errors.Is(err, ErrNoSession) {
-		r.t.Errorf("Peek: %v, want ErrNoSession", err)
+		r.t.Errorf("Peek: got error %v, want ErrNoSession", err)
 	}
 	if _, ok := r.store.item(r.id(secret)); ok {
-		r.t.Error("the store still holds the session")
+		r.t.Error("got an item in the store, want none")
 	}
 }
 
-// unavailable is a request that must be told to come back.
-func (r *rig) unavailable(secret seal.Secret) *UnavailableError {
+// wantUnavailable is a request that must fail with an *UnavailableError.
+func (r *rig) wantUnavailable(secret seal.Secret) *UnavailableError {
 	r.t.Helper()
-	err := r.refuse(secret)
+	err := r.wantError(secret)
 	var unavailable *UnavailableError
 	if !errors.As(err, &unavailable) {
-		r.t.Fatalf("Fresh: %v, want an *UnavailableError", err)
+		r.t.Fatalf("Fresh: got error %v, want an *UnavailableError", err)
 	}
 	if unavailable.RetryAfter <= 0 {
-		r.t.Errorf("RetryAfter is %v", unavailable.RetryAfter)
+		r.t.Errorf("got RetryAfter %v, want more than zero", unavailable.RetryAfter)
 	}
 	return unavailable
 }
 
-// due lets time pass until the token is due for refresh but good; expired
-// until it is good no more.
-func (r *rig) due()     { time.Sleep(r.server.lifetime * 9 / 10) }
-func (r *rig) expired() { time.Sleep(r.server.lifetime) }
+// waitUntilDue waits until the token is due for a refresh and has not expired.
+// waitUntilExpired waits until it has expired.
+func (r *rig) waitUntilDue()     { time.Sleep(r.server.lifetime * 9 / 10) }
+func (r *rig) waitUntilExpired() { time.Sleep(r.server.lifetime) }
 
-// stored opens the record in the store.
+// stored returns the decrypted record in the store.
 func (r *rig) stored(secret seal.Secret) *record {
 	r.t.Helper()
 	id := r.id(secret)
 	item, ok := r.store.item(id)
 	if !ok {
-		r.t.Fatal("the store holds no record")
+		r.t.Fatal("got no item in the store, want one")
 	}
 	rec, err := openRecord(r.config.Site, seal.Ref{ID: id, Secret: secret}, item)
 	if err != nil {
@@ -203,32 +204,32 @@ func (r *rig) stored(secret seal.Secret) *record {
 	return rec
 }
 
-// wantCalls checks how many refresh requests there have been.
+// wantCalls checks the number of refresh requests so far.
 func (r *rig) wantCalls(n int) {
 	r.t.Helper()
 	if got := r.server.calls(); got != n {
-		r.t.Errorf("%d refresh requests, want %d", got, n)
+		r.t.Errorf("got %d refresh requests, want %d", got, n)
 	}
 }
 
-// wantStored checks that the store holds the family's newest tokens.
+// wantStored checks that the store has the newest tokens of the family.
 func (r *rig) wantStored(secret seal.Secret, f *family) {
 	r.t.Helper()
 	rec := r.stored(secret)
 	newest, _ := r.server.newestOf(f)
 	if rec.token.value != newest || rec.refreshToken != f.current {
-		r.t.Errorf("stored tokens are %q and %q, want %q and %q", rec.token.value, rec.refreshToken, newest, f.current)
+		r.t.Errorf("got stored tokens %q and %q, want %q and %q", rec.token.value, rec.refreshToken, newest, f.current)
 	}
 }
 
-// took returns how much time f took.
-func took(f func()) time.Duration {
+// durationOf returns the duration of f.
+func durationOf(f func()) time.Duration {
 	start := time.Now()
 	f()
 	return time.Since(start)
 }
 
-// eventLog remembers events.
+// eventLog collects events.
 type eventLog struct {
 	mu  sync.Mutex
 	all []Event
@@ -251,18 +252,18 @@ func (l *eventLog) count(kind EventKind) (n int) {
 	return n
 }
 
-// tellNoSecret checks that no event shows a token of the fake server.
-func (l *eventLog) tellNoSecret(t *testing.T) {
+// wantNoToken checks that no event contains a token of the fake server.
+func (l *eventLog) wantNoToken(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.all {
 		if strings.Contains(fmt.Sprintf("%+v", e), "-token-") {
-			t.Errorf("event %+v shows a token", e)
+			t.Errorf("got event %+v, want one without tokens", e)
 		}
 	}
 }
 
-// testKey returns a key that is always the same.
+// testKey returns the same key for the same n.
 func testKey(n byte) (k seal.Key) {
 	for i := range k {
 		k[i] = byte(i)*7 + n*13
@@ -270,7 +271,7 @@ func testKey(n byte) (k seal.Key) {
 	return k
 }
 
-// testSecret returns a secret that is always the same.
+// testSecret returns the same secret for the same n.
 func testSecret(n byte) (s seal.Secret) {
 	for i := range s {
 		s[i] = byte(i)*11 + n*17
@@ -294,7 +295,7 @@ const (
 	maxSealed = 1 << 19
 )
 
-// mustKeeper makes a keeper of a configuration that is in order.
+// mustKeeper makes a keeper of a valid configuration.
 func mustKeeper(c Config) *Keeper {
 	k, err := New(c)
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestTagsFollowTheKey: sessions are found under the key they were written
-// with, and move to the next one as they are written.
-func TestTagsFollowTheKey(t *testing.T) {
+// TestLogoutFindsSessionsUnderOldAndNewKeys: a session has the tags of the key it was
+// written with. Its next write gives it the tags of the new key.
+func TestLogoutFindsSessionsUnderOldAndNewKeys(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		set := func(keys ...byte) {
+		setKeys := func(keys ...byte) {
 			var all []seal.Key
 			for _, n := range keys {
 				all = append(all, testKey(n))
@@ -22,34 +22,34 @@ func TestTagsFollowTheKey(t *testing.T) {
 			}
 			r.config.Site.SetKeys(ring)
 		}
-		old, moved := r.member(r.keeper, "alice", "1"), r.member(r.keeper, "alice", "2")
+		old, moved := r.loginAs(r.keeper, "alice", "1"), r.loginAs(r.keeper, "alice", "2")
 		before, _ := r.store.item(r.id(moved))
-		set(2, 1)
-		time.Sleep(2 * touchMax)
-		r.fresh(moved) // is written
+		setKeys(2, 1)
+		time.Sleep(2 * maxUseInterval)
+		r.fresh(moved) // writes the use, and the tags
 		time.Sleep(time.Second)
 		after, _ := r.store.item(r.id(moved))
 		if len(before.Tags) != 2 || len(after.Tags) != 2 || before.Tags[0] == after.Tags[0] || before.Tags[1] == after.Tags[1] {
-			t.Errorf("the tags were %x, and are %x under the new key", before.Tags, after.Tags)
+			t.Errorf("got tags %x under the new key, want two others than %x", after.Tags, before.Tags)
 		}
-		r.logOut(r.keeper, r.logoutOf("", "1"), 1) // under the old key
-		r.gone(old)
-		set(2)
-		r.logOut(r.keeper, r.logoutOf("alice", ""), 1)
-		r.gone(moved)
+		r.serverLogout(r.keeper, r.newLogout("", "1"), 1) // has the tags of the old key
+		r.wantGone(old)
+		setKeys(2)
+		r.serverLogout(r.keeper, r.newLogout("alice", ""), 1)
+		r.wantGone(moved)
 	})
 }
 
-// TestTagsFollowTheSID, should a refreshed ID token name another one.
-func TestTagsFollowTheSID(t *testing.T) {
+// TestLogoutFindsTheNewSID: a refreshed ID token may have another sid.
+func TestLogoutFindsTheNewSID(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		secret := r.member(r.keeper, "alice", "1")
+		secret := r.loginAs(r.keeper, "alice", "1")
 		rec := r.stored(secret)
 		rec.sid = "2"
 		if err := r.keeper.write(t.Context(), seal.Ref{ID: r.id(secret), Secret: secret}, rec); err != nil {
 			t.Fatal(err)
 		}
-		r.logOut(r.keeper, r.logoutOf("", "2"), 1)
-		r.gone(secret)
+		r.serverLogout(r.keeper, r.newLogout("", "2"), 1)
+		r.wantGone(secret)
 	})
 }

@@ -7,69 +7,73 @@ import (
 	"time"
 )
 
-// Tokens is what the authorization server issued, at login or in exchange for
-// a refresh token.
+// Tokens are the tokens of one answer of the authorization server's token endpoint, at
+// login or after a refresh.
 type Tokens struct {
 	AccessToken string
-	// Obtained is when the request for the tokens was sent, from which their
-	// lifetime counts.
+	// Obtained is when the request for the tokens was sent. Their lifetime counts from
+	// that time. Zero: the time at which the keeper gets them.
 	Obtained time.Time
-	// Expires is when the access token expires; zero: the server did not say.
+	// Expires is when the access token expires. Zero: the answer has no expiry, and
+	// Config.DefaultTokenLifetime applies.
 	Expires time.Time
-	// RefreshToken is empty when none was issued. In the answer to a refresh
-	// that means: the old one stays good (RFC 6749, section 6).
+	// RefreshToken is empty if the answer has none. In the answer to a refresh, the
+	// client then keeps the previous refresh token (RFC 6749, section 6).
 	RefreshToken   string
-	RefreshExpires time.Time // zero: the server did not say
-	IDToken        string    // empty: none was issued
+	RefreshExpires time.Time // zero: the answer has no expiry of the refresh token
+	IDToken        string    // empty: the answer has no ID token
 }
 
-// Identity is who a session belongs to.
+// Identity is the authenticated user of a session, as the authorization server
+// describes it.
 type Identity struct {
-	Subject string // `sub`; empty where the server tells nobody's name
-	SID     string // `sid`, the server's name of its own session
-	// Nonce of the login, which a refreshed ID token must repeat if it has one.
+	Subject string // the claim `sub`; empty if the server identifies no user
+	SID     string // the claim `sid`: the ID of the session at the authorization server
+	// Nonce is the nonce of the login. If a refreshed ID token has a nonce, it must be
+	// this one (OpenID Connect Core, section 12.2).
 	Nonce string
-	// IssuedAt is when the server said so at login, by its own clock (`iat` of
-	// the ID token); zero: it did not tell. It is not kept.
+	// IssuedAt is the claim `iat` of the ID token, by the server's clock. Zero: unknown.
+	// It is not stored.
 	IssuedAt time.Time
-	// Claims are those of the ID token and of UserInfo together: a JSON object,
-	// or empty.
+	// Claims are the claims of the ID token and of UserInfo: a JSON object, or empty.
 	Claims json.RawMessage
-	// UserInfo are the claims that come from UserInfo, kept apart because a
-	// refresh renews the others: a JSON object, or empty if UserInfo was not
-	// asked or the session is from a release that did not keep them apart.
+	// UserInfo are the claims from UserInfo alone, because a refresh renews only those
+	// of the ID token: a JSON object. It is empty if UserInfo was not requested, or if
+	// an earlier release, which did not separate them, created the session.
 	UserInfo json.RawMessage
-	// IDToken is the ID token that Claims come from. Only Identify gets it.
+	// IDToken is the source of Claims. It is set only in the argument of
+	// Refresher.Identify.
 	IDToken string
 }
 
-// Outcome sorts the answers to a refresh by what they mean for the session.
+// Outcome classifies the answer to a refresh request by its effect on the session.
 type Outcome int
 
 const (
-	// Refreshed: there is a new access token.
+	// Refreshed means that the answer has a new access token.
 	Refreshed Outcome = iota
-	// Rejected: the refresh token is dead (invalid_grant).
+	// Rejected means that the refresh token is no longer valid (invalid_grant). The
+	// session ends.
 	Rejected
-	// Unclear: an error that some servers give for a dead refresh token and
-	// others for a request they do not like. The token is sent once more,
-	// shortly before the access token expires.
+	// Unclear is an error that some servers return for an invalid refresh token, and
+	// others for a request that they do not accept. The keeper sends the token once
+	// more, shortly before the access token expires.
 	Unclear
-	// Misconfigured: the server refuses this client, whatever the token.
+	// Misconfigured means that the server refuses this client, whatever the token.
 	Misconfigured
-	// Unavailable: the server did not process the request and may later.
+	// Unavailable means that the server did not process the request and may do so later.
 	Unavailable
-	// Unanswered: the request was sent, at least in part, and the connection
-	// broke. The server may have processed it.
+	// Unanswered means that the connection broke after the request was sent at least in
+	// part. The server may have processed it.
 	Unanswered
-	// Malformed: an answer that cannot be used.
+	// Malformed means that the answer is unusable.
 	Malformed
-	// TimedOut: the request was sent, and no answer came in time. The server may
-	// still be working on it, so it must not be sent again at once.
+	// TimedOut means that the request was sent and no answer came in time. The server
+	// may still be working on it, so the keeper does not repeat it at once.
 	TimedOut
 )
 
-// String returns the outcome's name in logs and metrics.
+// String returns the name of the outcome in logs and metrics.
 func (o Outcome) String() string {
 	names := [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed", "timed_out"}
 	if o < 0 || int(o) >= len(names) {
@@ -81,55 +85,55 @@ func (o Outcome) String() string {
 // Answer is the result of one refresh request.
 type Answer struct {
 	Outcome Outcome
-	// Tokens is set when Outcome is Refreshed. With Malformed its RefreshToken
-	// alone may be set: the server has rotated, and this one must be kept.
+	// Tokens is set if Outcome is Refreshed. If Outcome is Malformed, its RefreshToken
+	// alone may be set: the server has rotated the refresh token, and the keeper must
+	// store this one.
 	Tokens Tokens
-	// RetryAfter is how long the server asked to be left alone; zero: it did
-	// not say.
+	// RetryAfter is the pause that the server demands before the next request. Zero:
+	// it demands none.
 	RetryAfter time.Duration
-	// Err says what went wrong, for the log. It holds no secret.
+	// Err is the cause of any Outcome but Refreshed, for the log. It contains no secret.
 	Err error
 }
 
-// Refresher is what the keeper needs from the client of the authorization
-// server. Its methods are called outside of any request's context.
+// Refresher is the client of the authorization server. The keeper calls its methods
+// with contexts of its own, never with that of an HTTP request.
 type Refresher interface {
-	// Refresh redeems a refresh token, once: it must not repeat the request. It
-	// returns when ctx ends, at the latest. It calls confirm when the connection to
-	// the server stands, right before the token is sent, and sends nothing if
-	// confirm returns an error; the Answer does not matter then.
+	// Refresh sends a refresh token to the authorization server in a single request,
+	// which it must not repeat. It returns when ctx ends, at the latest. Once it is
+	// connected to the server and before it sends the token, it calls confirm. If
+	// confirm returns an error, Refresh sends nothing, and the keeper ignores the Answer.
 	Refresh(ctx context.Context, refreshToken string, confirm func() error) Answer
-	// Identify judges the ID token that came with a refresh, and returns the
-	// identity that the session has from then on. Its error is errors.Is
-	// ErrIdentityChanged only if the token is proven to be of another login: the
-	// session ends, and the new tokens are revoked. Any other error means that
-	// the token could not be verified: the access token beside it is used, and
-	// the session keeps the ID token, the sid and the claims that it has.
+	// Identify verifies the ID token of a refresh and returns the identity of the session
+	// from then on. If errors.Is(err, ErrIdentityChanged), the ID token is proven to be
+	// of another login: the session ends, and the new tokens are revoked. Any other error
+	// means that the ID token could not be verified: the session uses the new access
+	// token, and keeps its previous ID token, sid and claims.
 	Identify(ctx context.Context, current Identity, tokens Tokens) (Identity, error)
-	// Discard is called with tokens that came for a session which had ended
-	// meanwhile, so that they can be revoked.
+	// Discard revokes tokens that arrived after their session had ended.
 	Discard(ctx context.Context, tokens Tokens)
 }
 
 const (
-	// A refresh is due after 70 to 85 % of the lifetime, drawn per token, so
-	// that sessions begun together do not refresh together.
-	refreshFrom, refreshTo = 0.70, 0.85
-	// A token counts as expired a little early, for clocks and transport: by
-	// 10 s, or 5 % of its lifetime if that is less.
+	// A refresh is due after 70 to 85 % of the token's lifetime. The share is drawn for
+	// each token, so that sessions that began together do not refresh together.
+	refreshMinShare, refreshMaxShare = 0.70, 0.85
+	// A token counts as expired 10 s before its expiry, or 5 % of its lifetime if that is
+	// less, to allow for clock skew and for the way to the upstream server.
 	maxSkew      = 10 * time.Second
 	skewFraction = 20
 )
 
-// newAccessToken draws the times of a token.
+// newAccessToken computes the times at which a token is refreshed and no longer used.
+// A token that has no expiry lives for defaultLifetime.
 func newAccessToken(t Tokens, refreshable bool, now time.Time, defaultLifetime time.Duration) accessToken {
 	obtained := t.Obtained
 	if obtained.IsZero() {
 		obtained = now
 	}
 	expires := t.Expires
-	// A lifetime that is over at once is a clock gone wrong, not a wish to have
-	// every request refresh.
+	// A token that expires before it is obtained shows a wrong clock. If its expiry were
+	// believed, every request would cause a refresh.
 	if !expires.After(obtained) {
 		expires = obtained.Add(defaultLifetime)
 	}
@@ -141,7 +145,7 @@ func newAccessToken(t Tokens, refreshable bool, now time.Time, defaultLifetime t
 		usableUntil: expires.Add(-min(maxSkew, lifetime/skewFraction)),
 	}
 	if refreshable {
-		share := refreshFrom + (refreshTo-refreshFrom)*rand.Float64() //nolint:gosec // spreads load, guards nothing
+		share := refreshMinShare + (refreshMaxShare-refreshMinShare)*rand.Float64() //nolint:gosec // spreads load, protects nothing
 		token.refreshAt = obtained.Add(time.Duration(share * float64(lifetime)))
 	}
 	return token

@@ -11,32 +11,30 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// toldUnreadable checks that something that does not open was reported at least
-// n times since the last call, always with this part, and names neither cookie
-// nor token.
-func (r *rig) toldUnreadable(part seal.Part, n int) {
+// wantUnreadable checks that EventUnreadable was reported at least n times since the last
+// call, always with this part; n = 0 means never.
+func (r *rig) wantUnreadable(part seal.Part, n int) {
 	r.t.Helper()
 	r.events.mu.Lock()
 	defer r.events.mu.Unlock()
-	told := 0
+	reported := 0
 	for _, e := range r.events.all {
 		if e.Kind != EventUnreadable {
 			continue
 		}
-		told++
+		reported++
 		if e.Part() != part || e.ID == (session.ID{}) || !errors.Is(e.Err, seal.ErrUnreadable) {
-			r.t.Errorf("told is %q (%v) of %v, want the part %q", e.Part(), e.Err, e.ID, part)
+			r.t.Errorf("got part %q, error %v and ID %v, want part %q", e.Part(), e.Err, e.ID, part)
 		}
 	}
-	if told < n || n == 0 && told > 0 {
-		r.t.Errorf("%d events tell of a record that does not open, want %d", told, n)
+	if reported < n || n == 0 && reported > 0 {
+		r.t.Errorf("got %d events of an unreadable item, want %d", reported, n)
 	}
 	r.events.all = nil
 }
 
-// TestUnreadableIsTold: what does not open is no session, and the observer is
-// told which part did not.
-func TestUnreadableIsTold(t *testing.T) {
+// TestUnreadableItemIsNoSessionAndIsReported with the part that failed its check.
+func TestUnreadableItemIsNoSessionAndIsReported(t *testing.T) {
 	flip := func(at int) func(r *rig, item session.Item) session.Item {
 		return func(_ *rig, item session.Item) session.Item {
 			item.Value[(at+len(item.Value))%len(item.Value)] ^= 1
@@ -50,16 +48,16 @@ func TestUnreadableIsTold(t *testing.T) {
 		name  string
 		part  seal.Part
 		alter func(r *rig, item session.Item) session.Item
-		// cold: requests do not read it, only a refresh or a logout.
+		// cold is set if only refreshes and logouts read the part.
 		cold bool
 	}{
-		{"nothing", seal.PartFormat, set(nil), false},
+		{"empty", seal.PartFormat, set(nil), false},
 		{"a marker", seal.PartFormat, set(make([]byte, 8)), false},
 		{"garbage", seal.PartFormat, set(bytes.Repeat([]byte("x"), 500)), false},
 		{"too long", seal.PartFormat, set(make([]byte, maxSealed+1)), false},
-		{"a later release's", seal.PartFormat, flip(2), false},
+		{"format of a later release", seal.PartFormat, flip(2), false},
 		{"another key", seal.PartKey, flip(4), false},
-		{"another generation", seal.PartVersion, flip(4 + keyIDSize), false},
+		{"another version in the head", seal.PartVersion, flip(4 + keyIDSize), false},
 		{"another commitment", seal.PartCommitment, flip(headSize - 1), false},
 		{"another length", seal.PartFormat, flip(headSize), false},
 		{"hot part altered", seal.PartHot, flip(headSize + 4 + 20), false},
@@ -114,47 +112,47 @@ func TestUnreadableIsTold(t *testing.T) {
 					err := step()
 					if tt.cold && (name == "Fresh" || name == "Peek") {
 						if err != nil {
-							t.Errorf("%s: %v", name, err)
+							t.Errorf("%s: got error %v, want none", name, err)
 						}
-						r.toldUnreadable(tt.part, 0)
+						r.wantUnreadable(tt.part, 0)
 						continue
 					}
 					if !errors.Is(err, ErrNoSession) {
-						t.Errorf("%s: %v", name, err)
+						t.Errorf("%s: got error %v, want ErrNoSession", name, err)
 					}
-					r.toldUnreadable(tt.part, 1)
+					r.wantUnreadable(tt.part, 1)
 				}
 			})
 		})
 	}
 }
 
-// TestDroppedKeyIsNamed: it is the operator who has dropped it, maybe too early.
-func TestDroppedKeyIsNamed(t *testing.T) {
-	for _, opened := range []bool{false, true} {
+// TestRemovedKeyIsNamed in the event, because the operator may have removed it too early.
+func TestRemovedKeyIsNamed(t *testing.T) {
+	for _, cached := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, r *rig) {
 			secret, _ := r.login()
-			if opened {
+			if cached {
 				r.fresh(secret)
 			}
 			r.config.Site.SetKeys(mustRing(t, testKey(2)))
-			if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-				t.Errorf("Fresh: %v", err)
+			if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+				t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 			}
 			name := testKey(1).ID()
 			for _, e := range r.events.all {
 				if e.Kind == EventUnreadable && !strings.Contains(e.Err.Error(), name) {
-					t.Errorf("told is %v, without the key %s", e.Err, name)
+					t.Errorf("got event error %v, want it to name the key %s", e.Err, name)
 				}
 			}
-			r.toldUnreadable(seal.PartKey, 1)
+			r.wantUnreadable(seal.PartKey, 1)
 		})
 	}
 }
 
-// TestNothingIsTold of cookies that lead to nothing, which anybody can make up,
-// and of sessions that are over.
-func TestNothingIsTold(t *testing.T) {
+// TestMissingItemsAreNotReported as unreadable: neither for made-up cookies nor for ended
+// sessions.
+func TestMissingItemsAreNotReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		ended, _ := r.login()
 		idle, _ := r.login()
@@ -163,26 +161,26 @@ func TestNothingIsTold(t *testing.T) {
 		}
 		for range 2 {
 			for _, secret := range []seal.Secret{seal.NewSecret(), {}, ended} {
-				if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-					t.Errorf("Fresh: %v", err)
+				if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+					t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 				}
 			}
 			time.Sleep(25 * time.Hour)
 		}
-		if err := r.refuse(idle); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+		if err := r.wantError(idle); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
-		r.store.failing()
-		if err := r.refuse(seal.NewSecret()); !errors.As(err, new(*UnavailableError)) {
-			t.Errorf("Fresh: %v", err)
+		r.store.fail()
+		if err := r.wantError(seal.NewSecret()); !errors.As(err, new(*UnavailableError)) {
+			t.Errorf("Fresh: got error %v, want an *UnavailableError", err)
 		}
-		r.toldUnreadable("", 0)
+		r.wantUnreadable("", 0)
 	})
 }
 
-// TestUnreadableUnderUnwrittenTokens: the session goes on with what this process
-// has, and what is in the store is told all the same.
-func TestUnreadableUnderUnwrittenTokens(t *testing.T) {
+// TestUnwrittenTokensOutliveAnUnreadableItem: the session goes on with the tokens in memory,
+// and the item is reported.
+func TestUnwrittenTokensOutliveAnUnreadableItem(t *testing.T) {
 	inBubbleWithInstances(t, 1, func(t *testing.T, r *instances) {
 		secret, _ := r.login()
 		time.Sleep(time.Minute)
@@ -193,14 +191,14 @@ func TestUnreadableUnderUnwrittenTokens(t *testing.T) {
 		item, _ := r.store.item(r.id(secret))
 		item.Value[headSize-1] ^= 1
 		r.store.put(r.id(secret), item)
-		r.users[0].drop()
+		r.users[0].dropCopies()
 		r.freshAt(0, secret)
-		r.toldUnreadable(seal.PartCommitment, 1)
+		r.wantUnreadable(seal.PartCommitment, 1)
 	})
 }
 
-// TestDamagedItemIsTold: the store itself cannot read what it has.
-func TestDamagedItemIsTold(t *testing.T) {
+// TestDamagedItemIsNoSessionAndIsReported: the store itself cannot read the item.
+func TestDamagedItemIsNoSessionAndIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		secret, _ := r.login()
 		r.store.setFault(func(op storeOp) (f storeFault) {
@@ -209,13 +207,13 @@ func TestDamagedItemIsTold(t *testing.T) {
 			}
 			return f
 		})
-		if err := r.refuse(secret); !errors.Is(err, ErrNoSession) {
-			t.Errorf("Fresh: %v", err)
+		if err := r.wantError(secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Fresh: got error %v, want ErrNoSession", err)
 		}
-		r.toldUnreadable(seal.PartItem, 1)
+		r.wantUnreadable(seal.PartItem, 1)
 		if _, err := r.keeper.End(t.Context(), secret, EndLogout); !errors.Is(err, ErrNoSession) {
-			t.Errorf("End: %v", err)
+			t.Errorf("End: got error %v, want ErrNoSession", err)
 		}
-		r.toldUnreadable(seal.PartItem, 1)
+		r.wantUnreadable(seal.PartItem, 1)
 	})
 }

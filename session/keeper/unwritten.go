@@ -10,42 +10,41 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// overlay lies over the store where this process knows better: records it
-// could not write yet, and sessions it has ended. An end is final, and where
-// only this process uses the store a record is the truth; where others use it
-// too, the session may have ended or been refreshed elsewhere, so that a record
-// counts only over an item that is there and older (docs/protocol).
+// overlay holds state that this process has and the store does not have yet: records
+// that could not be written, and ends of sessions. An end is final. A record supersedes
+// the store's if only this process uses the store. On a shared store another process may
+// have ended or refreshed the session, so that a record supersedes only an item that
+// exists and is older: see docs/protocol.
 type overlay struct {
-	count   atomic.Int64 // so that the usual case, none, costs one load
+	count   atomic.Int64 // of the entries: an empty overlay costs a request one load
 	mu      sync.RWMutex
 	entries map[session.ID]*overlayEntry
 }
 
-// overlayEntry is a record that is not written yet, or, without a record, a
-// session that has ended.
+// overlayEntry is an unwritten record, or, if rec is nil, the end of a session.
 type overlayEntry struct {
 	rec *record  // never modified: a change makes a new entry
-	ref seal.Ref // needed to seal rec; the zero value with no rec
-	// landed: the store has deleted the session whose end this is.
-	landed atomic.Bool
+	ref seal.Ref // to seal rec; the zero value without rec
+	// deleted is set on an end once the store has deleted the session.
+	deleted atomic.Bool
 }
 
 // isEnd reports whether the entry, which may be nil, is the end of a session.
 func (e *overlayEntry) isEnd() bool { return e != nil && e.rec == nil }
 
-// counts reports whether the record of the entry, which may be nil, counts and
-// not what the store has: a record with this rotation, or the error of reading
-// it. An item of which nobody has read anything has rotation 0.
-func (e *overlayEntry) counts(rotation uint64, err error) bool {
+// supersedes reports whether the entry's record replaces the one in the store. The store
+// returned a record with the given rotation, or the given error. e may be nil. The
+// rotation of an item that was not read is 0.
+func (e *overlayEntry) supersedes(rotation uint64, err error) bool {
 	return e != nil && (err == nil && rotation < e.rec.rotation || errors.Is(err, seal.ErrUnreadable))
 }
 
-// endedKept is how long an ended session is remembered at least after its record
-// is gone: longer than any step of a request that began before. A refresh may take
-// longer, and then the end is remembered until that is over.
-const endedKept = time.Minute
+// endRetention is how long an end stays in memory at least after the store has deleted
+// the session. It is longer than any step of a request that began before the end. During
+// a refresh of the session, which may take longer, the end stays.
+const endRetention = time.Minute
 
-// get returns the entry over a session, or nil.
+// get returns the entry of a session, or nil.
 func (o *overlay) get(id session.ID) *overlayEntry {
 	if o.count.Load() == 0 {
 		return nil
@@ -55,31 +54,31 @@ func (o *overlay) get(id session.ID) *overlayEntry {
 	return o.entries[id]
 }
 
-// put lays an entry over a session; nothing replaces an end. It reports
-// whether it could, and whether there was an entry before: then a goroutine is
-// at work on it already.
-func (o *overlay) put(id session.ID, e *overlayEntry) (done, there bool) {
+// set sets the entry of a session, unless the session has ended. It reports whether it set
+// the entry, and whether there was one before: then a goroutine already tries to write
+// the session.
+func (o *overlay) set(id session.ID, e *overlayEntry) (done, existed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	old, there := o.entries[id]
-	if there && old.rec == nil {
+	old, existed := o.entries[id]
+	if existed && old.isEnd() {
 		return false, true
 	}
-	o.set(id, e, there)
-	return true, there
+	o.insert(id, e, existed)
+	return true, existed
 }
 
-func (o *overlay) set(id session.ID, e *overlayEntry, there bool) {
+func (o *overlay) insert(id session.ID, e *overlayEntry, existed bool) {
 	if o.entries == nil {
 		o.entries = map[session.ID]*overlayEntry{}
 	}
 	o.entries[id] = e
-	if !there {
+	if !existed {
 		o.count.Add(1)
 	}
 }
 
-// replace puts next in the place of old, unless something else is there.
+// replace sets the entry to next if it is still old.
 func (o *overlay) replace(id session.ID, old, next *overlayEntry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,8 +87,7 @@ func (o *overlay) replace(id session.ID, old, next *overlayEntry) {
 	}
 }
 
-// remove takes an entry away if it is still the one given, and reports whether
-// it did.
+// remove removes the entry of a session if it is still e, and reports whether it did.
 func (o *overlay) remove(id session.ID, e *overlayEntry) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,23 +98,22 @@ func (o *overlay) remove(id session.ID, e *overlayEntry) bool {
 	return true
 }
 
-// written takes away whatever record lies over a session: the store has a
-// newer one. It reports whether there was one, and whether the session is
-// alive.
-func (o *overlay) written(id session.ID) (held, alive bool) {
+// clearWritten removes the unwritten record of a session, because the store has a newer
+// one. It reports whether there was a record, and whether the session is alive.
+func (o *overlay) clearWritten(id session.ID) (hadRecord, alive bool) {
 	if o.count.Load() == 0 {
 		return false, true
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	e, there := o.entries[id]
-	if there && e.rec == nil {
+	e, existed := o.entries[id]
+	if existed && e.isEnd() {
 		return false, false
 	}
-	if there {
+	if existed {
 		o.drop(id)
 	}
-	return there, true
+	return existed, true
 }
 
 func (o *overlay) drop(id session.ID) {

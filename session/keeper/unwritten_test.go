@@ -6,64 +6,64 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// TestOverlay: what lies over the store changes only for something newer, and
-// nothing replaces an end.
-func TestOverlay(t *testing.T) {
+// TestOverlayKeepsEndsAndNewestRecords: a record is replaced or removed only by a caller
+// that knows it, and nothing replaces an end.
+func TestOverlayKeepsEndsAndNewestRecords(t *testing.T) {
 	id, other := session.ID{1}, session.ID{2}
 	older, newer := &overlayEntry{rec: &record{}}, &overlayEntry{rec: &record{}}
 	end := &overlayEntry{}
 	var o overlay
-	state := func(what string, want *overlayEntry, count int64) {
+	state := func(step string, want *overlayEntry, count int64) {
 		t.Helper()
 		if got := o.get(id); got != want {
-			t.Errorf("%s: %p lies over the session, want %p", what, got, want)
+			t.Errorf("%s: got entry %p, want %p", step, got, want)
 		}
 		if n := o.count.Load(); n != count {
-			t.Errorf("%s: %d entries are counted, want %d", what, n, count)
+			t.Errorf("%s: got a count of %d, want %d", step, n, count)
 		}
 	}
 	state("at first", nil, 0)
-	if held, alive := o.written(id); held || !alive {
-		t.Errorf("a session that nothing lies over: held %v, alive %v", held, alive)
+	if had, alive := o.clearWritten(id); had || !alive {
+		t.Errorf("clearWritten without an entry: got %v, %v, want false, true", had, alive)
 	}
-	if done, there := o.put(id, older); !done || there {
-		t.Errorf("first put: %v, %v", done, there)
+	if done, existed := o.set(id, older); !done || existed {
+		t.Errorf("first set: got %v, %v, want true, false", done, existed)
 	}
-	state("put", older, 1)
-	if o.get(other) != nil {
-		t.Error("it lies over another session too")
+	state("after set", older, 1)
+	if e := o.get(other); e != nil {
+		t.Errorf("another session: got entry %p, want none", e)
 	}
-	if done, there := o.put(id, newer); !done || !there {
-		t.Errorf("second put: %v, %v", done, there)
+	if done, existed := o.set(id, newer); !done || !existed {
+		t.Errorf("second set: got %v, %v, want true, true", done, existed)
 	}
-	state("put again", newer, 1)
+	state("after the second set", newer, 1)
 	if o.remove(id, older) {
-		t.Error("an entry was removed that is not there any more")
+		t.Error("remove removed another entry than the given one")
 	}
 	o.replace(id, older, older)
-	state("replaced too late", newer, 1)
+	state("after replacing an entry that is gone", newer, 1)
 	o.replace(id, newer, older)
-	state("replaced", older, 1)
-	if held, alive := o.written(id); !held || !alive {
-		t.Errorf("a session with a record: held %v, alive %v", held, alive)
+	state("after replace", older, 1)
+	if had, alive := o.clearWritten(id); !had || !alive {
+		t.Errorf("clearWritten of a record: got %v, %v, want true, true", had, alive)
 	}
-	state("written", nil, 0)
+	state("after clearWritten", nil, 0)
 	o.replace(id, older, newer)
-	state("replaced after the write", nil, 0)
+	state("after replacing a cleared entry", nil, 0)
 
-	if done, there := o.put(id, end); !done || there {
-		t.Errorf("put of an end: %v, %v", done, there)
+	if done, existed := o.set(id, end); !done || existed {
+		t.Errorf("set of an end: got %v, %v, want true, false", done, existed)
 	}
-	if done, there := o.put(id, newer); done || !there {
-		t.Errorf("put over an end: %v, %v", done, there)
+	if done, existed := o.set(id, newer); done || !existed {
+		t.Errorf("set after an end: got %v, %v, want false, true", done, existed)
 	}
 	o.replace(id, newer, older)
-	if _, alive := o.written(id); alive {
-		t.Error("an ended session was written")
+	if _, alive := o.clearWritten(id); alive {
+		t.Error("clearWritten reports an ended session as alive")
 	}
-	state("ended", end, 1)
+	state("after the end", end, 1)
 	if !o.remove(id, end) || o.remove(id, end) {
-		t.Error("an end is removed once")
+		t.Error("an end is not removed exactly once")
 	}
-	state("forgotten", nil, 0)
+	state("after remove", nil, 0)
 }

@@ -11,18 +11,17 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// uses are the last uses of sessions that are not written down yet. What is
-// noted here counts, so that a store that takes no writes for a while ends no
-// session that was used meanwhile.
+// uses holds the last uses of sessions that the store does not have yet. They count as
+// uses all the same: a store that takes no writes ends no session that is in use.
 type uses struct {
-	mu       sync.Mutex
-	noted    map[session.ID]*use
-	retrying bool
-	// due are those to be written now, by a few writers: many sessions may come
-	// back at once, and each writer waits for the store.
-	due     []session.ID
-	writers int
-	cleaned time.Time // when what is of no use any more was looked for
+	mu      sync.Mutex
+	pending map[session.ID]*use
+	// queue has the next uses to write. There are useWriters writers at most:
+	// many sessions may be used again at once, and each writer waits for the store.
+	queue    []session.ID
+	writers  int
+	retrying bool      // retryUses is running
+	prunedAt time.Time // when uses of expired sessions were last removed
 }
 
 // use is the last use of one session.
@@ -30,113 +29,93 @@ type use struct {
 	at      time.Time
 	keeper  *Keeper
 	ref     seal.Ref
-	busy    bool      // it is due, or being written
-	retryAt time.Time // not before, after a failure
+	queued  bool      // it is in the queue, or being written
+	retryAt time.Time // after a failure: no request queues it before
 }
 
 const (
-	touchRetry = 5 * time.Second
-	// usesNoted bounds what a long outage of the store takes in memory. Beyond
-	// it, uses are not noted.
-	usesNoted = 1 << 18
-	// useWriters is as many writes as a store takes well at a time.
+	// useRetry is the pause before a failed write of a use is repeated.
+	useRetry = 5 * time.Second
+	// maxRetryFailures is the number of failed writes after which a round of retries
+	// ends.
+	maxRetryFailures = 3
+	// maxPendingUses bounds the memory during a long outage of the store. Beyond it,
+	// uses of further sessions are not kept.
+	maxPendingUses = 1 << 18
+	// useWriters is the number of writes that a store handles well at a time.
 	useWriters = 256
 )
 
-// keep notes a use, which is written with something else.
-func (u *uses) keep(ref seal.Ref, k *Keeper, now time.Time) {
+// recordUse records a use of a session and has it written.
+func (k *Keeper) recordUse(ref seal.Ref, now time.Time) {
+	u := &k.Vault.uses
+	if u.noteAndQueue(ref, k, now) && !k.Vault.background(u.writeQueue) {
+		u.mu.Lock()
+		u.writers-- // the vault is closing, and its flush writes the queue
+		u.mu.Unlock()
+	}
+}
+
+// recordUseAfterRefresh has a use written that happened during a refresh, if it is later
+// than the one that the refresh has written by useInterval or more. The zero time means
+// that the refresh has written none.
+func (k *Keeper) recordUseAfterRefresh(id session.ID, written time.Time) {
+	if n, ok := k.Vault.uses.takeLater(id, written, k.useInterval); ok {
+		k.recordUse(n.ref, n.at)
+	}
+}
+
+// noteForRefresh keeps a use that the refresh in progress will write with its tokens.
+func (u *uses) noteForRefresh(ref seal.Ref, k *Keeper, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.noteLocked(ref, k, now)
 }
 
-// noteLocked notes a use and returns it, or nil if there are too many.
-func (u *uses) noteLocked(ref seal.Ref, k *Keeper, now time.Time) *use {
-	n := u.noted[ref.ID]
-	if n == nil {
-		if len(u.noted) >= usesNoted && now.Sub(u.cleaned) > touchRetry {
-			u.cleaned = now
-			maps.DeleteFunc(u.noted, func(_ session.ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
-		}
-		if len(u.noted) >= usesNoted {
-			return nil
-		}
-		if u.noted == nil {
-			u.noted = map[session.ID]*use{}
-		}
-		n = &use{ref: ref}
-		u.noted[ref.ID] = n
-	}
-	n.at, n.keeper = now, k
-	return n
-}
-
-// note keeps a use until it is written, and reports whether a writer is wanted.
-func (u *uses) note(ref seal.Ref, k *Keeper, now time.Time) bool {
+// noteAndQueue keeps a use and queues it, except during the pause after a failure. It
+// reports whether the caller must start a writer.
+func (u *uses) noteAndQueue(ref seal.Ref, k *Keeper, now time.Time) (startWriter bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n := u.noteLocked(ref, k, now)
-	if n == nil || n.busy || now.Before(n.retryAt) {
+	if n == nil || n.queued || now.Before(n.retryAt) {
 		return false
 	}
-	n.busy = true
-	u.due = append(u.due, ref.ID)
+	n.queued = true
+	u.queue = append(u.queue, ref.ID)
 	if u.writers == useWriters {
 		return false
 	}
-	u.writers++ // those there are are at work
+	u.writers++
 	return true
 }
 
-// next returns a use that is due. Without one the writer is done.
-func (u *uses) next() (n use, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for len(u.due) > 0 {
-		id := u.due[0]
-		u.due = u.due[1:]
-		if found := u.noted[id]; found != nil {
-			return *found, true
+// noteLocked keeps a use and returns it, or nil if there are too many.
+func (u *uses) noteLocked(ref seal.Ref, k *Keeper, now time.Time) *use {
+	n := u.pending[ref.ID]
+	if n == nil {
+		if len(u.pending) >= maxPendingUses && now.Sub(u.prunedAt) > useRetry {
+			u.prunedAt = now
+			maps.DeleteFunc(u.pending, func(_ session.ID, n *use) bool { return now.Sub(n.at) > n.keeper.IdleTimeout })
 		}
-	}
-	u.due = nil
-	u.writers--
-	return use{}, false
-}
-
-// write writes what is due.
-func (u *uses) write() {
-	for {
-		n, ok := u.next()
-		if !ok {
-			return
+		if len(u.pending) >= maxPendingUses {
+			return nil
 		}
-		n.keeper.writeUse(n.ref, n.at)
+		if u.pending == nil {
+			u.pending = map[session.ID]*use{}
+		}
+		n = &use{ref: ref}
+		u.pending[ref.ID] = n
 	}
-}
-
-// tried takes a use away that has been written, unless a later one came
-// meanwhile, and otherwise keeps it for the next try.
-func (u *uses) tried(id session.ID, at time.Time, written bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	n := u.noted[id]
-	switch {
-	case n == nil:
-	case written && !n.at.After(at):
-		delete(u.noted, id)
-	case written:
-		n.busy = false
-	default:
-		n.busy, n.retryAt = false, time.Now().Add(touchRetry)
-	}
+	n.at, n.keeper = now, k
+	return n
 }
 
 // last returns the last use that is not written yet, or the zero time.
 func (u *uses) last(id session.ID) time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if n := u.noted[id]; n != nil {
+	if n := u.pending[id]; n != nil {
 		return n.at
 	}
 	return time.Time{}
@@ -145,151 +124,169 @@ func (u *uses) last(id session.ID) time.Time {
 func (u *uses) forget(id session.ID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.noted, id)
+	delete(u.pending, id)
 }
 
-// flush tries once more to write what is noted.
-func (u *uses) flush(v *Vault) {
+// takeLater returns the pending use of a session if it is later than the written one by
+// interval or more, and forgets it otherwise. A use in the queue stays there.
+func (u *uses) takeLater(id session.ID, written time.Time, interval time.Duration) (later use, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for id, n := range u.noted {
-		if !n.busy {
-			n.busy = true
-			u.due = append(u.due, id)
-		}
-	}
-	for range min(len(u.due), useWriters-u.writers) {
-		u.writers++
-		v.running.Go(u.write)
-	}
-}
-
-// touch writes down that a session is used.
-func (k *Keeper) touch(ref seal.Ref, now time.Time) {
-	u := &k.vault.uses
-	if u.note(ref, k, now) && !k.vault.background(u.write) {
-		u.mu.Lock()
-		u.writers-- // the vault is closed: what is due stays so
-		u.mu.Unlock()
-	}
-}
-
-// touchAfter follows a refresh, which has written down a use at a time, or none
-// if that is zero: what was noted meanwhile and is later is still to be written.
-func (k *Keeper) touchAfter(id session.ID, written time.Time) {
-	if n, wanted := k.vault.uses.after(id, written, k.touchEvery); wanted {
-		k.touch(n.ref, n.at)
-	}
-}
-
-// after returns a noted use that nobody writes, if it is that much later than
-// the one which was written; if not, it is forgotten.
-func (u *uses) after(id session.ID, written time.Time, every time.Duration) (later use, wanted bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	n := u.noted[id]
-	if n == nil || n.busy {
+	n := u.pending[id]
+	if n == nil || n.queued {
 		return use{}, false
 	}
-	if n.at.Sub(written) < every {
-		delete(u.noted, id)
+	if n.at.Sub(written) < interval {
+		delete(u.pending, id)
 		return use{}, false
 	}
 	return *n, true
 }
 
-func (k *Keeper) writeUse(ref seal.Ref, at time.Time) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	var err error
-	// Somebody may refresh at the same time, with an earlier use.
-	for range 3 {
-		if err = k.tryWriteUse(ctx, ref, at); !errors.Is(err, errOvertaken) {
-			break
+// flush has all pending uses written once more.
+func (u *uses) flush(v *Vault) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id, n := range u.pending {
+		if !n.queued {
+			n.queued = true
+			u.queue = append(u.queue, id)
 		}
 	}
-	written := err == nil || errors.Is(err, ErrNoSession)
-	k.vault.uses.tried(ref.ID, at, written)
-	if !written {
-		k.vault.retryUses()
+	for range min(len(u.queue), useWriters-u.writers) {
+		u.writers++
+		v.running.Go(u.writeQueue)
 	}
 }
 
-// retryUses sees to it that what is noted gets written also if the session is
-// not used again: another instance judges by what is written.
+// writeQueue is one writer. It ends when the queue is empty.
+func (u *uses) writeQueue() {
+	for n, ok := u.nextQueued(); ok; n, ok = u.nextQueued() {
+		if !n.write() {
+			n.keeper.Vault.retryUses()
+		}
+	}
+}
+
+// nextQueued takes a use out of the queue. If there is none, the writer ends.
+func (u *uses) nextQueued() (n use, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for len(u.queue) > 0 {
+		id := u.queue[0]
+		u.queue = u.queue[1:]
+		if found := u.pending[id]; found != nil {
+			return *found, true
+		}
+	}
+	u.queue = nil
+	u.writers--
+	return use{}, false
+}
+
+// retryUses writes the pending uses every useRetry until none is left, also if no request
+// uses their sessions again: other instances decide by the written use.
 func (v *Vault) retryUses() {
 	v.uses.mu.Lock()
 	retrying := v.uses.retrying
 	v.uses.retrying = true
-	v.uses.mu.Unlock() // before the vault's, which a flight that begins has
+	v.uses.mu.Unlock() // join locks the vault first, then uses
 	if retrying {
 		return
 	}
 	v.background(func() {
-		for pending := true; pending; {
-			select {
-			case <-time.After(touchRetry):
-			case <-v.stop.Done():
-				return
-			}
-			pending = v.uses.retry()
+		for sleep(v.closing, useRetry) && v.uses.retry() {
 		}
 	})
 }
 
-// retry tries to write all that is noted, one after the other, until several
-// fail. It reports whether anything is left.
-func (u *uses) retry() bool {
+// retry writes the pending uses one after the other, until maxRetryFailures have failed.
+// It reports whether another round is needed.
+func (u *uses) retry() (more bool) {
 	tried := map[session.ID]bool{}
-	for failed := 0; failed < 3; {
-		u.mu.Lock()
-		if len(u.noted) == 0 {
-			u.retrying = false
-			u.mu.Unlock()
-			return false
-		}
-		var id session.ID
-		var n *use
-		for id, n = range u.noted {
-			if !n.busy && !tried[id] {
-				break
-			}
-			n = nil
-		}
+	for failures := 0; failures < maxRetryFailures; {
+		n, left := u.nextPending(tried)
 		if n == nil {
-			u.mu.Unlock()
-			return true
+			return left
 		}
-		tried[id], n.busy = true, true
-		k, ref, at := n.keeper, n.ref, n.at
-		u.mu.Unlock()
-		k.writeUse(ref, at)
-		if !u.last(id).IsZero() {
-			failed++
+		if !n.write() {
+			failures++
 		}
 	}
 	return true
 }
 
-func (k *Keeper) tryWriteUse(ctx context.Context, ref seal.Ref, at time.Time) error {
-	if e := k.vault.overlay.get(ref.ID); e != nil {
+// nextPending returns a use that is neither tried nor queued, or nil. left reports whether
+// any use is pending; if none is, the retries end.
+func (u *uses) nextPending(tried map[session.ID]bool) (next *use, left bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.pending) == 0 {
+		u.retrying = false
+		return nil, false
+	}
+	for id, n := range u.pending {
+		if !n.queued && !tried[id] {
+			tried[id], n.queued = true, true
+			taken := *n
+			return &taken, true
+		}
+	}
+	return nil, true
+}
+
+// write writes a use and reports whether that is done.
+func (n *use) write() (done bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	var err error
+	// A refresh may write the session at the same time, with an earlier use.
+	for range 3 {
+		if err = n.keeper.writeUse(ctx, n.ref, n.at); !errors.Is(err, errRefreshedElsewhere) {
+			break
+		}
+	}
+	done = err == nil || errors.Is(err, ErrNoSession)
+	n.keeper.Vault.uses.finishWrite(n.ref.ID, n.at, done)
+	return done
+}
+
+// finishWrite removes a written use, unless there is a later one now. After a failure it
+// keeps the use for the next try.
+func (u *uses) finishWrite(id session.ID, at time.Time, done bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.pending[id]
+	switch {
+	case n == nil:
+	case done && !n.at.After(at):
+		delete(u.pending, id)
+	case done:
+		n.queued = false
+	default:
+		n.queued, n.retryAt = false, time.Now().Add(useRetry)
+	}
+}
+
+func (k *Keeper) writeUse(ctx context.Context, ref seal.Ref, at time.Time) error {
+	if e := k.Vault.overlay.get(ref.ID); e != nil {
 		if e.rec != nil {
 			rec := *e.rec
-			rec.seen = at
-			k.vault.overlay.replace(ref.ID, e, &overlayEntry{rec: &rec, ref: ref})
+			rec.lastUsed = at
+			k.Vault.overlay.replace(ref.ID, e, &overlayEntry{rec: &rec, ref: ref})
 		}
 		return nil
 	}
-	// What made the request note its use may be behind what the store has, after a
-	// write that was reported to fail.
-	defer k.vault.opened.forget(ref.ID)
+	// The cache entry of this session may be older than the item: a write that was
+	// reported to fail may have been done.
+	defer k.Vault.cache.forget(ref.ID)
 	rec, err := k.readStored(ctx, ref)
 	if err != nil {
 		return readError(err)
 	}
-	if at.Sub(rec.seen) < k.touchEvery {
+	if at.Sub(rec.lastUsed) < k.useInterval {
 		return nil
 	}
-	rec.seen = at
+	rec.lastUsed = at
 	return k.write(ctx, ref, rec)
 }

@@ -7,62 +7,61 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
 
-// Vault is one store and what all keepers on it share in this process: the
-// refreshes under way, the writes that have not landed, the back-offs after
-// failures and the requests in progress. It outlives a reload of the
-// configuration, during which an old and a new keeper work side by side.
+// Vault is one store, and the state that all keepers on it share in this process:
+// refreshes in progress, unwritten records, back-offs after failures, and requests in
+// progress. It outlives a reload of the configuration, during which the keepers of the
+// old and of the new configuration use one vault.
 type Vault struct {
 	store  session.Store
-	shared session.SharedStore // store, if other processes use it too; or nil
+	shared session.SharedStore // the store if other processes use it too, else nil
 
-	mu       sync.Mutex
-	flights  map[session.ID]*flight
-	breakers map[string]*breaker  // by the name of the authorization server
-	holds    map[session.ID]*hold // leases that this process has
-	closed   bool
-	running  sync.WaitGroup // flights, touches, retries and checks
+	mu         sync.Mutex
+	flights    map[session.ID]*flight
+	breakers   map[string]*breaker       // by the name of the authorization server
+	heldLeases map[session.ID]*heldLease // leases that this process has
+	running    sync.WaitGroup            // refreshes, writes of uses, retries and checks
 
 	backoffs backoffs
 
 	overlay overlay
-	opened  openedRecords
-	live    live
+	cache   recordCache
+	live    liveRequests
 	uses    uses
-	ears    ears
+	waiters waiters
 	checks  checks
 	logins  loginRuns
-	looks   storeLooks
+	probes  storeProbes
 
-	// stop is cancelled by Close, to wake what waits for its next try; over when
-	// Close returns, for what must not go on after that.
-	stop, over     context.Context
-	cancel, finish context.CancelFunc
+	// closing is cancelled when Close begins: goroutines that wait for their next try
+	// wake up, and no new ones start. closed is cancelled when Close returns: leases
+	// are not renewed after that.
+	closing, closed             context.Context
+	startClosing, finishClosing context.CancelFunc
 }
 
-// NewVault returns a vault on a store, which must not be nil: New refuses a
-// vault without one. The caller closes the store after the vault.
+// NewVault returns a vault on a store, which must not be nil: New refuses a vault
+// without one. The caller closes the vault, and the store after it.
 func NewVault(store session.Store) *Vault {
-	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, holds: map[session.ID]*hold{}, checks: newChecks()}
-	v.stop, v.cancel = context.WithCancel(context.Background())
-	v.over, v.finish = context.WithCancel(context.Background())
-	v.live.idle = v.check
+	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, heldLeases: map[session.ID]*heldLease{}, checks: newChecks()}
+	v.closing, v.startClosing = context.WithCancel(context.Background())
+	v.closed, v.finishClosing = context.WithCancel(context.Background())
+	v.live.checkIdle = v.check
 	if shared, ok := store.(session.SharedStore); ok {
 		v.shared = shared
-		shared.Watch(v.changed)
+		shared.Watch(v.itemsChanged)
 	}
 	return v
 }
 
-// Close waits until the refreshes under way have been committed, tries once
-// more to write what could not be written, and then refuses new ones. It
-// gives up when ctx ends and returns its error.
+// Close refuses new refreshes, waits until the refreshes in progress are committed, and
+// tries once more to write the unwritten records and uses. If ctx ends first, Close
+// returns its error.
 func (v *Vault) Close(ctx context.Context) error {
 	v.mu.Lock()
-	v.closed = true
+	v.startClosing()
 	v.mu.Unlock()
-	v.cancel()
 	v.uses.flush(v)
-	defer v.finish()
+	defer v.finishClosing()
 	done := make(chan struct{})
 	go func() {
 		v.running.Wait()
@@ -76,13 +75,14 @@ func (v *Vault) Close(ctx context.Context) error {
 	}
 }
 
-// background runs f unless the vault is closed, and lets Close wait for it. It
-// reports whether it does.
+// background runs f on a goroutine that Close waits for. Once the vault is closing, it
+// does not run f and returns false.
 func (v *Vault) background(f func()) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.closed {
-		v.running.Go(f)
+	if v.closing.Err() != nil {
+		return false
 	}
-	return !v.closed
+	v.running.Go(f)
+	return true
 }
