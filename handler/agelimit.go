@@ -21,11 +21,11 @@ type AgeLimit struct {
 // reloginAge is the least age at which a session that cannot refresh is sent
 // through a new login: a login that is already over by the time its first
 // request comes would never be young enough.
-const reloginAge = 30 * time.Second
+const minReloginAge = 30 * time.Second
 
 // fresh returns the session behind a request, with a token as young as the
 // request wants it.
-func (h *Handler) fresh(r *http.Request, c *cookies) (*keeper.Session, error) {
+func (h *Handler) freshSession(r *http.Request, c *cookies) (*keeper.Session, error) {
 	age, limited := h.ageLimit(r)
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
@@ -35,7 +35,7 @@ func (h *Handler) fresh(r *http.Request, c *cookies) (*keeper.Session, error) {
 		return s, err
 	}
 	s, err = h.Keeper.Fresh(r.Context(), c.secret)
-	if err == nil && time.Since(s.TokenObtained) > max(age, reloginAge) {
+	if err == nil && time.Since(s.TokenObtained) > max(age, minReloginAge) {
 		return nil, errTooOld
 	}
 	return s, err

@@ -142,7 +142,7 @@ func TestYoungTokenWithTheServerDown(t *testing.T) {
 // TestYoungTokenWithoutARefreshToken: only a login helps, and helps: there is no
 // loop, however long the login takes.
 func TestYoungTokenWithoutARefreshToken(t *testing.T) {
-	for path, age := range map[string]time.Duration{"/young/now": reloginAge, "/young": time.Minute} {
+	for path, age := range map[string]time.Duration{"/young/now": minReloginAge, "/young": time.Minute} {
 		t.Run(path, func(t *testing.T) {
 			as := startAuthServer(t)
 			as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })

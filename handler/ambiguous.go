@@ -30,7 +30,7 @@ func (h *Handler) isOptional(r *http.Request) bool {
 // that another one before has passed on as its own. The cookies are off by now,
 // and a login would lead here again: so it has to be the same login. The session
 // then counts for this Handler as for the one before.
-func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
+func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
 	var none seal.Secret
 	switch {
 	case h.Keeper.Site.Ref(none).ID != owner.handler.Keeper.Site.Ref(none).ID:
@@ -39,7 +39,7 @@ func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cook
 		return h.relay(w, r, next)
 	}
 	c := &cookies{secret: owner.secret, valid: true}
-	s, err := h.sessionOf(r, c)
+	s, err := h.loadSession(r, c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)

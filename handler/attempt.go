@@ -14,13 +14,13 @@ import (
 const (
 	loginCookiePrefix = hostPrefix + "oauth_login_"
 	// attemptLifetime is how long somebody may take to sign in.
-	attemptLifetime = 10 * time.Minute
+	loginAttemptLifetime = 10 * time.Minute
 	// maxAttempts is how many logins one browser can have open at a time. The
 	// oldest gives way: its tab still finds its way by the state parameter.
-	maxAttempts = 5
+	maxLoginAttempts = 5
 	// maxAttemptsSize is what the cookies beside a new one may take in all, so
 	// that the whole Cookie header stays below what servers accept.
-	maxAttemptsSize = 4 << 10
+	maxLoginCookiesSize = 4 << 10
 	// stateNameLength is how much of the state names the cookie of its attempt.
 	stateNameLength = 12
 	// maxStateReturnPath keeps the state parameter short enough for every
@@ -33,16 +33,16 @@ const (
 // attempt is one login under way. It lives in a sealed cookie of its own, so
 // that several tabs do not disturb each other, and nothing is stored for
 // somebody who has not logged in.
-type attempt struct {
+type loginAttempt struct {
 	// State is the hash of the state parameter this attempt was begun with.
 	State    []byte `json:"s"`
 	Nonce    string `json:"n,omitempty"`
 	Verifier string `json:"v,omitempty"`
 	// Asked: it was begun at the login endpoint, and is not content with a
 	// session that is there by now.
-	Asked  bool      `json:"a,omitempty"`
-	Return string    `json:"r"`
-	Begun  time.Time `json:"b"`
+	Explicit bool      `json:"a,omitempty"`
+	ReturnTo string    `json:"r"`
+	Begun    time.Time `json:"b"`
 	// Completed counts the logins that were completed one after the other
 	// without the session's cookie coming back, from LoopSince on.
 	Completed int       `json:"c,omitempty"`
@@ -53,7 +53,7 @@ type attempt struct {
 // attempt's cookie, it leads a tab to the page that was wanted; it is never
 // enough to redeem a code.
 type loginState struct {
-	Return   string `json:"r,omitempty"` // if it is short enough
+	ReturnTo string `json:"r,omitempty"` // if it is short enough
 	Restarts int    `json:"n,omitempty"` // automatic ones before this attempt
 	Random   string `json:"x"`
 }
@@ -65,8 +65,8 @@ const stateCookieName = "state"
 // random salt and nonce, and holds 128 random bits besides.
 func (h *Handler) sealState(s loginState) (string, error) {
 	s.Random = randomText(16)
-	if len(s.Return) > maxStateReturnPath {
-		s.Return = ""
+	if len(s.ReturnTo) > maxStateReturnPath {
+		s.ReturnTo = ""
 	}
 	plain, err := marshal(s)
 	if err != nil {
@@ -83,14 +83,14 @@ func (h *Handler) openState(state string) (s loginState, ok bool) {
 	if !ok || json.Unmarshal(plain, &s) != nil {
 		return loginState{}, false
 	}
-	if s.Return == "" {
-		s.Return = "/"
+	if s.ReturnTo == "" {
+		s.ReturnTo = "/"
 	}
 	return s, true
 }
 
 // attemptCookieName belongs to a state that openState has opened.
-func attemptCookieName(state string) string {
+func loginCookieName(state string) string {
 	return loginCookiePrefix + state[max(0, len(state)-stateNameLength):]
 }
 
@@ -101,7 +101,7 @@ func hashState(state string) []byte {
 
 // setAttempt keeps an attempt in the browser, and lets the oldest ones go if
 // there are too many.
-func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a attempt) error {
+func (h *Handler) setLoginAttempt(w http.ResponseWriter, c *cookies, name string, a loginAttempt) error {
 	plain, err := marshal(a)
 	if err != nil {
 		return err
@@ -110,18 +110,18 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a a
 	if err != nil {
 		return err
 	}
-	h.evictAttempts(w, c, name)
-	http.SetCookie(w, h.loginCookie(name, value, int(attemptLifetime/time.Second)))
+	h.evictLoginAttempts(w, c, name)
+	http.SetCookie(w, h.loginCookie(name, value, int(loginAttemptLifetime/time.Second)))
 	return nil
 }
 
 // evictAttempts makes room for one more. Cookies that do not open go first, then
 // the oldest.
-func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
+func (h *Handler) evictLoginAttempts(w http.ResponseWriter, c *cookies, but string) {
 	type candidate struct {
 		name string
 		size int
-		a    attempt
+		a    loginAttempt
 		ok   bool
 	}
 	var open []candidate
@@ -130,7 +130,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 		if login.Name == but || login.Name == loopCookieName {
 			continue
 		}
-		a, ok := h.openAttempt(login)
+		a, ok := h.openLoginAttempt(login)
 		open = append(open, candidate{login.Name, len(login.Name) + len(login.Value), a, ok})
 		size += len(login.Name) + len(login.Value)
 	}
@@ -140,58 +140,58 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 		}
 		return x.a.Begun.Before(y.a.Begun)
 	}
-	for len(open) >= maxAttempts || size > maxAttemptsSize {
+	for len(open) >= maxLoginAttempts || size > maxLoginCookiesSize {
 		oldest := 0
 		for i := range open {
 			if before(open[i], open[oldest]) {
 				oldest = i
 			}
 		}
-		h.clearAttempt(w, open[oldest].name)
+		h.clearLoginCookie(w, open[oldest].name)
 		size -= open[oldest].size
 		open = append(open[:oldest], open[oldest+1:]...)
 	}
 }
 
 // openAttempt opens a login cookie that is young enough.
-func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
+func (h *Handler) openLoginAttempt(c *http.Cookie) (a loginAttempt, ok bool) {
 	plain, ok := h.Keeper.Site.OpenFromBrowser(c.Name, c.Value)
-	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > attemptLifetime {
-		return attempt{}, false
+	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > loginAttemptLifetime {
+		return loginAttempt{}, false
 	}
 	return a, true
 }
 
 // findAttempt returns the attempt that was begun with a state, and its cookie. A
 // name that occurs twice is no answer.
-func (h *Handler) findAttempt(c *cookies, state string) (a attempt, cookie *http.Cookie, ok bool) {
-	name := attemptCookieName(state)
+func (h *Handler) findLoginAttempt(c *cookies, state string) (a loginAttempt, cookie *http.Cookie, ok bool) {
+	name := loginCookieName(state)
 	for _, login := range c.logins {
 		if login.Name != name {
 			continue
 		}
 		if cookie != nil {
-			return attempt{}, nil, false
+			return loginAttempt{}, nil, false
 		}
-		if a, ok = h.openAttempt(login); !ok {
-			return attempt{}, nil, false
+		if a, ok = h.openLoginAttempt(login); !ok {
+			return loginAttempt{}, nil, false
 		}
 		cookie = login
 	}
 	if cookie == nil || subtle.ConstantTimeCompare(a.State, hashState(state)) != 1 {
-		return attempt{}, nil, false
+		return loginAttempt{}, nil, false
 	}
 	return a, cookie, true
 }
 
-func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {
+func (h *Handler) clearLoginCookie(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.loginCookie(name, "", -1))
 }
 
 // clearAttempts forgets all logins of a browser.
-func (h *Handler) clearAttempts(w http.ResponseWriter, c *cookies) {
+func (h *Handler) clearLoginCookies(w http.ResponseWriter, c *cookies) {
 	for _, login := range c.logins {
-		h.clearAttempt(w, login.Name)
+		h.clearLoginCookie(w, login.Name)
 	}
 }
 

@@ -88,7 +88,7 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 // only. Anybody can cause it, so it is no more than a warning a minute.
 func (h *Handler) refuseLogout(w http.ResponseWriter, r *http.Request, err error) error {
 	h.Meter.Refusal("invalid_logout")
-	if h.errorLog.allow("invalid_logout") {
+	if h.logLimiter.allow("invalid_logout") {
 		h.Logger.Warn("logout request refused", zap.Error(err))
 	}
 	return writeJSON(w, r, http.StatusBadRequest, map[string]string{"error": "invalid_request"})

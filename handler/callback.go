@@ -30,31 +30,31 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	state, ok := h.openState(q["state"])
 	if !ok {
-		return h.staleCallback(w, r, loginState{Return: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
 	}
 	c := h.readCookies(r)
-	a, cookie, ok := h.findAttempt(&c, q["state"])
+	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
 	if !ok {
 		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
 	}
 	// Protects from the answer of another server (RFC 9207).
 	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
-		return h.fail(w, r, callbackError(err, a.Return))
+		return h.fail(w, r, callbackError(err, a.ReturnTo))
 	}
 	if q["error"] != "" {
-		h.clearAttempt(w, cookie.Name)
+		h.clearLoginCookie(w, cookie.Name)
 		return h.refusedLogin(w, r, state, a, q["error"], q["error_description"])
 	}
 	if q["code"] == "" {
 		return h.fail(w, r, badRequest(errors.New("neither code nor error")))
 	}
-	if !a.Asked && h.hasSession(r, &c) {
+	if !a.Explicit && h.hasSession(r, &c) {
 		// Another tab was faster, and this one has what it waited for. A second
 		// session would end the first, and the requests under way in it.
-		h.clearAttempt(w, cookie.Name)
-		return h.landHere(w, r, a.Return)
+		h.clearLoginCookie(w, cookie.Name)
+		return h.landHere(w, r, a.ReturnTo)
 	}
-	return h.redeem(w, r, &c, codeAnswer{cookie: cookie, state: state, attempt: a, code: q["code"]})
+	return h.redeem(w, r, &c, callback{cookie: cookie, state: state, attempt: a, code: q["code"]})
 }
 
 // landHere is land for those who have not asked for the origin yet.
@@ -63,7 +63,7 @@ func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) 
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	return h.land(w, r, origin, path)
+	return h.redirectAfterLogin(w, r, origin, path)
 }
 
 // staleCallback is for an answer whose attempt is over: the back button, a
@@ -72,34 +72,34 @@ func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) 
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
 	kept := func(err error) *Error {
 		e := unavailable(err)
-		e.Retry = state.Return
+		e.Retry = state.ReturnTo
 		return e
 	}
 	switch c := h.readCookies(r); {
-	case c.unknown != nil:
-		return h.fail(w, r, kept(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, kept(c.err))
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			return h.landHere(w, r, state.Return)
+			return h.landHere(w, r, state.ReturnTo)
 		case isUnavailable(err):
 			return h.fail(w, r, kept(err))
 		}
 	}
 	if state.Restarts < maxRestartsStale {
-		return h.restart(w, r, state, attempt{Return: state.Return})
+		return h.restart(w, r, state, loginAttempt{ReturnTo: state.ReturnTo})
 	}
 	h.Logger.Info("login not completed", zap.Error(cause))
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in is over",
 		Detail: "It took too long, was completed already, or was begun in another browser.",
-		Retry:  state.Return, Err: cause, login: true,
+		Retry:  state.ReturnTo, Err: cause, login: true,
 	})
 }
 
 // refusedLogin is for an error that the authorization server sent the browser
 // back with (RFC 6749, section 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
-func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state loginState, a attempt, code, description string) error {
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state loginState, a loginAttempt, code, description string) error {
 	h.Logger.Info("login refused by the authorization server",
 		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
 	switch code {
@@ -110,20 +110,20 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state log
 	case "access_denied":
 		return h.fail(w, r, &Error{
 			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
-			Detail: "You, or the sign-in service, did not allow it.", Retry: a.Return, login: true,
+			Detail: "You, or the sign-in service, did not allow it.", Retry: a.ReturnTo, login: true,
 		})
 	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The sign-in service reported a problem.", Retry: a.Return, login: true,
+		Detail: "The sign-in service reported a problem.", Retry: a.ReturnTo, login: true,
 		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
 	})
 }
 
 // restart begins the login anew, for the same page and without a prompt.
-func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a attempt) error {
+func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a loginAttempt) error {
 	h.Meter.Login("restarted")
-	return h.startLogin(w, r, login{wanted: a.Return, asked: a.Asked, restarts: state.Restarts + 1})
+	return h.startLogin(w, r, loginRequest{returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1})
 }
 
 // callbackError sorts what can go wrong between code and session.

@@ -362,7 +362,7 @@ func TestLateCallback(t *testing.T) {
 		b := g.browser()
 		callback := b.approve(b.start("/wanted"))
 		cookies := b.jar.header(false)
-		time.Sleep(attemptLifetime + time.Second)
+		time.Sleep(loginAttemptLifetime + time.Second)
 		if len(b.jar.header(false)) != 0 {
 			t.Error("the browser still has the attempt's cookie")
 		}

@@ -119,8 +119,8 @@ func (noMeter) Login(string)   {}
 func (noMeter) Refusal(string) {}
 
 // check refuses what cannot work, and fills in the defaults that it looks at.
-func (c *Config) check() error {
-	if err := c.checkRequired(); err != nil {
+func (c *Config) validate() error {
+	if err := c.validateRequired(); err != nil {
 		return err
 	}
 	if c.PathPrefix == "" {
@@ -129,10 +129,10 @@ func (c *Config) check() error {
 	if !isPlainPath(c.PathPrefix) {
 		return fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
 	}
-	if err := checkHeaderName(c.HeaderName); err != nil {
+	if err := validateHeaderName(c.HeaderName); err != nil {
 		return err
 	}
-	if err := c.Cookie.complete(); err != nil {
+	if err := c.Cookie.validate(); err != nil {
 		return err
 	}
 	for _, o := range c.TrustedOrigins {
@@ -144,7 +144,7 @@ func (c *Config) check() error {
 }
 
 // checkRequired refuses what would panic at a request.
-func (c *Config) checkRequired() error {
+func (c *Config) validateRequired() error {
 	switch {
 	case c.Client == nil:
 		return errors.New("Client is missing")
@@ -178,7 +178,7 @@ func (c *Config) checkRequired() error {
 }
 
 // fillIn sets the defaults.
-func (c *Config) fillIn() {
+func (c *Config) setDefaults() {
 	always := func(*http.Request) bool { return true }
 	never := func(*http.Request) bool { return false }
 	for _, f := range []struct {

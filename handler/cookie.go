@@ -52,7 +52,7 @@ func (c *Cookie) prefix() string {
 }
 
 // complete fills in the defaults and refuses what browsers would not keep.
-func (c *Cookie) complete() error {
+func (c *Cookie) validate() error {
 	prefix := c.prefix()
 	if c.Name == "" {
 		c.Name = c.DefaultName()
@@ -120,10 +120,10 @@ type cookies struct {
 	valid  bool
 	// unknown says why it could not be found out which of several counts: nobody
 	// is nobody for that.
-	unknown error
+	err error
 	// sent are all that were sent, few and without repetition.
-	sent  [maxSessionCookies]seal.Secret
-	count int
+	candidates [maxSessionCookies]seal.Secret
+	count      int
 	// present: there was a session cookie of whatever kind, or a neighbour's.
 	present bool
 	// ended: its session has turned out to be at its end.
@@ -137,30 +137,30 @@ type cookies struct {
 // readCookies takes our cookies out of the request's. What is left keeps its
 // bytes and its order: the app's cookies are none of our business.
 func (h *Handler) readCookies(r *http.Request) cookies {
-	c := h.sortCookies(r)
+	c := h.parseCookies(r)
 	switch c.count {
 	case 0:
 	case 1:
-		c.secret, c.valid = c.sent[0], true
+		c.secret, c.valid = c.candidates[0], true
 	default:
-		c.secret, c.valid, c.unknown = h.pickSession(r.Context(), c.sent[:c.count])
+		c.secret, c.valid, c.err = h.selectSession(r.Context(), c.candidates[:c.count])
 	}
 	return c
 }
 
 // sortCookies does not look which session cookie counts.
-func (h *Handler) sortCookies(r *http.Request) (c cookies) {
+func (h *Handler) parseCookies(r *http.Request) (c cookies) {
 	for _, line := range r.Header["Cookie"] {
-		if rest := h.readCookieLine(r, line, &c); rest != "" {
+		if rest := h.parseCookieLine(r, line, &c); rest != "" {
 			c.others = append(c.others, rest)
 		}
 	}
 	return c
 }
 
-func (c *cookies) add(secret seal.Secret) {
-	if c.count < maxSessionCookies && !slices.Contains(c.sent[:c.count], secret) {
-		c.sent[c.count] = secret
+func (c *cookies) addCandidate(secret seal.Secret) {
+	if c.count < maxSessionCookies && !slices.Contains(c.candidates[:c.count], secret) {
+		c.candidates[c.count] = secret
 		c.count++
 	}
 }
@@ -169,7 +169,7 @@ func (c *cookies) add(secret seal.Secret) {
 // others were set under other attributes, or by a neighbour on a shared domain.
 // If two have one, somebody may be trying to slip in theirs, and none counts.
 // The error is that of a store that cannot tell.
-func (h *Handler) pickSession(ctx context.Context, secrets []seal.Secret) (picked seal.Secret, ok bool, err error) {
+func (h *Handler) selectSession(ctx context.Context, secrets []seal.Secret) (picked seal.Secret, ok bool, err error) {
 	for _, s := range secrets {
 		_, err := h.Keeper.Peek(ctx, s)
 		switch {
@@ -185,7 +185,7 @@ func (h *Handler) pickSession(ctx context.Context, secrets []seal.Secret) (picke
 	return picked, ok, nil
 }
 
-func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) string {
+func (h *Handler) parseCookieLine(r *http.Request, line string, c *cookies) string {
 	var neighbours []string
 	if h.OtherCookies != nil {
 		neighbours = h.OtherCookies(r, "")
@@ -202,7 +202,7 @@ func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) strin
 		case name == h.Cookie.Name:
 			c.present = true
 			if secret, ok := seal.ParseSecret(value); ok {
-				c.add(secret)
+				c.addCandidate(secret)
 			}
 		case strings.HasPrefix(name, loginCookiePrefix):
 			if len(c.logins) < maxLoginCookies {

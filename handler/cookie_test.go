@@ -77,7 +77,7 @@ func TestCookieOptions(t *testing.T) {
 		{Name: "__Host-a;b"}, {Name: "__Host-a=b"}, {Name: "__Host-\r\n"}, {Name: "__Host-oauth_login_x"}, {Name: "__Host-é"},
 		{SameSite: "Lax"}, {SameSite: "always"}, {Partitioned: true}, {Partitioned: true, SameSite: "lax"},
 	} {
-		if err := c.complete(); err == nil {
+		if err := c.validate(); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
 	}

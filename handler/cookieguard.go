@@ -25,19 +25,19 @@ type cookieGuard struct {
 	request *http.Request
 	// header is that of the writer below. Asking for it later would make net/http
 	// copy it.
-	header http.Header
-	wrote  bool // the header is out
-	off    bool // a Handler behind has taken over
+	header      http.Header
+	wroteHeader bool // the header is out
+	disabled    bool // a Handler behind has taken over
 	// session is that of the request, and secret its secret. Nil: it has none.
 	session *keeper.Session
 	secret  seal.Secret
 
-	sharing sharing
+	policy cachePolicy
 	// private is the value of Cache-Control, to save an allocation.
 	private [1]string
 	// expires is a line of ours that goes along with the app's answer: it deletes
 	// a cookie that has done its work. Empty: there is none.
-	expires string
+	expiredCookie string
 }
 
 const (
@@ -52,23 +52,23 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 // finish looks at what is written after the handler: trailers, and the header
 // of an answer without a body.
 func (g *cookieGuard) finish() {
-	if !g.wrote {
-		g.expire()
+	if !g.wroteHeader {
+		g.addExpiredCookie()
 	}
-	g.clean(setCookie)
-	g.clean(setCookieTrailer)
-	if !g.wrote {
-		g.limitSharing()
+	g.removeForgedIn(setCookie)
+	g.removeForgedIn(setCookieTrailer)
+	if !g.wroteHeader {
+		g.applyCachePolicy()
 	}
 }
 
 // clean costs a look-up where an app sets no cookie.
-func (g *cookieGuard) clean(field string) {
-	if g.off {
+func (g *cookieGuard) removeForgedIn(field string) {
+	if g.disabled {
 		return
 	}
 	if slices.ContainsFunc(g.header[field], g.isForged) {
-		g.remove(field)
+		g.removeForged(field)
 	}
 }
 
@@ -80,16 +80,16 @@ func (g *cookieGuard) isForged(line string) bool {
 
 // expire adds the line of ours. A cache on the way must not keep the answer with
 // it, whatever the app says about others.
-func (g *cookieGuard) expire() {
-	if g.expires == "" || g.off {
+func (g *cookieGuard) addExpiredCookie() {
+	if g.expiredCookie == "" || g.disabled {
 		return
 	}
-	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expires)
+	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expiredCookie)
 	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
 	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
 }
 
-func (g *cookieGuard) remove(field string) {
+func (g *cookieGuard) removeForged(field string) {
 	// A copy: the slice may be the app's, and the same for all answers.
 	kept := slices.DeleteFunc(slices.Clone(g.header[field]), g.isForged)
 	if len(kept) == 0 {
@@ -97,22 +97,22 @@ func (g *cookieGuard) remove(field string) {
 	} else {
 		g.header[field] = kept
 	}
-	if g.handler.errorLog.allow("app sets our cookie") {
+	if g.handler.logLimiter.allow("app sets our cookie") {
 		g.handler.Logger.Warn("the app set a cookie of the name of a session's or a login's: it was taken off the answer",
 			zap.String("path", printable(g.handler.OriginalURL(g.request).Path)))
 	}
 }
 
 // cookieBlanks are what net/http and browsers make white space of, or ignore.
-const cookieBlanks = " \t\r\n\v\f\x00"
+const cookieWhitespace = " \t\r\n\v\f\x00"
 
 // isOwnCookie reads the name in a Set-Cookie line as browsers do (RFC 6265bis,
 // section 5.6): up to the first =, without the white space around it. A cookie
 // without a name comes back as its bare value, so that counts as a name too.
 func (h *Handler) isOwnCookie(r *http.Request, line string) bool {
 	pair, attributes, _ := strings.Cut(line, ";")
-	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieBlanks+"="), "=")
-	name = strings.TrimRight(name, cookieBlanks)
+	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieWhitespace+"="), "=")
+	name = strings.TrimRight(name, cookieWhitespace)
 	if name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) {
 		return true
 	}
@@ -131,8 +131,8 @@ func (h *Handler) isOwnCookie(r *http.Request, line string) bool {
 func cookieDomain(attributes string) (domain string) {
 	for attribute := range strings.SplitSeq(attributes, ";") {
 		name, value, _ := strings.Cut(attribute, "=")
-		if strings.EqualFold(strings.Trim(name, cookieBlanks), "domain") {
-			domain = strings.Trim(value, cookieBlanks)
+		if strings.EqualFold(strings.Trim(name, cookieWhitespace), "domain") {
+			domain = strings.Trim(value, cookieWhitespace)
 		}
 	}
 	return strings.TrimPrefix(domain, ".")
@@ -141,45 +141,45 @@ func cookieDomain(attributes string) (domain string) {
 // WriteHeader implements http.ResponseWriter. Any number of informational
 // answers may come before the last one.
 func (g *cookieGuard) WriteHeader(status int) {
-	if !g.wrote {
-		g.clean(setCookie)
-		g.wrote = status >= http.StatusOK || status == http.StatusSwitchingProtocols
-		if g.wrote {
-			g.expire()
+	if !g.wroteHeader {
+		g.removeForgedIn(setCookie)
+		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+		if g.wroteHeader {
+			g.addExpiredCookie()
 		}
 		if status >= http.StatusOK {
-			g.limitSharing()
+			g.applyCachePolicy()
 		}
 	}
 	g.ResponseWriter.WriteHeader(status)
 }
 
 // begin is for what writes a header that was not written yet.
-func (g *cookieGuard) begin() {
-	if !g.wrote {
-		g.clean(setCookie)
-		g.expire()
-		g.limitSharing()
-		g.wrote = true
+func (g *cookieGuard) beforeWrite() {
+	if !g.wroteHeader {
+		g.removeForgedIn(setCookie)
+		g.addExpiredCookie()
+		g.applyCachePolicy()
+		g.wroteHeader = true
 	}
 }
 
 // Write implements http.ResponseWriter.
 func (g *cookieGuard) Write(b []byte) (int, error) {
-	g.begin()
+	g.beforeWrite()
 	return g.ResponseWriter.Write(b)
 }
 
 // ReadFrom keeps the fast path of the writer below: a file goes from the kernel
 // to the socket.
 func (g *cookieGuard) ReadFrom(r io.Reader) (int64, error) {
-	g.begin()
+	g.beforeWrite()
 	return io.Copy(g.ResponseWriter, r)
 }
 
 // FlushError is what an http.ResponseController looks for.
 func (g *cookieGuard) FlushError() error {
-	g.begin()
+	g.beforeWrite()
 	return http.NewResponseController(g.ResponseWriter).Flush()
 }
 
@@ -188,7 +188,7 @@ func (g *cookieGuard) Flush() { _ = g.FlushError() }
 
 // Hijack hands over the connection to those who ask for an http.Hijacker.
 func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	g.wrote = true
+	g.wroteHeader = true
 	return http.NewResponseController(g.ResponseWriter).Hijack()
 }
 

@@ -337,7 +337,7 @@ func FuzzOwnCookie(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		sent := browserCookie(line)
 		var c cookies
-		h.readCookieLine(nil, sent, &c)
+		h.parseCookieLine(nil, sent, &c)
 		if (c.present || len(c.logins) > 0) && !h.isOwnCookie(nil, line) {
 			t.Errorf("%q passes, and the browser sends %q", line, sent)
 		}

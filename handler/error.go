@@ -51,7 +51,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // ownAnswer sets what every answer of ours carries: it is nobody else's
 // business, is never stored, and is shown in no frame.
-func ownAnswer(w http.ResponseWriter) {
+func setSecurityHeaders(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -125,11 +125,11 @@ func tooEarly() *Error {
 	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."}
 }
 
-func internal(err error) *Error {
+func internalError(err error) *Error {
 	return &Error{Status: http.StatusInternalServerError, Code: "internal", Title: "Something went wrong", Detail: "Please try again.", Err: err}
 }
 
-func foreign() *Error {
+func crossOriginError() *Error {
 	return &Error{Status: http.StatusForbidden, Code: "cross_origin", Title: "Not allowed from another site", Detail: "This request was sent by a page of another site."}
 }
 
@@ -159,7 +159,7 @@ func loginBusy(err error, wanted string) *Error {
 }
 
 // loggedOutMeanwhile: nothing is out of order, so that the page blames nobody.
-func loggedOutMeanwhile(err error, wanted string) *Error {
+func loggedOutDuringLogin(err error, wanted string) *Error {
 	return &Error{
 		Status: http.StatusForbidden, Code: "logged_out", Title: "You have been signed out",
 		Detail: "The sign-in service ended this sign-in while it was being completed. You can sign in again.",
@@ -181,17 +181,17 @@ func isUnavailable(err error) bool {
 }
 
 // perMinute keeps one cause from filling the log. Causes are few and ours.
-type perMinute struct {
+type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time
 }
 
 // allow reports whether a cause has been quiet for a minute.
-func (p *perMinute) allow(cause string) bool {
+func (p *logLimiter) allow(cause string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if last, ok := p.last[cause]; ok && now.Sub(last) < logEvery {
+	if last, ok := p.last[cause]; ok && now.Sub(last) < logInterval {
 		return false
 	}
 	if p.last == nil {

@@ -21,7 +21,7 @@ type Handler struct {
 	endpoints map[string]endpoint
 	// warnNoRefreshToken: the cause is in the configuration, so once is enough.
 	warnNoRefreshToken sync.Once
-	errorLog           perMinute
+	logLimiter         logLimiter
 }
 
 // callbackPath is below the path prefix.
@@ -34,22 +34,22 @@ type endpoint struct {
 	// secret: the callback has the code in its URL, the answer to a logout the ID
 	// token in its Location, and a server that is wrong may put its logout token
 	// into a URL.
-	secret bool
+	hasSecrets bool
 }
 
 // New returns a Handler. Its errors name the option or the field in question.
 func New(c Config) (*Handler, error) {
-	if err := c.check(); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	c.fillIn()
+	c.setDefaults()
 	h := &Handler{Config: c}
 	h.endpoints = map[string]endpoint{
 		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
-		callbackPath:       {methods: "GET", serve: h.serveCallback, secret: true},
-		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, secret: true},
+		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
+		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, hasSecrets: true},
 		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
-		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, secret: true},
+		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, hasSecrets: true},
 		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
 		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
 	}
@@ -77,11 +77,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix)
 	isEndpoint := ok && strings.HasPrefix(path, "/")
 	if !isEndpoint && !h.protects(r) {
-		return h.relayBeside(w, r, next)
+		return h.relayUnprotected(w, r, next)
 	}
-	owner := h.takeOver(w, r)
+	owner := h.reclaim(w, r)
 	if owner != nil && !isEndpoint && h.hasAmbiguousPath(r) {
-		return h.relayOwned(w, r, owner, next) // the user is the owner's
+		return h.relayNested(w, r, owner, next) // the user is the owner's
 	}
 	h.SetUser(r, nil)
 	if isEndpoint {
@@ -94,10 +94,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 // nothing below the prefix ever reaches the app.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path string) error {
 	e, ok := h.endpoints[path]
-	if e.secret { // in this spelling or another
+	if e.hasSecrets { // in this spelling or another
 		h.KeepOutOfLog(r)
 	}
-	ownAnswer(w)
+	setSecurityHeaders(w)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
 		return h.fail(w, r, notFound())
 	}
@@ -107,7 +107,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	}
 	// What begins or ends a login must not be replayed from TLS early data
 	// (RFC 8470, section 5.2).
-	if isEarly(r) {
+	if isEarlyData(r) {
 		return h.fail(w, r, tooEarly())
 	}
 	return e.serve(w, r)
@@ -125,7 +125,7 @@ func methodListed(methods, method string) bool {
 // fail answers with an error: a page for somebody who looks at it, a problem
 // document (RFC 9457) for everything else.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
-	ownAnswer(w)
+	setSecurityHeaders(w)
 	e.prefix = h.PathPrefix
 	h.Meter.Refusal(e.Code)
 	if e.login {
@@ -146,13 +146,13 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		return nil
 	}
 	c := h.readCookies(r)
-	stripCookies(r, &c)
+	removeOwnCookies(r, &c)
 	e.setRetryAfter(w)
 	return h.Fail(w, r, e)
 }
 
 func (h *Handler) logFailure(e *Error) {
-	if h.errorLog.allow(e.Code) {
+	if h.logLimiter.allow(e.Code) {
 		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
 	}
 }

@@ -67,7 +67,7 @@ type claimSets struct{ all, idToken, userInfo map[string]json.RawMessage }
 // keptClaims reads the claims of a session. A session of a release that did not
 // keep those of UserInfo apart has, as UserInfo's, what its ID token does not
 // say.
-func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
+func storedClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	var kept claimSets
 	var err error
 	if kept.all, err = decodeClaims(current.Claims); err != nil {
@@ -76,7 +76,7 @@ func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	if kept.userInfo, err = decodeClaims(current.UserInfo); err != nil {
 		return kept, err
 	}
-	kept.idToken = payload(current.IDToken)
+	kept.idToken = decodePayload(current.IDToken)
 	if userInfo && len(current.UserInfo) == 0 {
 		for name, value := range kept.all {
 			if !bytes.Equal(value, kept.idToken[name]) && !slices.Contains(authenticationClaims, name) {
@@ -89,7 +89,7 @@ func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 
 // payload returns the claims of an ID token that was verified before. One that
 // cannot be read has none.
-func payload(idToken string) (claims map[string]json.RawMessage) {
+func decodePayload(idToken string) (claims map[string]json.RawMessage) {
 	_, rest, _ := strings.Cut(idToken, ".")
 	encoded, _, _ := strings.Cut(rest, ".")
 	text, err := base64.RawURLEncoding.DecodeString(encoded)
@@ -104,7 +104,7 @@ func payload(idToken string) (claims map[string]json.RawMessage) {
 // where both have a claim, UserInfo's counts until the ID token's changes. How
 // the user has authenticated is kept until a new auth_time says that it happened
 // again.
-func (kept claimSets) renew(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
+func (kept claimSets) afterRefresh(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
 	all, userInfo = maps.Clone(idToken), maps.Clone(kept.userInfo)
 	maps.DeleteFunc(userInfo, func(name string, _ json.RawMessage) bool {
 		value, told := idToken[name]

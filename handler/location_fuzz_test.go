@@ -29,7 +29,7 @@ func FuzzLocation(f *testing.F) {
 	}
 	g := newRig(f, plainOAuth, quiet)
 	f.Fuzz(func(t *testing.T, target string) {
-		paths := []string{g.handler.wantedPath(target, appOrigin)}
+		paths := []string{g.handler.returnToPath(target, appOrigin)}
 		if r, err := readRequest("GET", target); err == nil {
 			paths = append(paths, returnPath(r.URL))
 		}
@@ -45,7 +45,7 @@ func FuzzLocation(f *testing.F) {
 			if err != nil || len(u.Query()["return_to"]) != 1 {
 				t.Fatalf("%q becomes the link %q", target, link)
 			}
-			again := g.handler.wantedPath(u.Query().Get("return_to"), appOrigin)
+			again := g.handler.returnToPath(u.Query().Get("return_to"), appOrigin)
 			if got, ok := browserOrigin(again, appOrigin); !ok || got != appOrigin {
 				t.Errorf("%q comes back as %q, which leads to %q", target, again, got)
 			}

@@ -35,32 +35,32 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 	if iss := q["iss"]; iss != "" && h.Client.CheckIssuer(r.Context(), []string{iss}) != nil {
 		return h.fail(w, r, badRequest(errors.New("iss names another authorization server")))
 	}
-	return h.startLogin(w, r, login{
-		wanted: h.wantedPath(q["return_to"], origin), asked: !fromElsewhere(r),
+	return h.startLogin(w, r, loginRequest{
+		returnTo: h.returnToPath(q["return_to"], origin), explicit: !isCrossSiteNavigation(r),
 		prompt: q["prompt"], hint: q["login_hint"],
 	})
 }
 
 // fromElsewhere reports whether a page of another site led here. That begins a
 // login for whoever has no session; where there is one, it stays.
-func fromElsewhere(r *http.Request) bool {
+func isCrossSiteNavigation(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site == "cross-site" || site == "same-site"
 }
 
 // login is what one attempt begins with.
-type login struct {
-	wanted   string // the return path
-	asked    bool   // at the login endpoint, by the user or the app
-	restarts int    // automatic ones before
-	cameBack bool   // the cookie of the login before did come back
-	prompt   string
-	hint     string
+type loginRequest struct {
+	returnTo       string // the return path
+	explicit       bool   // at the login endpoint, by the user or the app
+	restarts       int    // automatic ones before
+	cookieReturned bool   // the cookie of the login before did come back
+	prompt         string
+	hint           string
 }
 
 // startLogin sends the browser to the authorization server.
-func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) error {
-	ownAnswer(w)
+func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
+	setSecurityHeaders(w)
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
@@ -68,30 +68,30 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 	// A login that cannot be kept is not worth beginning: the code would be spent,
 	// and the user would end on an error page.
 	if err := h.Keeper.CanKeep(r.Context()); err != nil {
-		return h.fail(w, r, storeUnavailable(err, l.wanted))
+		return h.fail(w, r, storeUnavailable(err, l.returnTo))
 	}
-	state, err := h.sealState(loginState{Return: l.wanted, Restarts: l.restarts})
+	state, err := h.sealState(loginState{ReturnTo: l.returnTo, Restarts: l.restarts})
 	if err != nil {
-		return h.fail(w, r, notSealed(err, l.wanted))
+		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
-	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Asked: l.asked, Begun: time.Now()}
+	a := loginAttempt{State: hashState(state), Verifier: randomText(32), ReturnTo: l.returnTo, Explicit: l.explicit, Begun: time.Now()}
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
-	if !l.cameBack && !h.hasSession(r, &c) {
+	if !l.cookieReturned && !h.hasSession(r, &c) {
 		// A cookie that came back ends the count of those that did not.
-		a.Completed, a.LoopSince = h.lastCompleted(&c)
+		a.Completed, a.LoopSince = h.readLoopCount(&c)
 	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
 		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
 		Prompt: l.prompt, LoginHint: l.hint,
 	})
 	if err != nil {
-		return h.fail(w, r, loginUnavailable(err, l.wanted))
+		return h.fail(w, r, loginUnavailable(err, l.returnTo))
 	}
-	if err := h.setAttempt(w, &c, attemptCookieName(state), a); err != nil {
-		return h.fail(w, r, notSealed(err, l.wanted))
+	if err := h.setLoginAttempt(w, &c, loginCookieName(state), a); err != nil {
+		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusFound)
@@ -100,11 +100,11 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) er
 
 // notSealed answers a login whose state or cookie could not be sealed. An instance
 // that has just started may not know yet which of its keys the others have.
-func notSealed(err error, wanted string) *Error {
+func sealingFailed(err error, wanted string) *Error {
 	if errors.Is(err, seal.ErrNotAgreed) {
 		return storeUnavailable(err, wanted)
 	}
-	return internal(err)
+	return internalError(err)
 }
 
 // hasSession reports whether the browser's session is alive, as far as anybody
@@ -124,9 +124,9 @@ func (h *Handler) redirectURI(origin string) string { return origin + h.PathPref
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
 	if isNavigation(r) {
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-			return h.comeAgain(w, r)
+			return h.reloadForStrictCookie(w, r)
 		}
-		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r)})
+		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r)})
 	}
 	// RFC 9110, section 15.5.2, wants a challenge beside every 401.
 	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
@@ -137,7 +137,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 	if isFormPost(r) {
 		e.Title, e.Detail, e.Retry = "Please sign in again", "Your session has ended, and what you sent was not passed on.", "/"
 		if origin, failure := h.origin(r); failure == nil {
-			e.Retry = h.wantedPath(r.Referer(), origin)
+			e.Retry = h.returnToPath(r.Referer(), origin)
 		}
 	}
 	return h.fail(w, r, e)
@@ -145,19 +145,19 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 
 // comeAgain is for a navigation from another site: a cookie with
 // SameSite=Strict does not go along then, but does when the page itself goes on.
-func (h *Handler) comeAgain(w http.ResponseWriter, r *http.Request) error {
+func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	ownAnswer(w)
-	return h.land(w, r, origin, h.originalRequestURI(r))
+	setSecurityHeaders(w)
+	return h.redirectAfterLogin(w, r, origin, h.originalRequestURI(r))
 }
 
 // land sends the browser to a page of this site. A cookie with SameSite=Strict
 // would not go along on a redirect that began at the authorization server, so
 // there the page itself moves on.
-func (h *Handler) land(w http.ResponseWriter, r *http.Request, origin, path string) error {
+func (h *Handler) redirectAfterLogin(w http.ResponseWriter, r *http.Request, origin, path string) error {
 	target := origin + path
 	if h.Cookie.sameSite == http.SameSiteStrictMode {
 		return writePage(w, r, http.StatusOK, page{Title: "Signed in", Detail: "Taking you to the page you asked for.", RefreshTo: target, Link: target, LinkText: "Continue"})

@@ -16,12 +16,12 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return writePage(w, r, http.StatusOK, page{Title: "Sign out", Detail: "Do you want to sign out?", Post: h.PathPrefix + "/logout", PostText: "Sign out"})
 	}
-	if h.isForeign(r) {
-		return h.fail(w, r, foreign())
+	if h.isCrossOrigin(r) {
+		return h.fail(w, r, crossOriginError())
 	}
 	c := h.readCookies(r)
 	var ended keeper.Ended
-	for _, secret := range c.sent[:c.count] {
+	for _, secret := range c.candidates[:c.count] {
 		e, err := h.Keeper.End(r.Context(), secret, keeper.EndLogout)
 		switch {
 		case err == nil:
@@ -38,15 +38,15 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 			h.Logger.Warn("logged out, but the store did not answer: the tokens are not revoked", zap.Error(err))
 		}
 	}
-	h.clearAttempts(w, &c)
+	h.clearLoginCookies(w, &c)
 	if c.present {
 		h.clearSession(w)
 	}
-	return h.leave(w, r, ended)
+	return h.redirectAfterLogout(w, r, ended)
 }
 
 // leave sends the browser on after a logout.
-func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended keeper.Ended) error {
+func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, ended keeper.Ended) error {
 	target := h.PathPrefix + "/logout/callback"
 	if origin, failure := h.origin(r); failure == nil {
 		// The server sends it back to an address that has to be registered

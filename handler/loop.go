@@ -14,13 +14,13 @@ const (
 	loopWindow = time.Minute
 )
 
-func loginLoop(a attempt) *Error {
+func loginLoop(a loginAttempt) *Error {
 	return &Error{
 		Status: http.StatusInternalServerError, Code: "login_loop",
 		Title:  "Signing in does not last",
 		Detail: "You have signed in several times, but your browser does not send back the session's cookie. Cookies may be blocked for this site, or another one of the same name is in the way. Allow or delete this site's cookies and try again.",
 		Err:    errors.New("the browser completed three logins within a minute without sending the session's cookie: it blocks cookies, reaches the site under another host, or something on the way drops Set-Cookie"),
-		Retry:  a.Return, login: true,
+		Retry:  a.ReturnTo, login: true,
 	}
 }
 
@@ -38,7 +38,7 @@ type loopCount struct {
 
 // markCompleted counts a login that was completed just now. Where nothing can be
 // sealed the count begins anew.
-func (h *Handler) markCompleted(w http.ResponseWriter, a attempt) {
+func (h *Handler) setLoopCount(w http.ResponseWriter, a loginAttempt) {
 	if a.LoopSince.IsZero() {
 		a.LoopSince = time.Now()
 	}
@@ -54,10 +54,10 @@ func (h *Handler) markCompleted(w http.ResponseWriter, a attempt) {
 
 // lastCompleted returns the count that a browser brings along, if it is young
 // enough.
-func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
+func (h *Handler) readLoopCount(c *cookies) (completed int, since time.Time) {
 	for _, login := range c.logins {
 		var n loopCount
-		plain, ok := h.openNamed(login, loopCookieName)
+		plain, ok := h.openLoopCookie(login, loopCookieName)
 		if !ok || json.Unmarshal(plain, &n) != nil {
 			continue
 		}
@@ -69,7 +69,7 @@ func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
 }
 
 // openNamed opens a login cookie if it has a certain name.
-func (h *Handler) openNamed(c *http.Cookie, name string) (plain []byte, ok bool) {
+func (h *Handler) openLoopCookie(c *http.Cookie, name string) (plain []byte, ok bool) {
 	if c.Name != name {
 		return nil, false
 	}
@@ -77,14 +77,14 @@ func (h *Handler) openNamed(c *http.Cookie, name string) (plain []byte, ok bool)
 }
 
 // forgetCompleted ends the count: the session's cookie has come back.
-func (h *Handler) forgetCompleted(w http.ResponseWriter, c *cookies) {
-	if c.counts() {
-		h.clearAttempt(w, loopCookieName)
+func (h *Handler) clearLoopCount(w http.ResponseWriter, c *cookies) {
+	if c.hasLoopCount() {
+		h.clearLoginCookie(w, loopCookieName)
 	}
 }
 
 // counts reports whether the browser brings a count of completed logins.
-func (c *cookies) counts() bool {
+func (c *cookies) hasLoopCount() bool {
 	for _, login := range c.logins {
 		if login.Name == loopCookieName {
 			return true

@@ -26,12 +26,12 @@ func isDocument(r *http.Request) bool {
 	if mode != "" || dest != "" {
 		return mode == "navigate" && dest == "document"
 	}
-	return namesHTML(r.Header.Values("Accept")) && r.Header.Get("Upgrade") == "" &&
+	return acceptsHTML(r.Header.Values("Accept")) && r.Header.Get("Upgrade") == "" &&
 		!strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest")
 }
 
 // namesHTML looks for the type itself: "*/*" is what scripts send.
-func namesHTML(accept []string) bool {
+func acceptsHTML(accept []string) bool {
 	for _, line := range accept {
 		for part := range strings.SplitSeq(line, ",") {
 			mediaType, _, _ := strings.Cut(part, ";")

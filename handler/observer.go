@@ -12,7 +12,7 @@ import (
 // business at most once a minute for each cause, whatever the number of
 // sessions.
 func NewObserver(logger *zap.Logger) func(keeper.Event) {
-	var limit perMinute
+	var limit logLimiter
 	return func(e keeper.Event) {
 		id := zap.Stringer("session", e.ID)
 		switch e.Kind {
@@ -65,7 +65,7 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 
 // logUnreadable is a line a minute for each part of a record: an operator has to
 // learn that sessions are lost, or that somebody writes to the store.
-func logUnreadable(logger *zap.Logger, limit *perMinute, e keeper.Event) {
+func logUnreadable(logger *zap.Logger, limit *logLimiter, e keeper.Event) {
 	part := string(e.Part())
 	if limit.allow("unreadable " + part) {
 		logger.Warn("what the store has does not open, and counts for nothing: it was altered, damaged or partly restored from a backup, or its key was dropped",
@@ -74,4 +74,4 @@ func logUnreadable(logger *zap.Logger, limit *perMinute, e keeper.Event) {
 }
 
 // logEvery is how often the same cause is worth a line.
-const logEvery = time.Minute
+const logInterval = time.Minute

@@ -65,7 +65,7 @@ func (h *Handler) origin(r *http.Request) (string, *Error) {
 
 // isUnsafe: everything that is not known to be safe, in exactly this spelling
 // (RFC 9110, section 9.2.1).
-func isUnsafe(method string) bool {
+func isUnsafeMethod(method string) bool {
 	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
 }
 
@@ -73,7 +73,7 @@ func isUnsafe(method string) bool {
 // page of another site may send with somebody's session.
 func changesState(r *http.Request) bool {
 	// OPTIONS too: a browser's preflight carries no cookie, so this is none.
-	return isUnsafe(r.Method) || r.Method == http.MethodOptions || isWebSocket(r) || overridesMethod(r)
+	return isUnsafeMethod(r.Method) || r.Method == http.MethodOptions || isWebSocket(r) || overridesMethod(r)
 }
 
 // overridesMethod: an app may take a safe request with such a header for an
@@ -81,7 +81,7 @@ func changesState(r *http.Request) bool {
 func overridesMethod(r *http.Request) bool {
 	for name := range r.Header {
 		for _, override := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-			if sameToUpstream(name, override) {
+			if isEquivalentHeader(name, override) {
 				return true
 			}
 		}
@@ -93,7 +93,7 @@ func overridesMethod(r *http.Request) bool {
 // of another site. The session's cookie would go along with it, from sibling
 // subdomains whatever its SameSite attribute. Clients that send neither
 // header are no browsers, and nobody can make them send somebody's cookie.
-func (h *Handler) isForeign(r *http.Request) bool {
+func (h *Handler) isCrossOrigin(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) > 1 {
 		return true
@@ -120,7 +120,7 @@ func (h *Handler) isForeign(r *http.Request) bool {
 // cookie by definition, and the app has to answer it. It is passed on for
 // nobody, so it is nothing more: pages of this site send none, and none has a
 // body, asks for another protocol or means another method.
-func (h *Handler) isPreflight(r *http.Request) bool {
+func (h *Handler) isTrustedPreflight(r *http.Request) bool {
 	origins := r.Header["Origin"]
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" &&
 		len(origins) == 1 && slices.Contains(h.TrustedOrigins, origins[0]) &&

@@ -14,10 +14,10 @@ import (
 )
 
 // codeAnswer is a callback with a code, and the attempt that it belongs to.
-type codeAnswer struct {
+type callback struct {
 	cookie  *http.Cookie // of the attempt
 	state   loginState
-	attempt attempt
+	attempt loginAttempt
 	code    string
 	origin  string
 }
@@ -25,26 +25,26 @@ type codeAnswer struct {
 // loginFailure is why a code became no session. Callbacks that came at the same
 // time share it.
 type loginFailure struct {
-	page    *Error
+	answer  *Error
 	restart bool // one more login usually passes unseen
 	// forget: the browser's other attempts are over, too.
-	forget bool
+	clearAll bool
 }
 
-func (f *loginFailure) Error() string { return f.page.Error() }
+func (f *loginFailure) Error() string { return f.answer.Error() }
 
 // redeem exchanges the code and keeps the session, once for an attempt over all
 // instances, and takes the browser to the page it wanted. It does not depend on
 // the request: a code is good for one try, whether or not the browser still
 // waits.
-func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer) error {
+func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb callback) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
 	cb.origin = origin
 	r = r.WithContext(context.WithoutCancel(r.Context()))
-	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
+	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(loginAttemptLifetime)}
 	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (keeper.Redemption, error) {
 		return h.completeLogin(ctx, c, cb)
 	})
@@ -56,45 +56,45 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	switch {
 	case err == nil:
 		h.setSession(w, secret)
-		h.clearAttempt(w, cb.cookie.Name)
-		h.markCompleted(w, cb.attempt)
-		return h.land(w, r, origin, cb.attempt.Return)
+		h.clearLoginCookie(w, cb.cookie.Name)
+		h.setLoopCount(w, cb.attempt)
+		return h.redirectAfterLogin(w, r, origin, cb.attempt.ReturnTo)
 	case ended:
 		return h.loginFailed(w, r, c, cb, failed)
 	case errors.Is(err, keeper.ErrLoginOver), errors.Is(err, keeper.ErrNoSession):
-		h.clearAttempt(w, cb.cookie.Name)
-		cb.state.Return = cb.attempt.Return
+		h.clearLoginCookie(w, cb.cookie.Name)
+		cb.state.ReturnTo = cb.attempt.ReturnTo
 		return h.staleCallback(w, r, cb.state, err)
 	case errors.Is(err, keeper.ErrManyLogins):
-		return h.fail(w, r, loginBusy(err, cb.attempt.Return))
+		return h.fail(w, r, loginBusy(err, cb.attempt.ReturnTo))
 	default:
-		return h.fail(w, r, storeUnavailable(err, cb.attempt.Return))
+		return h.fail(w, r, storeUnavailable(err, cb.attempt.ReturnTo))
 	}
 }
 
 // loginFailed answers a callback whose code became no session.
-func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer, f *loginFailure) error {
-	h.clearAttempt(w, cb.cookie.Name)
+func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb callback, f *loginFailure) error {
+	h.clearLoginCookie(w, cb.cookie.Name)
 	if f.restart {
 		return h.restart(w, r, cb.state, cb.attempt)
 	}
-	if f.forget {
-		h.clearAttempts(w, c)
+	if f.clearAll {
+		h.clearLoginCookies(w, c)
 	}
-	page := *f.page // fail changes it, and others share it
+	page := *f.answer // fail changes it, and others share it
 	return h.fail(w, r, &page)
 }
 
 // completeLogin redeems the code and keeps a session for its tokens. What was
 // granted and cannot be kept is revoked.
-func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) (keeper.Redemption, error) {
+func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
 	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
 	if err != nil {
-		return h.notRedeemed(ctx, c, cb, err)
+		return h.redemptionFailed(ctx, c, cb, err)
 	}
-	secret, failure := h.keepLogin(ctx, c, cb, answer)
+	secret, failure := h.createSession(ctx, c, cb, answer)
 	if failure != nil {
-		h.giveBack(ctx, c, answer)
+		h.revokeUnused(ctx, c, answer)
 		return keeper.Redemption{Spent: true}, failure
 	}
 	return keeper.Redemption{Secret: secret}, nil
@@ -103,14 +103,14 @@ func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) 
 // notRedeemed sorts an answer to a code that brought no tokens, or none that can
 // be used. A code that the server refused, or of which nobody knows what became,
 // is made up for by one more login.
-func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, err error) (keeper.Redemption, error) {
-	failure := &loginFailure{page: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.Return)}
+func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback, err error) (keeper.Redemption, error) {
+	failure := &loginFailure{answer: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.ReturnTo)}
 	tokenErr, ok := errors.AsType[*oauth.TokenError](err)
 	if !ok {
 		return keeper.Redemption{}, failure
 	}
 	if tokenErr.Granted != nil {
-		h.giveBack(ctx, c, tokenErr.Granted)
+		h.revokeUnused(ctx, c, tokenErr.Granted)
 	}
 	switch tokenErr.Kind {
 	case oauth.Rejected, oauth.Unclear, oauth.Unanswered:
@@ -126,25 +126,25 @@ func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, er
 }
 
 // keepLogin makes a session of tokens that were issued just now.
-func (h *Handler) keepLogin(ctx context.Context, c *cookies, cb codeAnswer, answer *oauth.TokenResponse) (seal.Secret, error) {
+func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
 	who, err := h.identify(ctx, answer, a.Nonce)
 	if err != nil {
-		return seal.Secret{}, &loginFailure{page: callbackError(err, a.Return)}
+		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}
 	if a.Completed+1 >= loopLimit {
-		return seal.Secret{}, &loginFailure{page: loginLoop(a), forget: true}
+		return seal.Secret{}, &loginFailure{answer: loginLoop(a), clearAll: true}
 	}
 	t := sessionTokens(answer)
 	secret, s, err := h.Keeper.Create(ctx, who, t)
 	switch {
 	case errors.Is(err, keeper.ErrLoggedOut):
 		h.Logger.Info("the authorization server ended a login while it was being completed")
-		return seal.Secret{}, &loginFailure{page: loggedOutMeanwhile(err, a.Return), restart: cb.state.Restarts < maxRestartsStale}
+		return seal.Secret{}, &loginFailure{answer: loggedOutDuringLogin(err, a.ReturnTo), restart: cb.state.Restarts < maxRestartsStale}
 	case err != nil:
-		return seal.Secret{}, &loginFailure{page: storeUnavailable(err, a.Return)}
+		return seal.Secret{}, &loginFailure{answer: storeUnavailable(err, a.ReturnTo)}
 	}
-	h.endReplaced(ctx, c, who, t)
+	h.endReplacedSession(ctx, c, who, t)
 	if t.RefreshToken == "" {
 		h.warnNoRefreshToken.Do(func() {
 			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",

@@ -108,7 +108,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			current := keeper.Identity{Claims: json.RawMessage(tt.before), UserInfo: json.RawMessage(tt.userInfo), IDToken: idTokenWith(tt.idToken)}
 			asked := tt.userInfo != "" || strings.HasPrefix(tt.name, "older")
-			kept, err := keptClaims(current, asked)
+			kept, err := storedClaims(current, asked)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +116,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all, userInfo := kept.renew(refreshed)
+			all, userInfo := kept.afterRefresh(refreshed)
 			for _, half := range []struct {
 				what, want string
 				got        map[string]json.RawMessage
@@ -137,11 +137,11 @@ func TestClaimsAfterARefresh(t *testing.T) {
 // that can still be seen to say.
 func TestClaimsOfAnOlderReleaseWithoutUserInfo(t *testing.T) {
 	for _, idToken := range []string{"", "x", "a.b.c", idTokenWith(`[]`), idTokenWith(`{"groups":["users"]}`)} {
-		kept, err := keptClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
+		kept, err := storedClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all, userInfo := kept.renew(nil); len(all)+len(userInfo) != 0 {
+		if all, userInfo := kept.afterRefresh(nil); len(all)+len(userInfo) != 0 {
 			t.Errorf("ID token %q: %s and %s are kept", idToken, all, userInfo)
 		}
 	}

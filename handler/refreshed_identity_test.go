@@ -27,7 +27,7 @@ func (g *rig) expiredLogin() (cookie string) {
 		Obtained: time.Now().Add(-time.Hour), Expires: time.Now().Add(-time.Minute),
 	}
 	var nonce string
-	_ = json.Unmarshal(payload(tokens.IDToken)["nonce"], &nonce)
+	_ = json.Unmarshal(decodePayload(tokens.IDToken)["nonce"], &nonce)
 	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, nonce)
 	if err != nil {
 		g.t.Fatal(err)

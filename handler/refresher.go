@@ -61,7 +61,7 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 	}
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
-	kept, keptErr := keptClaims(current, f.UserInfo)
+	kept, keptErr := storedClaims(current, f.UserInfo)
 	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenWant{
 		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(kept.all), AccessToken: t.AccessToken,
 	})
@@ -77,7 +77,7 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 	if idToken.SessionID != "" {
 		who.SID = idToken.SessionID
 	}
-	all, userInfo := kept.renew(idToken.Claims)
+	all, userInfo := kept.afterRefresh(idToken.Claims)
 	if who.Claims, err = encodeClaims(all); err != nil {
 		return current, err
 	}

@@ -128,7 +128,7 @@ func TestUnreadableIsOneLineAMinute(t *testing.T) {
 					observe(keeper.Event{Kind: keeper.EventUnreadable, ID: session.ID{byte(i + 1)}, Err: &seal.UnreadableError{Part: part}})
 				}
 			}
-			time.Sleep(logEvery)
+			time.Sleep(logInterval)
 		}
 		for _, part := range parts {
 			lines := log.lines(`"part":"` + string(part) + `"`)

@@ -28,10 +28,10 @@ const (
 
 // relay passes a request on with its session's token, or answers for it.
 func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error {
-	if isEchoOrTunnel(r) {
+	if isTraceOrConnect(r) {
 		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This method is not relayed."})
 	}
-	if isEarly(r) && (isUnsafe(r.Method) || isWebSocket(r)) {
+	if isEarlyData(r) && (isUnsafeMethod(r.Method) || isWebSocket(r)) {
 		return h.fail(w, r, tooEarly())
 	}
 	if h.Authorization == RejectAuthorization && r.Header["Authorization"] != nil {
@@ -39,19 +39,19 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 	}
 	c := h.readCookies(r)
 	switch {
-	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, unavailable(c.err))
 	case !c.valid:
 		return h.relayAnonymous(w, r, &c, next)
 	}
-	s, err := h.sessionOf(r, &c)
+	s, err := h.loadSession(r, &c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, &c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
 	case errors.Is(err, errTooOld) && isNavigation(r):
-		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), asked: true})
+		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), explicit: true})
 	case errors.Is(err, errTooOld):
 		return h.unauthenticated(w, r)
 	case errors.Is(err, keeper.ErrNoSession):
@@ -66,7 +66,7 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 
 // isEchoOrTunnel is for requests that nobody passes on: what echoes our header,
 // and what leads past us. Some servers do not mind the case of a method.
-func isEchoOrTunnel(r *http.Request) bool {
+func isTraceOrConnect(r *http.Request) bool {
 	if r.Method == http.MethodConnect {
 		return !isExtendedConnect(r)
 	}
@@ -75,8 +75,8 @@ func isEchoOrTunnel(r *http.Request) bool {
 
 // relayAnonymous is for a request without a session.
 func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cookies, next Next) error {
-	if !h.isPreflight(r) && !h.isOptional(r) {
-		if isEarly(r) {
+	if !h.isTrustedPreflight(r) && !h.isOptional(r) {
+		if isEarlyData(r) {
 			return h.fail(w, r, tooEarly()) // no login begins with what may be a replay
 		}
 		if c.ended {
@@ -84,36 +84,36 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			// one may arrive after a new login has set the next. And only on an
 			// answer of ours: the app's may be stored by a cache on the way.
 			h.clearSession(w)
-			h.forgetCompleted(w, c)
+			h.clearLoopCount(w, c)
 			if isNavigation(r) {
-				return h.startLogin(w, r, login{wanted: h.originalRequestURI(r), cameBack: true})
+				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), cookieReturned: true})
 			}
 		}
 		return h.unauthenticated(w, r)
 	}
-	p := &passage{guard: h.guardCookies(w, r)}
-	p.guard.sharing = sharedByCookie
-	h.prepare(&p.prepared, r, c, nil)
+	p := &relayState{guard: h.guardCookies(w, r)}
+	p.guard.policy = cacheByCookie
+	h.rewriteHeaders(&p.savedHeaders, r, c, nil)
 	defer p.restore()
-	p.stripPaths(r)
+	p.removePathHeaders(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(r.Context(), r))
 	p.guard.finish()
 	return err
 }
 
 // passage is what relaying a request takes, in one allocation.
-type passage struct {
+type relayState struct {
 	guard      cookieGuard
 	attachment keeper.Attachment
-	prepared
+	savedHeaders
 }
 
 // stripPaths takes off the headers that some apps take for the path, which was
 // judged as it stands.
-func (p *prepared) stripPaths(r *http.Request) {
+func (p *savedHeaders) removePathHeaders(r *http.Request) {
 	p.header = r.Header
 	for name := range r.Header {
-		if sameToUpstream(name, "X-Original-Url") || sameToUpstream(name, "X-Rewrite-Url") {
+		if isEquivalentHeader(name, "X-Original-Url") || isEquivalentHeader(name, "X-Rewrite-Url") {
 			p.set(name, nil)
 		}
 	}
@@ -131,38 +131,38 @@ func withoutTrailers(ctx context.Context, r *http.Request) *http.Request {
 
 // relaySession is for a request with a session.
 func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
-	if h.isForeign(r) && changesState(r) {
-		return h.fail(w, r, foreign())
+	if h.isCrossOrigin(r) && changesState(r) {
+		return h.fail(w, r, crossOriginError())
 	}
 	h.SetUser(r, s)
 	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
 		return h.fail(w, r, h.forbidden(r))
 	}
-	p := &passage{guard: h.guardCookies(w, r)}
+	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.session, p.guard.secret = s, c.secret
-	p.guard.sharing = sharedByNobody
-	if c.counts() {
-		p.guard.expires = h.loginCookie(loopCookieName, "", -1).String()
+	p.guard.policy = cachePrivate
+	if c.hasLoopCount() {
+		p.guard.expiredCookie = h.loginCookie(loopCookieName, "", -1).String()
 	}
 	ctx := h.Keeper.Attach(h.RelayContext(r), s, &p.attachment)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
-	if h.RetryUnauthorized && !isEarly(r) {
-		err = h.relayRetrying(p, relayed, c, s, next)
+	if h.RetryUnauthorized && !isEarlyData(r) {
+		err = h.relayWithRetry(p, relayed, c, s, next)
 	} else {
-		err = h.relayOnce(&p.guard, &p.prepared, relayed, c, s, next)
+		err = h.relayOnce(&p.guard, &p.savedHeaders, relayed, c, s, next)
 	}
 	p.guard.finish()
-	if err != nil && !p.guard.wrote && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
+	if err != nil && !p.guard.wroteHeader && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// It ended under way, and the app's answer did not come.
 		return h.unauthenticated(w, r)
 	}
 	return err
 }
 
-func (h *Handler) relayOnce(w http.ResponseWriter, p *prepared, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
-	h.prepare(p, r, c, s)
+func (h *Handler) relayOnce(w http.ResponseWriter, p *savedHeaders, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
+	h.rewriteHeaders(p, r, c, s)
 	defer p.restore()
 	return next.ServeHTTP(w, r)
 }
@@ -170,7 +170,7 @@ func (h *Handler) relayOnce(w http.ResponseWriter, p *prepared, r *http.Request,
 // prepared remembers the headers that were changed, so that the request is
 // left as it was found, but for our cookies: error routes and log fields that
 // look at it afterwards must not see the token.
-type prepared struct {
+type savedHeaders struct {
 	header http.Header
 	// As a rule they are few, and cost nothing then.
 	first [3]savedHeader
@@ -186,7 +186,7 @@ type savedHeader struct {
 	values []string
 }
 
-func (p *prepared) set(name string, values []string) {
+func (p *savedHeaders) set(name string, values []string) {
 	saved := savedHeader{name, p.header[name]}
 	if p.count < len(p.first) {
 		p.first[p.count] = saved
@@ -202,7 +202,7 @@ func (p *prepared) set(name string, values []string) {
 }
 
 // restore goes backwards: the first saved value of a name is the client's.
-func (p *prepared) restore() {
+func (p *savedHeaders) restore() {
 	for _, s := range slices.Backward(p.more) {
 		s.restore(p.header)
 	}
@@ -222,17 +222,17 @@ func (s savedHeader) restore(header http.Header) {
 // prepare changes the headers of a request to what the app may see. The
 // request itself stays the same one: Caddy's placeholders are bound to it. For
 // a request of nobody s is nil.
-func (h *Handler) prepare(p *prepared, r *http.Request, c *cookies, s *keeper.Session) {
+func (h *Handler) rewriteHeaders(p *savedHeaders, r *http.Request, c *cookies, s *keeper.Session) {
 	p.header = r.Header
-	stripCookies(r, c)
-	cleanHopByHop(r, p)
+	removeOwnCookies(r, c)
+	removeHopByHop(r, p)
 	keep := h.Authorization == KeepAuthorization
 	if r.Header["Authorization"] != nil && !keep {
 		p.set("Authorization", nil)
 	}
 	if h.HeaderName != "Authorization" {
 		for name := range r.Header {
-			if sameToUpstream(name, h.HeaderName) {
+			if isEquivalentHeader(name, h.HeaderName) {
 				p.set(name, nil)
 			}
 		}
@@ -252,7 +252,7 @@ func (h *Handler) headerValue(r *http.Request, s *keeper.Session) string {
 
 // stripCookies takes our cookies off a request for good: error routes, which
 // get the request back, may lead to another upstream.
-func stripCookies(r *http.Request, c *cookies) {
+func removeOwnCookies(r *http.Request, c *cookies) {
 	switch {
 	case !c.present && c.logins == nil:
 	case len(c.others) == 0:
@@ -265,7 +265,7 @@ func stripCookies(r *http.Request, c *cookies) {
 // oneHopFields are those that a client means for the next proxy, besides
 // Connection, Upgrade and TE. Net/http takes Transfer-Encoding and Trailer off
 // itself.
-var oneHopFields = [...]string{"Http2-Settings", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection"}
+var hopByHopFields = [...]string{"Http2-Settings", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection"}
 
 // cleanHopByHop removes the fields that are meant for one hop (RFC 9110, section
 // 7.6.1). Connection goes, too, and what it names besides these fields stays. A
@@ -273,8 +273,8 @@ var oneHopFields = [...]string{"Http2-Settings", "Keep-Alive", "Proxy-Authorizat
 // could remove our header, or one that a proxy in front of us or a directive
 // has set. An app loses nothing: the client could send such a field without
 // naming it.
-func cleanHopByHop(r *http.Request, p *prepared) {
-	webSocket := cleanUpgrade(r, p)
+func removeHopByHop(r *http.Request, p *savedHeaders) {
+	webSocket := removeUpgrade(r, p)
 	switch connection := r.Header["Connection"]; {
 	case webSocket:
 		if len(connection) != 1 || !strings.EqualFold(connection[0], "upgrade") {
@@ -283,14 +283,14 @@ func cleanHopByHop(r *http.Request, p *prepared) {
 	case connection != nil:
 		p.set("Connection", nil)
 	}
-	for _, name := range oneHopFields {
+	for _, name := range hopByHopFields {
 		if r.Header[name] != nil {
 			p.set(name, nil)
 		}
 	}
 	if te := r.Header["Te"]; te != nil {
 		var kept []string
-		if lists(te, "trailers") { // gRPC asks for it
+		if hasMember(te, "trailers") { // gRPC asks for it
 			kept = []string{"trailers"}
 		}
 		p.set("Te", kept)
@@ -299,14 +299,14 @@ func cleanHopByHop(r *http.Request, p *prepared) {
 
 // cleanUpgrade removes any Upgrade but to WebSocket, which would let the client
 // talk to the app past us, and reports whether the request asks for WebSocket.
-func cleanUpgrade(r *http.Request, p *prepared) (webSocket bool) {
+func removeUpgrade(r *http.Request, p *savedHeaders) (webSocket bool) {
 	upgrade := r.Header["Upgrade"]
 	if upgrade == nil {
 		return false
 	}
 	// Without Connection, an Upgrade header means nothing (RFC 9110, section
 	// 7.8), and must not come to mean something behind us.
-	if len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && lists(r.Header["Connection"], "upgrade") {
+	if len(upgrade) == 1 && strings.EqualFold(upgrade[0], "websocket") && hasMember(r.Header["Connection"], "upgrade") {
 		return true
 	}
 	p.set("Upgrade", nil)
@@ -315,7 +315,7 @@ func cleanUpgrade(r *http.Request, p *prepared) (webSocket bool) {
 
 // lists reports whether a comma-separated header field has a member, in any
 // case.
-func lists(lines []string, member string) bool {
+func hasMember(lines []string, member string) bool {
 	for _, line := range lines {
 		for m := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.Trim(m, " \t"), member) {
@@ -328,7 +328,7 @@ func lists(lines []string, member string) bool {
 
 // checkHeaderName refuses names for the token's header that mean something else
 // to a proxy.
-func checkHeaderName(name string) error {
+func validateHeaderName(name string) error {
 	switch http.CanonicalHeaderKey(name) {
 	case "Connection", "Content-Length", "Cookie", "Host", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
 		return fmt.Errorf("header %q: this header has another use", name)
@@ -342,7 +342,7 @@ func checkHeaderName(name string) error {
 // sameToUpstream reports whether an app may take one header name for another:
 // CGI and its heirs know neither case nor the difference between -, _ and, some
 // of them, anything else that is neither letter nor digit.
-func sameToUpstream(name, ours string) bool {
+func isEquivalentHeader(name, ours string) bool {
 	if len(name) != len(ours) {
 		return false
 	}

@@ -16,21 +16,21 @@ import (
 // retryAge is the least age of a token that is refreshed because an app calls
 // it invalid. An app that calls every token invalid must not cause a refresh
 // for each request.
-const retryAge = 10 * time.Second
+const minRetryAge = 10 * time.Second
 
 // relayRetrying relays a request, and if the app answers that its token is
 // invalid, does so once more with a new one. The first answer is then not seen
 // by the client. A request with a body cannot be repeated: its answer passes,
 // and the next request has the new token.
-func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
+func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
-	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
+	probe.hold = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= minRetryAge }
 	secret := c.secret
-	err := h.relayOnce(probe, &p.prepared, r, c, s, next)
-	if !probe.invalidToken || time.Since(s.TokenObtained) < retryAge {
+	err := h.relayOnce(probe, &p.savedHeaders, r, c, s, next)
+	if !probe.invalidToken || time.Since(s.TokenObtained) < minRetryAge {
 		return err
 	}
-	if !probe.refused {
+	if !probe.held {
 		// The answer is out; whoever comes next has the new token.
 		ctx := context.WithoutCancel(r.Context())
 		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, secret, s.AccessToken) }()
@@ -39,11 +39,11 @@ func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *keep
 	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), secret, s.AccessToken)
 	if freshErr != nil {
 		// There is no better answer than the app's.
-		_, _ = probe.pass()
+		_, _ = probe.release()
 		return err
 	}
-	probe.forget()
-	return h.relayOnce(&p.guard, new(prepared), r, c, fresh, next)
+	probe.discard()
+	return h.relayOnce(&p.guard, new(savedHeaders), r, c, fresh, next)
 }
 
 func hasNoBody(r *http.Request) bool {
@@ -52,7 +52,7 @@ func hasNoBody(r *http.Request) bool {
 
 // saysInvalidToken reads the challenge of RFC 6750, section 3, wherever it
 // stands among others.
-func saysInvalidToken(status int, header http.Header) bool {
+func isInvalidTokenAnswer(status int, header http.Header) bool {
 	if status != http.StatusUnauthorized {
 		return false
 	}
@@ -67,7 +67,7 @@ func saysInvalidToken(status int, header http.Header) bool {
 
 // maxRefusedBody bounds what is kept of an answer that may still have to be
 // shown. A longer one is not refused after all.
-const maxRefusedBody = 64 << 10
+const maxHeldBody = 64 << 10
 
 // probeWriter looks at the status of an answer before it lets it pass. What it
 // refuses it keeps, up to a bound; everything else passes untouched. Handlers
@@ -75,27 +75,27 @@ const maxRefusedBody = 64 << 10
 type probeWriter struct {
 	http.ResponseWriter
 	before http.Header // what was set before the answer
-	refuse func() bool
+	hold   func() bool
 
 	passed       bool
 	invalidToken bool // the answer said so
-	refused      bool
+	held         bool
 	status       int
 	body         []byte
 }
 
 func (p *probeWriter) WriteHeader(status int) {
 	switch {
-	case p.refused:
+	case p.held:
 		return
 	case p.passed || status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		p.ResponseWriter.WriteHeader(status)
 		return
 	}
 	p.status = status
-	p.invalidToken = saysInvalidToken(status, p.Header())
-	if p.invalidToken && p.refuse() {
-		p.refused = true
+	p.invalidToken = isInvalidTokenAnswer(status, p.Header())
+	if p.invalidToken && p.hold() {
+		p.held = true
 		return
 	}
 	p.passed = true
@@ -103,29 +103,29 @@ func (p *probeWriter) WriteHeader(status int) {
 }
 
 // forget takes back what a refused answer has set.
-func (p *probeWriter) forget() {
+func (p *probeWriter) discard() {
 	header := p.Header()
 	clear(header)
 	maps.Copy(header, p.before)
 }
 
 // pass lets a refused answer through after all.
-func (p *probeWriter) pass() (int, error) {
-	p.refused, p.passed = false, true
+func (p *probeWriter) release() (int, error) {
+	p.held, p.passed = false, true
 	p.ResponseWriter.WriteHeader(p.status)
 	return p.ResponseWriter.Write(p.body)
 }
 
 func (p *probeWriter) Write(b []byte) (int, error) {
-	if !p.passed && !p.refused {
+	if !p.passed && !p.held {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
-		if len(p.body)+len(b) <= maxRefusedBody {
+	if p.held {
+		if len(p.body)+len(b) <= maxHeldBody {
 			p.body = append(p.body, b...)
 			return len(b), nil
 		}
-		if _, err := p.pass(); err != nil {
+		if _, err := p.release(); err != nil {
 			return 0, err
 		}
 	}
@@ -134,10 +134,10 @@ func (p *probeWriter) Write(b []byte) (int, error) {
 
 // ReadFrom keeps the fast path of the writer below.
 func (p *probeWriter) ReadFrom(r io.Reader) (int64, error) {
-	if !p.passed && !p.refused {
+	if !p.passed && !p.held {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
+	if p.held {
 		return io.Copy(writerOnly{p}, r)
 	}
 	return io.Copy(p.ResponseWriter, r)
@@ -147,13 +147,13 @@ type writerOnly struct{ io.Writer }
 
 // FlushError sends nothing of an answer that does not pass.
 func (p *probeWriter) FlushError() error {
-	if p.refused {
+	if p.held {
 		return nil
 	}
 	if !p.passed {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
+	if p.held {
 		return nil
 	}
 	return http.NewResponseController(p.ResponseWriter).Flush()

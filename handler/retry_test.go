@@ -116,10 +116,10 @@ func TestChallengesThatSayInvalidToken(t *testing.T) {
 		{`BEARER  realm="a", error="invalid_token"`}, {`Basic realm="x", Bearer error="invalid_token"`},
 	} {
 		header := http.Header{"Www-Authenticate": challenges}
-		if !saysInvalidToken(401, header) {
+		if !isInvalidTokenAnswer(401, header) {
 			t.Errorf("%q is not understood", challenges)
 		}
-		if saysInvalidToken(403, header) {
+		if isInvalidTokenAnswer(403, header) {
 			t.Errorf("%q with status 403 says nothing about the token", challenges)
 		}
 	}
@@ -151,8 +151,8 @@ func TestAppThatRefusesEveryToken(t *testing.T) {
 					time.Sleep(500 * time.Millisecond)
 				}
 				synctest.Wait()
-				if n, most := as.refreshes(), int(minutes*time.Minute/retryAge); n < most-1 || n > most {
-					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, retryAge)
+				if n, most := as.refreshes(), int(minutes*time.Minute/minRetryAge); n < most-1 || n > most {
+					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, minRetryAge)
 				}
 				if as.Stats().Reuses != 0 {
 					t.Error("a spent refresh token came back")

@@ -75,7 +75,7 @@ func escapeUnsafe(s string) string {
 
 // wantedPath reads a `return_to` parameter: a path of this site, or a whole URL
 // on it. Everything else, and our own endpoints, become "/".
-func (h *Handler) wantedPath(returnTo, origin string) string {
+func (h *Handler) returnToPath(returnTo, origin string) string {
 	if rest, ok := strings.CutPrefix(returnTo, origin); ok && (rest == "" || strings.HasPrefix(rest, "/")) {
 		returnTo = rest
 	}

@@ -82,7 +82,7 @@ func TestReturnTo(t *testing.T) {
 		"/%2e/oauth2/logout":     "/",
 		"/x/%2e%2e/oauth2":       "/",
 	} {
-		if got := g.handler.wantedPath(target, appOrigin); got != want {
+		if got := g.handler.returnToPath(target, appOrigin); got != want {
 			t.Errorf("%q becomes %q, want %q", target, got, want)
 		}
 	}
@@ -134,7 +134,7 @@ func FuzzReturnPath(f *testing.F) {
 	}
 	g := newRig(f, plainOAuth)
 	f.Fuzz(func(t *testing.T, target string) {
-		paths := map[string]string{"return_to": g.handler.wantedPath(target, appOrigin)}
+		paths := map[string]string{"return_to": g.handler.returnToPath(target, appOrigin)}
 		if r, err := readRequest("GET", target); err == nil {
 			paths["request"] = returnPath(r.URL)
 		}

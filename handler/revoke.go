@@ -29,7 +29,7 @@ func (h *Handler) revokeToken(token, hint string) {
 		ctx, cancel := context.WithTimeout(context.Background(), revokeTimeout)
 		defer cancel()
 		err := h.Client.Revoke(ctx, token, hint)
-		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) && h.errorLog.allow("revoke") {
+		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) && h.logLimiter.allow("revoke") {
 			h.Logger.Warn("a token that is not needed any more was not revoked", zap.Error(err))
 		}
 	}()
@@ -38,7 +38,7 @@ func (h *Handler) revokeToken(token, hint string) {
 // giveBack revokes what a login granted that cannot be kept. While the browser
 // has another session nothing is revoked: both may belong to one grant at the
 // server, which would end with either token (RFC 7009, section 2.1).
-func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenResponse) {
+func (h *Handler) revokeUnused(ctx context.Context, c *cookies, t *oauth.TokenResponse) {
 	if c.valid {
 		if _, err := h.Keeper.Peek(ctx, c.secret); !errors.Is(err, keeper.ErrNoSession) {
 			return
@@ -55,7 +55,7 @@ func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenRespon
 // endReplaced ends the session that a new login takes the place of: its cookie
 // must not open anything any more. Its refresh token is revoked, unless the new
 // session may end with that.
-func (h *Handler) endReplaced(ctx context.Context, c *cookies, who keeper.Identity, t keeper.Tokens) {
+func (h *Handler) endReplacedSession(ctx context.Context, c *cookies, who keeper.Identity, t keeper.Tokens) {
 	if !c.valid {
 		return
 	}

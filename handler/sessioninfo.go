@@ -29,8 +29,8 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	c := h.readCookies(r)
 	switch {
-	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, unavailable(c.err))
 	case !c.valid:
 		return writeJSON(w, r, http.StatusOK, info)
 	}
@@ -41,29 +41,29 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.forgetCompleted(w, &c)
+	h.clearLoopCount(w, &c)
 	return h.writeSession(w, r, s)
 }
 
 // refreshNowAge keeps a page that asks for new tokens all the time from getting
 // them all the time.
-const refreshNowAge = 10 * time.Second
+const minForcedRefreshAge = 10 * time.Second
 
 // serveRefresh gets a new token now, unless the one at hand is very young, for
 // a page that knows its user's rights have changed. It counts as use.
 func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-	if h.isForeign(r) {
-		return h.fail(w, r, foreign())
+	if h.isCrossOrigin(r) {
+		return h.fail(w, r, crossOriginError())
 	}
 	c := h.readCookies(r)
 	switch {
-	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, unavailable(c.err))
 	case !c.valid:
 		return h.unauthenticated(w, r)
 	}
-	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-refreshNowAge))
+	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-minForcedRefreshAge))
 	switch {
 	case errors.Is(err, keeper.ErrNotRefreshable):
 		return h.fail(w, r, &Error{
@@ -75,7 +75,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.forgetCompleted(w, &c)
+	h.clearLoopCount(w, &c)
 	return h.writeSession(w, r, s)
 }
 

@@ -9,23 +9,23 @@ import (
 // an app has answered. Such a cache sees the session's cookie in place of the
 // Authorization header, and so does not apply RFC 9111, section 3.5. Decision
 // 0018 gives the reasons.
-type sharing int
+type cachePolicy int
 
 const (
 	// sharedAsAnswered leaves the answer as the app gave it: it does not depend
 	// on a session.
-	sharedAsAnswered sharing = iota
+	cacheAsAnswered cachePolicy = iota
 	// sharedByNobody is for an answer to a request with a session.
-	sharedByNobody
+	cachePrivate
 	// sharedByCookie is for an answer to a request without a session, at a path
 	// where one with a session may get another answer.
-	sharedByCookie
+	cacheByCookie
 )
 
 // limitSharing adds to the header of an answer what a shared cache has to know.
 // An app that has given an answer to all caches, or to none, keeps its word.
-func (g *cookieGuard) limitSharing() {
-	if g.off || g.sharing == sharedAsAnswered {
+func (g *cookieGuard) applyCachePolicy() {
+	if g.disabled || g.policy == cacheAsAnswered {
 		return
 	}
 	lines := g.header["Cache-Control"]
@@ -33,14 +33,14 @@ func (g *cookieGuard) limitSharing() {
 		return
 	}
 	switch {
-	case g.sharing == sharedByNobody:
+	case g.policy == cachePrivate:
 		g.private[0] = "private"
 		if directives := strings.Join(lines, ", "); directives != "" {
 			g.private[0] = directives + ", private"
 		}
 		g.header["Cache-Control"] = g.private[:]
 	case g.request.Method == http.MethodGet || g.request.Method == http.MethodHead:
-		if vary := g.header["Vary"]; !lists(vary, "Cookie") && !lists(vary, "*") {
+		if vary := g.header["Vary"]; !hasMember(vary, "Cookie") && !hasMember(vary, "*") {
 			g.header["Vary"] = append(vary[:len(vary):len(vary)], "Cookie")
 		}
 	}

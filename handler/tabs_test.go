@@ -64,7 +64,7 @@ func TestTenTabs(t *testing.T) {
 func TestTabsFinishedAtOnce(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
-	wanted, at := startTabs(b, maxAttempts)
+	wanted, at := startTabs(b, maxLoginAttempts)
 	cookies := b.jar.header(false)
 	answers := make([]*answer, len(at))
 	done := make(chan int)
@@ -177,12 +177,12 @@ func TestStateIsReadBack(t *testing.T) {
 	g := newRig(t)
 	for _, char := range []string{"x", "&", "%22", "'"} {
 		path := "/?" + strings.Repeat(char, (maxStateReturnPath-2)/len(char))
-		state, err := g.handler.sealState(loginState{Return: path})
+		state, err := g.handler.sealState(loginState{ReturnTo: path})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := g.handler.openState(state); !ok || got.Return != path {
-			t.Errorf("a state of %d bytes for a path of %q is read as %v %.20q", len(state), char, ok, got.Return)
+		if got, ok := g.handler.openState(state); !ok || got.ReturnTo != path {
+			t.Errorf("a state of %d bytes for a path of %q is read as %v %.20q", len(state), char, ok, got.ReturnTo)
 		}
 	}
 }

@@ -10,13 +10,13 @@ import (
 // cookies, an Upgrade to other than WebSocket, and headers that some apps take for
 // the path. Browsers send our cookies to the whole site, and an app that had one
 // could act as its user where a session is needed. No session is looked up.
-func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next) error {
-	guard := &besideGuard{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
-	c := h.sortCookies(r)
-	stripCookies(r, &c)
-	guard.stripPaths(r)
+func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next Next) error {
+	guard := &unprotectedWriter{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
+	c := h.parseCookies(r)
+	removeOwnCookies(r, &c)
+	guard.removePathHeaders(r)
 	// A tunnel of another protocol would lead to protected paths, too.
-	cleanUpgrade(r, &guard.prepared)
+	removeUpgrade(r, &guard.savedHeaders)
 	if r.Header["Http2-Settings"] != nil {
 		guard.set("Http2-Settings", nil)
 	}
@@ -29,9 +29,9 @@ func (h *Handler) relayBeside(w http.ResponseWriter, r *http.Request, next Next)
 // besideGuard guards the answer to a request that needs no session of ours, but
 // may need one of a Handler behind this one: of several with matchers, each gets
 // the requests of all that stand after it.
-type besideGuard struct {
+type unprotectedWriter struct {
 	cookieGuard
-	prepared
+	savedHeaders
 	// cookies are the header's lines as they came.
 	cookies []string
 }
@@ -40,14 +40,14 @@ type besideGuard struct {
 // cookies are put back, those that we set pass, and what the app sets is for us
 // to guard. It does not reach past a Handler that the request belongs to, and
 // returns that one's guard, or nil.
-func (h *Handler) takeOver(w http.ResponseWriter, r *http.Request) (owner *cookieGuard) {
+func (h *Handler) reclaim(w http.ResponseWriter, r *http.Request) (owner *cookieGuard) {
 	for {
 		switch g := w.(type) {
 		case *cookieGuard:
 			return g
-		case *besideGuard:
-			g.off = true
-			h.putBack(r, g.cookies)
+		case *unprotectedWriter:
+			g.disabled = true
+			h.restoreCookies(r, g.cookies)
 		}
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
@@ -58,7 +58,7 @@ func (h *Handler) takeOver(w http.ResponseWriter, r *http.Request) (owner *cooki
 }
 
 // putBack adds our cookies in these lines to a request's.
-func (h *Handler) putBack(r *http.Request, lines []string) {
+func (h *Handler) restoreCookies(r *http.Request, lines []string) {
 	var ours []string
 	for _, line := range lines {
 		for pair := range strings.SplitSeq(line, ";") {

@@ -12,7 +12,7 @@ import (
 // the network can send again, or says that it did: that is a proxy's word (RFC
 // 8470, section 5.1, which wants every value read alike), and who else says so
 // delays himself alone.
-func isEarly(r *http.Request) bool {
+func isEarlyData(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header["Early-Data"] != nil
 }
 
@@ -26,9 +26,9 @@ var errTooEarly = errors.New("not in early data")
 // nothing: no token is refreshed, and the session's idle time runs on. Where
 // that will not do the client comes again after the handshake, as browsers do by
 // themselves (RFC 8470, section 5.2).
-func (h *Handler) sessionOf(r *http.Request, c *cookies) (*keeper.Session, error) {
-	if !isEarly(r) {
-		return h.fresh(r, c)
+func (h *Handler) loadSession(r *http.Request, c *cookies) (*keeper.Session, error) {
+	if !isEarlyData(r) {
+		return h.freshSession(r, c)
 	}
 	s, err := h.Keeper.Peek(r.Context(), c.secret)
 	if err != nil {
