@@ -218,7 +218,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// Before anything else: error routes and matchers may look at the user, too.
 	u := claimUser(repl)
 	err := h.serve(w, r, next)
-	if u.session != nil {
+	if u.user != nil {
 		// Error routes and log fields see the user of the session, not what a
 		// directive behind this one has set.
 		repl.DeleteByPrefix(userPrefix)

@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 const (
@@ -23,7 +22,7 @@ const (
 // oauth_session handlers that a request passes share one, because a Replacer
 // asks the function that was mapped first. Decision 0019 gives the reasons.
 type requestUser struct {
-	session *keeper.Session // nil: nobody
+	user *handler.User // nil: none
 	// context is the first one of relayContext, to save an allocation.
 	context userContext
 }
@@ -49,10 +48,10 @@ func claimUser(repl *caddy.Replacer) *requestUser {
 	return u
 }
 
-// setUser sets the user of a request: the user of the session, or nobody.
-func setUser(r *http.Request, s *keeper.Session) {
+// setUser sets the user of a request: the user of the session, or none.
+func setUser(r *http.Request, user *handler.User) {
 	if repl := replacerOf(r); repl != nil {
-		claimUser(repl).session = s
+		claimUser(repl).user = user
 	}
 }
 
@@ -67,12 +66,12 @@ func (u *requestUser) replace(key string) (any, bool) {
 	switch {
 	case !ok:
 		return nil, false
-	case u.session == nil:
+	case u.user == nil:
 		return "", true
 	case name == "id":
-		return headerSafe(u.session.Subject), true
+		return headerSafe(u.user.Subject), true
 	}
-	value, ok := handler.Claim(u.session.Claims, name)
+	value, ok := u.user.Claim(name)
 	if !ok {
 		return "", true
 	}

@@ -81,7 +81,7 @@ type Config struct {
 	// done with a request that is this Handler's, and then the user of the
 	// session before the request is relayed. It is not called for a request that
 	// Protects leaves open.
-	SetUser func(r *http.Request, s *keeper.Session)
+	SetUser func(r *http.Request, u *User)
 	// RelayContext returns the context of a request that is relayed with a
 	// session; it is derived from the request's. It is called after SetUser. Nil:
 	// the request's own context.
@@ -152,8 +152,6 @@ func (c *Config) validateRequired() error {
 		return errors.New("Keeper is missing")
 	case !c.Keeper.Valid():
 		return errors.New("Keeper was not made by keeper.New")
-	case c.Logger == nil:
-		return errors.New("Logger is missing")
 	case c.Origin == nil:
 		return errors.New("Origin is missing")
 	}
@@ -191,6 +189,9 @@ func (c *Config) setDefaults() {
 			*f.field = f.standard
 		}
 	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
 	if c.OriginalURL == nil {
 		c.OriginalURL = func(r *http.Request) *url.URL { return r.URL }
 	}
@@ -202,7 +203,7 @@ func (c *Config) setDefaults() {
 	}
 	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
 	if c.SetUser == nil {
-		c.SetUser = func(*http.Request, *keeper.Session) {}
+		c.SetUser = func(*http.Request, *User) {}
 	}
 	if c.RelayContext == nil {
 		c.RelayContext = (*http.Request).Context

@@ -44,7 +44,6 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
 		"keeper without a vault":     {func(c *Config) { c.Keeper = &keeper.Keeper{Config: g.keeper.Config} }, "Keeper"},
 		"keeper of no making":        {func(c *Config) { c.Keeper = new(keeper.Keeper) }, "Keeper"},
-		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
 		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},
 		"age limit without match":    {func(c *Config) { c.RefreshIfOlder = []AgeLimit{{Age: time.Minute}} }, "refresh_if_older"},
 		"age limit of a negative age": {func(c *Config) {

@@ -143,21 +143,22 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 	return h.fail(w, r, e)
 }
 
-// comeAgain is for a navigation from another site: a cookie with
-// SameSite=Strict does not go along then, but does when the page itself goes on.
+// reloadForStrictCookie answers a navigation from another site. The browser does not
+// send a cookie with SameSite=Strict with it, but does when a page of this site
+// navigates to the same URL.
 func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
+	setSecurityHeaders(w)
+	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
+}
+
+// redirectAfterLogin sends the browser to a page of this site. A redirect that began
+// at the authorization server is cross-site, and carries no cookie with
+// SameSite=Strict. With such cookies a small page navigates instead.
+func (h *Handler) redirectAfterLogin(w http.ResponseWriter, r *http.Request, path string) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	setSecurityHeaders(w)
-	return h.redirectAfterLogin(w, r, origin, h.originalRequestURI(r))
-}
-
-// land sends the browser to a page of this site. A cookie with SameSite=Strict
-// would not go along on a redirect that began at the authorization server, so
-// there the page itself moves on.
-func (h *Handler) redirectAfterLogin(w http.ResponseWriter, r *http.Request, origin, path string) error {
 	target := origin + path
 	if h.Cookie.sameSite == http.SameSiteStrictMode {
 		return writePage(w, r, http.StatusOK, page{Title: "Signed in", Detail: "Taking you to the page you asked for.", RefreshTo: target, Link: target, LinkText: "Continue"})

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 func TestLogin(t *testing.T) {
@@ -28,9 +27,9 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var user string
 			g := newRig(t, append(options, func(s *setup) {
-				s.handler.SetUser = func(_ *http.Request, s *keeper.Session) {
-					if s != nil {
-						user = s.Subject
+				s.handler.SetUser = func(_ *http.Request, u *User) {
+					if u != nil {
+						user = u.Subject
 					}
 				}
 			})...)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
@@ -90,10 +89,10 @@ func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
 func TestAnonymousRequestsHaveNoUser(t *testing.T) {
 	told := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
-		s.handler.SetUser = func(_ *http.Request, s *keeper.Session) {
+		s.handler.SetUser = func(_ *http.Request, u *User) {
 			told++
-			if s != nil {
-				t.Errorf("the user is %+v", s)
+			if u != nil {
+				t.Errorf("the user is %+v", u)
 			}
 		}
 	})

@@ -13,15 +13,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// codeAnswer is a callback with a code, and the attempt that it belongs to.
-type callback struct {
-	cookie  *http.Cookie // of the attempt
-	state   loginState
-	attempt loginAttempt
-	code    string
-	origin  string
-}
-
 // loginFailure is why a code became no session. Callbacks that came at the same
 // time share it.
 type loginFailure struct {
@@ -58,7 +49,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 		h.setSession(w, secret)
 		h.clearLoginCookie(w, cb.cookie.Name)
 		h.setLoopCount(w, cb.attempt)
-		return h.redirectAfterLogin(w, r, origin, cb.attempt.ReturnTo)
+		return h.redirectAfterLogin(w, r, cb.attempt.ReturnTo)
 	case ended:
 		return h.loginFailed(w, r, c, cb, failed)
 	case errors.Is(err, keeper.ErrLoginOver), errors.Is(err, keeper.ErrNoSession):

@@ -62,10 +62,10 @@ func TestIdentityAfterARefresh(t *testing.T) {
 	if err != nil || who.Subject != "alice" || who.SID != sid {
 		t.Fatalf("%+v, %v", who, err)
 	}
-	if email, _ := Claim(who.Claims, "email"); string(email) != `"new@example.test"` {
+	if email, _ := findClaim(who.Claims, "email"); string(email) != `"new@example.test"` {
 		t.Errorf("email is %s", email)
 	}
-	if team, ok := Claim(who.Claims, "team"); ok {
+	if team, ok := findClaim(who.Claims, "team"); ok {
 		t.Errorf("team is %s, which the new ID token does not say", team)
 	}
 	for _, unreadable := range []string{"[]", "null", "{", `"x"`} {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 func TestAuthorizationPolicies(t *testing.T) {
@@ -280,9 +279,9 @@ func TestRequestThatRanOutOfTime(t *testing.T) {
 }
 
 func TestUserOfARequest(t *testing.T) {
-	var user *keeper.Session
+	var user *User
 	g := newRig(t, plainOAuth, func(s *setup) {
-		s.handler.SetUser = func(_ *http.Request, s *keeper.Session) { user = s }
+		s.handler.SetUser = func(_ *http.Request, u *User) { user = u }
 	})
 	g.app.answer = func(http.ResponseWriter, *http.Request) error {
 		if user == nil || user.Subject != "alice" {

@@ -21,7 +21,7 @@ type Requirement struct {
 // cannot be compared meets nothing.
 func (h *Handler) meetsRequirements(claims json.RawMessage) bool {
 	for _, req := range h.Require {
-		value, ok := Claim(claims, req.Claim)
+		value, ok := findClaim(claims, req.Claim)
 		if !ok || !matches(value, req.Values) {
 			return false
 		}
@@ -30,7 +30,7 @@ func (h *Handler) meetsRequirements(claims json.RawMessage) bool {
 }
 
 // Claim finds a claim by its name, or by a path of names with dots in between.
-func Claim(claims json.RawMessage, name string) (json.RawMessage, bool) {
+func findClaim(claims json.RawMessage, name string) (json.RawMessage, bool) {
 	var object map[string]json.RawMessage
 	if len(claims) == 0 || json.Unmarshal(claims, &object) != nil {
 		return nil, false
@@ -44,7 +44,7 @@ func Claim(claims json.RawMessage, name string) (json.RawMessage, bool) {
 			continue
 		}
 		if inner, ok := object[name[:i]]; ok {
-			if v, ok := Claim(inner, name[i+1:]); ok {
+			if v, ok := findClaim(inner, name[i+1:]); ok {
 				return v, true
 			}
 		}

@@ -18,32 +18,32 @@ import (
 // for each request.
 const minRetryAge = 10 * time.Second
 
-// relayRetrying relays a request, and if the app answers that its token is
-// invalid, does so once more with a new one. The first answer is then not seen
-// by the client. A request with a body cannot be repeated: its answer passes,
-// and the next request has the new token.
-func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
+// relayWithRetry relays a request. If the app answers that the token is invalid, it
+// refreshes the token and relays the request again, and the client never sees the
+// first answer. A request with a body cannot be repeated: the client gets the first
+// answer, and its next request has the new token.
+func (h *Handler) relayWithRetry(p *relayState, r *http.Request, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
 	probe.hold = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= minRetryAge }
-	secret := c.secret
-	err := h.relayOnce(probe, &p.savedHeaders, r, c, s, next)
+	secret := p.guard.secret
+	err := h.relayOnce(probe, r, &p.savedHeaders, s, next)
 	if !probe.invalidToken || time.Since(s.TokenObtained) < minRetryAge {
 		return err
 	}
 	if !probe.held {
-		// The answer is out; whoever comes next has the new token.
+		// The client has the answer. Refresh in the background for its next request.
 		ctx := context.WithoutCancel(r.Context())
 		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, secret, s.AccessToken) }()
 		return err
 	}
 	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), secret, s.AccessToken)
 	if freshErr != nil {
-		// There is no better answer than the app's.
+		// Without a new token the app's own answer is the best one.
 		_, _ = probe.release()
 		return err
 	}
 	probe.discard()
-	return h.relayOnce(&p.guard, new(savedHeaders), r, c, fresh, next)
+	return h.relayOnce(&p.guard, r, new(savedHeaders), fresh, next)
 }
 
 func hasNoBody(r *http.Request) bool {

@@ -26,7 +26,7 @@ func protecting(prefix string) func(*setup) {
 func TestBeside(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
 		s.handler.Authorization = RejectAuthorization
-		s.handler.SetUser = func(*http.Request, *keeper.Session) { t.Error("SetUser was called") }
+		s.handler.SetUser = func(*http.Request, *User) { t.Error("SetUser was called") }
 	})
 	ours := sessionCookie + "=" + g.session("")
 	asked := g.store.asked.Load()
