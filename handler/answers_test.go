@@ -270,7 +270,7 @@ func TestReuseIsToldApart(t *testing.T) {
 		if a := b.fetch("GET", "/"); a.status != 401 {
 			t.Errorf("status %d", a.status)
 		}
-		lines := g.log.lines("somebody else has used it")
+		lines := g.log.lines("refused on its first use")
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
 			t.Errorf("the log says %q", lines)
 		}

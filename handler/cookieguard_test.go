@@ -126,7 +126,7 @@ func TestOurOwnCookiesPass(t *testing.T) {
 	if a.status != 302 || len(a.header["Set-Cookie"]) != 1 || !strings.HasPrefix(a.header["Set-Cookie"][0], loginCookiePrefix) {
 		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
 	}
-	if lines := g.log.lines("it was taken off"); len(lines) != 1 {
+	if lines := g.log.lines("the cookie was removed from the answer"); len(lines) != 1 {
 		t.Errorf("the log tells %q", lines)
 	}
 	<-g.as.revoked
@@ -145,7 +145,7 @@ func TestAppsCookiesAreTold(t *testing.T) {
 			for range 3 {
 				g.get("/which\u200e%0a"+strings.Repeat("x", 500), script...)
 			}
-			lines := g.log.lines("it was taken off")
+			lines := g.log.lines("the cookie was removed from the answer")
 			if len(lines) != want || !strings.Contains(lines[0], `"path":"/which`) || strings.Contains(lines[0], "FOREIGN") || len(lines[0]) > 500 {
 				t.Errorf("the log tells %d times: %q", len(lines), lines)
 			}

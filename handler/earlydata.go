@@ -8,24 +8,25 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// isEarly reports whether a request came in TLS early data, which anybody on
-// the network can send again, or says that it did: that is a proxy's word (RFC
-// 8470, section 5.1, which wants every value read alike), and who else says so
-// delays himself alone.
+// isEarlyData reports whether a request came in TLS early data, which anyone on the
+// network can send again (RFC 8470). The `Early-Data` header is believed from any
+// sender: a client that forges it only slows itself down. Every value of it counts
+// (RFC 8470, section 5.1).
 func isEarlyData(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header["Early-Data"] != nil
 }
 
-// earlyMargin is more than what a token must be good for to be used at all.
+// earlyMargin is the least remaining lifetime of a token in early data. It exceeds
+// the lifetime that the keeper requires of a token.
 const earlyMargin = 10 * time.Second
 
-// errTooEarly: the request would change something, and may be a replay.
+// errTooEarly reports a request that would change state and may be a replay.
 var errTooEarly = errors.New("not in early data")
 
-// sessionOf returns the session behind a request. In early data that changes
-// nothing: no token is refreshed, and the session's idle time runs on. Where
-// that will not do the client comes again after the handshake, as browsers do by
-// themselves (RFC 8470, section 5.2).
+// loadSession returns the session of a request. For a request in early data it
+// changes nothing: it neither refreshes the token nor counts as use of the session.
+// If the token is not usable as it is, the answer is 425. Browsers then repeat the
+// request after the handshake (RFC 8470, section 5.2).
 func (h *Handler) loadSession(r *http.Request, c *cookies) (*keeper.Session, error) {
 	if !isEarlyData(r) {
 		return h.freshSession(r, c)

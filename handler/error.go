@@ -13,29 +13,31 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Error is an answer that is not what was wanted. Everything but Err may be
-// shown to whoever sent the request.
+// Error is an answer that reports a problem to the client. Every field except Err
+// may be shown to the client.
 type Error struct {
 	Status int
-	// Code is a word for programs, such as "login_expired".
+	// Code identifies the problem for programs, such as "login_expired".
 	Code  string
 	Title string
-	// Detail is a sentence for people.
+	// Detail is a sentence for users.
 	Detail string
-	// RetryAfter makes the page try again by itself.
+	// RetryAfter, if not zero, makes the page reload after that time.
 	RetryAfter time.Duration
-	// Retry is a path for which a new login is offered.
+	// Retry, if not empty, is a path. The page links to a new login that leads
+	// there.
 	Retry string
-	// SwitchAccount offers to sign in as somebody else.
+	// SwitchAccount adds a link to sign in with another account.
 	SwitchAccount bool
-	// SignOut offers to sign out.
+	// SignOut adds a button to sign out.
 	SignOut bool
-	// Err is the cause, for the log.
+	// Err is the cause. It goes to the log only.
 	Err error
 
 	prefix string
-	login  bool // it ends a login
-	// reloadAt is where a page goes that tries again by itself. Empty: it reloads.
+	login  bool // the error ends a login, for Meter.Login
+	// reloadAt is the URL to which the page goes instead of reloading. Empty: it
+	// reloads.
 	reloadAt string
 }
 
@@ -49,8 +51,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ownAnswer sets what every answer of ours carries: it is nobody else's
-// business, is never stored, and is shown in no frame.
+// setSecurityHeaders sets the headers of every answer that the Handler itself
+// gives. Such an answer concerns one user: it must not be stored, framed or leaked
+// by a referrer.
 func setSecurityHeaders(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
@@ -60,7 +63,7 @@ func setSecurityHeaders(w http.ResponseWriter) {
 	header.Set("X-Frame-Options", "DENY")
 }
 
-// retryAfterSeconds rounds up, so that nobody comes too early.
+// retryAfterSeconds rounds up, so that a client does not come back too early.
 func (e *Error) retryAfterSeconds() int { return int(math.Ceil(e.RetryAfter.Seconds())) }
 
 func (e *Error) setRetryAfter(w http.ResponseWriter) {
@@ -83,14 +86,14 @@ func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 	if e.Status == http.StatusUnauthorized {
 		p.LoginURL = prefix + "/login"
 	}
-	body, _ := json.Marshal(p) // strings and a number always marshal
+	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
 	e.setRetryAfter(w)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// Write answers with a page. The headers that belong to it have been set.
+// Write answers with an HTML page. The security headers have been set before.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	e.setRetryAfter(w)
 	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
@@ -149,7 +152,8 @@ func storeUnavailable(err error, wanted string) *Error {
 	}
 }
 
-// loginBusy: nothing was sent, so that trying again costs nothing.
+// loginBusy answers a login for which no token request was sent. The code is still
+// good, and the page can retry by reloading.
 func loginBusy(err error, wanted string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_busy", RetryAfter: 5 * time.Second,
@@ -158,7 +162,8 @@ func loginBusy(err error, wanted string) *Error {
 	}
 }
 
-// loggedOutMeanwhile: nothing is out of order, so that the page blames nobody.
+// loggedOutDuringLogin answers a login that the authorization server ended while it
+// was being completed. This is not a fault, so the page does not call it one.
 func loggedOutDuringLogin(err error, wanted string) *Error {
 	return &Error{
 		Status: http.StatusForbidden, Code: "logged_out", Title: "You have been signed out",
@@ -180,13 +185,14 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &u)
 }
 
-// perMinute keeps one cause from filling the log. Causes are few and ours.
+// logLimiter keeps one cause from filling the log. The causes are a short fixed
+// list, so the map stays small.
 type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time
 }
 
-// allow reports whether a cause has been quiet for a minute.
+// allow reports whether a cause was not logged within the last minute.
 func (p *logLimiter) allow(cause string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -201,7 +207,8 @@ func (p *logLimiter) allow(cause string) bool {
 	return true
 }
 
-// printable keeps foreign text from forging log lines.
+// printable keeps text from outside from forging log lines. It cuts the text to 200
+// bytes and replaces everything but printable ASCII.
 func printable(s string) string {
 	const limit = 200
 	s = strings.Map(func(c rune) rune {

@@ -15,10 +15,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// maxClaims bounds what of a user every request carries along.
+// maxClaims bounds the claims of a user, in bytes of JSON. They are part of the
+// record that every request reads.
 const maxClaims = 64 << 10
 
-// protocolClaims say something about a token, not about the user.
+// protocolClaims describe a token and not the user. They are not stored.
 var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "s_hash", "jti", "sid", "rat"}
 
 // authenticationClaims describe how and when the user has authenticated.
@@ -26,8 +27,9 @@ var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce",
 // 12.2), although they remain true until the user authenticates again.
 var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
-// identify finds out who has logged in: from the ID token where there is one,
-// and from the UserInfo endpoint where that is asked for.
+// identify returns the identity behind the tokens of a login. It comes from the ID
+// token with OpenID Connect, and from the UserInfo endpoint if Config.UserInfo is
+// set.
 func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
 	var who keeper.Identity
 	claims := map[string]json.RawMessage{}
@@ -60,13 +62,13 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 	return who, err
 }
 
-// claimSets are what a session knows of its user before a refresh: the claims
-// as the app sees them, those of the ID token, and those of UserInfo.
+// claimSets has the claims of a session before a refresh: all claims that the app
+// sees, those of the ID token, and those of UserInfo.
 type claimSets struct{ all, idToken, userInfo map[string]json.RawMessage }
 
-// keptClaims reads the claims of a session. A session of a release that did not
-// keep those of UserInfo apart has, as UserInfo's, what its ID token does not
-// say.
+// storedClaims reads the claims of a session. Earlier releases did not store the
+// claims of UserInfo separately. For their sessions, the claims that differ from
+// the ID token are taken as those of UserInfo.
 func storedClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	var kept claimSets
 	var err error
@@ -87,8 +89,8 @@ func storedClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	return kept, nil
 }
 
-// payload returns the claims of an ID token that was verified before. One that
-// cannot be read has none.
+// decodePayload returns the claims of an ID token that was verified before. It
+// returns none if the token cannot be decoded.
 func decodePayload(idToken string) (claims map[string]json.RawMessage) {
 	_, rest, _ := strings.Cut(idToken, ".")
 	encoded, _, _ := strings.Cut(rest, ".")
@@ -99,11 +101,13 @@ func decodePayload(idToken string) (claims map[string]json.RawMessage) {
 	return claims
 }
 
-// renew returns the claims after a refresh, all and those of UserInfo. They are
-// those of the new ID token and those of UserInfo, which is asked at login only:
-// where both have a claim, UserInfo's counts until the ID token's changes. How
-// the user has authenticated is kept until a new auth_time says that it happened
-// again.
+// afterRefresh returns the claims after a refresh, all of them and those of
+// UserInfo.
+//
+// They come from the new ID token and from UserInfo, which was asked at the login.
+// If both have a claim, that of UserInfo counts until the claim in the ID token
+// changes. The claims about the authentication are kept until a new auth_time shows
+// that the user has authenticated again.
 func (kept claimSets) afterRefresh(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
 	all, userInfo = maps.Clone(idToken), maps.Clone(kept.userInfo)
 	maps.DeleteFunc(userInfo, func(name string, _ json.RawMessage) bool {
@@ -113,7 +117,7 @@ func (kept claimSets) afterRefresh(idToken map[string]json.RawMessage) (all, use
 	maps.Copy(all, userInfo)
 	at := authTime(all)
 	if at.IsZero() {
-		delete(all, "auth_time") // of an odd type, or 0
+		delete(all, "auth_time") // of a wrong type, or 0
 	}
 	if at.IsZero() || at.Equal(authTime(kept.all)) {
 		for _, name := range authenticationClaims {
@@ -136,7 +140,7 @@ func decodeClaims(text json.RawMessage) (map[string]json.RawMessage, error) {
 	return claims, nil
 }
 
-// encodeClaims keeps the claims about the user.
+// encodeClaims encodes the claims about the user as JSON, without protocolClaims.
 func encodeClaims(claims map[string]json.RawMessage) (json.RawMessage, error) {
 	maps.DeleteFunc(claims, func(name string, _ json.RawMessage) bool { return slices.Contains(protocolClaims, name) })
 	if len(claims) == 0 {

@@ -13,21 +13,21 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// loginFailure is why a code became no session. Callbacks that came at the same
-// time share it.
+// loginFailure is the reason for which a code did not become a session. Callbacks
+// of the same attempt that arrive at the same time share one value.
 type loginFailure struct {
 	answer  *Error
-	restart bool // one more login usually passes unseen
-	// forget: the browser's other attempts are over, too.
+	restart bool // restart the login: the user seldom notices
+	// clearAll deletes all login cookies: the other attempts would fail as well.
 	clearAll bool
 }
 
 func (f *loginFailure) Error() string { return f.answer.Error() }
 
-// redeem exchanges the code and keeps the session, once for an attempt over all
-// instances, and takes the browser to the page it wanted. It does not depend on
-// the request: a code is good for one try, whether or not the browser still
-// waits.
+// redeem exchanges the code for tokens, stores the session, and sends the browser
+// to the wanted page. All instances together do this once for each attempt, since a
+// code can be used once (RFC 6749, section 4.1.2). It continues if the browser
+// disconnects, because the code would be lost.
 func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb callback) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
@@ -40,7 +40,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 		return h.completeLogin(ctx, c, cb)
 	})
 	if err == nil && !own {
-		// It may have ended since.
+		// Another callback of this attempt created the session, which may have
+		// ended since.
 		_, err = h.Keeper.Peek(r.Context(), secret)
 	}
 	failed, ended := errors.AsType[*loginFailure](err)
@@ -63,7 +64,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	}
 }
 
-// loginFailed answers a callback whose code became no session.
+// loginFailed answers a callback after its code was refused or no session was
+// created.
 func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb callback, f *loginFailure) error {
 	h.clearLoginCookie(w, cb.cookie.Name)
 	if f.restart {
@@ -72,12 +74,13 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 	if f.clearAll {
 		h.clearLoginCookies(w, c)
 	}
-	page := *f.answer // fail changes it, and others share it
+	page := *f.answer // fail changes the Error, and other requests share it
 	return h.fail(w, r, &page)
 }
 
-// completeLogin redeems the code and keeps a session for its tokens. What was
-// granted and cannot be kept is revoked.
+// completeLogin redeems the code and creates a session. If the session cannot be
+// created, it revokes the tokens: a token that no session holds must not stay
+// valid.
 func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
 	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
 	if err != nil {
@@ -91,9 +94,10 @@ func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (k
 	return keeper.Redemption{Secret: secret}, nil
 }
 
-// notRedeemed sorts an answer to a code that brought no tokens, or none that can
-// be used. A code that the server refused, or of which nobody knows what became,
-// is made up for by one more login.
+// redemptionFailed returns the consequence of a code exchange without usable
+// tokens. If the server refused the code, or its answer was lost, the login is
+// restarted. Spent means that the code may have been used, so that the keeper never
+// sends it again.
 func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback, err error) (keeper.Redemption, error) {
 	failure := &loginFailure{answer: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.ReturnTo)}
 	tokenErr, ok := errors.AsType[*oauth.TokenError](err)
@@ -116,7 +120,7 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 	return keeper.Redemption{}, failure
 }
 
-// keepLogin makes a session of tokens that were issued just now.
+// createSession creates a session from the tokens of a login.
 func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
 	who, err := h.identify(ctx, answer, a.Nonce)

@@ -117,8 +117,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.fail(w, r, crossOriginError())
 	}
 	p := &relayState{context: userContext{user: userOf(s)}}
-	// The user is set before the requirements are checked, so that an error page
-	// and the access log can show the user who was refused.
+	// Set the user before the requirements are checked, so that an error page and
+	// the access log can show the refused user.
 	h.SetUser(r, &p.context.user)
 	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
 		return h.fail(w, r, h.forbidden(r))

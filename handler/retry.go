@@ -13,9 +13,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// retryAge is the least age of a token that is refreshed because an app calls
-// it invalid. An app that calls every token invalid must not cause a refresh
-// for each request.
+// minRetryAge is the least age of a token that is refreshed because an app calls it
+// invalid. It limits the refreshes that an app with a wrong configuration can
+// cause.
 const minRetryAge = 10 * time.Second
 
 // relayWithRetry relays a request. If the app answers that the token is invalid, it
@@ -46,12 +46,15 @@ func (h *Handler) relayWithRetry(p *relayState, r *http.Request, s *keeper.Sessi
 	return h.relayOnce(&p.guard, r, new(savedHeaders), fresh, next)
 }
 
+// hasNoBody reports whether a request can be sent a second time: it has no body,
+// and does not switch protocols.
 func hasNoBody(r *http.Request) bool {
 	return (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && !isWebSocket(r)
 }
 
-// saysInvalidToken reads the challenge of RFC 6750, section 3, wherever it
-// stands among others.
+// isInvalidTokenAnswer reports whether an answer has the challenge of RFC 6750,
+// section 3, with error="invalid_token". Other challenges may stand before or
+// behind it.
 func isInvalidTokenAnswer(status int, header http.Header) bool {
 	if status != http.StatusUnauthorized {
 		return false
@@ -65,20 +68,21 @@ func isInvalidTokenAnswer(status int, header http.Header) bool {
 	return false
 }
 
-// maxRefusedBody bounds what is kept of an answer that may still have to be
-// shown. A longer one is not refused after all.
+// maxHeldBody bounds the body of an answer that is held back. A longer answer is
+// passed to the client.
 const maxHeldBody = 64 << 10
 
-// probeWriter looks at the status of an answer before it lets it pass. What it
-// refuses it keeps, up to a bound; everything else passes untouched. Handlers
-// get the client's own header map: they may hold on to it for trailers.
+// probeWriter decides by status and header whether to hold an answer back. It
+// stores an answer that it holds, up to maxHeldBody, and passes any other on
+// unchanged. The handler gets the header map of the underlying writer, and not a
+// copy, because it may keep the map to set trailers later.
 type probeWriter struct {
 	http.ResponseWriter
-	before http.Header // what was set before the answer
+	before http.Header // the header before the answer
 	hold   func() bool
 
 	passed       bool
-	invalidToken bool // the answer said so
+	invalidToken bool // the answer says that the token is invalid
 	held         bool
 	status       int
 	body         []byte
@@ -102,14 +106,14 @@ func (p *probeWriter) WriteHeader(status int) {
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// forget takes back what a refused answer has set.
+// discard removes a held answer, and restores the header from before it.
 func (p *probeWriter) discard() {
 	header := p.Header()
 	clear(header)
 	maps.Copy(header, p.before)
 }
 
-// pass lets a refused answer through after all.
+// release sends a held answer to the client.
 func (p *probeWriter) release() (int, error) {
 	p.held, p.passed = false, true
 	p.ResponseWriter.WriteHeader(p.status)
@@ -132,7 +136,7 @@ func (p *probeWriter) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// ReadFrom keeps the fast path of the writer below.
+// ReadFrom implements io.ReaderFrom, with the fast path of the underlying writer.
 func (p *probeWriter) ReadFrom(r io.Reader) (int64, error) {
 	if !p.passed && !p.held {
 		p.WriteHeader(http.StatusOK)
@@ -143,9 +147,11 @@ func (p *probeWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(p.ResponseWriter, r)
 }
 
+// writerOnly hides ReadFrom from io.Copy, which would otherwise call it endlessly.
 type writerOnly struct{ io.Writer }
 
-// FlushError sends nothing of an answer that does not pass.
+// FlushError implements the method that http.ResponseController calls. It sends
+// nothing of an answer that is held back.
 func (p *probeWriter) FlushError() error {
 	if p.held {
 		return nil
@@ -159,14 +165,14 @@ func (p *probeWriter) FlushError() error {
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 
-// Flush is FlushError for those who ask for an http.Flusher.
+// Flush implements http.Flusher.
 func (p *probeWriter) Flush() { _ = p.FlushError() }
 
-// Hijack hands over the connection.
+// Hijack implements http.Hijacker.
 func (p *probeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	p.passed = true
 	return http.NewResponseController(p.ResponseWriter).Hijack()
 }
 
-// Unwrap lets an http.ResponseController set deadlines.
+// Unwrap lets http.ResponseController set deadlines.
 func (p *probeWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }

@@ -6,16 +6,18 @@ import (
 	"strings"
 )
 
-// relayBeside passes on a request that needs no session as it is, but without our
-// cookies, an Upgrade to other than WebSocket, and headers that some apps take for
-// the path. Browsers send our cookies to the whole site, and an app that had one
-// could act as its user where a session is needed. No session is looked up.
+// relayUnprotected passes on a request that needs no session. It removes the
+// module's cookies, an Upgrade to any protocol but WebSocket, and the headers that
+// some apps read instead of the path. Browsers send the cookies to the whole site,
+// and an app that gets one could act as its user on protected paths. No session is
+// looked up, so such a request costs no access to the store.
 func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next Next) error {
 	guard := &unprotectedWriter{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
 	c := h.parseCookies(r)
 	removeOwnCookies(r, &c)
 	guard.removePathHeaders(r)
-	// A tunnel of another protocol would lead to protected paths, too.
+	// A connection of another protocol, such as h2c, would also reach protected
+	// paths.
 	removeUpgrade(r, &guard.savedHeaders)
 	if r.Header["Http2-Settings"] != nil {
 		guard.set("Http2-Settings", nil)
@@ -26,21 +28,24 @@ func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next 
 	return err
 }
 
-// besideGuard guards the answer to a request that needs no session of ours, but
-// may need one of a Handler behind this one: of several with matchers, each gets
-// the requests of all that stand after it.
+// unprotectedWriter guards the answer to a request that needs no session of this
+// Handler. The request may need a session of a later Handler: with several
+// directives in a row, the first also sees requests that are meant for the later
+// ones. That one takes the request over with reclaim.
 type unprotectedWriter struct {
 	cookieGuard
 	savedHeaders
-	// cookies are the header's lines as they came.
+	// cookies has the lines of the Cookie header as they arrived.
 	cookies []string
 }
 
-// takeOver makes a request ours that Handlers before us have let pass: our
-// cookies are put back, those that we set pass, and what the app sets is for us
-// to guard. It does not reach past a Handler that the request belongs to, and
-// returns that one's guard, or nil.
-func (h *Handler) reclaim(w http.ResponseWriter, r *http.Request) (owner *cookieGuard) {
+// reclaim undoes the changes of earlier Handlers that left a request unprotected.
+// It puts this Handler's cookies back, and it disables the earlier guards, so that
+// this Handler can set its own cookies and guards the app's.
+//
+// It stops at a Handler that has relayed the request as protected, and returns the
+// guard of that Handler. Otherwise it returns nil.
+func (h *Handler) reclaim(w http.ResponseWriter, r *http.Request) (outer *cookieGuard) {
 	for {
 		switch g := w.(type) {
 		case *cookieGuard:
@@ -57,7 +62,7 @@ func (h *Handler) reclaim(w http.ResponseWriter, r *http.Request) (owner *cookie
 	}
 }
 
-// putBack adds our cookies in these lines to a request's.
+// restoreCookies adds the cookies of this Handler in the given lines to a request.
 func (h *Handler) restoreCookies(r *http.Request, lines []string) {
 	var ours []string
 	for _, line := range lines {

@@ -155,7 +155,7 @@ func TestS52Garbage(t *testing.T) {
 					}
 					// With an expiry that has passed it is not there.
 					expired := len(value) >= header && value[header/2] >= 0x80
-					if !expired && w.p[i].unreadable(t) <= told || !strings.Contains(w.p[i].Log(t), "what the store has does not open") {
+					if !expired && w.p[i].unreadable(t) <= told || !strings.Contains(w.p[i].Log(t), "a record in the store cannot be opened") {
 						t.Errorf("instance %d does not tell of it", i+1)
 					}
 				}
@@ -208,7 +208,7 @@ func TestS52Garbage(t *testing.T) {
 		w.inspectFirst(t)
 		b = b.at(0)
 		w.refused(t, b.xhr(t, http.MethodGet, "/x"))
-		if w.p[0].unreadable(t) == 0 || !strings.Contains(w.p[0].Log(t), "what the store has does not open") {
+		if w.p[0].unreadable(t) == 0 || !strings.Contains(w.p[0].Log(t), "a record in the store cannot be opened") {
 			t.Error("nothing tells of it")
 		}
 		b.login(t, "/again")
