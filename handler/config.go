@@ -167,12 +167,8 @@ func (c *Config) validateRequired() error {
 	case c.Origin == nil:
 		return errors.New("Origin is missing")
 	}
-	refresher, ours := c.Keeper.Refresher.(Refresher)
-	if p, ok := c.Keeper.Refresher.(*Refresher); ok && p != nil {
-		refresher, ours = *p, true
-	}
-	if ours && refresher.Client != c.Client {
-		return errors.New("Client is not the one of the Keeper's Refresher")
+	if err := c.validateRefresher(); err != nil {
+		return err
 	}
 	for _, l := range c.RefreshIfOlder {
 		if l.Match == nil || l.Age < 0 {
@@ -183,6 +179,27 @@ func (c *Config) validateRequired() error {
 		if r.Claim == "" || len(r.Values) == 0 {
 			return errors.New("require: give a claim and the values it may have")
 		}
+	}
+	return nil
+}
+
+// validateRefresher compares the Keeper's Refresher with the Config. A refresh with
+// another client would fail, and one without UserInfo would lose claims.
+func (c *Config) validateRefresher() error {
+	refresher, ok := c.Keeper.Refresher.(Refresher)
+	if p, isPointer := c.Keeper.Refresher.(*Refresher); isPointer {
+		if p == nil {
+			return errors.New("the Keeper's Refresher is nil")
+		}
+		refresher, ok = *p, true
+	}
+	switch {
+	case !ok:
+		return nil // another implementation
+	case refresher.Client != c.Client:
+		return errors.New("Client is not the one of the Keeper's Refresher")
+	case refresher.UserInfo != c.UserInfo:
+		return errors.New("UserInfo is not the one of the Keeper's Refresher")
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a refresher without client": {func(c *Config) { c.Keeper = withRefresher(Refresher{}) }, "Client"},
 		"a pointer to one":           {func(c *Config) { c.Keeper = withRefresher(&Refresher{Client: other}) }, "Client"},
 		"a pointer to an empty one":  {func(c *Config) { c.Keeper = withRefresher(new(Refresher)) }, "Client"},
+		"a nil pointer to one":       {func(c *Config) { c.Keeper = withRefresher((*Refresher)(nil)) }, "Refresher"},
+		"another UserInfo":           {func(c *Config) { c.UserInfo = true }, "UserInfo"},
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
 		"keeper without a vault":     {func(c *Config) { c.Keeper = &keeper.Keeper{Config: g.keeper.Config} }, "Keeper"},
 		"keeper of no making":        {func(c *Config) { c.Keeper = new(keeper.Keeper) }, "Keeper"},

@@ -94,6 +94,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	return h.relay(w, r, next)
 }
 
+// Middleware returns an http.Handler that relays to next, for servers whose handlers
+// return no error. An error of Config.Fail is logged and answered with status 500.
+func (h *Handler) Middleware(next http.Handler) http.Handler {
+	relayed := NextFunc(func(w http.ResponseWriter, r *http.Request) error {
+		next.ServeHTTP(w, r)
+		return nil
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h.ServeHTTP(w, r, relayed); err != nil {
+			h.Logger.Error("error page not written", zap.Error(err))
+			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		}
+	})
+}
+
 // serveEndpoint answers a request below the path prefix. The path must match byte
 // for byte, and the app never gets a request below the prefix. Otherwise another
 // spelling of an endpoint would reach an app that reads it as something else.

@@ -10,8 +10,11 @@ import (
 
 // NewObserver returns a function for keeper.Config.Observe that logs the events of
 // the keeper. It logs a failure at most once a minute for each cause, however many
-// sessions are affected.
+// sessions are affected. With a nil logger it logs nothing.
 func NewObserver(logger *zap.Logger) func(keeper.Event) {
+	if logger == nil {
+		logger = zap.NewNop()
+	}
 	var limit logLimiter
 	return func(e keeper.Event) {
 		id := zap.Stringer("session", e.ID)

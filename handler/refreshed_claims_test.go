@@ -160,7 +160,7 @@ func TestTooManyClaimsAtARefresh(t *testing.T) {
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("claims have changed:\n%s", diff)
 	}
-	if lines := g.log.lines("could not be checked"); len(lines) != 1 || !strings.Contains(lines[0], "the user's claims take") {
+	if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], "the user's claims take") {
 		t.Errorf("the log says %q", lines)
 	}
 }

@@ -150,7 +150,7 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 			if diff := cmp.Diff(claims, newClaims); diff != "" || user != newUser {
 				t.Errorf("the session is now %s's, claims:\n%s", newUser, diff)
 			}
-			if lines := g.log.lines("could not be checked"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], `"error":"verifying refreshed ID token: `) {
+			if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], `"error":"verifying refreshed ID token: `) {
 				t.Errorf("the log says %q, want one warning with the cause", lines)
 			}
 			if n := len(g.as.Log(fakeas.EndpointRevoke)); n != 0 {

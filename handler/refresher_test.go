@@ -101,7 +101,7 @@ func TestObserver(t *testing.T) {
 	}
 	for word, level := range map[string]string{
 		`"outcome":"rejected"`: "info", `"outcome":"misconfigured"`: "error", `"outcome":"malformed"`: "error", `"outcome":"unavailable"`: "warn", `"outcome":"unanswered"`: "warn",
-		"could not be written": "error", "could not be checked": "warn",
+		"could not be written": "error", "could not be verified": "warn",
 	} {
 		lines := log.lines(word)
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+level+`"`) {

@@ -11,6 +11,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // TestNoLoginBeginsWhileTheStoreIsDown: nobody signs in for a session that
@@ -48,6 +49,36 @@ func TestNoLoginBeginsWhileTheStoreIsDown(t *testing.T) {
 			g.browser().reaches("/wanted")
 		})
 	}
+}
+
+// silentAnnouncer is a shared store that does not answer announcements of keys.
+type silentAnnouncer struct{}
+
+func (silentAnnouncer) Announce(context.Context, session.Topic, session.Holder, []byte) ([][]byte, error) {
+	return nil, errStoreDown
+}
+
+// TestNoLoginBeginsBeforeTheKeysAreAgreed: a new instance with several keys must not
+// seal a login that another instance cannot open. The answer is temporary.
+func TestNoLoginBeginsBeforeTheKeysAreAgreed(t *testing.T) {
+	as := startAuthServer(t)
+	synctest.Test(t, func(t *testing.T) {
+		g := newRigAt(t, as, plainOAuth, func(s *setup) {
+			ring, err := seal.NewKeyRing(seal.NewKey(), seal.NewKey())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.session.Site = seal.NewSite(ring, as.URL, "app", "")
+			_ = seal.Share(silentAnnouncer{}, s.session.Site, func(seal.KeyEvent) {}) // never run
+		})
+		a := g.get("/wanted", navigation...)
+		if a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "temporarily_unavailable") || a.header.Get("Retry-After") != "5" {
+			t.Errorf("got status %d, Retry-After %q: %s, want 503 temporarily_unavailable and 5", a.status, a.header.Get("Retry-After"), a.body)
+		}
+		if a.location() != "" || a.header["Set-Cookie"] != nil {
+			t.Errorf("got Location %q and cookies %q, want none", a.location(), a.header["Set-Cookie"])
+		}
+	})
 }
 
 // TestFrozenStoreHoldsUpNoLoginForLong, however many begin.

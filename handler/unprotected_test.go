@@ -237,7 +237,7 @@ func TestOneBesideAnother(t *testing.T) {
 			t.Errorf("status %d, cookies %q", resp.StatusCode, lines)
 		}
 	}
-	if lines := append(first.log.lines("the app set"), second.log.lines("the app set")...); len(lines) > 0 {
+	if lines := append(first.log.lines("the app tried to set"), second.log.lines("the app tried to set")...); len(lines) > 0 {
 		t.Errorf("the app is blamed: %q", lines)
 	}
 }
