@@ -61,9 +61,9 @@ var ordinary = []string{
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
-// TestAmbiguousPathIsNotOpen: a path that may be read as another one needs a
+// TestAmbiguousPathNeedsASession: a path that may be read as another one needs a
 // session, where a matcher leaves paths open as where it closes some.
-func TestAmbiguousPathIsNotOpen(t *testing.T) {
+func TestAmbiguousPathNeedsASession(t *testing.T) {
 	static := func(r *http.Request) bool { return strings.HasPrefix(path.Clean(r.URL.Path)+"/", "/static/") }
 	for how, option := range map[string]func(*setup){
 		"optional": func(s *setup) { s.handler.Optional = static },
@@ -78,18 +78,18 @@ func TestAmbiguousPathIsNotOpen(t *testing.T) {
 			g := newRig(t, plainOAuth, option)
 			cookie := g.session("")
 			for _, target := range ambiguous {
-				if a := g.get(target, script...); a.passed != 0 || a.status != 401 {
-					t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+				if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
+					t.Errorf("%s: got status %d, want 401, the app was asked %d times", target, a.status, a.relayed)
 				}
-				if a := g.get(target, navigation...); a.passed != 0 || a.status != 302 {
-					t.Errorf("%s in a window: status %d, the app was asked %d times", target, a.status, a.passed)
+				if a := g.get(target, navigation...); a.relayed != 0 || a.status != 302 {
+					t.Errorf("%s in a window: got status %d, want 302, the app was asked %d times", target, a.status, a.relayed)
 				}
-				if a := g.get(target, with(cookie, script)...); a.passed != 1 || g.app.last()["Authorization"] == nil {
+				if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.app.last()["Authorization"] == nil {
 					t.Errorf("%s with a session: status %d, without a token", target, a.status)
 				}
 			}
 			for _, target := range ordinary {
-				if a := g.get(target, script...); a.passed != 1 {
+				if a := g.get(target, script...); a.relayed != 1 {
 					t.Errorf("%s: status %d", target, a.status)
 				}
 			}
@@ -97,27 +97,27 @@ func TestAmbiguousPathIsNotOpen(t *testing.T) {
 	}
 }
 
-// TestTargetsWithoutAPath: an app gets them as something else than matchers do.
-func TestTargetsWithoutAPath(t *testing.T) {
+// TestTargetWithoutAPathNeedsASession: an app gets them as something else than matchers do.
+func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } })
 	for _, target := range []string{"http:admin", "x:admin/y", "http://app.test", "http://app.test?x", "*"} {
-		if a := g.get(target, script...); a.passed != 0 || a.status != 401 {
-			t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+		if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
+			t.Errorf("%s: got status %d, want 401, the app was asked %d times", target, a.status, a.relayed)
 		}
 	}
 	rewritten := g.request("GET", "http:admin", script...)
 	rewritten.URL.Path = "/static/x" // which a rewrite sets, and which the app does not get
-	if a := g.do(rewritten); a.passed != 0 {
-		t.Errorf("rewritten: status %d, the app was asked %d times", a.status, a.passed)
+	if a := g.do(rewritten); a.relayed != 0 {
+		t.Errorf("rewritten: got status %d, the app was asked %d times, want 0", a.status, a.relayed)
 	}
-	if a := g.do(g.request("CONNECT", "other.test:443")); a.passed != 1 {
+	if a := g.do(g.request("CONNECT", "other.test:443")); a.relayed != 1 {
 		t.Errorf("CONNECT: status %d", a.status)
 	}
 }
 
-// TestOriginalPathIsJudged: apps see the path before a rewrite, too, and the one
+// TestPathBeforeARewriteIsCheckedToo: apps see the path before a rewrite, too, and the one
 // after it.
-func TestOriginalPathIsJudged(t *testing.T) {
+func TestPathBeforeARewriteIsCheckedToo(t *testing.T) {
 	for sent, want := range map[string]struct{ rewritten, status string }{
 		"/a;b": {"/index.html", "401"}, "/a": {"/x/;/y", "401"}, "/b": {"/index.html", "200"},
 		"/index.php/c": {"/c", "401"}, "/c": {"/index.php/c", "200"},
@@ -133,9 +133,9 @@ func TestOriginalPathIsJudged(t *testing.T) {
 	}
 }
 
-// TestMatchersThatIgnoreThePath: a path that may be read as another one needs no
+// TestMatcherWithoutPathDecidesAmbiguousPaths: a path that may be read as another one needs no
 // session where no path does, and passes without one where all do.
-func TestMatchersThatIgnoreThePath(t *testing.T) {
+func TestMatcherWithoutPathDecidesAmbiguousPaths(t *testing.T) {
 	inside := func(r *http.Request) bool { return r.Header.Get("X-Inside") != "" }
 	for how, option := range map[string]func(*setup){
 		"protects": func(s *setup) {
@@ -147,42 +147,42 @@ func TestMatchersThatIgnoreThePath(t *testing.T) {
 		},
 	} {
 		g := newRig(t, plainOAuth, option)
-		if a := g.get("/a;b", script...); a.passed != 0 || a.status != 401 {
-			t.Errorf("%s: status %d", how, a.status)
+		if a := g.get("/a;b", script...); a.relayed != 0 || a.status != 401 {
+			t.Errorf("%s: got status %d, want 401", how, a.status)
 		}
-		if a := g.get("/a;b", append([]string{"X-Inside: 1"}, script...)...); a.passed != 1 {
+		if a := g.get("/a;b", append([]string{"X-Inside: 1"}, script...)...); a.relayed != 1 {
 			t.Errorf("%s, inside: status %d", how, a.status)
 		}
 	}
 }
 
-// TestAmbiguousPathHasTheStrictestLimit: an app may read it as one that wants a
+// TestAmbiguousPathHasTheStrictestAgeLimit: an app may read it as one that wants a
 // young token.
-func TestAmbiguousPathHasTheStrictestLimit(t *testing.T) {
+func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		for _, target := range []string{"/young;/x", "/;/young/now", "/x/..%5cyoung/now", "/old;x"} {
 			before := g.as.refreshes()
 			time.Sleep(time.Millisecond)
-			if a := g.get(target, with(cookie, script)...); a.passed != 1 || g.as.refreshes() != before+1 {
+			if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before+1 {
 				t.Errorf("%s: status %d, %d refreshes", target, a.status, g.as.refreshes()-before)
 			}
 			synctest.Wait()
 		}
 		for _, target := range []string{"/;/young/now", "/x/..%5cyoung/now"} {
 			if a := g.get(target, with(cookie, append(script, "Early-Data: 1"))...); a.status != http.StatusTooEarly {
-				t.Errorf("%s in early data: status %d", target, a.status)
+				t.Errorf("%s in early data: got status %d, want 425", target, a.status)
 			}
 		}
 		before := g.as.refreshes()
-		if a := g.get("/old", with(cookie, script)...); a.passed != 1 || g.as.refreshes() != before {
+		if a := g.get("/old", with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before {
 			t.Errorf("an ordinary path: status %d, %d refreshes", a.status, g.as.refreshes()-before)
 		}
 	})
 }
 
-// TestAmbiguousPathOfTwoHandlers: each of them has to let the user in, and none
+// TestAmbiguousPathNeedsBothHandlers: each of them has to let the user in, and none
 // begins a login that would lead to the other one again.
-func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
+func TestAmbiguousPathNeedsBothHandlers(t *testing.T) {
 	admin := func(s *setup) {
 		protecting("/admin/")(s)
 		s.handler.Require = []Requirement{{Claim: "role", Values: []string{"admin"}}}
@@ -230,9 +230,9 @@ func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
 	}
 }
 
-// TestAmbiguousPathHasTheOptionsOfBothHandlers: the app gets the header that the
+// TestAmbiguousPathGetsTheOptionsOfBothHandlers: the app gets the header that the
 // second one sets, and not the client's, with a token as young as it wants.
-func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
+func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, protecting("/admin/"))
@@ -242,14 +242,14 @@ func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
 			s.handler.RefreshIfOlder = []AgeLimit{{Match: below("/pay/"), Age: 0}}
 		})
 		b := g.browser()
-		b.reaches("/admin/")
+		b.mustReach("/admin/")
 		cookie := b.jar.get(sessionCookie).Value
 		for i, header := range [][]string{nil, {"X-Token: FORGED"}, {"x_token: FORGED", "Authorization: Bearer FORGED"}} {
 			time.Sleep(2 * time.Second)
-			resp := row{g, rest}.serve(t, "/pay;/x", append(with(cookie, script), header...)...)
+			resp := chain{g, rest}.serve(t, "/pay;/x", append(with(cookie, script), header...)...)
 			got := rest.app.last()
 			if want := g.as.newest(fakeas.KindAccess); resp.StatusCode != 200 || got.Get("X-Token") != "Bearer "+want {
-				t.Errorf("with %q: status %d, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
+				t.Errorf("with %q: got status %d, want 200, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
 			}
 			if got["x_token"] != nil || got["Authorization"] != nil {
 				t.Errorf("with %q the app got %v", header, got)
@@ -258,30 +258,30 @@ func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
 				t.Errorf("with %q: %d refreshes, want %d", header, n, i+1)
 			}
 		}
-		if resp := (row{g, rest}).serve(t, "/pay;/x", append(with(cookie, script), "Early-Data: 1")...); resp.StatusCode != http.StatusTooEarly {
-			t.Errorf("in early data: status %d", resp.StatusCode)
+		if resp := (chain{g, rest}).serve(t, "/pay;/x", append(with(cookie, script), "Early-Data: 1")...); resp.StatusCode != http.StatusTooEarly {
+			t.Errorf("in early data: got status %d, want 425", resp.StatusCode)
 		}
 	})
 }
 
-// TestPathInAHeader: apps that take one for the path get none from nobody.
-func TestPathInAHeader(t *testing.T) {
+// TestPathHeadersReachNoAppWithoutASession: apps that take one for the path get none from nobody.
+func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 	for how, option := range map[string]func(*setup){
 		"optional": optional,
 		"beside":   func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } },
 	} {
 		g := newRig(t, plainOAuth, option)
 		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X_Original_Url", "X-Rewrite_Url", "x.original.url"} {
-			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
-				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.passed, g.app.last()[name])
+			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.relayed != 1 || g.app.last()[name] != nil {
+				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.relayed, g.app.last()[name])
 			}
 		}
 	}
 }
 
-// TestAllocationsOfAPlainPath: looking at the path of nearly every request takes
+// TestPlainPathIsCheckedWithoutAllocation: looking at the path of nearly every request takes
 // one scan.
-func TestAllocationsOfAPlainPath(t *testing.T) {
+func TestPlainPathIsCheckedWithoutAllocation(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	for _, target := range []string{"/", "/static/js/app.4f3c2b1a.js", "/api/v1.0/users/42/some-name_x", "/static/a%20b"} {
 		r, err := readRequest("GET", target)

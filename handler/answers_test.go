@@ -125,9 +125,9 @@ func (a refreshAnswer) timedOut() refreshAnswer {
 // kinds of requests.
 var kinds = map[string][]string{"navigation": navigation, "script": script}
 
-// TestRefreshWhileTheTokenIsGood: no request waits, and none sees what the
+// TestRequestWithAGoodTokenDoesNotWaitForARefresh: no request waits, and none sees what the
 // server answers, unless that proves the end.
-func TestRefreshWhileTheTokenIsGood(t *testing.T) {
+func TestRequestWithAGoodTokenDoesNotWaitForARefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestRefreshWhileTheTokenIsGood(t *testing.T) {
 					began := time.Now()
 					s.wantApp(t, s.get("/", header), s.first)
 					if took := time.Since(began); took != 0 {
-						t.Errorf("a request with a good token waited %v", took)
+						t.Errorf("a request with a good token: got a wait of %v, want 0", took)
 					}
 					synctest.Wait()
 					s.wantCalls(t, tt.calls)
@@ -174,9 +174,9 @@ func TestRefreshWhileTheTokenIsGood(t *testing.T) {
 	}
 }
 
-// TestRefreshWhenTheTokenHasExpired: the request that waits learns what the
+// TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh: the request that waits learns what the
 // answer means for it.
-func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
+func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
@@ -216,9 +216,9 @@ func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
 	}
 }
 
-// TestRefreshTroubleInTheLog: an operator's business once a minute, at a level
+// TestRefreshFailureIsLoggedOnceAMinute: an operator's business once a minute, at a level
 // that fits, whatever the number of requests.
-func TestRefreshTroubleInTheLog(t *testing.T) {
+func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		t.Run(tt.name, func(t *testing.T) {
 			inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
@@ -256,19 +256,19 @@ func TestRefreshTroubleInTheLog(t *testing.T) {
 	}
 }
 
-// TestReuseIsToldApart: a token that is good for one use, was not sent before,
+// TestSuspectedReuseIsLoggedAsAWarning: a token that is good for one use, was not sent before,
 // and is refused on its first: somebody else may have it.
-func TestReuseIsToldApart(t *testing.T) {
+func TestSuspectedReuseIsLoggedAsAWarning(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.loggedIn()
 		time.Sleep(5 * time.Minute)
-		b.reaches("/") // from here on it is known that the server rotates
+		b.mustReach("/") // from here on it is known that the server rotates
 		as.Revoke(as.newest(fakeas.KindRefresh))
 		time.Sleep(5 * time.Minute)
 		if a := b.fetch("GET", "/"); a.status != 401 {
-			t.Errorf("status %d", a.status)
+			t.Errorf("got status %d, want 401", a.status)
 		}
 		lines := g.log.lines("refused on its first use")
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
@@ -277,9 +277,9 @@ func TestReuseIsToldApart(t *testing.T) {
 	})
 }
 
-// TestRefusedButTheStoreHasANewerToken: another instance on the same store was
+// TestRefusalIsIgnoredIfTheStoreHasANewerToken: another instance on the same store was
 // faster, so the refusal proves nothing, and its token is taken.
-func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
+func TestRefusalIsIgnoredIfTheStoreHasANewerToken(t *testing.T) {
 	for kind, header := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -299,21 +299,21 @@ func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
 				go func() { done <- slow.get("/", with(cookie, header)...) }()
 				gate.wait(t)
 				if a := fast.get("/", with(cookie, header)...); a.status != 200 {
-					t.Errorf("the faster instance answers %d", a.status)
+					t.Errorf("faster instance: got status %d, want 200", a.status)
 				}
 				gate.release()
 				gate.wait(t)
 				gate.release()
 				a := <-done
 				if a.status != 200 || a.header["Set-Cookie"] != nil || slow.app.last().Get("Authorization") != "Bearer "+as.newest(fakeas.KindAccess) {
-					t.Errorf("the slower instance answers %d, its app got %v", a.status, slow.app.last())
+					t.Errorf("slower instance: got status %d, want 200, its app got %v", a.status, slow.app.last())
 				}
 				if n := as.refreshes(); n != 2 || as.Stats().Refused["invalid_grant"] != 1 {
 					t.Fatalf("%d refreshes, refused were %v", n, as.Stats().Refused)
 				}
 				time.Sleep(5 * time.Minute)
 				if a := slow.get("/", with(cookie, header)...); a.status != 200 {
-					t.Errorf("at the next expiry the slower instance answers %d", a.status)
+					t.Errorf("slower instance at the next expiry: got status %d, want 200", a.status)
 				}
 			})
 		})

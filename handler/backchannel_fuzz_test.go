@@ -31,7 +31,7 @@ func FuzzLogoutRequest(f *testing.F) {
 			t.Fatal(err)
 		}
 		if w.Code != http.StatusBadRequest || w.Header().Get("Cache-Control") != "no-store" || w.Header()["Set-Cookie"] != nil {
-			t.Errorf("%q, %.100q: status %d, header %v", contentType, body, w.Code, w.Header())
+			t.Errorf("got %q, %.100q: got status %d, want 400, header %v", contentType, body, w.Code, w.Header())
 		}
 		r, err := readRequest(http.MethodGet, "/oauth2/session")
 		if err != nil {

@@ -49,8 +49,8 @@ func (g *rig) sendLogout(l fakeas.Logout) *answer {
 func wantLogout(t *testing.T, what string, a *answer, status int) {
 	t.Helper()
 	body := map[int]string{200: "", 400: `{"error":"invalid_request"}` + "\n", 503: `{"error":"temporarily_unavailable"}` + "\n"}
-	if a.status != status || a.body != body[status] || a.err != nil || a.passed != 0 {
-		t.Errorf("%s: status %d, %q, error %v", what, a.status, a.body, a.err)
+	if a.status != status || a.body != body[status] || a.err != nil || a.relayed != 0 {
+		t.Errorf("%s: got status %d, want %d, %q, error %v", what, a.status, status, a.body, a.err)
 	}
 	if got := a.header.Get("Cache-Control"); got != "no-store" {
 		t.Errorf("%s: Cache-Control %q", what, got)
@@ -66,7 +66,7 @@ func (g *rig) sid() string {
 	return all[len(all)-1].Family
 }
 
-func TestBackchannelLogout(t *testing.T) {
+func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		logout func(sub, sid string) fakeas.Logout
@@ -99,9 +99,9 @@ func TestBackchannelLogout(t *testing.T) {
 	}
 }
 
-// TestBackchannelLogoutOfAnotherUsersSession: a logout token that names a session
+// TestBackchannelLogoutNeedsBothUserAndSession: a logout token that names a session
 // and a user ends the session only if it is that user's.
-func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
+func TestBackchannelLogoutNeedsBothUserAndSession(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	sid, sub := g.sid(), g.as.Tokens()[0].User
@@ -131,9 +131,9 @@ func (g *rig) peek(cookie string) (*keeper.Session, error) {
 	return g.keeper.Peek(context.Background(), secret)
 }
 
-// TestBackchannelLogoutRefuses whatever is not a good logout token in a form,
+// TestBackchannelLogoutRefusesDefectiveRequests whatever is not a good logout token in a form,
 // and ends nothing.
-func TestBackchannelLogoutRefuses(t *testing.T) {
+func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	about := fakeas.Logout{Subject: g.as.Tokens()[0].User, SessionID: g.sid()}
@@ -176,7 +176,7 @@ func TestBackchannelLogoutRefuses(t *testing.T) {
 	wantLogout(t, "cut off", g.do(r), 400)
 	for _, method := range []string{"GET", "HEAD", "PUT", "OPTIONS"} {
 		if a := g.do(g.request(method, "/oauth2"+backchannelPath)); a.status != 405 || a.header.Get("Allow") != "POST" {
-			t.Errorf("%s: status %d", method, a.status)
+			t.Errorf("%s: got status %d, want 405", method, a.status)
 		}
 	}
 	if _, err := g.peek(cookie); err != nil {
@@ -187,9 +187,9 @@ func TestBackchannelLogoutRefuses(t *testing.T) {
 	gone(t, g, cookie)
 }
 
-// TestBackchannelLogoutIsNoBrowsers: it does not matter what browsers send
+// TestBackchannelLogoutIgnoresBrowserHeaders: it does not matter what browsers send
 // along, and nothing is done for a cookie.
-func TestBackchannelLogoutIsNoBrowsers(t *testing.T) {
+func TestBackchannelLogoutIgnoresBrowserHeaders(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	cookie := b.jar.get(sessionCookie).Value
@@ -207,7 +207,7 @@ func TestBackchannelLogoutIsNoBrowsers(t *testing.T) {
 	}
 }
 
-func TestBackchannelLogoutReplayed(t *testing.T) {
+func TestBackchannelLogoutRefusesAReplay(t *testing.T) {
 	g := newRig(t)
 	first := g.loggedIn().jar.get(sessionCookie).Value
 	form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: g.as.Tokens()[0].User})}}.Encode()
@@ -220,8 +220,8 @@ func TestBackchannelLogoutReplayed(t *testing.T) {
 	}
 }
 
-// TestBackchannelLogoutMayBeRepeated when it is not the token's fault.
-func TestBackchannelLogoutMayBeRepeated(t *testing.T) {
+// TestBackchannelLogoutMayBeRepeatedAfterAFailure when it is not the token's fault.
+func TestBackchannelLogoutMayBeRepeatedAfterAFailure(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{SessionID: g.sid()})}}.Encode()
@@ -246,9 +246,9 @@ func TestBackchannelLogoutMayBeRepeated(t *testing.T) {
 	wantRetry("no keys")
 }
 
-// TestBackchannelGarbageFetchesNoKeys: nor the metadata that says where they
+// TestForgedLogoutTokenFetchesNoKeys: nor the metadata that says where they
 // are.
-func TestBackchannelGarbageFetchesNoKeys(t *testing.T) {
+func TestForgedLogoutTokenFetchesNoKeys(t *testing.T) {
 	g := newRig(t)
 	for range 3 {
 		for _, garbage := range []string{"", "x", "a.b.c", strings.Repeat(".", 1000), strings.Repeat("x", 60<<10)} {
@@ -265,7 +265,7 @@ func TestBackchannelGarbageFetchesNoKeys(t *testing.T) {
 		t.Errorf("the authorization server was asked: %v", requests)
 	}
 	if n := strings.Count(g.log.text(), "logout request refused"); n != 1 {
-		t.Errorf("%d lines in the log", n)
+		t.Errorf("got %d lines in the log, want 1", n)
 	}
 }
 
@@ -273,13 +273,13 @@ func TestBackchannelGarbageFetchesNoKeys(t *testing.T) {
 func TestBackchannelLogoutNeedsOpenID(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	if a := g.sendLogout(fakeas.Logout{Subject: "alice"}); a.status != 404 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 404", a.status)
 	}
 }
 
-// TestBackchannelLogoutOverHTTP: a body that does not end is not waited for
+// TestEndlessLogoutBodyIsCutOff: a body that does not end is not waited for
 // once it is too large, and the connection serves on after a good request.
-func TestBackchannelLogoutOverHTTP(t *testing.T) {
+func TestEndlessLogoutBodyIsCutOff(t *testing.T) {
 	g := newRig(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
@@ -299,7 +299,7 @@ func TestBackchannelLogoutOverHTTP(t *testing.T) {
 	for range 2 {
 		form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: "alice"})}}.Encode()
 		if status := post(strings.NewReader(form)); status != 200 {
-			t.Errorf("status %d", status)
+			t.Errorf("got status %d, want 200", status)
 		}
 	}
 	endless, more := io.Pipe()
@@ -312,7 +312,7 @@ func TestBackchannelLogoutOverHTTP(t *testing.T) {
 		}
 	}()
 	if status := post(endless); status != 400 {
-		t.Errorf("an endless body: status %d", status)
+		t.Errorf("an endless body: got status %d, want 400", status)
 	}
 }
 
@@ -327,9 +327,9 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// TestBackchannelLogoutBodyTime: the body may not take long, and what follows
+// TestLogoutBodyHasADeadline: the body may not take long, and what follows
 // may: a deadline that stays ends the request's context.
-func TestBackchannelLogoutBodyTime(t *testing.T) {
+func TestLogoutBodyHasADeadline(t *testing.T) {
 	g := newRig(t)
 	r := g.request("POST", "/oauth2"+backchannelPath)
 	r.Header.Set("Content-Type", urlencoded)

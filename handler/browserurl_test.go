@@ -102,7 +102,7 @@ func hasTwoSlashes(s string) bool { return strings.HasPrefix(s, "//") }
 
 // The reader above must not be blind: it is shown references whose meaning the
 // URL Standard's own examples and its tests tell.
-func TestBrowserOrigin(t *testing.T) {
+func TestBrowserOriginFollowsTheURLStandard(t *testing.T) {
 	const page = "https://app.test"
 	for _, tt := range []struct{ reference, want string }{
 		{"", page}, {"x", page}, {"/x", page}, {"?x", page}, {"#x", page}, {"/..//evil.test", page}, {"https:x", page}, {"https:/x", page}, {`https:\x`, page},

@@ -10,7 +10,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-func TestCookieAttributes(t *testing.T) {
+func TestCookiesHaveTheConfiguredAttributes(t *testing.T) {
 	for _, tt := range []struct {
 		cookie         Cookie
 		session, login string // attributes, besides Path=/; HttpOnly; Secure
@@ -71,7 +71,7 @@ func sorted(list string) string {
 	return strings.Join(parts, "; ")
 }
 
-func TestCookieOptions(t *testing.T) {
+func TestCookieThatBrowsersWouldIgnoreIsRefused(t *testing.T) {
 	for _, c := range []Cookie{
 		{Name: "session"}, {Name: "__Secure-x"}, {Name: "__host-x"}, {Name: "__Host-x", Domain: "app.test"}, {Name: "__Host-a b"},
 		{Name: "__Host-a;b"}, {Name: "__Host-a=b"}, {Name: "__Host-\r\n"}, {Name: "__Host-oauth_login_x"}, {Name: "__Host-é"},
@@ -83,8 +83,8 @@ func TestCookieOptions(t *testing.T) {
 	}
 }
 
-// TestOurCookiesStayHere, and the app's keep their bytes and their order.
-func TestOurCookiesStayHere(t *testing.T) {
+// TestOwnCookiesDoNotReachTheApp, and the app's keep their bytes and their order.
+func TestOwnCookiesDoNotReachTheApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
 	valid := sessionCookie + "=" + g.session("")
 	login := loginCookiePrefix + "abc=xyz"
@@ -110,13 +110,13 @@ func TestOurCookiesStayHere(t *testing.T) {
 		r := g.request("GET", "/", script...)
 		r.Header["Cookie"] = tt.lines
 		a := g.do(r)
-		if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, tt.want) {
+		if got := g.app.last()["Cookie"]; a.relayed != 1 || !slices.Equal(got, tt.want) {
 			t.Errorf("of %q the app gets %q, want %q", tt.lines, got, tt.want)
 		}
 	}
 }
 
-func TestMalformedSessionCookies(t *testing.T) {
+func TestMalformedSessionCookieIsNoSession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	good := g.session("")
 	many := strings.Repeat("x=1; ", 4000)
@@ -140,12 +140,12 @@ func TestMalformedSessionCookies(t *testing.T) {
 	for _, cookie := range lines {
 		r := g.request("GET", "/", script...)
 		r.Header["Cookie"] = cookie
-		if a := g.do(r); a.status != 401 || a.passed != 0 || a.header["Set-Cookie"] != nil {
-			t.Errorf("%.90q: status %d, cookies %q", cookie, a.status, a.header["Set-Cookie"])
+		if a := g.do(r); a.status != 401 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+			t.Errorf("%.90q: got status %d, want 401, cookies %q", cookie, a.status, a.header["Set-Cookie"])
 		}
 		r = g.request("GET", "/", navigation...)
 		r.Header["Cookie"] = cookie
-		restarted(t, g, g.do(r))
+		wantNewLogin(t, g, g.do(r))
 	}
 	for _, cookie := range []string{
 		// Of several, the one that has a session.
@@ -153,14 +153,14 @@ func TestMalformedSessionCookies(t *testing.T) {
 		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + seal.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
 		sessionCookie + "=" + good, "a=1;" + sessionCookie + "=" + good + " ;b=2", many + sessionCookie + "=" + good} {
 		if a := g.get("/", append(script, "Cookie: "+cookie)...); a.status != 200 {
-			t.Errorf("%.90q: status %d", cookie, a.status)
+			t.Errorf("%.90q: got status %d, want 200", cookie, a.status)
 		}
 	}
 }
 
-// TestTamperedSessionCookie: every altered character gives the same answer as
+// TestTamperedSessionCookieIsLikeNone: every altered character gives the same answer as
 // no cookie at all.
-func TestTamperedSessionCookie(t *testing.T) {
+func TestTamperedSessionCookieIsLikeNone(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	good := g.session("")
 	want := g.get("/", script...)
@@ -171,7 +171,7 @@ func TestTamperedSessionCookie(t *testing.T) {
 		}
 		a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+string(altered))...)
 		if a.status != want.status || a.body != want.body || fmt.Sprint(a.header) != fmt.Sprint(want.header) {
-			t.Errorf("character %d: %d %v %s", i, a.status, a.header, a.body)
+			t.Errorf("character %d: got status %d, want %d, header %v, body %s", i, a.status, want.status, a.header, a.body)
 		}
 	}
 }

@@ -43,7 +43,7 @@ var planted = []struct {
 	{"", true},
 }
 
-func TestAppsCookies(t *testing.T) {
+func TestAppCannotSetOwnCookies(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
 		g := newRig(t, options...)
 		cookie := g.session("")
@@ -72,7 +72,7 @@ func TestAppsCookies(t *testing.T) {
 						return answer(w)
 					}
 					for _, header := range [][]string{script, with(cookie, script)} {
-						if a := g.get("/", header...); a.passed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
+						if a := g.get("/", header...); a.relayed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
 							t.Errorf("%s %s: of %q the browser gets %q", name, how, lines, a.header["Set-Cookie"])
 						}
 					}
@@ -85,8 +85,8 @@ func TestAppsCookies(t *testing.T) {
 	}
 }
 
-// TestAppsCookiesOnAnError: the error page that comes after would bring them.
-func TestAppsCookiesOnAnError(t *testing.T) {
+// TestAppCannotSetOwnCookiesWithAnError: the error page that comes after would bring them.
+func TestAppCannotSetOwnCookiesWithAnError(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	failure := errors.New("half an answer")
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
@@ -98,8 +98,8 @@ func TestAppsCookiesOnAnError(t *testing.T) {
 	}
 }
 
-// TestOwnCookieOfAnotherName: the configured name counts.
-func TestOwnCookieOfAnotherName(t *testing.T) {
+// TestOwnCookieOfAConfiguredNameIsGuarded: the configured name counts.
+func TestOwnCookieOfAConfiguredNameIsGuarded(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.Cookie = Cookie{Name: "__Secure-sid", Domain: "app.test"} })
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header()["Set-Cookie"] = []string{"__Secure-sid=x; Domain=app.test", sessionCookie + "=x", loginCookiePrefix + "a=x"}
@@ -110,8 +110,8 @@ func TestOwnCookieOfAnotherName(t *testing.T) {
 	}
 }
 
-// TestOurOwnCookiesPass: what an app sets is looked at, and nothing else.
-func TestOurOwnCookiesPass(t *testing.T) {
+// TestHandlersOwnCookiesPass: what an app sets is looked at, and nothing else.
+func TestHandlersOwnCookiesPass(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	ended := make(chan string, 1)
 	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
@@ -124,7 +124,7 @@ func TestOurOwnCookiesPass(t *testing.T) {
 	ended <- cookie
 	a := g.get("/", with(cookie, navigation)...)
 	if a.status != 302 || len(a.header["Set-Cookie"]) != 1 || !strings.HasPrefix(a.header["Set-Cookie"][0], loginCookiePrefix) {
-		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		t.Errorf("got status %d, want 302, cookies %q", a.status, a.header["Set-Cookie"])
 	}
 	if lines := g.log.lines("the cookie was removed from the answer"); len(lines) != 1 {
 		t.Errorf("the log tells %q", lines)
@@ -132,8 +132,8 @@ func TestOurOwnCookiesPass(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestAppsCookiesAreTold once a minute, without what the app has written.
-func TestAppsCookiesAreTold(t *testing.T) {
+// TestRemovedCookieIsLogged once a minute, without what the app has written.
+func TestRemovedCookieIsLogged(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, optional)
@@ -154,9 +154,9 @@ func TestAppsCookiesAreTold(t *testing.T) {
 	})
 }
 
-// TestAppsCookiesOnTheWire: in early hints, in the answer to an upgrade, and in
+// TestAppCannotSetOwnCookiesOnTheWire: in early hints, in the answer to an upgrade, and in
 // trailers, announced or not, over HTTP/1.1 and HTTP/2.
-func TestAppsCookiesOnTheWire(t *testing.T) {
+func TestAppCannotSetOwnCookiesOnTheWire(t *testing.T) {
 	ours, theirs := sessionCookie+"=x; Path=/; Secure", "a=1"
 	both := []string{ours, theirs}
 	upstream := func(w http.ResponseWriter, r *http.Request) {
@@ -220,9 +220,9 @@ func exchange(t *testing.T, transport http.RoundTripper, target, cookie string) 
 	return hinted, resp
 }
 
-// TestAppsCookiesOnAnUpgrade: the answer to a handshake is one like others, if
+// TestAppCannotSetOwnCookiesWithAnUpgrade: the answer to a handshake is one like others, if
 // it is written before the connection is taken over, as Caddy's proxy does.
-func TestAppsCookiesOnAnUpgrade(t *testing.T) {
+func TestAppCannotSetOwnCookiesWithAnUpgrade(t *testing.T) {
 	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
 		g := newRig(t, options...)
 		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -244,7 +244,7 @@ func TestAppsCookiesOnAnUpgrade(t *testing.T) {
 		t.Cleanup(front.Close)
 		conn, resp := send(t, front.Listener.Addr().String(), "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
 		if resp.StatusCode != 101 || !slices.Equal(resp.Header["Set-Cookie"], []string{"a=1"}) {
-			t.Errorf("status %d with %q", resp.StatusCode, resp.Header["Set-Cookie"])
+			t.Errorf("got status %d, want 101 with %q", resp.StatusCode, resp.Header["Set-Cookie"])
 		}
 		_ = conn.Close()
 	}
@@ -272,8 +272,8 @@ func (w *everyWriter) SetReadDeadline(time.Time) error      { w.note("read deadl
 func (w *everyWriter) SetWriteDeadline(time.Time) error     { w.note("write deadline"); return nil }
 func (w *everyWriter) EnableFullDuplex() error              { w.note("full duplex"); return nil }
 
-// TestWriterCanDoAllItCould, whichever way a handler asks.
-func TestWriterCanDoAllItCould(t *testing.T) {
+// TestGuardedWriterKeepsItsInterfaces, whichever way a handler asks.
+func TestGuardedWriterKeepsItsInterfaces(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	w := &everyWriter{ResponseRecorder: httptest.NewRecorder()}
 	var want []string
@@ -306,8 +306,8 @@ func TestWriterCanDoAllItCould(t *testing.T) {
 	}
 }
 
-// TestWriterCannotDoMore: what the writer below cannot do is an error.
-func TestWriterCannotDoMore(t *testing.T) {
+// TestGuardedWriterGainsNoAbility: what the writer below cannot do is an error.
+func TestGuardedWriterGainsNoAbility(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	plain := struct{ http.ResponseWriter }{httptest.NewRecorder()}
 	err := g.handler.ServeHTTP(plain, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {

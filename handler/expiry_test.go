@@ -58,10 +58,10 @@ func (l *lifetimes) age(token string) (age time.Duration, known bool) {
 	return time.Since(at), known
 }
 
-// TestExpiryEdges: whatever the lifetime, and whatever the server's clock shows,
+// TestNoExpiredTokenReachesTheApp: whatever the lifetime, and whatever the server's clock shows,
 // no token older than its lifetime reaches the app, and refreshes are a second
 // apart.
-func TestExpiryEdges(t *testing.T) {
+func TestNoExpiredTokenReachesTheApp(t *testing.T) {
 	for _, lifetime := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second} {
 		for _, offset := range []time.Duration{-time.Minute, 0, time.Minute} {
 			for _, jwt := range []bool{false, true} {
@@ -106,7 +106,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 					return nil
 				})
 				if w.Code != 200 {
-					t.Errorf("status %d", w.Code)
+					t.Errorf("got status %d, want 200", w.Code)
 				}
 			})
 		}

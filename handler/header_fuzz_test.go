@@ -16,7 +16,7 @@ func FuzzLoginCookie(f *testing.F) {
 	callback := b.approve(b.start("/wanted"))
 	logins := b.jar.logins()
 	if len(logins) != 1 {
-		f.Fatalf("%d login cookies", len(logins))
+		f.Fatalf("got %d login cookies, want 1", len(logins))
 	}
 	name, value := logins[0].Name, logins[0].Value
 	other := newRig(f, plainOAuth, quiet).browser()

@@ -38,7 +38,7 @@ func TestOriginalURLIsLookedUpOnce(t *testing.T) {
 			return r.URL
 		}
 	})
-	if a := g.get("/", with(g.session(""), script)...); a.passed != 1 || looks != 1 {
+	if a := g.get("/", with(g.session(""), script)...); a.relayed != 1 || looks != 1 {
 		t.Errorf("status %d, looked up %d times", a.status, looks)
 	}
 }

@@ -115,7 +115,7 @@ func FuzzLoginQuery(f *testing.F) {
 		}
 		rest, ok := strings.CutPrefix(location, g.as.URL+"/authorize?")
 		if w.Code != http.StatusFound || !ok {
-			t.Fatalf("%q: status %d to %q", query, w.Code, location)
+			t.Fatalf("%q: got status %d, want 302 to %q", query, w.Code, location)
 		}
 		q, err := url.ParseQuery(rest)
 		if err != nil {

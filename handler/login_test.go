@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-func TestLogin(t *testing.T) {
+func TestLoginLeadsToTheWantedPage(t *testing.T) {
 	userInfo := func(s *setup) { s.handler.UserInfo = true }
 	for name, options := range map[string][]func(*setup){
 		"OpenID":                   {},
@@ -36,7 +36,7 @@ func TestLogin(t *testing.T) {
 			g.as.SetUser(fakeas.User{Name: "alice", Subject: "sub-of-alice"})
 			b := g.browser()
 			const wanted = "/deep/page?b=2&a=%20x;y&a="
-			b.reaches(wanted)
+			b.mustReach(wanted)
 			if len(b.hops) != 4 {
 				t.Errorf("the way was %q, want page, server, callback and page", b.hops)
 			}
@@ -50,7 +50,7 @@ func TestLogin(t *testing.T) {
 			if cookies := g.app.last()["Cookie"]; cookies != nil {
 				t.Errorf("the app got the cookies %q", cookies)
 			}
-			b.reaches("/again")
+			b.mustReach("/again")
 			if len(b.hops) != 1 || g.as.codesRedeemed() != 1 {
 				t.Errorf("the second page went by %q, with %d logins", b.hops, g.as.codesRedeemed())
 			}
@@ -87,7 +87,7 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 			}
 			seen[value] = name
 		}
-		b.landed(b.open(b.approve(at)), "/")
+		b.wantAppAt(b.open(b.approve(at)), "/")
 		log := g.as.Log(fakeas.EndpointToken)
 		verifier := log[len(log)-1].Form.Get("code_verifier")
 		sum := sha256.Sum256([]byte(verifier))
@@ -128,12 +128,12 @@ func TestNewLoginReplacesTheSession(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
-	b.landed(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	b.wantAppAt(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if now := b.jar.get(sessionCookie).Value; now == old {
 		t.Error("the cookie is the old one")
 	}
-	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.passed != 0 {
-		t.Errorf("the old cookie got %d from the app", a.status)
+	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.relayed != 0 {
+		t.Errorf("old cookie: got status %d, want 401", a.status)
 	}
 }
 
@@ -146,26 +146,26 @@ func TestBeginningALoginEndsNothing(t *testing.T) {
 	if b.jar.get(sessionCookie) != cookie {
 		t.Error("the session's cookie was touched")
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
 		t.Errorf("the session is gone: %q", b.hops)
 	}
 }
 
-// TestForeignLinkReplacesNoSession: the server may sign in without asking, and
+// TestLinkOfAnotherSiteReplacesNoSession: the server may sign in without asking, and
 // the requests of the session that is there would end with it.
-func TestForeignLinkReplacesNoSession(t *testing.T) {
+func TestLinkOfAnotherSiteReplacesNoSession(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	cookie := b.jar.get(sessionCookie).Value
-	b.landed(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	b.wantAppAt(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if b.jar.get(sessionCookie).Value != cookie {
 		t.Error("a link of another site has replaced the session")
 	}
-	b.landed(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
+	b.wantAppAt(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
 }
 
-func TestLoginEndpointParameters(t *testing.T) {
+func TestLoginEndpointChecksItsParameters(t *testing.T) {
 	g := newRig(t)
 	for _, tt := range []struct {
 		query  string
@@ -203,26 +203,26 @@ func TestLoginEndpointParameters(t *testing.T) {
 	}
 }
 
-// TestLandingPageOfStrictCookies: a strict cookie does not go along on a
+// TestStrictCookieIsSentAfterTheLogin: a strict cookie does not go along on a
 // redirect that came from another site, so the page itself has to move on.
-func TestLandingPageOfStrictCookies(t *testing.T) {
+func TestStrictCookieIsSentAfterTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	for _, wanted := range []string{"/", "/page?a=1&b=%22%3C&c=;d"} {
 		b := g.browser()
-		b.landed(b.open(wanted), wanted)
+		b.wantAppAt(b.open(wanted), wanted)
 		if len(b.hops) != 4 || g.as.codesRedeemed() == 0 {
 			t.Errorf("the way was %q", b.hops)
 		}
 	}
 }
 
-// TestLandingPageKeepsTheURL: what the browser asked for comes out as it went
+// TestStrictCookiePageKeepsTheURL: what the browser asked for comes out as it went
 // in, on the page that moves on by itself too.
-func TestLandingPageKeepsTheURL(t *testing.T) {
+func TestStrictCookiePageKeepsTheURL(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()
 	const wanted = "/Go_(game)?q='x'"
-	b.landed(b.follow(wanted), wanted)
+	b.wantAppAt(b.follow(wanted), wanted)
 }
 
 func TestInsecureOriginIsRefused(t *testing.T) {
@@ -231,7 +231,7 @@ func TestInsecureOriginIsRefused(t *testing.T) {
 		for _, path := range []string{"/", "/oauth2/login"} {
 			a := g.get(path, navigation...)
 			if a.status != 500 || !strings.Contains(a.body, "base_url") || !strings.Contains(a.body, "trusted_proxies") || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s%s: %d %s", origin, path, a.status, a.body)
+				t.Errorf("%s%s: got status %d, want 500: %s", origin, path, a.status, a.body)
 			}
 		}
 		if len(g.log.lines("insecure_origin")) != 1 {
@@ -240,7 +240,7 @@ func TestInsecureOriginIsRefused(t *testing.T) {
 	}
 }
 
-func TestMissingRefreshTokenIsToldOnce(t *testing.T) {
+func TestMissingRefreshTokenIsLoggedOnce(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
 	g.loggedIn()
@@ -250,7 +250,7 @@ func TestMissingRefreshTokenIsToldOnce(t *testing.T) {
 	}
 }
 
-func TestClaimsOfTheUser(t *testing.T) {
+func TestSessionHasTheClaimsOfTheUser(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
 	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"team": "blue"}} })
 	b := g.loggedIn()
@@ -290,13 +290,13 @@ func TestLoginWithoutAWholeIdentityIsRefused(t *testing.T) {
 			b := g.browser()
 			a := b.open("/wanted")
 			if a.status != http.StatusBadGateway || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil || g.app.count() != 0 {
-				t.Errorf("status %d: %s", a.status, a.body)
+				t.Errorf("got status %d, want 502: %s", a.status, a.body)
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were redeemed", n)
+				t.Errorf("got %d redeemed codes, want 1", n)
 			}
 			g.as.Set(func(k *fakeas.Knobs) { *k = fakeas.DefaultKnobs(); k.SigningAlg = "ES256" })
-			b.reaches("/wanted")
+			b.mustReach("/wanted")
 		})
 	}
 }

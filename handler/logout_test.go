@@ -20,19 +20,19 @@ func offline() *fakeas.Server { return fakeas.New(fakeas.Options{URL: "http://12
 // gone fails the test if a cookie still opens a session.
 func gone(t *testing.T, g *rig, cookie string) {
 	t.Helper()
-	if a := g.get("/", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+cookie)...); a.status != 401 || a.passed != 0 {
-		t.Errorf("the cookie still gets %d", a.status)
+	if a := g.get("/", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+cookie)...); a.status != 401 || a.relayed != 0 {
+		t.Errorf("old cookie: got status %d, want 401", a.status)
 	}
 }
 
-func TestLogout(t *testing.T) {
+func TestLogoutEndsTheSessionAndRedirectsToTheServer(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	u, err := url.Parse(a.location())
 	if err != nil || a.status != http.StatusSeeOther || !strings.HasPrefix(a.location(), g.as.URL+"/end_session?") {
-		t.Fatalf("status %d to %q", a.status, a.location())
+		t.Fatalf("got status %d, want 303 to %q", a.status, a.location())
 	}
 	q := u.Query()
 	if q.Get("id_token_hint") == "" || q.Get("post_logout_redirect_uri") != appOrigin+"/oauth2/logout/callback" || len(q.Get("state")) < 16 {
@@ -45,24 +45,24 @@ func TestLogout(t *testing.T) {
 	<-g.as.revoked
 	end := b.walk(a.location(), "same-origin", nil)
 	if end.status != 200 || !strings.Contains(end.body, "Signed out") {
-		t.Errorf("the browser ends at %s with %d", end.uri, end.status)
+		t.Errorf("got %s with status %d, want the page after the logout with 200", end.uri, end.status)
 	}
 	// A made-up return from the server says the same.
 	for _, query := range []string{"", "?state=x", "?state=x&state=y", "?post_logout_redirect_uri=//evil.test"} {
 		if a := g.get("/oauth2/logout/callback"+query, navigation...); a.status != 200 || strings.Contains(a.body, "evil") {
-			t.Errorf("%s: status %d", query, a.status)
+			t.Errorf("%s: got status %d, want 200", query, a.status)
 		}
 	}
 }
 
-func TestLogoutOfAScript(t *testing.T) {
+func TestLogoutOfAScriptReturnsTheURL(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	a := b.fetch("POST", "/oauth2/logout")
 	var answer map[string]string
 	if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != 200 || !strings.HasPrefix(answer["logout_url"], g.as.URL+"/end_session?") {
-		t.Errorf("status %d, %v: %s", a.status, err, a.body)
+		t.Errorf("got status %d, want 200, %v: %s", a.status, err, a.body)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
@@ -79,13 +79,13 @@ func TestScriptsDoNotGetTheIDToken(t *testing.T) {
 	<-g.as.revoked
 }
 
-func TestOnlyOwnPostsLogOut(t *testing.T) {
+func TestOnlyPostsOfTheSiteLogOut(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	for _, method := range []string{"GET", "HEAD"} {
 		for _, header := range [][]string{navigation, script, {"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}} {
 			if a := b.send(g.request(method, "/oauth2/logout?return_to=//evil.test&post_logout_redirect_uri=https://evil.test", header...), false); a.status != 200 || strings.Contains(a.body, "evil") {
-				t.Errorf("%s: status %d: %s", method, a.status, a.body)
+				t.Errorf("%s: got status %d, want 200: %s", method, a.status, a.body)
 			}
 		}
 	}
@@ -94,22 +94,22 @@ func TestOnlyOwnPostsLogOut(t *testing.T) {
 		{"Sec-Fetch-Site: cross-site", "Origin: https://evil.test", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", acceptHTML},
 	} {
 		if a := b.send(g.request("POST", "/oauth2/logout", header...), false); a.status != 403 || a.header["Set-Cookie"] != nil {
-			t.Errorf("%q: status %d", header, a.status)
+			t.Errorf("%q: got status %d, want 403", header, a.status)
 		}
 	}
 	for _, method := range []string{"PUT", "DELETE", "post", "OPTIONS"} {
 		if a := b.fetch(method, "/oauth2/logout"); a.status != 405 || a.header.Get("Allow") != "GET, HEAD, POST" {
-			t.Errorf("%s: status %d", method, a.status)
+			t.Errorf("%s: got status %d, want 405", method, a.status)
 		}
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
 		t.Errorf("the session is gone: %q", b.hops)
 	}
 }
 
-// TestLogoutPageWorks: its button sends a form that counts as the site's own.
-func TestLogoutPageWorks(t *testing.T) {
+// TestLogoutPageHasAWorkingButton: its button sends a form that counts as the site's own.
+func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	a := b.open("/oauth2/logout")
@@ -117,19 +117,19 @@ func TestLogoutPageWorks(t *testing.T) {
 		t.Errorf("%v %s", a.header, a.body)
 	}
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 || a.location() != "/oauth2/logout/callback" {
-		t.Errorf("status %d to %q", a.status, a.location())
+		t.Errorf("got status %d, want 303 to %q", a.status, a.location())
 	}
 	<-g.as.revoked
 }
 
-// TestRevocation: once, of the newest refresh token, and nobody waits for it.
-func TestRevocation(t *testing.T) {
+// TestLogoutRevokesTheRefreshToken: once, of the newest refresh token, and nobody waits for it.
+func TestLogoutRevokesTheRefreshToken(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.loggedIn()
 		time.Sleep(5 * time.Minute)
-		b.reaches("/") // after a refresh
+		b.mustReach("/") // after a refresh
 		var newest string
 		for _, token := range as.Tokens() {
 			if token.Kind == fakeas.KindRefresh {
@@ -150,28 +150,28 @@ func TestRevocation(t *testing.T) {
 	})
 }
 
-func TestLogoutWhenTheServerIsDown(t *testing.T) {
+func TestLogoutDoesNotNeedTheServer(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	g.as.Fail(fakeas.Unavailable().At(fakeas.EndpointRevoke).Repeat(-1))
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 303", a.status)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
 }
 
-// TestLogoutWhenTheStoreIsDown: over in this process at once, in the store as
+// TestLogoutEndsTheSessionWhileTheStoreIsDown: over in this process at once, in the store as
 // soon as that can be, and the browser forgets it in any case.
-func TestLogoutWhenTheStoreIsDown(t *testing.T) {
+func TestLogoutEndsTheSessionWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	g.store.down.Store(true)
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	if a.status != 303 || len(b.jar.cookies) != 0 {
-		t.Errorf("status %d, the browser has %v", a.status, b.jar.cookies)
+		t.Errorf("got status %d, want 303, the browser has %v", a.status, b.jar.cookies)
 	}
 	if lines := g.log.lines("not revoked"); len(lines) != 1 {
 		t.Errorf("the log says %q", g.log.text())
@@ -180,30 +180,30 @@ func TestLogoutWhenTheStoreIsDown(t *testing.T) {
 	gone(t, g, old)
 }
 
-func TestLogoutWithoutASession(t *testing.T) {
+func TestLogoutWithoutASessionSucceeds(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, cookie := range []string{"", sessionCookie + "=x", sessionCookie + "=x; " + sessionCookie + "=y"} {
 		a := g.post("/oauth2/logout", append(slices.Clone(formPost), "Cookie: "+cookie)...)
 		if a.status != 303 || (cookie != "") != (len(a.header["Set-Cookie"]) == 1) {
-			t.Errorf("%q: status %d, cookies %q", cookie, a.status, a.header["Set-Cookie"])
+			t.Errorf("%q: got status %d, want 303, cookies %q", cookie, a.status, a.header["Set-Cookie"])
 		}
 	}
 }
 
-func TestPostLogoutRedirect(t *testing.T) {
+func TestPostLogoutRedirectIsTheConfiguredURL(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.PostLogoutRedirect = "https://www.test/bye" })
 	b := g.loggedIn()
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	<-g.as.revoked
 	end := b.walk(a.location(), "same-origin", func(next string) bool { return strings.HasPrefix(next, "https://www.test/") })
 	if end.status != 303 || end.location() != "https://www.test/bye" {
-		t.Errorf("status %d to %q", end.status, end.location())
+		t.Errorf("got status %d, want 303 to %q", end.status, end.location())
 	}
 }
 
-// TestEndOfASessionEndsItsRequests: a WebSocket or an event stream must not
+// TestEndOfASessionEndsRunningRequests: a WebSocket or an event stream must not
 // outlive it, and no other session's is touched.
-func TestEndOfASessionEndsItsRequests(t *testing.T) {
+func TestEndOfASessionEndsRunningRequests(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	mine, other := g.session(""), g.session("")
 	running := make(chan context.Context, 2)
@@ -234,7 +234,7 @@ func TestEndOfASessionEndsItsRequests(t *testing.T) {
 	<-g.as.revoked
 }
 
-func TestLifetimeEndsRequests(t *testing.T) {
+func TestMaxLifetimeEndsRunningRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, &authServer{Server: offline()}, plainOAuth, func(s *setup) { s.session.MaxLifetime = 30 * time.Minute })
 		began := time.Now()
@@ -249,8 +249,8 @@ func TestLifetimeEndsRequests(t *testing.T) {
 	})
 }
 
-// TestIdleTimeEndsRequests at most 5 % late, whatever came before.
-func TestIdleTimeEndsRequests(t *testing.T) {
+// TestIdleTimeoutEndsRunningRequests at most 5 % late, whatever came before.
+func TestIdleTimeoutEndsRunningRequests(t *testing.T) {
 	const idle = 20 * time.Second
 	for _, uses := range []int{0, 1, 20} {
 		synctest.Test(t, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestIdleTimeEndsRequests(t *testing.T) {
 				time.Sleep(3 * time.Second)
 				last = time.Now()
 				if a := g.get("/", header...); a.status != 200 {
-					t.Fatalf("a request got %d", a.status)
+					t.Fatalf("got status %d, want 200", a.status)
 				}
 			}
 			if unused := (<-ended).Sub(last); unused < idle || unused > idle*21/20 {

@@ -16,12 +16,12 @@ func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithCancel(r.Context())
 }
 
-func TestBrowserThatDropsTheSessionCookie(t *testing.T) {
+func TestLoginLoopWithoutTheSessionCookieIsStopped(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	b.jar.refuse = func(name string) bool { return name == sessionCookie }
 	a := b.open("/wanted")
-	wayOut(t, a, 500, "login_loop")
+	wantLoginLink(t, a, 500, "login_loop")
 	if n := g.as.codesRedeemed(); n != loopLimit {
 		t.Errorf("%d logins were completed, want %d", n, loopLimit)
 	}
@@ -30,88 +30,88 @@ func TestBrowserThatDropsTheSessionCookie(t *testing.T) {
 	}
 	// The way out works once the cause is gone.
 	b.jar.refuse = nil
-	b.reaches("/wanted")
+	b.mustReach("/wanted")
 }
 
-func TestBrowserThatDropsAllCookies(t *testing.T) {
+func TestLoginLoopWithoutAnyCookieIsStopped(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	b.jar.refuse = func(string) bool { return true }
-	wayOut(t, b.open("/wanted"), 400, "login_expired")
+	wantLoginLink(t, b.open("/wanted"), 400, "login_expired")
 	if n := g.as.codesRedeemed(); n != 0 {
-		t.Errorf("%d codes were redeemed", n)
+		t.Errorf("got %d redeemed codes, want 0", n)
 	}
 	if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != 1+maxRestartsStale {
 		t.Errorf("the browser was sent to log in %d times", n)
 	}
 }
 
-// TestSecondCookieOfTheSameName cannot be in the browser's jar with a __Host-
+// TestInvalidSecondCookieDoesNotStopTheLogin cannot be in the browser's jar with a __Host-
 // name, but with one that has a domain: it must not keep anybody out.
-func TestSecondCookieOfTheSameName(t *testing.T) {
+func TestInvalidSecondCookieDoesNotStopTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{Domain: "app.test"} })
 	b := g.browser()
 	b.jar.set([]string{"__Secure-oauth_session=of-a-sibling; Domain=test; Path=/; Secure"})
-	b.reaches("/")
+	b.mustReach("/")
 }
 
-// TestSwitchToPartitionedCookies: browsers keep a partitioned cookie beside
+// TestSwitchToPartitionedCookiesDoesNotLoop: browsers keep a partitioned cookie beside
 // the one without, and send both. Whoever still has the cookie of an old
 // session when the option is switched on must be able to log in.
-func TestSwitchToPartitionedCookies(t *testing.T) {
+func TestSwitchToPartitionedCookiesDoesNotLoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} })
 	b := g.browser()
 	b.jar.set([]string{sessionCookie + "=" + seal.NewSecret().Cookie() + "; Path=/; Secure; HttpOnly; SameSite=None"})
-	b.reaches("/wanted")
+	b.mustReach("/wanted")
 }
 
-func TestUnhurriedLoginsAreNoLoop(t *testing.T) {
+func TestSlowRepeatedLoginsAreNotALoop(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.browser()
 		for range 2 * loopLimit {
-			b.reaches("/")
+			b.mustReach("/")
 			b.jar.set([]string{sessionCookie + "=; Path=/; Secure; Max-Age=0"})
 			time.Sleep(loopWindow/2 + time.Second)
 		}
 	})
 }
 
-func TestLoggingOutIsNoLoop(t *testing.T) {
+func TestRepeatedLogoutsAreNotALoop(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	for range 2 * loopLimit {
-		b.reaches("/")
+		b.mustReach("/")
 		if a := b.fetch("POST", "/oauth2/logout"); a.status != http.StatusOK {
-			t.Fatalf("status %d", a.status)
+			t.Fatalf("got status %d, want 200", a.status)
 		}
 	}
 }
 
-// TestLoggingInAgainIsNoLoop: somebody tries three accounts in a minute, and
+// TestRepeatedLoginsAreNotALoop: somebody tries three accounts in a minute, and
 // the session's cookie comes back each time.
-func TestLoggingInAgainIsNoLoop(t *testing.T) {
+func TestRepeatedLoginsAreNotALoop(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	for range 2 * loopLimit {
-		b.landed(b.open("/oauth2/login?prompt=select_account&return_to=/wanted"), "/wanted")
+		b.wantAppAt(b.open("/oauth2/login?prompt=select_account&return_to=/wanted"), "/wanted")
 	}
 }
 
-// TestArrivingFromOtherSitesIsNoLoop: a strict cookie does not come along from
+// TestRepeatedCrossSiteVisitsAreNotALoop: a strict cookie does not come along from
 // another site, however well it is kept.
-func TestArrivingFromOtherSitesIsNoLoop(t *testing.T) {
+func TestRepeatedCrossSiteVisitsAreNotALoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()
 	for range 2 * loopLimit {
-		b.landed(b.follow("/wanted"), "/wanted")
+		b.wantAppAt(b.follow("/wanted"), "/wanted")
 	}
 }
 
-// TestSessionsThatEndAreNoLoop: the cookie came back each time, and the session
+// TestEndedSessionsAreNotALoop: the cookie came back each time, and the session
 // was alive until the server refused to refresh it.
-func TestSessionsThatEndAreNoLoop(t *testing.T) {
+func TestEndedSessionsAreNotALoop(t *testing.T) {
 	for name, end := range map[string]func(b *browser){
 		"found by a navigation": func(*browser) {},
 		"found by a script":     func(b *browser) { b.fetch("GET", "/api") },
@@ -123,7 +123,7 @@ func TestSessionsThatEndAreNoLoop(t *testing.T) {
 				as.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = 5 * time.Second })
 				b := g.browser()
 				for range 2 * loopLimit {
-					b.reaches("/")
+					b.mustReach("/")
 					time.Sleep(6 * time.Second)
 					as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
 					end(b)

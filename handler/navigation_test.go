@@ -69,7 +69,7 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 	for _, tt := range clientRequests {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := g.do(g.request(method, "/admin?x=1", strings.Split(tt.header, "|")...))
-			if a.passed != 0 {
+			if a.relayed != 0 {
 				t.Errorf("%s: the app was asked", tt.name)
 			}
 			if a.header.Get("Cache-Control") != "no-store" {
@@ -77,7 +77,7 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 			}
 			switch {
 			case tt.login:
-				restarted(t, g, a)
+				wantNewLogin(t, g, a)
 			case a.status != 401 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("WWW-Authenticate") == "":
 				t.Errorf("%s: %s: status %d, Location %q, cookies %q", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
 			default:
@@ -88,16 +88,16 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 		}
 		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "FOO", "get", "Head"} {
 			a := g.do(g.request(method, "/admin", strings.Split(tt.header, "|")...))
-			if a.status != 401 || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s: %s: status %d, Location %q", tt.name, method, a.status, a.location())
+			if a.status != 401 || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s: %s: got status %d, want 401, Location %q", tt.name, method, a.status, a.location())
 			}
 		}
 	}
 }
 
-// TestLoginEndpointIsForNavigationsToo: a script that asks for it leaves
+// TestLoginEndpointAcceptsNavigationsOnly: a script that asks for it leaves
 // nothing behind.
-func TestLoginEndpointIsForNavigationsToo(t *testing.T) {
+func TestLoginEndpointAcceptsNavigationsOnly(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, tt := range clientRequests {
 		a := g.get("/oauth2/login", strings.Split(tt.header, "|")...)
@@ -107,13 +107,13 @@ func TestLoginEndpointIsForNavigationsToo(t *testing.T) {
 	}
 }
 
-// TestBodyOfAnUnknownClientIsNotRead: it may be five gigabytes.
-func TestBodyOfAnUnknownClientIsNotRead(t *testing.T) {
+// TestBodyWithoutASessionIsNotRead: it may be five gigabytes.
+func TestBodyWithoutASessionIsNotRead(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("POST", "/upload", script...)
 	r.Body = unreadable{t}
 	if a := g.do(r); a.status != 401 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 401", a.status)
 	}
 }
 
@@ -126,15 +126,15 @@ func (b unreadable) Read([]byte) (int, error) {
 
 func (unreadable) Close() error { return nil }
 
-// TestFormPostWithoutASession: somebody has filled in a form, the session is
+// TestFormPostWithoutASessionGetsAPage: somebody has filled in a form, the session is
 // over, and what they sent is lost. They are told so on a page, and not by a
 // problem document.
-func TestFormPostWithoutASession(t *testing.T) {
+func TestFormPostWithoutASessionGetsAPage(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for name, header := range map[string][]string{"with Sec-Fetch": formPost, "without": {acceptFirefox, "Origin: " + appOrigin}} {
 		a := g.post("/form", header...)
-		if a.status != 401 || a.location() != "" || a.passed != 0 {
-			t.Errorf("%s: status %d to %q", name, a.status, a.location())
+		if a.status != 401 || a.location() != "" || a.relayed != 0 {
+			t.Errorf("%s: got status %d, want 401 to %q", name, a.status, a.location())
 		}
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "/oauth2/login") {
 			t.Errorf("%s: somebody who sent a form sees %s: %s", name, a.header.Get("Content-Type"), a.body)

@@ -13,9 +13,9 @@ func neighbours(s *setup) {
 	s.handler.OtherCookies = func(*http.Request, string) []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
 }
 
-// TestNeighboursCookies: the app gets the cookie of no other site on the host,
+// TestCookiesOfOtherHandlersReachNoApp: the app gets the cookie of no other site on the host,
 // and it counts as none of this one.
-func TestNeighboursCookies(t *testing.T) {
+func TestCookiesOfOtherHandlersReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	ours := sessionCookie + "=" + g.session("")
 	other := seal.NewSecret().Cookie()
@@ -37,7 +37,7 @@ func TestNeighboursCookies(t *testing.T) {
 				wanted = []string{want}
 			}
 			a := g.get("/", append(header, script...)...)
-			if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, wanted) {
+			if got := g.app.last()["Cookie"]; a.relayed != 1 || !slices.Equal(got, wanted) {
 				t.Errorf("of %q the app got %q, want %q", header, got, wanted)
 			}
 			if got := g.app.last()["Authorization"] != nil; got != (own != "") {
@@ -54,9 +54,9 @@ func join(a, b string) string {
 	return a + b
 }
 
-// TestAppsSetNoNeighboursCookie: what an app may not do to us it may not do to
+// TestAppCannotSetCookiesOfOtherHandlers: what an app may not do to us it may not do to
 // other sites on the host.
-func TestAppsSetNoNeighboursCookie(t *testing.T) {
+func TestAppCannotSetCookiesOfOtherHandlers(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header()["Set-Cookie"] = []string{"__Host-a=evil; Path=/; Secure", "a=1", "__Host-b", "__Host-aa=1", sessionCookie + "=x"}
@@ -69,9 +69,9 @@ func TestAppsSetNoNeighboursCookie(t *testing.T) {
 	}
 }
 
-// TestAppsSetNoCookieForADomainOfNeighbours: a cookie that an app sets for a
+// TestAppCannotSetCookiesForADomainOfOtherHandlers: a cookie that an app sets for a
 // domain reaches sites on other hosts there.
-func TestAppsSetNoCookieForADomainOfNeighbours(t *testing.T) {
+func TestAppCannotSetCookiesForADomainOfOtherHandlers(t *testing.T) {
 	var asked []string
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
 		s.handler.OtherCookies = func(_ *http.Request, domain string) []string {

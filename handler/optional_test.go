@@ -18,7 +18,7 @@ func optional(s *setup) {
 	s.handler.Optional, s.handler.AlwaysOptional = all, all
 }
 
-func TestOptionalSession(t *testing.T) {
+func TestOptionalPathPassesWithoutASession(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	for _, tt := range clientRequests {
 		header := append(strings.Split(tt.header, "|"), "Authorization: Bearer EVIL")
@@ -28,8 +28,8 @@ func TestOptionalSession(t *testing.T) {
 				h = append(slices.Clone(header), "Cookie: "+cookie)
 			}
 			a := g.get("/", h...)
-			if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil || g.app.last()["Cookie"] != nil {
-				t.Errorf("%s, %s: status %d, the app got %v", tt.name, name, a.status, g.app.last())
+			if a.status != 200 || a.relayed != 1 || g.app.last()["Authorization"] != nil || g.app.last()["Cookie"] != nil {
+				t.Errorf("%s, %s: got status %d, want 200, the app got %v", tt.name, name, a.status, g.app.last())
 			}
 		}
 		h := append(slices.Clone(header), "Cookie: "+sessionCookie+"="+g.session(""))
@@ -39,30 +39,30 @@ func TestOptionalSession(t *testing.T) {
 	}
 }
 
-// TestOptionalIsNotOptionalWhenTheStoreIsDown: a request with a session must
+// TestOptionalPathIsUnavailableWhileTheStoreIsDown: a request with a session must
 // not turn anonymous because nobody can look it up.
-func TestOptionalIsNotOptionalWhenTheStoreIsDown(t *testing.T) {
+func TestOptionalPathIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	g.store.down.Store(true)
 	for _, header := range [][]string{navigation, script} {
 		a := g.get("/", append(slices.Clone(header), cookie)...)
-		if a.status != 503 || a.passed != 0 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || a.location() != "" {
-			t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		if a.status != 503 || a.relayed != 0 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || a.location() != "" {
+			t.Errorf("got status %d, want 503, cookies %q", a.status, a.header["Set-Cookie"])
 		}
 		if a := g.get("/", header...); a.status != 200 {
-			t.Errorf("without a cookie: status %d", a.status)
+			t.Errorf("without a cookie: got status %d, want 200", a.status)
 		}
 	}
 	g.store.down.Store(false)
 	if a := g.get("/", append(slices.Clone(script), cookie)...); a.status != 200 || g.app.last()["Authorization"] == nil {
-		t.Errorf("afterwards: status %d", a.status)
+		t.Errorf("afterwards: got status %d, want 200", a.status)
 	}
 }
 
-// TestSeveralCookiesWhenTheStoreIsDown: which of them counts cannot be told, and
+// TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown: which of them counts cannot be told, and
 // nobody becomes nobody for that.
-func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
+func TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown(t *testing.T) {
 	for name, option := range map[string]func(*setup){"optional": optional, "required": func(*setup) {}} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, plainOAuth, option)
@@ -71,22 +71,22 @@ func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
 			for _, path := range []string{"/", "/oauth2/session"} {
 				for _, header := range [][]string{navigation, script} {
 					a := g.get(path, append(slices.Clone(header), cookies)...)
-					if a.status != 503 || a.passed != 0 || a.header["Set-Cookie"] != nil {
-						t.Errorf("%s: status %d, location %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
+					if a.status != 503 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+						t.Errorf("%s: got status %d, want 503, location %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
 					}
 				}
 			}
 			g.store.down.Store(false)
 			if a := g.get("/", append(slices.Clone(script), cookies)...); a.status != 200 || g.app.last()["Authorization"] == nil {
-				t.Errorf("afterwards: status %d", a.status)
+				t.Errorf("afterwards: got status %d, want 200", a.status)
 			}
 		})
 	}
 }
 
-// TestAnonymousRequestsHaveNoUser: what is made of the user, such as a header
+// TestSetUserGetsNoUserWithoutASession: what is made of the user, such as a header
 // for the app, must be made of nobody, and so must be told.
-func TestAnonymousRequestsHaveNoUser(t *testing.T) {
+func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
 	told := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
 		s.handler.SetUser = func(_ *http.Request, u *User) {
@@ -106,15 +106,15 @@ func TestAnonymousRequestsHaveNoUser(t *testing.T) {
 func endedSession(t *testing.T, g *rig) *browser {
 	t.Helper()
 	b := g.browser()
-	b.landed(b.open("/oauth2/login"), "/")
+	b.wantAppAt(b.open("/oauth2/login"), "/")
 	g.as.SetUser(fakeas.User{Name: "alice", Disabled: true})
 	time.Sleep(time.Hour) // the access token expires
 	return b
 }
 
-// TestDeadSession: whoever finds the end gets the cookie cleared. Optional
+// TestRequestThatFindsTheEndClearsTheCookie: whoever finds the end gets the cookie cleared. Optional
 // pages come anonymously, others after a login.
-func TestDeadSession(t *testing.T) {
+func TestRequestThatFindsTheEndClearsTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, func(s *setup) {
@@ -123,28 +123,28 @@ func TestDeadSession(t *testing.T) {
 		b := endedSession(t, g)
 		a := b.fetch("GET", "/api")
 		if a.status != 401 || b.jar.get(sessionCookie) != nil {
-			t.Errorf("status %d, cookie %v", a.status, b.jar.get(sessionCookie))
+			t.Errorf("got status %d, want 401, cookie %v", a.status, b.jar.get(sessionCookie))
 		}
 		as.SetUser(fakeas.User{Name: "alice"})
-		b.reaches("/wanted")
+		b.mustReach("/wanted")
 		b = endedSession(t, g)
 		as.SetUser(fakeas.User{Name: "alice"})
 		as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
-		b.reaches("/wanted")
+		b.mustReach("/wanted")
 	})
 }
 
-// TestDeadSessionOnAnOptionalPage: the request passes as nobody's. The cookie is
+// TestOptionalPageDoesNotClearTheCookie: the request passes as nobody's. The cookie is
 // not deleted on the way: a cache may store the app's answer, and would then
 // delete the cookies of others.
-func TestDeadSessionOnAnOptionalPage(t *testing.T) {
+func TestOptionalPageDoesNotClearTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, optional)
 		b := endedSession(t, g)
 		a := b.open("/optional")
-		if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil {
-			t.Errorf("status %d, the app got %v", a.status, g.app.last())
+		if a.status != 200 || a.relayed != 1 || g.app.last()["Authorization"] != nil {
+			t.Errorf("got status %d, want 200, the app got %v", a.status, g.app.last())
 		}
 		if a.header["Set-Cookie"] != nil {
 			t.Errorf("the app's answer sets %q", a.header["Set-Cookie"])

@@ -41,17 +41,17 @@ func ownAnswers(t *testing.T, g *rig) []*answer {
 	return answers
 }
 
-func TestOwnAnswersAreNobodyElsesBusiness(t *testing.T) {
+func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, a := range ownAnswers(t, g) {
-		if a.passed != 0 {
+		if a.relayed != 0 {
 			t.Errorf("%s: the app was asked", a.uri)
 		}
 		for name, want := range map[string]string{
 			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 		} {
 			if got := a.header.Get(name); got != want {
-				t.Errorf("%s, status %d: %s is %q", a.uri, a.status, name, got)
+				t.Errorf("%s, status %d: %s is %q, want %q", a.uri, a.status, name, got, want)
 			}
 		}
 		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
@@ -77,9 +77,9 @@ func TestOwnAnswersAreNobodyElsesBusiness(t *testing.T) {
 	}
 }
 
-// TestStyleIsAllowed: the policy's hash is that of the style in the page, and
+// TestContentSecurityPolicyAllowsTheStyle: the policy's hash is that of the style in the page, and
 // nothing else in the page needs permission.
-func TestStyleIsAllowed(t *testing.T) {
+func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
 	pages := 0
@@ -90,7 +90,7 @@ func TestStyleIsAllowed(t *testing.T) {
 		pages++
 		found := style.FindAllStringSubmatch(a.body, -1)
 		if len(found) != 1 {
-			t.Fatalf("%s: %d styles", a.uri, len(found))
+			t.Fatalf("%s: got %d styles, want 1", a.uri, len(found))
 		}
 		sum := sha256.Sum256([]byte(found[0][1]))
 		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(a.header.Get("Content-Security-Policy"), want) {
@@ -107,9 +107,9 @@ func TestStyleIsAllowed(t *testing.T) {
 	}
 }
 
-// TestNothingForeignIsShownRaw: text from outside is escaped in pages, or not
+// TestPagesEscapeTextFromOutside: text from outside is escaped in pages, or not
 // shown at all, and forges no line of the log.
-func TestNothingForeignIsShownRaw(t *testing.T) {
+func TestPagesEscapeTextFromOutside(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	const hostile = "\"><script>alert(1)</script>\n{\"level\":\"error\",\"msg\":\"forged\"}\x1b[31m\u2028{env.HOME}"
 	g.as.Set(func(k *fakeas.Knobs) {
@@ -133,27 +133,27 @@ func TestNothingForeignIsShownRaw(t *testing.T) {
 	}
 }
 
-// TestPagesTryAgain: trouble that passes gives a page that comes back by
+// TestTemporaryErrorPageReloads: trouble that passes gives a page that comes back by
 // itself, and says when to anybody else.
-func TestPagesTryAgain(t *testing.T) {
+func TestTemporaryErrorPageReloads(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	g.store.down.Store(true)
 	page := g.get("/wanted", append(slices.Clone(navigation), cookie)...)
 	if page.status != 503 || page.header.Get("Retry-After") != "1" || !strings.Contains(page.body, `<meta http-equiv="refresh" content="1">`) || page.header["Set-Cookie"] != nil {
-		t.Errorf("status %d, %v: %s", page.status, page.header, page.body)
+		t.Errorf("got status %d, want 503, %v: %s", page.status, page.header, page.body)
 	}
 	a := g.get("/wanted", append(slices.Clone(script), cookie)...)
 	if p := a.problem(t); a.status != 503 || p.Code != "temporarily_unavailable" || p.LoginURL != "" || a.header.Get("Retry-After") != "1" {
-		t.Errorf("status %d: %+v", a.status, p)
+		t.Errorf("got status %d, want 503: %+v", a.status, p)
 	}
 	if lines := g.log.lines("request failed"); len(lines) != 1 {
 		t.Errorf("the log says %q", lines)
 	}
 }
 
-// TestTroubleOfTheServer comes through once the access token has expired.
-func TestTroubleOfTheServer(t *testing.T) {
+// TestServerFailureIsShownWithoutDetails comes through once the access token has expired.
+func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault  fakeas.Fault
 		status int
@@ -172,18 +172,18 @@ func TestTroubleOfTheServer(t *testing.T) {
 				time.Sleep(time.Hour)
 				a := b.fetch("GET", "/api")
 				if p := a.problem(t); a.status != tt.status || p.Code != tt.code || a.header.Get("Retry-After") == "" {
-					t.Errorf("status %d: %+v", a.status, p)
+					t.Errorf("got status %d, want %d: %+v", a.status, tt.status, p)
 				}
 				page := b.open("/wanted")
-				if page.status != tt.status || !strings.Contains(page.body, tt.code) || page.passed != 0 {
-					t.Errorf("status %d: %s", page.status, page.body)
+				if page.status != tt.status || !strings.Contains(page.body, tt.code) || page.relayed != 0 {
+					t.Errorf("got status %d, want %d: %s", page.status, tt.status, page.body)
 				}
 				if b.jar.get(sessionCookie) == nil {
 					t.Error("the session's cookie is gone")
 				}
 				as.ClearFaults()
 				time.Sleep(5 * time.Minute)
-				b.reaches("/wanted")
+				b.mustReach("/wanted")
 				if len(b.hops) != 1 {
 					t.Errorf("it took a login: %q", b.hops)
 				}
@@ -192,8 +192,8 @@ func TestTroubleOfTheServer(t *testing.T) {
 	}
 }
 
-// TestFailIsAskedForPagesOnly, and never for one with a code in its URL.
-func TestFailIsAskedForPagesOnly(t *testing.T) {
+// TestFailIsCalledForPagesOnly, and never for one with a code in its URL.
+func TestFailIsCalledForPagesOnly(t *testing.T) {
 	var failed []string
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Fail = func(w http.ResponseWriter, r *http.Request, e *Error) error {
@@ -228,12 +228,12 @@ func TestSameErrorIsLoggedOnceAMinute(t *testing.T) {
 	})
 }
 
-func TestPrintable(t *testing.T) {
+func TestPrintableReplacesControlCharacters(t *testing.T) {
 	for in, want := range map[string]string{
 		"access_denied": "access_denied", "a\nb\r\x00\x1b[31m": "a?b???[31m", "é": "?", strings.Repeat("x", 300): strings.Repeat("x", 200), "": "",
 	} {
 		if got := printable(in); got != want {
-			t.Errorf("%q becomes %q", in, got)
+			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
 }
@@ -241,7 +241,7 @@ func TestPrintable(t *testing.T) {
 func TestRetryAfterIsRoundedUp(t *testing.T) {
 	for d, want := range map[time.Duration]int{time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2} {
 		if got := (&Error{RetryAfter: d}).retryAfterSeconds(); got != want {
-			t.Errorf("%v becomes %d", d, got)
+			t.Errorf("%v: got %d, want %d", d, got, want)
 		}
 	}
 }

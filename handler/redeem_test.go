@@ -65,11 +65,11 @@ func TestAttemptIsRedeemedOnce(t *testing.T) {
 				}
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 1", n)
 			}
 			for _, site := range sites {
 				if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
-					t.Errorf("the session: status %d", a.status)
+					t.Errorf("the session: got status %d, want 200", a.status)
 				}
 			}
 		})
@@ -93,30 +93,30 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 		}
 		// Whoever planted the cookie in this browser does not know the code.
 		a = site.replay(strings.Replace(callback, "code=", "code=x", 1), cookies)
-		restarted(t, g, a)
+		wantNewLogin(t, g, a)
 		if sessionSet(a) != "" {
 			t.Errorf("%s: another code got the session", name)
 		}
 		// Whoever has the session already keeps it.
 		a = site.replay(callback, []string{cookies[0] + "; " + sessionCookie + "=" + secret})
 		if a.status != http.StatusSeeOther || sessionSet(a) != secret {
-			t.Errorf("%s, with the session: status %d, session %q", name, a.status, sessionSet(a))
+			t.Errorf("%s, with the session: got status %d, want 303, session %q", name, a.status, sessionSet(a))
 		}
 		if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
-			t.Errorf("%s: the session has ended: status %d", name, a.status)
+			t.Errorf("%s: the session has ended: got status %d, want 200", name, a.status)
 		}
 	}
 	// A result that is over is none: one more login, and no code is sent again.
 	g.post("/oauth2/logout", with(secret, script)...)
-	restarted(t, g, g.replay(callback, cookies))
+	wantNewLogin(t, g, g.replay(callback, cookies))
 	if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 1 {
-		t.Errorf("%d codes were sent", stats.Grants[fakeas.GrantCode])
+		t.Errorf("got %d sent codes, want 1", stats.Grants[fakeas.GrantCode])
 	}
 }
 
-// TestMadeUpCodesCostOneTokenRequest, whether they come at once or one after the
+// TestForgedCodesCostOneTokenRequest, whether they come at once or one after the
 // other, and leave nothing behind.
-func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
+func TestForgedCodesCostOneTokenRequest(t *testing.T) {
 	for name, fault := range map[string]*fakeas.Fault{
 		"refused": nil, "server down": ptr(fakeas.Unavailable()), "misconfigured": ptr(fakeas.OAuthError("invalid_client")),
 	} {
@@ -141,13 +141,13 @@ func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
 			}
 			all.Wait()
 			for i := range 150 {
-				restarted(t, g, made(150+i))
+				wantNewLogin(t, g, made(150+i))
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d token requests", n)
+				t.Errorf("got %d token requests, want 1", n)
 			}
 			if n := g.store.items(); n != 0 {
-				t.Errorf("%d items are left in the store", n)
+				t.Errorf("got %d items in the store, want 0", n)
 			}
 		})
 	}
@@ -180,10 +180,10 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 			}
 			g.store.setFault(false, nil)
 			for _, site := range []*rig{g, other} {
-				restarted(t, g, site.replay(callback, cookies))
+				wantNewLogin(t, g, site.replay(callback, cookies))
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 1", n)
 			}
 		})
 	}
@@ -192,9 +192,9 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 // isSession tells a session from the claim of a login.
 func isSession(item session.Item) bool { return item.Version == 1 && len(item.Value) > 64 }
 
-// TestNothingOfALoginGoesAlong: after the landing the browser has the session's
+// TestAnswerAfterTheLoginDeletesTheLoopCookie: after the landing the browser has the session's
 // cookie, and no other.
-func TestNothingOfALoginGoesAlong(t *testing.T) {
+func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 	for _, caching := range []string{"", "public, max-age=60", "no-store"} {
 		t.Run(caching, func(t *testing.T) {
 			g := newRig(t, plainOAuth)

@@ -63,12 +63,12 @@ func TestRemovedClaimIsGoneAfterARefresh(t *testing.T) {
 			})
 			for range 2 { // the second reads what the first has kept
 				a := g.get("/", with(cookie, script)...)
-				if a.status != tt.status || a.passed == 1 != (tt.status == http.StatusOK) {
+				if a.status != tt.status || a.relayed == 1 != (tt.status == http.StatusOK) {
 					t.Fatalf("status %d, want %d", a.status, tt.status)
 				}
 			}
 			if n := g.as.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
@@ -79,9 +79,9 @@ func idTokenWith(claims string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
 }
 
-// TestClaimsAfterARefresh are those of the new ID token and of UserInfo; how the
+// TestClaimsAfterARefreshAreTheNewest are those of the new ID token and of UserInfo; how the
 // user has authenticated stays until it happens again.
-func TestClaimsAfterARefresh(t *testing.T) {
+func TestClaimsAfterARefreshAreTheNewest(t *testing.T) {
 	for _, tt := range []struct {
 		name                      string
 		before, userInfo, idToken string // before the refresh
@@ -133,9 +133,9 @@ func TestClaimsAfterARefresh(t *testing.T) {
 	}
 }
 
-// TestClaimsOfAnOlderReleaseWithoutUserInfo are all of the ID token, whatever
+// TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped are all of the ID token, whatever
 // that can still be seen to say.
-func TestClaimsOfAnOlderReleaseWithoutUserInfo(t *testing.T) {
+func TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped(t *testing.T) {
 	for _, idToken := range []string{"", "x", "a.b.c", idTokenWith(`[]`), idTokenWith(`{"groups":["users"]}`)} {
 		kept, err := storedClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
 		if err != nil {
@@ -147,9 +147,9 @@ func TestClaimsOfAnOlderReleaseWithoutUserInfo(t *testing.T) {
 	}
 }
 
-// TestTooManyClaimsAtARefresh are left aside, and the claims before stay: a
+// TestTooManyClaimsAtARefreshKeepTheOldOnes are left aside, and the claims before stay: a
 // session does not end for the size of what we keep.
-func TestTooManyClaimsAtARefresh(t *testing.T) {
+func TestTooManyClaimsAtARefreshKeepTheOldOnes(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
 	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"x": strings.Repeat("x", maxClaims-9<<10)} })
 	cookie := g.expiredLogin()

@@ -55,8 +55,8 @@ func (g *rig) refreshed(cookie string) {
 	g.t.Helper()
 	before := g.as.refreshes()
 	a := g.get("/", with(cookie, script)...)
-	if a.status != http.StatusOK || a.passed != 1 || g.as.refreshes() != before+1 {
-		g.t.Fatalf("status %d after %d refreshes: %.200s", a.status, g.as.refreshes()-before, a.body)
+	if a.status != http.StatusOK || a.relayed != 1 || g.as.refreshes() != before+1 {
+		g.t.Fatalf("got status %d, want 200 after %d refreshes: %.200s", a.status, g.as.refreshes()-before, a.body)
 	}
 	if got := g.app.last().Get("Authorization"); got != "Bearer "+g.as.newest(fakeas.KindAccess) {
 		g.t.Errorf("the app has not got the new token")
@@ -154,7 +154,7 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 				t.Errorf("the log says %q, want one warning with the cause", lines)
 			}
 			if n := len(g.as.Log(fakeas.EndpointRevoke)); n != 0 {
-				t.Errorf("%d tokens were revoked", n)
+				t.Errorf("got %d revoked tokens, want 0", n)
 			}
 			g.as.ClearFaults()
 			g.as.Set(func(k *fakeas.Knobs) { k.ClockOffset = 0 })
@@ -197,12 +197,12 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			g := newRig(t)
 			cookie := g.expiredLogin()
 			g.as.Set(knob)
-			if a := g.get("/", with(cookie, script)...); a.status != http.StatusUnauthorized || a.passed != 0 {
-				t.Errorf("a script got %d", a.status)
+			if a := g.get("/", with(cookie, script)...); a.status != http.StatusUnauthorized || a.relayed != 0 {
+				t.Errorf("a script: got status %d, want 401", a.status)
 			}
 			a := g.get("/", with(cookie, navigation)...)
 			if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
-				t.Errorf("a navigation got %d, %s", a.status, a.location())
+				t.Errorf("a navigation: got status %d, want 302, Location %q", a.status, a.location())
 			}
 			select {
 			case <-g.as.revoked:
@@ -219,9 +219,9 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 	}
 }
 
-// TestMadeUpLogoutTokensEndNoSession: anonymous posts to the logout endpoint
+// TestForgedLogoutTokensEndNoSession: anonymous posts to the logout endpoint
 // just before the server changes its key, while many sessions are due.
-func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
+func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 	for _, keysDown := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keys down meanwhile: %v", keysDown), func(t *testing.T) {
 			g := newRig(t)
@@ -247,7 +247,7 @@ func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
 				r := g.request("GET", "/", with(cookie, script)...)
 				all.Go(func() {
 					if w := g.ask(r, g.app.serve); w.Code != http.StatusOK {
-						t.Errorf("status %d: %s", w.Code, w.Body)
+						t.Errorf("got status %d, want 200: %s", w.Code, w.Body)
 					}
 				})
 			}

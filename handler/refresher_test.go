@@ -18,7 +18,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-func TestRefreshOutcomes(t *testing.T) {
+func TestRefreshErrorsMapToOutcomes(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	refresher := Refresher{Client: g.handler.Client}
 	for want, fault := range map[keeper.Outcome]fakeas.Fault{
@@ -36,7 +36,7 @@ func TestRefreshOutcomes(t *testing.T) {
 		}
 	}
 	if len(outcomes) != 7 {
-		t.Errorf("%d of the 7 kinds are translated", len(outcomes))
+		t.Errorf("got %d kinds, want 7", len(outcomes))
 	}
 	for kind := oauth.Rejected; kind <= oauth.TimedOut; kind++ {
 		if _, ok := outcomes[kind]; !ok {
@@ -45,9 +45,9 @@ func TestRefreshOutcomes(t *testing.T) {
 	}
 }
 
-// TestIdentityAfterARefresh: the new ID token's claims and sid count, and only
+// TestIdentityAfterARefreshIsVerified: the new ID token's claims and sid count, and only
 // an ID token that is proven to be of another login is called so.
-func TestIdentityAfterARefresh(t *testing.T) {
+func TestIdentityAfterARefreshIsVerified(t *testing.T) {
 	g := newRig(t)
 	g.loggedIn()
 	refresher := Refresher{Client: g.handler.Client}
@@ -89,7 +89,7 @@ func TestIdentityAfterARefresh(t *testing.T) {
 	}
 }
 
-func TestObserver(t *testing.T) {
+func TestObserverLogsEachCauseOnceAMinute(t *testing.T) {
 	log := &logBuffer{}
 	observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
 	for kind := keeper.EventRefreshed; kind <= keeper.EventDiscarded; kind++ {
@@ -115,9 +115,9 @@ func TestObserver(t *testing.T) {
 	}
 }
 
-// TestUnreadableIsOneLineAMinute for each part that does not open, whoever
+// TestUnreadableRecordIsLoggedOnceAMinute for each part that does not open, whoever
 // asks how often.
-func TestUnreadableIsOneLineAMinute(t *testing.T) {
+func TestUnreadableRecordIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
@@ -133,7 +133,7 @@ func TestUnreadableIsOneLineAMinute(t *testing.T) {
 		for _, part := range parts {
 			lines := log.lines(`"part":"` + string(part) + `"`)
 			if len(lines) != 3 {
-				t.Errorf("%s: %d lines in three minutes", part, len(lines))
+				t.Errorf("%s: got %d lines in three minutes, want 3", part, len(lines))
 			}
 			for _, line := range lines {
 				if !strings.Contains(line, `"level":"warn"`) || !strings.Contains(line, `"session":"0`) || !strings.Contains(line, `"error":"the `) {

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestAuthorizationPolicies(t *testing.T) {
+func TestAuthorizationHeaderFollowsThePolicy(t *testing.T) {
 	ours := []string{"Bearer AT_made_by_hand"}
 	sent := map[string][]string{
 		"none": nil, "Basic": {"Basic eDp5"}, "Bearer": {"Bearer EVIL"}, "two": {"Bearer EVIL", "Basic eDp5"}, "empty": {""},
@@ -58,19 +58,19 @@ func TestAuthorizationPolicies(t *testing.T) {
 				}
 				status, authorization := want(values, withSession)
 				a := g.get("/optional", h...)
-				if a.status != status || status == 200 && !slices.Equal(g.app.last()["Authorization"], authorization) || (status == 200) != (a.passed == 1) {
+				if a.status != status || status == 200 && !slices.Equal(g.app.last()["Authorization"], authorization) || (status == 200) != (a.relayed == 1) {
 					t.Errorf("policy %d, %s, session %v: status %d, the app got %q, want %d and %q", policy, name, withSession, a.status, g.app.last()["Authorization"], status, authorization)
 				}
 			}
 			// A header is no login.
-			if a := g.get("/", header...); a.passed != 0 || a.status != 401 && a.status != 400 {
-				t.Errorf("policy %d, %s without a session: status %d", policy, name, a.status)
+			if a := g.get("/", header...); a.relayed != 0 || a.status != 401 && a.status != 400 {
+				t.Errorf("policy %d, %s without a session: got status %d, want 401", policy, name, a.status)
 			}
 		}
 	}
 }
 
-func TestOwnHeaderForTheToken(t *testing.T) {
+func TestTokenHeaderHasNoOtherSpelling(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.HeaderName = "x-access-token"
 		s.handler.HeaderValue = func(_ *http.Request, token string) string { return "token " + token }
@@ -92,13 +92,13 @@ func TestOwnHeaderForTheToken(t *testing.T) {
 		for _, method := range []string{"GET", "POST", "OPTIONS"} {
 			g.do(g.request(method, "/", append(slices.Clone(spoofed), tt.cookie...)...))
 			if diff := cmp.Diff(tt.want, g.app.last()); diff != "" {
-				t.Errorf("%s with cookie %v: the app gets:\n%s", method, tt.cookie != nil, diff)
+				t.Errorf("%s with cookie %v: the app gets (-want +got):\n%s", method, tt.cookie != nil, diff)
 			}
 		}
 	}
 }
 
-func TestHopByHopHeaders(t *testing.T) {
+func TestHopByHopHeadersAreRemoved(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	for _, tt := range []struct {
@@ -130,10 +130,10 @@ func TestHopByHopHeaders(t *testing.T) {
 	}
 }
 
-// TestFieldsOfOneHopReachNoApp: these fields are for a proxy (RFC 9110, section
+// TestHopByHopFieldsReachNoApp: these fields are for a proxy (RFC 9110, section
 // 7.6.1), whether Connection names them or not. What else it names stays: the
 // client must not choose which fields are removed.
-func TestFieldsOfOneHopReachNoApp(t *testing.T) {
+func TestHopByHopFieldsReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
 	})
@@ -195,7 +195,7 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	func() {
 		defer func() {
 			if p := recover(); p != http.ErrAbortHandler {
-				t.Errorf("the app's panic becomes %v", p)
+				t.Errorf("got panic %v, want %v", p, http.ErrAbortHandler)
 			}
 		}()
 		_ = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(g.app.serve))
@@ -206,15 +206,15 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	}
 }
 
-func TestMethodsThatAreNotRelayed(t *testing.T) {
+func TestTraceAndConnectAreNotRelayed(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	for _, method := range []string{"TRACE", "CONNECT", "trace", "Trace", "connect"} {
 		for _, h := range [][]string{nil, {cookie}} {
 			r := g.request("GET", "/", h...)
 			r.Method = method
-			if a := g.do(r); a.status != 405 || a.passed != 0 {
-				t.Errorf("%s: status %d", method, a.status)
+			if a := g.do(r); a.status != 405 || a.relayed != 0 {
+				t.Errorf("%s: got status %d, want 405", method, a.status)
 			}
 		}
 	}
@@ -229,19 +229,19 @@ func TestEndpointsMatchExactly(t *testing.T) {
 		"/oauth2/..%2fx": false, "/oauth2/../x": false, "/oauth2": true, "/oauth2x/session": true, "/OAUTH2/session": true, "/x/oauth2/session": true, "//oauth2/session": true,
 	} {
 		a := g.get(target, append(script, cookie)...)
-		if app != (a.passed == 1) || !app && a.status != 404 {
-			t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+		if app != (a.relayed == 1) || !app && a.status != 404 {
+			t.Errorf("%s: got status %d, want 404, the app was asked %d times", target, a.status, a.relayed)
 		}
 	}
 	// The URL before a rewrite counts.
 	h := g.handler
 	h.OriginalURL = func(r *http.Request) *url.URL { u := *r.URL; u.Path = "/oauth2/unknown"; return &u }
-	if a := g.get("/rewritten", append(script, cookie)...); a.status != 404 || a.passed != 0 {
-		t.Errorf("a rewritten URL below the prefix reaches the app: %d", a.status)
+	if a := g.get("/rewritten", append(script, cookie)...); a.status != 404 || a.relayed != 0 {
+		t.Errorf("a rewritten URL below the prefix: got status %d, want 404", a.status)
 	}
 }
 
-func TestPathPrefix(t *testing.T) {
+func TestPathPrefixMovesTheEndpoints(t *testing.T) {
 	for prefix, ok := range map[string]bool{
 		"": true, "/auth": true, "/a/b": true, "/": false, "auth": false, "/auth/": false, "/a b": false, `/a"`: false, "/é": false,
 	} {
@@ -250,14 +250,14 @@ func TestPathPrefix(t *testing.T) {
 		}
 	}
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.PathPrefix = "/auth" })
-	if a := g.get("/auth/session", script...); a.status != 200 || a.passed != 0 {
-		t.Errorf("status %d", a.status)
+	if a := g.get("/auth/session", script...); a.status != 200 || a.relayed != 0 {
+		t.Errorf("got status %d, want 200", a.status)
 	}
 }
 
-// TestPathPrefixThatBrowsersNeverAskFor: with it every login would end in a
+// TestPathPrefixThatBrowsersNeverSendIsRefused: with it every login would end in a
 // loop, so it is refused at once.
-func TestPathPrefixThatBrowsersNeverAskFor(t *testing.T) {
+func TestPathPrefixThatBrowsersNeverSendIsRefused(t *testing.T) {
 	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); err == nil {
 			t.Errorf("path_prefix %q is accepted", prefix)
@@ -265,19 +265,19 @@ func TestPathPrefixThatBrowsersNeverAskFor(t *testing.T) {
 	}
 }
 
-// TestRequestThatRanOutOfTime: whatever gave the request a deadline, the
+// TestRequestPastItsDeadlineIsNotRelayed: whatever gave the request a deadline, the
 // client may still be there, and an empty 200 is not the app's answer.
-func TestRequestThatRanOutOfTime(t *testing.T) {
+func TestRequestPastItsDeadlineIsNotRelayed(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("GET", "/", append(script, "Cookie: "+sessionCookie+"="+g.session(""))...)
 	ctx, cancel := context.WithDeadline(r.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if a := g.do(r.WithContext(ctx)); a.passed != 0 || a.status < 500 {
+	if a := g.do(r.WithContext(ctx)); a.relayed != 0 || a.status < 500 {
 		t.Errorf("status %d with %q", a.status, a.body)
 	}
 }
 
-func TestUserOfARequest(t *testing.T) {
+func TestSetUserGetsTheUserBeforeTheApp(t *testing.T) {
 	var user *User
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.SetUser = func(_ *http.Request, u *User) { user = u }

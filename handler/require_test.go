@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestRequirements(t *testing.T) {
+func TestRequirementsCompareClaimsWhole(t *testing.T) {
 	many := `["` + strings.Repeat(`x","`, 10000) + `admin"]`
 	for _, tt := range []struct {
 		claims, claim string
@@ -58,7 +58,7 @@ func TestRequirements(t *testing.T) {
 	} {
 		h := &Handler{Config: Config{Require: []Requirement{{Claim: tt.claim, Values: strings.Split(tt.values, "|")}}}}
 		if got := h.meetsRequirements(json.RawMessage(tt.claims)); got != tt.ok {
-			t.Errorf("%.60s: %s %s is %v", tt.claims, tt.claim, tt.values, got)
+			t.Errorf("%.60s: %s %s: got %v, want %v", tt.claims, tt.claim, tt.values, got, tt.ok)
 		}
 	}
 	all := &Handler{Config: Config{Require: []Requirement{{"a", []string{"1"}}, {"b", []string{"1"}}}}}
@@ -67,22 +67,22 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
-// TestUserWhoMayNotComeIn can sign out, or in as somebody else.
-func TestUserWhoMayNotComeIn(t *testing.T) {
+// TestRefusedUserCanSwitchAccounts can sign out, or in as somebody else.
+func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{"email", []string{"bob@example.test"}}} })
 	b := g.browser()
 	a := b.open("/wanted?x=1")
-	if a.status != 403 || a.passed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
+	if a.status != 403 || a.relayed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
 		!strings.Contains(a.body, "return_to=%2Fwanted%3Fx%3D1") || strings.Contains(a.body, "alice") {
 		t.Errorf("status %d: %s", a.status, a.body)
 	}
-	if p := b.fetch("GET", "/api"); p.status != 403 || p.problem(t).Code != "forbidden" || p.passed != 0 {
-		t.Errorf("a script got %d: %s", p.status, p.body)
+	if p := b.fetch("GET", "/api"); p.status != 403 || p.problem(t).Code != "forbidden" || p.relayed != 0 {
+		t.Errorf("a script: got status %d, want 403: %s", p.status, p.body)
 	}
-	if p := b.fetch("OPTIONS", "/api"); p.status != 403 || p.passed != 0 {
-		t.Errorf("OPTIONS got %d", p.status)
+	if p := b.fetch("OPTIONS", "/api"); p.status != 403 || p.relayed != 0 {
+		t.Errorf("OPTIONS: got status %d, want 403", p.status)
 	}
-	b.landed(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
+	b.wantAppAt(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
 }
 
 // FuzzClaim: looking for claims and comparing them ends, whatever a server

@@ -49,9 +49,9 @@ func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request
 	}
 }
 
-// TestInvalidTokenIsReplacedUnseen: the client gets the second answer, and of
+// TestInvalidTokenIsReplacedAndTheRequestRepeated: the client gets the second answer, and of
 // the first one nothing.
-func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
+func TestInvalidTokenIsReplacedAndTheRequestRepeated(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
 		t.Run(method, func(t *testing.T) {
 			g := newRig(t, plainOAuth, retrying)
@@ -63,7 +63,7 @@ func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
 			a := g.do(g.request(method, "/api", with(cookie, script)...))
 			want := http.Header{"X-Second": {"2"}, "Content-Type": {"text/plain; charset=utf-8"}, "Cache-Control": {"private"}}
 			if diff := cmp.Diff(want, a.header); a.status != 200 || a.body != "welcome" || diff != "" {
-				t.Errorf("status %d: %q\n%s", a.status, a.body, diff)
+				t.Errorf("got status %d, want 200: %q\n%s", a.status, a.body, diff)
 			}
 			second := g.as.newest(fakeas.KindAccess)
 			if diff := cmp.Diff([]string{first, second}, asked); diff != "" || g.as.refreshes() != 1 {
@@ -73,8 +73,8 @@ func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotCalledInvalidPasses untouched, and causes no refresh.
-func TestWhatIsNotCalledInvalidPasses(t *testing.T) {
+// TestOtherAnswersAreNotRepeated untouched, and causes no refresh.
+func TestOtherAnswersAreNotRepeated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		status    int
 		challenge []string
@@ -99,18 +99,18 @@ func TestWhatIsNotCalledInvalidPasses(t *testing.T) {
 				return err
 			}
 			a := g.get("/", with(cookie, script)...)
-			if a.status != tt.status || a.body != "as it is" || cmp.Diff(tt.challenge, a.header["Www-Authenticate"]) != "" || a.passed != 1 {
-				t.Errorf("status %d, asked %d times, %v: %q", a.status, a.passed, a.header, a.body)
+			if a.status != tt.status || a.body != "as it is" || cmp.Diff(tt.challenge, a.header["Www-Authenticate"]) != "" || a.relayed != 1 {
+				t.Errorf("got status %d, want %d, asked %d times, %v: %q", a.status, tt.status, a.relayed, a.header, a.body)
 			}
 			if n := g.as.refreshes(); n != 0 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 0", n)
 			}
 		})
 	}
 }
 
-// TestChallengesThatSayInvalidToken: however they are spelled.
-func TestChallengesThatSayInvalidToken(t *testing.T) {
+// TestInvalidTokenChallengeIsRecognized: however they are spelled.
+func TestInvalidTokenChallengeIsRecognized(t *testing.T) {
 	for _, challenges := range [][]string{
 		{invalidToken}, {`bearer error=invalid_token`}, {`Basic realm="x"`, `Bearer error="invalid_token"`},
 		{`BEARER  realm="a", error="invalid_token"`}, {`Basic realm="x", Bearer error="invalid_token"`},
@@ -125,9 +125,9 @@ func TestChallengesThatSayInvalidToken(t *testing.T) {
 	}
 }
 
-// TestAppThatRefusesEveryToken: at most one refresh per interval, no loop, and
+// TestAppThatRefusesEveryTokenCausesFewRefreshes: at most one refresh per interval, no loop, and
 // the 401 is the answer.
-func TestAppThatRefusesEveryToken(t *testing.T) {
+func TestAppThatRefusesEveryTokenCausesFewRefreshes(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		t.Run(method, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -145,8 +145,8 @@ func TestAppThatRefusesEveryToken(t *testing.T) {
 						r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
 					}
 					a := g.do(r)
-					if a.status != 401 || a.body != "not with this token" || a.header.Get("X-First") != "1" || a.passed > 2 {
-						t.Fatalf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+					if a.status != 401 || a.body != "not with this token" || a.header.Get("X-First") != "1" || a.relayed > 2 {
+						t.Fatalf("got status %d, want 401, asked %d times: %q", a.status, a.relayed, a.body)
 					}
 					time.Sleep(500 * time.Millisecond)
 				}
@@ -162,9 +162,9 @@ func TestAppThatRefusesEveryToken(t *testing.T) {
 	}
 }
 
-// TestRefusedRequestWithABody: it cannot be sent again, so its answer passes,
+// TestRefusedRequestWithABodyIsNotRepeated: it cannot be sent again, so its answer passes,
 // and whoever comes next has the new token.
-func TestRefusedRequestWithABody(t *testing.T) {
+func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 	for name, length := range map[string]int64{"known length": 5, "chunked": -1} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -186,12 +186,12 @@ func TestRefusedRequestWithABody(t *testing.T) {
 				r := g.request("POST", "/orders", with(cookie, script)...)
 				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("order")), length
 				a := g.do(r)
-				if a.status != 401 || a.body != "not with this token" || a.passed != 1 || a.header.Get("X-First") != "1" {
-					t.Errorf("status %d, the app was asked %d times: %q", a.status, a.passed, a.body)
+				if a.status != 401 || a.body != "not with this token" || a.relayed != 1 || a.header.Get("X-First") != "1" {
+					t.Errorf("got status %d, want 401, the app was asked %d times: %q", a.status, a.relayed, a.body)
 				}
 				synctest.Wait()
-				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.passed != 1 {
-					t.Errorf("the next request gets %d after %d attempts", a.status, a.passed)
+				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.relayed != 1 {
+					t.Errorf("next request: got status %d, want 200, after %d attempts", a.status, a.relayed)
 				}
 				if diff := cmp.Diff([]string{"order", ""}, bodies); diff != "" || as.refreshes() != 1 {
 					t.Errorf("%d refreshes, the app got\n%s", as.refreshes(), diff)
@@ -201,9 +201,9 @@ func TestRefusedRequestWithABody(t *testing.T) {
 	}
 }
 
-// TestRefusedAndNothingNewToBeHad: the app's own answer is the best there is,
+// TestRefusalPassesIfTheRefreshFails: the app's own answer is the best there is,
 // and the session stays.
-func TestRefusedAndNothingNewToBeHad(t *testing.T) {
+func TestRefusalPassesIfTheRefreshFails(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{
 		"server down":   fakeas.Unavailable(),
 		"unclear":       fakeas.OAuthError("invalid_request"),
@@ -236,8 +236,8 @@ func TestRefusedAndNothingNewToBeHad(t *testing.T) {
 				if method == "HEAD" {
 					want = ""
 				}
-				if a.status != 401 || a.body != want || a.passed != 1 || a.header.Get("Content-Type") != "text/reason" || a.header.Get("WWW-Authenticate") != invalidToken {
-					t.Errorf("status %d, asked %d times, %v: %d bytes", a.status, a.passed, a.header, len(a.body))
+				if a.status != 401 || a.body != want || a.relayed != 1 || a.header.Get("Content-Type") != "text/reason" || a.header.Get("WWW-Authenticate") != invalidToken {
+					t.Errorf("got status %d, want 401, asked %d times, %v: %d bytes", a.status, a.relayed, a.header, len(a.body))
 				}
 				if a.header["Set-Cookie"] != nil || g.as.refreshes() != 1 {
 					t.Errorf("%d refreshes, cookies %q", g.as.refreshes(), a.header["Set-Cookie"])
@@ -247,8 +247,8 @@ func TestRefusedAndNothingNewToBeHad(t *testing.T) {
 	}
 }
 
-// TestLongRefusalIsShownWhole: a part of an answer must not pass for all of it.
-func TestLongRefusalIsShownWhole(t *testing.T) {
+// TestLongRefusalPassesWhole: a part of an answer must not pass for all of it.
+func TestLongRefusalPassesWhole(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Fail(fakeas.Unavailable().For(fakeas.GrantRefresh))
@@ -260,13 +260,13 @@ func TestLongRefusalIsShownWhole(t *testing.T) {
 		return err
 	}
 	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.body != body {
-		t.Errorf("status %d, %d of %d bytes", a.status, len(a.body), len(body))
+		t.Errorf("got status %d, want 401, %d of %d bytes", a.status, len(a.body), len(body))
 	}
 }
 
-// TestManyRefusalsOneRefresh: those who were refused with the same token share
+// TestManyRefusalsShareOneRefresh: those who were refused with the same token share
 // the next one.
-func TestManyRefusalsOneRefresh(t *testing.T) {
+func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
@@ -286,7 +286,7 @@ func TestManyRefusalsOneRefresh(t *testing.T) {
 		r := g.request("GET", "/", with(cookie, script)...)
 		all.Go(func() {
 			if w := g.ask(r, app); w.Code != 200 || w.Body.String() != "welcome" || w.Header().Get("X-First") != "" {
-				t.Errorf("status %d: %q", w.Code, w.Body)
+				t.Errorf("got status %d, want 200: %q", w.Code, w.Body)
 			}
 		})
 	}
@@ -302,11 +302,11 @@ func TestSessionWithoutRefreshTokenCannotRetry(t *testing.T) {
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
 	cookie := g.oldSession(time.Minute)
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error { return refuse(w) }
-	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.passed != 1 || a.body != "not with this token" {
-		t.Errorf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.relayed != 1 || a.body != "not with this token" {
+		t.Errorf("got status %d, want 401, asked %d times: %q", a.status, a.relayed, a.body)
 	}
 	g.app.answer = nil
 	if a := g.get("/", with(cookie, script)...); a.status != 200 || g.as.refreshes() != 0 {
-		t.Errorf("afterwards: status %d, %d refreshes", a.status, g.as.refreshes())
+		t.Errorf("afterwards: got status %d, want 200, %d refreshes", a.status, g.as.refreshes())
 	}
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestEarlyHintsOfARefusedAnswer: what went out ahead of an answer that is not
+// TestEarlyHintsOfARefusedAnswerPass: what went out ahead of an answer that is not
 // shown has no place in the one that is.
-func TestEarlyHintsOfARefusedAnswer(t *testing.T) {
+func TestEarlyHintsOfARefusedAnswerPass(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
@@ -34,7 +34,7 @@ func TestEarlyHintsOfARefusedAnswer(t *testing.T) {
 	})
 	hints, resp, body := fetchHinted(t, address, cookie)
 	if resp.StatusCode != 200 || body != "welcome" || g.as.refreshes() != 1 {
-		t.Errorf("status %d, %d refreshes: %q", resp.StatusCode, g.as.refreshes(), body)
+		t.Errorf("got status %d, want 200, %d refreshes: %q", resp.StatusCode, g.as.refreshes(), body)
 	}
 	if len(hints) != 1 || hints[0].Get("Link") == "" {
 		t.Errorf("the hints are %v", hints)
@@ -108,7 +108,7 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 		})
 		hints, resp, body := fetchHinted(t, address, g.session(""))
 		if len(hints) != 2 || hints[0].Get("Link") == "" || resp.StatusCode != 200 || body != "page" {
-			t.Errorf("hints %v, status %d: %q", hints, resp.StatusCode, body)
+			t.Errorf("hints %v, status %d, want 200: %q", hints, resp.StatusCode, body)
 		}
 	})
 	t.Run("WebSocket", func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 		})
 		conn, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
 		if resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
-			t.Fatalf("status %d, %v", resp.StatusCode, resp.Header)
+			t.Fatalf("got status %d, want 101, %v", resp.StatusCode, resp.Header)
 		}
 		if _, err := io.WriteString(conn, "hello\n"); err != nil {
 			t.Fatal(err)
@@ -137,8 +137,8 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 	})
 }
 
-// TestRefusedWebSocket: an upgrade is not repeated, and its refusal is shown.
-func TestRefusedWebSocket(t *testing.T) {
+// TestRefusedWebSocketIsNotRepeated: an upgrade is not repeated, and its refusal is shown.
+func TestRefusedWebSocketIsNotRepeated(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
@@ -149,7 +149,7 @@ func TestRefusedWebSocket(t *testing.T) {
 	})
 	_, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+cookie+"\n\n")
 	if body, err := io.ReadAll(resp.Body); resp.StatusCode != 401 || string(body) != "not with this token" || calls != 1 {
-		t.Errorf("status %d after %d calls: %q, %v", resp.StatusCode, calls, body, err)
+		t.Errorf("got status %d, want 401 after %d calls: %q, %v", resp.StatusCode, calls, body, err)
 	}
 }
 
@@ -182,9 +182,9 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 	}
 }
 
-// TestHeaderMapOfTheAppStaysTheSame: a handler may hold on to the header map,
+// TestRetryKeepsTheAppsHeaderMap: a handler may hold on to the header map,
 // and set trailers in it when the body is out (net/http, ResponseWriter).
-func TestHeaderMapOfTheAppStaysTheSame(t *testing.T) {
+func TestRetryKeepsTheAppsHeaderMap(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := httptest.NewRecorder()
 	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
@@ -200,9 +200,9 @@ func TestHeaderMapOfTheAppStaysTheSame(t *testing.T) {
 	}
 }
 
-// TestUpstreamOfARefusedRequest: the second attempt is the same request but for
+// TestRepeatedRequestDiffersOnlyInTheToken: the second attempt is the same request but for
 // the token.
-func TestUpstreamOfARefusedRequest(t *testing.T) {
+func TestRepeatedRequestDiffersOnlyInTheToken(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	first := g.as.newest(fakeas.KindAccess)
@@ -217,7 +217,7 @@ func TestUpstreamOfARefusedRequest(t *testing.T) {
 	})
 	_, resp := send(t, address, "GET /a?b=c HTTP/1.1\nHost: app.test\nX-Mine: 1\nAuthorization: Bearer EVIL\nConnection: X-Mine\nCookie: a=1; "+sessionCookie+"="+cookie+"\n\n")
 	if resp.StatusCode != 200 || len(seen) != 2 {
-		t.Fatalf("status %d after %d requests", resp.StatusCode, len(seen))
+		t.Fatalf("got status %d, want 200 after %d requests", resp.StatusCode, len(seen))
 	}
 	if seen[0].Get("Authorization") != "Bearer "+first || seen[1].Get("Authorization") != "Bearer "+g.as.newest(fakeas.KindAccess) {
 		t.Errorf("the tokens were %.20q, %.20q", seen[0].Get("Authorization"), seen[1].Get("Authorization"))

@@ -23,33 +23,33 @@ var hostileTargets = []string{
 	"/" + strings.Repeat("a", 100<<10), "", "/oauth2/login", "/oauth2/logout", "/oauth2", "/%6Fauth2/login", "https://app.test/oauth2/callback?code=x",
 }
 
-// TestHostileReturnTo follows a whole login for each; the browser stops the
+// TestHostileReturnToStaysOnTheSite follows a whole login for each; the browser stops the
 // test where it is sent to a foreign site.
-func TestHostileReturnTo(t *testing.T) {
+func TestHostileReturnToStaysOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range hostileTargets {
 		b := g.browser()
 		a := b.open("/oauth2/login?return_to=" + url.QueryEscape(target))
-		if a.status != http.StatusOK || a.passed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
-			t.Errorf("%.60q: landed at %.80s with status %d", target, a.uri, a.status)
+		if a.status != http.StatusOK || a.relayed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
+			t.Errorf("%.60q: landed at %.80s with status %d, want 200", target, a.uri, a.status)
 		}
 	}
 }
 
-func TestHostileReturnToAfterAFailedLogin(t *testing.T) {
+func TestHostileReturnToStaysOnTheSiteAfterAFailedLogin(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	g.as.Fail(fakeas.OAuthError("access_denied").At(fakeas.EndpointAuthorize).Repeat(-1))
 	for _, target := range []string{"//evil.test", `/\evil.test`, "https://evil.test/", `/"><script>alert(1)</script>`} {
 		a := g.browser().open("/oauth2/login?return_to=" + url.QueryEscape(target))
 		if a.status != 403 || strings.Contains(a.body, "evil.test") || strings.Contains(a.body, "<script") {
-			t.Errorf("%q: status %d: %s", target, a.status, a.body)
+			t.Errorf("%q: got status %d, want 403: %s", target, a.status, a.body)
 		}
 	}
 }
 
-// TestHostilePaths are asked for directly. They belong to the app, and the
+// TestHostilePathsStayOnTheSite are asked for directly. They belong to the app, and the
 // login leads back to them, on this site.
-func TestHostilePaths(t *testing.T) {
+func TestHostilePathsStayOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range []string{"//evil.test/x", "///evil.test", `/\evil.test`, "//evil.test@x", "/%5cevil.test", "/%2f/evil.test", "/.//evil.test", "//"} {
 		b := g.browser()
@@ -61,7 +61,7 @@ func TestHostilePaths(t *testing.T) {
 	}
 }
 
-func TestReturnTo(t *testing.T) {
+func TestReturnToAcceptsPathsOfTheSite(t *testing.T) {
 	g := newRig(t)
 	for target, want := range map[string]string{
 		"/":                      "/",
@@ -106,22 +106,22 @@ func TestValidURIsAreKept(t *testing.T) {
 			t.Skip("not a request to Go")
 		}
 		if got := returnPath(r.URL); got != uri {
-			t.Fatalf("%q comes out as %q", uri, got)
+			t.Fatalf("%q: got %q, want the same", uri, got)
 		}
 	})
 }
 
-// TestWhatBrowsersSendIsKept: browsers also leave characters alone that RFC
+// TestURLsOfBrowsersAreKept: browsers also leave characters alone that RFC
 // 3986 does not allow (URL Standard, path and query percent-encode sets), and
 // a query that is empty.
-func TestWhatBrowsersSendIsKept(t *testing.T) {
+func TestURLsOfBrowsersAreKept(t *testing.T) {
 	for _, uri := range []string{"/a?", "/a|b", "/a[b]", "/a%2Fb|c", "/a%2Fb^c", "/a?b=|^`{}[]", "/wiki/A%2FB|C?x"} {
 		r, err := readRequest("GET", uri)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := returnPath(r.URL); got != uri {
-			t.Errorf("%q comes out as %q", uri, got)
+			t.Errorf("%q: got %q, want the same", uri, got)
 		}
 	}
 }

@@ -90,9 +90,9 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 	}
 }
 
-// TestAnswersWithoutASessionOfOursAreLeft: beside the matcher nothing depends on
+// TestUnprotectedAnswersKeepTheirCaching: beside the matcher nothing depends on
 // a session, and an upgraded connection is no answer that a cache could keep.
-func TestAnswersWithoutASessionOfOursAreLeft(t *testing.T) {
+func TestUnprotectedAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	cookie := g.session("")
 	if a := g.get("/public", with(cookie, script)...); a.header["Cache-Control"] != nil || a.header["Vary"] != nil {
@@ -109,11 +109,11 @@ func TestAnswersWithoutASessionOfOursAreLeft(t *testing.T) {
 	}
 }
 
-// TestPreflightsAreLeft: they are the same with a session and without.
-func TestPreflightsAreLeft(t *testing.T) {
+// TestPreflightAnswersKeepTheirCaching: they are the same with a session and without.
+func TestPreflightAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://other.test"} })
 	r := g.request("OPTIONS", "/", "Origin: https://other.test", "Access-Control-Request-Method: POST", "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site")
-	if a := g.do(r); a.passed != 1 || a.header["Vary"] != nil || a.header["Cache-Control"] != nil {
-		t.Errorf("passed %d: %v", a.passed, a.header)
+	if a := g.do(r); a.relayed != 1 || a.header["Vary"] != nil || a.header["Cache-Control"] != nil {
+		t.Errorf("passed %d: %v", a.relayed, a.header)
 	}
 }

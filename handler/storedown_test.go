@@ -36,17 +36,17 @@ func TestNoLoginBeginsWhileTheStoreIsDown(t *testing.T) {
 			for _, path := range []string{"/wanted", "/oauth2/login?return_to=/wanted", "/oauth2/login?prompt=none"} {
 				a := g.get(path, navigation...)
 				if a.status != http.StatusServiceUnavailable || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Retry-After") == "" {
-					t.Errorf("%s: status %d to %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
+					t.Errorf("%s: got status %d, want 503 to %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
 				}
 			}
 			if a := g.get("/api", script...); a.status != http.StatusUnauthorized {
-				t.Errorf("a script got %d", a.status)
+				t.Errorf("a script: got status %d, want 401", a.status)
 			}
 			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != begun {
 				t.Errorf("%d logins began", n-begun)
 			}
 			fault(false)
-			g.browser().reaches("/wanted")
+			g.browser().mustReach("/wanted")
 		})
 	}
 }
@@ -81,8 +81,8 @@ func TestNoLoginBeginsBeforeTheKeysAreAgreed(t *testing.T) {
 	})
 }
 
-// TestFrozenStoreHoldsUpNoLoginForLong, however many begin.
-func TestFrozenStoreHoldsUpNoLoginForLong(t *testing.T) {
+// TestFrozenStoreDelaysLoginsBriefly, however many begin.
+func TestFrozenStoreDelaysLoginsBriefly(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
@@ -94,26 +94,26 @@ func TestFrozenStoreHoldsUpNoLoginForLong(t *testing.T) {
 		}
 		for range 10 {
 			if a := <-done; a.status != http.StatusServiceUnavailable {
-				t.Errorf("status %d", a.status)
+				t.Errorf("got status %d, want 503", a.status)
 			}
 		}
 		if waited := time.Since(begun); waited > 3*time.Second {
 			t.Errorf("the answers took %v", waited)
 		}
 		g.store.setFault(false, nil)
-		g.browser().reaches("/wanted")
+		g.browser().mustReach("/wanted")
 	})
 }
 
-// TestStoreDownDuringTheCallback: the code is not sent, the page goes on to a new
+// TestStoreDownDuringTheCallbackSpendsNoCode: the code is not sent, the page goes on to a new
 // login by itself, and the callback still works when the store does.
-func TestStoreDownDuringTheCallback(t *testing.T) {
+func TestStoreDownDuringTheCallbackSpendsNoCode(t *testing.T) {
 	for name, after := range map[string]func(*testing.T, *browser, string, string){
 		"goes on": func(t *testing.T, b *browser, callback, next string) {
-			b.landed(b.open(next), "/wanted?x=1&y")
+			b.wantAppAt(b.open(next), "/wanted?x=1&y")
 		},
 		"reload by hand": func(t *testing.T, b *browser, callback, next string) {
-			b.landed(b.open(callback), "/wanted?x=1&y")
+			b.wantAppAt(b.open(callback), "/wanted?x=1&y")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,20 +125,20 @@ func TestStoreDownDuringTheCallback(t *testing.T) {
 			for range 3 {
 				a := b.send(g.request("GET", callback, navigation...), true)
 				if a.status != 503 || a.header.Get("Retry-After") == "" || b.jar.get(sessionCookie) != nil {
-					t.Errorf("status %d: %s", a.status, a.body)
+					t.Errorf("got status %d, want 503: %s", a.status, a.body)
 				}
-				next = goesOnTo(t, a)
+				next = wantReloadToLogin(t, a)
 			}
 			if n := g.as.codesRedeemed(); n != 0 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 0", n)
 			}
 			if a := b.open(next); a.status != 503 {
-				t.Errorf("a new login: status %d", a.status)
+				t.Errorf("a new login: got status %d, want 503", a.status)
 			}
 			g.store.down.Store(false)
 			after(t, b, callback, next)
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 1", n)
 			}
 		})
 	}
@@ -154,7 +154,7 @@ func awaitRevocation(t *testing.T, g *rig) {
 		t.Fatal("nothing was revoked")
 	}
 	if live := liveRefreshTokens(g); len(live) != 0 {
-		t.Errorf("%d refresh tokens are still good", len(live))
+		t.Errorf("got %d valid refresh tokens, want 0", len(live))
 	}
 }
 
@@ -167,9 +167,9 @@ func liveRefreshTokens(g *rig) (live []fakeas.Issued) {
 	return live
 }
 
-// TestWhatCannotBeKeptIsRevoked: tokens that were granted and lead to no session
+// TestTokensWithoutASessionAreRevoked: tokens that were granted and lead to no session
 // are of use to nobody but a thief.
-func TestWhatCannotBeKeptIsRevoked(t *testing.T) {
+func TestTokensWithoutASessionAreRevoked(t *testing.T) {
 	for name, tt := range map[string]struct {
 		arrange func(*rig)
 		code    string
@@ -191,10 +191,10 @@ func TestWhatCannotBeKeptIsRevoked(t *testing.T) {
 			tt.arrange(g)
 			a := g.browser().open("/wanted")
 			if a.status != tt.status || !strings.Contains(a.body, tt.code) {
-				t.Errorf("status %d: %s", a.status, a.body)
+				t.Errorf("got status %d, want %d: %s", a.status, tt.status, a.body)
 			}
 			if tt.status == 503 {
-				goesOnTo(t, a)
+				wantReloadToLogin(t, a)
 			}
 			awaitRevocation(t, g)
 		})
@@ -205,14 +205,14 @@ func loginIDToken(g *rig, claim string, value any) {
 	g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{claim: value} })
 }
 
-// TestLoopIsRevoked: the login that the breaker stops leaves no token behind.
-func TestLoopIsRevoked(t *testing.T) {
+// TestTokensOfALoginLoopAreRevoked: the login that the breaker stops leaves no token behind.
+func TestTokensOfALoginLoopAreRevoked(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"OpenID Connect": nil, "plain OAuth": {plainOAuth}} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, options...)
 			b := g.browser()
 			b.jar.refuse = func(name string) bool { return name == sessionCookie }
-			wayOut(t, b.open("/wanted"), 500, "login_loop")
+			wantLoginLink(t, b.open("/wanted"), 500, "login_loop")
 			<-g.as.revoked
 			if live := liveRefreshTokens(g); len(live) != loopLimit-1 {
 				t.Errorf("%d refresh tokens are still good, want those of the sessions", len(live))
@@ -221,19 +221,19 @@ func TestLoopIsRevoked(t *testing.T) {
 	}
 }
 
-// TestReplacedSessionIsRevoked, and the session that takes its place goes on.
-func TestReplacedSessionIsRevoked(t *testing.T) {
+// TestRefreshTokenOfAReplacedSessionIsRevoked, and the session that takes its place goes on.
+func TestRefreshTokenOfAReplacedSessionIsRevoked(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := g.as.newest(fakeas.KindRefresh)
-	b.landed(b.open("/oauth2/login?return_to=/wanted"), "/wanted")
+	b.wantAppAt(b.open("/oauth2/login?return_to=/wanted"), "/wanted")
 	<-g.as.revoked
 	live := liveRefreshTokens(g)
 	if len(live) != 1 || live[0].Value == old {
 		t.Errorf("the refresh tokens that are good: %v", live)
 	}
 	if a := b.fetch("POST", "/oauth2/session/refresh"); a.status != http.StatusOK {
-		t.Errorf("the new session: status %d", a.status)
+		t.Errorf("the new session: got status %d, want 200", a.status)
 	}
 }
 
@@ -254,14 +254,14 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 	} {
 		old.SID = tt.oldSID
 		if got := mayShareGrant(old, keeper.Identity{Subject: tt.subject, SID: tt.sid}, keeper.Tokens{RefreshToken: tt.refreshToken}); got != tt.share {
-			t.Errorf("%s: %v", name, got)
+			t.Errorf("%s: got %v, want %v", name, got, tt.share)
 		}
 	}
 }
 
-// TestLoginThatTheServerEnded says so: neither the store nor the server is out of
+// TestLoginThatTheServerEndedLeavesNoSession says so: neither the store nor the server is out of
 // order. One more login is tried first.
-func TestLoginThatTheServerEnded(t *testing.T) {
+func TestLoginThatTheServerEndedLeavesNoSession(t *testing.T) {
 	issued := time.Now().Truncate(time.Second)
 	for name, l := range map[string]keeper.Logout{
 		"user, same second":       {Subject: fakeas.DefaultUser, IssuedAt: issued},
@@ -277,7 +277,7 @@ func TestLoginThatTheServerEnded(t *testing.T) {
 				t.Fatal(err)
 			}
 			a := g.browser().open("/wanted")
-			wayOut(t, a, 403, "logged_out")
+			wantLoginLink(t, a, 403, "logged_out")
 			if strings.Contains(a.body, "cannot be kept") || strings.Contains(a.body, `http-equiv="refresh"`) {
 				t.Errorf("the page is %s", a.body)
 			}

@@ -19,9 +19,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestStorm: two hundred requests at once meet an expired token, fifty times,
+// TestRequestStormCausesOneRefresh: two hundred requests at once meet an expired token, fifty times,
 // at a server that ends the login when a refresh token comes back.
-func TestStorm(t *testing.T) {
+func TestRequestStormCausesOneRefresh(t *testing.T) {
 	const rounds, requests = 50, 200
 	for name, hangUps := range map[string]int{"all wait": 0, "some hang up": requests * 3 / 10} {
 		t.Run(name, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestStorm(t *testing.T) {
 						as.refreshes(), st.Granted[fakeas.GrantRefresh], st.Reuses, st.MaxConcurrentRefreshes(), rounds)
 				}
 				if n := as.codesRedeemed(); n != 1 {
-					t.Errorf("%d logins", n)
+					t.Errorf("got %d logins, want 1", n)
 				}
 			})
 		})
@@ -123,9 +123,9 @@ func (w *wave) wait(t *testing.T) {
 	}
 }
 
-// TestEverybodyHangsUp just as the answer to the refresh is on its way: the next
+// TestRefreshSurvivesClientsThatHangUp just as the answer to the refresh is on its way: the next
 // request has the new token, and the server was asked once.
-func TestEverybodyHangsUp(t *testing.T) {
+func TestRefreshSurvivesClientsThatHangUp(t *testing.T) {
 	as := startAuthServer(t)
 	gate := startGate(t, as)
 	gate.stop()
@@ -151,9 +151,9 @@ func TestEverybodyHangsUp(t *testing.T) {
 	})
 }
 
-// TestTenMinutesWithoutTheServer, under load: nobody is logged out, no login is
+// TestOutageOfTenMinutesEndsNoSession, under load: nobody is logged out, no login is
 // begun, and the server is left alone as the back-off says.
-func TestTenMinutesWithoutTheServer(t *testing.T) {
+func TestOutageOfTenMinutesEndsNoSession(t *testing.T) {
 	const (
 		outage = 10 * time.Minute
 		tick   = 250 * time.Millisecond
@@ -198,8 +198,8 @@ func TestTenMinutesWithoutTheServer(t *testing.T) {
 				time.Sleep(38 * time.Second) // the longest pause
 				for cookie := range cookies {
 					for kind, header := range kinds {
-						if a := g.get("/", with(cookie, header)...); a.status != 200 || a.passed != 1 {
-							t.Errorf("when the server is back, a %s gets %d", kind, a.status)
+						if a := g.get("/", with(cookie, header)...); a.status != 200 || a.relayed != 1 {
+							t.Errorf("after the outage: %s: got status %d, want 200", kind, a.status)
 						}
 					}
 				}
@@ -247,8 +247,8 @@ func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duratio
 	return served, delayed
 }
 
-// TestBodyAtExpiry: a silent refresh changes nothing of a request but its token.
-func TestBodyAtExpiry(t *testing.T) {
+// TestRequestBodySurvivesARefresh: a silent refresh changes nothing of a request but its token.
+func TestRequestBodySurvivesARefresh(t *testing.T) {
 	body := make([]byte, 1<<20)
 	for i := range body {
 		body[i] = byte(rand.Uint32())
@@ -290,16 +290,16 @@ func TestBodyAtExpiry(t *testing.T) {
 		for kind, header := range map[string][]string{"script": script, "form": formPost} {
 			r := g.request("POST", "/orders", with(cookie, header)...)
 			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-			if a := g.do(r); a.status != 401 || a.passed != 0 || a.location() != "" {
-				t.Errorf("%s: status %d to %q", kind, a.status, a.location())
+			if a := g.do(r); a.status != 401 || a.relayed != 0 || a.location() != "" {
+				t.Errorf("%s: got status %d, want 401 to %q", kind, a.status, a.location())
 			}
 		}
 	})
 }
 
-// TestLogoutDuringARefresh: the tokens that come back for a session that has
+// TestLogoutDuringARefreshEndsTheSession: the tokens that come back for a session that has
 // ended are given back too, and nobody gets them.
-func TestLogoutDuringARefresh(t *testing.T) {
+func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 	for _, status := range []int{200, 303} {
 		header := map[int][]string{200: script, 303: formPost}[status]
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -318,11 +318,11 @@ func TestLogoutDuringARefresh(t *testing.T) {
 				gate.release()
 				gate.wait(t) // the answer on its way back
 				if a := g.post("/oauth2/logout", with(cookie, header)...); a.status != status {
-					t.Errorf("the logout gets %d", a.status)
+					t.Errorf("the logout: got status %d, want %d", a.status, status)
 				}
 				gate.release()
-				if a := <-done; a.status != 401 || a.passed != 0 {
-					t.Errorf("the request gets %d, the app was asked %d times", a.status, a.passed)
+				if a := <-done; a.status != 401 || a.relayed != 0 {
+					t.Errorf("the request: got status %d, want 401, the app was asked %d times", a.status, a.relayed)
 				}
 				synctest.Wait() // for the revocations
 				next := as.newest(fakeas.KindRefresh)
@@ -348,9 +348,9 @@ func TestLogoutDuringARefresh(t *testing.T) {
 	}
 }
 
-// TestTwoClientsInOneStore, with one key: a cookie of one opens nothing at the
+// TestTwoClientsInOneStoreShareNoSession, with one key: a cookie of one opens nothing at the
 // other, and neither refreshes for the other.
-func TestTwoClientsInOneStore(t *testing.T) {
+func TestTwoClientsInOneStoreShareNoSession(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		ring, err := seal.NewKeyRing(seal.NewKey())
@@ -367,14 +367,14 @@ func TestTwoClientsInOneStore(t *testing.T) {
 		first, second := one.loggedIn(), other.loggedIn()
 		cookie := first.jar.get(sessionCookie).Value
 		if a := other.get("/", with(cookie, script)...); a.status != 401 {
-			t.Errorf("one client's cookie gets %d at the other", a.status)
+			t.Errorf("cookie at the other client's site: got status %d, want 401", a.status)
 		}
 		time.Sleep(5 * time.Minute)
-		second.reaches("/")
+		second.mustReach("/")
 		wantNewest(t, one, one.get("/", with(cookie, script)...), 2)
 		wantNewest(t, same, same.get("/", with(cookie, script)...), 2)
 		if n := as.Stats().Reuses; n != 0 {
-			t.Errorf("%d reuses", n)
+			t.Errorf("got %d reuses, want 0", n)
 		}
 	})
 }

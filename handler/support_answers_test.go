@@ -49,8 +49,8 @@ func (s answerScene) heal() {
 // and that the answer leaves the cookies alone.
 func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 	t.Helper()
-	if a.status != 200 || a.passed != 1 || a.header["Set-Cookie"] != nil {
-		t.Fatalf("%s: status %d, the app was asked %d times, cookies %q: %.200s", a.uri, a.status, a.passed, a.header["Set-Cookie"], a.body)
+	if a.status != 200 || a.relayed != 1 || a.header["Set-Cookie"] != nil {
+		t.Fatalf("%s: got status %d, want 200, the app was asked %d times, cookies %q: %.200s", a.uri, a.status, a.relayed, a.header["Set-Cookie"], a.body)
 	}
 	if got := s.app.last().Get("Authorization"); got != "Bearer "+token {
 		t.Errorf("%s: the app got %.20q, want %.20q", a.uri, got, "Bearer "+token)
@@ -61,7 +61,7 @@ func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 // where that is.
 func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 	t.Helper()
-	if a.passed != 0 {
+	if a.relayed != 0 {
 		t.Errorf("%s: the app was asked", a.uri)
 	}
 	if kind == "navigation" {
@@ -71,7 +71,7 @@ func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 		return
 	}
 	if p := a.problem(t); a.status != 401 || p.Code != "login_required" || p.LoginURL != "/oauth2/login" {
-		t.Errorf("%s: status %d, %+v", a.uri, a.status, p)
+		t.Errorf("%s: got status %d, want 401, %+v", a.uri, a.status, p)
 	}
 }
 
@@ -81,8 +81,8 @@ func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind
 	t.Helper()
 	code := map[int]string{502: "misconfigured", 503: "temporarily_unavailable"}[tt.status]
 	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
-	if a.status != tt.status || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%s: status %d, the app was asked %d times, %v", a.uri, a.status, a.passed, a.header)
+	if a.status != tt.status || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%s: got status %d, want %d, the app was asked %d times, %v", a.uri, a.status, tt.status, a.relayed, a.header)
 	}
 	if err != nil || wait < tt.wait || wait > tt.wait*5/4+1 {
 		t.Errorf("%s: Retry-After %q, want %d, or a quarter and one more", a.uri, a.header.Get("Retry-After"), tt.wait)

@@ -40,7 +40,7 @@ func (g *rig) browser() *browser {
 func (g *rig) loggedIn() *browser {
 	g.t.Helper()
 	b := g.browser()
-	b.reaches("/")
+	b.mustReach("/")
 	return b
 }
 
@@ -85,13 +85,13 @@ func (b *browser) approve(authorizationURL string) string {
 }
 
 // reaches opens a path and fails the test unless the app answers there.
-func (b *browser) reaches(path string) {
+func (b *browser) mustReach(path string) {
 	b.t.Helper()
-	b.landed(b.open(path), path)
+	b.wantAppAt(b.open(path), path)
 }
 
 // landed fails the test unless the app has answered at a path.
-func (b *browser) landed(a *answer, path string) {
+func (b *browser) wantAppAt(a *answer, path string) {
 	b.t.Helper()
 	if a.status != http.StatusOK || a.body != "the app at "+path {
 		b.t.Errorf("after %d hops landed at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)

@@ -103,7 +103,7 @@ func (j *jar) logins() []*http.Cookie {
 	return logins
 }
 
-func TestJarIsAsStrictAsABrowser(t *testing.T) {
+func TestJarIgnoresCookiesLikeABrowser(t *testing.T) {
 	for line, kept := range map[string]bool{
 		"__Host-a=1; Path=/; Secure":                       true,
 		"__Host-a=1; Path=/":                               false,

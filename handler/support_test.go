@@ -135,7 +135,7 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 			t.Errorf("closing the vault: %v", err)
 		}
 		_ = g.store.Close()
-		g.noSecretTold()
+		g.checkNoSecretLeaked()
 	})
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
@@ -196,12 +196,12 @@ func (g *rig) sessionOf(who keeper.Identity, tokens keeper.Tokens) (cookie strin
 
 // answer is what a browser got.
 type answer struct {
-	uri    string
-	status int
-	header http.Header
-	body   string
-	err    error // what ServeHTTP returned
-	passed int   // how often the app was asked
+	uri     string
+	status  int
+	header  http.Header
+	body    string
+	err     error // what ServeHTTP returned
+	relayed int   // how often the app was asked
 }
 
 func (a *answer) location() string { return a.header.Get("Location") }
@@ -262,9 +262,9 @@ func (g *rig) do(r *http.Request) *answer {
 	}
 	a := &answer{
 		uri: r.Method + " " + r.RequestURI, status: w.Code, header: w.Result().Header, body: w.Body.String(),
-		err: err, passed: g.app.count() - passed,
+		err: err, relayed: g.app.count() - passed,
 	}
-	if a.passed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
+	if a.relayed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
 		g.t.Errorf("%s: the answer to HEAD has a body", a.uri)
 	}
 	g.mu.Lock()
@@ -286,7 +286,7 @@ func (g *rig) post(target string, header ...string) *answer {
 var idTokenHint = regexp.MustCompile(`id_token_hint=[^&"\\]*`)
 
 // noSecretTold looks for every secret in all that browsers and the log got.
-func (g *rig) noSecretTold() {
+func (g *rig) checkNoSecretLeaked() {
 	g.t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -351,7 +351,7 @@ func (a *app) last() http.Header {
 type flakyStore struct {
 	*memory.Store
 	down  atomic.Bool
-	asked atomic.Int64 // how often
+	calls atomic.Int64 // how often
 
 	mu   sync.Mutex
 	kept map[session.ID]session.Item
@@ -398,7 +398,7 @@ func (s *flakyStore) write(id session.ID, item session.Item, do func() error) er
 var errStoreDown = errors.New("connection refused by the store")
 
 func (s *flakyStore) fail() error {
-	s.asked.Add(1)
+	s.calls.Add(1)
 	if s.down.Load() {
 		return errStoreDown
 	}

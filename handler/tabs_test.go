@@ -22,8 +22,8 @@ func startTabs(b *browser, n int) (wanted, at []string) {
 	return wanted, at
 }
 
-// TestTenTabs: whatever order they are finished in, each ends at its own page.
-func TestTenTabs(t *testing.T) {
+// TestTenTabsLogInIndependently: whatever order they are finished in, each ends at its own page.
+func TestTenTabsLogInIndependently(t *testing.T) {
 	const n = 10
 	orders := map[string]func([]int){
 		"in order": func([]int) {},
@@ -48,10 +48,10 @@ func TestTenTabs(t *testing.T) {
 			}
 			arrange(order)
 			for _, i := range order {
-				b.landed(b.open(b.approve(at[i])), wanted[i])
+				b.wantAppAt(b.open(b.approve(at[i])), wanted[i])
 			}
 			// The page of a tab that was done first still works.
-			b.reaches(wanted[order[0]])
+			b.mustReach(wanted[order[0]])
 			if len(b.hops) != 1 {
 				t.Errorf("there is no session in the end: %q", b.hops)
 			}
@@ -59,9 +59,9 @@ func TestTenTabs(t *testing.T) {
 	}
 }
 
-// TestTabsFinishedAtOnce: the browser has sent all callbacks before it has the
+// TestTabsThatFinishTogetherReachTheirPages: the browser has sent all callbacks before it has the
 // first answer.
-func TestTabsFinishedAtOnce(t *testing.T) {
+func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	wanted, at := startTabs(b, maxLoginAttempts)
@@ -83,27 +83,27 @@ func TestTabsFinishedAtOnce(t *testing.T) {
 	for i, a := range answers {
 		b.jar.set(a.header["Set-Cookie"])
 		if a.status != http.StatusSeeOther || a.location() != appOrigin+wanted[i] {
-			t.Errorf("tab %d: status %d to %q", i, a.status, a.location())
+			t.Errorf("tab %d: got status %d, want 303 to %q", i, a.status, a.location())
 		}
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
 		t.Errorf("there is no session in the end: %q", b.hops)
 	}
 }
 
-// TestSecondTabLeavesTheFirstAlone: two tabs were waiting for the same login,
+// TestSecondTabKeepsTheSessionOfTheFirst: two tabs were waiting for the same login,
 // as after a browser's restart. The page in the first one is loading when the
 // second tab comes back.
-func TestSecondTabLeavesTheFirstAlone(t *testing.T) {
+func TestSecondTabKeepsTheSessionOfTheFirst(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	wanted, at := startTabs(b, 2)
-	b.landed(b.open(b.approve(at[0])), wanted[0])
+	b.wantAppAt(b.open(b.approve(at[0])), wanted[0])
 	old := b.jar.get(sessionCookie).Value
 	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
 		g.app.answer = nil
-		b.landed(b.open(b.approve(at[1])), wanted[1])
+		b.wantAppAt(b.open(b.approve(at[1])), wanted[1])
 		if r.Context().Err() != nil {
 			t.Error("the first tab's request was cut off when the second tab's login was completed")
 		}
@@ -112,7 +112,7 @@ func TestSecondTabLeavesTheFirstAlone(t *testing.T) {
 	b.fetch("GET", "/data")
 	// Sent before the browser had the second tab's answer.
 	if a := g.get("/more", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusOK {
-		t.Errorf("the first tab's next request got %d", a.status)
+		t.Errorf("the first tab's next request: got status %d, want 200", a.status)
 	}
 }
 
@@ -130,15 +130,15 @@ func TestUnfinishedNavigationsLeaveFewCookies(t *testing.T) {
 	}
 	for range 50 {
 		if a := b.fetch("GET", "/api"); a.status != http.StatusUnauthorized || a.header["Set-Cookie"] != nil {
-			t.Fatalf("a script got %d and cookies %q", a.status, a.header["Set-Cookie"])
+			t.Fatalf("a script: got status %d, want 401, cookies %q", a.status, a.header["Set-Cookie"])
 		}
 	}
-	b.reaches("/page/301")
+	b.mustReach("/page/301")
 }
 
-// TestLongURLsDoNotMakeACookieBomb: many servers in front take no more than
+// TestLongURLsKeepTheCookieHeaderShort: many servers in front take no more than
 // 8 KiB of Cookie header, and any site can send a browser to long URLs here.
-func TestLongURLsDoNotMakeACookieBomb(t *testing.T) {
+func TestLongURLsKeepTheCookieHeaderShort(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	for range 20 {
@@ -162,18 +162,18 @@ func TestLongURLsSurviveTheLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := g.browser()
-			b.landed(b.open(wanted), wanted)
+			b.wantAppAt(b.open(wanted), wanted)
 		})
 	}
 	tooLong := "/page?" + strings.Repeat("x", maxReturnPath)
 	b := g.browser()
-	b.landed(b.open(tooLong), "/page")
+	b.wantAppAt(b.open(tooLong), "/page")
 	b = g.browser()
-	b.landed(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
+	b.wantAppAt(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
 }
 
-// TestStateIsReadBack: every state that was handed out is recognised.
-func TestStateIsReadBack(t *testing.T) {
+// TestStateOpensWithItsContent: every state that was handed out is recognised.
+func TestStateOpensWithItsContent(t *testing.T) {
 	g := newRig(t)
 	for _, char := range []string{"x", "&", "%22", "'"} {
 		path := "/?" + strings.Repeat(char, (maxStateReturnPath-2)/len(char))
@@ -187,7 +187,7 @@ func TestStateIsReadBack(t *testing.T) {
 	}
 }
 
-func TestEvictionSparesTheYoung(t *testing.T) {
+func TestEvictionKeepsTheYoungestAttempts(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	_, at := startTabs(b, mostLogins)

@@ -9,7 +9,7 @@ import (
 
 // TestS72CrossSiteWrites: what may change something comes from the site's own
 // pages, or from no browser at all. A list of trusted origins is compared whole:
-// TestUnsafeRequestsFromOtherSites has the cases.
+// TestUnsafeRequestFromAnotherSiteIsRefused has the cases.
 func TestS72CrossSiteWrites(t *testing.T) {
 	w := shared(t)
 	b := w.loggedIn(t)

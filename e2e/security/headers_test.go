@@ -80,7 +80,7 @@ func TestS62ClientAuthorization(t *testing.T) {
 
 // TestS63NameVariants: our header reaches the app once, whatever a client writes
 // beside it, over each protocol. Other names than Authorization are tried where
-// the handler is alone, in TestOwnHeaderForTheToken: Caddy's own debug line would
+// the handler is alone, in TestTokenHeaderHasNoOtherSpelling: Caddy's own debug line would
 // show a token in them.
 func TestS63NameVariants(t *testing.T) {
 	w := shared(t)
