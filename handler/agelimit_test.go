@@ -42,7 +42,7 @@ func wantNewest(t *testing.T, g *rig, a *answer, refreshes int) {
 		t.Errorf("%s: got status %d, want 200: %.200s", a.uri, a.status, a.body)
 	}
 	if g.app.last().Get("Authorization") != "Bearer "+g.as.newest(fakeas.KindAccess) {
-		t.Errorf("%s: the app did not get the newest token", a.uri)
+		t.Errorf("%s: got another token, want the newest", a.uri)
 	}
 	if n := g.as.refreshes(); n != refreshes {
 		t.Errorf("%s: %d refreshes, want %d", a.uri, n, refreshes)
@@ -152,7 +152,7 @@ func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
 				time.Sleep(age)
 				b.mustReach(path)
 				if len(b.hops) != 1 {
-					t.Errorf("at %v it took a login: %q", age, b.hops)
+					t.Errorf("at age %v: got hops %q, want no login", age, b.hops)
 				}
 				time.Sleep(time.Millisecond)
 				if a := b.fetch("POST", path); a.status != 401 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
@@ -166,11 +166,11 @@ func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
 					time.Sleep(age + time.Second)
 					b.mustReach(path)
 					if len(b.hops) != 4 { // the path, the server, the callback, the path
-						t.Errorf("the login took %q", b.hops)
+						t.Errorf("got hops %q, want the page, the server, the callback and the page", b.hops)
 					}
 					b.mustReach(path)
 					if len(b.hops) != 1 {
-						t.Errorf("after the login again: %q", b.hops)
+						t.Errorf("after the login: got hops %q, want one", b.hops)
 					}
 				}
 				if b.jar.get(sessionCookie).Value == first {
@@ -223,7 +223,7 @@ func TestConcurrentRequestsShareAYoungToken(t *testing.T) {
 				came := time.Now()
 				w := g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
 					if at := note(bearer(r)); at.Before(came) {
-						t.Errorf("a request that came at %v has a token of %v", came, at)
+						t.Errorf("a request at %v: got a token of %v, want a later one", came, at)
 					}
 					return nil
 				})
@@ -250,7 +250,7 @@ func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 				t.Fatalf("got status %d, want 200: %s", a.status, a.body)
 			}
 			if a.header.Get("Cache-Control") != "no-store" || a.header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
-				t.Errorf("headers %v", a.header)
+				t.Errorf("got header %v, want no-store and same-origin", a.header)
 			}
 			// A token of ten seconds is young enough; it stays.
 			if want := []int{0, 1, 1, 2}[n]; g.as.refreshes() != want {
@@ -306,7 +306,7 @@ func TestRefreshEndpointRefusesOtherRequests(t *testing.T) {
 			t.Errorf("%s: got status %d, want %d, %+v, cookies %q", name, a.status, tt.status, p, a.header["Set-Cookie"])
 		}
 		if a.status == 405 && a.header.Get("Allow") != "POST" {
-			t.Errorf("%s: Allow is %q", name, a.header.Get("Allow"))
+			t.Errorf("%s: got Allow %q, want POST", name, a.header.Get("Allow"))
 		}
 	}
 	if n := g.as.refreshes(); n != 0 {

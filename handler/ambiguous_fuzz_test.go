@@ -122,10 +122,10 @@ func FuzzAmbiguousPath(f *testing.F) {
 		matched := strings.ToLower(path.Clean(u.Path)) + "/"
 		everyReading(u.EscapedPath(), 4, map[string]int{}, func(reading string) {
 			if strings.HasPrefix(reading, "/private/") && !strings.HasPrefix(matched, "/private/") {
-				t.Fatalf("%q is read as %q", target, reading)
+				t.Fatalf("%q: got reading %q, want the path of the matcher", target, reading)
 			}
 			if strings.HasPrefix(matched, "/static/") && !strings.HasPrefix(reading, "/static/") {
-				t.Fatalf("%q is read as %q", target, reading)
+				t.Fatalf("%q: got reading %q, want the path of the matcher", target, reading)
 			}
 		})
 	})

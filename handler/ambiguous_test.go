@@ -85,12 +85,12 @@ func TestAmbiguousPathNeedsASession(t *testing.T) {
 					t.Errorf("%s in a window: got status %d, want 302, the app was asked %d times", target, a.status, a.relayed)
 				}
 				if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.app.last()["Authorization"] == nil {
-					t.Errorf("%s with a session: status %d, without a token", target, a.status)
+					t.Errorf("%s with a session: got status %d and no token, want a token", target, a.status)
 				}
 			}
 			for _, target := range ordinary {
 				if a := g.get(target, script...); a.relayed != 1 {
-					t.Errorf("%s: status %d", target, a.status)
+					t.Errorf("%s: got status %d, want the app's answer", target, a.status)
 				}
 			}
 		})
@@ -111,7 +111,7 @@ func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 		t.Errorf("rewritten: got status %d, the app was asked %d times, want 0", a.status, a.relayed)
 	}
 	if a := g.do(g.request("CONNECT", "other.test:443")); a.relayed != 1 {
-		t.Errorf("CONNECT: status %d", a.status)
+		t.Errorf("CONNECT: got status %d, want the app's answer", a.status)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestMatcherWithoutPathDecidesAmbiguousPaths(t *testing.T) {
 			t.Errorf("%s: got status %d, want 401", how, a.status)
 		}
 		if a := g.get("/a;b", append([]string{"X-Inside: 1"}, script...)...); a.relayed != 1 {
-			t.Errorf("%s, inside: status %d", how, a.status)
+			t.Errorf("%s, inside: got status %d, want the app's answer", how, a.status)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 			before := g.as.refreshes()
 			time.Sleep(time.Millisecond)
 			if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before+1 {
-				t.Errorf("%s: status %d, %d refreshes", target, a.status, g.as.refreshes()-before)
+				t.Errorf("%s: got status %d and %d refreshes, want 200 and 1", target, a.status, g.as.refreshes()-before)
 			}
 			synctest.Wait()
 		}
@@ -175,7 +175,7 @@ func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 		}
 		before := g.as.refreshes()
 		if a := g.get("/old", with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before {
-			t.Errorf("an ordinary path: status %d, %d refreshes", a.status, g.as.refreshes()-before)
+			t.Errorf("an ordinary path: got status %d and %d refreshes, want 200 and 0", a.status, g.as.refreshes()-before)
 		}
 	})
 }
@@ -252,7 +252,7 @@ func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 				t.Errorf("with %q: got status %d, want 200, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
 			}
 			if got["x_token"] != nil || got["Authorization"] != nil {
-				t.Errorf("with %q the app got %v", header, got)
+				t.Errorf("with %q: the app got %v, want neither X-Token of the client nor Authorization", header, got)
 			}
 			if n := g.as.refreshes(); n != i+1 {
 				t.Errorf("with %q: %d refreshes, want %d", header, n, i+1)
@@ -273,7 +273,7 @@ func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 		g := newRig(t, plainOAuth, option)
 		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X_Original_Url", "X-Rewrite_Url", "x.original.url"} {
 			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.relayed != 1 || g.app.last()[name] != nil {
-				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.relayed, g.app.last()[name])
+				t.Errorf("%s, %s: got %d calls of the app with %q, want 1 without the header", how, name, a.relayed, g.app.last()[name])
 			}
 		}
 	}
@@ -289,7 +289,7 @@ func TestPlainPathIsCheckedWithoutAllocation(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := testing.AllocsPerRun(100, func() { _ = h.hasAmbiguousPath(r) }); n != 0 || h.hasAmbiguousPath(r) {
-			t.Errorf("%s: %v allocations", target, n)
+			t.Errorf("%s: got %v allocations, want 0", target, n)
 		}
 	}
 }

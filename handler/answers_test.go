@@ -191,12 +191,12 @@ func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 					case 401:
 						s.wantLogin(t, a, kind)
 						if c, err := http.ParseSetCookie(sessionCookieLine(a)); err != nil || c.MaxAge >= 0 {
-							t.Errorf("whoever finds the end has the cookie cleared, but got %q", a.header["Set-Cookie"])
+							t.Errorf("got cookies %q, want the deletion of the session cookie", a.header["Set-Cookie"])
 						}
 						again := s.get("/wanted", header)
 						s.wantLogin(t, again, kind)
 						if sessionCookieLine(again) != "" {
-							t.Errorf("the next one sets %q", again.header["Set-Cookie"])
+							t.Errorf("next request: got cookies %q, want none", again.header["Set-Cookie"])
 						}
 						s.wantCalls(t, tt.calls)
 						s.wantSession(t, false)
@@ -238,7 +238,7 @@ func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 				lines := s.log.lines(`"outcome":"` + tt.outcome + `"`)
 				switch {
 				case tt.level == "" && len(levels) != 0:
-					t.Errorf("a success is told at a level that operators read: %s", s.log.text())
+					t.Errorf("got log %s, want no line above debug", s.log.text())
 				case tt.level == "":
 					return
 				case len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+tt.level+`"`):
@@ -246,10 +246,10 @@ func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 				}
 				// Besides, one that says what the requests got, and one for the end.
 				if n := len(s.log.lines(`"msg":"request failed"`)); n > 1 {
-					t.Errorf("%d lines tell that requests failed", n)
+					t.Errorf("got %d lines about failed requests, want at most 1", n)
 				}
 				if n := levels["info"] + levels["warn"] + levels["error"]; n > 3 && !tt.late {
-					t.Errorf("%d lines for one cause: %s", n, s.log.text())
+					t.Errorf("got %d lines for one cause, want at most 3: %s", n, s.log.text())
 				}
 			})
 		})
@@ -272,7 +272,7 @@ func TestSuspectedReuseIsLoggedAsAWarning(t *testing.T) {
 		}
 		lines := g.log.lines("refused on its first use")
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
-			t.Errorf("the log says %q", lines)
+			t.Errorf("got log lines %q, want one warning", lines)
 		}
 	})
 }
@@ -309,7 +309,7 @@ func TestRefusalIsIgnoredIfTheStoreHasANewerToken(t *testing.T) {
 					t.Errorf("slower instance: got status %d, want 200, its app got %v", a.status, slow.app.last())
 				}
 				if n := as.refreshes(); n != 2 || as.Stats().Refused["invalid_grant"] != 1 {
-					t.Fatalf("%d refreshes, refused were %v", n, as.Stats().Refused)
+					t.Fatalf("got %d refreshes, refused %v, want 2 and one invalid_grant", n, as.Stats().Refused)
 				}
 				time.Sleep(5 * time.Minute)
 				if a := slow.get("/", with(cookie, header)...); a.status != 200 {

@@ -40,7 +40,7 @@ func FuzzLogoutRequest(f *testing.F) {
 		r.Header["Cookie"] = []string{cookie}
 		w = httptest.NewRecorder()
 		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil || !strings.Contains(w.Body.String(), `"authenticated":true`) {
-			t.Fatalf("%q, %.100q: the session is over: %s, %v", contentType, body, w.Body, err)
+			t.Fatalf("%q, %.100q: got %s, %v, want the session kept", contentType, body, w.Body, err)
 		}
 	})
 }

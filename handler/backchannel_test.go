@@ -53,10 +53,10 @@ func wantLogout(t *testing.T, what string, a *answer, status int) {
 		t.Errorf("%s: got status %d, want %d, %q, error %v", what, a.status, status, a.body, a.err)
 	}
 	if got := a.header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("%s: Cache-Control %q", what, got)
+		t.Errorf("%s: got Cache-Control %q, want no-store", what, got)
 	}
 	if a.header.Get("Set-Cookie") != "" {
-		t.Errorf("%s: a cookie is set", what)
+		t.Errorf("%s: got a cookie, want none", what)
 	}
 }
 
@@ -84,7 +84,7 @@ func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 			other := g.sessionOf(keeper.Identity{Subject: "somebody else", SID: "other"}, keeper.Tokens{AccessToken: "AT_of_another"})
 			wantLogout(t, "of nobody here", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
 			if _, err := g.peek(first); err != nil {
-				t.Fatalf("before: %v", err)
+				t.Fatalf("before the logout: got error %v, want a session", err)
 			}
 			wantLogout(t, "logout", g.sendLogout(tt.logout(sub, sid)), 200)
 			gone(t, g, first)
@@ -92,7 +92,7 @@ func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 				t.Errorf("the other session: %v, want it ended: %v", err, tt.second)
 			}
 			if _, err := g.peek(other); err != nil {
-				t.Errorf("somebody else: %v", err)
+				t.Errorf("session of another user: got error %v, want it kept", err)
 			}
 			wantLogout(t, "once more", g.sendLogout(tt.logout(sub, sid)), 200)
 		})
@@ -115,7 +115,7 @@ func TestBackchannelLogoutNeedsBothUserAndSession(t *testing.T) {
 		wantLogout(t, name, g.sendLogout(logout), 200)
 		for _, cookie := range []string{cookie, other} {
 			if _, err := g.peek(cookie); err != nil {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("%s: got error %v, want the session kept", name, err)
 			}
 		}
 	}
@@ -126,7 +126,7 @@ func TestBackchannelLogoutNeedsBothUserAndSession(t *testing.T) {
 func (g *rig) peek(cookie string) (*keeper.Session, error) {
 	secret, ok := seal.ParseSecret(cookie)
 	if !ok {
-		g.t.Fatalf("no cookie: %q", cookie)
+		g.t.Fatalf("got %q, want a session cookie", cookie)
 	}
 	return g.keeper.Peek(context.Background(), secret)
 }
@@ -180,7 +180,7 @@ func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 		}
 	}
 	if _, err := g.peek(cookie); err != nil {
-		t.Errorf("the session has ended: %v", err)
+		t.Errorf("got error %v, want the session kept", err)
 	}
 	// And the very token is good.
 	wantLogout(t, "good", g.backchannel(urlencoded+"; charset=utf-8", "x=1&x=2&"+good), 200)
@@ -203,7 +203,7 @@ func TestBackchannelLogoutIgnoresBrowserHeaders(t *testing.T) {
 		wantLogout(t, header[0], g.backchannel(urlencoded, form(), header...), 200)
 	}
 	if _, err := g.peek(cookie); err != nil {
-		t.Errorf("the session has ended: %v", err)
+		t.Errorf("got error %v, want the session kept", err)
 	}
 }
 
@@ -216,7 +216,7 @@ func TestBackchannelLogoutRefusesAReplay(t *testing.T) {
 	again := g.sessionOf(keeper.Identity{Subject: g.as.Tokens()[0].User, IssuedAt: time.Now().Add(time.Hour)}, keeper.Tokens{AccessToken: "AT_again"})
 	wantLogout(t, "the same token", g.backchannel(urlencoded, form), 400)
 	if _, err := g.peek(again); err != nil {
-		t.Errorf("the session of the next login: %v", err)
+		t.Errorf("session of the next login: got error %v, want it kept", err)
 	}
 }
 
@@ -230,7 +230,7 @@ func TestBackchannelLogoutMayBeRepeatedAfterAFailure(t *testing.T) {
 		a := g.backchannel(urlencoded, form)
 		wantLogout(t, what, a, 503)
 		if a.header.Get("Retry-After") == "" {
-			t.Errorf("%s: no Retry-After", what)
+			t.Errorf("%s: got no Retry-After, want one", what)
 		}
 	}
 	g.store.down.Store(true)
@@ -262,7 +262,7 @@ func TestForgedLogoutTokenFetchesNoKeys(t *testing.T) {
 		}
 	}
 	if requests := g.as.Stats().Requests; len(requests) != 0 {
-		t.Errorf("the authorization server was asked: %v", requests)
+		t.Errorf("got requests %v at the authorization server, want none", requests)
 	}
 	if n := strings.Count(g.log.text(), "logout request refused"); n != 1 {
 		t.Errorf("got %d lines in the log, want 1", n)
@@ -339,6 +339,6 @@ func TestLogoutBodyHasADeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(w.read) != 2 || w.read[0].IsZero() || time.Until(w.read[0]) > logoutBodyTime || !w.read[1].IsZero() {
-		t.Errorf("deadlines for reading: %v", w.read)
+		t.Errorf("got read deadlines %v, want one within the limit, and then none", w.read)
 	}
 }

@@ -44,10 +44,10 @@ func FuzzCallbackQuery(f *testing.F) {
 		case w.Code == http.StatusFound && strings.HasPrefix(location, g.as.URL+"/authorize?"):
 		case w.Code >= 400 && location == "":
 		default:
-			t.Errorf("%q: status %d to %q", query, w.Code, location)
+			t.Errorf("%q: got status %d to %q, want a new login or an error page", query, w.Code, location)
 		}
 		if strings.Contains(strings.Join(w.Header()["Set-Cookie"], ""), sessionCookie) || g.as.codesRedeemed() != 0 {
-			t.Errorf("%q: logged in", query)
+			t.Errorf("%q: got a session or a sent code, want neither", query)
 		}
 	})
 }

@@ -45,7 +45,7 @@ func TestReplayedCallbackRedeemsNoCodeTwice(t *testing.T) {
 	b.wantAppAt(b.open(callback), "/wanted")
 	stats := g.as.Stats()
 	if stats.CodeReuses != 0 || stats.Grants[fakeas.GrantCode] != 2 {
-		t.Errorf("%d codes were redeemed, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+		t.Errorf("got %d redeemed codes, %d of them twice, want 2 and 0", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 			before, redeemed := victim.jar.get(sessionCookie), g.as.codesRedeemed()
 			a := victim.send(g.request(http.MethodGet, callback, navigation...), true)
 			if victim.jar.get(sessionCookie) != before || g.as.codesRedeemed() != redeemed {
-				t.Errorf("status %d: session %v, %d codes redeemed", a.status, victim.jar.get(sessionCookie), g.as.codesRedeemed()-redeemed)
+				t.Errorf("got status %d, session %v, %d redeemed codes, want the former session and 0", a.status, victim.jar.get(sessionCookie), g.as.codesRedeemed()-redeemed)
 			}
 			if name == "session" {
 				return
@@ -123,7 +123,7 @@ func TestBrokenCallbackSendsNoCode(t *testing.T) {
 			t.Errorf("%.20s…%s: status %d, want %d", query, query[max(0, len(query)-20):], a.status, status)
 		}
 		if status == 400 && a.header["Set-Cookie"] != nil {
-			t.Errorf("%.80s: sets cookies", query)
+			t.Errorf("%.80s: got cookies, want none", query)
 		}
 	}
 	for _, method := range []string{"POST", "HEAD", "OPTIONS", "PUT", "get"} {
@@ -190,7 +190,7 @@ func TestCallbackOfAnotherIssuerIsRefused(t *testing.T) {
 		b := g.browser()
 		a := b.open("/")
 		if a.status < 400 || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil {
-			t.Errorf("%s: status %d: %s", name, a.status, a.body)
+			t.Errorf("%s: got status %d: %s, want login_failed and no session", name, a.status, a.body)
 		}
 		wantLoginLink(t, a, a.status, "login_failed")
 	}
@@ -236,7 +236,7 @@ func TestErrorOfTheServerEndsOnAPageWithALoginLink(t *testing.T) {
 				t.Errorf("%d visits to the server, want %d", n, tt.logins)
 			}
 			if !strings.Contains(a.body, url.QueryEscape("/wanted?x=1")) || strings.Contains(a.body, "as ordered") {
-				t.Errorf("the page is %s", a.body)
+				t.Errorf("got page %s, want the wanted path and no text of the server", a.body)
 			}
 			g.as.ClearFaults()
 			b.mustReach("/wanted?x=1")
@@ -303,7 +303,7 @@ func TestLostAnswerToACodeRestartsTheLogin(t *testing.T) {
 			g.as.Fail(fault)
 			g.browser().mustReach("/wanted")
 			if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 2 || stats.CodeReuses != 0 {
-				t.Errorf("%d codes were sent, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+				t.Errorf("got %d sent codes, %d of them twice, want 2 and 0", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
 			}
 		})
 	}
@@ -317,7 +317,7 @@ func wantReloadToLogin(t *testing.T, a *answer) string {
 	t.Helper()
 	m := goesOn.FindStringSubmatch(a.body)
 	if m == nil || strings.Count(a.body, `http-equiv="refresh"`) != 1 || !strings.HasPrefix(m[2], "/oauth2/login?return_to=") {
-		t.Fatalf("%s: the page does not go on to a login by itself: %s", a.uri, a.body)
+		t.Fatalf("%s: got page %s, want one that reloads to a login", a.uri, a.body)
 	}
 	return html.UnescapeString(m[2])
 }

@@ -62,7 +62,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		}
 	}
 	if _, err := New(g.handler.Config); err != nil {
-		t.Errorf("a whole configuration: %v", err)
+		t.Errorf("a complete configuration: got error %v, want none", err)
 	}
 }
 

@@ -29,16 +29,16 @@ func TestCookiesHaveTheConfiguredAttributes(t *testing.T) {
 			first := g.get("/", navigation...)
 			loginLine := first.header["Set-Cookie"][0]
 			if got := attributes(loginLine); got != sorted("HttpOnly; Max-Age=600; Path=/; Secure; "+tt.login) {
-				t.Errorf("login cookie: %s", got)
+				t.Errorf("got login cookie with attributes %s, want those of the configuration", got)
 			}
 			if !strings.HasPrefix(loginLine, loginCookiePrefix) {
-				t.Errorf("login cookie: %s", loginLine)
+				t.Errorf("got login cookie %s, want the prefix of login cookies", loginLine)
 			}
 			callback := b.approve(b.start("/"))
 			set := b.send(g.request("GET", callback, navigation...), true).header["Set-Cookie"][0]
 			value := strings.TrimPrefix(strings.Split(set, ";")[0], name+"=")
 			if got := attributes(set); len(value) != 43 || got != sorted("HttpOnly; Path=/; Secure; "+want) {
-				t.Errorf("session cookie: %s with %d characters: %s", name, len(value), got)
+				t.Errorf("got session cookie %s with %d characters and attributes %s, want 43 and those of the configuration", name, len(value), got)
 			}
 			logout := b.fetch("POST", "/oauth2/logout").header["Set-Cookie"]
 			cleared := 0
@@ -46,12 +46,12 @@ func TestCookiesHaveTheConfiguredAttributes(t *testing.T) {
 				if strings.HasPrefix(line, name+"=;") {
 					cleared++
 					if got := attributes(line); got != sorted("HttpOnly; Max-Age=0; Path=/; Secure; "+want) {
-						t.Errorf("deletion: %s", got)
+						t.Errorf("got deletion with attributes %s, want those of the session cookie", got)
 					}
 				}
 			}
 			if cleared != 1 || len(b.jar.cookies) != 0 {
-				t.Errorf("after the logout %q the jar holds %v", logout, b.jar.cookies)
+				t.Errorf("after the logout %q: got cookies %v, want none", logout, b.jar.cookies)
 			}
 		})
 	}
@@ -78,7 +78,7 @@ func TestCookieThatBrowsersWouldIgnoreIsRefused(t *testing.T) {
 		{SameSite: "Lax"}, {SameSite: "always"}, {Partitioned: true}, {Partitioned: true, SameSite: "lax"},
 	} {
 		if err := c.validate(); err == nil {
-			t.Errorf("%+v is accepted", c)
+			t.Errorf("%+v: got no error, want one", c)
 		}
 	}
 }
@@ -204,7 +204,7 @@ func FuzzReadCookies(f *testing.F) {
 			}
 		}
 		if c.valid && ours == 0 || c.present != (ours > 0) || len(c.logins) > 20 {
-			t.Errorf("%q: valid %v, present %v, %d logins", line, c.valid, c.present, len(c.logins))
+			t.Errorf("%q: got valid %v, present %v, %d login cookies, want those of the line", line, c.valid, c.present, len(c.logins))
 		}
 		var kept []string
 		for _, rest := range c.others {

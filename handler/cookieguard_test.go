@@ -73,12 +73,12 @@ func TestAppCannotSetOwnCookies(t *testing.T) {
 					}
 					for _, header := range [][]string{script, with(cookie, script)} {
 						if a := g.get("/", header...); a.relayed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
-							t.Errorf("%s %s: of %q the browser gets %q", name, how, lines, a.header["Set-Cookie"])
+							t.Errorf("%s %s: of %q the browser got %q, want the app's cookies only", name, how, lines, a.header["Set-Cookie"])
 						}
 					}
 				}
 				if !slices.Equal(lines, given) {
-					t.Errorf("the app's own slice %q was changed to %q", given, lines)
+					t.Errorf("got the app's slice %q changed to %q, want it unchanged", given, lines)
 				}
 			}
 		}
@@ -94,7 +94,7 @@ func TestAppCannotSetOwnCookiesWithAnError(t *testing.T) {
 		return failure
 	}
 	if a := g.get("/", with(g.session(""), script)...); !errors.Is(a.err, failure) || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
-		t.Errorf("%v, cookies %q", a.err, a.header["Set-Cookie"])
+		t.Errorf("got error %v, cookies %q, want the app's error and cookie", a.err, a.header["Set-Cookie"])
 	}
 }
 
@@ -106,7 +106,7 @@ func TestOwnCookieOfAConfiguredNameIsGuarded(t *testing.T) {
 		return nil
 	}
 	if a := g.get("/", script...); !slices.Equal(a.header["Set-Cookie"], []string{sessionCookie + "=x"}) {
-		t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+		t.Errorf("got cookies %q, want the app's only", a.header["Set-Cookie"])
 	}
 }
 
@@ -127,7 +127,7 @@ func TestHandlersOwnCookiesPass(t *testing.T) {
 		t.Errorf("got status %d, want 302, cookies %q", a.status, a.header["Set-Cookie"])
 	}
 	if lines := g.log.lines("the cookie was removed from the answer"); len(lines) != 1 {
-		t.Errorf("the log tells %q", lines)
+		t.Errorf("got log lines %q, want none", lines)
 	}
 	<-g.as.revoked
 }
@@ -147,7 +147,7 @@ func TestRemovedCookieIsLogged(t *testing.T) {
 			}
 			lines := g.log.lines("the cookie was removed from the answer")
 			if len(lines) != want || !strings.Contains(lines[0], `"path":"/which`) || strings.Contains(lines[0], "FOREIGN") || len(lines[0]) > 500 {
-				t.Errorf("the log tells %d times: %q", len(lines), lines)
+				t.Errorf("got %d log lines %q, want 1", len(lines), lines)
 			}
 			time.Sleep(time.Minute)
 		}
@@ -182,13 +182,13 @@ func TestAppCannotSetOwnCookiesOnTheWire(t *testing.T) {
 			for _, path := range []string{"/announced", "/unannounced"} {
 				hinted, resp := exchange(t, transport, address+path, g.session(""))
 				if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{"private"}) {
-					t.Errorf("%s %s: after early hints, Cache-Control is %q", resp.Proto, path, got)
+					t.Errorf("%s %s: after early hints: got Cache-Control %q, want none", resp.Proto, path, got)
 				}
 				// What is announced as a trailer, this proxy adds to the header's.
 				resp.Trailer["Set-Cookie"] = slices.Compact(resp.Trailer["Set-Cookie"])
 				for where, lines := range map[string][]string{"early hints": hinted, "header": resp.Header["Set-Cookie"], "trailer": resp.Trailer["Set-Cookie"]} {
 					if !slices.Equal(lines, []string{theirs}) {
-						t.Errorf("%s %s: the %s have %q", resp.Proto, path, where, lines)
+						t.Errorf("%s %s: got in the %s %q, want the app's cookies only", resp.Proto, path, where, lines)
 					}
 				}
 			}
@@ -215,7 +215,7 @@ func exchange(t *testing.T, transport http.RoundTripper, target, cookie string) 
 	}
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); string(body) != "page" {
-		t.Fatalf("the body is %q, %v", body, err)
+		t.Fatalf("got body %q, %v, want the app's", body, err)
 	}
 	return hinted, resp
 }

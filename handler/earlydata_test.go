@@ -37,7 +37,7 @@ func TestEndpointsRefuseEarlyData(t *testing.T) {
 		}
 		r := g.request(method, target, navigation...)
 		if r.TLS = done(); g.do(r).status == http.StatusTooEarly {
-			t.Errorf("%s: too early after the handshake", request)
+			t.Errorf("%s after the handshake: got 425, want another answer", request)
 		}
 	}
 }
@@ -76,7 +76,7 @@ func TestEarlyDataChangesNothing(t *testing.T) {
 				arrive(r)
 				a := g.do(r)
 				if tt.passes != (a.relayed == 1) || !tt.passes && (a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil) {
-					t.Errorf("%s: %s %s: status %d, the app was asked %d times", name, tt.method, tt.path, a.status, a.relayed)
+					t.Errorf("%s: %s %s: got status %d and %d calls of the app, want those of the table", name, tt.method, tt.path, a.status, a.relayed)
 				}
 			}
 		}

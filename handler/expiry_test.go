@@ -98,7 +98,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 				w := g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
 					age, known := l.age(bearer(r))
 					if !known {
-						t.Errorf("the app got the token %.10q", bearer(r))
+						t.Errorf("got token %.10q at the app, want a valid one", bearer(r))
 					}
 					mu.Lock()
 					defer mu.Unlock()
@@ -114,7 +114,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 	all.Wait()
 	synctest.Wait()
 	if oldest > lifetime {
-		t.Errorf("a token reached the app %v after it was issued for %v", oldest, lifetime)
+		t.Errorf("got a token %v old at the app, want one younger than %v", oldest, lifetime)
 	}
 	// Refreshed in time, and not more often than that: after 70 % at the earliest.
 	seconds := time.Since(began).Seconds()
@@ -123,7 +123,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 	}
 	for i := 1; i < len(l.times); i++ {
 		if gap := l.times[i].Sub(l.times[i-1]); gap < time.Second {
-			t.Errorf("refresh %d came %v after the one before", i, gap)
+			t.Errorf("refresh %d: got %v after the last one, want at least a second", i, gap)
 		}
 	}
 }

@@ -55,11 +55,11 @@ func FuzzLoginCookie(f *testing.F) {
 			t.Fatal(err)
 		}
 		if g.as.codesRedeemed() != redeemed {
-			t.Fatalf("the code was sent for %q", line)
+			t.Fatalf("%q: got a sent code, want none", line)
 		}
 		for _, c := range w.Result().Cookies() {
 			if c.Name == sessionCookie && c.MaxAge >= 0 {
-				t.Errorf("logged in with %q", line)
+				t.Errorf("%q: got a session, want none", line)
 			}
 		}
 	})
@@ -99,35 +99,35 @@ func FuzzRelayedHeader(f *testing.F) {
 				}
 			}
 			if !slices.Equal(tokens, []string{"Bearer AT_made_by_hand"}) {
-				t.Errorf("%q: %q: the app finds the tokens %q", name, value, tokens)
+				t.Errorf("%q: %q: got tokens %q at the app, want the session's only", name, value, tokens)
 			}
 			if r.Header["Authorization"] != nil || r.Header["Cookie"] != nil {
-				t.Errorf("%q: %q: the app gets %v", name, value, r.Header)
+				t.Errorf("%q: %q: got header %v at the app, want no value of the client", name, value, r.Header)
 			}
 			upgrade := r.Header.Get("Upgrade")
 			for _, c := range r.Header["Connection"] {
 				if c != "Upgrade" && !strings.EqualFold(c, "upgrade") || upgrade == "" {
-					t.Errorf("%q: %q: Connection is %q", name, value, c)
+					t.Errorf("%q: %q: got Connection %q, want Upgrade for WebSocket only", name, value, c)
 				}
 			}
 			if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
-				t.Errorf("%q: %q: Upgrade is %q", name, value, upgrade)
+				t.Errorf("%q: %q: got Upgrade %q, want websocket only", name, value, upgrade)
 			}
 			return nil
 		}))
 
 		if err != nil || !asked {
-			t.Errorf("%q: %q: asked %v, %v", name, value, asked, err)
+			t.Errorf("%q: %q: got asked %v, error %v, want the app called", name, value, asked, err)
 		}
 		delete(before, "Cookie")
 		delete(r.Header, "Cookie")
 		for n, values := range before {
 			if !slices.Equal(r.Header[n], values) {
-				t.Errorf("%q: left as %q, was %q", n, r.Header[n], values)
+				t.Errorf("%q: got %q after the request, want %q", n, r.Header[n], values)
 			}
 		}
 		if len(before) != len(r.Header) {
-			t.Errorf("left as %v, was %v", r.Header, before)
+			t.Errorf("got header %v after the request, want %v", r.Header, before)
 		}
 	})
 }

@@ -39,6 +39,6 @@ func TestOriginalURLIsLookedUpOnce(t *testing.T) {
 		}
 	})
 	if a := g.get("/", with(g.session(""), script)...); a.relayed != 1 || looks != 1 {
-		t.Errorf("status %d, looked up %d times", a.status, looks)
+		t.Errorf("got status %d and %d calls of OriginalURL, want 200 and 1", a.status, looks)
 	}
 }

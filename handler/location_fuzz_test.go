@@ -35,24 +35,24 @@ func FuzzLocation(f *testing.F) {
 		}
 		for _, path := range paths {
 			if got, ok := browserOrigin(appOrigin+path, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q is kept as %q, which leads to %q", target, path, got)
+				t.Errorf("%q: got path %q, which leads to %q, want the site", target, path, got)
 			}
 			link := loginLink("/oauth2", path, "")
 			if got, ok := browserOrigin(link, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q becomes the link %q, which leads to %q", target, link, got)
+				t.Errorf("%q: got link %q, which leads to %q, want the site", target, link, got)
 			}
 			u, err := url.Parse(link)
 			if err != nil || len(u.Query()["return_to"]) != 1 {
-				t.Fatalf("%q becomes the link %q", target, link)
+				t.Fatalf("%q: got link %q, want one to the login", target, link)
 			}
 			again := g.handler.returnToPath(u.Query().Get("return_to"), appOrigin)
 			if got, ok := browserOrigin(again, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q comes back as %q, which leads to %q", target, again, got)
+				t.Errorf("%q: got %q from the login, which leads to %q, want the site", target, again, got)
 			}
 		}
 		// A wished-for page is also safe by itself, without the origin before it.
 		if got, ok := browserOrigin(paths[0], appOrigin); !ok || got != appOrigin {
-			t.Errorf("return_to %q is kept as %q, which alone leads to %q", target, paths[0], got)
+			t.Errorf("return_to %q: got path %q, which alone leads to %q, want the site", target, paths[0], got)
 		}
 	})
 }
@@ -81,7 +81,7 @@ func FuzzOrigin(f *testing.F) {
 		}
 		b, err := url.Parse(got)
 		if err != nil || b.Scheme != u.Scheme || b.Hostname() != strings.ToLower(u.Hostname()) {
-			t.Errorf("%q is our own, and a browser goes to %q", origin, got)
+			t.Errorf("%q was accepted: got %q in a browser, want the site", origin, got)
 		}
 	})
 }
@@ -129,10 +129,10 @@ func FuzzLoginQuery(f *testing.F) {
 			want, known := ours[name]
 			switch {
 			case len(values) != 1:
-				t.Errorf("%q: %s is %q", query, name, values)
+				t.Errorf("%q: got %s %q, want one value from the request", query, name, values)
 			case name == "state" || name == "code_challenge":
 				if len(values[0]) < 43 {
-					t.Errorf("%q: %s is %q", query, name, values)
+					t.Errorf("%q: got %s %q, want one value from the request", query, name, values)
 				}
 			case !known || values[0] != want || name == "prompt" && !slices.Contains([]string{"none", "login", "consent", "select_account"}, want):
 				t.Errorf("%q: %s is %q, want %q", query, name, values, want)

@@ -48,11 +48,11 @@ func TestLoginLeadsToTheWantedPage(t *testing.T) {
 				t.Errorf("the user is %q, want %q", user, want)
 			}
 			if cookies := g.app.last()["Cookie"]; cookies != nil {
-				t.Errorf("the app got the cookies %q", cookies)
+				t.Errorf("got cookies %q at the app, want none", cookies)
 			}
 			b.mustReach("/again")
 			if len(b.hops) != 1 || g.as.codesRedeemed() != 1 {
-				t.Errorf("the second page went by %q, with %d logins", b.hops, g.as.codesRedeemed())
+				t.Errorf("second page: got hops %q and %d logins, want one and 1", b.hops, g.as.codesRedeemed())
 			}
 		})
 	}
@@ -80,10 +80,10 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 		for _, name := range []string{"state", "nonce", "code_challenge"} {
 			value := q.Get(name)
 			if len(value) < 22 {
-				t.Errorf("%s %q is short", name, value)
+				t.Errorf("got %s %q, want a longer one", name, value)
 			}
 			if other, dup := seen[value]; dup {
-				t.Errorf("%s is the %s of another login", name, other)
+				t.Errorf("got %s equal to the %s of another login, want a new one", name, other)
 			}
 			seen[value] = name
 		}
@@ -92,7 +92,7 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 		verifier := log[len(log)-1].Form.Get("code_verifier")
 		sum := sha256.Sum256([]byte(verifier))
 		if len(verifier) < 43 || base64.RawURLEncoding.EncodeToString(sum[:]) != q.Get("code_challenge") {
-			t.Errorf("verifier of %d characters does not fit the challenge", len(verifier))
+			t.Errorf("got a verifier of %d characters that does not fit the challenge", len(verifier))
 		}
 		value := b.jar.get(sessionCookie).Value
 		if _, dup := seen[value]; dup {
@@ -118,7 +118,7 @@ func TestLoginCookiesAreSealed(t *testing.T) {
 		}
 		for _, readable := range []string{"secret-page", u.Query().Get("nonce"), `"r"`} {
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
-				t.Errorf("the %s shows %q", name, readable)
+				t.Errorf("got in the %s the text %q, want it sealed", name, readable)
 			}
 		}
 	}
@@ -148,7 +148,7 @@ func TestBeginningALoginEndsNothing(t *testing.T) {
 	}
 	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("the session is gone: %q", b.hops)
+		t.Errorf("got hops %q, want the session kept", b.hops)
 	}
 }
 
@@ -198,7 +198,7 @@ func TestLoginEndpointChecksItsParameters(t *testing.T) {
 			}
 		}
 		if strings.Contains(a.body+a.location(), "evil.test") {
-			t.Errorf("%s: evil.test comes back", tt.query)
+			t.Errorf("%s: got evil.test in the answer, want no trace of it", tt.query)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func TestStrictCookieIsSentAfterTheLogin(t *testing.T) {
 		b := g.browser()
 		b.wantAppAt(b.open(wanted), wanted)
 		if len(b.hops) != 4 || g.as.codesRedeemed() == 0 {
-			t.Errorf("the way was %q", b.hops)
+			t.Errorf("got hops %q, want four", b.hops)
 		}
 	}
 }
@@ -235,7 +235,7 @@ func TestInsecureOriginIsRefused(t *testing.T) {
 			}
 		}
 		if len(g.log.lines("insecure_origin")) != 1 {
-			t.Errorf("%s: the log says %s", origin, g.log.text())
+			t.Errorf("%s: got log %s, want the cause", origin, g.log.text())
 		}
 	}
 }
@@ -246,7 +246,7 @@ func TestMissingRefreshTokenIsLoggedOnce(t *testing.T) {
 	g.loggedIn()
 	g.loggedIn()
 	if lines := g.log.lines("issued no refresh token"); len(lines) != 1 || !strings.Contains(lines[0], "offline_access") {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
@@ -262,11 +262,11 @@ func TestSessionHasTheClaimsOfTheUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.User != "alice" || string(info.Claims["team"]) != `"blue"` || string(info.Claims["email"]) != `"alice@example.test"` {
-		t.Errorf("the session knows %+v", info)
+		t.Errorf("got session %+v, want the user's claims", info)
 	}
 	for _, name := range protocolClaims {
 		if _, ok := info.Claims[name]; ok {
-			t.Errorf("claim %s is kept", name)
+			t.Errorf("got claim %s in the session, want it dropped", name)
 		}
 	}
 }

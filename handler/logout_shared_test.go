@@ -72,7 +72,7 @@ func TestLogoutFailsIfOtherInstancesMissIt(t *testing.T) {
 		t.Errorf("got status %d, want 503, %v", a.status, a.header)
 	}
 	if !strings.Contains(a.body, "not signed out") || !strings.Contains(a.body, `action="/oauth2/logout"`) {
-		t.Errorf("the page does not say so, with a way to try again:\n%s", a.body)
+		t.Errorf("got page without the failure and a button to repeat:\n%s", a.body)
 	}
 	store.full = false
 	if a := g.do(g.request("POST", "/oauth2/logout", lines...)); a.status != http.StatusSeeOther || a.header["Set-Cookie"] == nil {

@@ -36,10 +36,10 @@ func TestLogoutEndsTheSessionAndRedirectsToTheServer(t *testing.T) {
 	}
 	q := u.Query()
 	if q.Get("id_token_hint") == "" || q.Get("post_logout_redirect_uri") != appOrigin+"/oauth2/logout/callback" || len(q.Get("state")) < 16 {
-		t.Errorf("the logout request is %v", q)
+		t.Errorf("got logout request %v, want the ID token and the registered address", q)
 	}
 	if len(b.jar.cookies) != 0 {
-		t.Errorf("the browser still has %v", b.jar.cookies)
+		t.Errorf("got cookies %v, want none", b.jar.cookies)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
@@ -104,7 +104,7 @@ func TestOnlyPostsOfTheSiteLogOut(t *testing.T) {
 	}
 	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("the session is gone: %q", b.hops)
+		t.Errorf("got hops %q, want the session kept", b.hops)
 	}
 }
 
@@ -114,7 +114,7 @@ func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	b := g.loggedIn()
 	a := b.open("/oauth2/logout")
 	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "same-origin" {
-		t.Errorf("%v %s", a.header, a.body)
+		t.Errorf("got header %v and page %s, want a form of this site", a.header, a.body)
 	}
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 || a.location() != "/oauth2/logout/callback" {
 		t.Errorf("got status %d, want 303 to %q", a.status, a.location())
@@ -145,7 +145,7 @@ func TestLogoutRevokesTheRefreshToken(t *testing.T) {
 		<-as.revoked
 		log := as.Log(fakeas.EndpointRevoke)
 		if len(log) != 1 || log[0].Form.Get("token") != newest || log[0].Form.Get("token_type_hint") != "refresh_token" || log[0].AuthMethod != fakeas.AuthBasic {
-			t.Errorf("%d revocations", len(log))
+			t.Errorf("got %d revocations, want those of the table", len(log))
 		}
 	})
 }
@@ -174,7 +174,7 @@ func TestLogoutEndsTheSessionWhileTheStoreIsDown(t *testing.T) {
 		t.Errorf("got status %d, want 303, the browser has %v", a.status, b.jar.cookies)
 	}
 	if lines := g.log.lines("not revoked"); len(lines) != 1 {
-		t.Errorf("the log says %q", g.log.text())
+		t.Errorf("got log %q, want the missing revocation", g.log.text())
 	}
 	g.store.down.Store(false)
 	gone(t, g, old)
@@ -244,7 +244,7 @@ func TestMaxLifetimeEndsRunningRequests(t *testing.T) {
 		}
 		g.get("/stream", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+g.session(""))...)
 		if took := time.Since(began); took != 30*time.Minute {
-			t.Errorf("the stream ended after %v", took)
+			t.Errorf("got a stream of %v, want it to end with the session", took)
 		}
 	})
 }
@@ -274,7 +274,7 @@ func TestIdleTimeoutEndsRunningRequests(t *testing.T) {
 				}
 			}
 			if unused := (<-ended).Sub(last); unused < idle || unused > idle*21/20 {
-				t.Errorf("after %d uses the stream ended %v after the last one", uses, unused)
+				t.Errorf("after %d uses: got an end %v after the last one, want the idle timeout", uses, unused)
 			}
 		})
 	}

@@ -26,7 +26,7 @@ func TestLoginLoopWithoutTheSessionCookieIsStopped(t *testing.T) {
 		t.Errorf("%d logins were completed, want %d", n, loopLimit)
 	}
 	if lines := g.log.lines("login_loop"); len(lines) != 1 || !strings.Contains(lines[0], "cookie") {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 	// The way out works once the cause is gone.
 	b.jar.refuse = nil
@@ -42,7 +42,7 @@ func TestLoginLoopWithoutAnyCookieIsStopped(t *testing.T) {
 		t.Errorf("got %d redeemed codes, want 0", n)
 	}
 	if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != 1+maxRestartsStale {
-		t.Errorf("the browser was sent to log in %d times", n)
+		t.Errorf("got %d logins, want the loop stopped after three", n)
 	}
 }
 

@@ -70,19 +70,19 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := g.do(g.request(method, "/admin?x=1", strings.Split(tt.header, "|")...))
 			if a.relayed != 0 {
-				t.Errorf("%s: the app was asked", tt.name)
+				t.Errorf("%s: got a call of the app, want none", tt.name)
 			}
 			if a.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s: %s answer may be stored", tt.name, method)
+				t.Errorf("%s: %s: got a cacheable answer, want no-store", tt.name, method)
 			}
 			switch {
 			case tt.login:
 				wantNewLogin(t, g, a)
 			case a.status != 401 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("WWW-Authenticate") == "":
-				t.Errorf("%s: %s: status %d, Location %q, cookies %q", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
+				t.Errorf("%s: %s: got status %d, Location %q, cookies %q, want a login for navigations only", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
 			default:
 				if p := a.problem(t); p.LoginURL != "/oauth2/login" || p.Code != "login_required" || p.Status != 401 {
-					t.Errorf("%s: %+v", tt.name, p)
+					t.Errorf("%s: got problem %+v, want login_required", tt.name, p)
 				}
 			}
 		}
@@ -102,7 +102,7 @@ func TestLoginEndpointAcceptsNavigationsOnly(t *testing.T) {
 	for _, tt := range clientRequests {
 		a := g.get("/oauth2/login", strings.Split(tt.header, "|")...)
 		if tt.login != (a.status == 302) || !tt.login && a.header["Set-Cookie"] != nil {
-			t.Errorf("%s: status %d, cookies %q", tt.name, a.status, a.header["Set-Cookie"])
+			t.Errorf("%s: got status %d, cookies %q, want a login for navigations only", tt.name, a.status, a.header["Set-Cookie"])
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestFormPostWithoutASessionGetsAPage(t *testing.T) {
 			t.Errorf("%s: got status %d, want 401 to %q", name, a.status, a.location())
 		}
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "/oauth2/login") {
-			t.Errorf("%s: somebody who sent a form sees %s: %s", name, a.header.Get("Content-Type"), a.body)
+			t.Errorf("%s: got %s: %s, want a page that explains the lost form", name, a.header.Get("Content-Type"), a.body)
 		}
 	}
 }

@@ -41,7 +41,7 @@ func TestCookiesOfOtherHandlersReachNoApp(t *testing.T) {
 				t.Errorf("of %q the app got %q, want %q", header, got, wanted)
 			}
 			if got := g.app.last()["Authorization"] != nil; got != (own != "") {
-				t.Errorf("%q: relayed with a session is %v", header, got)
+				t.Errorf("%q: got relayed with a session %v, want that of the table", header, got)
 			}
 		}
 	}
@@ -64,7 +64,7 @@ func TestAppCannotSetCookiesOfOtherHandlers(t *testing.T) {
 	}
 	for _, header := range [][]string{script, with(g.session(""), script)} {
 		if a := g.get("/", header...); !slices.Equal(a.header["Set-Cookie"], []string{"a=1", "__Host-aa=1"}) {
-			t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+			t.Errorf("got cookies %q, want the app's only", a.header["Set-Cookie"])
 		}
 	}
 }
@@ -94,6 +94,6 @@ func TestAppCannotSetCookiesForADomainOfOtherHandlers(t *testing.T) {
 		t.Errorf("the browser gets %q, want %q", a.header["Set-Cookie"], want)
 	}
 	if slices.ContainsFunc(asked, func(domain string) bool { return domain != "app.test" }) {
-		t.Errorf("asked for the domains %q", asked)
+		t.Errorf("got calls for the domains %q, want one for each cookie", asked)
 	}
 }

@@ -34,7 +34,7 @@ func TestOptionalPathPassesWithoutASession(t *testing.T) {
 		}
 		h := append(slices.Clone(header), "Cookie: "+sessionCookie+"="+g.session(""))
 		if a := g.get("/", h...); a.status != 200 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("%s: with a session the app got %q", tt.name, g.app.last()["Authorization"])
+			t.Errorf("%s: with a session: got Authorization %q, want the token", tt.name, g.app.last()["Authorization"])
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
 		s.handler.SetUser = func(_ *http.Request, u *User) {
 			told++
 			if u != nil {
-				t.Errorf("the user is %+v", u)
+				t.Errorf("got user %+v, want nil", u)
 			}
 		}
 	})
@@ -147,7 +147,7 @@ func TestOptionalPageDoesNotClearTheCookie(t *testing.T) {
 			t.Errorf("got status %d, want 200, the app got %v", a.status, g.app.last())
 		}
 		if a.header["Set-Cookie"] != nil {
-			t.Errorf("the app's answer sets %q", a.header["Set-Cookie"])
+			t.Errorf("got cookies %q on the app's answer, want none", a.header["Set-Cookie"])
 		}
 	})
 }

@@ -55,10 +55,10 @@ func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
 		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "FOO", "get", "Head", "options"} {
 			a := g.do(g.request(method, "/api", header...))
 			if tt.ok != (a.relayed == 1) {
-				t.Errorf("%s with %q: status %d, the app was asked %d times", method, tt.header, a.status, a.relayed)
+				t.Errorf("%s with %q: got status %d and %d calls of the app, want those of the table", method, tt.header, a.status, a.relayed)
 			}
 			if !tt.ok && (a.status != 403 || a.problem(t).Code != "cross_origin" || a.header["Set-Cookie"] != nil) {
-				t.Errorf("%s with %q: status %d: %s", method, tt.header, a.status, a.body)
+				t.Errorf("%s with %q: got status %d: %s, want cross_origin", method, tt.header, a.status, a.body)
 			}
 		}
 		for _, override := range []string{"X-Http-Method-Override: DELETE", "X-HTTP-METHOD: put", "X_Method_Override: PATCH"} {
@@ -69,7 +69,7 @@ func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
 		}
 		for _, method := range []string{"GET", "HEAD"} {
 			if a := g.do(g.request(method, "/api", header...)); a.relayed != 1 {
-				t.Errorf("%s with %q: status %d", method, tt.header, a.status)
+				t.Errorf("%s with %q: got status %d, want that of the table", method, tt.header, a.status)
 			}
 		}
 		for name, upgrade := range webSocketHandshakes {
@@ -78,7 +78,7 @@ func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
 				r.Proto = upgrade.proto
 			}
 			if a := g.do(r); tt.ok != (a.relayed == 1) {
-				t.Errorf("%s with %q: status %d", name, tt.header, a.status)
+				t.Errorf("%s with %q: got status %d, want that of the table", name, tt.header, a.status)
 			}
 		}
 	}
@@ -143,11 +143,11 @@ func TestPreflightIsRelayedWithoutAToken(t *testing.T) {
 				t.Errorf("%s with %s: got status %d, want 401, the app was asked %d times", method, header, a.status, a.relayed)
 			}
 			if a.relayed == 1 && g.app.last()["Authorization"] != nil {
-				t.Errorf("the app got Authorization %q", g.app.last()["Authorization"])
+				t.Errorf("got Authorization %q at the app, want none", g.app.last()["Authorization"])
 			}
 			for name := range a.header {
 				if strings.HasPrefix(name, "Access-Control-") {
-					t.Errorf("the answer has %s", name)
+					t.Errorf("got header %s on the answer, want none", name)
 				}
 			}
 		}
@@ -195,10 +195,10 @@ func TestCheckOriginAcceptsOnlyOrigins(t *testing.T) {
 		"HTTPS://app.test":       false,
 	} {
 		if err := CheckOrigin(origin); (err == nil) != ok {
-			t.Errorf("%q: %v", origin, err)
+			t.Errorf("%q: got error %v, want the opposite", origin, err)
 		}
 		if _, err := New(wholeConfig(t, func(c *Config) { c.TrustedOrigins = []string{origin} })); (err == nil) != ok {
-			t.Errorf("trusted_origins %q: %v", origin, err)
+			t.Errorf("trusted_origins %q: got error %v, want the opposite", origin, err)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, a := range ownAnswers(t, g) {
 		if a.relayed != 0 {
-			t.Errorf("%s: the app was asked", a.uri)
+			t.Errorf("%s: got a call of the app, want none", a.uri)
 		}
 		for name, want := range map[string]string{
 			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
@@ -55,16 +55,16 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 			}
 		}
 		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
-			t.Errorf("%s, status %d: Referrer-Policy is %q", a.uri, a.status, got)
+			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or same-origin with a form", a.uri, a.status, got)
 		}
 		for _, directive := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, directive) {
-				t.Errorf("%s, status %d: Content-Security-Policy is %q", a.uri, a.status, csp)
+				t.Errorf("%s, status %d: got Content-Security-Policy %q, want one that blocks everything else", a.uri, a.status, csp)
 			}
 		}
 		for _, goText := range []string{"redeeming", "dial tcp", errStoreDown.Error(), "goroutine", "127.0.0.1", "the state parameter"} {
 			if strings.Contains(a.body, goText) {
-				t.Errorf("%s: the page says %q", a.uri, goText)
+				t.Errorf("%s: got %q on the page, want no text of Go", a.uri, goText)
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 	delete(a.header, "Content-Type") // the recorder's
 	delete(a.header, "Cache-Control")
 	if len(a.header) != 0 {
-		t.Errorf("the app's answer has %v", a.header)
+		t.Errorf("got header %v on the app's answer, want none of the Handler's", a.header)
 	}
 }
 
@@ -98,12 +98,12 @@ func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 		}
 		for _, needless := range []string{"<script", "style=", " src=", "onload", "javascript:", "http://", "@import"} {
 			if strings.Contains(a.body, needless) {
-				t.Errorf("%s: the page has %q", a.uri, needless)
+				t.Errorf("%s: got %q on the page, want nothing that needs another permission", a.uri, needless)
 			}
 		}
 	}
 	if pages < 6 {
-		t.Errorf("%d pages were looked at", pages)
+		t.Errorf("got %d pages, want more", pages)
 	}
 }
 
@@ -124,12 +124,12 @@ func TestPagesEscapeTextFromOutside(t *testing.T) {
 	}
 	for _, a := range pages {
 		if a.status < 400 || strings.Contains(a.body, "<script") || strings.Contains(a.body, "<img") || strings.Contains(a.body, "alert(1)</") || strings.Contains(a.body, "forged") {
-			t.Errorf("%s: status %d: %s", a.uri, a.status, a.body)
+			t.Errorf("%s: got status %d: %s, want the text escaped", a.uri, a.status, a.body)
 		}
 	}
 	lines := g.log.lines("login refused by the authorization server")
 	if len(lines) != 2 || len(lines[0]) > 1000 || strings.Contains(g.log.text(), "\x1b") || len(g.log.lines(`"msg":"forged"`)) != 0 {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestTemporaryErrorPageReloads(t *testing.T) {
 		t.Errorf("got status %d, want 503: %+v", a.status, p)
 	}
 	if lines := g.log.lines("request failed"); len(lines) != 1 {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 				time.Sleep(5 * time.Minute)
 				b.mustReach("/wanted")
 				if len(b.hops) != 1 {
-					t.Errorf("it took a login: %q", b.hops)
+					t.Errorf("got hops %q, want no login", b.hops)
 				}
 			})
 		})
@@ -204,12 +204,12 @@ func TestFailIsCalledForPagesOnly(t *testing.T) {
 	a := g.get("/oauth2/unknown", navigation...)
 	var e *Error
 	if !errors.As(a.err, &e) || e.Status != 404 || a.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("got %v", a.err)
+		t.Errorf("got error %v, want that of Fail", a.err)
 	}
 	g.get("/oauth2/unknown", script...)
 	g.get("/oauth2/callback?code=CODE_x&state=x", navigation...)
 	if !slices.Equal(failed, []string{"/oauth2/unknown not_found"}) {
-		t.Errorf("Fail was asked for %q", failed)
+		t.Errorf("got calls of Fail for %q, want pages only", failed)
 	}
 }
 
@@ -223,7 +223,7 @@ func TestSameErrorIsLoggedOnceAMinute(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if a, b := len(log.lines(`"code":"a"`)), len(log.lines(`"code":"b"`)); a != 2 || b != 2 {
-			t.Errorf("%d and %d lines", a, b)
+			t.Errorf("got %d and %d lines, want one for each cause", a, b)
 		}
 	})
 }

@@ -93,7 +93,7 @@ func TestOverlappingRotationKeepsTheSession(t *testing.T) {
 			}
 		}
 		if st := as.Stats(); st.Reuses != 0 || as.refreshes() != 6 {
-			t.Errorf("%d refreshes, %d reuses", as.refreshes(), st.Reuses)
+			t.Errorf("got %d refreshes and %d reuses, want 6 and 0", as.refreshes(), st.Reuses)
 		}
 	})
 }
@@ -128,7 +128,7 @@ func TestCompressedAnswerIsRefused(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		b.mustReach("/")
 		if len(b.hops) != 1 {
-			t.Errorf("it took a login: %q", b.hops)
+			t.Errorf("got hops %q, want no login", b.hops)
 		}
 	})
 }
@@ -143,7 +143,7 @@ func TestIssuerWithATenantPlaceholderIsRefused(t *testing.T) {
 		t.Errorf("got status %d, want 503 to %q", a.status, a.location())
 	}
 	if lines := g.log.lines("{tenantid}"); len(lines) != 1 {
-		t.Errorf("the log says %q", g.log.text())
+		t.Errorf("got log %q, want one line with the placeholder", g.log.text())
 	}
 }
 
@@ -164,11 +164,11 @@ func TestIDTokenLifetimeDoesNotLimitTheSession(t *testing.T) {
 	b := g.loggedIn()
 	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("it took a login: %q", b.hops)
+		t.Errorf("got hops %q, want no login", b.hops)
 	}
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	if !idTokenHint.MatchString(a.location()) {
-		t.Errorf("the logout goes to %.80q, without the ID token", a.location())
+		t.Errorf("got logout at %.80q, want the ID token in it", a.location())
 	}
 	<-g.as.revoked
 }

@@ -61,7 +61,7 @@ func TestAttemptIsRedeemedOnce(t *testing.T) {
 			secret := sessionSet(answers[0])
 			for i, a := range answers {
 				if landing := a.location() + a.body; sessionSet(a) != secret || secret == "" || !strings.Contains(landing, appOrigin+"/wanted") {
-					t.Errorf("callback %d: status %d to %.60q, session %q", i, a.status, landing, sessionSet(a))
+					t.Errorf("callback %d: got status %d to %.60q, session %q, want the page and the shared session", i, a.status, landing, sessionSet(a))
 				}
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
@@ -95,7 +95,7 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 		a = site.replay(strings.Replace(callback, "code=", "code=x", 1), cookies)
 		wantNewLogin(t, g, a)
 		if sessionSet(a) != "" {
-			t.Errorf("%s: another code got the session", name)
+			t.Errorf("%s: got the session for another code, want none", name)
 		}
 		// Whoever has the session already keeps it.
 		a = site.replay(callback, []string{cookies[0] + "; " + sessionCookie + "=" + secret})
@@ -176,7 +176,7 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 			break_(g)
 			first := g.replay(callback, cookies)
 			if sessionSet(first) != "" {
-				t.Fatalf("status %d with a session", first.status)
+				t.Fatalf("got status %d with a session, want a failure", first.status)
 			}
 			g.store.setFault(false, nil)
 			for _, site := range []*rig{g, other} {
@@ -209,19 +209,19 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			b := g.browser()
 			landing := b.open("/wanted")
 			if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie, "app"}) {
-				t.Errorf("after the login the browser has %q", names)
+				t.Errorf("after the login: got cookies %q, want the session and the app's", names)
 			}
 			// A cache on the way must not give the deletion to others.
 			if got := landing.header["Cache-Control"]; len(got) != 1 || !strings.Contains(got[0], "private") || !strings.Contains(got[0], caching) {
-				t.Errorf("the landing has Cache-Control %q", got)
+				t.Errorf("got Cache-Control %q on the answer after the login, want private", got)
 			}
 			if !onlyEndsTheCount(landing) {
-				t.Errorf("the landing sets %q", landing.header["Set-Cookie"])
+				t.Errorf("got cookies %q on the answer after the login, want the deletion only", landing.header["Set-Cookie"])
 			}
 			next := b.open("/next")
 			want := cmp.Or(caching, "private") // as for every answer to a request with a session
 			if got := next.header["Set-Cookie"]; !slices.Equal(got, []string{"app=1"}) || next.header.Get("Cache-Control") != want {
-				t.Errorf("the next answer sets %q with Cache-Control %q", got, next.header.Get("Cache-Control"))
+				t.Errorf("next answer: got cookies %q with Cache-Control %q, want the app's", got, next.header.Get("Cache-Control"))
 			}
 		})
 	}
@@ -231,7 +231,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 		b.walk(b.origin()+"/wanted", "none", func(next string) bool { return strings.HasSuffix(next, "/wanted") })
 		b.fetch("GET", "/oauth2/session")
 		if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie}) {
-			t.Errorf("the browser has %q", names)
+			t.Errorf("got cookies %q, want no loop cookie", names)
 		}
 	})
 	for _, code := range []string{"access_denied", "invalid_scope", "login_required"} {
@@ -242,7 +242,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			before := cookieNames(b)
 			a := b.send(g.request(http.MethodGet, strings.Replace(callback, "code=", "error="+code+"&x=", 1), navigation...), true)
 			if names := cookieNames(b); slices.Contains(names, before[0]) {
-				t.Errorf("status %d, and the browser has %q", a.status, names)
+				t.Errorf("got status %d and cookies %q, want no loop cookie", a.status, names)
 			}
 		})
 	}
@@ -252,7 +252,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 		b := g.browser()
 		b.open("/wanted")
 		if names := cookieNames(b); len(names) != 0 {
-			t.Errorf("the browser has %q", names)
+			t.Errorf("got cookies %q, want no loop cookie", names)
 		}
 	})
 }

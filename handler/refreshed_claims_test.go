@@ -142,7 +142,7 @@ func TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		if all, userInfo := kept.afterRefresh(nil); len(all)+len(userInfo) != 0 {
-			t.Errorf("ID token %q: %s and %s are kept", idToken, all, userInfo)
+			t.Errorf("ID token %q: got claims %s and %s, want none", idToken, all, userInfo)
 		}
 	}
 }
@@ -158,9 +158,9 @@ func TestTooManyClaimsAtARefreshKeepTheOldOnes(t *testing.T) {
 	g.refreshed(cookie)
 	_, after := g.claimsOf(cookie)
 	if diff := cmp.Diff(before, after); diff != "" {
-		t.Errorf("claims have changed:\n%s", diff)
+		t.Errorf("got other claims after the refresh (-before +after):\n%s", diff)
 	}
 	if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], "the user's claims take") {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one about the size", lines)
 	}
 }

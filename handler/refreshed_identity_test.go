@@ -44,7 +44,7 @@ func (g *rig) claimsOf(cookie string) (user string, claims map[string]any) {
 	}
 	a := g.get("/oauth2/session", with(cookie, script)...)
 	if err := json.Unmarshal([]byte(a.body), &info); err != nil {
-		g.t.Fatalf("status %d: %v", a.status, err)
+		g.t.Fatalf("got status %d, error %v, want a session", a.status, err)
 	}
 	return info.User, info.Claims
 }
@@ -148,7 +148,7 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 			}
 			newUser, newClaims := g.claimsOf(cookies[1])
 			if diff := cmp.Diff(claims, newClaims); diff != "" || user != newUser {
-				t.Errorf("the session is now %s's, claims:\n%s", newUser, diff)
+				t.Errorf("got user %s after the refresh, want the same; claims (-want +got):\n%s", newUser, diff)
 			}
 			if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], `"error":"verifying refreshed ID token: `) {
 				t.Errorf("the log says %q, want one warning with the cause", lines)
@@ -161,7 +161,7 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 			if a := g.sendLogout(fakeas.Logout{SessionID: sid}); a.status == http.StatusOK {
 				gone(t, g, cookies[1])
 			} else if !strings.HasPrefix(name, "keys are") { // there the key of the logout token is new, too
-				t.Errorf("the logout got %d", a.status)
+				t.Errorf("logout: got status %d, want 303", a.status)
 			}
 		})
 	}
@@ -213,7 +213,7 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 				t.Error("the new access token is still good")
 			}
 			if lines := g.log.lines(string(keeper.EndIdentityChanged)); len(lines) != 1 {
-				t.Errorf("the log says %q", lines)
+				t.Errorf("got log lines %q, want one", lines)
 			}
 		})
 	}
@@ -255,7 +255,7 @@ func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 			// Their ID tokens were verified with the new key.
 			for _, cookie := range cookies {
 				if _, claims := g.claimsOf(cookie); claims["email"] != "changed@example.test" {
-					t.Errorf("claims are %v", claims)
+					t.Errorf("got claims %v, want the former ones", claims)
 				}
 			}
 			g.as.RotateKey()

@@ -40,7 +40,7 @@ func TestRefreshErrorsMapToOutcomes(t *testing.T) {
 	}
 	for kind := oauth.Rejected; kind <= oauth.TimedOut; kind++ {
 		if _, ok := outcomes[kind]; !ok {
-			t.Errorf("%v is not translated: it would pass for a success", kind)
+			t.Errorf("kind %v: got no outcome, which would pass for a success", kind)
 		}
 	}
 }
@@ -55,37 +55,37 @@ func TestIdentityAfterARefreshIsVerified(t *testing.T) {
 	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "new@example.test"}})
 	answer := refresher.Refresh(t.Context(), refreshToken, nil)
 	if answer.Outcome != keeper.Refreshed || answer.Tokens.IDToken == "" {
-		t.Fatalf("%+v", answer)
+		t.Fatalf("got answer %+v, want new tokens", answer)
 	}
 	current := keeper.Identity{Subject: "alice", SID: "old", Claims: json.RawMessage(`{"email":"old","team":"blue"}`)}
 	who, err := refresher.Identify(t.Context(), current, answer.Tokens)
 	if err != nil || who.Subject != "alice" || who.SID != sid {
-		t.Fatalf("%+v, %v", who, err)
+		t.Fatalf("got identity %+v, error %v, want that of the new ID token", who, err)
 	}
 	if email, _ := findClaim(who.Claims, "email"); string(email) != `"new@example.test"` {
-		t.Errorf("email is %s", email)
+		t.Errorf("got email %s, want the new one", email)
 	}
 	if team, ok := findClaim(who.Claims, "team"); ok {
-		t.Errorf("team is %s, which the new ID token does not say", team)
+		t.Errorf("got team %s, want none: the new ID token has none", team)
 	}
 	for _, unreadable := range []string{"[]", "null", "{", `"x"`} {
 		kept := current
 		kept.Claims = json.RawMessage(unreadable)
 		if who, err := refresher.Identify(t.Context(), kept, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) || who.SID != "old" {
-			t.Errorf("kept claims %s give %+v, %v", unreadable, who, err)
+			t.Errorf("stored claims %s: got %+v, %v, want an error", unreadable, who, err)
 		}
 		kept.Subject = "mallory"
 		if _, err := refresher.Identify(t.Context(), kept, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
-			t.Errorf("kept claims %s and another subject give %v", unreadable, err)
+			t.Errorf("stored claims %s and another subject: got %v, want ErrIdentityChanged", unreadable, err)
 		}
 	}
 	current.Subject = "mallory"
 	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
-		t.Errorf("another subject gives %v", err)
+		t.Errorf("another subject: got %v, want ErrIdentityChanged", err)
 	}
 	answer.Tokens.IDToken = "not.a-jwt"
 	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) {
-		t.Errorf("garbage gives %v", err)
+		t.Errorf("garbage: got %v, want another error", err)
 	}
 }
 
@@ -105,12 +105,12 @@ func TestObserverLogsEachCauseOnceAMinute(t *testing.T) {
 	} {
 		lines := log.lines(word)
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+level+`"`) {
-			t.Errorf("%s: %d lines: %q", word, len(lines), lines)
+			t.Errorf("%s: got %d lines %q, want 1", word, len(lines), lines)
 		}
 	}
 	for _, word := range []string{"token refreshed", "session ended", "have been written", "were dropped"} {
 		if len(log.lines(word)) == 0 {
-			t.Errorf("nothing says %q", word)
+			t.Errorf("got no log line with %q, want one", word)
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestUnreadableRecordIsLoggedOnceAMinute(t *testing.T) {
 			}
 			for _, line := range lines {
 				if !strings.Contains(line, `"level":"warn"`) || !strings.Contains(line, `"session":"0`) || !strings.Contains(line, `"error":"the `) {
-					t.Errorf("%s: the line is %s", part, line)
+					t.Errorf("%s: got line %s, want part and cause", part, line)
 				}
 			}
 		}

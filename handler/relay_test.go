@@ -125,7 +125,7 @@ func TestHopByHopHeadersAreRemoved(t *testing.T) {
 		g.get("/", append(slices.Clone(tt.sent), cookie)...)
 		got := g.app.last()
 		if !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Connection"], tt.connection) || got.Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("of %q the app gets Upgrade %q, Connection %q, Authorization %q", tt.sent, got["Upgrade"], got["Connection"], got["Authorization"])
+			t.Errorf("%q: got Upgrade %q, Connection %q, Authorization %q at the app, want those of the table", tt.sent, got["Upgrade"], got["Connection"], got["Authorization"])
 		}
 	}
 }
@@ -184,7 +184,7 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	failure := errors.New("bad gateway")
 	g.app.answer = func(http.ResponseWriter, *http.Request) error { return failure }
 	if a := g.get("/", header...); !errors.Is(a.err, failure) {
-		t.Errorf("the app's error becomes %v", a.err)
+		t.Errorf("got error %v, want the app's", a.err)
 	}
 	g.app.answer = func(_ http.ResponseWriter, r *http.Request) error {
 		r.Header.Set("Authorization", "changed by the app")
@@ -246,7 +246,7 @@ func TestPathPrefixMovesTheEndpoints(t *testing.T) {
 		"": true, "/auth": true, "/a/b": true, "/": false, "auth": false, "/auth/": false, "/a b": false, `/a"`: false, "/é": false,
 	} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); (err == nil) != ok {
-			t.Errorf("path_prefix %q: %v", prefix, err)
+			t.Errorf("path_prefix %q: got error %v, want none", prefix, err)
 		}
 	}
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.PathPrefix = "/auth" })
@@ -260,7 +260,7 @@ func TestPathPrefixMovesTheEndpoints(t *testing.T) {
 func TestPathPrefixThatBrowsersNeverSendIsRefused(t *testing.T) {
 	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); err == nil {
-			t.Errorf("path_prefix %q is accepted", prefix)
+			t.Errorf("path_prefix %q: got no error, want one", prefix)
 		}
 	}
 }
@@ -273,7 +273,7 @@ func TestRequestPastItsDeadlineIsNotRelayed(t *testing.T) {
 	ctx, cancel := context.WithDeadline(r.Context(), time.Now().Add(-time.Second))
 	defer cancel()
 	if a := g.do(r.WithContext(ctx)); a.relayed != 0 || a.status < 500 {
-		t.Errorf("status %d with %q", a.status, a.body)
+		t.Errorf("got status %d with %q, want an error and no call of the app", a.status, a.body)
 	}
 }
 
@@ -284,7 +284,7 @@ func TestSetUserGetsTheUserBeforeTheApp(t *testing.T) {
 	})
 	g.app.answer = func(http.ResponseWriter, *http.Request) error {
 		if user == nil || user.Subject != "alice" {
-			t.Errorf("the user is %+v when the app is asked", user)
+			t.Errorf("got user %+v at the app, want alice", user)
 		}
 		return nil
 	}

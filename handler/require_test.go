@@ -74,7 +74,7 @@ func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	a := b.open("/wanted?x=1")
 	if a.status != 403 || a.relayed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
 		!strings.Contains(a.body, "return_to=%2Fwanted%3Fx%3D1") || strings.Contains(a.body, "alice") {
-		t.Errorf("status %d: %s", a.status, a.body)
+		t.Errorf("got status %d: %s, want 403 with ways out", a.status, a.body)
 	}
 	if p := b.fetch("GET", "/api"); p.status != 403 || p.problem(t).Code != "forbidden" || p.relayed != 0 {
 		t.Errorf("a script: got status %d, want 403: %s", p.status, p.body)
@@ -98,13 +98,13 @@ func FuzzClaim(f *testing.F) {
 		h := &Handler{Config: Config{Require: []Requirement{{name, []string{value}}}}}
 		found, ok := findClaim(json.RawMessage(claims), name)
 		if ok && !json.Valid(found) {
-			t.Fatalf("%q in %q is %q", name, claims, found)
+			t.Fatalf("claim %q of %q: got %q, want a part of the claims", name, claims, found)
 		}
 		if !h.meetsRequirements(json.RawMessage(claims)) {
 			return
 		}
 		if !ok {
-			t.Fatalf("%q is met without the claim %q", claims, name)
+			t.Fatalf("claims %q: got a met requirement without the claim %q", claims, name)
 		}
 		// What meets a value shows it: alone, or as a member of a list.
 		var members []json.RawMessage
@@ -116,6 +116,6 @@ func FuzzClaim(f *testing.F) {
 				return
 			}
 		}
-		t.Fatalf("%s meets %q", fmt.Sprintf("%.200q", found), value)
+		t.Fatalf("value %s: got a match with %q, want none", fmt.Sprintf("%.200q", found), value)
 	})
 }

@@ -67,7 +67,7 @@ func TestInvalidTokenIsReplacedAndTheRequestRepeated(t *testing.T) {
 			}
 			second := g.as.newest(fakeas.KindAccess)
 			if diff := cmp.Diff([]string{first, second}, asked); diff != "" || g.as.refreshes() != 1 {
-				t.Errorf("%d refreshes, the app was asked with\n%s", g.as.refreshes(), diff)
+				t.Errorf("got %d refreshes, requests at the app (-want +got):\n%s", g.as.refreshes(), diff)
 			}
 		})
 	}
@@ -117,10 +117,10 @@ func TestInvalidTokenChallengeIsRecognized(t *testing.T) {
 	} {
 		header := http.Header{"Www-Authenticate": challenges}
 		if !isInvalidTokenAnswer(401, header) {
-			t.Errorf("%q is not understood", challenges)
+			t.Errorf("challenge %q: got no match, want one", challenges)
 		}
 		if isInvalidTokenAnswer(403, header) {
-			t.Errorf("%q with status 403 says nothing about the token", challenges)
+			t.Errorf("challenge %q with status 403: got a match, want none", challenges)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 					t.Errorf("next request: got status %d, want 200, after %d attempts", a.status, a.relayed)
 				}
 				if diff := cmp.Diff([]string{"order", ""}, bodies); diff != "" || as.refreshes() != 1 {
-					t.Errorf("%d refreshes, the app got\n%s", as.refreshes(), diff)
+					t.Errorf("got %d refreshes, bodies at the app (-want +got):\n%s", as.refreshes(), diff)
 				}
 			})
 		})
@@ -240,7 +240,7 @@ func TestRefusalPassesIfTheRefreshFails(t *testing.T) {
 					t.Errorf("got status %d, want 401, asked %d times, %v: %d bytes", a.status, a.relayed, a.header, len(a.body))
 				}
 				if a.header["Set-Cookie"] != nil || g.as.refreshes() != 1 {
-					t.Errorf("%d refreshes, cookies %q", g.as.refreshes(), a.header["Set-Cookie"])
+					t.Errorf("got %d refreshes and cookies %q, want those of the table", g.as.refreshes(), a.header["Set-Cookie"])
 				}
 			})
 		}
@@ -292,7 +292,7 @@ func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	}
 	all.Wait()
 	if st := g.as.Stats(); g.as.refreshes() != 1 || st.Reuses != 0 {
-		t.Errorf("%d refreshes, %d reuses", g.as.refreshes(), st.Reuses)
+		t.Errorf("got %d refreshes and %d reuses, want 1 and 0", g.as.refreshes(), st.Reuses)
 	}
 }
 

@@ -37,10 +37,10 @@ func TestEarlyHintsOfARefusedAnswerPass(t *testing.T) {
 		t.Errorf("got status %d, want 200, %d refreshes: %q", resp.StatusCode, g.as.refreshes(), body)
 	}
 	if len(hints) != 1 || hints[0].Get("Link") == "" {
-		t.Errorf("the hints are %v", hints)
+		t.Errorf("got hints %v, want one with Link", hints)
 	}
 	if resp.Header["Link"] != nil || resp.Header["X-First"] != nil {
-		t.Errorf("the second answer has headers of the first: %v", resp.Header)
+		t.Errorf("got header %v on the second answer, want none of the first", resp.Header)
 	}
 }
 
@@ -88,14 +88,14 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 		_, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
 		body := bufio.NewReader(resp.Body)
 		if line, err := body.ReadString('\n'); line != "first\n" || err != nil {
-			t.Errorf("got %q, %v", line, err)
+			t.Errorf("got line %q, error %v, want the app's", line, err)
 		}
 		close(goOn)
 		if rest, err := io.ReadAll(body); string(rest) != "second\n" || err != nil {
-			t.Errorf("got %q, %v", rest, err)
+			t.Errorf("got rest %q, error %v, want the app's", rest, err)
 		}
 		if resp.Trailer.Get("X-Sum") != "2" || resp.Trailer.Get("X-Late") != "3" {
-			t.Errorf("the trailers are %v", resp.Trailer)
+			t.Errorf("got trailers %v, want the app's", resp.Trailer)
 		}
 	})
 	t.Run("early hints", func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
-			t.Errorf("got %q, %v", line, err)
+			t.Errorf("got line %q, error %v, want the app's", line, err)
 		}
 	})
 }
@@ -178,7 +178,7 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 	}))
 
 	if err != nil || w.readFrom != 1 || !bytes.Equal(w.Body.Bytes(), body) || w.Header().Get("X-File") != "1" {
-		t.Errorf("%v: ReadFrom was called %d times, %d bytes, %v", err, w.readFrom, w.Body.Len(), w.Header())
+		t.Errorf("got error %v, %d calls of ReadFrom, %d bytes, header %v, want one call", err, w.readFrom, w.Body.Len(), w.Header())
 	}
 }
 
@@ -196,7 +196,7 @@ func TestRetryKeepsTheAppsHeaderMap(t *testing.T) {
 	}))
 
 	if got := w.Result().Trailer.Get("X-Sum"); err != nil || got != "1" {
-		t.Errorf("%v: the trailer is %q", err, got)
+		t.Errorf("got error %v, trailer %q, want 1", err, got)
 	}
 }
 
@@ -220,10 +220,10 @@ func TestRepeatedRequestDiffersOnlyInTheToken(t *testing.T) {
 		t.Fatalf("got status %d, want 200 after %d requests", resp.StatusCode, len(seen))
 	}
 	if seen[0].Get("Authorization") != "Bearer "+first || seen[1].Get("Authorization") != "Bearer "+g.as.newest(fakeas.KindAccess) {
-		t.Errorf("the tokens were %.20q, %.20q", seen[0].Get("Authorization"), seen[1].Get("Authorization"))
+		t.Errorf("got tokens %.20q and %.20q, want the old and the new one", seen[0].Get("Authorization"), seen[1].Get("Authorization"))
 	}
 	seen[1].Set("Authorization", seen[0].Get("Authorization"))
 	if diff := cmp.Diff(seen[0], seen[1]); diff != "" || *urls[0] != *urls[1] {
-		t.Errorf("the second request is another one, %v, %v:\n%s", urls[0], urls[1], diff)
+		t.Errorf("got URLs %v and %v, want equal requests:\n%s", urls[0], urls[1], diff)
 	}
 }

@@ -56,7 +56,7 @@ func TestHostilePathsStayOnTheSite(t *testing.T) {
 		at := b.start(target)
 		a := b.send(g.request(http.MethodGet, b.approve(at), navigation...), true)
 		if got := resolve(t.Fatalf, appOrigin+"/oauth2/callback", a.location()); !strings.HasPrefix(got, appOrigin+"/") {
-			t.Errorf("%q leads to %q", target, a.location())
+			t.Errorf("%q: got Location %q, want the site", target, a.location())
 		}
 	}
 }
@@ -140,25 +140,25 @@ func FuzzReturnPath(f *testing.F) {
 		}
 		for how, path := range paths {
 			if len(path) > maxReturnPath {
-				t.Errorf("%s: %d bytes are kept", how, len(path))
+				t.Errorf("%s: got %d bytes, want at most maxReturnPath", how, len(path))
 			}
 			for i := range len(path) {
 				if path[i] <= ' ' || path[i] >= 0x7f || strings.IndexByte("\"<>\\", path[i]) >= 0 {
-					t.Fatalf("%s: %q holds %q", how, path, path[i])
+					t.Fatalf("%s: got in %q the byte %q, want plain ASCII", how, path, path[i])
 				}
 			}
 			location := appOrigin + path
 			if got := resolve(t.Fatalf, appOrigin, location); !strings.HasPrefix(got, appOrigin+"/") {
-				t.Errorf("%s: a browser goes to %q", how, got)
+				t.Errorf("%s: got %q in a browser, want the site", how, got)
 			}
 			u, err := url.Parse(location)
 			if err != nil || u.Scheme != "https" || u.Host != "app.test" || u.User != nil {
-				t.Errorf("%s: Go goes to %q, %v", how, u, err)
+				t.Errorf("%s: got %q, %v in Go, want the site", how, u, err)
 			}
 		}
 		// As return_to, not even the path alone may lead away.
 		if path := paths["return_to"]; len(path) > 1 && (path[1] == '/' || path[1] == '\\') {
-			t.Errorf("return_to %q is kept as %q", target, path)
+			t.Errorf("return_to %q: got path %q, want no endpoint", target, path)
 		}
 	})
 }

@@ -43,7 +43,7 @@ func TestNoLoginBeginsWhileTheStoreIsDown(t *testing.T) {
 				t.Errorf("a script: got status %d, want 401", a.status)
 			}
 			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != begun {
-				t.Errorf("%d logins began", n-begun)
+				t.Errorf("got %d begun logins, want 0", n-begun)
 			}
 			fault(false)
 			g.browser().mustReach("/wanted")
@@ -98,7 +98,7 @@ func TestFrozenStoreDelaysLoginsBriefly(t *testing.T) {
 			}
 		}
 		if waited := time.Since(begun); waited > 3*time.Second {
-			t.Errorf("the answers took %v", waited)
+			t.Errorf("got answers after %v, want at most 3 s", waited)
 		}
 		g.store.setFault(false, nil)
 		g.browser().mustReach("/wanted")
@@ -230,7 +230,7 @@ func TestRefreshTokenOfAReplacedSessionIsRevoked(t *testing.T) {
 	<-g.as.revoked
 	live := liveRefreshTokens(g)
 	if len(live) != 1 || live[0].Value == old {
-		t.Errorf("the refresh tokens that are good: %v", live)
+		t.Errorf("got valid refresh tokens %v, want the new one", live)
 	}
 	if a := b.fetch("POST", "/oauth2/session/refresh"); a.status != http.StatusOK {
 		t.Errorf("the new session: got status %d, want 200", a.status)
@@ -279,16 +279,16 @@ func TestLoginThatTheServerEndedLeavesNoSession(t *testing.T) {
 			a := g.browser().open("/wanted")
 			wantLoginLink(t, a, 403, "logged_out")
 			if strings.Contains(a.body, "cannot be kept") || strings.Contains(a.body, `http-equiv="refresh"`) {
-				t.Errorf("the page is %s", a.body)
+				t.Errorf("got page %s, want one that explains the logout", a.body)
 			}
 			if n := g.as.codesRedeemed(); n != 1+maxRestartsStale {
-				t.Errorf("%d codes were redeemed", n)
+				t.Errorf("got %d redeemed codes, want those of the table", n)
 			}
 			for range 1 + maxRestartsStale {
 				<-g.as.revoked
 			}
 			if lines := g.log.lines(`"level":"error"`); len(lines) != 0 {
-				t.Errorf("the log says %q", lines)
+				t.Errorf("got log lines %q, want one", lines)
 			}
 		})
 	}

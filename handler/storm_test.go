@@ -204,10 +204,10 @@ func TestOutageOfTenMinutesEndsNoSession(t *testing.T) {
 					}
 				}
 				if st := as.Stats(); st.Granted[fakeas.GrantRefresh] != len(cookies) || st.Reuses != 0 || st.Requests[fakeas.EndpointAuthorize] != logins {
-					t.Errorf("%d refreshes, %d reuses, %d logins", st.Granted[fakeas.GrantRefresh], st.Reuses, st.Requests[fakeas.EndpointAuthorize]-logins)
+					t.Errorf("got %d refreshes, %d reuses, %d logins, want no reuse and no login", st.Granted[fakeas.GrantRefresh], st.Reuses, st.Requests[fakeas.EndpointAuthorize]-logins)
 				}
 				if lines := g.log.lines(`"msg":"session ended"`); len(lines) != 0 {
-					t.Errorf("the log says %q", lines)
+					t.Errorf("got log lines %q, want one for each outage", lines)
 				}
 			})
 		})
@@ -234,13 +234,13 @@ func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duratio
 			})
 			switch {
 			case w.Header()["Set-Cookie"] != nil || w.Header().Get("Location") != "":
-				t.Fatalf("%s: status %d, %v", method, w.Code, w.Header())
+				t.Fatalf("%s: got status %d, header %v, want an answer of the Handler", method, w.Code, w.Header())
 			case w.Code == 200 && app:
 				served++
 			case w.Code == 503 && !app && w.Header().Get("Retry-After") != "":
 				delayed++
 			default:
-				t.Fatalf("%s: status %d, the app was asked: %v", method, w.Code, app)
+				t.Fatalf("%s: got status %d, a call of the app %v, want the app's answer", method, w.Code, app)
 			}
 		}
 	}
@@ -275,11 +275,11 @@ func TestRequestBodySurvivesARefresh(t *testing.T) {
 					refreshes++
 					wantNewest(t, g, g.do(r), refreshes)
 					if !bytes.Equal(got, body) || length != size {
-						t.Errorf("%s, %s, %s: the app got %d bytes, announced %d", method, name, kind, len(got), length)
+						t.Errorf("%s, %s, %s: got %d bytes at the app, announced %d, want the whole body", method, name, kind, len(got), length)
 					}
 					seen := g.app.seen[len(g.app.seen)-1]
 					if seen.Method != method || seen.RequestURI != "/orders?a=b%2Fc&a=d;e" || seen.Header.Get("X-Mine") != "1" {
-						t.Errorf("the app got %s %s, %v", seen.Method, seen.RequestURI, seen.Header)
+						t.Errorf("got %s %s, %v at the app, want the request unchanged", seen.Method, seen.RequestURI, seen.Header)
 					}
 				}
 			}
@@ -334,14 +334,14 @@ func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 					revoked = append(revoked, entry.Form.Get("token"))
 				}
 				if len(revoked) != 2 || !slices.Contains(revoked, old) || !slices.Contains(revoked, next) {
-					t.Errorf("%d revocations, of both tokens: %v", len(revoked), slices.Contains(revoked, old) && slices.Contains(revoked, next))
+					t.Errorf("got %d revocations, of both tokens: %v, want both tokens", len(revoked), slices.Contains(revoked, old) && slices.Contains(revoked, next))
 				}
 				if _, ok := as.ValidAccessToken(as.newest(fakeas.KindAccess)); ok {
 					t.Error("the new access token is still good")
 				}
 				gone(t, g, cookie)
 				if lines := g.log.lines("were dropped"); len(lines) != 1 || strings.Contains(lines[0], next) {
-					t.Errorf("the log says %q", lines)
+					t.Errorf("got log lines %q, want one for each outage", lines)
 				}
 			})
 		})

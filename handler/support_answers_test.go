@@ -62,7 +62,7 @@ func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 	t.Helper()
 	if a.relayed != 0 {
-		t.Errorf("%s: the app was asked", a.uri)
+		t.Errorf("%s: got a call of the app, want none", a.uri)
 	}
 	if kind == "navigation" {
 		if a.status != http.StatusFound || !strings.HasPrefix(a.location(), s.as.URL+"/authorize?") {
@@ -89,12 +89,12 @@ func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind
 	}
 	if kind == "navigation" {
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, code) || !strings.Contains(a.body, fmt.Sprintf(`content="%d"`, wait)) {
-			t.Errorf("%s: %s: %s", a.uri, a.header.Get("Content-Type"), a.body)
+			t.Errorf("%s: got %s: %s, want a page that reloads", a.uri, a.header.Get("Content-Type"), a.body)
 		}
 		return
 	}
 	if p := a.problem(t); p.Code != code || p.LoginURL != "" {
-		t.Errorf("%s: %+v", a.uri, p)
+		t.Errorf("%s: got problem %+v, want the code and no login URL", a.uri, p)
 	}
 }
 
@@ -127,7 +127,7 @@ func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	a := s.get("/wanted", kinds[kind])
 	s.wantCalls(t, tt.calls+1)
 	if got := s.as.lastPresented(); got != s.tokens[tt.next] || tt.next == 2 && got == s.tokens[1] {
-		t.Errorf("the next refresh sends refresh token %d", slices.Index(s.tokens[:], got))
+		t.Errorf("next refresh: got refresh token %d, want that of the table", slices.Index(s.tokens[:], got))
 	}
 	if tt.late {
 		s.wantLogin(t, a, kind)

@@ -79,7 +79,7 @@ func (b *browser) approve(authorizationURL string) string {
 	a := b.walk(authorizationURL, "cross-site", func(next string) bool { return strings.HasPrefix(next, b.origin()) })
 	path, ok := strings.CutPrefix(a.location(), b.origin())
 	if !ok {
-		b.t.Fatalf("the authorization server answered %d, Location %q: %s", a.status, a.location(), a.body)
+		b.t.Fatalf("authorization server: got status %d, Location %q: %s, want the callback", a.status, a.location(), a.body)
 	}
 	return path
 }
@@ -146,7 +146,7 @@ func (b *browser) walk(to, site string, stop func(next string) bool) *answer {
 		crossSite = crossSite || !strings.HasPrefix(to, b.origin()+"/")
 		b.hops = append(b.hops, to)
 	}
-	b.t.Fatalf("too many redirects: %q", b.hops)
+	b.t.Fatalf("got redirects %q, want at most 20", b.hops)
 	return nil
 }
 
@@ -160,7 +160,7 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 		return b.send(r, crossSite)
 	}
 	if !strings.HasPrefix(to, b.as.URL+"/") {
-		b.t.Fatalf("sent to a foreign site: %s", to)
+		b.t.Fatalf("got a redirect to %s, want the site or its server", to)
 	}
 	client := http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},

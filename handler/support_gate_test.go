@@ -161,7 +161,7 @@ func bearer(r *http.Request) string {
 func (g *rig) ask(r *http.Request, app func(http.ResponseWriter, *http.Request) error) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	if err := g.handler.ServeHTTP(w, r, NextFunc(app)); err != nil {
-		g.t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		g.t.Errorf("%s %s: got error %v, want none", r.Method, r.URL, err)
 	}
 	return w
 }

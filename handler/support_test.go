@@ -132,7 +132,7 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	t.Cleanup(func() {
 		g.store.down.Store(false)
 		if err := vault.Close(context.Background()); err != nil {
-			t.Errorf("closing the vault: %v", err)
+			t.Errorf("closing the vault: got error %v, want none", err)
 		}
 		_ = g.store.Close()
 		g.checkNoSecretLeaked()
@@ -214,7 +214,7 @@ func (a *answer) problem(t testing.TB) problem {
 		t.Fatalf("%s: status %d, Content-Type %q: %.200q, want a problem document", a.uri, a.status, got, a.body)
 	}
 	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
-		t.Fatalf("%s: %v in %q", a.uri, err, a.body)
+		t.Fatalf("%s: got error %v in %q, want JSON", a.uri, err, a.body)
 	}
 	return p
 }
@@ -248,7 +248,7 @@ func (g *rig) do(r *http.Request) *answer {
 	if r.Header["Cookie"] == nil || !slices.Equal(r.Header["Cookie"], before["Cookie"]) {
 		for _, line := range r.Header["Cookie"] {
 			if strings.Contains(line, sessionCookie+"=") || strings.Contains(line, loginCookiePrefix) {
-				g.t.Errorf("%s %s: the request was left with %q", r.Method, r.RequestURI, line)
+				g.t.Errorf("%s %s: got %q on the request afterwards, want no own cookie", r.Method, r.RequestURI, line)
 			}
 		}
 		delete(before, "Cookie")
@@ -258,14 +258,14 @@ func (g *rig) do(r *http.Request) *answer {
 		delete(after, "Cookie")
 	}
 	if diff := cmp.Diff(before, after); diff != "" {
-		g.t.Errorf("%s %s: the request was not left as it was found:\n%s", r.Method, r.RequestURI, diff)
+		g.t.Errorf("%s %s: got another header after the request (-before +after):\n%s", r.Method, r.RequestURI, diff)
 	}
 	a := &answer{
 		uri: r.Method + " " + r.RequestURI, status: w.Code, header: w.Result().Header, body: w.Body.String(),
 		err: err, relayed: g.app.count() - passed,
 	}
 	if a.relayed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
-		g.t.Errorf("%s: the answer to HEAD has a body", a.uri)
+		g.t.Errorf("%s: got a body in the answer to HEAD, want none", a.uri)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -305,7 +305,7 @@ func (g *rig) checkNoSecretLeaked() {
 	for where, text := range told {
 		for _, secret := range secrets {
 			if secret != "" && strings.Contains(text, secret) {
-				g.t.Errorf("%s holds the secret %.12s…", where, secret)
+				g.t.Errorf("%s: got the secret %.12s…, want none", where, secret)
 			}
 		}
 	}

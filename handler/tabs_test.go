@@ -40,7 +40,7 @@ func TestTenTabsLogInIndependently(t *testing.T) {
 			b := g.browser()
 			wanted, at := startTabs(b, n)
 			if logins := b.jar.logins(); len(logins) > mostLogins {
-				t.Errorf("the browser has %d login cookies", len(logins))
+				t.Errorf("got %d login cookies, want at most one for each tab", len(logins))
 			}
 			order := make([]int, n)
 			for i := range order {
@@ -53,7 +53,7 @@ func TestTenTabsLogInIndependently(t *testing.T) {
 			// The page of a tab that was done first still works.
 			b.mustReach(wanted[order[0]])
 			if len(b.hops) != 1 {
-				t.Errorf("there is no session in the end: %q", b.hops)
+				t.Errorf("got hops %q, want a session in the end", b.hops)
 			}
 		})
 	}
@@ -88,7 +88,7 @@ func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	}
 	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("there is no session in the end: %q", b.hops)
+		t.Errorf("got hops %q, want a session in the end", b.hops)
 	}
 }
 
@@ -122,11 +122,11 @@ func TestUnfinishedNavigationsLeaveFewCookies(t *testing.T) {
 	for i := range 300 {
 		b.start(fmt.Sprintf("/page/%d", i))
 		if n := len(b.jar.logins()); n > mostLogins {
-			t.Fatalf("%d login cookies after %d navigations", n, i+1)
+			t.Fatalf("got %d login cookies after %d navigations, want few", n, i+1)
 		}
 	}
 	if b.jar.largest > 8<<10 {
-		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+		t.Errorf("got a Cookie header of %d bytes, want at most 8 KiB", b.jar.largest)
 	}
 	for range 50 {
 		if a := b.fetch("GET", "/api"); a.status != http.StatusUnauthorized || a.header["Set-Cookie"] != nil {
@@ -146,7 +146,7 @@ func TestLongURLsKeepTheCookieHeaderShort(t *testing.T) {
 	}
 	b.start("/")
 	if b.jar.largest > 8<<10 {
-		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+		t.Errorf("got a Cookie header of %d bytes, want at most 8 KiB", b.jar.largest)
 	}
 }
 
@@ -182,7 +182,7 @@ func TestStateOpensWithItsContent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, ok := g.handler.openState(state); !ok || got.ReturnTo != path {
-			t.Errorf("a state of %d bytes for a path of %q is read as %v %.20q", len(state), char, ok, got.ReturnTo)
+			t.Errorf("state of %d bytes for a path of %q: got %v, %.20q, want the path", len(state), char, ok, got.ReturnTo)
 		}
 	}
 }

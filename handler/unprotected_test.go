@@ -87,7 +87,7 @@ func TestUnprotectedRequestCannotUpgradeToAnotherProtocol(t *testing.T) {
 		a := g.do(r)
 		got := g.app.last()
 		if a.relayed != 1 || !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Http2-Settings"], tt.settings) {
-			t.Errorf("of %q the app gets Upgrade %q and HTTP2-Settings %q", tt.sent, got["Upgrade"], got["Http2-Settings"])
+			t.Errorf("%q: got Upgrade %q and HTTP2-Settings %q at the app, want those of the table", tt.sent, got["Upgrade"], got["Http2-Settings"])
 		}
 		if diff := cmp.Diff(before, r.Header); diff != "" {
 			t.Errorf("%q: the request was left with (-want +got):\n%s", tt.sent, diff)
@@ -105,7 +105,7 @@ func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 			t.Errorf("%s: got status %d, want 401 for nobody, the app was asked %d times", path, a.status, a.relayed)
 		}
 		if a := g.get(path, with(cookie, script)...); a.relayed != 1 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("%s: status %d with a session, the app got %q", path, a.status, g.app.last()["Authorization"])
+			t.Errorf("%s with a session: got status %d, Authorization %q, want the token", path, a.status, g.app.last()["Authorization"])
 		}
 	}
 	for path, want := range map[string]int{"/oauth2/login": 302, "/oauth2/session": 200, "/oauth2/callback": 400, "/oauth2/nothing": 404} {
@@ -130,7 +130,7 @@ func TestAppCannotSetOwnCookiesOnUnprotectedPaths(t *testing.T) {
 		}
 		a := g.get("/public", script...)
 		if (a.err == failure) != (name == "an error") || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
-			t.Errorf("%s: error %v, cookies %q", name, a.err, a.header["Set-Cookie"])
+			t.Errorf("%s: got error %v, cookies %q, want the app's", name, a.err, a.header["Set-Cookie"])
 		}
 	}
 }
@@ -189,10 +189,10 @@ func TestSeveralHandlersServeTheirOwnPaths(t *testing.T) {
 			t.Errorf("%s: status %d, the app got %q, want %q", path, resp.StatusCode, got, want)
 		}
 		if got := app.last()["Cookie"]; !slices.Equal(got, []string{"app=1"}) {
-			t.Errorf("%s: the app got the cookies %q", path, got)
+			t.Errorf("%s: got cookies %q at the app, want its own", path, got)
 		}
 		if got := resp.Header["Set-Cookie"]; got != nil {
-			t.Errorf("%s: the app has set %q", path, got)
+			t.Errorf("%s: got cookies %q, want none", path, got)
 		}
 	}
 	for _, path := range []string{"/a/x", "/b/x", "/c/x", "/a/oauth2/login", "/b/oauth2/login", "/c/oauth2/login"} {
@@ -234,11 +234,11 @@ func TestLaterHandlerLetsTheOuterHandlersCookiePass(t *testing.T) {
 		b.jar.set([]string{loopCookieName + "=x; Path=/; Secure"})
 		resp := chain{first, second}.serve(t, "/admin/x", append(script, "Cookie: "+b.jar.header(true)[0])...)
 		if lines := resp.Header["Set-Cookie"]; resp.StatusCode != 200 || len(lines) != 1 || !strings.HasPrefix(lines[0], loopCookieName+"=;") {
-			t.Errorf("status %d, cookies %q", resp.StatusCode, lines)
+			t.Errorf("got status %d, cookies %q, want 200 and the deletion of the loop cookie", resp.StatusCode, lines)
 		}
 	}
 	if lines := append(first.log.lines("the app tried to set"), second.log.lines("the app tried to set")...); len(lines) > 0 {
-		t.Errorf("the app is blamed: %q", lines)
+		t.Errorf("got log lines %q, want none about the app", lines)
 	}
 }
 

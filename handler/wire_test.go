@@ -89,7 +89,7 @@ func TestWebSocketEndsWithItsSession(t *testing.T) {
 		t.Fatalf("got status %d, want 101", resp.StatusCode)
 	}
 	if h := <-got; h.Get("Authorization") != "Bearer AT_made_by_hand" || h.Get("Cookie") != "a=1" || h.Get("Connection") != "Upgrade" {
-		t.Errorf("the upstream got %v", h)
+		t.Errorf("got header %v at the upstream, want the token and no value of the client", h)
 	}
 	g.post("/oauth2/logout", "Cookie: "+sessionCookie+"="+cookie)
 	if _, err := io.Copy(io.Discard, conn); err != nil {
@@ -113,7 +113,7 @@ func TestSmuggledRequestsReachNoApp(t *testing.T) {
 		}
 		h := <-got
 		if h.Get("X-Access-Token") != "Bearer AT_made_by_hand" || strings.Contains(fmt.Sprint(h), "EVIL") || h["Upgrade"] != nil || h.Get("Cookie") != "b=2" {
-			t.Errorf("%q: the upstream got %v", header, h)
+			t.Errorf("%q: got header %v at the upstream, want the token and no value of the client", header, h)
 		}
 	}
 }
@@ -141,7 +141,7 @@ func TestTrailersDoNotReachTheApp(t *testing.T) {
 				t.Fatalf("%s, announced %q: got status %d, want 200", name, announced, resp.StatusCode)
 			}
 			if trailer := <-got; strings.Contains(fmt.Sprint(trailer), "EVIL") {
-				t.Errorf("%s, announced %q: the app got the trailers %v", name, announced, trailer)
+				t.Errorf("%s, announced %q: got trailers %v at the app, want none of the client", name, announced, trailer)
 			}
 		}
 	}
