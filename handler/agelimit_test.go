@@ -12,12 +12,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// below matches a path and what is below it.
+// below matches paths with a prefix.
 func below(prefix string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, prefix) }
 }
 
-// limited wants young tokens for some paths.
+// limited sets age limits for some paths.
 func limited(s *setup) {
 	s.handler.RefreshIfOlder = []AgeLimit{
 		{Match: below("/young"), Age: time.Minute},
@@ -26,7 +26,8 @@ func limited(s *setup) {
 	}
 }
 
-// limitedSite is a site with age limits in a bubble, and a session at it.
+// limitedSite runs a test in a synctest bubble, at a site with age limits, with a
+// session.
 func limitedSite(t *testing.T, f func(t *testing.T, g *rig, cookie string), options ...func(*setup)) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestAgeZeroGetsATokenObtainedAfterTheRequest(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			wantNewest(t, g, g.get("/young/now", with(cookie, navigation)...), i+1)
 		}
-		// Refreshes are a second apart, whatever is asked for.
+		// The keeper sends at most one refresh a second.
 		began := time.Now()
 		for i := range 5 {
 			time.Sleep(time.Millisecond)
@@ -84,7 +85,7 @@ func TestAgeZeroGetsATokenObtainedAfterTheRequest(t *testing.T) {
 	})
 }
 
-// TestStrictestAgeLimitApplies, whatever the order.
+// TestStrictestAgeLimitApplies in any order of the limits.
 func TestStrictestAgeLimitApplies(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	limit := func(path string, age time.Duration) AgeLimit { return AgeLimit{below(path), age} }
@@ -112,8 +113,8 @@ func TestStrictestAgeLimitApplies(t *testing.T) {
 	}
 }
 
-// TestOldTokenIsUnavailableWhileTheServerIsDown: it is not to be had, so the request waits for
-// better times. For others the token at hand is good.
+// TestOldTokenIsUnavailableWhileTheServerIsDown: a request that needs a younger
+// token gets 503. Other requests use the current token.
 func TestOldTokenIsUnavailableWhileTheServerIsDown(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		g.as.Fail(fakeas.Unavailable().Repeat(-1))
@@ -139,8 +140,8 @@ func TestOldTokenIsUnavailableWhileTheServerIsDown(t *testing.T) {
 	})
 }
 
-// TestOldTokenWithoutRefreshTokenNeedsALogin: only a login helps, and helps: there is no
-// loop, however long the login takes.
+// TestOldTokenWithoutRefreshTokenNeedsALogin: only a login gets a younger token.
+// One login is enough, however long it takes.
 func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
 	for path, age := range map[string]time.Duration{"/young/now": minReloginAge, "/young": time.Minute} {
 		t.Run(path, func(t *testing.T) {
@@ -184,7 +185,7 @@ func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
 	}
 }
 
-// TestSlowLoginDoesNotLoop: somebody takes five seconds from the server back here.
+// TestSlowLoginDoesNotLoop: the redirect from the server takes five seconds.
 func TestSlowLoginDoesNotLoop(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
@@ -199,8 +200,8 @@ func TestSlowLoginDoesNotLoop(t *testing.T) {
 	})
 }
 
-// TestConcurrentRequestsShareAYoungToken: each gets one from after its arrival, but not
-// one each.
+// TestConcurrentRequestsShareAYoungToken: each request gets a token that was
+// obtained after its arrival, but the requests share refreshes.
 func TestConcurrentRequestsShareAYoungToken(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		var mu sync.Mutex
@@ -239,7 +240,6 @@ func TestConcurrentRequestsShareAYoungToken(t *testing.T) {
 	})
 }
 
-// TestRefreshEndpointReturnsTheSessionAfterARefresh: a page gets a new token for its session on request.
 func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		refresh := func() *answer { return g.post("/oauth2/session/refresh", with(cookie, script)...) }
@@ -258,7 +258,7 @@ func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 			}
 		}
 		wantNewest(t, g, g.get("/", with(cookie, script)...), 2)
-		// It counts as use, unlike asking.
+		// It counts as use of the session, unlike the session endpoint.
 		for range 20 {
 			time.Sleep(time.Hour)
 			if a := refresh(); a.status != 200 {
@@ -277,7 +277,8 @@ func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 	})
 }
 
-// TestRefreshEndpointRefusesOtherRequests whatever cannot or may not have a new token.
+// TestRefreshEndpointRefusesOtherRequests: requests of other sites, without a
+// session, or with a session that cannot be refreshed.
 func TestRefreshEndpointRefusesOtherRequests(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := g.oldSession(time.Minute)
@@ -321,7 +322,7 @@ func TestRefreshEndpointRefusesOtherRequests(t *testing.T) {
 	}
 }
 
-// TestRefreshEndpointReportsAnEndedSession of a session: 401, and nothing to try again.
+// TestRefreshEndpointReportsAnEndedSession with 401 and no Retry-After.
 func TestRefreshEndpointReportsAnEndedSession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := g.oldSession(time.Minute)

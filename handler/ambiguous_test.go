@@ -14,13 +14,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// ambiguous are targets that some server reads as others than a matcher does.
+// ambiguous has targets that some server reads differently than a matcher.
 var ambiguous = []string{
-	// Dots, plain and encoded, and with something behind that a server drops.
+	// Dots, plain and encoded, also before characters that a server drops.
 	"/static/../admin", "/static/%2e%2e/admin", "/static/.%2E/admin", "/static/..%2fadmin", "/static/%2e%2e%2fadmin", "/static%2f..%2fadmin", "/static//../admin",
 	"/static/..%00/admin", "/static/..%20/admin", "/static/..%09/admin", "/static/x/../../admin", "/static/..", "/static/..%23", "/static/..%3fx",
 	"/static/.%09./admin", "/static/.%0a./admin", "/static/./x", "/static/%2e/x", "/static/...", "/static/.../x",
-	// What is decoded again.
+	// Characters that are encoded twice.
 	"/static/%252e%252e/admin", "/static/%252e%252e%252fadmin", "/static/..%252fadmin", "/static/%25252e%25252e/admin", "/static/%2525252525252e", "/static/%25/%252e%252e/admin",
 	"/static/.%250d./admin", "/%2561dmin", "/static/%2525", "/static/a%2520b", "/static/gr%25C3%25BC", "/static/%25u002e", "/static/%25U002Fx", "/static/%25%32%66",
 	// Parameters of segments.
@@ -28,27 +28,28 @@ var ambiguous = []string{
 	// Back slashes, encoded slashes, empty segments.
 	`/static/..\admin`, `/static\x`, "/static/..%5cadmin", "/static/x%5c..%5c..%5cadmin", "/static/..%255cadmin", "/static/a%5cb", "/static/a%2fb", "/static/a%2Fb", "/static/a%252fb",
 	"//static/admin", "//static//admin", "/static//admin", "/static/x//", "///static/x",
-	// What no client encodes, and some app matches as it stands.
+	// Characters that need no encoding: some apps compare them encoded.
 	"/st%61tic/x", "/static/x%2ey", "/static/x%2Dy", "/static/x%5Fy", "/static/%31",
-	// Controls, and what ends a path or a name.
+	// Control characters, and characters that end a path or a name.
 	"/static/x%00.css", "/static/x%0a", "/static/x%0d%0ay", "/static/x%1f", "/static/x%7f", "/static/x%3f.css", "/static/x%23.css", "/static/x%C2%85", "/static/x%C2%9F",
 	"/static/x.", "/static/x..", "/static/x%20", "/static/x%20/y", "/static/x./y", "/static/%20x", "/static/x%20.", "/static/x::$DATA", "/static:$i30:$INDEX_ALLOCATION/x", "/static/PRIVAT~1/x", "/static/WEB~1.CON",
-	// Scripts that read what follows them as the path.
+	// Scripts that read the rest of the path as the path.
 	"/index.php/admin", "/static/index.php/admin", "/INDEX.PHP/admin", "/index.php/", "/index.cgi/admin", "/index.cfm/admin", "/static/%69ndex.php/admin",
-	// Bytes that are no UTF-8.
+	// Bytes that are not UTF-8.
 	"/static/%c0%ae%c0%ae/admin", "/static/..%c0%afadmin", "/static/%e0%80%af", "/static/%ff", "/static/gr%fc", "/static/%ed%a0%80",
-	// Characters that some make ASCII of, drop or trim.
+	// Characters that some servers map to ASCII, drop or trim.
 	"/static/%ef%bc%8e%ef%bc%8e/admin", "/static/..%ef%bc%8fadmin", "/static/..%ef%bc%bcadmin", "/static/..%e2%88%95admin", "/static/..%e2%81%84admin", "/static/%e2%80%a5/admin", "/static/%e2%80%a6",
 	"/%ef%bd%93tatic/x", "/%f0%9d%90%acatic/x", "/static/x%cd%be", "/static/%e2%84%aa", "/static/%c5%bf", "/static/x%c2%a0", "/static/x%e3%80%80", "/static/x%e2%80%a8",
 	"/sta%c2%adtic/x", "/sta%e2%80%8btic/x", "/sta%e2%80%8ctic/x", "/static/x%e2%80%8d", "/%ef%bb%bfstatic/x", "/static/%e2%80%aex",
 	"/sta%ef%b8%8ftic/x", "/static%ef%b8%8f/x", "/sta%cd%8ftic/x", "/sta%e3%85%a4tic/x", "/sta%e1%85%9ftic/x", "/sta%f3%a0%84%80tic/x", "/sta%e1%a0%8btic/x",
 	"/static/u%cc%88ber", "/static/%d0%b8%cc%86", "/static/%e2%84%ab", "/static/%ef%a4%80", // letters with a second spelling
-	// Full-width forms of what servers look for, and what is no more a letter of its own beside them.
+	// Full-width forms of characters with a meaning to servers, and letters that
+	// combine with them.
 	"/static/x%ef%bc%9f", "/static/x%ef%bc%9bv=1", "/static/x%ef%bc%9a$DATA", "/static/x:%ef%bc%84DATA", "/static/x%ef%bc%9a%ef%bc%84DATA", "/static/x%ef%bc%88%ef%bc%91%ef%bc%89", "/static/x%ef%bd%9e1", "/static/%e2%91%b4",
 	"/static/%e0%a7%9cu%cc%88", "/static/%e0%a7%9c%ef%bc%8fx", "/static/%d7%a9%ef%ac%aa",
 }
 
-// ordinary are targets that everybody reads alike.
+// ordinary has targets that all servers read alike.
 var ordinary = []string{
 	"/static/", "/static/x", "/static/x/", "/static/x.y", "/static/file.tar.gz", "/static/v1.0/x", "/static/..x", "/static/x..y/z", "/static/a...b/x", "/static/.x", "/static/.well-known/x", "/static/a-b_c~d",
 	"/static/100%25", "/static/100%25.png", "/static/100%25/x", "/static/50%25off", "/static/%25zz", "/static/x%25", "/static/%25u", "/static/%25u12",
@@ -61,8 +62,8 @@ var ordinary = []string{
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
-// TestAmbiguousPathNeedsASession: a path that may be read as another one needs a
-// session, where a matcher leaves paths open as where it closes some.
+// TestAmbiguousPathNeedsASession: also where the matcher names open paths, and
+// where it names protected ones.
 func TestAmbiguousPathNeedsASession(t *testing.T) {
 	static := func(r *http.Request) bool { return strings.HasPrefix(path.Clean(r.URL.Path)+"/", "/static/") }
 	for how, option := range map[string]func(*setup){
@@ -97,7 +98,7 @@ func TestAmbiguousPathNeedsASession(t *testing.T) {
 	}
 }
 
-// TestTargetWithoutAPathNeedsASession: an app gets them as something else than matchers do.
+// TestTargetWithoutAPathNeedsASession: an app gets another path than the matchers.
 func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } })
 	for _, target := range []string{"http:admin", "x:admin/y", "http://app.test", "http://app.test?x", "*"} {
@@ -115,8 +116,7 @@ func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 	}
 }
 
-// TestPathBeforeARewriteIsCheckedToo: apps see the path before a rewrite, too, and the one
-// after it.
+// TestPathBeforeARewriteIsCheckedToo: some apps get the path before a rewrite.
 func TestPathBeforeARewriteIsCheckedToo(t *testing.T) {
 	for sent, want := range map[string]struct{ rewritten, status string }{
 		"/a;b": {"/index.html", "401"}, "/a": {"/x/;/y", "401"}, "/b": {"/index.html", "200"},
@@ -133,8 +133,8 @@ func TestPathBeforeARewriteIsCheckedToo(t *testing.T) {
 	}
 }
 
-// TestMatcherWithoutPathDecidesAmbiguousPaths: a path that may be read as another one needs no
-// session where no path does, and passes without one where all do.
+// TestMatcherWithoutPathDecidesAmbiguousPaths: an ambiguous path needs no session
+// if no path does, and is optional if all paths are.
 func TestMatcherWithoutPathDecidesAmbiguousPaths(t *testing.T) {
 	inside := func(r *http.Request) bool { return r.Header.Get("X-Inside") != "" }
 	for how, option := range map[string]func(*setup){
@@ -156,8 +156,8 @@ func TestMatcherWithoutPathDecidesAmbiguousPaths(t *testing.T) {
 	}
 }
 
-// TestAmbiguousPathHasTheStrictestAgeLimit: an app may read it as one that wants a
-// young token.
+// TestAmbiguousPathHasTheStrictestAgeLimit: an app may read it as a path with that
+// limit.
 func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		for _, target := range []string{"/young;/x", "/;/young/now", "/x/..%5cyoung/now", "/old;x"} {
@@ -180,8 +180,8 @@ func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 	})
 }
 
-// TestAmbiguousPathNeedsBothHandlers: each of them has to let the user in, and none
-// begins a login that would lead to the other one again.
+// TestAmbiguousPathNeedsBothHandlers: both must accept the user. Neither begins a
+// login that would lead back to the same situation.
 func TestAmbiguousPathNeedsBothHandlers(t *testing.T) {
 	admin := func(s *setup) {
 		protecting("/admin/")(s)
@@ -230,8 +230,9 @@ func TestAmbiguousPathNeedsBothHandlers(t *testing.T) {
 	}
 }
 
-// TestAmbiguousPathGetsTheOptionsOfBothHandlers: the app gets the header that the
-// second one sets, and not the client's, with a token as young as it wants.
+// TestAmbiguousPathGetsTheOptionsOfBothHandlers: the app gets the token header of
+// the second Handler, without the client's value, and a token as young as its
+// limit.
 func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -264,7 +265,8 @@ func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 	})
 }
 
-// TestPathHeadersReachNoAppWithoutASession: apps that take one for the path get none from nobody.
+// TestPathHeadersReachNoAppWithoutASession: some apps read such a header as the
+// path.
 func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 	for how, option := range map[string]func(*setup){
 		"optional": optional,
@@ -279,8 +281,6 @@ func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 	}
 }
 
-// TestPlainPathIsCheckedWithoutAllocation: looking at the path of nearly every request takes
-// one scan.
 func TestPlainPathIsCheckedWithoutAllocation(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	for _, target := range []string{"/", "/static/js/app.4f3c2b1a.js", "/api/v1.0/users/42/some-name_x", "/static/a%20b"} {
@@ -294,7 +294,7 @@ func TestPlainPathIsCheckedWithoutAllocation(t *testing.T) {
 	}
 }
 
-// BenchmarkAmbiguousPath is what looking at a path adds to a request.
+// BenchmarkAmbiguousPath measures the check of a path, which every request pays.
 func BenchmarkAmbiguousPath(b *testing.B) {
 	for _, target := range []string{"/api/v1.0/users/42/some-name_x", "/static/caf%C3%A9/gr%C3%B6%C3%9Fe"} {
 		r, err := readRequest("GET", target)

@@ -11,29 +11,29 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// refreshAnswer is an answer to a refresh and what has to become of the session
-// and of its requests.
+// refreshAnswer is an answer to a refresh, with the expected effect on the session
+// and its requests.
 type refreshAnswer struct {
 	name string
-	// answer makes the server answer so, until ClearFaults.
+	// answer makes the server give this answer until ClearFaults.
 	answer func(as *authServer, g *gate)
-	// calls is how many requests one refresh takes.
+	// calls is the number of token requests for one refresh.
 	calls int
-	// callsExpired is the same when the token has expired; 0: calls.
+	// callsExpired is the same for an expired token. 0: as calls.
 	callsExpired int
-	// status is what a request gets that has no token any more: 200, 502 or 503
-	// with the session kept, or 401 for a session that has ended.
+	// status is the status of a request without a valid token: 200, 502 or 503 with
+	// the session kept, or 401 for a session that has ended.
 	status int
-	// endsGood: the session ends even if the token is still good.
+	// endsGood means that the session ends even while the token is valid.
 	endsGood bool
 	// wait is the least Retry-After, in seconds.
 	wait int
-	// next is the refresh token of the next refresh: the login's first one or
-	// the second. Nothing is asked for 0.
+	// next is the number of the refresh token that the next refresh sends. 0: not
+	// checked.
 	next int
-	// late: the next refresh finds the session at its end.
+	// late means that the next refresh ends the session.
 	late bool
-	// level is that of the one line in the log, and outcome its outcome.
+	// level and outcome are those of the only log line.
 	level, outcome string
 }
 
@@ -116,17 +116,17 @@ func refreshAnswers() []refreshAnswer {
 	}
 }
 
-// timedOut is for an answer after which the server may still be at work.
+// timedOut marks an answer after which the server may still process the request.
 func (a refreshAnswer) timedOut() refreshAnswer {
 	a.outcome, a.wait = "timed_out", 10
 	return a
 }
 
-// kinds of requests.
+// kinds has the headers of each kind of request.
 var kinds = map[string][]string{"navigation": navigation, "script": script}
 
-// TestRequestWithAGoodTokenDoesNotWaitForARefresh: no request waits, and none sees what the
-// server answers, unless that proves the end.
+// TestRequestWithAGoodTokenDoesNotWaitForARefresh: no request waits. The answer of
+// the server has no effect on requests, unless it ends the session.
 func TestRequestWithAGoodTokenDoesNotWaitForARefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
@@ -174,8 +174,6 @@ func TestRequestWithAGoodTokenDoesNotWaitForARefresh(t *testing.T) {
 	}
 }
 
-// TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh: the request that waits learns what the
-// answer means for it.
 func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
@@ -216,8 +214,8 @@ func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 	}
 }
 
-// TestRefreshFailureIsLoggedOnceAMinute: an operator's business once a minute, at a level
-// that fits, whatever the number of requests.
+// TestRefreshFailureIsLoggedOnceAMinute at a fitting level, for any number of
+// requests.
 func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		t.Run(tt.name, func(t *testing.T) {
@@ -244,7 +242,8 @@ func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 				case len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+tt.level+`"`):
 					t.Errorf("outcome %s: %q, want one line at level %s", tt.outcome, lines, tt.level)
 				}
-				// Besides, one that says what the requests got, and one for the end.
+				// There may be one more line for the failed requests, and one for
+				// the end.
 				if n := len(s.log.lines(`"msg":"request failed"`)); n > 1 {
 					t.Errorf("got %d lines about failed requests, want at most 1", n)
 				}
@@ -256,8 +255,8 @@ func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 	}
 }
 
-// TestSuspectedReuseIsLoggedAsAWarning: a token that is good for one use, was not sent before,
-// and is refused on its first: somebody else may have it.
+// TestSuspectedReuseIsLoggedAsAWarning: a single-use refresh token is refused on
+// its first use, so another client may have used it.
 func TestSuspectedReuseIsLoggedAsAWarning(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -277,14 +276,14 @@ func TestSuspectedReuseIsLoggedAsAWarning(t *testing.T) {
 	})
 }
 
-// TestRefusalIsIgnoredIfTheStoreHasANewerToken: another instance on the same store was
-// faster, so the refusal proves nothing, and its token is taken.
+// TestRefusalIsIgnoredIfTheStoreHasANewerToken: another instance has refreshed
+// first, so the refusal proves nothing. The new token is used.
 func TestRefusalIsIgnoredIfTheStoreHasANewerToken(t *testing.T) {
 	for kind, header := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			as := startAuthServer(t)
-			// A server that ends the login at the first reuse would end it here too:
-			// two instances that know nothing of each other cannot prevent that.
+			// With ReuseRevokes the server would end the login: two instances
+			// without a shared lease cannot prevent that.
 			as.Set(func(k *fakeas.Knobs) { k.ReuseRevokes = false })
 			gate := startGate(t, as)
 			gate.stop()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzLogoutRequest: whatever is posted as a logout by somebody who cannot sign
-// one, it is refused, ends nothing, and is no trouble of ours.
+// FuzzLogoutRequest: a logout request without a valid signature is refused, ends no
+// session, and is never answered with a server error.
 func FuzzLogoutRequest(f *testing.F) {
 	const form = "application/x-www-form-urlencoded"
 	for _, body := range []string{

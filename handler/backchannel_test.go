@@ -30,7 +30,7 @@ func (g *rig) logoutToken(l fakeas.Logout) string {
 	return token
 }
 
-// backchannel posts to the endpoint as a server does.
+// backchannel sends a logout request like a server.
 func (g *rig) backchannel(contentType, body string, header ...string) *answer {
 	g.t.Helper()
 	r := g.request("POST", "/oauth2"+backchannelPath, header...)
@@ -60,7 +60,7 @@ func wantLogout(t *testing.T, what string, a *answer, status int) {
 	}
 }
 
-// sid returns the server's name of its session of the latest login.
+// sid returns the server's ID of its session of the latest login.
 func (g *rig) sid() string {
 	all := g.as.Tokens()
 	return all[len(all)-1].Family
@@ -99,8 +99,8 @@ func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 	}
 }
 
-// TestBackchannelLogoutNeedsBothUserAndSession: a logout token that names a session
-// and a user ends the session only if it is that user's.
+// TestBackchannelLogoutNeedsBothUserAndSession: a token that names both ends the
+// session only if it belongs to that user.
 func TestBackchannelLogoutNeedsBothUserAndSession(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
@@ -131,8 +131,7 @@ func (g *rig) peek(cookie string) (*keeper.Session, error) {
 	return g.keeper.Peek(context.Background(), secret)
 }
 
-// TestBackchannelLogoutRefusesDefectiveRequests whatever is not a good logout token in a form,
-// and ends nothing.
+// TestBackchannelLogoutRefusesDefectiveRequests, which end no session.
 func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
@@ -182,13 +181,12 @@ func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 	if _, err := g.peek(cookie); err != nil {
 		t.Errorf("got error %v, want the session kept", err)
 	}
-	// And the very token is good.
+	// The same token in a correct request is accepted.
 	wantLogout(t, "good", g.backchannel(urlencoded+"; charset=utf-8", "x=1&x=2&"+good), 200)
 	gone(t, g, cookie)
 }
 
-// TestBackchannelLogoutIgnoresBrowserHeaders: it does not matter what browsers send
-// along, and nothing is done for a cookie.
+// TestBackchannelLogoutIgnoresBrowserHeaders: cookies and Origin have no effect.
 func TestBackchannelLogoutIgnoresBrowserHeaders(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
@@ -220,7 +218,8 @@ func TestBackchannelLogoutRefusesAReplay(t *testing.T) {
 	}
 }
 
-// TestBackchannelLogoutMayBeRepeatedAfterAFailure when it is not the token's fault.
+// TestBackchannelLogoutMayBeRepeatedAfterAFailure of the store or of the key
+// server.
 func TestBackchannelLogoutMayBeRepeatedAfterAFailure(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
@@ -246,8 +245,7 @@ func TestBackchannelLogoutMayBeRepeatedAfterAFailure(t *testing.T) {
 	wantRetry("no keys")
 }
 
-// TestForgedLogoutTokenFetchesNoKeys: nor the metadata that says where they
-// are.
+// TestForgedLogoutTokenFetchesNoKeys, and no metadata: anyone can send one.
 func TestForgedLogoutTokenFetchesNoKeys(t *testing.T) {
 	g := newRig(t)
 	for range 3 {
@@ -269,7 +267,8 @@ func TestForgedLogoutTokenFetchesNoKeys(t *testing.T) {
 	}
 }
 
-// TestBackchannelLogoutNeedsOpenID: a plain OAuth 2.0 client has none.
+// TestBackchannelLogoutNeedsOpenID: with plain OAuth 2.0 the endpoint does not
+// exist.
 func TestBackchannelLogoutNeedsOpenID(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	if a := g.sendLogout(fakeas.Logout{Subject: "alice"}); a.status != 404 {
@@ -277,8 +276,8 @@ func TestBackchannelLogoutNeedsOpenID(t *testing.T) {
 	}
 }
 
-// TestEndlessLogoutBodyIsCutOff: a body that does not end is not waited for
-// once it is too large, and the connection serves on after a good request.
+// TestEndlessLogoutBodyIsCutOff when it is too large. After a good request the
+// connection can be used again.
 func TestEndlessLogoutBodyIsCutOff(t *testing.T) {
 	g := newRig(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -316,7 +315,7 @@ func TestEndlessLogoutBodyIsCutOff(t *testing.T) {
 	}
 }
 
-// deadlines notes what a handler sets.
+// deadlines records the deadlines that a handler sets.
 type deadlines struct {
 	*httptest.ResponseRecorder
 	read []time.Time
@@ -327,8 +326,8 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// TestLogoutBodyHasADeadline: the body may not take long, and what follows
-// may: a deadline that stays ends the request's context.
+// TestLogoutBodyHasADeadline, which is removed afterwards: it would end the
+// request's context.
 func TestLogoutBodyHasADeadline(t *testing.T) {
 	g := newRig(t)
 	r := g.request("POST", "/oauth2"+backchannelPath)

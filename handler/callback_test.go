@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// restarted fails the test unless the browser was sent to a new login.
+// wantNewLogin fails the test unless the browser was sent to a new login.
 func wantNewLogin(t *testing.T, g *rig, a *answer) {
 	t.Helper()
 	if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
@@ -21,7 +21,7 @@ func wantNewLogin(t *testing.T, g *rig, a *answer) {
 	}
 }
 
-// wayOut fails the test unless a page offers a new login.
+// wantLoginLink fails the test unless a page links to a new login.
 func wantLoginLink(t *testing.T, a *answer, status int, code string) {
 	t.Helper()
 	if a.status != status || !strings.Contains(a.body, code) || !strings.Contains(a.body, `href="/oauth2/login?return_to=`) {
@@ -35,12 +35,12 @@ func TestReplayedCallbackRedeemsNoCodeTwice(t *testing.T) {
 	callback := b.approve(b.start("/wanted"))
 	b.wantAppAt(b.open(callback), "/wanted")
 	session := b.jar.get(sessionCookie)
-	// The back button, with the session there.
+	// The back button, with a session.
 	b.wantAppAt(b.open(callback), "/wanted")
 	if b.jar.get(sessionCookie) != session {
 		t.Error("the replay changed the session")
 	}
-	// Without it, a new login leads there.
+	// Without a session, a new login leads there.
 	b.jar.cookies = nil
 	b.wantAppAt(b.open(callback), "/wanted")
 	stats := g.as.Stats()
@@ -49,8 +49,8 @@ func TestReplayedCallbackRedeemsNoCodeTwice(t *testing.T) {
 	}
 }
 
-// TestCallbackOfAnotherBrowserLogsNobodyIn is login CSRF: somebody else's callback, followed by a
-// browser with no attempt, an attempt of its own, or a session.
+// TestCallbackOfAnotherBrowserLogsNobodyIn: login CSRF. A victim opens the
+// attacker's callback without an attempt, with another attempt, or with a session.
 func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 	g := newRig(t)
 	for name, prepare := range map[string]func(*browser){
@@ -70,7 +70,7 @@ func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 			if name == "session" {
 				return
 			}
-			// One restart, in the victim's own name; then a page.
+			// One login of the victim is begun. The next failure shows a page.
 			wantNewLogin(t, g, a)
 			again := attackerState(t, callback, a.location())
 			wantLoginLink(t, g.get(again, navigation...), 400, "login_expired")
@@ -78,8 +78,8 @@ func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 	}
 }
 
-// attackerState is a callback with the state of a restarted login, as a
-// browser without cookies brings it back.
+// attackerState returns a callback with the state of a restarted login, as a
+// browser without cookies would send it.
 func attackerState(t *testing.T, callback, restarted string) string {
 	t.Helper()
 	u, err := url.Parse(restarted)
@@ -143,8 +143,7 @@ func TestBrokenCallbackSendsNoCode(t *testing.T) {
 	b.wantAppAt(b.open(b.approve(at)), "/wanted")
 }
 
-// TestTamperedLoginCookieIsRefused: every altered character of the login cookie makes the
-// attempt unknown.
+// TestTamperedLoginCookieIsRefused for each altered character.
 func TestTamperedLoginCookieIsRefused(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -157,7 +156,8 @@ func TestTamperedLoginCookieIsRefused(t *testing.T) {
 		}
 		wantNewLogin(t, g, g.get(callback, append(navigation, "Cookie: "+good.Name+"="+string(altered))...))
 	}
-	// A value of another purpose, or twice, is none either.
+	// A value that was sealed for another purpose, and a repeated cookie, are
+	// refused.
 	other := g.browser()
 	other.start("/")
 	state := strings.TrimPrefix(callback[strings.Index(callback, "state="):], "state=")
@@ -267,8 +267,8 @@ func TestRefusedCodeIsRetriedWithANewLogin(t *testing.T) {
 	}
 }
 
-// TestOutageDuringTheCallbackIsRetriedByThePage: the page goes on to a new login by itself, and
-// then it works. A lost answer is made up for by one more login, unseen.
+// TestOutageDuringTheCallbackIsRetriedByThePage: the page goes to a new login by
+// itself, which succeeds.
 func TestOutageDuringTheCallbackIsRetriedByThePage(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{
 		"503":          fakeas.Unavailable(),
@@ -294,8 +294,7 @@ func TestOutageDuringTheCallbackIsRetriedByThePage(t *testing.T) {
 	}
 }
 
-// TestLostAnswerToACodeRestartsTheLogin: the code may be spent, so that a new one is
-// asked for.
+// TestLostAnswerToACodeRestartsTheLogin: the code may be spent.
 func TestLostAnswerToACodeRestartsTheLogin(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{"request": fakeas.LoseRequest(), "answer": fakeas.LoseAnswer()} {
 		t.Run(name, func(t *testing.T) {
@@ -311,8 +310,8 @@ func TestLostAnswerToACodeRestartsTheLogin(t *testing.T) {
 
 var goesOn = regexp.MustCompile(`<meta http-equiv="refresh" content="([1-9][0-9]*);url=([^"]*)">`)
 
-// goesOnTo returns where a page goes by itself after some seconds, which is a
-// new login and nothing else.
+// wantReloadToLogin returns the URL to which a page reloads. It fails the test
+// unless that is a new login.
 func wantReloadToLogin(t *testing.T, a *answer) string {
 	t.Helper()
 	m := goesOn.FindStringSubmatch(a.body)
@@ -338,8 +337,8 @@ func TestNoLoginBeginsWithoutMetadata(t *testing.T) {
 	}
 }
 
-// TestStaleCallbackIsUnavailableWhileTheStoreIsDown: whether there is a session is not known,
-// so nobody is sent to log in for it.
+// TestStaleCallbackIsUnavailableWhileTheStoreIsDown: the session is unknown, so no
+// login begins.
 func TestStaleCallbackIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -353,8 +352,8 @@ func TestStaleCallbackIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	b.wantAppAt(b.open(callback), "/wanted")
 }
 
-// TestExpiredAttemptBeginsANewLogin: an attempt is good for ten minutes, and what is left of it
-// leads into a new one.
+// TestExpiredAttemptBeginsANewLogin: an attempt is valid for ten minutes. Its state
+// still leads to the wanted page.
 func TestExpiredAttemptBeginsANewLogin(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -366,7 +365,7 @@ func TestExpiredAttemptBeginsANewLogin(t *testing.T) {
 		if len(b.jar.header(false)) != 0 {
 			t.Error("the browser still has the attempt's cookie")
 		}
-		// Also if the browser keeps the cookie for longer than it was told to.
+		// Also if the browser keeps the cookie longer than Max-Age.
 		r := g.request(http.MethodGet, callback, navigation...)
 		r.Header["Cookie"] = cookies
 		wantNewLogin(t, g, g.do(r))
@@ -377,8 +376,8 @@ func TestExpiredAttemptBeginsANewLogin(t *testing.T) {
 	})
 }
 
-// TestClosedTabDoesNotStopTheLogin: the code is spent on one try, so the login is
-// completed whether or not somebody still waits for the answer.
+// TestClosedTabDoesNotStopTheLogin: a code can be used once, so the login continues
+// after the client disconnects.
 func TestClosedTabDoesNotStopTheLogin(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()

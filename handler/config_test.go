@@ -14,7 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// A handler that would panic at a request is refused with what is missing.
+// New refuses a configuration that would panic at a request, and names the field.
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	other, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "other"})
@@ -66,7 +66,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// wholeConfig is one that New accepts, before change.
+// wholeConfig returns a configuration that New accepts before change is applied.
 func wholeConfig(t *testing.T, change func(*Config)) Config {
 	t.Helper()
 	client, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "app"})

@@ -83,7 +83,8 @@ func TestCookieThatBrowsersWouldIgnoreIsRefused(t *testing.T) {
 	}
 }
 
-// TestOwnCookiesDoNotReachTheApp, and the app's keep their bytes and their order.
+// TestOwnCookiesDoNotReachTheApp: the app's cookies keep their bytes and their
+// order.
 func TestOwnCookiesDoNotReachTheApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
 	valid := sessionCookie + "=" + g.session("")
@@ -131,7 +132,7 @@ func TestMalformedSessionCookieIsNoSession(t *testing.T) {
 		{"__host-oauth_session=" + good}, {"__HOST-OAUTH_SESSION=" + good}, {"\u2000" + sessionCookie + "=" + good}, {"\u0085" + sessionCookie + "=" + good},
 		{"\u00a0" + sessionCookie + "=" + good}, {"=" + sessionCookie + "=" + good}, {sessionCookie + " =" + good}, {sessionCookie + "\t=" + good},
 		{"x=" + sessionCookie + "=" + good}, {"x, " + sessionCookie + "=" + good},
-		// Two sessions: nobody can tell whose the request is.
+		// Two valid sessions: neither is used.
 		{sessionCookie + "=" + good + "; " + sessionCookie + "=" + g.session("")},
 	}
 	for _, v := range values {
@@ -148,7 +149,7 @@ func TestMalformedSessionCookieIsNoSession(t *testing.T) {
 		wantNewLogin(t, g, g.do(r))
 	}
 	for _, cookie := range []string{
-		// Of several, the one that has a session.
+		// The only one of several cookies that has a session.
 		sessionCookie + "=" + good + "; " + sessionCookie + "=" + good, sessionCookie + "=x; " + sessionCookie + "=" + good,
 		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + seal.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
 		sessionCookie + "=" + good, "a=1;" + sessionCookie + "=" + good + " ;b=2", many + sessionCookie + "=" + good} {
@@ -158,8 +159,7 @@ func TestMalformedSessionCookieIsNoSession(t *testing.T) {
 	}
 }
 
-// TestTamperedSessionCookieIsLikeNone: every altered character gives the same answer as
-// no cookie at all.
+// TestTamperedSessionCookieIsLikeNone for each altered character.
 func TestTamperedSessionCookieIsLikeNone(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	good := g.session("")
@@ -176,8 +176,8 @@ func TestTamperedSessionCookieIsLikeNone(t *testing.T) {
 	}
 }
 
-// FuzzReadCookies: a session takes a cookie of its name, and the app never gets
-// a cookie of ours.
+// FuzzReadCookies: only a cookie with the right name gives a session, and the app
+// never gets one of the module's cookies.
 func FuzzReadCookies(f *testing.F) {
 	g := newRig(f, plainOAuth)
 	secret := seal.NewSecret().Cookie()

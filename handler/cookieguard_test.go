@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// planted are Set-Cookie lines of an app, and whether browsers get them.
+// planted has Set-Cookie lines of an app, and whether browsers get them.
 var planted = []struct {
 	line   string
 	passes bool
@@ -85,7 +85,7 @@ func TestAppCannotSetOwnCookies(t *testing.T) {
 	}
 }
 
-// TestAppCannotSetOwnCookiesWithAnError: the error page that comes after would bring them.
+// TestAppCannotSetOwnCookiesWithAnError: the error page would carry them.
 func TestAppCannotSetOwnCookiesWithAnError(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	failure := errors.New("half an answer")
@@ -98,7 +98,6 @@ func TestAppCannotSetOwnCookiesWithAnError(t *testing.T) {
 	}
 }
 
-// TestOwnCookieOfAConfiguredNameIsGuarded: the configured name counts.
 func TestOwnCookieOfAConfiguredNameIsGuarded(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.Cookie = Cookie{Name: "__Secure-sid", Domain: "app.test"} })
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
@@ -110,7 +109,7 @@ func TestOwnCookieOfAConfiguredNameIsGuarded(t *testing.T) {
 	}
 }
 
-// TestHandlersOwnCookiesPass: what an app sets is looked at, and nothing else.
+// TestHandlersOwnCookiesPass: only the app's cookies are checked.
 func TestHandlersOwnCookiesPass(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	ended := make(chan string, 1)
@@ -132,7 +131,7 @@ func TestHandlersOwnCookiesPass(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestRemovedCookieIsLogged once a minute, without what the app has written.
+// TestRemovedCookieIsLogged once a minute, without the value that the app has set.
 func TestRemovedCookieIsLogged(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -154,8 +153,8 @@ func TestRemovedCookieIsLogged(t *testing.T) {
 	})
 }
 
-// TestAppCannotSetOwnCookiesOnTheWire: in early hints, in the answer to an upgrade, and in
-// trailers, announced or not, over HTTP/1.1 and HTTP/2.
+// TestAppCannotSetOwnCookiesOnTheWire in early hints, in the answer to an upgrade,
+// and in trailers, announced or not, over HTTP/1.1 and HTTP/2.
 func TestAppCannotSetOwnCookiesOnTheWire(t *testing.T) {
 	ours, theirs := sessionCookie+"=x; Path=/; Secure", "a=1"
 	both := []string{ours, theirs}
@@ -184,7 +183,7 @@ func TestAppCannotSetOwnCookiesOnTheWire(t *testing.T) {
 				if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{"private"}) {
 					t.Errorf("%s %s: after early hints: got Cache-Control %q, want none", resp.Proto, path, got)
 				}
-				// What is announced as a trailer, this proxy adds to the header's.
+				// This proxy adds an announced trailer to the header.
 				resp.Trailer["Set-Cookie"] = slices.Compact(resp.Trailer["Set-Cookie"])
 				for where, lines := range map[string][]string{"early hints": hinted, "header": resp.Header["Set-Cookie"], "trailer": resp.Trailer["Set-Cookie"]} {
 					if !slices.Equal(lines, []string{theirs}) {
@@ -220,8 +219,8 @@ func exchange(t *testing.T, transport http.RoundTripper, target, cookie string) 
 	return hinted, resp
 }
 
-// TestAppCannotSetOwnCookiesWithAnUpgrade: the answer to a handshake is one like others, if
-// it is written before the connection is taken over, as Caddy's proxy does.
+// TestAppCannotSetOwnCookiesWithAnUpgrade: the answer is checked like any other if
+// it is written before the connection is hijacked, as Caddy's proxy does.
 func TestAppCannotSetOwnCookiesWithAnUpgrade(t *testing.T) {
 	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
 		g := newRig(t, options...)
@@ -250,7 +249,8 @@ func TestAppCannotSetOwnCookiesWithAnUpgrade(t *testing.T) {
 	}
 }
 
-// everyWriter can do all that a server's writer can, and notes it.
+// everyWriter implements all interfaces of a server's writer, and records the
+// calls.
 type everyWriter struct {
 	*httptest.ResponseRecorder
 	done []string
@@ -272,7 +272,8 @@ func (w *everyWriter) SetReadDeadline(time.Time) error      { w.note("read deadl
 func (w *everyWriter) SetWriteDeadline(time.Time) error     { w.note("write deadline"); return nil }
 func (w *everyWriter) EnableFullDuplex() error              { w.note("full duplex"); return nil }
 
-// TestGuardedWriterKeepsItsInterfaces, whichever way a handler asks.
+// TestGuardedWriterKeepsItsInterfaces, by type assertion and by
+// http.ResponseController.
 func TestGuardedWriterKeepsItsInterfaces(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	w := &everyWriter{ResponseRecorder: httptest.NewRecorder()}
@@ -306,7 +307,8 @@ func TestGuardedWriterKeepsItsInterfaces(t *testing.T) {
 	}
 }
 
-// TestGuardedWriterGainsNoAbility: what the writer below cannot do is an error.
+// TestGuardedWriterGainsNoAbility: an ability that the underlying writer lacks is
+// an error.
 func TestGuardedWriterGainsNoAbility(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	plain := struct{ http.ResponseWriter }{httptest.NewRecorder()}
@@ -328,7 +330,8 @@ func TestGuardedWriterGainsNoAbility(t *testing.T) {
 	}
 }
 
-// FuzzOwnCookie: a line that makes a browser send a cookie of our names is ours.
+// FuzzOwnCookie: the guard recognizes every line after which a browser would send a
+// cookie with one of the module's names.
 func FuzzOwnCookie(f *testing.F) {
 	for _, tt := range planted {
 		f.Add(tt.line)
@@ -344,8 +347,8 @@ func FuzzOwnCookie(f *testing.F) {
 	})
 }
 
-// browserCookie is what a browser sends after a Set-Cookie line (RFC 6265bis,
-// sections 5.6 and 5.8.3), leniently.
+// browserCookie returns the cookie that a lenient browser sends after a Set-Cookie
+// line (RFC 6265bis, sections 5.6 and 5.8.3).
 func browserCookie(line string) string {
 	pair, _, _ := strings.Cut(strings.NewReplacer("\r", " ", "\n", " ").Replace(line), ";")
 	name, value, ok := strings.Cut(pair, "=")

@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// early are the ways in which a request says that it came in early data.
+// early has the ways in which a request shows that it came in early data.
 var early = map[string]func(*http.Request){
 	"handshake not complete":       func(r *http.Request) { r.TLS = &tls.ConnectionState{} },
 	"a proxy's word":               func(r *http.Request) { r.Header["Early-Data"] = []string{"1"} },
@@ -23,7 +23,8 @@ var early = map[string]func(*http.Request){
 
 func done() *tls.ConnectionState { return &tls.ConnectionState{HandshakeComplete: true} }
 
-// TestEndpointsRefuseEarlyData: a network attacker may replay it (RFC 8470).
+// TestEndpointsRefuseEarlyData: an attacker on the network may replay it (RFC
+// 8470).
 func TestEndpointsRefuseEarlyData(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, request := range []string{"GET /oauth2/login", "GET /oauth2/callback?code=x&state=y", "GET /oauth2/logout", "POST /oauth2/logout", "GET /oauth2/session", "POST /oauth2/session/refresh"} {
@@ -42,7 +43,7 @@ func TestEndpointsRefuseEarlyData(t *testing.T) {
 	}
 }
 
-// TestEarlyDataChangesNothing: what changes nothing passes, and nothing else.
+// TestEarlyDataChangesNothing: only requests that change nothing pass.
 func TestEarlyDataChangesNothing(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/static/x" }
@@ -93,7 +94,7 @@ func TestEarlyDataChangesNothing(t *testing.T) {
 	}
 }
 
-// TestEarlyDataDoesNotProlongTheSession: a replay neither keeps a session alive nor refreshes it.
+// TestEarlyDataDoesNotProlongTheSession, and refreshes no token.
 func TestEarlyDataDoesNotProlongTheSession(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {

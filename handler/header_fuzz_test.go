@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzLoginCookie: a code is redeemed for the browser that holds the attempt's
-// own cookie, once, and for no other.
+// FuzzLoginCookie: a code is redeemed once, and only for the browser with the
+// attempt's own cookie.
 func FuzzLoginCookie(f *testing.F) {
 	g := newRig(f, plainOAuth, quiet)
 	b := g.browser()
@@ -22,7 +22,8 @@ func FuzzLoginCookie(f *testing.F) {
 	other := newRig(f, plainOAuth, quiet).browser()
 	other.start("/x")
 	foreign := other.jar.logins()[0]
-	// Each fuzzing process has cookies of its own: the input names them.
+	// Each fuzzing process has its own cookies, so the input has placeholders for
+	// them.
 	own := strings.NewReplacer("NAME", name, "VALUE", value, "SHORT", value[:len(value)-1], "ALIEN", foreign.Name, "STRANGE", foreign.Value)
 	for _, line := range []string{
 		"", "NAME=SHORT", "NAME=SHORTA", "NAME=VALUE=", "NAMEx=VALUE", " =NAME=VALUE", `NAME="VALUE"`, "NAME=STRANGE", "ALIEN=VALUE", "NAME=VALUE; NAME=x", "NAME=x; NAME=VALUE",
@@ -65,9 +66,9 @@ func FuzzLoginCookie(f *testing.F) {
 	})
 }
 
-// FuzzRelayedHeader: whatever header a client adds, the app finds our token
-// under its name, alone, and nothing that another server could take for it; and
-// the request is left as it was found.
+// FuzzRelayedHeader: whatever header a client adds, the app gets exactly the
+// session's token under its name, and no header that another server could read as
+// it. The request has its former header afterwards.
 func FuzzRelayedHeader(f *testing.F) {
 	for _, h := range [][2]string{
 		{"X-Access-Token", "EVIL"}, {"X_Access_Token", "EVIL"}, {"x.access-token", "EVIL"}, {"X-Access-Token ", "EVIL"}, {"Authorization", "Bearer EVIL"}, {"authorization", "x"},
@@ -132,7 +133,7 @@ func FuzzRelayedHeader(f *testing.F) {
 	})
 }
 
-// asCGI is what an app behind CGI, or one of its heirs, makes of a header name.
+// asCGI returns the name that an app behind CGI sees for a header.
 func asCGI(name string) string {
 	return strings.Map(func(c rune) rune {
 		switch {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSecretEndpointsStayOutOfTheLog in any spelling, whatever becomes of them;
-// all else is logged as ever.
+// TestSecretEndpointsStayOutOfTheLog in any spelling and with any result. All other
+// requests are logged.
 func TestSecretEndpointsStayOutOfTheLog(t *testing.T) {
 	var out int
 	g := newRig(t, plainOAuth, optional, func(s *setup) {

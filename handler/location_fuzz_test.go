@@ -11,12 +11,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// quiet takes the log away from a fuzz target, which would keep it in memory.
+// quiet turns the log off for a fuzz target: it would grow without limit.
 func quiet(s *setup) { s.handler.Logger = zap.NewNop() }
 
-// FuzzLocation: what a login remembers of a wished-for page leads back to the
-// site as a browser reads it: as the Location after the login, as the link of a
-// page that offers to sign in again, and when it comes back from that link.
+// FuzzLocation: a requested page always leads back to the site as a browser reads
+// it: in the Location after the login, in the link of a page, and after that link.
 func FuzzLocation(f *testing.F) {
 	for _, target := range hostileTargets {
 		f.Add(target)
@@ -50,15 +49,15 @@ func FuzzLocation(f *testing.F) {
 				t.Errorf("%q: got %q from the login, which leads to %q, want the site", target, again, got)
 			}
 		}
-		// A wished-for page is also safe by itself, without the origin before it.
+		// The path is also safe without the origin in front of it.
 		if got, ok := browserOrigin(paths[0], appOrigin); !ok || got != appOrigin {
 			t.Errorf("return_to %q: got path %q, which alone leads to %q, want the site", target, paths[0], got)
 		}
 	})
 }
 
-// FuzzOrigin: an origin that we take for our own is the one a browser goes to
-// when it is followed by a path.
+// FuzzOrigin: a browser goes to the origin that the Handler has accepted, when a
+// path is appended to it.
 func FuzzOrigin(f *testing.F) {
 	for _, o := range []string{
 		appOrigin, "http://localhost:8080", "http://127.0.0.1", "https://APP.test", "https://app.test:443", "https://a@app.test", `https://app.test\evil.test`, "https://app.test/", "https://app.test?x",
@@ -74,7 +73,7 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Where a browser finds no host, nobody is led anywhere.
+		// A URL without a host leads nowhere.
 		got, ok := browserOrigin(origin+"/x", "https://page.test")
 		if !ok {
 			return
@@ -86,8 +85,8 @@ func FuzzOrigin(f *testing.F) {
 	})
 }
 
-// FuzzLoginQuery: whatever a link to the login says, the browser is sent to the
-// authorization server with our own request, or nowhere.
+// FuzzLoginQuery: whatever query a link to the login has, the browser is sent to
+// the authorization server with the Handler's own request, or nowhere.
 func FuzzLoginQuery(f *testing.F) {
 	for _, q := range []string{
 		"return_to=%2Fwanted", "prompt=login&login_hint=a%26redirect_uri%3Dx", "iss=https://evil.test&target_link_uri=//evil.test", "scope=admin&redirect_uri=https://evil.test&client_id=x",

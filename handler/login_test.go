@@ -102,7 +102,7 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 	}
 }
 
-// TestLoginCookiesAreSealed: what the browser carries says nothing to it.
+// TestLoginCookiesAreSealed: the browser cannot read their content.
 func TestLoginCookiesAreSealed(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -137,7 +137,8 @@ func TestNewLoginReplacesTheSession(t *testing.T) {
 	}
 }
 
-// TestBeginningALoginEndsNothing: any site can send a browser to the login.
+// TestBeginningALoginEndsNothing: any site can send a browser to the login
+// endpoint.
 func TestBeginningALoginEndsNothing(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
@@ -152,8 +153,8 @@ func TestBeginningALoginEndsNothing(t *testing.T) {
 	}
 }
 
-// TestLinkOfAnotherSiteReplacesNoSession: the server may sign in without asking, and
-// the requests of the session that is there would end with it.
+// TestLinkOfAnotherSiteReplacesNoSession: the server may log in without a prompt,
+// and the running requests of the former session would end.
 func TestLinkOfAnotherSiteReplacesNoSession(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
@@ -203,8 +204,8 @@ func TestLoginEndpointChecksItsParameters(t *testing.T) {
 	}
 }
 
-// TestStrictCookieIsSentAfterTheLogin: a strict cookie does not go along on a
-// redirect that came from another site, so the page itself has to move on.
+// TestStrictCookieIsSentAfterTheLogin: a browser does not send it on a redirect
+// from another site, so a page navigates instead.
 func TestStrictCookieIsSentAfterTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	for _, wanted := range []string{"/", "/page?a=1&b=%22%3C&c=;d"} {
@@ -216,8 +217,7 @@ func TestStrictCookieIsSentAfterTheLogin(t *testing.T) {
 	}
 }
 
-// TestStrictCookiePageKeepsTheURL: what the browser asked for comes out as it went
-// in, on the page that moves on by itself too.
+// TestStrictCookiePageKeepsTheURL byte for byte.
 func TestStrictCookiePageKeepsTheURL(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()

@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// sharedStore stands for a store that other instances use too. It answers
-// nothing new, and takes no deletion while it is full.
+// sharedStore is a store that other instances use. It publishes no changes, and
+// refuses deletions while it is full.
 type sharedStore struct {
 	session.SharedStore // what is not needed here
 	*memory.Store
@@ -54,8 +54,8 @@ func (s *sharedStore) DeleteAt(ctx context.Context, id session.ID, _ uint64, _ s
 	return s.Delete(ctx, id)
 }
 
-// TestLogoutFailsIfOtherInstancesMissIt: for them the session goes on, so nobody is
-// told to be signed out, and the browser keeps its cookie to try again.
+// TestLogoutFailsIfOtherInstancesMissIt: the session goes on there, so the page
+// must not confirm the logout, and the browser keeps the cookie to repeat it.
 func TestLogoutFailsIfOtherInstancesMissIt(t *testing.T) {
 	store := &sharedStore{Store: memory.New()}
 	t.Cleanup(func() { _ = store.Close() })

@@ -14,7 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// offline is an authorization server that nobody can reach.
+// offline is an authorization server that does not answer.
 func offline() *fakeas.Server { return fakeas.New(fakeas.Options{URL: "http://127.0.0.1:1"}) }
 
 // gone fails the test if a cookie still opens a session.
@@ -47,7 +47,7 @@ func TestLogoutEndsTheSessionAndRedirectsToTheServer(t *testing.T) {
 	if end.status != 200 || !strings.Contains(end.body, "Signed out") {
 		t.Errorf("got %s with status %d, want the page after the logout with 200", end.uri, end.status)
 	}
-	// A made-up return from the server says the same.
+	// A forged return from the server has the same answer.
 	for _, query := range []string{"", "?state=x", "?state=x&state=y", "?post_logout_redirect_uri=//evil.test"} {
 		if a := g.get("/oauth2/logout/callback"+query, navigation...); a.status != 200 || strings.Contains(a.body, "evil") {
 			t.Errorf("%s: got status %d, want 200", query, a.status)
@@ -68,8 +68,8 @@ func TestLogoutOfAScriptReturnsTheURL(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestScriptsDoNotGetTheIDToken: no token is ever shown to a page. A window
-// that is sent to the server does not show its scripts where; JSON does.
+// TestScriptsDoNotGetTheIDToken: JSON would show it to scripts. A redirect of the
+// window does not.
 func TestScriptsDoNotGetTheIDToken(t *testing.T) {
 	g := newRig(t)
 	a := g.loggedIn().fetch("POST", "/oauth2/logout")
@@ -108,7 +108,7 @@ func TestOnlyPostsOfTheSiteLogOut(t *testing.T) {
 	}
 }
 
-// TestLogoutPageHasAWorkingButton: its button sends a form that counts as the site's own.
+// TestLogoutPageHasAWorkingButton: its form counts as a form of the site.
 func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
@@ -122,7 +122,7 @@ func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestLogoutRevokesTheRefreshToken: once, of the newest refresh token, and nobody waits for it.
+// TestLogoutRevokesTheRefreshToken: the newest one, once, and in the background.
 func TestLogoutRevokesTheRefreshToken(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -162,8 +162,8 @@ func TestLogoutDoesNotNeedTheServer(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestLogoutEndsTheSessionWhileTheStoreIsDown: over in this process at once, in the store as
-// soon as that can be, and the browser forgets it in any case.
+// TestLogoutEndsTheSessionWhileTheStoreIsDown: in this process at once, and in the
+// store as soon as it answers. The cookie is deleted in any case.
 func TestLogoutEndsTheSessionWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
@@ -201,8 +201,8 @@ func TestPostLogoutRedirectIsTheConfiguredURL(t *testing.T) {
 	}
 }
 
-// TestEndOfASessionEndsRunningRequests: a WebSocket or an event stream must not
-// outlive it, and no other session's is touched.
+// TestEndOfASessionEndsRunningRequests: a WebSocket or an event stream ends with
+// its session, and those of other sessions go on.
 func TestEndOfASessionEndsRunningRequests(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	mine, other := g.session(""), g.session("")
@@ -249,7 +249,7 @@ func TestMaxLifetimeEndsRunningRequests(t *testing.T) {
 	})
 }
 
-// TestIdleTimeoutEndsRunningRequests at most 5 % late, whatever came before.
+// TestIdleTimeoutEndsRunningRequests at most 5 % late, after any earlier uses.
 func TestIdleTimeoutEndsRunningRequests(t *testing.T) {
 	const idle = 20 * time.Second
 	for _, uses := range []int{0, 1, 20} {

@@ -28,7 +28,7 @@ func TestLoginLoopWithoutTheSessionCookieIsStopped(t *testing.T) {
 	if lines := g.log.lines("login_loop"); len(lines) != 1 || !strings.Contains(lines[0], "cookie") {
 		t.Errorf("got log lines %q, want one", lines)
 	}
-	// The way out works once the cause is gone.
+	// The link on the page works once the cause is removed.
 	b.jar.refuse = nil
 	b.mustReach("/wanted")
 }
@@ -46,8 +46,8 @@ func TestLoginLoopWithoutAnyCookieIsStopped(t *testing.T) {
 	}
 }
 
-// TestInvalidSecondCookieDoesNotStopTheLogin cannot be in the browser's jar with a __Host-
-// name, but with one that has a domain: it must not keep anybody out.
+// TestInvalidSecondCookieDoesNotStopTheLogin: another host can set one for a shared
+// domain, which a name with __Host- prevents.
 func TestInvalidSecondCookieDoesNotStopTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{Domain: "app.test"} })
 	b := g.browser()
@@ -55,9 +55,9 @@ func TestInvalidSecondCookieDoesNotStopTheLogin(t *testing.T) {
 	b.mustReach("/")
 }
 
-// TestSwitchToPartitionedCookiesDoesNotLoop: browsers keep a partitioned cookie beside
-// the one without, and send both. Whoever still has the cookie of an old
-// session when the option is switched on must be able to log in.
+// TestSwitchToPartitionedCookiesDoesNotLoop: browsers keep a partitioned cookie
+// next to one without the attribute, and send both. A browser with the cookie of an
+// old session must be able to log in.
 func TestSwitchToPartitionedCookiesDoesNotLoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} })
 	b := g.browser()
@@ -89,8 +89,8 @@ func TestRepeatedLogoutsAreNotALoop(t *testing.T) {
 	}
 }
 
-// TestRepeatedLoginsAreNotALoop: somebody tries three accounts in a minute, and
-// the session's cookie comes back each time.
+// TestRepeatedLoginsAreNotALoop: a user tries three accounts in a minute, and the
+// browser sends the session cookie each time.
 func TestRepeatedLoginsAreNotALoop(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
@@ -99,8 +99,8 @@ func TestRepeatedLoginsAreNotALoop(t *testing.T) {
 	}
 }
 
-// TestRepeatedCrossSiteVisitsAreNotALoop: a strict cookie does not come along from
-// another site, however well it is kept.
+// TestRepeatedCrossSiteVisitsAreNotALoop: browsers do not send a strict cookie from
+// another site.
 func TestRepeatedCrossSiteVisitsAreNotALoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()
@@ -109,8 +109,8 @@ func TestRepeatedCrossSiteVisitsAreNotALoop(t *testing.T) {
 	}
 }
 
-// TestEndedSessionsAreNotALoop: the cookie came back each time, and the session
-// was alive until the server refused to refresh it.
+// TestEndedSessionsAreNotALoop: the browser sent the cookie each time, and the
+// server refused the refresh.
 func TestEndedSessionsAreNotALoop(t *testing.T) {
 	for name, end := range map[string]func(b *browser){
 		"found by a navigation": func(*browser) {},

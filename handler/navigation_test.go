@@ -12,7 +12,7 @@ const (
 	acceptSafariImg = "Accept: image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"
 )
 
-// clientRequests are the headers that clients send for what they do.
+// clientRequests has the headers of real clients.
 var clientRequests = []struct {
 	name   string
 	login  bool
@@ -95,8 +95,7 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 	}
 }
 
-// TestLoginEndpointAcceptsNavigationsOnly: a script that asks for it leaves
-// nothing behind.
+// TestLoginEndpointAcceptsNavigationsOnly: a script gets no login cookie.
 func TestLoginEndpointAcceptsNavigationsOnly(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, tt := range clientRequests {
@@ -107,7 +106,7 @@ func TestLoginEndpointAcceptsNavigationsOnly(t *testing.T) {
 	}
 }
 
-// TestBodyWithoutASessionIsNotRead: it may be five gigabytes.
+// TestBodyWithoutASessionIsNotRead: it may have gigabytes.
 func TestBodyWithoutASessionIsNotRead(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("POST", "/upload", script...)
@@ -126,9 +125,8 @@ func (b unreadable) Read([]byte) (int, error) {
 
 func (unreadable) Close() error { return nil }
 
-// TestFormPostWithoutASessionGetsAPage: somebody has filled in a form, the session is
-// over, and what they sent is lost. They are told so on a page, and not by a
-// problem document.
+// TestFormPostWithoutASessionGetsAPage: the form is lost, and a page says so
+// instead of a problem document.
 func TestFormPostWithoutASessionGetsAPage(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for name, header := range map[string][]string{"with Sec-Fetch": formPost, "without": {acceptFirefox, "Origin: " + appOrigin}} {

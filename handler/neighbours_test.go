@@ -8,13 +8,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// neighbours are other sites on the host. Their cookies are told with ours.
+// neighbours is an option: other sites on the host have these session cookies.
 func neighbours(s *setup) {
 	s.handler.OtherCookies = func(*http.Request, string) []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
 }
 
-// TestCookiesOfOtherHandlersReachNoApp: the app gets the cookie of no other site on the host,
-// and it counts as none of this one.
+// TestCookiesOfOtherHandlersReachNoApp, and are no session of this Handler.
 func TestCookiesOfOtherHandlersReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	ours := sessionCookie + "=" + g.session("")
@@ -54,8 +53,6 @@ func join(a, b string) string {
 	return a + b
 }
 
-// TestAppCannotSetCookiesOfOtherHandlers: what an app may not do to us it may not do to
-// other sites on the host.
 func TestAppCannotSetCookiesOfOtherHandlers(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
@@ -69,8 +66,8 @@ func TestAppCannotSetCookiesOfOtherHandlers(t *testing.T) {
 	}
 }
 
-// TestAppCannotSetCookiesForADomainOfOtherHandlers: a cookie that an app sets for a
-// domain reaches sites on other hosts there.
+// TestAppCannotSetCookiesForADomainOfOtherHandlers: such a cookie reaches sites on
+// other hosts.
 func TestAppCannotSetCookiesForADomainOfOtherHandlers(t *testing.T) {
 	var asked []string
 	g := newRig(t, plainOAuth, optional, func(s *setup) {

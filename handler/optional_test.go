@@ -40,7 +40,7 @@ func TestOptionalPathPassesWithoutASession(t *testing.T) {
 }
 
 // TestOptionalPathIsUnavailableWhileTheStoreIsDown: a request with a session must
-// not turn anonymous because nobody can look it up.
+// not become anonymous because the store fails.
 func TestOptionalPathIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
@@ -60,8 +60,8 @@ func TestOptionalPathIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	}
 }
 
-// TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown: which of them counts cannot be told, and
-// nobody becomes nobody for that.
+// TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown: the store decides
+// which one has a session.
 func TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown(t *testing.T) {
 	for name, option := range map[string]func(*setup){"optional": optional, "required": func(*setup) {}} {
 		t.Run(name, func(t *testing.T) {
@@ -84,8 +84,8 @@ func TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown(t *testing.T) {
 	}
 }
 
-// TestSetUserGetsNoUserWithoutASession: what is made of the user, such as a header
-// for the app, must be made of nobody, and so must be told.
+// TestSetUserGetsNoUserWithoutASession: the hook is called with nil, so that the
+// server can remove a user from the last request.
 func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
 	told := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
@@ -102,7 +102,7 @@ func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
 	}
 }
 
-// endedSession is a browser whose session ends at its next request.
+// endedSession returns a browser whose session ends at its next request.
 func endedSession(t *testing.T, g *rig) *browser {
 	t.Helper()
 	b := g.browser()
@@ -112,8 +112,8 @@ func endedSession(t *testing.T, g *rig) *browser {
 	return b
 }
 
-// TestRequestThatFindsTheEndClearsTheCookie: whoever finds the end gets the cookie cleared. Optional
-// pages come anonymously, others after a login.
+// TestRequestThatFindsTheEndClearsTheCookie. Optional pages then pass without a
+// user, and others after a login.
 func TestRequestThatFindsTheEndClearsTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -134,9 +134,8 @@ func TestRequestThatFindsTheEndClearsTheCookie(t *testing.T) {
 	})
 }
 
-// TestOptionalPageDoesNotClearTheCookie: the request passes as nobody's. The cookie is
-// not deleted on the way: a cache may store the app's answer, and would then
-// delete the cookies of others.
+// TestOptionalPageDoesNotClearTheCookie: a cache may store the app's answer, and
+// would delete the cookies of other users.
 func TestOptionalPageDoesNotClearTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {

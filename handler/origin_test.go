@@ -84,7 +84,7 @@ func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
 	}
 }
 
-// webSocketHandshakes are the shapes in which a WebSocket is asked for.
+// webSocketHandshakes has the forms of a request for a WebSocket.
 var webSocketHandshakes = map[string]struct {
 	method, proto string
 	header        []string
@@ -119,9 +119,9 @@ func TestCrossSiteFormGetsAPage(t *testing.T) {
 	}
 }
 
-// TestPreflightIsRelayedWithoutAToken: it has no cookie by definition, so it is passed on without a
-// token, for trusted pages of other sites. Pages of this one send none: there it
-// would be a way past the login.
+// TestPreflightIsRelayedWithoutAToken: a preflight has no cookie. It passes for
+// trusted pages of other sites only. Pages of this site send none, so it would be a
+// way around the login.
 func TestPreflightIsRelayedWithoutAToken(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://admin.test"} })
 	for header, ok := range map[string]bool{
@@ -154,7 +154,7 @@ func TestPreflightIsRelayedWithoutAToken(t *testing.T) {
 	}
 }
 
-// TestPreflightWithABodyIsRefused is none.
+// TestPreflightWithABodyIsRefused: a preflight has no body.
 func TestPreflightWithABodyIsRefused(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://admin.test"} })
 	for _, length := range []int64{5, -1} {

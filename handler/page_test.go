@@ -18,7 +18,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// ownAnswers are all kinds of answers of ours, by what was asked.
+// ownAnswers returns all kinds of the Handler's own answers, by request.
 func ownAnswers(t *testing.T, g *rig) []*answer {
 	t.Helper()
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
@@ -68,7 +68,7 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 			}
 		}
 	}
-	// What the app answers is not touched, but for the word to shared caches.
+	// The app's answer is unchanged, apart from the directive for shared caches.
 	a := g.get("/", append(slices.Clone(navigation), "Cookie: "+sessionCookie+"="+g.session(""))...)
 	delete(a.header, "Content-Type") // the recorder's
 	delete(a.header, "Cache-Control")
@@ -77,8 +77,8 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 	}
 }
 
-// TestContentSecurityPolicyAllowsTheStyle: the policy's hash is that of the style in the page, and
-// nothing else in the page needs permission.
+// TestContentSecurityPolicyAllowsTheStyle by its hash. Nothing else in a page needs
+// permission.
 func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
@@ -107,8 +107,8 @@ func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	}
 }
 
-// TestPagesEscapeTextFromOutside: text from outside is escaped in pages, or not
-// shown at all, and forges no line of the log.
+// TestPagesEscapeTextFromOutside or do not show it. Such text forges no log line
+// either.
 func TestPagesEscapeTextFromOutside(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	const hostile = "\"><script>alert(1)</script>\n{\"level\":\"error\",\"msg\":\"forged\"}\x1b[31m\u2028{env.HOME}"
@@ -133,8 +133,7 @@ func TestPagesEscapeTextFromOutside(t *testing.T) {
 	}
 }
 
-// TestTemporaryErrorPageReloads: trouble that passes gives a page that comes back by
-// itself, and says when to anybody else.
+// TestTemporaryErrorPageReloads, and other clients get Retry-After.
 func TestTemporaryErrorPageReloads(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
@@ -152,7 +151,7 @@ func TestTemporaryErrorPageReloads(t *testing.T) {
 	}
 }
 
-// TestServerFailureIsShownWithoutDetails comes through once the access token has expired.
+// TestServerFailureIsShownWithoutDetails after the access token has expired.
 func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault  fakeas.Fault
@@ -192,7 +191,7 @@ func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 	}
 }
 
-// TestFailIsCalledForPagesOnly, and never for one with a code in its URL.
+// TestFailIsCalledForPagesOnly, and never for a URL that contains a code.
 func TestFailIsCalledForPagesOnly(t *testing.T) {
 	var failed []string
 	g := newRig(t, plainOAuth, func(s *setup) {

@@ -9,8 +9,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
-// TestRefreshSendsScopeOnlyIfConfigured: some servers want the scope again, others refuse it.
-// refresh_param decides.
+// TestRefreshSendsScopeOnlyIfConfigured: some servers require scope at a refresh,
+// others refuse it. refresh_param decides.
 func TestRefreshSendsScopeOnlyIfConfigured(t *testing.T) {
 	again := func(s *setup) { s.oauth.RefreshParams = []oauth.Param{{Name: "scope", Value: "api"}} }
 	without := func(*setup) {}
@@ -41,8 +41,8 @@ func TestRefreshSendsScopeOnlyIfConfigured(t *testing.T) {
 	}
 }
 
-// TestMissingGroupsMeetNoRequirement: Entra ID leaves the groups out if there are many, and says
-// where they can be asked for. Not knowing them is not having them.
+// TestMissingGroupsMeetNoRequirement: Entra ID leaves the groups out if there are
+// many, and names the address to fetch them. Unknown groups count as none.
 func TestMissingGroupsMeetNoRequirement(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{Claim: "groups", Values: []string{"users"}}} })
 	g.loggedIn()
@@ -52,8 +52,8 @@ func TestMissingGroupsMeetNoRequirement(t *testing.T) {
 	}
 }
 
-// TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken: the session lasts as long
-// as a token is assumed to.
+// TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken: the server says no
+// lifetime.
 func TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) {
@@ -77,8 +77,8 @@ func TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken(t *testing.T) {
 	})
 }
 
-// TestOverlappingRotationKeepsTheSession: a server that still takes the token before the newest
-// forgives an answer that was lost.
+// TestOverlappingRotationKeepsTheSession: a server that accepts the last but one
+// token tolerates a lost answer.
 func TestOverlappingRotationKeepsTheSession(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) { k.Rotation, k.Overlap = fakeas.RotateOverlap, 1 })
@@ -113,8 +113,7 @@ func TestLogoutWorksWithAProprietaryEndpoint(t *testing.T) {
 	<-g.as.revoked
 }
 
-// TestCompressedAnswerIsRefused: it was not asked for, and is not unpacked. The
-// session stays.
+// TestCompressedAnswerIsRefused: it was not requested. The session stays.
 func TestCompressedAnswerIsRefused(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -133,8 +132,8 @@ func TestCompressedAnswerIsRefused(t *testing.T) {
 	})
 }
 
-// TestIssuerWithATenantPlaceholderIsRefused is nobody's issuer: no login begins, and
-// the log says why.
+// TestIssuerWithATenantPlaceholderIsRefused: no login begins, and the log has the
+// cause.
 func TestIssuerWithATenantPlaceholderIsRefused(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.Issuer = "https://login.test/{tenantid}/v2.0" })
@@ -147,7 +146,7 @@ func TestIssuerWithATenantPlaceholderIsRefused(t *testing.T) {
 	}
 }
 
-// TestPostedCallbackIsRefused is not supported, and says so.
+// TestPostedCallbackIsRefused: response_mode=form_post is not supported.
 func TestPostedCallbackIsRefused(t *testing.T) {
 	g := newRig(t)
 	if a := g.post("/oauth2/callback", formPost...); a.status != 405 || a.header.Get("Allow") != "GET" || a.relayed != 0 {
@@ -155,11 +154,11 @@ func TestPostedCallbackIsRefused(t *testing.T) {
 	}
 }
 
-// TestIDTokenLifetimeDoesNotLimitTheSession: a session whose ID token has expired goes on, and still
-// logs out with it.
+// TestIDTokenLifetimeDoesNotLimitTheSession: an expired ID token still serves as
+// the hint of the logout.
 func TestIDTokenLifetimeDoesNotLimitTheSession(t *testing.T) {
 	g := newRig(t)
-	// Expired already, by less than what clocks may differ.
+	// The token has expired, by less than the tolerance for clocks.
 	g.as.Set(func(k *fakeas.Knobs) { k.IDTokenLifetime = -30 * time.Second })
 	b := g.loggedIn()
 	b.mustReach("/")

@@ -24,7 +24,7 @@ func (g *rig) secondSite(options ...func(*setup)) *rig {
 	})...)
 }
 
-// replay sends a callback with cookies that a browser had at some time.
+// replay sends a callback with cookies of an earlier time.
 func (g *rig) replay(callback string, cookies []string) *answer {
 	g.t.Helper()
 	r := g.request(http.MethodGet, callback, navigation...)
@@ -38,8 +38,8 @@ func sessionSet(a *answer) string {
 	return value
 }
 
-// TestAttemptIsRedeemedOnce: the same callback many times at once, at two
-// processes, whose server revokes the tokens of a code that comes twice.
+// TestAttemptIsRedeemedOnce: the same callback arrives many times at once at two
+// processes. The server revokes all tokens of a code that comes twice.
 func TestAttemptIsRedeemedOnce(t *testing.T) {
 	for name, options := range map[string][]func(*setup){
 		"OpenID Connect": nil, "plain OAuth": {plainOAuth},
@@ -76,8 +76,8 @@ func TestAttemptIsRedeemedOnce(t *testing.T) {
 	}
 }
 
-// TestRepeatedCallbackSharesTheResult with the cookies of before the login: in
-// another tab, or restored by a browser that was restarted.
+// TestRepeatedCallbackSharesTheResult with the cookies from before the login, as
+// from another tab or a restarted browser.
 func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 	g := newRig(t)
 	other := g.secondSite()
@@ -91,13 +91,14 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 		if a.status != http.StatusSeeOther || a.location() != appOrigin+"/wanted" || sessionSet(a) != secret {
 			t.Errorf("%s: status %d to %q, session %q, want %q", name, a.status, a.location(), sessionSet(a), secret)
 		}
-		// Whoever planted the cookie in this browser does not know the code.
+		// An attacker who planted the cookie in this browser does not know the
+		// code.
 		a = site.replay(strings.Replace(callback, "code=", "code=x", 1), cookies)
 		wantNewLogin(t, g, a)
 		if sessionSet(a) != "" {
 			t.Errorf("%s: got the session for another code, want none", name)
 		}
-		// Whoever has the session already keeps it.
+		// A browser with the session keeps it.
 		a = site.replay(callback, []string{cookies[0] + "; " + sessionCookie + "=" + secret})
 		if a.status != http.StatusSeeOther || sessionSet(a) != secret {
 			t.Errorf("%s, with the session: got status %d, want 303, session %q", name, a.status, sessionSet(a))
@@ -106,7 +107,7 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 			t.Errorf("%s: the session has ended: got status %d, want 200", name, a.status)
 		}
 	}
-	// A result that is over is none: one more login, and no code is sent again.
+	// An ended result begins one more login, and no code is sent again.
 	g.post("/oauth2/logout", with(secret, script)...)
 	wantNewLogin(t, g, g.replay(callback, cookies))
 	if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 1 {
@@ -114,8 +115,8 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 	}
 }
 
-// TestForgedCodesCostOneTokenRequest, whether they come at once or one after the
-// other, and leave nothing behind.
+// TestForgedCodesCostOneTokenRequest, together or one after the other, and leave no
+// item in the store.
 func TestForgedCodesCostOneTokenRequest(t *testing.T) {
 	for name, fault := range map[string]*fakeas.Fault{
 		"refused": nil, "server down": ptr(fakeas.Unavailable()), "misconfigured": ptr(fakeas.OAuthError("invalid_client")),
@@ -155,8 +156,8 @@ func TestForgedCodesCostOneTokenRequest(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestSpentCodeIsNotSentAgain, at no process, where nobody knows what became of
-// it or where it brought nothing that could be kept.
+// TestSpentCodeIsNotSentAgain by any process, if its answer was lost or was of no
+// use.
 func TestSpentCodeIsNotSentAgain(t *testing.T) {
 	for name, break_ := range map[string]func(*rig){
 		"lost answer":  func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
@@ -189,11 +190,11 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// isSession tells a session from the claim of a login.
+// isSession reports whether an item is a session, and not the claim of a login.
 func isSession(item session.Item) bool { return item.Version == 1 && len(item.Value) > 64 }
 
-// TestAnswerAfterTheLoginDeletesTheLoopCookie: after the landing the browser has the session's
-// cookie, and no other.
+// TestAnswerAfterTheLoginDeletesTheLoopCookie: then the browser has the session
+// cookie only.
 func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 	for _, caching := range []string{"", "public, max-age=60", "no-store"} {
 		t.Run(caching, func(t *testing.T) {
@@ -211,7 +212,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie, "app"}) {
 				t.Errorf("after the login: got cookies %q, want the session and the app's", names)
 			}
-			// A cache on the way must not give the deletion to others.
+			// A cache must not give the deletion to other browsers.
 			if got := landing.header["Cache-Control"]; len(got) != 1 || !strings.Contains(got[0], "private") || !strings.Contains(got[0], caching) {
 				t.Errorf("got Cache-Control %q on the answer after the login, want private", got)
 			}
@@ -264,8 +265,8 @@ func cookieNames(b *browser) (names []string) {
 	return names
 }
 
-// onlyEndsTheCount reports whether an answer of the app brings no cookie of
-// ours, but for the deletion of the count of logins.
+// onlyEndsTheCount reports whether an answer of the app sets none of the module's
+// cookies, apart from the deletion of the loop cookie.
 func onlyEndsTheCount(a *answer) bool {
 	return !slices.ContainsFunc(a.header["Set-Cookie"], func(line string) bool {
 		return line != "app=1" && !strings.HasPrefix(line, loopCookieName+"=; Path=/; Max-Age=0; ")

@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// TestRemovedClaimIsGoneAfterARefresh: who is taken out of a group has no
-// access from the next verified ID token on.
+// TestRemovedClaimIsGoneAfterARefresh: a user who leaves a group loses access with
+// the next verified ID token.
 func TestRemovedClaimIsGoneAfterARefresh(t *testing.T) {
 	in, out := []string{"admin"}, []string{"users"}
 	userInfo := func(s *setup) { s.handler.UserInfo = true }
@@ -74,13 +74,13 @@ func TestRemovedClaimIsGoneAfterARefresh(t *testing.T) {
 	}
 }
 
-// idTokenWith is an ID token with these claims, as it stands in a record.
+// idTokenWith returns an ID token with some claims, as a record has it.
 func idTokenWith(claims string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
 }
 
-// TestClaimsAfterARefreshAreTheNewest are those of the new ID token and of UserInfo; how the
-// user has authenticated stays until it happens again.
+// TestClaimsAfterARefreshAreTheNewest: those of the new ID token and of UserInfo.
+// The claims about the authentication stay until a new one.
 func TestClaimsAfterARefreshAreTheNewest(t *testing.T) {
 	for _, tt := range []struct {
 		name                      string
@@ -133,8 +133,8 @@ func TestClaimsAfterARefreshAreTheNewest(t *testing.T) {
 	}
 }
 
-// TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped are all of the ID token, whatever
-// that can still be seen to say.
+// TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped: all of them came from the ID
+// token.
 func TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped(t *testing.T) {
 	for _, idToken := range []string{"", "x", "a.b.c", idTokenWith(`[]`), idTokenWith(`{"groups":["users"]}`)} {
 		kept, err := storedClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
@@ -147,8 +147,8 @@ func TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped(t *testing.T) {
 	}
 }
 
-// TestTooManyClaimsAtARefreshKeepTheOldOnes are left aside, and the claims before stay: a
-// session does not end for the size of what we keep.
+// TestTooManyClaimsAtARefreshKeepTheOldOnes: the size of claims must not end a
+// session.
 func TestTooManyClaimsAtARefreshKeepTheOldOnes(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
 	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"x": strings.Repeat("x", maxClaims-9<<10)} })

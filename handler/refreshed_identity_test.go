@@ -35,7 +35,7 @@ func (g *rig) expiredLogin() (cookie string) {
 	return g.sessionOf(who, tokens)
 }
 
-// claimsOf returns what the session endpoint tells of the user.
+// claimsOf returns the user and the claims at the session endpoint.
 func (g *rig) claimsOf(cookie string) (user string, claims map[string]any) {
 	g.t.Helper()
 	var info struct {
@@ -73,8 +73,7 @@ func withoutClaim(names ...string) fakeas.TokenEdit {
 
 func defect(d fakeas.Defect) fakeas.TokenEdit { return fakeas.TokenEdit{Defect: d} }
 
-// unverifiable returns ways to spoil a refreshed ID token so that it proves
-// nothing.
+// unverifiable returns ways to make a refreshed ID token unverifiable.
 func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 	all := map[string]func(as *authServer, k *fakeas.Knobs){
 		"90 seconds ahead": func(_ *authServer, k *fakeas.Knobs) { k.ClockOffset = 90 * time.Second },
@@ -126,9 +125,8 @@ func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 
 func keysFail(as *authServer, f fakeas.Fault) { as.Fail(f.At(fakeas.EndpointJWKS).Repeat(-1)) }
 
-// TestUnverifiableIDTokenEndsNothing: whatever keeps a refreshed ID token from
-// being verified, the new access token is used, and the session stays as it was
-// otherwise: user, claims, and the sid by which the server logs it out.
+// TestUnverifiableIDTokenEndsNothing: the new access token is used. The session
+// keeps its user, its claims, and the sid for a back-channel logout.
 func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 	for name, spoil := range unverifiable() {
 		t.Run(name, func(t *testing.T) {
@@ -167,9 +165,9 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 	}
 }
 
-// TestOtherLoginEndsTheSession: an ID token that the server has signed, and that
-// is of another login, ends the session whatever else is wrong with it. The app
-// never sees the access token beside it, and the new tokens are revoked.
+// TestOtherLoginEndsTheSession: an ID token with a valid signature that belongs to
+// another login ends the session, whatever its other defects. The app never sees
+// the access token of that answer, and the new tokens are revoked.
 func TestOtherLoginEndsTheSession(t *testing.T) {
 	other := func(edit fakeas.TokenEdit) func(*fakeas.Knobs) {
 		return func(k *fakeas.Knobs) { k.RefreshSubject, k.RefreshIDToken = "mallory", edit }
@@ -219,8 +217,9 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 	}
 }
 
-// TestForgedLogoutTokensEndNoSession: anonymous posts to the logout endpoint
-// just before the server changes its key, while many sessions are due.
+// TestForgedLogoutTokensEndNoSession: anonymous requests arrive at the logout
+// endpoint just before the server changes its key, while many sessions need a
+// refresh.
 func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 	for _, keysDown := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keys down meanwhile: %v", keysDown), func(t *testing.T) {

@@ -45,8 +45,8 @@ func TestRefreshErrorsMapToOutcomes(t *testing.T) {
 	}
 }
 
-// TestIdentityAfterARefreshIsVerified: the new ID token's claims and sid count, and only
-// an ID token that is proven to be of another login is called so.
+// TestIdentityAfterARefreshIsVerified: it has the claims and the sid of the new ID
+// token. Only a token that belongs to another login is ErrIdentityChanged.
 func TestIdentityAfterARefreshIsVerified(t *testing.T) {
 	g := newRig(t)
 	g.loggedIn()
@@ -115,8 +115,7 @@ func TestObserverLogsEachCauseOnceAMinute(t *testing.T) {
 	}
 }
 
-// TestUnreadableRecordIsLoggedOnceAMinute for each part that does not open, whoever
-// asks how often.
+// TestUnreadableRecordIsLoggedOnceAMinute for each part of a record.
 func TestUnreadableRecordIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}

@@ -62,7 +62,7 @@ func TestAuthorizationHeaderFollowsThePolicy(t *testing.T) {
 					t.Errorf("policy %d, %s, session %v: status %d, the app got %q, want %d and %q", policy, name, withSession, a.status, g.app.last()["Authorization"], status, authorization)
 				}
 			}
-			// A header is no login.
+			// A client's header is no login.
 			if a := g.get("/", header...); a.relayed != 0 || a.status != 401 && a.status != 400 {
 				t.Errorf("policy %d, %s without a session: got status %d, want 401", policy, name, a.status)
 			}
@@ -112,7 +112,7 @@ func TestHopByHopHeadersAreRemoved(t *testing.T) {
 		{[]string{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings"}, nil, nil},
 		{[]string{"Upgrade: h2c, websocket", "Connection: Upgrade"}, nil, nil},
 		{[]string{"Upgrade: h2c", "Upgrade: websocket", "Connection: Upgrade"}, nil, nil},
-		// No upgrade is asked for.
+		// The request asks for no upgrade.
 		{[]string{"Upgrade: websocket"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: keep-alive, Upgrades"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: upgrade;q=1"}, nil, nil},
@@ -130,9 +130,9 @@ func TestHopByHopHeadersAreRemoved(t *testing.T) {
 	}
 }
 
-// TestHopByHopFieldsReachNoApp: these fields are for a proxy (RFC 9110, section
-// 7.6.1), whether Connection names them or not. What else it names stays: the
-// client must not choose which fields are removed.
+// TestHopByHopFieldsReachNoApp (RFC 9110, section 7.6.1), whether Connection names
+// them or not. Other fields that it names stay: a client must not choose the
+// removed fields.
 func TestHopByHopFieldsReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
@@ -173,8 +173,8 @@ func TestHopByHopFieldsReachNoApp(t *testing.T) {
 	}
 }
 
-// TestRequestIsLeftAsItWasFound after an error and a panic too: error routes
-// and the access log look at it. After an ordinary answer every test checks.
+// TestRequestIsLeftAsItWasFound after an error and a panic: error routes and the
+// access log read it. The rig checks it after ordinary answers.
 func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	header := []string{
@@ -255,8 +255,7 @@ func TestPathPrefixMovesTheEndpoints(t *testing.T) {
 	}
 }
 
-// TestPathPrefixThatBrowsersNeverSendIsRefused: with it every login would end in a
-// loop, so it is refused at once.
+// TestPathPrefixThatBrowsersNeverSendIsRefused: every login would end in a loop.
 func TestPathPrefixThatBrowsersNeverSendIsRefused(t *testing.T) {
 	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); err == nil {
@@ -265,8 +264,8 @@ func TestPathPrefixThatBrowsersNeverSendIsRefused(t *testing.T) {
 	}
 }
 
-// TestRequestPastItsDeadlineIsNotRelayed: whatever gave the request a deadline, the
-// client may still be there, and an empty 200 is not the app's answer.
+// TestRequestPastItsDeadlineIsNotRelayed: the client may still wait, and must not
+// get an empty 200.
 func TestRequestPastItsDeadlineIsNotRelayed(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("GET", "/", append(script, "Cookie: "+sessionCookie+"="+g.session(""))...)

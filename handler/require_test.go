@@ -67,7 +67,7 @@ func TestRequirementsCompareClaimsWhole(t *testing.T) {
 	}
 }
 
-// TestRefusedUserCanSwitchAccounts can sign out, or in as somebody else.
+// TestRefusedUserCanSwitchAccounts or sign out.
 func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{"email", []string{"bob@example.test"}}} })
 	b := g.browser()
@@ -85,8 +85,8 @@ func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	b.wantAppAt(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
 }
 
-// FuzzClaim: looking for claims and comparing them ends, whatever a server
-// sends, and finds nothing that is not there.
+// FuzzClaim: search and comparison of claims terminate for any input, and find
+// nothing that is not there.
 func FuzzClaim(f *testing.F) {
 	f.Add(`{"a":{"b":["c",1,true,null]},"a.b":"x"}`, "a.b", "c")
 	f.Add(`{"":{"":{"":"x"}}}`, "..", "x")
@@ -106,7 +106,7 @@ func FuzzClaim(f *testing.F) {
 		if !ok {
 			t.Fatalf("claims %q: got a met requirement without the claim %q", claims, name)
 		}
-		// What meets a value shows it: alone, or as a member of a list.
+		// A matching value contains the wanted text, alone or in a list.
 		var members []json.RawMessage
 		if json.Unmarshal(found, &members) != nil {
 			members = []json.RawMessage{found}

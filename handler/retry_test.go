@@ -20,8 +20,7 @@ func retrying(s *setup) { s.handler.RetryUnauthorized = true }
 // invalidToken is the challenge of RFC 6750, section 3.1.
 const invalidToken = `Bearer realm="api", error="invalid_token", error_description="expired"`
 
-// refuse is an app that calls tokens invalid, with a header and a body that can
-// be told from those of other answers.
+// refuse answers that the token is invalid, with a recognizable header and body.
 func refuse(w http.ResponseWriter) error {
 	w.Header().Set("WWW-Authenticate", invalidToken)
 	w.Header().Set("X-First", "1")
@@ -31,8 +30,8 @@ func refuse(w http.ResponseWriter) error {
 	return err
 }
 
-// refusesOld is an app that accepts the newest token of the server only. It
-// notes the tokens it was asked with.
+// refusesOld is an app that accepts only the newest token of the server. It records
+// the tokens of all requests.
 func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request) error {
 	var mu sync.Mutex
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -49,8 +48,8 @@ func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request
 	}
 }
 
-// TestInvalidTokenIsReplacedAndTheRequestRepeated: the client gets the second answer, and of
-// the first one nothing.
+// TestInvalidTokenIsReplacedAndTheRequestRepeated: the client gets the second
+// answer, and no part of the first one.
 func TestInvalidTokenIsReplacedAndTheRequestRepeated(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
 		t.Run(method, func(t *testing.T) {
@@ -73,7 +72,7 @@ func TestInvalidTokenIsReplacedAndTheRequestRepeated(t *testing.T) {
 	}
 }
 
-// TestOtherAnswersAreNotRepeated untouched, and causes no refresh.
+// TestOtherAnswersAreNotRepeated, and cause no refresh.
 func TestOtherAnswersAreNotRepeated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		status    int
@@ -109,7 +108,6 @@ func TestOtherAnswersAreNotRepeated(t *testing.T) {
 	}
 }
 
-// TestInvalidTokenChallengeIsRecognized: however they are spelled.
 func TestInvalidTokenChallengeIsRecognized(t *testing.T) {
 	for _, challenges := range [][]string{
 		{invalidToken}, {`bearer error=invalid_token`}, {`Basic realm="x"`, `Bearer error="invalid_token"`},
@@ -125,8 +123,8 @@ func TestInvalidTokenChallengeIsRecognized(t *testing.T) {
 	}
 }
 
-// TestAppThatRefusesEveryTokenCausesFewRefreshes: at most one refresh per interval, no loop, and
-// the 401 is the answer.
+// TestAppThatRefusesEveryTokenCausesFewRefreshes: one in each interval. The client
+// gets the 401.
 func TestAppThatRefusesEveryTokenCausesFewRefreshes(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		t.Run(method, func(t *testing.T) {
@@ -162,8 +160,8 @@ func TestAppThatRefusesEveryTokenCausesFewRefreshes(t *testing.T) {
 	}
 }
 
-// TestRefusedRequestWithABodyIsNotRepeated: it cannot be sent again, so its answer passes,
-// and whoever comes next has the new token.
+// TestRefusedRequestWithABodyIsNotRepeated: the client gets its answer, and the
+// next request has a new token.
 func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 	for name, length := range map[string]int64{"known length": 5, "chunked": -1} {
 		t.Run(name, func(t *testing.T) {
@@ -201,8 +199,7 @@ func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 	}
 }
 
-// TestRefusalPassesIfTheRefreshFails: the app's own answer is the best there is,
-// and the session stays.
+// TestRefusalPassesIfTheRefreshFails, and the session stays.
 func TestRefusalPassesIfTheRefreshFails(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{
 		"server down":   fakeas.Unavailable(),
@@ -247,7 +244,7 @@ func TestRefusalPassesIfTheRefreshFails(t *testing.T) {
 	}
 }
 
-// TestLongRefusalPassesWhole: a part of an answer must not pass for all of it.
+// TestLongRefusalPassesWhole: a truncated answer must not look complete.
 func TestLongRefusalPassesWhole(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
@@ -264,8 +261,7 @@ func TestLongRefusalPassesWhole(t *testing.T) {
 	}
 }
 
-// TestManyRefusalsShareOneRefresh: those who were refused with the same token share
-// the next one.
+// TestManyRefusalsShareOneRefresh if they had the same token.
 func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
@@ -296,7 +292,7 @@ func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	}
 }
 
-// TestSessionWithoutRefreshTokenCannotRetry: its 401 passes, and it lives on.
+// TestSessionWithoutRefreshTokenCannotRetry: its 401 passes, and the session stays.
 func TestSessionWithoutRefreshTokenCannotRetry(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })

@@ -17,8 +17,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestEarlyHintsOfARefusedAnswerPass: what went out ahead of an answer that is not
-// shown has no place in the one that is.
+// TestEarlyHintsOfARefusedAnswerPass, but their header is not part of the second
+// answer.
 func TestEarlyHintsOfARefusedAnswerPass(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
@@ -71,7 +71,7 @@ func fetchHinted(t *testing.T, address, cookie string) (hints []textproto.MIMEHe
 	return hints, resp, string(b)
 }
 
-// TestRetryingDisturbsNoAnswer: what is not refused comes as it left the app.
+// TestRetryingDisturbsNoAnswer that is not refused.
 func TestRetryingDisturbsNoAnswer(t *testing.T) {
 	t.Run("stream and trailers", func(t *testing.T) {
 		g := newRig(t, plainOAuth, retrying)
@@ -137,7 +137,7 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 	})
 }
 
-// TestRefusedWebSocketIsNotRepeated: an upgrade is not repeated, and its refusal is shown.
+// TestRefusedWebSocketIsNotRepeated: the client gets the refusal.
 func TestRefusedWebSocketIsNotRepeated(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
@@ -153,7 +153,7 @@ func TestRefusedWebSocketIsNotRepeated(t *testing.T) {
 	}
 }
 
-// readerFromRecorder notes whether the fast way was taken.
+// readerFromRecorder records calls of ReadFrom.
 type readerFromRecorder struct {
 	*httptest.ResponseRecorder
 	readFrom int
@@ -164,8 +164,8 @@ func (w *readerFromRecorder) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseRecorder.Body, r)
 }
 
-// TestRetryingKeepsTheFastPath: a file goes to the socket by the kernel, if the
-// writer below can do that.
+// TestRetryingKeepsTheFastPath: the kernel sends a file to the socket, if the
+// underlying writer can.
 func TestRetryingKeepsTheFastPath(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := &readerFromRecorder{ResponseRecorder: httptest.NewRecorder()}
@@ -182,8 +182,8 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 	}
 }
 
-// TestRetryKeepsTheAppsHeaderMap: a handler may hold on to the header map,
-// and set trailers in it when the body is out (net/http, ResponseWriter).
+// TestRetryKeepsTheAppsHeaderMap: a handler may keep the map, and set trailers in
+// it after the body (net/http, ResponseWriter).
 func TestRetryKeepsTheAppsHeaderMap(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := httptest.NewRecorder()
@@ -200,8 +200,6 @@ func TestRetryKeepsTheAppsHeaderMap(t *testing.T) {
 	}
 }
 
-// TestRepeatedRequestDiffersOnlyInTheToken: the second attempt is the same request but for
-// the token.
 func TestRepeatedRequestDiffersOnlyInTheToken(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)

@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// hostileTargets are values of return_to that must not lead to another site.
+// hostileTargets has values of return_to that must not lead to another site.
 var hostileTargets = []string{
 	"/#?%", "//evil.test", "///evil.test", `/\evil.test`, `\\evil.test`, `\/evil.test`, "https://evil.test/", "HTTPS://evil.test", "https:evil.test",
 	"https:/evil.test", "javascript:alert(1)", "data:text/html,x", "//app.test@evil.test", "https://app.test.evil.test/",
@@ -23,8 +23,8 @@ var hostileTargets = []string{
 	"/" + strings.Repeat("a", 100<<10), "", "/oauth2/login", "/oauth2/logout", "/oauth2", "/%6Fauth2/login", "https://app.test/oauth2/callback?code=x",
 }
 
-// TestHostileReturnToStaysOnTheSite follows a whole login for each; the browser stops the
-// test where it is sent to a foreign site.
+// TestHostileReturnToStaysOnTheSite through a whole login. The browser fails the
+// test if it is sent to another site.
 func TestHostileReturnToStaysOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range hostileTargets {
@@ -47,8 +47,8 @@ func TestHostileReturnToStaysOnTheSiteAfterAFailedLogin(t *testing.T) {
 	}
 }
 
-// TestHostilePathsStayOnTheSite are asked for directly. They belong to the app, and the
-// login leads back to them, on this site.
+// TestHostilePathsStayOnTheSite: they belong to the app, and the login leads back
+// to them.
 func TestHostilePathsStayOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range []string{"//evil.test/x", "///evil.test", `/\evil.test`, "//evil.test@x", "/%5cevil.test", "/%2f/evil.test", "/.//evil.test", "//"} {
@@ -88,8 +88,7 @@ func TestReturnToAcceptsPathsOfTheSite(t *testing.T) {
 	}
 }
 
-// TestValidURIsAreKept: path and query made of what RFC 3986 allows come out
-// byte for byte.
+// TestValidURIsAreKept byte for byte if RFC 3986 allows their characters.
 func TestValidURIsAreKept(t *testing.T) {
 	const pchar = "abcXYZ019-._~!$&'()*+,;=:@"
 	rapid.Check(t, func(t *rapid.T) {
@@ -111,9 +110,8 @@ func TestValidURIsAreKept(t *testing.T) {
 	})
 }
 
-// TestURLsOfBrowsersAreKept: browsers also leave characters alone that RFC
-// 3986 does not allow (URL Standard, path and query percent-encode sets), and
-// a query that is empty.
+// TestURLsOfBrowsersAreKept: browsers also leave other characters unescaped (URL
+// Standard, path and query percent-encode sets), and send an empty query.
 func TestURLsOfBrowsersAreKept(t *testing.T) {
 	for _, uri := range []string{"/a?", "/a|b", "/a[b]", "/a%2Fb|c", "/a%2Fb^c", "/a?b=|^`{}[]", "/wiki/A%2FB|C?x"} {
 		r, err := readRequest("GET", uri)
@@ -126,8 +124,8 @@ func TestURLsOfBrowsersAreKept(t *testing.T) {
 	}
 }
 
-// FuzzReturnPath: whatever is asked for or wished for, the Location after the
-// login leads to this site, for Go and for a browser.
+// FuzzReturnPath: the Location after a login leads to this site, for Go and for a
+// browser.
 func FuzzReturnPath(f *testing.F) {
 	for _, target := range hostileTargets {
 		f.Add(target)
@@ -156,7 +154,7 @@ func FuzzReturnPath(f *testing.F) {
 				t.Errorf("%s: got %q, %v in Go, want the site", how, u, err)
 			}
 		}
-		// As return_to, not even the path alone may lead away.
+		// As return_to, the path must be safe even without the origin.
 		if path := paths["return_to"]; len(path) > 1 && (path[1] == '/' || path[1] == '\\') {
 			t.Errorf("return_to %q: got path %q, want no endpoint", target, path)
 		}

@@ -73,7 +73,7 @@ func TestSessionEndpointDoesNotProlongTheSession(t *testing.T) {
 				t.Fatal("the session ended early")
 			}
 		}
-		// Uses are written down once in a while, and no session ends early for it.
+		// Uses are stored from time to time, so a session may end a little later.
 		time.Sleep(5 * time.Minute)
 		if authenticated() {
 			t.Error("asking kept the session alive")

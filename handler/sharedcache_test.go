@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// sharingOfAnswers are answers of an app, and what is added to them.
+// sharingOfAnswers has answers of an app, and the headers that are added to them.
 var sharingOfAnswers = []struct {
 	app     http.Header
 	control []string // Cache-Control of an answer to a request with a session
@@ -41,8 +41,8 @@ var sharingOfAnswers = []struct {
 	{http.Header{"Cache-Control": {"max-age=0,private , must-revalidate"}}, []string{"max-age=0,private , must-revalidate"}, nil},
 }
 
-// TestSharedCachesKeepAnswersApart: a cache in front of us cannot see that a
-// request carries a token, so the answer says so.
+// TestSharedCachesKeepAnswersApart: a cache cannot see that a request gets a token,
+// so the answer says so.
 func TestSharedCachesKeepAnswersApart(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
 		g := newRig(t, options...)
@@ -90,8 +90,8 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 	}
 }
 
-// TestUnprotectedAnswersKeepTheirCaching: beside the matcher nothing depends on
-// a session, and an upgraded connection is no answer that a cache could keep.
+// TestUnprotectedAnswersKeepTheirCaching: they do not depend on a session. An
+// upgraded connection is not cacheable.
 func TestUnprotectedAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	cookie := g.session("")
@@ -109,7 +109,7 @@ func TestUnprotectedAnswersKeepTheirCaching(t *testing.T) {
 	}
 }
 
-// TestPreflightAnswersKeepTheirCaching: they are the same with a session and without.
+// TestPreflightAnswersKeepTheirCaching: they do not depend on a session.
 func TestPreflightAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://other.test"} })
 	r := g.request("OPTIONS", "/", "Origin: https://other.test", "Access-Control-Request-Method: POST", "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site")

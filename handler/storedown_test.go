@@ -14,8 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestNoLoginBeginsWhileTheStoreIsDown: nobody signs in for a session that
-// cannot be kept.
+// TestNoLoginBeginsWhileTheStoreIsDown: its session could not be stored.
 func TestNoLoginBeginsWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t)
 	for name, fault := range map[string]func(broken bool){
@@ -81,7 +80,7 @@ func TestNoLoginBeginsBeforeTheKeysAreAgreed(t *testing.T) {
 	})
 }
 
-// TestFrozenStoreDelaysLoginsBriefly, however many begin.
+// TestFrozenStoreDelaysLoginsBriefly, however many begin at once.
 func TestFrozenStoreDelaysLoginsBriefly(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -105,8 +104,8 @@ func TestFrozenStoreDelaysLoginsBriefly(t *testing.T) {
 	})
 }
 
-// TestStoreDownDuringTheCallbackSpendsNoCode: the code is not sent, the page goes on to a new
-// login by itself, and the callback still works when the store does.
+// TestStoreDownDuringTheCallbackSpendsNoCode: the page goes to a new login by
+// itself, and the callback works again when the store does.
 func TestStoreDownDuringTheCallbackSpendsNoCode(t *testing.T) {
 	for name, after := range map[string]func(*testing.T, *browser, string, string){
 		"goes on": func(t *testing.T, b *browser, callback, next string) {
@@ -167,8 +166,8 @@ func liveRefreshTokens(g *rig) (live []fakeas.Issued) {
 	return live
 }
 
-// TestTokensWithoutASessionAreRevoked: tokens that were granted and lead to no session
-// are of use to nobody but a thief.
+// TestTokensWithoutASessionAreRevoked: nothing uses them, so they must not stay
+// valid.
 func TestTokensWithoutASessionAreRevoked(t *testing.T) {
 	for name, tt := range map[string]struct {
 		arrange func(*rig)
@@ -205,7 +204,6 @@ func loginIDToken(g *rig, claim string, value any) {
 	g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = map[string]any{claim: value} })
 }
 
-// TestTokensOfALoginLoopAreRevoked: the login that the breaker stops leaves no token behind.
 func TestTokensOfALoginLoopAreRevoked(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"OpenID Connect": nil, "plain OAuth": {plainOAuth}} {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +219,7 @@ func TestTokensOfALoginLoopAreRevoked(t *testing.T) {
 	}
 }
 
-// TestRefreshTokenOfAReplacedSessionIsRevoked, and the session that takes its place goes on.
+// TestRefreshTokenOfAReplacedSessionIsRevoked, and the new session goes on.
 func TestRefreshTokenOfAReplacedSessionIsRevoked(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
@@ -237,8 +235,8 @@ func TestRefreshTokenOfAReplacedSessionIsRevoked(t *testing.T) {
 	}
 }
 
-// TestTokensOfOneGrantAreNotRevoked: with the old one the server may end the new
-// one.
+// TestTokensOfOneGrantAreNotRevoked: the server may end the new session with the
+// old one.
 func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 	old := keeper.Ended{Subject: "alice", RefreshToken: "RT_old"}
 	for name, tt := range map[string]struct {
@@ -259,8 +257,8 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 	}
 }
 
-// TestLoginThatTheServerEndedLeavesNoSession says so: neither the store nor the server is out of
-// order. One more login is tried first.
+// TestLoginThatTheServerEndedLeavesNoSession: one more login is tried, and then a
+// page says so.
 func TestLoginThatTheServerEndedLeavesNoSession(t *testing.T) {
 	issued := time.Now().Truncate(time.Second)
 	for name, l := range map[string]keeper.Logout{

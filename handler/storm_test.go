@@ -19,14 +19,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestRequestStormCausesOneRefresh: two hundred requests at once meet an expired token, fifty times,
-// at a server that ends the login when a refresh token comes back.
+// TestRequestStormCausesOneRefresh: two hundred requests meet an expired token at
+// once, fifty times. The server ends the login if a refresh token comes twice.
 func TestRequestStormCausesOneRefresh(t *testing.T) {
 	const rounds, requests = 50, 200
 	for name, hangUps := range map[string]int{"all wait": 0, "some hang up": requests * 3 / 10} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)
-			// Only the newest access token is good.
+			// Only the newest access token is valid.
 			as.Set(func(k *fakeas.Knobs) { k.RefreshKillsAccessToken = true })
 			gate := startGate(t, as)
 			synctest.Test(t, func(t *testing.T) {
@@ -59,8 +59,8 @@ func TestRequestStormCausesOneRefresh(t *testing.T) {
 	}
 }
 
-// wave is many requests at once. Some of their clients hang up: at three points,
-// in equal parts.
+// wave is many requests at once. Some clients disconnect, at three points in equal
+// parts.
 type wave struct {
 	g        *rig
 	requests []*http.Request
@@ -83,7 +83,7 @@ func newWave(g *rig, cookie string, n, hangers int) *wave {
 	return w
 }
 
-// hangUp lets the clients of one part of three go.
+// hangUp disconnects the clients of one of the three parts.
 func (w *wave) hangUp(part int) {
 	for i := range w.hangers {
 		if i%3 == part {
@@ -123,8 +123,8 @@ func (w *wave) wait(t *testing.T) {
 	}
 }
 
-// TestRefreshSurvivesClientsThatHangUp just as the answer to the refresh is on its way: the next
-// request has the new token, and the server was asked once.
+// TestRefreshSurvivesClientsThatHangUp while its answer is on the way: the next
+// request has the new token, and the server got one refresh.
 func TestRefreshSurvivesClientsThatHangUp(t *testing.T) {
 	as := startAuthServer(t)
 	gate := startGate(t, as)
@@ -151,15 +151,15 @@ func TestRefreshSurvivesClientsThatHangUp(t *testing.T) {
 	})
 }
 
-// TestOutageOfTenMinutesEndsNoSession, under load: nobody is logged out, no login is
-// begun, and the server is left alone as the back-off says.
+// TestOutageOfTenMinutesEndsNoSession under load: no login begins, and the requests
+// to the server follow the back-off.
 func TestOutageOfTenMinutesEndsNoSession(t *testing.T) {
 	const (
 		outage = 10 * time.Minute
 		tick   = 250 * time.Millisecond
-		// Each session by its own back-off until all five have failed, which takes 45 s
-		// at most: at 0, 1, 3, 7, 15 and 31 s. Then all together send one probe after 1,
-		// 2, 4 and 8 s and every 15 s, or a quarter later.
+		// Each session follows its own back-off until all five have failed, which
+		// takes 45 s at most: at 0, 1, 3, 7, 15 and 31 s. Then all of them together
+		// send one probe after 1, 2, 4 and 8 s and every 15 s, or a quarter later.
 		most  = 5*6 + 4 + 40
 		least = 18
 	)
@@ -214,8 +214,8 @@ func TestOutageOfTenMinutesEndsNoSession(t *testing.T) {
 	}
 }
 
-// load sends requests of every kind for a while. Each is served with a token,
-// or told when to come back.
+// load sends requests of every kind for a while. Each gets the app's answer or
+// Retry-After.
 func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duration) (served, delayed int) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(tick) {
@@ -247,7 +247,7 @@ func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duratio
 	return served, delayed
 }
 
-// TestRequestBodySurvivesARefresh: a silent refresh changes nothing of a request but its token.
+// TestRequestBodySurvivesARefresh: only the token of the request differs.
 func TestRequestBodySurvivesARefresh(t *testing.T) {
 	body := make([]byte, 1<<20)
 	for i := range body {
@@ -284,7 +284,7 @@ func TestRequestBodySurvivesARefresh(t *testing.T) {
 				}
 			}
 		}
-		// With a dead refresh token it never reaches the app, as whatever.
+		// With a dead refresh token the request never reaches the app.
 		as.SetUser(fakeas.User{Name: "alice", Disabled: true})
 		time.Sleep(5 * time.Minute)
 		for kind, header := range map[string][]string{"script": script, "form": formPost} {
@@ -297,8 +297,8 @@ func TestRequestBodySurvivesARefresh(t *testing.T) {
 	})
 }
 
-// TestLogoutDuringARefreshEndsTheSession: the tokens that come back for a session that has
-// ended are given back too, and nobody gets them.
+// TestLogoutDuringARefreshEndsTheSession: the new tokens are revoked, and reach no
+// app.
 func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 	for _, status := range []int{200, 303} {
 		header := map[int][]string{200: script, 303: formPost}[status]
@@ -348,8 +348,8 @@ func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 	}
 }
 
-// TestTwoClientsInOneStoreShareNoSession, with one key: a cookie of one opens nothing at the
-// other, and neither refreshes for the other.
+// TestTwoClientsInOneStoreShareNoSession, even with the same key: a cookie of one
+// opens nothing at the other, and neither refreshes for the other.
 func TestTwoClientsInOneStoreShareNoSession(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// answerScene is a session of which an answer to a refresh decides.
+// answerScene is a session and the answer to its refresh.
 type answerScene struct {
 	*rig
 	gate   *gate
@@ -21,7 +21,7 @@ type answerScene struct {
 	tokens [3]string // refresh tokens: the first is at 1
 }
 
-// inAnswerBubble logs in at a server, and then lets it answer refreshes as told.
+// inAnswerBubble logs in, and then makes the server give an answer to refreshes.
 func inAnswerBubble(t *testing.T, tt refreshAnswer, f func(*testing.T, answerScene)) {
 	as := startAuthServer(t)
 	gate := startGate(t, as)
@@ -39,14 +39,14 @@ func (s answerScene) get(target string, header []string) *answer {
 	return s.rig.get(target, with(s.cookie, header)...)
 }
 
-// heal makes the server answer as it should.
+// heal makes the server answer normally.
 func (s answerScene) heal() {
 	s.as.ClearFaults()
 	s.as.Set(func(k *fakeas.Knobs) { k.RefreshAnswer = fakeas.Edit{} })
 }
 
-// wantApp checks that the app answered a request that brought a certain token,
-// and that the answer leaves the cookies alone.
+// wantApp checks that the app answered a request with a certain token, and that the
+// answer sets no cookie.
 func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 	t.Helper()
 	if a.status != 200 || a.relayed != 1 || a.header["Set-Cookie"] != nil {
@@ -57,8 +57,8 @@ func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 	}
 }
 
-// wantLogin checks that a navigation goes to the login and anything else is told
-// where that is.
+// wantLogin checks that a navigation is redirected to the login, and that any other
+// request gets its URL.
 func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 	t.Helper()
 	if a.relayed != 0 {
@@ -75,8 +75,7 @@ func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 	}
 }
 
-// wantTrouble checks an answer that says: not now. No login is begun, and the
-// cookies stay as they are.
+// wantTrouble checks a temporary error. No login begins, and no cookie is set.
 func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind string) {
 	t.Helper()
 	code := map[int]string{502: "misconfigured", 503: "temporarily_unavailable"}[tt.status]
@@ -98,7 +97,7 @@ func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind
 	}
 }
 
-// wantSession asks what the session's endpoint says.
+// wantSession checks the answer of the session endpoint.
 func (s answerScene) wantSession(t *testing.T, alive bool) {
 	t.Helper()
 	a := s.get("/oauth2/session", script)
@@ -114,8 +113,7 @@ func (s answerScene) wantCalls(t *testing.T, n int) {
 	}
 }
 
-// wantNext checks which refresh token the next refresh sends, and what comes of
-// it.
+// wantNext checks which refresh token the next refresh sends, and its effect.
 func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	t.Helper()
 	if tt.next == 0 {
@@ -136,7 +134,7 @@ func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	s.wantApp(t, a, s.as.newest(fakeas.KindAccess))
 }
 
-// sessionCookieLine is the Set-Cookie line of the session's cookie, if any.
+// sessionCookieLine returns the Set-Cookie line of the session cookie, if any.
 func sessionCookieLine(a *answer) string {
 	for _, line := range a.header["Set-Cookie"] {
 		if strings.HasPrefix(line, sessionCookie+"=") {

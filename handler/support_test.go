@@ -37,9 +37,8 @@ const (
 	clientSecret  = "CS_9c1f0f1b6a"
 )
 
-// authServer is a fake authorization server on a socket. Each connection
-// serves one request, so that a client in a bubble of its own time has none
-// left over to wait for.
+// authServer is a fake authorization server on a socket. Each connection serves one
+// request, so that a client in a synctest bubble has no idle connection.
 type authServer struct {
 	*fakeas.Server
 	revoked chan struct{} // one for each answer of the revocation endpoint
@@ -84,8 +83,8 @@ func startAuthServer(t testing.TB) *authServer {
 // codesRedeemed counts the requests with a code at the token endpoint.
 func (as *authServer) codesRedeemed() int { return as.Stats().Grants[fakeas.GrantCode] }
 
-// rig is a site: a Handler on a real client, keeper and store, with an app
-// behind it and an authorization server beside it.
+// rig is a site: a Handler with a real client, keeper and store, in front of an
+// app, with its own authorization server.
 type rig struct {
 	t       testing.TB
 	as      *authServer
@@ -100,7 +99,7 @@ type rig struct {
 	secrets []string  // besides those of the authorization server
 }
 
-// setup is what options of newRig change.
+// setup has the configuration that options of newRig change.
 type setup struct {
 	origin  string
 	oauth   oauth.Config
@@ -123,8 +122,8 @@ func newRig(t testing.TB, options ...func(*setup)) *rig {
 	return newRigAt(t, startAuthServer(t), options...)
 }
 
-// newRigAt makes a site at a server that has been started already. At its end
-// no secret may have reached a browser or the log.
+// newRigAt makes a site at a server that has been started. At the end of the test
+// it checks that no secret has reached a browser or the log.
 func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	t.Helper()
 	g := &rig{t: t, as: as, store: &flakyStore{Store: memory.New()}, app: &app{}, log: &logBuffer{}}
@@ -194,7 +193,7 @@ func (g *rig) sessionOf(who keeper.Identity, tokens keeper.Tokens) (cookie strin
 	return secret.Cookie()
 }
 
-// answer is what a browser got.
+// answer is the answer that a browser got.
 type answer struct {
 	uri     string
 	status  int
@@ -206,7 +205,7 @@ type answer struct {
 
 func (a *answer) location() string { return a.header.Get("Location") }
 
-// problem is the answer's problem document.
+// problem returns the problem document of an answer.
 func (a *answer) problem(t testing.TB) problem {
 	t.Helper()
 	var p problem
@@ -219,8 +218,8 @@ func (a *answer) problem(t testing.TB) problem {
 	return p
 }
 
-// request is a request as a server reads it from the wire. The header's lines
-// are written as there, "Name: value", and keep their spelling.
+// request returns a request as a server reads it from the connection. The lines of
+// the header ("Name: value") keep their spelling.
 func (g *rig) request(method, target string, header ...string) *http.Request {
 	g.t.Helper()
 	r, err := readRequest(method, target)
@@ -238,8 +237,8 @@ func readRequest(method, target string) (*http.Request, error) {
 	return http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: app.test\r\n\r\n")))
 }
 
-// do lets the site answer. Whatever it answers, the request is left as it was
-// found, but for cookies of ours.
+// do serves a request. It checks that the request has its former header afterwards,
+// apart from the module's cookies.
 func (g *rig) do(r *http.Request) *answer {
 	g.t.Helper()
 	before, passed := r.Header.Clone(), g.app.count()
@@ -285,7 +284,7 @@ func (g *rig) post(target string, header ...string) *answer {
 
 var idTokenHint = regexp.MustCompile(`id_token_hint=[^&"\\]*`)
 
-// noSecretTold looks for every secret in all that browsers and the log got.
+// checkNoSecretLeaked looks for every secret in all answers and in the log.
 func (g *rig) checkNoSecretLeaked() {
 	g.t.Helper()
 	g.mu.Lock()
@@ -297,7 +296,7 @@ func (g *rig) checkNoSecretLeaked() {
 		_ = a.header.Write(&b)
 		text := b.String() + a.body
 		if strings.HasPrefix(a.uri, "POST /oauth2/logout") {
-			// What becomes of the ID token there has tests of its own.
+			// Other tests cover the ID token there.
 			text = idTokenHint.ReplaceAllString(text, "")
 		}
 		told["the answer to "+a.uri] += text
@@ -311,7 +310,7 @@ func (g *rig) checkNoSecretLeaked() {
 	}
 }
 
-// app is what the site protects. It notes what it is asked.
+// app is the protected app. It records its requests.
 type app struct {
 	answer func(http.ResponseWriter, *http.Request) error // nil: 200
 
@@ -337,7 +336,7 @@ func (a *app) count() int {
 	return len(a.seen)
 }
 
-// last is the header of the last request that the app saw.
+// last returns the header of the last request at the app.
 func (a *app) last() http.Header {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -347,7 +346,7 @@ func (a *app) last() http.Header {
 	return a.seen[len(a.seen)-1].Header
 }
 
-// flakyStore answers nothing while it is down.
+// flakyStore is a store in memory that can fail.
 type flakyStore struct {
 	*memory.Store
 	down  atomic.Bool
@@ -355,27 +354,27 @@ type flakyStore struct {
 
 	mu   sync.Mutex
 	kept map[session.ID]session.Item
-	// refuse makes a write fail, before it is done.
+	// refuse selects the writes that fail. They change nothing.
 	refuse func(session.Item) bool
-	// frozen: reads get no answer.
+	// frozen makes reads wait until their context ends.
 	frozen bool
 }
 
-// items counts what is kept.
+// items returns the number of stored items.
 func (s *flakyStore) items() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.kept)
 }
 
-// setFault changes what goes wrong while the store is up.
+// setFault changes the faults of a store that is up.
 func (s *flakyStore) setFault(frozen bool, refuse func(session.Item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.frozen, s.refuse = frozen, refuse
 }
 
-// write notes a write that is done, unless it is refused.
+// write performs and records a write, unless it is refused.
 func (s *flakyStore) write(id session.ID, item session.Item, do func() error) error {
 	if err := s.fail(); err != nil {
 		return err
@@ -449,7 +448,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// Sync makes it a zapcore.WriteSyncer.
+// Sync implements zapcore.WriteSyncer.
 func (l *logBuffer) Sync() error { return nil }
 
 func (l *logBuffer) text() string {
@@ -458,7 +457,7 @@ func (l *logBuffer) text() string {
 	return l.b.String()
 }
 
-// lines returns the log's lines with a word in them.
+// lines returns the log lines that contain a word.
 func (l *logBuffer) lines(word string) []string {
 	var found []string
 	for line := range strings.Lines(l.text()) {

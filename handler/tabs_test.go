@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// mostLogins is how many login cookies a browser may have.
+// mostLogins is the greatest number of login cookies in a browser.
 const mostLogins = 5
 
-// startTabs opens n tabs that all wait at the authorization server.
+// startTabs opens n tabs and stops each at the authorization server.
 func startTabs(b *browser, n int) (wanted, at []string) {
 	b.t.Helper()
 	for i := range n {
@@ -22,7 +22,7 @@ func startTabs(b *browser, n int) (wanted, at []string) {
 	return wanted, at
 }
 
-// TestTenTabsLogInIndependently: whatever order they are finished in, each ends at its own page.
+// TestTenTabsLogInIndependently: each reaches its own page, in any order.
 func TestTenTabsLogInIndependently(t *testing.T) {
 	const n = 10
 	orders := map[string]func([]int){
@@ -50,7 +50,7 @@ func TestTenTabsLogInIndependently(t *testing.T) {
 			for _, i := range order {
 				b.wantAppAt(b.open(b.approve(at[i])), wanted[i])
 			}
-			// The page of a tab that was done first still works.
+			// The page of a tab that finished earlier still works.
 			b.mustReach(wanted[order[0]])
 			if len(b.hops) != 1 {
 				t.Errorf("got hops %q, want a session in the end", b.hops)
@@ -59,8 +59,8 @@ func TestTenTabsLogInIndependently(t *testing.T) {
 	}
 }
 
-// TestTabsThatFinishTogetherReachTheirPages: the browser has sent all callbacks before it has the
-// first answer.
+// TestTabsThatFinishTogetherReachTheirPages: all callbacks are sent before the
+// first answer arrives.
 func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -92,9 +92,9 @@ func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	}
 }
 
-// TestSecondTabKeepsTheSessionOfTheFirst: two tabs were waiting for the same login,
-// as after a browser's restart. The page in the first one is loading when the
-// second tab comes back.
+// TestSecondTabKeepsTheSessionOfTheFirst: two tabs wait for the same login, as
+// after a restart of the browser. The first page is loading when the second tab
+// returns.
 func TestSecondTabKeepsTheSessionOfTheFirst(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -110,7 +110,7 @@ func TestSecondTabKeepsTheSessionOfTheFirst(t *testing.T) {
 		return nil
 	}
 	b.fetch("GET", "/data")
-	// Sent before the browser had the second tab's answer.
+	// The browser sent this before it got the second tab's answer.
 	if a := g.get("/more", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusOK {
 		t.Errorf("the first tab's next request: got status %d, want 200", a.status)
 	}
@@ -136,8 +136,8 @@ func TestUnfinishedNavigationsLeaveFewCookies(t *testing.T) {
 	b.mustReach("/page/301")
 }
 
-// TestLongURLsKeepTheCookieHeaderShort: many servers in front take no more than
-// 8 KiB of Cookie header, and any site can send a browser to long URLs here.
+// TestLongURLsKeepTheCookieHeaderShort: many servers accept at most 8 KiB of Cookie
+// header, and any site can send a browser to long URLs here.
 func TestLongURLsKeepTheCookieHeaderShort(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -150,8 +150,7 @@ func TestLongURLsKeepTheCookieHeaderShort(t *testing.T) {
 	}
 }
 
-// TestLongURLsSurviveTheLogin: as far as a URL is kept at all, whatever it is
-// made of, the browser takes the cookie and lands there.
+// TestLongURLsSurviveTheLogin up to maxReturnPath, whatever their characters.
 func TestLongURLsSurviveTheLogin(t *testing.T) {
 	g := newRig(t)
 	for name, wanted := range map[string]string{
@@ -172,7 +171,6 @@ func TestLongURLsSurviveTheLogin(t *testing.T) {
 	b.wantAppAt(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
 }
 
-// TestStateOpensWithItsContent: every state that was handed out is recognised.
 func TestStateOpensWithItsContent(t *testing.T) {
 	g := newRig(t)
 	for _, char := range []string{"x", "&", "%22", "'"} {
@@ -200,14 +198,14 @@ func TestEvictionKeepsTheYoungestAttempts(t *testing.T) {
 			}
 		}
 	}
-	// What does not open goes first, then the oldest.
+	// A cookie that cannot be opened is deleted first, and then the oldest attempt.
 	b.jar.set([]string{loginCookiePrefix + "garbage=x; Path=/; Secure"})
 	b.start("/one-more")
 	expect("one more", false, true, true, true, true)
 	if b.jar.get(loginCookiePrefix+"garbage") != nil {
 		t.Error("a cookie that does not open was kept")
 	}
-	// A finished attempt leaves its place to the next.
+	// A finished attempt makes room for the next.
 	b.open(b.approve(at[4]))
 	expect("one finished", false, true, true, true, false)
 	b.start("/oauth2/login")

@@ -16,13 +16,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// protecting wants a session for the paths below one.
+// protecting is an option: the paths below a prefix need a session.
 func protecting(prefix string) func(*setup) {
 	return func(s *setup) { s.handler.Protects = below(prefix) }
 }
 
-// TestUnprotectedRequestPassesWithoutOwnCookies: what needs no session passes as it is, but for our cookies, and
-// costs no look into the store.
+// TestUnprotectedRequestPassesWithoutOwnCookies, otherwise unchanged, and without
+// an access to the store.
 func TestUnprotectedRequestPassesWithoutOwnCookies(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
 		s.handler.Authorization = RejectAuthorization
@@ -68,9 +68,8 @@ func TestUnprotectedRequestPassesWithoutOwnCookies(t *testing.T) {
 	}
 }
 
-// TestUnprotectedRequestCannotUpgradeToAnotherProtocol: whoever could speak another protocol with the app over the
-// connection of an open path would ask for the protected ones there, past this
-// Handler.
+// TestUnprotectedRequestCannotUpgradeToAnotherProtocol: over such a connection a
+// client could request protected paths past this Handler.
 func TestUnprotectedRequestCannotUpgradeToAnotherProtocol(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	for _, tt := range []struct{ sent, upgrade, settings []string }{
@@ -95,8 +94,7 @@ func TestUnprotectedRequestCannotUpgradeToAnotherProtocol(t *testing.T) {
 	}
 }
 
-// TestProtectedAndAmbiguousPathsNeedASession: what is protected by its path, is one of our endpoints, or can
-// be read as another path than it seems.
+// TestProtectedAndAmbiguousPathsNeedASession, and endpoints are answered.
 func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	cookie := g.session("")
@@ -115,7 +113,6 @@ func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 	}
 }
 
-// TestAppCannotSetOwnCookiesOnUnprotectedPaths: nor does an app set our cookies from there.
 func TestAppCannotSetOwnCookiesOnUnprotectedPaths(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	failure := errors.New("no answer")
@@ -135,12 +132,12 @@ func TestAppCannotSetOwnCookiesOnUnprotectedPaths(t *testing.T) {
 	}
 }
 
-// wrapped is a writer of somebody between two Handlers.
+// wrapped is a writer that another handler puts between two Handlers.
 type wrapped struct{ http.ResponseWriter }
 
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// row are sites behind one another, each with a part of the paths.
+// chain has sites behind one another, each for a part of the paths.
 type chain []*rig
 
 // serve passes a request through all Handlers to the app of the last one.
@@ -160,8 +157,8 @@ func (sites chain) serve(t *testing.T, path string, header ...string) *http.Resp
 	return w.Result()
 }
 
-// TestSeveralHandlersServeTheirOwnPaths: each request is for one of several Handlers, which gets
-// cookies and sets them as if it were alone. The app gets and sets none of any.
+// TestSeveralHandlersServeTheirOwnPaths: each gets and sets its cookies as if it
+// were alone. The app gets and sets none of them.
 func TestSeveralHandlersServeTheirOwnPaths(t *testing.T) {
 	as := startAuthServer(t)
 	names := []string{"__Host-a", "__Host-b", "__Host-c"}
@@ -203,8 +200,7 @@ func TestSeveralHandlersServeTheirOwnPaths(t *testing.T) {
 	}
 }
 
-// TestLaterHandlerGetsNoCookiesOfAProtectedRequest: who stands behind a Handler that a request belongs to is
-// as far from its cookies as any app.
+// TestLaterHandlerGetsNoCookiesOfAProtectedRequest, like any app.
 func TestLaterHandlerGetsNoCookiesOfAProtectedRequest(t *testing.T) {
 	as := startAuthServer(t)
 	beside, between, last := newRigAt(t, as, plainOAuth, protecting("/nothing/")), newRigAt(t, as, plainOAuth, optional), newRigAt(t, as, plainOAuth)
@@ -217,8 +213,8 @@ func TestLaterHandlerGetsNoCookiesOfAProtectedRequest(t *testing.T) {
 	}
 }
 
-// TestLaterHandlerLetsTheOuterHandlersCookiePass: who stands beside, but behind a Handler that the request
-// belongs to, does not take its deletion of a cookie for the app's.
+// TestLaterHandlerLetsTheOuterHandlersCookiePass: it must not take the deletion of
+// the loop cookie for the app's.
 func TestLaterHandlerLetsTheOuterHandlersCookiePass(t *testing.T) {
 	first := newRig(t, plainOAuth, protecting("/admin/"))
 	second := first.secondSite(plainOAuth, func(s *setup) {
@@ -242,7 +238,7 @@ func TestLaterHandlerLetsTheOuterHandlersCookiePass(t *testing.T) {
 	}
 }
 
-// BenchmarkRelayUnprotected is what the module adds to a request that needs no session.
+// BenchmarkRelayUnprotected measures the cost of a request that needs no session.
 func BenchmarkRelayUnprotected(b *testing.B) {
 	g := newRig(b, plainOAuth, protecting("/private/"))
 	r := g.request("GET", "/style.css", append(script, "Cookie: a=1; "+sessionCookie+"="+g.session(""))...)

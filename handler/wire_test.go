@@ -14,7 +14,7 @@ import (
 )
 
 // overTheWire serves the rig's site on a socket, with a reverse proxy to an
-// upstream in place of the app, and returns its address.
+// upstream as the app, and returns its address.
 func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address string) {
 	t.Helper()
 	front := httptest.NewServer(proxied(t, g, upstream))
@@ -22,7 +22,7 @@ func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address strin
 	return front.Listener.Addr().String()
 }
 
-// overHTTP2 is overTheWire for HTTP/2 alone. It returns the site's origin.
+// overHTTP2 is overTheWire over HTTP/2 only. It returns the site's origin.
 func overHTTP2(t *testing.T, g *rig, upstream http.HandlerFunc) (origin string, client http.RoundTripper) {
 	t.Helper()
 	front := httptest.NewUnstartedServer(proxied(t, g, upstream))
@@ -118,9 +118,8 @@ func TestSmuggledRequestsReachNoApp(t *testing.T) {
 	}
 }
 
-// TestTrailersDoNotReachTheApp: proxies behind us pass trailers on as they
-// stand at the end of the body, announced or not, and some apps take them for
-// headers. There too the app gets what we set, or nothing.
+// TestTrailersDoNotReachTheApp: proxies pass trailers on at the end of the body,
+// announced or not, and some apps read them as headers.
 func TestTrailersDoNotReachTheApp(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.HeaderName = "X-Access-Token" })
 	got := make(chan http.Header, 1)
@@ -147,7 +146,7 @@ func TestTrailersDoNotReachTheApp(t *testing.T) {
 	}
 }
 
-// TestExpectContinueSendsNoBodyWithoutASession: nobody is asked for a body that will not be looked at.
+// TestExpectContinueSendsNoBodyWithoutASession: it would be discarded.
 func TestExpectContinueSendsNoBodyWithoutASession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	got := make(chan string, 1)
