@@ -42,6 +42,8 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	state, ok := h.openState(q["state"])
 	if !ok {
+		// A state of unknown origin must not begin a login, or a link could do so
+		// endlessly.
 		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
 	}
 	c := h.readCookies(r)
@@ -71,10 +73,10 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	return h.redeem(w, r, &c, cb)
 }
 
-// staleCallback answers a callback whose login attempt does not exist any longer. It
-// comes from the back button, a second tab or a bookmark. With a session the browser
-// goes to the wanted page. Without one the login is restarted, which the user seldom
-// notices: the authorization server usually answers without a prompt.
+// staleCallback answers a callback whose login attempt does not exist any longer.
+// It comes from the back button, a second tab or a bookmark. With a session the
+// browser goes to the requested page. Without one the login is restarted, which
+// users seldom notice: the authorization server usually answers without a prompt.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
 	retryLater := func(err error) *Error {
 		e := unavailable(err)

@@ -122,8 +122,8 @@ type cookies struct {
 	// secret is the session's. It is set if valid is true.
 	secret seal.Secret
 	valid  bool
-	// err is the error of a store that could not tell which of several session
-	// cookies has a session. The request must then not be treated as anonymous.
+	// err is the error of a store that failed to find the cookie with a session
+	// among several. The request must then not be treated as anonymous.
 	err error
 	// candidates has the parsed session cookies, without repetition.
 	candidates [maxSessionCookies]seal.Secret

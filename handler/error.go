@@ -112,66 +112,78 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	_ = writePage(w, r, e.Status, p)
 }
 
+// badRequest answers a request to an endpoint with missing or invalid parameters.
 func badRequest(err error) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
 }
 
+// ambiguousPath answers a request that two Handlers would have to accept, because
+// servers read its path differently.
 func ambiguousPath() *Error {
-	return &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."}
+	return &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "Servers can read this address in different ways, so it is not opened."}
 }
 
 func notFound() *Error {
 	return &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."}
 }
 
+// tooEarly answers a request in TLS early data that could be a replay (RFC 8470,
+// section 5.2). Browsers repeat it after the handshake.
 func tooEarly() *Error {
-	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."}
+	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Please try again", Detail: "The request came before the connection was secured."}
 }
 
+// internalError answers an unexpected failure.
 func internalError(err error) *Error {
 	return &Error{Status: http.StatusInternalServerError, Code: "internal", Title: "Something went wrong", Detail: "Please try again.", Err: err}
 }
 
+// crossOriginError answers a request that a page of another site has sent with the
+// user's cookie (CSRF).
 func crossOriginError() *Error {
 	return &Error{Status: http.StatusForbidden, Code: "cross_origin", Title: "Not allowed from another site", Detail: "This request was sent by a page of another site."}
 }
 
-func loginUnavailable(err error, wanted string) *Error {
+// loginUnavailable answers a login while the authorization server is down or slow.
+func loginUnavailable(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
-		Retry: wanted, Err: err, login: true,
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
-func storeUnavailable(err error, wanted string) *Error {
+// storeUnavailable answers a login while the store takes no sessions.
+func storeUnavailable(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
-		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
-		Retry: wanted, Err: err, login: true,
+		Title: "Sign-in is not available", Detail: "Your sign-in cannot be saved at the moment. Please try again shortly.",
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
-// loginBusy answers a login for which no token request was sent. The code is still
-// good, and the page can retry by reloading.
-func loginBusy(err error, wanted string) *Error {
+// loginBusy answers a login for which no token request was sent. A new try loses
+// nothing.
+func loginBusy(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_busy", RetryAfter: 5 * time.Second,
 		Title: "One moment", Detail: "Very many people are signing in right now. This page tries again by itself.",
-		Retry: wanted, Err: err, login: true,
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
 // loggedOutDuringLogin answers a login that the authorization server ended while it
 // was being completed. This is not a fault, so the page does not call it one.
-func loggedOutDuringLogin(err error, wanted string) *Error {
+func loggedOutDuringLogin(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusForbidden, Code: "logged_out", Title: "You have been signed out",
 		Detail: "The sign-in service ended this sign-in while it was being completed. You can sign in again.",
-		Retry:  wanted, Err: err, login: true,
+		Retry:  returnTo, Err: err, login: true,
 	}
 }
 
+// logoutUnavailable answers a logout that other instances do not know of yet. The
+// page must not confirm the logout, and offers to repeat it.
 func logoutUnavailable(err error) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "logout_unavailable", RetryAfter: 5 * time.Second,

@@ -27,9 +27,8 @@ var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce",
 // 12.2), although they remain true until the user authenticates again.
 var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
-// identify returns the identity behind the tokens of a login. It comes from the ID
-// token with OpenID Connect, and from the UserInfo endpoint if Config.UserInfo is
-// set.
+// identify returns the identity of a login. It comes from the ID token with OpenID
+// Connect, and from the UserInfo endpoint if Config.UserInfo is set.
 func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
 	var who keeper.Identity
 	claims := map[string]json.RawMessage{}

@@ -103,9 +103,9 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 // sealingFailed answers a login whose state or cookie could not be sealed. A new
 // instance may not know yet which of its keys the other instances have; that is
 // temporary.
-func sealingFailed(err error, wanted string) *Error {
+func sealingFailed(err error, returnTo string) *Error {
 	if errors.Is(err, seal.ErrNotAgreed) {
-		return storeUnavailable(err, wanted)
+		return storeUnavailable(err, returnTo)
 	}
 	return internalError(err)
 }

@@ -57,6 +57,7 @@ func styleHash() string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// writePage answers with a page. It adds no script: the page must work without one.
 func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error {
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, struct {

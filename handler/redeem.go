@@ -36,6 +36,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	cb.origin = origin
 	r = r.WithContext(context.WithoutCancel(r.Context()))
 	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(loginAttemptLifetime)}
+	// Over all instances, one callback of this attempt runs the function. The
+	// others get its result.
 	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (keeper.Redemption, error) {
 		return h.completeLogin(ctx, c, cb)
 	})
@@ -47,6 +49,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	failed, ended := errors.AsType[*loginFailure](err)
 	switch {
 	case err == nil:
+		// Every callback of this attempt sets the same session, because the browser
+		// may discard the answer to any of them, such as that of a closed tab.
 		h.setSession(w, secret)
 		h.clearLoginCookie(w, cb.cookie.Name)
 		h.setLoopCount(w, cb.attempt)
@@ -55,6 +59,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 		return h.loginFailed(w, r, c, cb, failed)
 	case errors.Is(err, keeper.ErrLoginOver), errors.Is(err, keeper.ErrNoSession):
 		h.clearLoginCookie(w, cb.cookie.Name)
+		// The attempt has the whole path. The state has none if it was too long.
 		cb.state.ReturnTo = cb.attempt.ReturnTo
 		return h.staleCallback(w, r, cb.state, err)
 	case errors.Is(err, keeper.ErrManyLogins):
@@ -104,6 +109,7 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 	if !ok {
 		return keeper.Redemption{}, failure
 	}
+	// The server has issued tokens in an answer that is otherwise unusable.
 	if tokenErr.Granted != nil {
 		h.revokeUnused(ctx, c, tokenErr.Granted)
 	}
@@ -139,6 +145,8 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	case err != nil:
 		return seal.Secret{}, &loginFailure{answer: storeUnavailable(err, a.ReturnTo)}
 	}
+	// The old session ends after the new one is stored: if the store fails, the
+	// user keeps the old session.
 	h.endReplacedSession(ctx, c, who, t)
 	if t.RefreshToken == "" {
 		h.warnNoRefreshToken.Do(func() {

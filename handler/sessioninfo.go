@@ -85,6 +85,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *keeper.Session) error {
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	now := time.Now()
+	// Whole seconds, like the other times of the answer.
 	created := s.Created.UTC().Truncate(time.Second)
 	info.Authenticated, info.User, info.Claims = true, s.Subject, s.Claims
 	info.CreatedAt = &created
