@@ -281,7 +281,7 @@ func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 	}
 }
 
-func TestPlainPathIsCheckedWithoutAllocation(t *testing.T) {
+func TestPlainPathIsCheckedWithoutAllocations(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	for _, target := range []string{"/", "/static/js/app.4f3c2b1a.js", "/api/v1.0/users/42/some-name_x", "/static/a%20b"} {
 		r, err := readRequest("GET", target)

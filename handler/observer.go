@@ -40,7 +40,7 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 				}
 				logger.Info("refresh token refused", fields...)
 			case keeper.Misconfigured, keeper.Malformed:
-				logger.Error("refresh failed: the authorization server refuses this client; correct the configuration here or at the server", fields...)
+				logger.Error("refresh failed: the authorization server refuses this client or sends an unusable answer; correct the configuration here or at the server", fields...)
 			default:
 				logger.Warn("refresh failed; the session is kept and the refresh is repeated", fields...)
 			}
