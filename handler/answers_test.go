@@ -67,13 +67,9 @@ func refreshAnswers() []refreshAnswer {
 	malformed := func(name string, next int, answer func(*authServer, *gate)) refreshAnswer {
 		return refreshAnswer{name: name, answer: answer, calls: 1, status: 503, wait: 1, next: next, level: "error", outcome: "malformed"}
 	}
-	asked := unavailable("429 that asks for 45 s", fakeas.TooManyRequests(45*time.Second))
-	asked.wait = 45
 	refused := unavailable("connection refused", fakeas.Fault{})
 	refused.calls, refused.next = 0, 0
 	refused.answer = func(_ *authServer, g *gate) { g.server.Listener.Close() }
-	swallowed := malformed("200 without tokens, after the rotation", 1, always(fakeas.Fault{AfterCommit: true, Body: new(string)}))
-	swallowed.late = true
 	return []refreshAnswer{
 		{name: "new refresh token", answer: always(), calls: 1, status: 200, next: 2},
 		{name: "no new refresh token", answer: func(as *authServer, _ *gate) {
@@ -96,7 +92,7 @@ func refreshAnswers() []refreshAnswer {
 		misconfigured("invalid_scope", fakeas.OAuthError("invalid_scope")),
 		misconfigured("404", status(404)),
 		misconfigured("403 of a firewall", status(403)),
-		asked,
+		{name: "429 that asks for 45 s", answer: always(fakeas.TooManyRequests(45 * time.Second)), calls: 1, status: 503, wait: 45, next: 1, level: "warn", outcome: "unavailable"},
 		unavailable("temporarily_unavailable", fakeas.OAuthError("temporarily_unavailable")),
 		unavailable("500", status(500)),
 		unavailable("503", fakeas.Unavailable()),
@@ -112,7 +108,7 @@ func refreshAnswers() []refreshAnswer {
 		malformed("wrong token_type", 2, edited(map[string]any{"token_type": "mac"})),
 		malformed("control characters", 2, edited(map[string]any{"access_token": "AT_\r\nX-Admin: 1"})),
 		malformed("no access_token", 2, edited(nil, "access_token")),
-		swallowed,
+		{name: "200 without tokens, after the rotation", answer: always(fakeas.Fault{AfterCommit: true, Body: new(string)}), calls: 1, status: 503, wait: 1, next: 1, late: true, level: "error", outcome: "malformed"},
 	}
 }
 

@@ -93,27 +93,7 @@ func FuzzRelayedHeader(f *testing.F) {
 		asked := false
 		err = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			asked = true
-			var tokens []string
-			for sent, values := range r.Header {
-				if asCGI(sent) == "X_ACCESS_TOKEN" {
-					tokens = append(tokens, values...)
-				}
-			}
-			if !slices.Equal(tokens, []string{"Bearer AT_made_by_hand"}) {
-				t.Errorf("%q: %q: got tokens %q at the app, want the session's only", name, value, tokens)
-			}
-			if r.Header["Authorization"] != nil || r.Header["Cookie"] != nil {
-				t.Errorf("%q: %q: got header %v at the app, want no value of the client", name, value, r.Header)
-			}
-			upgrade := r.Header.Get("Upgrade")
-			for _, c := range r.Header["Connection"] {
-				if c != "Upgrade" && !strings.EqualFold(c, "upgrade") || upgrade == "" {
-					t.Errorf("%q: %q: got Connection %q, want Upgrade for WebSocket only", name, value, c)
-				}
-			}
-			if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
-				t.Errorf("%q: %q: got Upgrade %q, want websocket only", name, value, upgrade)
-			}
+			checkRelayedHeader(t, [2]string{name, value}, r.Header)
 			return nil
 		}))
 
@@ -131,6 +111,32 @@ func FuzzRelayedHeader(f *testing.F) {
 			t.Errorf("got header %v after the request, want %v", r.Header, before)
 		}
 	})
+}
+
+// checkRelayedHeader checks the header that the app got, when the client has sent one.
+func checkRelayedHeader(t *testing.T, sent [2]string, header http.Header) {
+	t.Helper()
+	var tokens []string
+	for name, values := range header {
+		if asCGI(name) == "X_ACCESS_TOKEN" {
+			tokens = append(tokens, values...)
+		}
+	}
+	if !slices.Equal(tokens, []string{"Bearer AT_made_by_hand"}) {
+		t.Errorf("%q: got tokens %q at the app, want the session's only", sent, tokens)
+	}
+	if header["Authorization"] != nil || header["Cookie"] != nil {
+		t.Errorf("%q: got header %v at the app, want no value of the client", sent, header)
+	}
+	upgrade := header.Get("Upgrade")
+	for _, c := range header["Connection"] {
+		if c != "Upgrade" && !strings.EqualFold(c, "upgrade") || upgrade == "" {
+			t.Errorf("%q: got Connection %q, want Upgrade for WebSocket only", sent, c)
+		}
+	}
+	if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
+		t.Errorf("%q: got Upgrade %q, want websocket only", sent, upgrade)
+	}
 }
 
 // asCGI returns the name that an app behind CGI sees for a header.

@@ -7,47 +7,52 @@ import (
 	"testing"
 )
 
+const trustedOrigin = "https://admin.test"
+
+// crossOriginRequests has header lines, separated by |, and whether a request with
+// them may change state.
+var crossOriginRequests = []struct {
+	header string
+	ok     bool
+}{
+	{"", true}, // curl: no page can make it send a cookie
+	{"Sec-Fetch-Site: same-origin", true},
+	{"Sec-Fetch-Site: none", true},
+	{"Sec-Fetch-Site: same-site", false},
+	{"Sec-Fetch-Site: cross-site", false},
+	{"Sec-Fetch-Site: something-new", false},
+	{"Origin: https://app.test", true},
+	{"Origin: https://app.test|Sec-Fetch-Site: same-origin", true},
+	{"Origin: https://evil.test", false},
+	{"Origin: https://evil.test|Sec-Fetch-Site: same-origin", false},
+	{"Origin: https://evil.test|Sec-Fetch-Site: none", false},
+	{"Origin: http://app.test", false},
+	{"Origin: https://app.test:8443", false},
+	{"Origin: https://app.test.evil.test", false},
+	{"Origin: https://sub.app.test", false},
+	{"Origin: https://APP.test", false},
+	{"Origin: https://app.test/", false},
+	{"Origin: ", false},
+	{"Origin: null", false},
+	{"Origin: null|Sec-Fetch-Site: cross-site", false},
+	{"Origin: null|Sec-Fetch-Site: same-site", false},
+	{"Origin: null|Sec-Fetch-Site: none", false},
+	{"Origin: null|Sec-Fetch-Site: same-origin", true}, // a page without Referrer
+	{"Origin: https://app.test|Origin: https://evil.test", false},
+	{"Origin: https://app.test|Origin: https://app.test", false},
+	{"Origin: https://app.test, https://evil.test", false},
+	{"Origin: " + trustedOrigin, true},
+	{"Origin: " + trustedOrigin + "|Sec-Fetch-Site: cross-site", true},
+	{"Origin: " + trustedOrigin + "|Sec-Fetch-Site: same-site", true},
+	{"Origin: " + trustedOrigin + ".evil.test|Sec-Fetch-Site: cross-site", false},
+	{"Origin: http://admin.test", false},
+	{"Referer: https://evil.test/|Origin: https://app.test", true},
+}
+
 func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
-	const trusted = "https://admin.test"
-	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{trusted} })
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{trustedOrigin} })
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
-	for _, tt := range []struct {
-		header string // separated by |
-		ok     bool
-	}{
-		{"", true}, // curl: no browser, and nobody can make it send a cookie
-		{"Sec-Fetch-Site: same-origin", true},
-		{"Sec-Fetch-Site: none", true},
-		{"Sec-Fetch-Site: same-site", false},
-		{"Sec-Fetch-Site: cross-site", false},
-		{"Sec-Fetch-Site: something-new", false},
-		{"Origin: https://app.test", true},
-		{"Origin: https://app.test|Sec-Fetch-Site: same-origin", true},
-		{"Origin: https://evil.test", false},
-		{"Origin: https://evil.test|Sec-Fetch-Site: same-origin", false},
-		{"Origin: https://evil.test|Sec-Fetch-Site: none", false},
-		{"Origin: http://app.test", false},
-		{"Origin: https://app.test:8443", false},
-		{"Origin: https://app.test.evil.test", false},
-		{"Origin: https://sub.app.test", false},
-		{"Origin: https://APP.test", false},
-		{"Origin: https://app.test/", false},
-		{"Origin: ", false},
-		{"Origin: null", false},
-		{"Origin: null|Sec-Fetch-Site: cross-site", false},
-		{"Origin: null|Sec-Fetch-Site: same-site", false},
-		{"Origin: null|Sec-Fetch-Site: none", false},
-		{"Origin: null|Sec-Fetch-Site: same-origin", true}, // a page without Referrer
-		{"Origin: https://app.test|Origin: https://evil.test", false},
-		{"Origin: https://app.test|Origin: https://app.test", false},
-		{"Origin: https://app.test, https://evil.test", false},
-		{"Origin: " + trusted, true},
-		{"Origin: " + trusted + "|Sec-Fetch-Site: cross-site", true},
-		{"Origin: " + trusted + "|Sec-Fetch-Site: same-site", true},
-		{"Origin: " + trusted + ".evil.test|Sec-Fetch-Site: cross-site", false},
-		{"Origin: http://admin.test", false},
-		{"Referer: https://evil.test/|Origin: https://app.test", true},
-	} {
+	for _, tt := range crossOriginRequests {
 		header := []string{cookie}
 		if tt.header != "" {
 			header = append(header, strings.Split(tt.header, "|")...)

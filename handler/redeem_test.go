@@ -235,6 +235,9 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			t.Errorf("got cookies %q, want no loop cookie", names)
 		}
 	})
+}
+
+func TestFailedLoginDeletesItsCookie(t *testing.T) {
 	for _, code := range []string{"access_denied", "invalid_scope", "login_required"} {
 		t.Run(code, func(t *testing.T) {
 			g := newRig(t)
@@ -243,7 +246,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			before := cookieNames(b)
 			a := b.send(g.request(http.MethodGet, strings.Replace(callback, "code=", "error="+code+"&x=", 1), navigation...), true)
 			if names := cookieNames(b); slices.Contains(names, before[0]) {
-				t.Errorf("got status %d and cookies %q, want no loop cookie", a.status, names)
+				t.Errorf("got status %d and cookies %q, want the login cookie deleted", a.status, names)
 			}
 		})
 	}
@@ -253,7 +256,7 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 		b := g.browser()
 		b.open("/wanted")
 		if names := cookieNames(b); len(names) != 0 {
-			t.Errorf("got cookies %q, want no loop cookie", names)
+			t.Errorf("got cookies %q, want the login cookie deleted", names)
 		}
 	})
 }

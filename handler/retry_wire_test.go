@@ -111,30 +111,31 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 			t.Errorf("hints %v, status %d, want 200: %q", hints, resp.StatusCode, body)
 		}
 	})
-	t.Run("WebSocket", func(t *testing.T) {
-		g := newRig(t, plainOAuth, retrying)
-		address := overTheWire(t, g, func(w http.ResponseWriter, _ *http.Request) {
-			conn, buf, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: yes\r\n\r\n")
-			line, _ := buf.ReadString('\n')
-			_, _ = io.WriteString(conn, "echo "+line)
-		})
-		conn, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
-		if resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
-			t.Fatalf("got status %d, want 101, %v", resp.StatusCode, resp.Header)
+}
+
+func TestRetryingKeepsAnAcceptedWebSocket(t *testing.T) {
+	g := newRig(t, plainOAuth, retrying)
+	address := overTheWire(t, g, func(w http.ResponseWriter, _ *http.Request) {
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
 		}
-		if _, err := io.WriteString(conn, "hello\n"); err != nil {
-			t.Fatal(err)
-		}
-		if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
-			t.Errorf("got line %q, error %v, want the app's", line, err)
-		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: yes\r\n\r\n")
+		line, _ := buf.ReadString('\n')
+		_, _ = io.WriteString(conn, "echo "+line)
 	})
+	conn, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
+	if resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
+		t.Fatalf("got status %d, want 101, %v", resp.StatusCode, resp.Header)
+	}
+	if _, err := io.WriteString(conn, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
+		t.Errorf("got line %q, error %v, want the app's", line, err)
+	}
 }
 
 // TestRefusedWebSocketIsNotRepeated: the client gets the refusal.

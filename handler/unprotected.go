@@ -31,7 +31,7 @@ func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next 
 // unprotectedWriter guards the answer to a request that needs no session of this
 // Handler. The request may need a session of a later Handler: with several
 // directives in a row, the first also sees requests that are meant for the later
-// ones. That one takes the request over with reclaim.
+// ones. Such a later Handler takes the request over with reclaim.
 type unprotectedWriter struct {
 	cookieGuard
 	savedHeaders
