@@ -108,7 +108,7 @@ func TestStrictestAgeLimitApplies(t *testing.T) {
 	h.RefreshIfOlder = []AgeLimit{limit("/a", 0)}
 	if r, _ := readRequest("GET", "/b"); r != nil {
 		if _, limited := h.ageLimit(r); limited {
-			t.Error("a path without a limit has one")
+			t.Error("got a limit for a path without one, want none")
 		}
 	}
 }
@@ -175,7 +175,7 @@ func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
 					}
 				}
 				if b.jar.get(sessionCookie).Value == first {
-					t.Error("the login left the session as it was")
+					t.Error("got the former session after the login, want a new one")
 				}
 				if as.refreshes() != 0 {
 					t.Errorf("got %d refreshes, want 0", as.refreshes())
@@ -272,7 +272,7 @@ func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 			t.Errorf("with the server down: got status %d, want 503, %v", a.status, a.header)
 		}
 		if a := g.get("/", with(cookie, script)...); a.status != 200 {
-			t.Errorf("the token at hand is good, but: got status %d, want 200", a.status)
+			t.Errorf("with a valid token: got status %d, want 200", a.status)
 		}
 	})
 }

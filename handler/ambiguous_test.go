@@ -80,10 +80,10 @@ func TestAmbiguousPathNeedsASession(t *testing.T) {
 			cookie := g.session("")
 			for _, target := range ambiguous {
 				if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
-					t.Errorf("%s: got status %d, want 401, the app was asked %d times", target, a.status, a.relayed)
+					t.Errorf("%s: got status %d, want 401, %d calls of the app", target, a.status, a.relayed)
 				}
 				if a := g.get(target, navigation...); a.relayed != 0 || a.status != 302 {
-					t.Errorf("%s in a window: got status %d, want 302, the app was asked %d times", target, a.status, a.relayed)
+					t.Errorf("%s in a window: got status %d, want 302, %d calls of the app", target, a.status, a.relayed)
 				}
 				if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.app.last()["Authorization"] == nil {
 					t.Errorf("%s with a session: got status %d and no token, want a token", target, a.status)
@@ -103,13 +103,13 @@ func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } })
 	for _, target := range []string{"http:admin", "x:admin/y", "http://app.test", "http://app.test?x", "*"} {
 		if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
-			t.Errorf("%s: got status %d, want 401, the app was asked %d times", target, a.status, a.relayed)
+			t.Errorf("%s: got status %d, want 401, %d calls of the app", target, a.status, a.relayed)
 		}
 	}
 	rewritten := g.request("GET", "http:admin", script...)
 	rewritten.URL.Path = "/static/x" // which a rewrite sets, and which the app does not get
 	if a := g.do(rewritten); a.relayed != 0 {
-		t.Errorf("rewritten: got status %d, the app was asked %d times, want 0", a.status, a.relayed)
+		t.Errorf("rewritten: got status %d, %d calls of the app, want 0", a.status, a.relayed)
 	}
 	if a := g.do(g.request("CONNECT", "other.test:443")); a.relayed != 1 {
 		t.Errorf("CONNECT: got status %d, want the app's answer", a.status)
@@ -218,13 +218,13 @@ func TestAmbiguousPathNeedsBothHandlers(t *testing.T) {
 				return inner.handler.ServeHTTP(w, r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 					asked++
 					if r.Header["Authorization"] == nil {
-						t.Error("the app got no token")
+						t.Error("got no token at the app, want one")
 					}
 					return nil
 				}))
 			}))
 			if err != nil || w.Code != tt.status || asked != map[int]int{200: 1}[tt.status] {
-				t.Errorf("status %d, want %d, the app was asked %d times: %v", w.Code, tt.status, asked, err)
+				t.Errorf("status %d, want %d, %d calls of the app: %v", w.Code, tt.status, asked, err)
 			}
 		})
 	}

@@ -198,7 +198,7 @@ func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 					default:
 						s.wantTrouble(t, a, tt, kind)
 						s.wantTrouble(t, s.get("/wanted", header), tt, kind)
-						s.wantCalls(t, tt.calls) // during the pause nobody asks
+						s.wantCalls(t, tt.calls) // no refresh during the pause
 					}
 					s.wantSession(t, true)
 					s.heal()

@@ -82,7 +82,7 @@ func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 			first := g.loggedIn().jar.get(sessionCookie).Value
 			sid, sub := g.sid(), g.as.Tokens()[0].User
 			other := g.sessionOf(keeper.Identity{Subject: "somebody else", SID: "other"}, keeper.Tokens{AccessToken: "AT_of_another"})
-			wantLogout(t, "of nobody here", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
+			wantLogout(t, "logout of an unknown user", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
 			if _, err := g.peek(first); err != nil {
 				t.Fatalf("before the logout: got error %v, want a session", err)
 			}

@@ -38,7 +38,7 @@ func TestReplayedCallbackRedeemsNoCodeTwice(t *testing.T) {
 	// The back button, with a session.
 	b.wantAppAt(b.open(callback), "/wanted")
 	if b.jar.get(sessionCookie) != session {
-		t.Error("the replay changed the session")
+		t.Error("got another session after the replay, want the same")
 	}
 	// Without a session, a new login leads there.
 	b.jar.cookies = nil
@@ -343,7 +343,7 @@ func TestStaleCallbackIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	callback := b.approve(b.start("/wanted"))
-	b.send(g.request("GET", callback, navigation...), true) // and nobody has asked for anything yet
+	b.send(g.request("GET", callback, navigation...), true) // no request has read the session yet
 	g.store.down.Store(true)
 	if a := b.send(g.request("GET", callback, navigation...), true); a.status != 503 || a.header["Set-Cookie"] != nil {
 		t.Errorf("got status %d, want 503, cookies %q", a.status, a.header["Set-Cookie"])
@@ -363,7 +363,7 @@ func TestExpiredAttemptBeginsANewLogin(t *testing.T) {
 		cookies := b.jar.header(false)
 		time.Sleep(loginAttemptLifetime + time.Second)
 		if len(b.jar.header(false)) != 0 {
-			t.Error("the browser still has the attempt's cookie")
+			t.Error("got the attempt's cookie after its Max-Age, want none")
 		}
 		// Also if the browser keeps the cookie longer than Max-Age.
 		r := g.request(http.MethodGet, callback, navigation...)

@@ -13,7 +13,7 @@ import (
 func TestCookiesHaveTheConfiguredAttributes(t *testing.T) {
 	for _, tt := range []struct {
 		cookie         Cookie
-		session, login string // attributes, besides Path=/; HttpOnly; Secure
+		session, login string // attributes in addition to Path=/; HttpOnly; Secure
 	}{
 		{Cookie{}, sessionCookie + "| SameSite=Lax", "SameSite=Lax"},
 		{Cookie{SameSite: "strict"}, sessionCookie + "| SameSite=Strict", "SameSite=Lax"},
@@ -190,7 +190,7 @@ func FuzzReadCookies(f *testing.F) {
 		r := &http.Request{Header: http.Header{"Cookie": {line}}}
 		c := g.handler.readCookies(r)
 		if r.Header.Get("Cookie") != line {
-			t.Fatal("the request's own header was changed")
+			t.Fatal("got a changed header on the request, want it unchanged")
 		}
 		ours := 0
 		var others []string

@@ -104,7 +104,7 @@ func TestEarlyDataDoesNotProlongTheSession(t *testing.T) {
 		for range 9 {
 			r := g.request("GET", "/", with(cookie, script)...)
 			if r.TLS = (&tls.ConnectionState{}); g.do(r).status == http.StatusOK {
-				t.Error("the app did not refuse")
+				t.Error("got no refusal of the app, want one")
 			}
 			time.Sleep(time.Minute)
 		}

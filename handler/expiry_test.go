@@ -89,7 +89,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 	for i := range 200 {
 		time.Sleep(step)
 		if i%20 == 0 {
-			time.Sleep(lifetime + lifetime/2) // nobody is there to have it refreshed ahead
+			time.Sleep(lifetime + lifetime/2) // no request causes an early refresh
 		}
 		for range 2 {
 			r := g.request("GET", "/", with(cookie, script)...)

@@ -96,7 +96,7 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 		}
 		value := b.jar.get(sessionCookie).Value
 		if _, dup := seen[value]; dup {
-			t.Error("two sessions have one cookie")
+			t.Error("got one cookie for two sessions, want two")
 		}
 		seen[value] = "session"
 	}
@@ -130,7 +130,7 @@ func TestNewLoginReplacesTheSession(t *testing.T) {
 	old := b.jar.get(sessionCookie).Value
 	b.wantAppAt(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if now := b.jar.get(sessionCookie).Value; now == old {
-		t.Error("the cookie is the old one")
+		t.Error("got the former cookie, want a new one")
 	}
 	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.relayed != 0 {
 		t.Errorf("old cookie: got status %d, want 401", a.status)
@@ -145,7 +145,7 @@ func TestBeginningALoginEndsNothing(t *testing.T) {
 	cookie := b.jar.get(sessionCookie)
 	b.start("/oauth2/login?prompt=login")
 	if b.jar.get(sessionCookie) != cookie {
-		t.Error("the session's cookie was touched")
+		t.Error("got a changed session cookie, want the same")
 	}
 	b.mustReach("/")
 	if len(b.hops) != 1 {
@@ -161,7 +161,7 @@ func TestLinkOfAnotherSiteReplacesNoSession(t *testing.T) {
 	cookie := b.jar.get(sessionCookie).Value
 	b.wantAppAt(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if b.jar.get(sessionCookie).Value != cookie {
-		t.Error("a link of another site has replaced the session")
+		t.Error("got another session after a link of another site, want the same")
 	}
 	b.wantAppAt(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
 }
@@ -273,11 +273,11 @@ func TestSessionHasTheClaimsOfTheUser(t *testing.T) {
 
 func TestLoginWithoutAWholeIdentityIsRefused(t *testing.T) {
 	for name, knob := range map[string]func(*fakeas.Knobs){
-		"no ID token":         func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Omit: []string{"id_token"}} },
-		"other nonce":         func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNonce },
-		"unsigned":            func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNone },
-		"UserInfo of another": func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"sub": "mallory"}} },
-		"UserInfo of nobody":  func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Omit: []string{"sub"}} },
+		"no ID token":          func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Omit: []string{"id_token"}} },
+		"other nonce":          func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNonce },
+		"unsigned":             func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNone },
+		"UserInfo of another":  func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"sub": "mallory"}} },
+		"UserInfo without sub": func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Omit: []string{"sub"}} },
 		"endless claims": func(k *fakeas.Knobs) {
 			k.UserInfo = fakeas.Edit{Set: map[string]any{"x": strings.Repeat("x", maxClaims)}}
 		},

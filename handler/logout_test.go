@@ -74,7 +74,7 @@ func TestScriptsDoNotGetTheIDToken(t *testing.T) {
 	g := newRig(t)
 	a := g.loggedIn().fetch("POST", "/oauth2/logout")
 	if strings.Contains(a.body, "id_token_hint") {
-		t.Error("the script gets the ID token")
+		t.Error("got the ID token in the answer to a script, want none")
 	}
 	<-g.as.revoked
 }
@@ -137,7 +137,7 @@ func TestLogoutRevokesTheRefreshToken(t *testing.T) {
 			}
 		}
 		if as.Stats().Granted[fakeas.GrantRefresh] != 1 {
-			t.Fatal("nothing was refreshed")
+			t.Fatal("got no refresh, want one")
 		}
 		b.fetch("POST", "/oauth2/logout")
 		b.fetch("POST", "/oauth2/logout")
@@ -224,10 +224,10 @@ func TestEndOfASessionEndsRunningRequests(t *testing.T) {
 	first, second := <-running, <-running
 	g.post("/oauth2/logout", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+mine)...)
 	if ended := <-done; ended != mine {
-		t.Error("the other session's request was ended")
+		t.Error("got an end of the other session's request, want it running")
 	}
 	if first.Err() != nil && second.Err() != nil {
-		t.Error("both requests were ended")
+		t.Error("got an end of both requests, want one running")
 	}
 	cancel()
 	<-done

@@ -119,7 +119,7 @@ func TestBodyWithoutASessionIsNotRead(t *testing.T) {
 type unreadable struct{ t *testing.T }
 
 func (b unreadable) Read([]byte) (int, error) {
-	b.t.Error("the body is read")
+	b.t.Error("got a read of the body, want none")
 	return 0, http.ErrBodyReadAfterClose
 }
 

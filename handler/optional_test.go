@@ -87,18 +87,18 @@ func TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown(t *testing.T) {
 // TestSetUserGetsNoUserWithoutASession: the hook is called with nil, so that the
 // server can remove a user from the last request.
 func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
-	told := 0
+	calls := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
 		s.handler.SetUser = func(_ *http.Request, u *User) {
-			told++
+			calls++
 			if u != nil {
 				t.Errorf("got user %+v, want nil", u)
 			}
 		}
 	})
 	g.get("/", script...)
-	if told != 1 {
-		t.Errorf("SetUser was called %d times, want once with nil", told)
+	if calls != 1 {
+		t.Errorf("got %d calls of SetUser, want one with nil", calls)
 	}
 }
 

@@ -69,7 +69,7 @@ func TestUnsafeRequestFromAnotherSiteIsRefused(t *testing.T) {
 		for _, override := range []string{"X-Http-Method-Override: DELETE", "X-HTTP-METHOD: put", "X_Method_Override: PATCH"} {
 			a := g.get("/api", append(slices.Clone(header), override)...)
 			if tt.ok != (a.relayed == 1) || !tt.ok && a.status != 403 {
-				t.Errorf("GET with %s and %q: got status %d, want 403, the app was asked %d times", override, tt.header, a.status, a.relayed)
+				t.Errorf("GET with %s and %q: got status %d, want 403, %d calls of the app", override, tt.header, a.status, a.relayed)
 			}
 		}
 		for _, method := range []string{"GET", "HEAD"} {
@@ -145,7 +145,7 @@ func TestPreflightIsRelayedWithoutAToken(t *testing.T) {
 			a := g.do(g.request(method, "/api", append(strings.Split(header, "|"), "Authorization: Bearer EVIL")...))
 			want := ok && method == "OPTIONS"
 			if want != (a.relayed == 1) || !want && a.status != 401 {
-				t.Errorf("%s with %s: got status %d, want 401, the app was asked %d times", method, header, a.status, a.relayed)
+				t.Errorf("%s with %s: got status %d, want 401, %d calls of the app", method, header, a.status, a.relayed)
 			}
 			if a.relayed == 1 && g.app.last()["Authorization"] != nil {
 				t.Errorf("got Authorization %q at the app, want none", g.app.last()["Authorization"])
@@ -166,7 +166,7 @@ func TestPreflightWithABodyIsRefused(t *testing.T) {
 		r := g.request("OPTIONS", "/api", "Access-Control-Request-Method: PUT", "Origin: https://admin.test")
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader("hello")), length
 		if a := g.do(r); a.status != 401 || a.relayed != 0 {
-			t.Errorf("length %d: got status %d, want 401, the app was asked %d times", length, a.status, a.relayed)
+			t.Errorf("length %d: got status %d, want 401, %d calls of the app", length, a.status, a.relayed)
 		}
 	}
 }

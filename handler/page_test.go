@@ -178,7 +178,7 @@ func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 					t.Errorf("got status %d, want %d: %s", page.status, tt.status, page.body)
 				}
 				if b.jar.get(sessionCookie) == nil {
-					t.Error("the session's cookie is gone")
+					t.Error("got no session cookie, want it kept")
 				}
 				as.ClearFaults()
 				time.Sleep(5 * time.Minute)

@@ -19,12 +19,12 @@ func TestRefreshSendsScopeOnlyIfConfigured(t *testing.T) {
 		option func(*setup)
 		status int
 	}{
-		"wanted and sent":     {fakeas.Required, again, 200},
-		"wanted, not sent":    {fakeas.Required, without, 401},
-		"refused, not sent":   {fakeas.Forbidden, without, 200},
-		"refused and sent":    {fakeas.Forbidden, again, 401},
-		"nobody minds, sent":  {fakeas.Optional, again, 200},
-		"nobody minds, if no": {fakeas.Optional, without, 200},
+		"wanted and sent":    {fakeas.Required, again, 200},
+		"wanted, not sent":   {fakeas.Required, without, 401},
+		"refused, not sent":  {fakeas.Forbidden, without, 200},
+		"refused and sent":   {fakeas.Forbidden, again, 401},
+		"optional and sent":  {fakeas.Optional, again, 200},
+		"optional, not sent": {fakeas.Optional, without, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)

@@ -90,7 +90,7 @@ func TestClaimsAfterARefreshAreTheNewest(t *testing.T) {
 	}{
 		{"plain", `{"a":1,"b":2}`, ``, `{"a":1,"b":2}`, `{"a":3,"c":4}`, `{"a":3,"c":4}`, `{}`},
 		{"authentication", `{"auth_time":9,"acr":"gold","amr":["otp"],"a":1}`, ``, `{}`, `{}`, `{"auth_time":9,"acr":"gold","amr":["otp"]}`, `{}`},
-		{"the same, told again", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9}`, `{"auth_time":9,"acr":"gold"}`, `{}`},
+		{"the same, repeated", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9}`, `{"auth_time":9,"acr":"gold"}`, `{}`},
 		{"the same, in another spelling", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9.0}`, `{"auth_time":9.0,"acr":"gold"}`, `{}`},
 		{"another one", `{"auth_time":9,"acr":"gold","amr":["otp"]}`, ``, `{}`, `{"auth_time":10}`, `{"auth_time":10}`, `{}`},
 		{"lower now", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"acr":"silver"}`, `{"auth_time":9,"acr":"silver"}`, `{}`},

@@ -205,10 +205,10 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			select {
 			case <-g.as.revoked:
 			case <-time.After(30 * time.Second):
-				t.Fatal("nothing was revoked")
+				t.Fatal("got no revocation, want one")
 			}
 			if _, valid := g.as.ValidAccessToken(g.as.newest(fakeas.KindAccess)); valid {
-				t.Error("the new access token is still good")
+				t.Error("got a valid new access token, want it revoked")
 			}
 			if lines := g.log.lines(string(keeper.EndIdentityChanged)); len(lines) != 1 {
 				t.Errorf("got log lines %q, want one", lines)
@@ -222,7 +222,7 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 // refresh.
 func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 	for _, keysDown := range []bool{false, true} {
-		t.Run(fmt.Sprintf("keys down meanwhile: %v", keysDown), func(t *testing.T) {
+		t.Run(fmt.Sprintf("keys down: %v", keysDown), func(t *testing.T) {
 			g := newRig(t)
 			cookies := make([]string, 20)
 			for i := range cookies {
@@ -235,7 +235,7 @@ func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 				edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"kid": fmt.Sprint("made up ", i)}}}
 				form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: "nobody", Edit: edit})}}
 				if a := g.backchannel(urlencoded, form.Encode()); a.status == http.StatusOK {
-					t.Fatal("a made-up token is accepted")
+					t.Fatal("got a forged token accepted, want it refused")
 				}
 			}
 			g.as.ClearFaults()

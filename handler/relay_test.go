@@ -168,7 +168,7 @@ func TestHopByHopFieldsReachNoApp(t *testing.T) {
 		}
 		g.get("/optional", tt.sent...)
 		if got := g.app.last()[tt.name]; !slices.Equal(got, tt.want) {
-			t.Errorf("for nobody: of %q the app gets %s %q, want %q", tt.sent, tt.name, got, tt.want)
+			t.Errorf("without a session: of %q: got %s %q at the app, want %q", tt.sent, tt.name, got, tt.want)
 		}
 	}
 }
@@ -230,7 +230,7 @@ func TestEndpointsMatchExactly(t *testing.T) {
 	} {
 		a := g.get(target, append(script, cookie)...)
 		if app != (a.relayed == 1) || !app && a.status != 404 {
-			t.Errorf("%s: got status %d, want 404, the app was asked %d times", target, a.status, a.relayed)
+			t.Errorf("%s: got status %d, want 404, %d calls of the app", target, a.status, a.relayed)
 		}
 	}
 	// The URL before a rewrite counts.
@@ -289,6 +289,6 @@ func TestSetUserGetsTheUserBeforeTheApp(t *testing.T) {
 	}
 	g.get("/", "Cookie: "+sessionCookie+"="+g.session(`{"email":"a@b"}`))
 	if user == nil {
-		t.Error("nobody was told")
+		t.Error("got no call of SetUser with the user, want one")
 	}
 }

@@ -63,7 +63,7 @@ func TestRequirementsCompareClaimsWhole(t *testing.T) {
 	}
 	all := &Handler{Config: Config{Require: []Requirement{{"a", []string{"1"}}, {"b", []string{"1"}}}}}
 	if all.meetsRequirements(json.RawMessage(`{"a":"1"}`)) || !all.meetsRequirements(json.RawMessage(`{"a":"1","b":"1"}`)) {
-		t.Error("not all requirements count")
+		t.Error("got a met requirement, want all of them compared")
 	}
 }
 

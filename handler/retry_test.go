@@ -153,7 +153,7 @@ func TestAppThatRefusesEveryTokenCausesFewRefreshes(t *testing.T) {
 					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, minRetryAge)
 				}
 				if as.Stats().Reuses != 0 {
-					t.Error("a spent refresh token came back")
+					t.Error("got a spent refresh token at the server, want each once")
 				}
 			})
 		})
@@ -185,7 +185,7 @@ func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("order")), length
 				a := g.do(r)
 				if a.status != 401 || a.body != "not with this token" || a.relayed != 1 || a.header.Get("X-First") != "1" {
-					t.Errorf("got status %d, want 401, the app was asked %d times: %q", a.status, a.relayed, a.body)
+					t.Errorf("got status %d, want 401, %d calls of the app: %q", a.status, a.relayed, a.body)
 				}
 				synctest.Wait()
 				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.relayed != 1 {
@@ -268,7 +268,7 @@ func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
 	const n = 50
 	var all, asked sync.WaitGroup
-	asked.Add(n) // all are refused before anybody is told
+	asked.Add(n) // all are refused before the first answer
 	app := func(w http.ResponseWriter, r *http.Request) error {
 		if _, ok := g.as.ValidAccessToken(bearer(r)); ok {
 			_, err := io.WriteString(w, "welcome")

@@ -31,7 +31,7 @@ func TestHostileReturnToStaysOnTheSite(t *testing.T) {
 		b := g.browser()
 		a := b.open("/oauth2/login?return_to=" + url.QueryEscape(target))
 		if a.status != http.StatusOK || a.relayed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
-			t.Errorf("%.60q: landed at %.80s with status %d, want 200", target, a.uri, a.status)
+			t.Errorf("%.60q: ended at %.80s with status %d, want 200", target, a.uri, a.status)
 		}
 	}
 }

@@ -70,13 +70,13 @@ func TestSessionEndpointDoesNotProlongTheSession(t *testing.T) {
 		for range 59 {
 			time.Sleep(time.Minute)
 			if !authenticated() {
-				t.Fatal("the session ended early")
+				t.Fatal("got an early end of the session, want it alive")
 			}
 		}
 		// Uses are stored from time to time, so a session may end a little later.
 		time.Sleep(5 * time.Minute)
 		if authenticated() {
-			t.Error("asking kept the session alive")
+			t.Error("got a live session, want it ended in spite of the requests")
 		}
 		if a := g.get("/", header...); a.status != 401 || a.relayed != 0 {
 			t.Errorf("got status %d, want 401", a.status)

@@ -150,7 +150,7 @@ func awaitRevocation(t *testing.T, g *rig) {
 	select {
 	case <-g.as.revoked:
 	case <-time.After(30 * time.Second):
-		t.Fatal("nothing was revoked")
+		t.Fatal("got no revocation, want one")
 	}
 	if live := liveRefreshTokens(g); len(live) != 0 {
 		t.Errorf("got %d valid refresh tokens, want 0", len(live))
@@ -245,7 +245,7 @@ func TestTokensOfOneGrantAreNotRevoked(t *testing.T) {
 	}{
 		"same session at the server":    {"s1", "s1", "alice", "RT_new", true},
 		"another session at the server": {"s1", "s2", "alice", "RT_new", false},
-		"sid was not told before":       {"", "s2", "alice", "RT_new", false},
+		"session without sid before":    {"", "s2", "alice", "RT_new", false},
 		"same user, no sid":             {"", "", "alice", "RT_new", true},
 		"another user, no sid":          {"", "", "bob", "RT_new", false},
 		"same token":                    {"s1", "s2", "bob", "RT_old", true},

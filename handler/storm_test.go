@@ -68,7 +68,7 @@ type wave struct {
 	hangers  int
 	all      sync.WaitGroup
 	mu       sync.Mutex
-	wrong    map[string]int // what those who waited got, other than 200
+	wrong    map[string]int // statuses other than 200 of the waiting requests
 	answered int
 }
 
@@ -105,7 +105,7 @@ func (w *wave) start() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			switch {
-			case i < w.hangers: // nobody sees it
+			case i < w.hangers: // this client has disconnected
 			case got.Code != 200 || !valid || got.Header()["Set-Cookie"] != nil:
 				w.wrong[fmt.Sprintf("status %d, token valid: %v", got.Code, valid)]++
 			default:
@@ -146,7 +146,7 @@ func TestRefreshSurvivesClientsThatHangUp(t *testing.T) {
 		synctest.Wait()
 		wantNewest(t, g, g.get("/", with(cookie, script)...), 1)
 		if as.Stats().Reuses != 0 {
-			t.Error("the spent refresh token came back")
+			t.Error("got the spent refresh token at the server again, want it once")
 		}
 	})
 }
@@ -322,12 +322,12 @@ func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 				}
 				gate.release()
 				if a := <-done; a.status != 401 || a.relayed != 0 {
-					t.Errorf("the request: got status %d, want 401, the app was asked %d times", a.status, a.relayed)
+					t.Errorf("the request: got status %d, want 401, %d calls of the app", a.status, a.relayed)
 				}
 				synctest.Wait() // for the revocations
 				next := as.newest(fakeas.KindRefresh)
 				if next == old {
-					t.Fatal("nothing was refreshed")
+					t.Fatal("got no refresh, want one")
 				}
 				var revoked []string
 				for _, entry := range as.Log(fakeas.EndpointRevoke) {
@@ -337,7 +337,7 @@ func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 					t.Errorf("got %d revocations, of both tokens: %v, want both tokens", len(revoked), slices.Contains(revoked, old) && slices.Contains(revoked, next))
 				}
 				if _, ok := as.ValidAccessToken(as.newest(fakeas.KindAccess)); ok {
-					t.Error("the new access token is still good")
+					t.Error("got a valid new access token, want it revoked")
 				}
 				gone(t, g, cookie)
 				if lines := g.log.lines("were dropped"); len(lines) != 1 || strings.Contains(lines[0], next) {

@@ -50,7 +50,7 @@ func (s answerScene) heal() {
 func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 	t.Helper()
 	if a.status != 200 || a.relayed != 1 || a.header["Set-Cookie"] != nil {
-		t.Fatalf("%s: got status %d, want 200, the app was asked %d times, cookies %q: %.200s", a.uri, a.status, a.relayed, a.header["Set-Cookie"], a.body)
+		t.Fatalf("%s: got status %d, want 200, %d calls of the app, cookies %q: %.200s", a.uri, a.status, a.relayed, a.header["Set-Cookie"], a.body)
 	}
 	if got := s.app.last().Get("Authorization"); got != "Bearer "+token {
 		t.Errorf("%s: the app got %.20q, want %.20q", a.uri, got, "Bearer "+token)
@@ -81,7 +81,7 @@ func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind
 	code := map[int]string{502: "misconfigured", 503: "temporarily_unavailable"}[tt.status]
 	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
 	if a.status != tt.status || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%s: got status %d, want %d, the app was asked %d times, %v", a.uri, a.status, tt.status, a.relayed, a.header)
+		t.Errorf("%s: got status %d, want %d, %d calls of the app, %v", a.uri, a.status, tt.status, a.relayed, a.header)
 	}
 	if err != nil || wait < tt.wait || wait > tt.wait*5/4+1 {
 		t.Errorf("%s: Retry-After %q, want %d, or a quarter and one more", a.uri, a.header.Get("Retry-After"), tt.wait)

@@ -94,7 +94,7 @@ func (b *browser) mustReach(path string) {
 func (b *browser) wantAppAt(a *answer, path string) {
 	b.t.Helper()
 	if a.status != http.StatusOK || a.body != "the app at "+path {
-		b.t.Errorf("after %d hops landed at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)
+		b.t.Errorf("after %d hops ended at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)
 	}
 }
 

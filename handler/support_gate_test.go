@@ -89,7 +89,7 @@ func (g *gate) wait(t *testing.T) {
 	select {
 	case <-g.arrived:
 	case <-g.limit:
-		t.Fatal("no refresh has come")
+		t.Fatal("got no refresh, want one at the gate")
 	}
 }
 

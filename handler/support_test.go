@@ -96,7 +96,7 @@ type rig struct {
 
 	mu      sync.Mutex
 	answers []*answer // everything that went to browsers
-	secrets []string  // besides those of the authorization server
+	secrets []string  // in addition to those of the authorization server
 }
 
 // setup has the configuration that options of newRig change.
@@ -290,7 +290,7 @@ func (g *rig) checkNoSecretLeaked() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	secrets := append(append(g.as.Secrets(), g.secrets...), clientSecret)
-	told := map[string]string{"the log": g.log.text()}
+	texts := map[string]string{"the log": g.log.text()}
 	for _, a := range g.answers {
 		var b bytes.Buffer
 		_ = a.header.Write(&b)
@@ -299,9 +299,9 @@ func (g *rig) checkNoSecretLeaked() {
 			// Other tests cover the ID token there.
 			text = idTokenHint.ReplaceAllString(text, "")
 		}
-		told["the answer to "+a.uri] += text
+		texts["the answer to "+a.uri] += text
 	}
-	for where, text := range told {
+	for where, text := range texts {
 		for _, secret := range secrets {
 			if secret != "" && strings.Contains(text, secret) {
 				g.t.Errorf("%s: got the secret %.12s…, want none", where, secret)

@@ -105,7 +105,7 @@ func TestSecondTabKeepsTheSessionOfTheFirst(t *testing.T) {
 		g.app.answer = nil
 		b.wantAppAt(b.open(b.approve(at[1])), wanted[1])
 		if r.Context().Err() != nil {
-			t.Error("the first tab's request was cut off when the second tab's login was completed")
+			t.Error("got the first tab's request cancelled by the second tab's login, want it running")
 		}
 		return nil
 	}
@@ -203,7 +203,7 @@ func TestEvictionKeepsTheYoungestAttempts(t *testing.T) {
 	b.start("/one-more")
 	expect("one more", false, true, true, true, true)
 	if b.jar.get(loginCookiePrefix+"garbage") != nil {
-		t.Error("a cookie that does not open was kept")
+		t.Error("got a cookie that cannot be opened, want it deleted")
 	}
 	// A finished attempt makes room for the next.
 	b.open(b.approve(at[4]))

@@ -26,7 +26,7 @@ func protecting(prefix string) func(*setup) {
 func TestUnprotectedRequestPassesWithoutOwnCookies(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
 		s.handler.Authorization = RejectAuthorization
-		s.handler.SetUser = func(*http.Request, *User) { t.Error("SetUser was called") }
+		s.handler.SetUser = func(*http.Request, *User) { t.Error("got a call of SetUser, want none") }
 	})
 	ours := sessionCookie + "=" + g.session("")
 	asked := g.store.calls.Load()
@@ -100,7 +100,7 @@ func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 	cookie := g.session("")
 	for _, path := range []string{"/private/x", "/public/..;/private/x", "/public/..%5cprivate/x", "/public/%252e%252e/private/x"} {
 		if a := g.get(path, append(script, "Authorization: Bearer EVIL")...); a.status != 401 || a.relayed != 0 {
-			t.Errorf("%s: got status %d, want 401 for nobody, the app was asked %d times", path, a.status, a.relayed)
+			t.Errorf("%s: got status %d, want 401 without a session, %d calls of the app", path, a.status, a.relayed)
 		}
 		if a := g.get(path, with(cookie, script)...); a.relayed != 1 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
 			t.Errorf("%s with a session: got status %d, Authorization %q, want the token", path, a.status, g.app.last()["Authorization"])
@@ -108,7 +108,7 @@ func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 	}
 	for path, want := range map[string]int{"/oauth2/login": 302, "/oauth2/session": 200, "/oauth2/callback": 400, "/oauth2/nothing": 404} {
 		if a := g.get(path, navigation...); a.status != want || a.relayed != 0 {
-			t.Errorf("%s: status %d, want %d; the app was asked %d times", path, a.status, want, a.relayed)
+			t.Errorf("%s: status %d, want %d; %d calls of the app", path, a.status, want, a.relayed)
 		}
 	}
 }
