@@ -25,9 +25,9 @@ type Config struct {
 	Logger *zap.Logger
 
 	// Origin returns the scheme and host under which the browser sees the site,
-	// such as "https://app.example.com". It must not use a value that a client can
-	// set, such as X-Forwarded-Host of an untrusted sender: the result becomes part
-	// of the redirect URI.
+	// such as "https://app.example.com" (see CheckOrigin). It must not use a value
+	// that a client can set, such as X-Forwarded-Host of an untrusted sender: the
+	// result becomes part of the redirect URI.
 	Origin func(*http.Request) (string, error)
 	// OriginalURL returns the URL as the browser asked for it, before any
 	// rewriting. Default: the request's URL.
@@ -53,7 +53,8 @@ type Config struct {
 	Protects func(*http.Request) bool
 	// MayProtect reports whether Protects could report true for the same request
 	// with another path. Such a request needs a session if an app may read its path
-	// as another one (see ambiguous.go). Default: it could.
+	// as another one: some apps read /public/..;/private as /private. Default: it
+	// could.
 	MayProtect func(*http.Request) bool
 	// OtherCookies returns the names of the session cookies of all Handlers to
 	// which a browser sends cookies of the request's host. The name of this Handler
@@ -109,8 +110,11 @@ type Config struct {
 
 	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
-	// Fail answers a request that ends in an error page. ServeHTTP returns its
-	// error, and then expects that nothing was written. Default: Error.Write.
+	// Fail answers a navigation or a form that ends in an error page. Any other
+	// request gets a problem document (RFC 9457), and the callback always gets the
+	// Handler's own page, because its URL contains the code. ServeHTTP returns
+	// Fail's error, and then expects that nothing was written. Default:
+	// Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
 }
 

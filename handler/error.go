@@ -41,6 +41,7 @@ type Error struct {
 	reloadAt string
 }
 
+// Error returns the code and the cause.
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return e.Code + ": " + e.Err.Error()
@@ -93,7 +94,8 @@ func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// Write answers with an HTML page. The security headers have been set before.
+// Write answers with an HTML page. ServeHTTP has set the security headers before it
+// calls Config.Fail.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	e.setRetryAfter(w)
 	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}

@@ -13,6 +13,7 @@ import (
 // client.
 type AuthorizationPolicy int
 
+// Authorization policies.
 const (
 	// ReplaceAuthorization removes the client's header from every request. The app
 	// gets the session's token or no token.

@@ -13,6 +13,7 @@ import (
 
 // Refresher implements keeper.Refresher with an OAuth client.
 type Refresher struct {
+	// Client must be the one of Config.
 	Client *oauth.Client
 	// UserInfo must equal Config.UserInfo: it says that sessions have claims of the
 	// UserInfo endpoint, which a refresh must keep.
