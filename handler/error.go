@@ -132,7 +132,7 @@ func notFound() *Error {
 // tooEarly answers a request in TLS early data that could be a replay (RFC 8470,
 // section 5.2). Browsers repeat it after the handshake.
 func tooEarly() *Error {
-	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Please try again", Detail: "The request came before the connection was secured."}
+	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Please try again", Detail: "The request arrived before the connection was ready."}
 }
 
 // internalError answers an unexpected failure.

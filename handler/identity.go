@@ -30,35 +30,35 @@ var authenticationClaims = []string{"auth_time", "acr", "amr"}
 // identify returns the identity of a login. It comes from the ID token with OpenID
 // Connect, and from the UserInfo endpoint if Config.UserInfo is set.
 func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
-	var who keeper.Identity
+	var identity keeper.Identity
 	claims := map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
-			return who, errors.New("the authorization server sent no ID token although scope has openid")
+			return identity, errors.New("the authorization server sent no ID token although scope has openid")
 		}
 		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenWant{Nonce: nonce, AccessToken: t.AccessToken})
 		if err != nil {
-			return who, fmt.Errorf("checking ID token: %w", err)
+			return identity, fmt.Errorf("checking ID token: %w", err)
 		}
-		who.Subject, who.SID, who.Nonce, who.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
+		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
 		maps.Copy(claims, idToken.Claims)
 	}
 	if h.UserInfo {
-		info, err := h.Client.UserInfo(ctx, t.AccessToken, who.Subject)
+		info, err := h.Client.UserInfo(ctx, t.AccessToken, identity.Subject)
 		if err != nil {
-			return who, fmt.Errorf("asking for UserInfo: %w", err)
+			return identity, fmt.Errorf("asking for UserInfo: %w", err)
 		}
-		if err := json.Unmarshal(info["sub"], &who.Subject); err != nil {
-			return who, fmt.Errorf("reading sub of UserInfo: %w", err)
+		if err := json.Unmarshal(info["sub"], &identity.Subject); err != nil {
+			return identity, fmt.Errorf("reading sub of UserInfo: %w", err)
 		}
 		maps.Copy(claims, info)
-		if who.UserInfo, err = encodeClaims(info); err != nil {
-			return who, err
+		if identity.UserInfo, err = encodeClaims(info); err != nil {
+			return identity, err
 		}
 	}
 	var err error
-	who.Claims, err = encodeClaims(claims)
-	return who, err
+	identity.Claims, err = encodeClaims(claims)
+	return identity, err
 }
 
 // claimSets has the claims of a session before a refresh: all claims that the app
@@ -110,8 +110,8 @@ func decodePayload(idToken string) (claims map[string]json.RawMessage) {
 func (kept claimSets) afterRefresh(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
 	all, userInfo = maps.Clone(idToken), maps.Clone(kept.userInfo)
 	maps.DeleteFunc(userInfo, func(name string, _ json.RawMessage) bool {
-		value, told := idToken[name]
-		return told && !bytes.Equal(value, kept.idToken[name])
+		value, ok := idToken[name]
+		return ok && !bytes.Equal(value, kept.idToken[name])
 	})
 	maps.Copy(all, userInfo)
 	at := authTime(all)

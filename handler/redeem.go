@@ -129,7 +129,7 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 // createSession creates a session from the tokens of a login.
 func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
-	who, err := h.identify(ctx, answer, a.Nonce)
+	identity, err := h.identify(ctx, answer, a.Nonce)
 	if err != nil {
 		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}
@@ -137,7 +137,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 		return seal.Secret{}, &loginFailure{answer: loginLoop(a), clearAll: true}
 	}
 	t := sessionTokens(answer)
-	secret, s, err := h.Keeper.Create(ctx, who, t)
+	secret, s, err := h.Keeper.Create(ctx, identity, t)
 	switch {
 	case errors.Is(err, keeper.ErrLoggedOut):
 		h.Logger.Info("the authorization server ended a login while it was being completed")
@@ -147,7 +147,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	}
 	// The old session ends after the new one is stored: if the store fails, the
 	// user keeps the old session.
-	h.endReplacedSession(ctx, c, who, t)
+	h.endReplacedSession(ctx, c, identity, t)
 	if t.RefreshToken == "" {
 		h.warnNoRefreshToken.Do(func() {
 			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",

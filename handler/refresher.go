@@ -77,18 +77,18 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 	case keptErr != nil:
 		return current, keptErr
 	}
-	who := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
+	identity := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
 	if idToken.SessionID != "" {
-		who.SID = idToken.SessionID
+		identity.SID = idToken.SessionID
 	}
 	all, userInfo := kept.afterRefresh(idToken.Claims)
-	if who.Claims, err = encodeClaims(all); err != nil {
+	if identity.Claims, err = encodeClaims(all); err != nil {
 		return current, err
 	}
-	if who.UserInfo, err = encodeClaims(userInfo); err != nil {
+	if identity.UserInfo, err = encodeClaims(userInfo); err != nil {
 		return current, err
 	}
-	return who, nil
+	return identity, nil
 }
 
 // authTime returns the time of authentication, or zero if the claims do not have

@@ -56,13 +56,13 @@ func (h *Handler) revokeUnused(ctx context.Context, c *cookies, t *oauth.TokenRe
 // endReplacedSession ends the session that a new login replaces, so that its cookie
 // is of no use any longer. It revokes the old refresh token, unless that may also
 // end the new session.
-func (h *Handler) endReplacedSession(ctx context.Context, c *cookies, who keeper.Identity, t keeper.Tokens) {
+func (h *Handler) endReplacedSession(ctx context.Context, c *cookies, identity keeper.Identity, t keeper.Tokens) {
 	if !c.valid {
 		return
 	}
 	// After an error, End still returns the tokens that it knows.
 	old, _ := h.Keeper.End(ctx, c.secret, keeper.EndReplaced)
-	if !mayShareGrant(old, who, t) {
+	if !mayShareGrant(old, identity, t) {
 		h.revoke(old)
 	}
 }
@@ -70,12 +70,12 @@ func (h *Handler) endReplacedSession(ctx context.Context, c *cookies, who keeper
 // mayShareGrant reports whether revoking an old session's token may end a new
 // login. Some servers (Keycloak) revoke all tokens of their own session, which sid
 // names. Others (Google) revoke all tokens of the user; these do not send a sid.
-func mayShareGrant(old keeper.Ended, who keeper.Identity, t keeper.Tokens) bool {
+func mayShareGrant(old keeper.Ended, identity keeper.Identity, t keeper.Tokens) bool {
 	switch {
 	case old.RefreshToken == t.RefreshToken:
 		return true
-	case old.SID != "" || who.SID != "":
-		return old.SID == who.SID
+	case old.SID != "" || identity.SID != "":
+		return old.SID == identity.SID
 	}
-	return old.Subject != "" && old.Subject == who.Subject
+	return old.Subject != "" && old.Subject == identity.Subject
 }

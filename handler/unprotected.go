@@ -64,17 +64,17 @@ func (h *Handler) reclaim(w http.ResponseWriter, r *http.Request) (outer *cookie
 
 // restoreCookies adds the cookies of this Handler in the given lines to a request.
 func (h *Handler) restoreCookies(r *http.Request, lines []string) {
-	var ours []string
+	var own []string
 	for _, line := range lines {
 		for pair := range strings.SplitSeq(line, ";") {
 			pair = strings.Trim(pair, " \t")
 			name, _, _ := strings.Cut(pair, "=")
 			if name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) {
-				ours = append(ours, pair)
+				own = append(own, pair)
 			}
 		}
 	}
-	if ours != nil {
-		r.Header["Cookie"] = append(slices.Clip(r.Header["Cookie"]), strings.Join(ours, "; "))
+	if own != nil {
+		r.Header["Cookie"] = append(slices.Clip(r.Header["Cookie"]), strings.Join(own, "; "))
 	}
 }
