@@ -98,16 +98,16 @@ func namedFiles(page string) (files []string) {
 	return files
 }
 
-// missingNamedTests returns the tests that a page names and that do not exist. A name
+// missingNamedTests returns the tests that a page's tables name and that do not exist. A name
 // belongs to the directory in backquotes before it; in the security suite, a number stands
 // for the tests whose names begin with it.
 func missingNamedTests(page string, tests map[string]map[string]bool) (missing []string) {
+	rows := strings.Join(regexp.MustCompile(`(?m)^\|.*$`).FindAllString(page, -1), "\n")
 	dir := ""
-	for _, m := range regexp.MustCompile("`([a-z0-9/_]+)`|\\b(Test[A-Z]\\w*)").FindAllStringSubmatch(page, -1) {
+	for _, m := range regexp.MustCompile("`([a-z0-9/_]+)`|\\b(Test[A-Z]\\w*)").FindAllStringSubmatch(rows, -1) {
 		switch {
 		case m[1] != "":
 			dir = m[1]
-		case dir == "" || tests[dir] == nil: // a command
 		case !tests[dir][m[2]] && (dir != securitySuite || !hasPrefix(tests[dir], m[2])):
 			missing = append(missing, m[2]+" in "+dir)
 		}

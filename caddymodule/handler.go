@@ -240,7 +240,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// This comes first, because error routes and matchers may read the user, too.
 	u := claimUser(repl)
 	err := h.serve(w, r, next)
-	if u.session != nil {
+	if u.user != nil {
 		// Error routes and log fields must see the user of the session, not a value that
 		// a later directive has set.
 		repl.DeleteByPrefix(userPrefix)

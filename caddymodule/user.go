@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/oauth-session/caddy-oauth-session/handler"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 const (
@@ -23,7 +22,7 @@ const (
 // handlers of a request share one, because a Replacer uses the function that was mapped
 // first. Decision 0019 gives the reasons.
 type requestUser struct {
-	session *keeper.Session // nil without a session
+	user *handler.User // nil without a session
 	// context is the first result of relayContext; the field saves an allocation.
 	context userContext
 }
@@ -48,10 +47,10 @@ func claimUser(repl *caddy.Replacer) *requestUser {
 	return u
 }
 
-// setUser sets the session of a request, or nil.
-func setUser(r *http.Request, s *keeper.Session) {
+// setUser sets the user of a request, or nil.
+func setUser(r *http.Request, user *handler.User) {
 	if repl := replacerOf(r); repl != nil {
-		claimUser(repl).session = s
+		claimUser(repl).user = user
 	}
 }
 
@@ -65,12 +64,12 @@ func (u *requestUser) replace(key string) (any, bool) {
 	switch {
 	case !ok:
 		return nil, false
-	case u.session == nil:
+	case u.user == nil:
 		return "", true
 	case name == "id":
-		return headerSafe(u.session.Subject), true
+		return headerSafe(u.user.Subject), true
 	}
-	value, ok := handler.Claim(u.session.Claims, name)
+	value, ok := u.user.Claim(name)
 	if !ok {
 		return "", true
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/handler"
 )
 
 // userRequest is a request with a Replacer, as Caddy's server makes it.
@@ -18,9 +18,9 @@ func userRequest() (*http.Request, *caddy.Replacer) {
 	return (&http.Request{}).WithContext(ctx), repl
 }
 
-func userSession(subject, email string) *keeper.Session {
+func userNamed(subject, email string) *handler.User {
 	claims := fmt.Appendf(nil, `{"email":%q}`, email)
-	return &keeper.Session{Subject: subject, Claims: claims}
+	return &handler.User{Subject: subject, Claims: claims}
 }
 
 const allOfUser = "{http.auth.user.id}|{http.auth.user.email}|{http.auth.user.role}|{http.auth.user.a.b}"
@@ -35,16 +35,16 @@ func setByOthers(repl *caddy.Replacer) {
 
 func TestUserIsTheSessionsWhateverWasSetBefore(t *testing.T) {
 	for name, tt := range map[string]struct {
-		session *keeper.Session
-		want    string
+		user *handler.User
+		want string
 	}{
 		"nobody": {nil, "|||"},
-		"alice":  {userSession("alice", "alice@example.test"), "alice|alice@example.test||"},
+		"alice":  {userNamed("alice", "alice@example.test"), "alice|alice@example.test||"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, repl := userRequest()
 			setByOthers(repl)
-			setUser(r, tt.session)
+			setUser(r, tt.user)
 			if got := repl.ReplaceKnown(allOfUser, ""); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
@@ -61,7 +61,7 @@ func TestUserIsTheSessionsWhateverWasSetBefore(t *testing.T) {
 // Behind the handler the user of a session stays; nobody may become somebody.
 func TestUserIsTheSessionsWhateverIsSetAfter(t *testing.T) {
 	r, repl := userRequest()
-	setUser(r, userSession("alice", "alice@example.test"))
+	setUser(r, userNamed("alice", "alice@example.test"))
 	relayed := r.WithContext(relayContext(r))
 	inner := replacerOf(relayed)
 	setByOthers(inner)
@@ -85,14 +85,14 @@ func TestUserIsTheSessionsWhateverIsSetAfter(t *testing.T) {
 func TestUserOfNestedHandlers(t *testing.T) {
 	r, repl := userRequest()
 	claimUser(repl)
-	setUser(r, userSession("alice", "alice@example.test"))
+	setUser(r, userNamed("alice", "alice@example.test"))
 	first := relayContext(r)
 	r = r.WithContext(first)
 	for _, tt := range []struct {
-		session *keeper.Session
-		want    string
-	}{{nil, "|||"}, {userSession("dora", "dora@example.test"), "dora|dora@example.test||"}} {
-		setUser(r, tt.session)
+		user *handler.User
+		want string
+	}{{nil, "|||"}, {userNamed("dora", "dora@example.test"), "dora|dora@example.test||"}} {
+		setUser(r, tt.user)
 		setByOthers(replacerOf(r))
 		if got := replacerOf(r).ReplaceKnown(allOfUser, ""); got != tt.want {
 			t.Errorf("%q, want %q", got, tt.want)
@@ -111,7 +111,7 @@ func TestUserOfNestedHandlers(t *testing.T) {
 
 func TestUserOutsideOfCaddy(t *testing.T) {
 	r := &http.Request{}
-	setUser(r, userSession("alice", ""))
+	setUser(r, userNamed("alice", ""))
 	if relayContext(r) != r.Context() {
 		t.Error("another context")
 	}

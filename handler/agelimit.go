@@ -10,22 +10,24 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// AgeLimit is how old a token may be for some requests: sensitive ones, or
-// those of an app that wants its claims anew from time to time.
+// AgeLimit limits the age of the token for some requests: for sensitive ones, or
+// for an app that needs up-to-date claims.
 type AgeLimit struct {
+	// Match reports whether the limit applies to a request. It is required.
 	Match func(*http.Request) bool
-	// Age 0 wants a new token for each request.
+	// Age is the greatest age. With 0 each request gets a token that was obtained
+	// after the request arrived.
 	Age time.Duration
 }
 
-// reloginAge is the least age at which a session that cannot refresh is sent
-// through a new login: a login that is already over by the time its first
-// request comes would never be young enough.
-const reloginAge = 30 * time.Second
+// minReloginAge is the least age at which a session without a refresh token is sent
+// through a new login. With a smaller age, a slow login would be followed by the
+// next one: its token would already be too old at the first request.
+const minReloginAge = 30 * time.Second
 
-// fresh returns the session behind a request, with a token as young as the
-// request wants it.
-func (h *Handler) fresh(r *http.Request, c *cookies) (*keeper.Session, error) {
+// freshSession returns the session of a request, with a token that is young enough
+// for the request. The error is that of the keeper, or errTooOld.
+func (h *Handler) freshSession(r *http.Request, c *cookies) (*keeper.Session, error) {
 	age, limited := h.ageLimit(r)
 	if !limited {
 		return h.Keeper.Fresh(r.Context(), c.secret)
@@ -35,17 +37,19 @@ func (h *Handler) fresh(r *http.Request, c *cookies) (*keeper.Session, error) {
 		return s, err
 	}
 	s, err = h.Keeper.Fresh(r.Context(), c.secret)
-	if err == nil && time.Since(s.TokenObtained) > max(age, reloginAge) {
+	if err == nil && time.Since(s.TokenObtained) > max(age, minReloginAge) {
 		return nil, errTooOld
 	}
 	return s, err
 }
 
-// errTooOld: only a new login gets a token as young as the request wants it.
+// errTooOld reports a token that is too old for the request and cannot be
+// refreshed. Only a new login gets a younger one.
 var errTooOld = errors.New("the token is too old and cannot be refreshed")
 
-// ageLimit is the strictest limit for a request. The app may read an ambiguous
-// path as any of the paths that have a limit.
+// ageLimit returns the strictest limit that applies to a request. For an ambiguous
+// path that is the strictest of all, because the app may read the path as any of
+// the limited ones.
 func (h *Handler) ageLimit(r *http.Request) (age time.Duration, limited bool) {
 	if len(h.RefreshIfOlder) > 0 && h.hasAmbiguousPath(r) {
 		byAge := func(a, b AgeLimit) int { return cmp.Compare(a.Age, b.Age) }

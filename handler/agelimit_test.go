@@ -12,12 +12,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// below matches a path and what is below it.
+// below matches paths with a prefix.
 func below(prefix string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, prefix) }
 }
 
-// limited wants young tokens for some paths.
+// limited sets age limits for some paths.
 func limited(s *setup) {
 	s.handler.RefreshIfOlder = []AgeLimit{
 		{Match: below("/young"), Age: time.Minute},
@@ -26,7 +26,8 @@ func limited(s *setup) {
 	}
 }
 
-// limitedSite is a site with age limits in a bubble, and a session at it.
+// limitedSite runs a test in a synctest bubble, at a site with age limits, with a
+// session.
 func limitedSite(t *testing.T, f func(t *testing.T, g *rig, cookie string), options ...func(*setup)) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -38,18 +39,18 @@ func limitedSite(t *testing.T, f func(t *testing.T, g *rig, cookie string), opti
 // wantNewest checks that the app was reached with the server's newest token.
 func wantNewest(t *testing.T, g *rig, a *answer, refreshes int) {
 	t.Helper()
-	if a.status != 200 || a.passed != 1 || a.header["Set-Cookie"] != nil {
-		t.Errorf("%s: status %d: %.200s", a.uri, a.status, a.body)
+	if a.status != 200 || a.relayed != 1 || a.header["Set-Cookie"] != nil {
+		t.Errorf("%s: got status %d, want 200: %.200s", a.uri, a.status, a.body)
 	}
 	if g.app.last().Get("Authorization") != "Bearer "+g.as.newest(fakeas.KindAccess) {
-		t.Errorf("%s: the app did not get the newest token", a.uri)
+		t.Errorf("%s: got another token, want the newest", a.uri)
 	}
 	if n := g.as.refreshes(); n != refreshes {
 		t.Errorf("%s: %d refreshes, want %d", a.uri, n, refreshes)
 	}
 }
 
-func TestTokenOfAnAge(t *testing.T) {
+func TestOldTokenIsRefreshedOnlyAtItsLimit(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		get := func(path string) *answer { return g.get(path, with(cookie, script)...) }
 		time.Sleep(time.Minute)
@@ -64,15 +65,15 @@ func TestTokenOfAnAge(t *testing.T) {
 	})
 }
 
-// TestTokenForThisRequest: with age 0 each request has a token that was obtained
+// TestAgeZeroGetsATokenObtainedAfterTheRequest: with age 0 each request has a token that was obtained
 // after it came.
-func TestTokenForThisRequest(t *testing.T) {
+func TestAgeZeroGetsATokenObtainedAfterTheRequest(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		for i := range 5 {
 			time.Sleep(2 * time.Second)
 			wantNewest(t, g, g.get("/young/now", with(cookie, navigation)...), i+1)
 		}
-		// Refreshes are a second apart, whatever is asked for.
+		// The keeper sends at most one refresh a second.
 		began := time.Now()
 		for i := range 5 {
 			time.Sleep(time.Millisecond)
@@ -84,8 +85,8 @@ func TestTokenForThisRequest(t *testing.T) {
 	})
 }
 
-// TestStrictestLimitCounts, whatever the order.
-func TestStrictestLimitCounts(t *testing.T) {
+// TestStrictestAgeLimitApplies in any order of the limits.
+func TestStrictestAgeLimitApplies(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	limit := func(path string, age time.Duration) AgeLimit { return AgeLimit{below(path), age} }
 	for _, limits := range [][]AgeLimit{
@@ -107,27 +108,27 @@ func TestStrictestLimitCounts(t *testing.T) {
 	h.RefreshIfOlder = []AgeLimit{limit("/a", 0)}
 	if r, _ := readRequest("GET", "/b"); r != nil {
 		if _, limited := h.ageLimit(r); limited {
-			t.Error("a path without a limit has one")
+			t.Error("got a limit for a path without one, want none")
 		}
 	}
 }
 
-// TestYoungTokenWithTheServerDown: it is not to be had, so the request waits for
-// better times. For others the token at hand is good.
-func TestYoungTokenWithTheServerDown(t *testing.T) {
+// TestOldTokenIsUnavailableWhileTheServerIsDown: a request that needs a younger
+// token gets 503. Other requests use the current token.
+func TestOldTokenIsUnavailableWhileTheServerIsDown(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		g.as.Fail(fakeas.Unavailable().Repeat(-1))
 		time.Sleep(61 * time.Second)
 		for kind, header := range kinds {
 			a := g.get("/young/now", with(cookie, header)...)
-			if a.status != 503 || a.header.Get("Retry-After") == "" || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s: status %d, %v", kind, a.status, a.header)
+			if a.status != 503 || a.header.Get("Retry-After") == "" || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s: got status %d, want 503, %v", kind, a.status, a.header)
 			}
-			if a := g.get("/young", with(cookie, header)...); a.status != 503 || a.passed != 0 {
-				t.Errorf("%s: with a limit of a minute: status %d", kind, a.status)
+			if a := g.get("/young", with(cookie, header)...); a.status != 503 || a.relayed != 0 {
+				t.Errorf("%s: with a limit of a minute: got status %d, want 503", kind, a.status)
 			}
-			if a := g.get("/old", with(cookie, header)...); a.status != 200 || a.passed != 1 {
-				t.Errorf("%s: without a limit: status %d", kind, a.status)
+			if a := g.get("/old", with(cookie, header)...); a.status != 200 || a.relayed != 1 {
+				t.Errorf("%s: without a limit: got status %d, want 200", kind, a.status)
 			}
 		}
 		if n := g.as.refreshes(); n != 1 {
@@ -139,10 +140,10 @@ func TestYoungTokenWithTheServerDown(t *testing.T) {
 	})
 }
 
-// TestYoungTokenWithoutARefreshToken: only a login helps, and helps: there is no
-// loop, however long the login takes.
-func TestYoungTokenWithoutARefreshToken(t *testing.T) {
-	for path, age := range map[string]time.Duration{"/young/now": reloginAge, "/young": time.Minute} {
+// TestOldTokenWithoutRefreshTokenNeedsALogin: only a login gets a younger token.
+// One login is enough, however long it takes.
+func TestOldTokenWithoutRefreshTokenNeedsALogin(t *testing.T) {
+	for path, age := range map[string]time.Duration{"/young/now": minReloginAge, "/young": time.Minute} {
 		t.Run(path, func(t *testing.T) {
 			as := startAuthServer(t)
 			as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
@@ -150,42 +151,42 @@ func TestYoungTokenWithoutARefreshToken(t *testing.T) {
 				g := newRigAt(t, as, plainOAuth, limited)
 				b := g.loggedIn()
 				time.Sleep(age)
-				b.reaches(path)
+				b.mustReach(path)
 				if len(b.hops) != 1 {
-					t.Errorf("at %v it took a login: %q", age, b.hops)
+					t.Errorf("at age %v: got hops %q, want no login", age, b.hops)
 				}
 				time.Sleep(time.Millisecond)
-				if a := b.fetch("POST", path); a.status != 401 || a.passed != 0 || a.header["Set-Cookie"] != nil {
-					t.Errorf("a script gets %d, cookies %q", a.status, a.header["Set-Cookie"])
+				if a := b.fetch("POST", path); a.status != 401 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+					t.Errorf("a script: got status %d, want 401, cookies %q", a.status, a.header["Set-Cookie"])
 				}
 				if a := b.fetch("GET", "/old"); a.status != 200 {
-					t.Errorf("other paths: status %d", a.status)
+					t.Errorf("other paths: got status %d, want 200", a.status)
 				}
 				first := b.jar.get(sessionCookie).Value
 				for range 5 {
 					time.Sleep(age + time.Second)
-					b.reaches(path)
+					b.mustReach(path)
 					if len(b.hops) != 4 { // the path, the server, the callback, the path
-						t.Errorf("the login took %q", b.hops)
+						t.Errorf("got hops %q, want the page, the server, the callback and the page", b.hops)
 					}
-					b.reaches(path)
+					b.mustReach(path)
 					if len(b.hops) != 1 {
-						t.Errorf("after the login again: %q", b.hops)
+						t.Errorf("after the login: got hops %q, want one", b.hops)
 					}
 				}
 				if b.jar.get(sessionCookie).Value == first {
-					t.Error("the login left the session as it was")
+					t.Error("got the former session after the login, want a new one")
 				}
 				if as.refreshes() != 0 {
-					t.Errorf("%d refreshes", as.refreshes())
+					t.Errorf("got %d refreshes, want 0", as.refreshes())
 				}
 			})
 		})
 	}
 }
 
-// TestSlowLoginIsNoLoop: somebody takes five seconds from the server back here.
-func TestSlowLoginIsNoLoop(t *testing.T) {
+// TestSlowLoginDoesNotLoop: the redirect from the server takes five seconds.
+func TestSlowLoginDoesNotLoop(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
 	synctest.Test(t, func(t *testing.T) {
@@ -195,13 +196,13 @@ func TestSlowLoginIsNoLoop(t *testing.T) {
 		callback := b.approve(b.start("/young/now"))
 		a := b.walk(b.origin()+callback, "cross-site", func(string) bool { return true })
 		time.Sleep(5 * time.Second)
-		b.landed(b.walk(a.location(), "cross-site", nil), "/young/now")
+		b.wantAppAt(b.walk(a.location(), "cross-site", nil), "/young/now")
 	})
 }
 
-// TestRequestsShareTheYoungToken: each gets one from after its arrival, but not
-// one each.
-func TestRequestsShareTheYoungToken(t *testing.T) {
+// TestConcurrentRequestsShareAYoungToken: each request gets a token that was
+// obtained after its arrival, but the requests share refreshes.
+func TestConcurrentRequestsShareAYoungToken(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		var mu sync.Mutex
 		obtained := map[string]time.Time{g.as.newest(fakeas.KindAccess): time.Now()}
@@ -223,12 +224,12 @@ func TestRequestsShareTheYoungToken(t *testing.T) {
 				came := time.Now()
 				w := g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
 					if at := note(bearer(r)); at.Before(came) {
-						t.Errorf("a request that came at %v has a token of %v", came, at)
+						t.Errorf("a request at %v: got a token of %v, want a later one", came, at)
 					}
 					return nil
 				})
 				if w.Code != 200 {
-					t.Errorf("status %d", w.Code)
+					t.Errorf("got status %d, want 200", w.Code)
 				}
 			})
 		}
@@ -239,18 +240,17 @@ func TestRequestsShareTheYoungToken(t *testing.T) {
 	})
 }
 
-// TestRefreshEndpoint: a page gets a new token for its session on request.
-func TestRefreshEndpoint(t *testing.T) {
+func TestRefreshEndpointReturnsTheSessionAfterARefresh(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		refresh := func() *answer { return g.post("/oauth2/session/refresh", with(cookie, script)...) }
 		for n, wait := range []time.Duration{5 * time.Second, 6 * time.Second, 10 * time.Second, time.Second} {
 			time.Sleep(wait)
 			a := refresh()
-			if a.status != 200 || !strings.Contains(a.body, `"authenticated":true`) || a.passed != 0 || a.header["Set-Cookie"] != nil {
-				t.Fatalf("status %d: %s", a.status, a.body)
+			if a.status != 200 || !strings.Contains(a.body, `"authenticated":true`) || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+				t.Fatalf("got status %d, want 200: %s", a.status, a.body)
 			}
 			if a.header.Get("Cache-Control") != "no-store" || a.header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
-				t.Errorf("headers %v", a.header)
+				t.Errorf("got header %v, want no-store and same-origin", a.header)
 			}
 			// A token of ten seconds is young enough; it stays.
 			if want := []int{0, 1, 1, 2}[n]; g.as.refreshes() != want {
@@ -258,27 +258,28 @@ func TestRefreshEndpoint(t *testing.T) {
 			}
 		}
 		wantNewest(t, g, g.get("/", with(cookie, script)...), 2)
-		// It counts as use, unlike asking.
+		// It counts as use of the session, unlike the session endpoint.
 		for range 20 {
 			time.Sleep(time.Hour)
 			if a := refresh(); a.status != 200 {
-				t.Fatalf("status %d: %s", a.status, a.body)
+				t.Fatalf("got status %d, want 200: %s", a.status, a.body)
 			}
 		}
 		time.Sleep(time.Minute)
 		g.as.Fail(fakeas.Unavailable().Repeat(-1))
 		a := refresh()
 		if p := a.problem(t); a.status != 503 || p.Code != "temporarily_unavailable" || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil {
-			t.Errorf("with the server down: status %d, %v", a.status, a.header)
+			t.Errorf("with the server down: got status %d, want 503, %v", a.status, a.header)
 		}
 		if a := g.get("/", with(cookie, script)...); a.status != 200 {
-			t.Errorf("the token at hand is good, but: status %d", a.status)
+			t.Errorf("with a valid token: got status %d, want 200", a.status)
 		}
 	})
 }
 
-// TestRefreshEndpointRefuses whatever cannot or may not have a new token.
-func TestRefreshEndpointRefuses(t *testing.T) {
+// TestRefreshEndpointRefusesOtherRequests: requests of other sites, without a
+// session, or with a session that cannot be refreshed.
+func TestRefreshEndpointRefusesOtherRequests(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := g.oldSession(time.Minute)
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
@@ -302,37 +303,37 @@ func TestRefreshEndpointRefuses(t *testing.T) {
 		"cross-site, no cookie": {"POST", []string{"Sec-Fetch-Site: cross-site"}, 403, "cross_origin"},
 	} {
 		a := g.do(g.request(tt.method, "/oauth2/session/refresh", tt.header...))
-		if p := a.problem(t); a.status != tt.status || p.Code != tt.code || a.passed != 0 || a.header["Set-Cookie"] != nil {
-			t.Errorf("%s: status %d, %+v, cookies %q", name, a.status, p, a.header["Set-Cookie"])
+		if p := a.problem(t); a.status != tt.status || p.Code != tt.code || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+			t.Errorf("%s: got status %d, want %d, %+v, cookies %q", name, a.status, tt.status, p, a.header["Set-Cookie"])
 		}
 		if a.status == 405 && a.header.Get("Allow") != "POST" {
-			t.Errorf("%s: Allow is %q", name, a.header.Get("Allow"))
+			t.Errorf("%s: got Allow %q, want POST", name, a.header.Get("Allow"))
 		}
 	}
 	if n := g.as.refreshes(); n != 0 {
-		t.Errorf("%d refreshes", n)
+		t.Errorf("got %d refreshes, want 0", n)
 	}
 	if a := g.get("/", with(frozen, script)...); a.status != 200 {
-		t.Errorf("the session without refresh token is gone: status %d", a.status)
+		t.Errorf("the session without refresh token is gone: got status %d, want 200", a.status)
 	}
 	g.store.down.Store(true)
 	if a := g.post("/oauth2/session/refresh", with(cookie, script)...); a.status != 503 || a.header.Get("Retry-After") == "" {
-		t.Errorf("with the store down: status %d", a.status)
+		t.Errorf("with the store down: got status %d, want 503", a.status)
 	}
 }
 
-// TestRefreshEndpointFindsTheEnd of a session: 401, and nothing to try again.
-func TestRefreshEndpointFindsTheEnd(t *testing.T) {
+// TestRefreshEndpointReportsAnEndedSession with 401 and no Retry-After.
+func TestRefreshEndpointReportsAnEndedSession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := g.oldSession(time.Minute)
 	g.as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
 	for range 2 {
 		a := g.post("/oauth2/session/refresh", with(cookie, script)...)
 		if p := a.problem(t); a.status != 401 || p.LoginURL != "/oauth2/login" {
-			t.Errorf("status %d, %+v", a.status, p)
+			t.Errorf("got status %d, want 401, %+v", a.status, p)
 		}
 	}
 	if n := g.as.refreshes(); n != 1 {
-		t.Errorf("%d refreshes", n)
+		t.Errorf("got %d refreshes, want 1", n)
 	}
 }

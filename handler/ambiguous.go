@@ -14,32 +14,33 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// protects reports whether a request needs a session, or would if the app read
-// its path in another way.
+// protects reports whether a request needs a session. It also does if the app may
+// read the path as another one, which could be protected.
 func (h *Handler) protects(r *http.Request) bool {
 	return h.Protects(r) || h.hasAmbiguousPath(r) && h.MayProtect(r)
 }
 
-// isOptional reports whether a request may pass without a session, however the
-// app reads its path.
+// isOptional reports whether a request may pass without a session, however the app
+// reads its path.
 func (h *Handler) isOptional(r *http.Request) bool {
 	return h.Optional(r) && (!h.hasAmbiguousPath(r) || h.AlwaysOptional(r))
 }
 
-// relayOwned is for a request that may belong to this Handler by its path, and
-// that another one before has passed on as its own. The cookies are off by now,
-// and a login would lead here again: so it has to be the same login. The session
-// then counts for this Handler as for the one before.
-func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cookieGuard, next Next) error {
+// relayNested handles a request that an outer Handler has relayed as protected, and
+// that may also belong to this Handler, because its path is ambiguous. The outer
+// Handler has removed the cookies, and a login here would lead back to the same
+// situation. The outer session therefore has to be valid for this Handler, too. It
+// is if both use the same site, that is, the same login.
+func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, outer *cookieGuard, next Next) error {
 	var none seal.Secret
 	switch {
-	case h.Keeper.Site.Ref(none).ID != owner.handler.Keeper.Site.Ref(none).ID:
+	case h.Keeper.Site.Ref(none).ID != outer.handler.Keeper.Site.Ref(none).ID:
 		return h.fail(w, r, ambiguousPath())
-	case owner.session == nil:
+	case outer.session == nil:
 		return h.relay(w, r, next)
 	}
-	c := &cookies{secret: owner.secret, valid: true}
-	s, err := h.sessionOf(r, c)
+	c := &cookies{secret: outer.secret, valid: true}
+	s, err := h.loadSession(r, c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)
@@ -51,18 +52,22 @@ func (h *Handler) relayOwned(w http.ResponseWriter, r *http.Request, owner *cook
 	return h.fail(w, r, unavailable(err))
 }
 
-// hasAmbiguousPath reports whether an app may read the path of a request as
-// another path than the matchers do. It judges the URL as it is here and as the
-// browser sent it: apps get the one from a proxy, and the other from FastCGI and
-// from placeholders. Decision 0017 lists the readers.
+// hasAmbiguousPath reports whether an app may read the path of a request
+// differently than the matchers do. A path that another server might resolve
+// differently is never treated as public.
+//
+// It checks the current URL and the URL that the browser sent: a proxy passes the
+// former to the app, FastCGI and placeholders pass the latter. Decision 0017 lists
+// the servers and their readings.
 func (h *Handler) hasAmbiguousPath(r *http.Request) bool {
 	original := h.OriginalURL(r)
 	return isAmbiguous(r.Method, r.URL) || isAmbiguous(r.Method, original) || hasFrontController(original.Path)
 }
 
-// hasFrontController reports whether a path as the browser sent it names the
-// script that all of an app's addresses lead to, and something behind it: to
-// most PHP frameworks /index.php/x is /x. A rewrite may lead there.
+// hasFrontController reports whether the original path contains a segment such as
+// index.php with another segment behind it. Most PHP frameworks read /index.php/x
+// as /x. Only the original path is checked, because a rewrite may add such a
+// script.
 func hasFrontController(path string) bool {
 	const index = "index."
 	directory := path[:max(0, strings.LastIndexByte(path, '/'))]
@@ -76,14 +81,16 @@ func hasFrontController(path string) bool {
 
 func isAmbiguous(method string, u *url.URL) bool {
 	if method == http.MethodConnect && u.Path == "" && u.Opaque == "" {
-		return false // a host and a port (RFC 9110, section 9.3.6)
+		return false // the target is host and port (RFC 9110, section 9.3.6)
 	}
-	// An opaque URL ("http:private/x") goes to the app without a slash before it.
+	// A proxy sends an opaque URL ("http:private/x") to the app without a leading
+	// slash.
 	return u.Opaque != "" || hasNeedlessEncoding(u.RawPath) || isAmbiguousPath(u.Path)
 }
 
-// isAmbiguousPath takes a path as matchers see it, decoded once. A path of
-// ordinary ASCII names is scanned once, without an allocation.
+// isAmbiguousPath checks a path as matchers see it, decoded once. It scans a path
+// of plain ASCII names in one pass without an allocation, because it runs for every
+// request.
 func isAmbiguousPath(path string) bool {
 	if path == "" || path[0] != '/' {
 		return true
@@ -102,14 +109,13 @@ func isAmbiguousPath(path string) bool {
 		case c < ' ', c == 0x7f, c == ';', c == '\\', c == '?', c == '#':
 			return true
 		case c == '%' && isEncoded(path[i+1:]):
-			return true // a second decoding leads to another path
+			return true // an app that decodes twice sees another path
 		}
 	}
 	return start < len(path) && isAmbiguousSegment(path[start:]) || !ascii && isAmbiguousText(path)
 }
 
-// isNameByte has the letters and digits, and what else stands for nothing but
-// itself.
+// isNameByte marks the bytes that have no special meaning to any server.
 var isNameByte = func() (is [256]bool) {
 	for c := range is {
 		is[c] = isToken(string(rune(c)))
@@ -117,9 +123,10 @@ var isNameByte = func() (is [256]bool) {
 	return is
 }()
 
-// isAmbiguousSegment finds segments that servers resolve or merge, and names
-// that Windows takes for others: it ignores dots and spaces at the end, has
-// short names, and names the streams of a file after a colon.
+// isAmbiguousSegment finds segments that some server changes. Servers resolve "."
+// and "..", and merge empty segments. Windows ignores dots and spaces at the end of
+// a name, knows files by short names, and reads a colon as the start of a stream's
+// name.
 func isAmbiguousSegment(s string) bool {
 	if s == "" || s[0] == ' ' || s[len(s)-1] == ' ' || s[len(s)-1] == '.' {
 		return true
@@ -130,8 +137,9 @@ func isAmbiguousSegment(s string) bool {
 	return isShortName(s)
 }
 
-// isShortName reports whether a name has the form of an 8.3 alias, such as
-// PRIVAT~1.TXT.
+// isShortName reports whether a name has the form of a Windows 8.3 alias, such as
+// PRIVAT~1.TXT. The alias opens the file with the long name, past any rule for
+// that.
 func isShortName(s string) bool {
 	tilde := strings.IndexByte(s, '~')
 	if tilde < 1 {
@@ -144,8 +152,8 @@ func isShortName(s string) bool {
 	return strings.Trim(base[tilde+1:], "0123456789") == ""
 }
 
-// isEncoded reports whether what follows a percent sign completes an encoded
-// character: two hexadecimal digits, or for IIS u and four of them.
+// isEncoded reports whether the text after a percent sign completes an encoded
+// character: two hexadecimal digits, or u and four digits (IIS).
 func isEncoded(s string) bool {
 	if s != "" && (s[0] == 'u' || s[0] == 'U') {
 		return len(s) > 4 && isHex(s[1]) && isHex(s[2]) && isHex(s[3]) && isHex(s[4])
@@ -157,10 +165,10 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// hasNeedlessEncoding reports whether a path as it was sent encodes a slash, or
-// a character that no client has to encode (RFC 3986, section 2.3). Some apps
-// match a path before they decode it. The tilde is left out: older clients
-// encode it.
+// hasNeedlessEncoding reports whether the raw path encodes a slash, or a character
+// that needs no encoding (RFC 3986, section 2.3). Some apps compare a path before
+// they decode it, so their rules would not match. The tilde is allowed: older
+// clients encode it.
 func hasNeedlessEncoding(raw string) bool {
 	for {
 		i := strings.IndexByte(raw, '%')
@@ -187,13 +195,13 @@ func unhex(c byte) byte {
 	return c - 'A' + 10
 }
 
-// lookalikes are characters that Windows makes a slash or a back slash of where
-// a code page has no better one, and that Unicode does not call compatible.
+// lookalikes are characters that Windows replaces by a slash or a backslash if a
+// code page has no better one. Unicode does not list them as compatible characters.
 const lookalikes = "\u2044\u2215\u2216\u29f5\u29f8\u29f9\u00a5\u20a9"
 
-// isAmbiguousText is for paths with other characters than ASCII: those that
-// some servers drop, trim or turn into ASCII, bytes that are no UTF-8, and
-// letters that have a second spelling in Unicode.
+// isAmbiguousText checks a path with non-ASCII characters. Ambiguous are characters
+// that some server drops, trims or maps to ASCII, bytes that are not UTF-8, and
+// letters with a second spelling in Unicode.
 func isAmbiguousText(path string) bool {
 	if !utf8.ValidString(path) || !norm.NFC.IsNormalString(strings.Map(withoutNukta, path)) || isCompatibleWithASCII(path) {
 		return true
@@ -203,13 +211,13 @@ func isAmbiguousText(path string) bool {
 		case c < utf8.RuneSelf:
 		case unicode.IsControl(c), unicode.IsSpace(c), strings.ContainsRune(lookalikes, c):
 			return true
-		case c == '\u200c' || c == '\u200d': // part of Persian and Indic words, and of emoji
+		case c == '\u200c' || c == '\u200d': // used in Persian and Indic words, and in emoji
 			next := i + utf8.RuneLen(c)
 			if path[i-1] < utf8.RuneSelf || next == len(path) || path[next] < utf8.RuneSelf {
 				return true
 			}
 		case unicode.In(c, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point):
-			if path[i-1] < utf8.RuneSelf { // else part of an emoji or of an ideograph
+			if path[i-1] < utf8.RuneSelf { // otherwise part of an emoji or an ideograph
 				return true
 			}
 		case unicode.Is(unicode.Cf, c):
@@ -219,9 +227,9 @@ func isAmbiguousText(path string) bool {
 	return false
 }
 
-// withoutNukta makes a plain letter of an Indic one that is written with a dot.
-// Unicode's normal form takes these apart, but keyboards and apps do not, so
-// that both spellings are in everyday use.
+// withoutNukta replaces an Indic letter with a dot by a plain one. Unicode's normal
+// form decomposes these letters, but keyboards and apps do not, so both spellings
+// are in everyday use and must not count as ambiguous.
 func withoutNukta(c rune) rune {
 	switch {
 	case '\u0958' <= c && c <= '\u095f', // Devanagari
@@ -234,15 +242,15 @@ func withoutNukta(c rune) rune {
 }
 
 // isCompatibleWithASCII reports whether Unicode's compatible form of a path has
-// other ASCII characters than the path. The full-width punctuation of Chinese
-// and Japanese titles is left out, as far as its ASCII form means nothing to a
-// server. A colon does, before a dollar sign.
+// other ASCII characters than the path itself. Full-width punctuation of Chinese
+// and Japanese titles is allowed if its ASCII form has no meaning to a server. A
+// colon before a dollar sign has one on Windows.
 func isCompatibleWithASCII(path string) bool {
 	compatible := norm.NFKC.String(path)
 	return asciiIn(compatible) != asciiIn(path) || strings.Contains(compatible, ":$")
 }
 
-// asciiIn is the ASCII in a text but for plain punctuation.
+// asciiIn returns the ASCII characters of a text, without plain punctuation.
 func asciiIn(s string) string {
 	return strings.Map(func(c rune) rune {
 		if c >= utf8.RuneSelf || strings.ContainsRune("!(),:", c) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// readings are what one server or another does with a path before it looks
-// where that leads. A chain of servers does several.
+// readings has the changes that servers make to a path before they look it up. A
+// chain of servers applies several.
 var readings = map[string]func(string) string{
 	"decode":          decodeLeniently,
 	"decode, IIS":     decodeUnicode,
@@ -86,7 +86,7 @@ func decodeUnicode(p string) string {
 	})
 }
 
-// everyReading calls seen with what up to so many steps make of a path.
+// everyReading calls seen with each path that up to steps changes produce.
 func everyReading(p string, steps int, done map[string]int, seen func(string)) {
 	if left, ok := done[p]; ok && left >= steps {
 		return
@@ -103,9 +103,9 @@ func everyReading(p string, steps int, done map[string]int, seen func(string)) {
 	}
 }
 
-// FuzzAmbiguousPath: whatever servers do with a path, they find nothing below
-// /private that a matcher does not find there, unless the path needs a session.
-// Nor do they find a path below /static outside of it.
+// FuzzAmbiguousPath: a path that needs no session has the same meaning to every
+// server. No reading leads below /private unless the matcher sees it there, and
+// none leads out of /static.
 func FuzzAmbiguousPath(f *testing.F) {
 	for _, target := range append(ambiguous, ordinary...) {
 		f.Add(target)
@@ -122,10 +122,10 @@ func FuzzAmbiguousPath(f *testing.F) {
 		matched := strings.ToLower(path.Clean(u.Path)) + "/"
 		everyReading(u.EscapedPath(), 4, map[string]int{}, func(reading string) {
 			if strings.HasPrefix(reading, "/private/") && !strings.HasPrefix(matched, "/private/") {
-				t.Fatalf("%q is read as %q", target, reading)
+				t.Fatalf("%q: got reading %q, want the path of the matcher", target, reading)
 			}
 			if strings.HasPrefix(matched, "/static/") && !strings.HasPrefix(reading, "/static/") {
-				t.Fatalf("%q is read as %q", target, reading)
+				t.Fatalf("%q: got reading %q, want the path of the matcher", target, reading)
 			}
 		})
 	})

@@ -14,13 +14,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// ambiguous are targets that some server reads as others than a matcher does.
+// ambiguous has targets that some server reads differently than a matcher.
 var ambiguous = []string{
-	// Dots, plain and encoded, and with something behind that a server drops.
+	// Dots, plain and encoded, also before characters that a server drops.
 	"/static/../admin", "/static/%2e%2e/admin", "/static/.%2E/admin", "/static/..%2fadmin", "/static/%2e%2e%2fadmin", "/static%2f..%2fadmin", "/static//../admin",
 	"/static/..%00/admin", "/static/..%20/admin", "/static/..%09/admin", "/static/x/../../admin", "/static/..", "/static/..%23", "/static/..%3fx",
 	"/static/.%09./admin", "/static/.%0a./admin", "/static/./x", "/static/%2e/x", "/static/...", "/static/.../x",
-	// What is decoded again.
+	// Characters that are encoded twice.
 	"/static/%252e%252e/admin", "/static/%252e%252e%252fadmin", "/static/..%252fadmin", "/static/%25252e%25252e/admin", "/static/%2525252525252e", "/static/%25/%252e%252e/admin",
 	"/static/.%250d./admin", "/%2561dmin", "/static/%2525", "/static/a%2520b", "/static/gr%25C3%25BC", "/static/%25u002e", "/static/%25U002Fx", "/static/%25%32%66",
 	// Parameters of segments.
@@ -28,27 +28,28 @@ var ambiguous = []string{
 	// Back slashes, encoded slashes, empty segments.
 	`/static/..\admin`, `/static\x`, "/static/..%5cadmin", "/static/x%5c..%5c..%5cadmin", "/static/..%255cadmin", "/static/a%5cb", "/static/a%2fb", "/static/a%2Fb", "/static/a%252fb",
 	"//static/admin", "//static//admin", "/static//admin", "/static/x//", "///static/x",
-	// What no client encodes, and some app matches as it stands.
+	// Characters that need no encoding: some apps compare them encoded.
 	"/st%61tic/x", "/static/x%2ey", "/static/x%2Dy", "/static/x%5Fy", "/static/%31",
-	// Controls, and what ends a path or a name.
+	// Control characters, and characters that end a path or a name.
 	"/static/x%00.css", "/static/x%0a", "/static/x%0d%0ay", "/static/x%1f", "/static/x%7f", "/static/x%3f.css", "/static/x%23.css", "/static/x%C2%85", "/static/x%C2%9F",
 	"/static/x.", "/static/x..", "/static/x%20", "/static/x%20/y", "/static/x./y", "/static/%20x", "/static/x%20.", "/static/x::$DATA", "/static:$i30:$INDEX_ALLOCATION/x", "/static/PRIVAT~1/x", "/static/WEB~1.CON",
-	// Scripts that read what follows them as the path.
+	// Scripts that read the rest of the path as the path.
 	"/index.php/admin", "/static/index.php/admin", "/INDEX.PHP/admin", "/index.php/", "/index.cgi/admin", "/index.cfm/admin", "/static/%69ndex.php/admin",
-	// Bytes that are no UTF-8.
+	// Bytes that are not UTF-8.
 	"/static/%c0%ae%c0%ae/admin", "/static/..%c0%afadmin", "/static/%e0%80%af", "/static/%ff", "/static/gr%fc", "/static/%ed%a0%80",
-	// Characters that some make ASCII of, drop or trim.
+	// Characters that some servers map to ASCII, drop or trim.
 	"/static/%ef%bc%8e%ef%bc%8e/admin", "/static/..%ef%bc%8fadmin", "/static/..%ef%bc%bcadmin", "/static/..%e2%88%95admin", "/static/..%e2%81%84admin", "/static/%e2%80%a5/admin", "/static/%e2%80%a6",
 	"/%ef%bd%93tatic/x", "/%f0%9d%90%acatic/x", "/static/x%cd%be", "/static/%e2%84%aa", "/static/%c5%bf", "/static/x%c2%a0", "/static/x%e3%80%80", "/static/x%e2%80%a8",
 	"/sta%c2%adtic/x", "/sta%e2%80%8btic/x", "/sta%e2%80%8ctic/x", "/static/x%e2%80%8d", "/%ef%bb%bfstatic/x", "/static/%e2%80%aex",
 	"/sta%ef%b8%8ftic/x", "/static%ef%b8%8f/x", "/sta%cd%8ftic/x", "/sta%e3%85%a4tic/x", "/sta%e1%85%9ftic/x", "/sta%f3%a0%84%80tic/x", "/sta%e1%a0%8btic/x",
 	"/static/u%cc%88ber", "/static/%d0%b8%cc%86", "/static/%e2%84%ab", "/static/%ef%a4%80", // letters with a second spelling
-	// Full-width forms of what servers look for, and what is no more a letter of its own beside them.
+	// Full-width forms of characters with a meaning to servers, and letters that
+	// combine with them.
 	"/static/x%ef%bc%9f", "/static/x%ef%bc%9bv=1", "/static/x%ef%bc%9a$DATA", "/static/x:%ef%bc%84DATA", "/static/x%ef%bc%9a%ef%bc%84DATA", "/static/x%ef%bc%88%ef%bc%91%ef%bc%89", "/static/x%ef%bd%9e1", "/static/%e2%91%b4",
 	"/static/%e0%a7%9cu%cc%88", "/static/%e0%a7%9c%ef%bc%8fx", "/static/%d7%a9%ef%ac%aa",
 }
 
-// ordinary are targets that everybody reads alike.
+// ordinary has targets that all servers read alike.
 var ordinary = []string{
 	"/static/", "/static/x", "/static/x/", "/static/x.y", "/static/file.tar.gz", "/static/v1.0/x", "/static/..x", "/static/x..y/z", "/static/a...b/x", "/static/.x", "/static/.well-known/x", "/static/a-b_c~d",
 	"/static/100%25", "/static/100%25.png", "/static/100%25/x", "/static/50%25off", "/static/%25zz", "/static/x%25", "/static/%25u", "/static/%25u12",
@@ -61,9 +62,9 @@ var ordinary = []string{
 	"/static/x?a=%2f..%2f;%00//", "/static/x?", "/static/x?a=/../admin", "http://app.test/static/x",
 }
 
-// TestAmbiguousPathIsNotOpen: a path that may be read as another one needs a
-// session, where a matcher leaves paths open as where it closes some.
-func TestAmbiguousPathIsNotOpen(t *testing.T) {
+// TestAmbiguousPathNeedsASession: also where the matcher names open paths, and
+// where it names protected ones.
+func TestAmbiguousPathNeedsASession(t *testing.T) {
 	static := func(r *http.Request) bool { return strings.HasPrefix(path.Clean(r.URL.Path)+"/", "/static/") }
 	for how, option := range map[string]func(*setup){
 		"optional": func(s *setup) { s.handler.Optional = static },
@@ -78,46 +79,45 @@ func TestAmbiguousPathIsNotOpen(t *testing.T) {
 			g := newRig(t, plainOAuth, option)
 			cookie := g.session("")
 			for _, target := range ambiguous {
-				if a := g.get(target, script...); a.passed != 0 || a.status != 401 {
-					t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+				if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
+					t.Errorf("%s: got status %d, want 401, %d calls of the app", target, a.status, a.relayed)
 				}
-				if a := g.get(target, navigation...); a.passed != 0 || a.status != 302 {
-					t.Errorf("%s in a window: status %d, the app was asked %d times", target, a.status, a.passed)
+				if a := g.get(target, navigation...); a.relayed != 0 || a.status != 302 {
+					t.Errorf("%s in a window: got status %d, want 302, %d calls of the app", target, a.status, a.relayed)
 				}
-				if a := g.get(target, with(cookie, script)...); a.passed != 1 || g.app.last()["Authorization"] == nil {
-					t.Errorf("%s with a session: status %d, without a token", target, a.status)
+				if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.app.last()["Authorization"] == nil {
+					t.Errorf("%s with a session: got status %d and no token, want a token", target, a.status)
 				}
 			}
 			for _, target := range ordinary {
-				if a := g.get(target, script...); a.passed != 1 {
-					t.Errorf("%s: status %d", target, a.status)
+				if a := g.get(target, script...); a.relayed != 1 {
+					t.Errorf("%s: got status %d, want the app's answer", target, a.status)
 				}
 			}
 		})
 	}
 }
 
-// TestTargetsWithoutAPath: an app gets them as something else than matchers do.
-func TestTargetsWithoutAPath(t *testing.T) {
+// TestTargetWithoutAPathNeedsASession: an app gets another path than the matchers.
+func TestTargetWithoutAPathNeedsASession(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } })
 	for _, target := range []string{"http:admin", "x:admin/y", "http://app.test", "http://app.test?x", "*"} {
-		if a := g.get(target, script...); a.passed != 0 || a.status != 401 {
-			t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+		if a := g.get(target, script...); a.relayed != 0 || a.status != 401 {
+			t.Errorf("%s: got status %d, want 401, %d calls of the app", target, a.status, a.relayed)
 		}
 	}
 	rewritten := g.request("GET", "http:admin", script...)
 	rewritten.URL.Path = "/static/x" // which a rewrite sets, and which the app does not get
-	if a := g.do(rewritten); a.passed != 0 {
-		t.Errorf("rewritten: status %d, the app was asked %d times", a.status, a.passed)
+	if a := g.do(rewritten); a.relayed != 0 {
+		t.Errorf("rewritten: got status %d, %d calls of the app, want 0", a.status, a.relayed)
 	}
-	if a := g.do(g.request("CONNECT", "other.test:443")); a.passed != 1 {
-		t.Errorf("CONNECT: status %d", a.status)
+	if a := g.do(g.request("CONNECT", "other.test:443")); a.relayed != 1 {
+		t.Errorf("CONNECT: got status %d, want the app's answer", a.status)
 	}
 }
 
-// TestOriginalPathIsJudged: apps see the path before a rewrite, too, and the one
-// after it.
-func TestOriginalPathIsJudged(t *testing.T) {
+// TestPathBeforeARewriteIsCheckedToo: some apps get the path before a rewrite.
+func TestPathBeforeARewriteIsCheckedToo(t *testing.T) {
 	for sent, want := range map[string]struct{ rewritten, status string }{
 		"/a;b": {"/index.html", "401"}, "/a": {"/x/;/y", "401"}, "/b": {"/index.html", "200"},
 		"/index.php/c": {"/c", "401"}, "/c": {"/index.php/c", "200"},
@@ -133,9 +133,9 @@ func TestOriginalPathIsJudged(t *testing.T) {
 	}
 }
 
-// TestMatchersThatIgnoreThePath: a path that may be read as another one needs no
-// session where no path does, and passes without one where all do.
-func TestMatchersThatIgnoreThePath(t *testing.T) {
+// TestMatcherWithoutPathDecidesAmbiguousPaths: an ambiguous path needs no session
+// if no path does, and is optional if all paths are.
+func TestMatcherWithoutPathDecidesAmbiguousPaths(t *testing.T) {
 	inside := func(r *http.Request) bool { return r.Header.Get("X-Inside") != "" }
 	for how, option := range map[string]func(*setup){
 		"protects": func(s *setup) {
@@ -147,42 +147,42 @@ func TestMatchersThatIgnoreThePath(t *testing.T) {
 		},
 	} {
 		g := newRig(t, plainOAuth, option)
-		if a := g.get("/a;b", script...); a.passed != 0 || a.status != 401 {
-			t.Errorf("%s: status %d", how, a.status)
+		if a := g.get("/a;b", script...); a.relayed != 0 || a.status != 401 {
+			t.Errorf("%s: got status %d, want 401", how, a.status)
 		}
-		if a := g.get("/a;b", append([]string{"X-Inside: 1"}, script...)...); a.passed != 1 {
-			t.Errorf("%s, inside: status %d", how, a.status)
+		if a := g.get("/a;b", append([]string{"X-Inside: 1"}, script...)...); a.relayed != 1 {
+			t.Errorf("%s, inside: got status %d, want the app's answer", how, a.status)
 		}
 	}
 }
 
-// TestAmbiguousPathHasTheStrictestLimit: an app may read it as one that wants a
-// young token.
-func TestAmbiguousPathHasTheStrictestLimit(t *testing.T) {
+// TestAmbiguousPathHasTheStrictestAgeLimit: an app may read it as a path with that
+// limit.
+func TestAmbiguousPathHasTheStrictestAgeLimit(t *testing.T) {
 	limitedSite(t, func(t *testing.T, g *rig, cookie string) {
 		for _, target := range []string{"/young;/x", "/;/young/now", "/x/..%5cyoung/now", "/old;x"} {
 			before := g.as.refreshes()
 			time.Sleep(time.Millisecond)
-			if a := g.get(target, with(cookie, script)...); a.passed != 1 || g.as.refreshes() != before+1 {
-				t.Errorf("%s: status %d, %d refreshes", target, a.status, g.as.refreshes()-before)
+			if a := g.get(target, with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before+1 {
+				t.Errorf("%s: got status %d and %d refreshes, want 200 and 1", target, a.status, g.as.refreshes()-before)
 			}
 			synctest.Wait()
 		}
 		for _, target := range []string{"/;/young/now", "/x/..%5cyoung/now"} {
 			if a := g.get(target, with(cookie, append(script, "Early-Data: 1"))...); a.status != http.StatusTooEarly {
-				t.Errorf("%s in early data: status %d", target, a.status)
+				t.Errorf("%s in early data: got status %d, want 425", target, a.status)
 			}
 		}
 		before := g.as.refreshes()
-		if a := g.get("/old", with(cookie, script)...); a.passed != 1 || g.as.refreshes() != before {
-			t.Errorf("an ordinary path: status %d, %d refreshes", a.status, g.as.refreshes()-before)
+		if a := g.get("/old", with(cookie, script)...); a.relayed != 1 || g.as.refreshes() != before {
+			t.Errorf("an ordinary path: got status %d and %d refreshes, want 200 and 0", a.status, g.as.refreshes()-before)
 		}
 	})
 }
 
-// TestAmbiguousPathOfTwoHandlers: each of them has to let the user in, and none
-// begins a login that would lead to the other one again.
-func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
+// TestAmbiguousPathNeedsBothHandlers: both must accept the user. Neither begins a
+// login that would lead back to the same situation.
+func TestAmbiguousPathNeedsBothHandlers(t *testing.T) {
 	admin := func(s *setup) {
 		protecting("/admin/")(s)
 		s.handler.Require = []Requirement{{Claim: "role", Values: []string{"admin"}}}
@@ -218,21 +218,22 @@ func TestAmbiguousPathOfTwoHandlers(t *testing.T) {
 				return inner.handler.ServeHTTP(w, r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 					asked++
 					if r.Header["Authorization"] == nil {
-						t.Error("the app got no token")
+						t.Error("got no token at the app, want one")
 					}
 					return nil
 				}))
 			}))
 			if err != nil || w.Code != tt.status || asked != map[int]int{200: 1}[tt.status] {
-				t.Errorf("status %d, want %d, the app was asked %d times: %v", w.Code, tt.status, asked, err)
+				t.Errorf("status %d, want %d, %d calls of the app: %v", w.Code, tt.status, asked, err)
 			}
 		})
 	}
 }
 
-// TestAmbiguousPathHasTheOptionsOfBothHandlers: the app gets the header that the
-// second one sets, and not the client's, with a token as young as it wants.
-func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
+// TestAmbiguousPathGetsTheOptionsOfBothHandlers: the app gets the token header of
+// the second Handler, without the client's value, and a token as young as its
+// limit.
+func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, protecting("/admin/"))
@@ -242,46 +243,45 @@ func TestAmbiguousPathHasTheOptionsOfBothHandlers(t *testing.T) {
 			s.handler.RefreshIfOlder = []AgeLimit{{Match: below("/pay/"), Age: 0}}
 		})
 		b := g.browser()
-		b.reaches("/admin/")
+		b.mustReach("/admin/")
 		cookie := b.jar.get(sessionCookie).Value
 		for i, header := range [][]string{nil, {"X-Token: FORGED"}, {"x_token: FORGED", "Authorization: Bearer FORGED"}} {
 			time.Sleep(2 * time.Second)
-			resp := row{g, rest}.serve(t, "/pay;/x", append(with(cookie, script), header...)...)
+			resp := chain{g, rest}.serve(t, "/pay;/x", append(with(cookie, script), header...)...)
 			got := rest.app.last()
 			if want := g.as.newest(fakeas.KindAccess); resp.StatusCode != 200 || got.Get("X-Token") != "Bearer "+want {
-				t.Errorf("with %q: status %d, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
+				t.Errorf("with %q: got status %d, want 200, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
 			}
 			if got["x_token"] != nil || got["Authorization"] != nil {
-				t.Errorf("with %q the app got %v", header, got)
+				t.Errorf("with %q: the app got %v, want neither X-Token of the client nor Authorization", header, got)
 			}
 			if n := g.as.refreshes(); n != i+1 {
 				t.Errorf("with %q: %d refreshes, want %d", header, n, i+1)
 			}
 		}
-		if resp := (row{g, rest}).serve(t, "/pay;/x", append(with(cookie, script), "Early-Data: 1")...); resp.StatusCode != http.StatusTooEarly {
-			t.Errorf("in early data: status %d", resp.StatusCode)
+		if resp := (chain{g, rest}).serve(t, "/pay;/x", append(with(cookie, script), "Early-Data: 1")...); resp.StatusCode != http.StatusTooEarly {
+			t.Errorf("in early data: got status %d, want 425", resp.StatusCode)
 		}
 	})
 }
 
-// TestPathInAHeader: apps that take one for the path get none from nobody.
-func TestPathInAHeader(t *testing.T) {
+// TestPathHeadersReachNoAppWithoutASession: some apps read such a header as the
+// path.
+func TestPathHeadersReachNoAppWithoutASession(t *testing.T) {
 	for how, option := range map[string]func(*setup){
 		"optional": optional,
 		"beside":   func(s *setup) { s.handler.Protects = func(*http.Request) bool { return false } },
 	} {
 		g := newRig(t, plainOAuth, option)
 		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X_Original_Url", "X-Rewrite_Url", "x.original.url"} {
-			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.passed != 1 || g.app.last()[name] != nil {
-				t.Errorf("%s, %s: the app was asked %d times, with %q", how, name, a.passed, g.app.last()[name])
+			if a := g.get("/static/x", append([]string{name + ": /admin"}, script...)...); a.relayed != 1 || g.app.last()[name] != nil {
+				t.Errorf("%s, %s: got %d calls of the app with %q, want 1 without the header", how, name, a.relayed, g.app.last()[name])
 			}
 		}
 	}
 }
 
-// TestAllocationsOfAPlainPath: looking at the path of nearly every request takes
-// one scan.
-func TestAllocationsOfAPlainPath(t *testing.T) {
+func TestPlainPathIsCheckedWithoutAllocations(t *testing.T) {
 	h := &Handler{Config: Config{OriginalURL: func(r *http.Request) *url.URL { return r.URL }}}
 	for _, target := range []string{"/", "/static/js/app.4f3c2b1a.js", "/api/v1.0/users/42/some-name_x", "/static/a%20b"} {
 		r, err := readRequest("GET", target)
@@ -289,12 +289,12 @@ func TestAllocationsOfAPlainPath(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := testing.AllocsPerRun(100, func() { _ = h.hasAmbiguousPath(r) }); n != 0 || h.hasAmbiguousPath(r) {
-			t.Errorf("%s: %v allocations", target, n)
+			t.Errorf("%s: got %v allocations, want 0", target, n)
 		}
 	}
 }
 
-// BenchmarkAmbiguousPath is what looking at a path adds to a request.
+// BenchmarkAmbiguousPath measures the check of a path, which every request pays.
 func BenchmarkAmbiguousPath(b *testing.B) {
 	for _, target := range []string{"/api/v1.0/users/42/some-name_x", "/static/caf%C3%A9/gr%C3%B6%C3%9Fe"} {
 		r, err := readRequest("GET", target)

@@ -11,29 +11,29 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// refreshAnswer is an answer to a refresh and what has to become of the session
-// and of its requests.
+// refreshAnswer is an answer to a refresh, with the expected effect on the session
+// and its requests.
 type refreshAnswer struct {
 	name string
-	// answer makes the server answer so, until ClearFaults.
+	// answer makes the server give this answer until ClearFaults.
 	answer func(as *authServer, g *gate)
-	// calls is how many requests one refresh takes.
+	// calls is the number of token requests for one refresh.
 	calls int
-	// callsExpired is the same when the token has expired; 0: calls.
+	// callsExpired is the same for an expired token. 0: as calls.
 	callsExpired int
-	// status is what a request gets that has no token any more: 200, 502 or 503
-	// with the session kept, or 401 for a session that has ended.
+	// status is the status of a request without a valid token: 200, 502 or 503 with
+	// the session kept, or 401 for a session that has ended.
 	status int
-	// endsGood: the session ends even if the token is still good.
+	// endsGood means that the session ends even while the token is valid.
 	endsGood bool
 	// wait is the least Retry-After, in seconds.
 	wait int
-	// next is the refresh token of the next refresh: the login's first one or
-	// the second. Nothing is asked for 0.
+	// next is the number of the refresh token that the next refresh sends. 0: not
+	// checked.
 	next int
-	// late: the next refresh finds the session at its end.
+	// late means that the next refresh ends the session.
 	late bool
-	// level is that of the one line in the log, and outcome its outcome.
+	// level and outcome are those of the only log line.
 	level, outcome string
 }
 
@@ -67,13 +67,9 @@ func refreshAnswers() []refreshAnswer {
 	malformed := func(name string, next int, answer func(*authServer, *gate)) refreshAnswer {
 		return refreshAnswer{name: name, answer: answer, calls: 1, status: 503, wait: 1, next: next, level: "error", outcome: "malformed"}
 	}
-	asked := unavailable("429 that asks for 45 s", fakeas.TooManyRequests(45*time.Second))
-	asked.wait = 45
 	refused := unavailable("connection refused", fakeas.Fault{})
 	refused.calls, refused.next = 0, 0
 	refused.answer = func(_ *authServer, g *gate) { g.server.Listener.Close() }
-	swallowed := malformed("200 without tokens, after the rotation", 1, always(fakeas.Fault{AfterCommit: true, Body: new(string)}))
-	swallowed.late = true
 	return []refreshAnswer{
 		{name: "new refresh token", answer: always(), calls: 1, status: 200, next: 2},
 		{name: "no new refresh token", answer: func(as *authServer, _ *gate) {
@@ -96,7 +92,7 @@ func refreshAnswers() []refreshAnswer {
 		misconfigured("invalid_scope", fakeas.OAuthError("invalid_scope")),
 		misconfigured("404", status(404)),
 		misconfigured("403 of a firewall", status(403)),
-		asked,
+		{name: "429 that asks for 45 s", answer: always(fakeas.TooManyRequests(45 * time.Second)), calls: 1, status: 503, wait: 45, next: 1, level: "warn", outcome: "unavailable"},
 		unavailable("temporarily_unavailable", fakeas.OAuthError("temporarily_unavailable")),
 		unavailable("500", status(500)),
 		unavailable("503", fakeas.Unavailable()),
@@ -112,22 +108,22 @@ func refreshAnswers() []refreshAnswer {
 		malformed("wrong token_type", 2, edited(map[string]any{"token_type": "mac"})),
 		malformed("control characters", 2, edited(map[string]any{"access_token": "AT_\r\nX-Admin: 1"})),
 		malformed("no access_token", 2, edited(nil, "access_token")),
-		swallowed,
+		{name: "200 without tokens, after the rotation", answer: always(fakeas.Fault{AfterCommit: true, Body: new(string)}), calls: 1, status: 503, wait: 1, next: 1, late: true, level: "error", outcome: "malformed"},
 	}
 }
 
-// timedOut is for an answer after which the server may still be at work.
+// timedOut marks an answer after which the server may still process the request.
 func (a refreshAnswer) timedOut() refreshAnswer {
 	a.outcome, a.wait = "timed_out", 10
 	return a
 }
 
-// kinds of requests.
+// kinds has the headers of each kind of request.
 var kinds = map[string][]string{"navigation": navigation, "script": script}
 
-// TestRefreshWhileTheTokenIsGood: no request waits, and none sees what the
-// server answers, unless that proves the end.
-func TestRefreshWhileTheTokenIsGood(t *testing.T) {
+// TestRequestWithAGoodTokenDoesNotWaitForARefresh: no request waits. The answer of
+// the server has no effect on requests, unless it ends the session.
+func TestRequestWithAGoodTokenDoesNotWaitForARefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
@@ -136,7 +132,7 @@ func TestRefreshWhileTheTokenIsGood(t *testing.T) {
 					began := time.Now()
 					s.wantApp(t, s.get("/", header), s.first)
 					if took := time.Since(began); took != 0 {
-						t.Errorf("a request with a good token waited %v", took)
+						t.Errorf("a request with a good token: got a wait of %v, want 0", took)
 					}
 					synctest.Wait()
 					s.wantCalls(t, tt.calls)
@@ -174,9 +170,7 @@ func TestRefreshWhileTheTokenIsGood(t *testing.T) {
 	}
 }
 
-// TestRefreshWhenTheTokenHasExpired: the request that waits learns what the
-// answer means for it.
-func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
+func TestRequestWithAnExpiredTokenGetsTheResultOfTheRefresh(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		for kind, header := range kinds {
 			t.Run(tt.name+"/"+kind, func(t *testing.T) {
@@ -191,12 +185,12 @@ func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
 					case 401:
 						s.wantLogin(t, a, kind)
 						if c, err := http.ParseSetCookie(sessionCookieLine(a)); err != nil || c.MaxAge >= 0 {
-							t.Errorf("whoever finds the end has the cookie cleared, but got %q", a.header["Set-Cookie"])
+							t.Errorf("got cookies %q, want the deletion of the session cookie", a.header["Set-Cookie"])
 						}
 						again := s.get("/wanted", header)
 						s.wantLogin(t, again, kind)
 						if sessionCookieLine(again) != "" {
-							t.Errorf("the next one sets %q", again.header["Set-Cookie"])
+							t.Errorf("next request: got cookies %q, want none", again.header["Set-Cookie"])
 						}
 						s.wantCalls(t, tt.calls)
 						s.wantSession(t, false)
@@ -204,7 +198,7 @@ func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
 					default:
 						s.wantTrouble(t, a, tt, kind)
 						s.wantTrouble(t, s.get("/wanted", header), tt, kind)
-						s.wantCalls(t, tt.calls) // during the pause nobody asks
+						s.wantCalls(t, tt.calls) // no refresh during the pause
 					}
 					s.wantSession(t, true)
 					s.heal()
@@ -216,9 +210,9 @@ func TestRefreshWhenTheTokenHasExpired(t *testing.T) {
 	}
 }
 
-// TestRefreshTroubleInTheLog: an operator's business once a minute, at a level
-// that fits, whatever the number of requests.
-func TestRefreshTroubleInTheLog(t *testing.T) {
+// TestRefreshFailureIsLoggedOnceAMinute at a fitting level, for any number of
+// requests.
+func TestRefreshFailureIsLoggedOnceAMinute(t *testing.T) {
 	for _, tt := range refreshAnswers() {
 		t.Run(tt.name, func(t *testing.T) {
 			inAnswerBubble(t, tt, func(t *testing.T, s answerScene) {
@@ -238,53 +232,54 @@ func TestRefreshTroubleInTheLog(t *testing.T) {
 				lines := s.log.lines(`"outcome":"` + tt.outcome + `"`)
 				switch {
 				case tt.level == "" && len(levels) != 0:
-					t.Errorf("a success is told at a level that operators read: %s", s.log.text())
+					t.Errorf("got log %s, want no line above debug", s.log.text())
 				case tt.level == "":
 					return
 				case len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+tt.level+`"`):
 					t.Errorf("outcome %s: %q, want one line at level %s", tt.outcome, lines, tt.level)
 				}
-				// Besides, one that says what the requests got, and one for the end.
+				// There may be one more line for the failed requests, and one for
+				// the end.
 				if n := len(s.log.lines(`"msg":"request failed"`)); n > 1 {
-					t.Errorf("%d lines tell that requests failed", n)
+					t.Errorf("got %d lines about failed requests, want at most 1", n)
 				}
 				if n := levels["info"] + levels["warn"] + levels["error"]; n > 3 && !tt.late {
-					t.Errorf("%d lines for one cause: %s", n, s.log.text())
+					t.Errorf("got %d lines for one cause, want at most 3: %s", n, s.log.text())
 				}
 			})
 		})
 	}
 }
 
-// TestReuseIsToldApart: a token that is good for one use, was not sent before,
-// and is refused on its first: somebody else may have it.
-func TestReuseIsToldApart(t *testing.T) {
+// TestSuspectedReuseIsLoggedAsAWarning: a single-use refresh token is refused on
+// its first use, so another client may have used it.
+func TestSuspectedReuseIsLoggedAsAWarning(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.loggedIn()
 		time.Sleep(5 * time.Minute)
-		b.reaches("/") // from here on it is known that the server rotates
+		b.mustReach("/") // from here on it is known that the server rotates
 		as.Revoke(as.newest(fakeas.KindRefresh))
 		time.Sleep(5 * time.Minute)
 		if a := b.fetch("GET", "/"); a.status != 401 {
-			t.Errorf("status %d", a.status)
+			t.Errorf("got status %d, want 401", a.status)
 		}
-		lines := g.log.lines("somebody else has used it")
+		lines := g.log.lines("refused on its first use")
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
-			t.Errorf("the log says %q", lines)
+			t.Errorf("got log lines %q, want one warning", lines)
 		}
 	})
 }
 
-// TestRefusedButTheStoreHasANewerToken: another instance on the same store was
-// faster, so the refusal proves nothing, and its token is taken.
-func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
+// TestRefusalIsIgnoredIfTheStoreHasANewerToken: another instance has refreshed
+// first, so the refusal proves nothing. The new token is used.
+func TestRefusalIsIgnoredIfTheStoreHasANewerToken(t *testing.T) {
 	for kind, header := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			as := startAuthServer(t)
-			// A server that ends the login at the first reuse would end it here too:
-			// two instances that know nothing of each other cannot prevent that.
+			// With ReuseRevokes the server would end the login: two instances
+			// without a shared lease cannot prevent that.
 			as.Set(func(k *fakeas.Knobs) { k.ReuseRevokes = false })
 			gate := startGate(t, as)
 			gate.stop()
@@ -299,21 +294,21 @@ func TestRefusedButTheStoreHasANewerToken(t *testing.T) {
 				go func() { done <- slow.get("/", with(cookie, header)...) }()
 				gate.wait(t)
 				if a := fast.get("/", with(cookie, header)...); a.status != 200 {
-					t.Errorf("the faster instance answers %d", a.status)
+					t.Errorf("faster instance: got status %d, want 200", a.status)
 				}
 				gate.release()
 				gate.wait(t)
 				gate.release()
 				a := <-done
 				if a.status != 200 || a.header["Set-Cookie"] != nil || slow.app.last().Get("Authorization") != "Bearer "+as.newest(fakeas.KindAccess) {
-					t.Errorf("the slower instance answers %d, its app got %v", a.status, slow.app.last())
+					t.Errorf("slower instance: got status %d, want 200, its app got %v", a.status, slow.app.last())
 				}
 				if n := as.refreshes(); n != 2 || as.Stats().Refused["invalid_grant"] != 1 {
-					t.Fatalf("%d refreshes, refused were %v", n, as.Stats().Refused)
+					t.Fatalf("got %d refreshes, refused %v, want 2 and one invalid_grant", n, as.Stats().Refused)
 				}
 				time.Sleep(5 * time.Minute)
 				if a := slow.get("/", with(cookie, header)...); a.status != 200 {
-					t.Errorf("at the next expiry the slower instance answers %d", a.status)
+					t.Errorf("slower instance at the next expiry: got status %d, want 200", a.status)
 				}
 			})
 		})

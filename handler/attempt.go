@@ -13,60 +13,62 @@ import (
 
 const (
 	loginCookiePrefix = hostPrefix + "oauth_login_"
-	// attemptLifetime is how long somebody may take to sign in.
-	attemptLifetime = 10 * time.Minute
-	// maxAttempts is how many logins one browser can have open at a time. The
-	// oldest gives way: its tab still finds its way by the state parameter.
-	maxAttempts = 5
-	// maxAttemptsSize is what the cookies beside a new one may take in all, so
-	// that the whole Cookie header stays below what servers accept.
-	maxAttemptsSize = 4 << 10
-	// stateNameLength is how much of the state names the cookie of its attempt.
+	// loginAttemptLifetime is how long a user may take to sign in.
+	loginAttemptLifetime = 10 * time.Minute
+	// maxLoginAttempts is how many logins one browser can have in progress. A
+	// further login deletes the oldest cookie. The tab of that login is still led
+	// to its page by the state parameter.
+	maxLoginAttempts = 5
+	// maxLoginCookiesSize bounds the login cookies next to a new one, in bytes, so
+	// that the whole Cookie header stays below the limit of common servers.
+	maxLoginCookiesSize = 4 << 10
+	// stateNameLength is how many characters of the state parameter are part of the
+	// name of the attempt's cookie.
 	stateNameLength = 12
-	// maxStateReturnPath keeps the state parameter short enough for every
-	// server.
+	// maxStateReturnPath bounds the return path in the state parameter, because
+	// some authorization servers limit the length of that parameter.
 	maxStateReturnPath = 512
-	// maxStateSize bounds what is opened at all.
+	// maxStateSize bounds the state parameters that are opened.
 	maxStateSize = 4096
 )
 
-// attempt is one login under way. It lives in a sealed cookie of its own, so
-// that several tabs do not disturb each other, and nothing is stored for
-// somebody who has not logged in.
-type attempt struct {
-	// State is the hash of the state parameter this attempt was begun with.
+// loginAttempt is one login in progress. It is stored in a sealed cookie of the
+// browser. Several tabs can therefore log in at the same time, and a login that is
+// never completed costs no memory on the server.
+type loginAttempt struct {
+	// State is the hash of the state parameter of this attempt.
 	State    []byte `json:"s"`
 	Nonce    string `json:"n,omitempty"`
 	Verifier string `json:"v,omitempty"`
-	// Asked: it was begun at the login endpoint, and is not content with a
-	// session that is there by now.
-	Asked  bool      `json:"a,omitempty"`
-	Return string    `json:"r"`
-	Begun  time.Time `json:"b"`
-	// Completed counts the logins that were completed one after the other
-	// without the session's cookie coming back, from LoopSince on.
+	// Explicit marks a login that began at the login endpoint. It is completed even
+	// if the browser has a session in the meantime.
+	Explicit bool      `json:"a,omitempty"`
+	ReturnTo string    `json:"r"`
+	Begun    time.Time `json:"b"`
+	// Completed counts the logins that were completed one after the other since
+	// LoopSince without the session cookie being sent back (see loop.go).
 	Completed int       `json:"c,omitempty"`
 	LoopSince time.Time `json:"l,omitzero"`
 }
 
-// loginState is sealed into the state parameter. Whatever has become of the
-// attempt's cookie, it leads a tab to the page that was wanted; it is never
-// enough to redeem a code.
+// loginState is sealed into the state parameter. Even without the attempt's cookie
+// it leads the browser to the wanted page. It is not sufficient to redeem a code.
 type loginState struct {
-	Return   string `json:"r,omitempty"` // if it is short enough
-	Restarts int    `json:"n,omitempty"` // automatic ones before this attempt
+	ReturnTo string `json:"r,omitempty"` // empty if it is too long
+	Restarts int    `json:"n,omitempty"` // automatic restarts before this attempt
 	Random   string `json:"x"`
 }
 
-// stateCookieName separates the sealed state from the sealed cookies.
+// stateCookieName is the name under which state is sealed. It keeps a sealed state
+// from being accepted as a sealed cookie, and the reverse.
 const stateCookieName = "state"
 
-// sealState makes a state parameter. It is unguessable: it is sealed under a
-// random salt and nonce, and holds 128 random bits besides.
+// sealState returns a state parameter. It cannot be guessed: it is sealed under a
+// random salt and nonce, and contains 128 random bits.
 func (h *Handler) sealState(s loginState) (string, error) {
 	s.Random = randomText(16)
-	if len(s.Return) > maxStateReturnPath {
-		s.Return = ""
+	if len(s.ReturnTo) > maxStateReturnPath {
+		s.ReturnTo = ""
 	}
 	plain, err := marshal(s)
 	if err != nil {
@@ -75,6 +77,8 @@ func (h *Handler) sealState(s loginState) (string, error) {
 	return h.Keeper.Site.SealForBrowser(stateCookieName, plain)
 }
 
+// openState opens a state parameter. It reports false for one that this site has
+// not sealed.
 func (h *Handler) openState(state string) (s loginState, ok bool) {
 	if len(state) > maxStateSize {
 		return s, false
@@ -83,14 +87,15 @@ func (h *Handler) openState(state string) (s loginState, ok bool) {
 	if !ok || json.Unmarshal(plain, &s) != nil {
 		return loginState{}, false
 	}
-	if s.Return == "" {
-		s.Return = "/"
+	if s.ReturnTo == "" {
+		s.ReturnTo = "/"
 	}
 	return s, true
 }
 
-// attemptCookieName belongs to a state that openState has opened.
-func attemptCookieName(state string) string {
+// loginCookieName returns the name of the cookie that belongs to a state. The state
+// must have been opened before, which checks all its characters.
+func loginCookieName(state string) string {
 	return loginCookiePrefix + state[max(0, len(state)-stateNameLength):]
 }
 
@@ -99,9 +104,9 @@ func hashState(state string) []byte {
 	return sum[:]
 }
 
-// setAttempt keeps an attempt in the browser, and lets the oldest ones go if
+// setLoginAttempt stores an attempt in the browser, and deletes the oldest ones if
 // there are too many.
-func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a attempt) error {
+func (h *Handler) setLoginAttempt(w http.ResponseWriter, c *cookies, name string, a loginAttempt) error {
 	plain, err := marshal(a)
 	if err != nil {
 		return err
@@ -110,18 +115,18 @@ func (h *Handler) setAttempt(w http.ResponseWriter, c *cookies, name string, a a
 	if err != nil {
 		return err
 	}
-	h.evictAttempts(w, c, name)
-	http.SetCookie(w, h.loginCookie(name, value, int(attemptLifetime/time.Second)))
+	h.evictLoginAttempts(w, c, name)
+	http.SetCookie(w, h.loginCookie(name, value, int(loginAttemptLifetime/time.Second)))
 	return nil
 }
 
-// evictAttempts makes room for one more. Cookies that do not open go first, then
-// the oldest.
-func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
+// evictLoginAttempts makes room for one more attempt. It deletes cookies that
+// cannot be opened first, and then the oldest attempts.
+func (h *Handler) evictLoginAttempts(w http.ResponseWriter, c *cookies, but string) {
 	type candidate struct {
 		name string
 		size int
-		a    attempt
+		a    loginAttempt
 		ok   bool
 	}
 	var open []candidate
@@ -130,7 +135,7 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 		if login.Name == but || login.Name == loopCookieName {
 			continue
 		}
-		a, ok := h.openAttempt(login)
+		a, ok := h.openLoginAttempt(login)
 		open = append(open, candidate{login.Name, len(login.Name) + len(login.Value), a, ok})
 		size += len(login.Name) + len(login.Value)
 	}
@@ -140,64 +145,65 @@ func (h *Handler) evictAttempts(w http.ResponseWriter, c *cookies, but string) {
 		}
 		return x.a.Begun.Before(y.a.Begun)
 	}
-	for len(open) >= maxAttempts || size > maxAttemptsSize {
+	for len(open) >= maxLoginAttempts || size > maxLoginCookiesSize {
 		oldest := 0
 		for i := range open {
 			if before(open[i], open[oldest]) {
 				oldest = i
 			}
 		}
-		h.clearAttempt(w, open[oldest].name)
+		h.clearLoginCookie(w, open[oldest].name)
 		size -= open[oldest].size
 		open = append(open[:oldest], open[oldest+1:]...)
 	}
 }
 
-// openAttempt opens a login cookie that is young enough.
-func (h *Handler) openAttempt(c *http.Cookie) (a attempt, ok bool) {
+// openLoginAttempt opens a login cookie. It reports false for one that this site
+// has not sealed, and for one that is older than loginAttemptLifetime.
+func (h *Handler) openLoginAttempt(c *http.Cookie) (a loginAttempt, ok bool) {
 	plain, ok := h.Keeper.Site.OpenFromBrowser(c.Name, c.Value)
-	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > attemptLifetime {
-		return attempt{}, false
+	if !ok || json.Unmarshal(plain, &a) != nil || time.Since(a.Begun) > loginAttemptLifetime {
+		return loginAttempt{}, false
 	}
 	return a, true
 }
 
-// findAttempt returns the attempt that was begun with a state, and its cookie. A
-// name that occurs twice is no answer.
-func (h *Handler) findAttempt(c *cookies, state string) (a attempt, cookie *http.Cookie, ok bool) {
-	name := attemptCookieName(state)
+// findLoginAttempt returns the attempt of a state, and its cookie. It reports false
+// if two cookies have the name, because one of them may be planted.
+func (h *Handler) findLoginAttempt(c *cookies, state string) (a loginAttempt, cookie *http.Cookie, ok bool) {
+	name := loginCookieName(state)
 	for _, login := range c.logins {
 		if login.Name != name {
 			continue
 		}
 		if cookie != nil {
-			return attempt{}, nil, false
+			return loginAttempt{}, nil, false
 		}
-		if a, ok = h.openAttempt(login); !ok {
-			return attempt{}, nil, false
+		if a, ok = h.openLoginAttempt(login); !ok {
+			return loginAttempt{}, nil, false
 		}
 		cookie = login
 	}
 	if cookie == nil || subtle.ConstantTimeCompare(a.State, hashState(state)) != 1 {
-		return attempt{}, nil, false
+		return loginAttempt{}, nil, false
 	}
 	return a, cookie, true
 }
 
-func (h *Handler) clearAttempt(w http.ResponseWriter, name string) {
+func (h *Handler) clearLoginCookie(w http.ResponseWriter, name string) {
 	http.SetCookie(w, h.loginCookie(name, "", -1))
 }
 
-// clearAttempts forgets all logins of a browser.
-func (h *Handler) clearAttempts(w http.ResponseWriter, c *cookies) {
+// clearLoginCookies deletes all login cookies of a browser.
+func (h *Handler) clearLoginCookies(w http.ResponseWriter, c *cookies) {
 	for _, login := range c.logins {
-		h.clearAttempt(w, login.Name)
+		h.clearLoginCookie(w, login.Name)
 	}
 }
 
-// loginCookie must come along when the authorization server sends the browser
-// back: Lax does that for navigations. A site that is embedded in others needs
-// None, as for its session.
+// loginCookie returns a login cookie. The browser must send it on the redirect from
+// the authorization server, which SameSite=Lax does for navigations. A site that is
+// embedded in others needs None, like its session cookie.
 func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
 	sameSite := http.SameSiteLaxMode
 	if h.Cookie.sameSite == http.SameSiteNoneMode {
@@ -209,7 +215,8 @@ func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
 	}
 }
 
-// marshal is json.Marshal, which however writes & as six bytes.
+// marshal is json.Marshal without escaping of HTML, which would write & as six
+// bytes.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -221,6 +228,6 @@ func marshal(v any) ([]byte, error) {
 // randomText returns n random bytes in base64url.
 func randomText(n int) string {
 	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails: crypto/rand.Read ends the program instead
+	_, _ = rand.Read(b) // crypto/rand.Read never returns an error: it ends the program instead
 	return base64.RawURLEncoding.EncodeToString(b)
 }

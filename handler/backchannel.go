@@ -16,20 +16,20 @@ import (
 
 const (
 	backchannelPath = "/backchannel_logout"
-	// maxLogoutBody bounds what is read of a logout request; a logout token has
-	// 16 KiB at most.
+	// maxLogoutBody bounds the body of a logout request, in bytes. A logout token
+	// has 16 KiB at most.
 	maxLogoutBody = 64 << 10
-	// logoutBodyTime is how long that may take to arrive.
+	// logoutBodyTime is how long the body may take to arrive.
 	logoutBodyTime = 10 * time.Second
 )
 
-// serveBackchannelLogout ends the sessions that the authorization server says
-// are over (OpenID Connect Back-Channel Logout, section 2.5). It is the server
-// that calls, not a browser: there is no cookie and no Origin, and all that
-// counts is the signature on the token.
+// serveBackchannelLogout ends the sessions that a logout token names (OpenID
+// Connect Back-Channel Logout, section 2.5). The authorization server calls it, and
+// not a browser. There is no cookie and no Origin to check: the request is
+// authenticated by the signature of the token alone.
 func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request) error {
 	if !h.Client.OpenID() {
-		return h.fail(w, r, notFound()) // without ID tokens no server knows our sessions
+		return h.fail(w, r, notFound()) // without ID tokens, the server has no name for a session
 	}
 	raw, err := readLogoutToken(w, r)
 	if err != nil {
@@ -56,13 +56,14 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 	return nil
 }
 
-// readLogoutToken reads the one parameter that counts. Others are ignored.
+// readLogoutToken reads the parameter logout_token. Section 2.5 requires that other
+// parameters are ignored.
 func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/x-www-form-urlencoded" {
 		return "", errors.New("the logout request is not a form (application/x-www-form-urlencoded)")
 	}
-	// Where there is no deadline to set, that of the server counts.
+	// A writer without deadlines is limited by the time-outs of the server.
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(logoutBodyTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogoutBody))
@@ -84,17 +85,19 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 	return form["logout_token"], nil
 }
 
-// refuseLogout answers as section 2.8 wants it, and tells the cause to the log
-// only. Anybody can cause it, so it is no more than a warning a minute.
+// refuseLogout answers as section 2.8 requires, and writes the cause to the log
+// only. Anyone can send such a request, so it is logged as a warning, once a
+// minute.
 func (h *Handler) refuseLogout(w http.ResponseWriter, r *http.Request, err error) error {
 	h.Meter.Refusal("invalid_logout")
-	if h.errorLog.allow("invalid_logout") {
+	if h.logLimiter.allow("invalid_logout") {
 		h.Logger.Warn("logout request refused", zap.Error(err))
 	}
 	return writeJSON(w, r, http.StatusBadRequest, map[string]string{"error": "invalid_request"})
 }
 
-// logoutFailed asks the server to try again. What could be ended is over.
+// logoutFailed asks the authorization server to repeat the request. The sessions
+// that could be ended have ended.
 func (h *Handler) logoutFailed(w http.ResponseWriter, r *http.Request, err error) error {
 	e := &Error{Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second, Err: err}
 	h.Meter.Refusal(e.Code)

@@ -30,7 +30,7 @@ func (g *rig) logoutToken(l fakeas.Logout) string {
 	return token
 }
 
-// backchannel posts to the endpoint as a server does.
+// backchannel sends a logout request like a server.
 func (g *rig) backchannel(contentType, body string, header ...string) *answer {
 	g.t.Helper()
 	r := g.request("POST", "/oauth2"+backchannelPath, header...)
@@ -49,24 +49,24 @@ func (g *rig) sendLogout(l fakeas.Logout) *answer {
 func wantLogout(t *testing.T, what string, a *answer, status int) {
 	t.Helper()
 	body := map[int]string{200: "", 400: `{"error":"invalid_request"}` + "\n", 503: `{"error":"temporarily_unavailable"}` + "\n"}
-	if a.status != status || a.body != body[status] || a.err != nil || a.passed != 0 {
-		t.Errorf("%s: status %d, %q, error %v", what, a.status, a.body, a.err)
+	if a.status != status || a.body != body[status] || a.err != nil || a.relayed != 0 {
+		t.Errorf("%s: got status %d, want %d, %q, error %v", what, a.status, status, a.body, a.err)
 	}
 	if got := a.header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("%s: Cache-Control %q", what, got)
+		t.Errorf("%s: got Cache-Control %q, want no-store", what, got)
 	}
 	if a.header.Get("Set-Cookie") != "" {
-		t.Errorf("%s: a cookie is set", what)
+		t.Errorf("%s: got a cookie, want none", what)
 	}
 }
 
-// sid returns the server's name of its session of the latest login.
+// sid returns the server's ID of its session of the latest login.
 func (g *rig) sid() string {
 	all := g.as.Tokens()
 	return all[len(all)-1].Family
 }
 
-func TestBackchannelLogout(t *testing.T) {
+func TestBackchannelLogoutEndsTheNamedSessions(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		logout func(sub, sid string) fakeas.Logout
@@ -82,9 +82,9 @@ func TestBackchannelLogout(t *testing.T) {
 			first := g.loggedIn().jar.get(sessionCookie).Value
 			sid, sub := g.sid(), g.as.Tokens()[0].User
 			other := g.sessionOf(keeper.Identity{Subject: "somebody else", SID: "other"}, keeper.Tokens{AccessToken: "AT_of_another"})
-			wantLogout(t, "of nobody here", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
+			wantLogout(t, "logout of an unknown user", g.sendLogout(fakeas.Logout{Subject: "nobody", SessionID: "nothing"}), 200)
 			if _, err := g.peek(first); err != nil {
-				t.Fatalf("before: %v", err)
+				t.Fatalf("before the logout: got error %v, want a session", err)
 			}
 			wantLogout(t, "logout", g.sendLogout(tt.logout(sub, sid)), 200)
 			gone(t, g, first)
@@ -92,16 +92,16 @@ func TestBackchannelLogout(t *testing.T) {
 				t.Errorf("the other session: %v, want it ended: %v", err, tt.second)
 			}
 			if _, err := g.peek(other); err != nil {
-				t.Errorf("somebody else: %v", err)
+				t.Errorf("session of another user: got error %v, want it kept", err)
 			}
 			wantLogout(t, "once more", g.sendLogout(tt.logout(sub, sid)), 200)
 		})
 	}
 }
 
-// TestBackchannelLogoutOfAnotherUsersSession: a logout token that names a session
-// and a user ends the session only if it is that user's.
-func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
+// TestBackchannelLogoutNeedsBothUserAndSession: a token that names both ends the
+// session only if it belongs to that user.
+func TestBackchannelLogoutNeedsBothUserAndSession(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	sid, sub := g.sid(), g.as.Tokens()[0].User
@@ -115,7 +115,7 @@ func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
 		wantLogout(t, name, g.sendLogout(logout), 200)
 		for _, cookie := range []string{cookie, other} {
 			if _, err := g.peek(cookie); err != nil {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("%s: got error %v, want the session kept", name, err)
 			}
 		}
 	}
@@ -126,14 +126,13 @@ func TestBackchannelLogoutOfAnotherUsersSession(t *testing.T) {
 func (g *rig) peek(cookie string) (*keeper.Session, error) {
 	secret, ok := seal.ParseSecret(cookie)
 	if !ok {
-		g.t.Fatalf("no cookie: %q", cookie)
+		g.t.Fatalf("got %q, want a session cookie", cookie)
 	}
 	return g.keeper.Peek(context.Background(), secret)
 }
 
-// TestBackchannelLogoutRefuses whatever is not a good logout token in a form,
-// and ends nothing.
-func TestBackchannelLogoutRefuses(t *testing.T) {
+// TestBackchannelLogoutRefusesDefectiveRequests, which end no session.
+func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	about := fakeas.Logout{Subject: g.as.Tokens()[0].User, SessionID: g.sid()}
@@ -176,20 +175,19 @@ func TestBackchannelLogoutRefuses(t *testing.T) {
 	wantLogout(t, "cut off", g.do(r), 400)
 	for _, method := range []string{"GET", "HEAD", "PUT", "OPTIONS"} {
 		if a := g.do(g.request(method, "/oauth2"+backchannelPath)); a.status != 405 || a.header.Get("Allow") != "POST" {
-			t.Errorf("%s: status %d", method, a.status)
+			t.Errorf("%s: got status %d, want 405", method, a.status)
 		}
 	}
 	if _, err := g.peek(cookie); err != nil {
-		t.Errorf("the session has ended: %v", err)
+		t.Errorf("got error %v, want the session kept", err)
 	}
-	// And the very token is good.
+	// The same token in a correct request is accepted.
 	wantLogout(t, "good", g.backchannel(urlencoded+"; charset=utf-8", "x=1&x=2&"+good), 200)
 	gone(t, g, cookie)
 }
 
-// TestBackchannelLogoutIsNoBrowsers: it does not matter what browsers send
-// along, and nothing is done for a cookie.
-func TestBackchannelLogoutIsNoBrowsers(t *testing.T) {
+// TestBackchannelLogoutIgnoresBrowserHeaders: cookies and Origin have no effect.
+func TestBackchannelLogoutIgnoresBrowserHeaders(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	cookie := b.jar.get(sessionCookie).Value
@@ -203,11 +201,11 @@ func TestBackchannelLogoutIsNoBrowsers(t *testing.T) {
 		wantLogout(t, header[0], g.backchannel(urlencoded, form(), header...), 200)
 	}
 	if _, err := g.peek(cookie); err != nil {
-		t.Errorf("the session has ended: %v", err)
+		t.Errorf("got error %v, want the session kept", err)
 	}
 }
 
-func TestBackchannelLogoutReplayed(t *testing.T) {
+func TestBackchannelLogoutRefusesAReplay(t *testing.T) {
 	g := newRig(t)
 	first := g.loggedIn().jar.get(sessionCookie).Value
 	form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: g.as.Tokens()[0].User})}}.Encode()
@@ -216,12 +214,13 @@ func TestBackchannelLogoutReplayed(t *testing.T) {
 	again := g.sessionOf(keeper.Identity{Subject: g.as.Tokens()[0].User, IssuedAt: time.Now().Add(time.Hour)}, keeper.Tokens{AccessToken: "AT_again"})
 	wantLogout(t, "the same token", g.backchannel(urlencoded, form), 400)
 	if _, err := g.peek(again); err != nil {
-		t.Errorf("the session of the next login: %v", err)
+		t.Errorf("session of the next login: got error %v, want it kept", err)
 	}
 }
 
-// TestBackchannelLogoutMayBeRepeated when it is not the token's fault.
-func TestBackchannelLogoutMayBeRepeated(t *testing.T) {
+// TestBackchannelLogoutMayBeRepeatedAfterAFailure of the store or of the key
+// server.
+func TestBackchannelLogoutMayBeRepeatedAfterAFailure(t *testing.T) {
 	g := newRig(t)
 	cookie := g.loggedIn().jar.get(sessionCookie).Value
 	form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{SessionID: g.sid()})}}.Encode()
@@ -230,7 +229,7 @@ func TestBackchannelLogoutMayBeRepeated(t *testing.T) {
 		a := g.backchannel(urlencoded, form)
 		wantLogout(t, what, a, 503)
 		if a.header.Get("Retry-After") == "" {
-			t.Errorf("%s: no Retry-After", what)
+			t.Errorf("%s: got no Retry-After, want one", what)
 		}
 	}
 	g.store.down.Store(true)
@@ -246,9 +245,8 @@ func TestBackchannelLogoutMayBeRepeated(t *testing.T) {
 	wantRetry("no keys")
 }
 
-// TestBackchannelGarbageFetchesNoKeys: nor the metadata that says where they
-// are.
-func TestBackchannelGarbageFetchesNoKeys(t *testing.T) {
+// TestForgedLogoutTokenFetchesNoKeys, and no metadata: anyone can send one.
+func TestForgedLogoutTokenFetchesNoKeys(t *testing.T) {
 	g := newRig(t)
 	for range 3 {
 		for _, garbage := range []string{"", "x", "a.b.c", strings.Repeat(".", 1000), strings.Repeat("x", 60<<10)} {
@@ -262,24 +260,25 @@ func TestBackchannelGarbageFetchesNoKeys(t *testing.T) {
 		}
 	}
 	if requests := g.as.Stats().Requests; len(requests) != 0 {
-		t.Errorf("the authorization server was asked: %v", requests)
+		t.Errorf("got requests %v at the authorization server, want none", requests)
 	}
 	if n := strings.Count(g.log.text(), "logout request refused"); n != 1 {
-		t.Errorf("%d lines in the log", n)
+		t.Errorf("got %d lines in the log, want 1", n)
 	}
 }
 
-// TestBackchannelLogoutNeedsOpenID: a plain OAuth 2.0 client has none.
+// TestBackchannelLogoutNeedsOpenID: with plain OAuth 2.0 the endpoint does not
+// exist.
 func TestBackchannelLogoutNeedsOpenID(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	if a := g.sendLogout(fakeas.Logout{Subject: "alice"}); a.status != 404 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 404", a.status)
 	}
 }
 
-// TestBackchannelLogoutOverHTTP: a body that does not end is not waited for
-// once it is too large, and the connection serves on after a good request.
-func TestBackchannelLogoutOverHTTP(t *testing.T) {
+// TestEndlessLogoutBodyIsCutOff when it is too large. After a good request the
+// connection can be used again.
+func TestEndlessLogoutBodyIsCutOff(t *testing.T) {
 	g := newRig(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
@@ -299,7 +298,7 @@ func TestBackchannelLogoutOverHTTP(t *testing.T) {
 	for range 2 {
 		form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: "alice"})}}.Encode()
 		if status := post(strings.NewReader(form)); status != 200 {
-			t.Errorf("status %d", status)
+			t.Errorf("got status %d, want 200", status)
 		}
 	}
 	endless, more := io.Pipe()
@@ -312,11 +311,11 @@ func TestBackchannelLogoutOverHTTP(t *testing.T) {
 		}
 	}()
 	if status := post(endless); status != 400 {
-		t.Errorf("an endless body: status %d", status)
+		t.Errorf("an endless body: got status %d, want 400", status)
 	}
 }
 
-// deadlines notes what a handler sets.
+// deadlines records the deadlines that a handler sets.
 type deadlines struct {
 	*httptest.ResponseRecorder
 	read []time.Time
@@ -327,9 +326,9 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// TestBackchannelLogoutBodyTime: the body may not take long, and what follows
-// may: a deadline that stays ends the request's context.
-func TestBackchannelLogoutBodyTime(t *testing.T) {
+// TestLogoutBodyHasADeadline, which is removed afterwards: it would end the
+// request's context.
+func TestLogoutBodyHasADeadline(t *testing.T) {
 	g := newRig(t)
 	r := g.request("POST", "/oauth2"+backchannelPath)
 	r.Header.Set("Content-Type", urlencoded)
@@ -339,6 +338,6 @@ func TestBackchannelLogoutBodyTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(w.read) != 2 || w.read[0].IsZero() || time.Until(w.read[0]) > logoutBodyTime || !w.read[1].IsZero() {
-		t.Errorf("deadlines for reading: %v", w.read)
+		t.Errorf("got read deadlines %v, want one within the limit, and then none", w.read)
 	}
 }

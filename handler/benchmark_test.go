@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkRelay is what the module adds to a request with a session.
+// BenchmarkRelay measures the cost of the module for a request with a session.
 func BenchmarkRelay(b *testing.B) {
 	g := newRig(b, plainOAuth)
 	r := g.request("GET", "/api", append(script, "Cookie: a=1; "+sessionCookie+"="+g.session(`{"email":"a@b"}`))...)
@@ -31,8 +31,8 @@ func BenchmarkRelay(b *testing.B) {
 	}
 }
 
-// BenchmarkCookieGuard is what looking at the app's cookies adds to an answer
-// that sets one of its own.
+// BenchmarkCookieGuard measures the cost of the cookie guard for an answer with a
+// cookie.
 func BenchmarkCookieGuard(b *testing.B) {
 	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}}}
 	w := httptest.NewRecorder()

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// browserOrigin is where a browser goes that reads a reference on a page: scheme
-// and host, with a port that is not the scheme's own. It follows the states of
-// the basic URL parser of the URL Standard, for references on a page of http or
-// https, as far as they decide about the origin: so it errs where net/url and
-// simpler checks do not. ok is false where a browser finds no URL; the origin
-// is "null" where a URL has none that a site could share, such as javascript:.
+// browserOrigin returns the origin to which a browser goes from a reference on a
+// page: scheme and host, and a port other than the scheme's default. It follows the
+// states of the basic URL parser of the URL Standard for pages on http or https, as
+// far as they decide about the origin. Unlike net/url it therefore accepts all that
+// a browser accepts. ok is false if a browser finds no URL. The origin is "null"
+// for a URL such as javascript:.
 func browserOrigin(reference, page string) (origin string, ok bool) {
 	base, _ := strings.CutSuffix(page, "/")
 	s := strings.TrimFunc(reference, func(c rune) bool { return c <= ' ' })
@@ -76,7 +76,7 @@ func browserAuthority(scheme, rest string) (string, bool) {
 	return scheme + "://" + host + ":" + port, true
 }
 
-// browserUnescape is percent-decoding, which passes over what is none.
+// browserUnescape decodes percent-encoded bytes, and keeps invalid ones.
 func browserUnescape(s string) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
@@ -96,13 +96,14 @@ func browserUnescape(s string) string {
 
 func isSlash(c byte) bool { return c == '/' || c == '\\' }
 
-// hasTwoSlashes looks for exactly these: of another scheme, or with backslashes
-// after the page's own, a browser is more lenient in the next state.
+// hasTwoSlashes reports whether a reference begins with //. For other schemes, or
+// with backslashes after the page's own, the next state of the parser is more
+// lenient.
 func hasTwoSlashes(s string) bool { return strings.HasPrefix(s, "//") }
 
-// The reader above must not be blind: it is shown references whose meaning the
-// URL Standard's own examples and its tests tell.
-func TestBrowserOrigin(t *testing.T) {
+// The examples of the URL Standard and its tests show that browserOrigin finds what
+// a browser finds.
+func TestBrowserOriginFollowsTheURLStandard(t *testing.T) {
 	const page = "https://app.test"
 	for _, tt := range []struct{ reference, want string }{
 		{"", page}, {"x", page}, {"/x", page}, {"?x", page}, {"#x", page}, {"/..//evil.test", page}, {"https:x", page}, {"https:/x", page}, {`https:\x`, page},

@@ -10,19 +10,31 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
-// Automatic restarts of one login, by what went wrong. After that a person has
-// to decide.
+// How often one login is restarted automatically. After that the user gets an error
+// page with a link. One restart is enough for an attempt that has expired; a problem
+// of the authorization server may last a little longer.
 const (
 	maxRestartsStale  = 1
 	maxRestartsServer = 2
 )
 
-// serveCallback ends a login. Everything that binds the answer to this browser
-// is checked before the authorization server is asked for anything: state,
-// then the attempt's cookie, then the issuer, and only then error and code.
+// callback is the authorization server's answer to a login, as the browser delivers
+// it, with the login attempt that it belongs to.
+type callback struct {
+	cookie  *http.Cookie // of the attempt
+	state   loginState
+	attempt loginAttempt
+	code    string
+	origin  string // set by redeem
+}
+
+// serveCallback completes a login. It checks everything that binds the answer to
+// this browser before it sends anything to the authorization server. The order is:
+// state, the attempt's cookie, the issuer, and then error or code. A forged callback
+// therefore costs no request and spends no code.
 func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if isPrefetch(r) {
-		return h.fail(w, r, badRequest(errors.New("a login is not completed by a prefetch")))
+		return h.fail(w, r, badRequest(errors.New("a prefetch cannot complete a login")))
 	}
 	q, err := singleParams(h.OriginalURL(r).RawQuery, "state", "code", "error", "error_description", "iss")
 	if err != nil {
@@ -30,119 +42,118 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	}
 	state, ok := h.openState(q["state"])
 	if !ok {
-		return h.staleCallback(w, r, loginState{Return: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+		// A state of unknown origin must not begin a login, or a link could do so
+		// endlessly.
+		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
 	}
 	c := h.readCookies(r)
-	a, cookie, ok := h.findAttempt(&c, q["state"])
+	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
 	if !ok {
 		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
 	}
-	// Protects from the answer of another server (RFC 9207).
+	// Mix-up defence: the code may come from another server (RFC 9207).
 	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
-		return h.fail(w, r, callbackError(err, a.Return))
+		return h.fail(w, r, callbackError(err, a.ReturnTo))
 	}
+	cb := callback{cookie: cookie, state: state, attempt: a, code: q["code"]}
 	if q["error"] != "" {
-		h.clearAttempt(w, cookie.Name)
-		return h.refusedLogin(w, r, state, a, q["error"], q["error_description"])
+		h.clearLoginCookie(w, cookie.Name)
+		return h.refusedLogin(w, r, cb, q["error"], q["error_description"])
 	}
-	if q["code"] == "" {
-		return h.fail(w, r, badRequest(errors.New("neither code nor error")))
+	if cb.code == "" {
+		return h.fail(w, r, badRequest(errors.New("the callback has neither code nor error")))
 	}
-	if !a.Asked && h.hasSession(r, &c) {
-		// Another tab was faster, and this one has what it waited for. A second
-		// session would end the first, and the requests under way in it.
-		h.clearAttempt(w, cookie.Name)
-		return h.landHere(w, r, a.Return)
+	if !a.Explicit && h.hasSession(r, &c) {
+		// Another tab has completed its login first. The browser has a session, which
+		// is all that this login was for. A second session would end the first one,
+		// and the requests that use it.
+		h.clearLoginCookie(w, cookie.Name)
+		return h.redirectAfterLogin(w, r, a.ReturnTo)
 	}
-	return h.redeem(w, r, &c, codeAnswer{cookie: cookie, state: state, attempt: a, code: q["code"]})
+	return h.redeem(w, r, &c, cb)
 }
 
-// landHere is land for those who have not asked for the origin yet.
-func (h *Handler) landHere(w http.ResponseWriter, r *http.Request, path string) error {
-	origin, failure := h.origin(r)
-	if failure != nil {
-		return h.fail(w, r, failure)
-	}
-	return h.land(w, r, origin, path)
-}
-
-// staleCallback is for an answer whose attempt is over: the back button, a
-// second tab, a bookmark. With a session the wanted page is at hand; else one
-// more login usually passes unseen.
+// staleCallback answers a callback whose login attempt does not exist any longer.
+// It comes from the back button, a second tab or a bookmark. With a session the
+// browser goes to the requested page. Without one the login is restarted, which
+// users seldom notice: the authorization server usually answers without a prompt.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
-	kept := func(err error) *Error {
+	retryLater := func(err error) *Error {
 		e := unavailable(err)
-		e.Retry = state.Return
+		e.Retry = state.ReturnTo
 		return e
 	}
 	switch c := h.readCookies(r); {
-	case c.unknown != nil:
-		return h.fail(w, r, kept(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, retryLater(c.err))
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			return h.landHere(w, r, state.Return)
+			return h.redirectAfterLogin(w, r, state.ReturnTo)
 		case isUnavailable(err):
-			return h.fail(w, r, kept(err))
+			return h.fail(w, r, retryLater(err))
 		}
 	}
 	if state.Restarts < maxRestartsStale {
-		return h.restart(w, r, state, attempt{Return: state.Return})
+		return h.restart(w, r, state, loginAttempt{ReturnTo: state.ReturnTo})
 	}
 	h.Logger.Info("login not completed", zap.Error(cause))
 	return h.fail(w, r, &Error{
-		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in is over",
+		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in has expired",
 		Detail: "It took too long, was completed already, or was begun in another browser.",
-		Retry:  state.Return, Err: cause, login: true,
+		Retry:  state.ReturnTo, Err: cause, login: true,
 	})
 }
 
-// refusedLogin is for an error that the authorization server sent the browser
-// back with (RFC 6749, section 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
-func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, state loginState, a attempt, code, description string) error {
+// refusedLogin answers a callback that carries an error code (RFC 6749, section
+// 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code, description string) error {
 	h.Logger.Info("login refused by the authorization server",
 		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
 	switch code {
 	case "temporarily_unavailable", "server_error", "login_required", "interaction_required", "account_selection_required", "consent_required":
-		if state.Restarts < maxRestartsServer {
-			return h.restart(w, r, state, a)
+		// The next try is sent without a prompt parameter, so that the server may
+		// show the page that it needs.
+		if cb.state.Restarts < maxRestartsServer {
+			return h.restart(w, r, cb.state, cb.attempt)
 		}
 	case "access_denied":
 		return h.fail(w, r, &Error{
 			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
-			Detail: "You, or the sign-in service, did not allow it.", Retry: a.Return, login: true,
+			Detail: "You, or the sign-in service, did not allow it.", Retry: cb.attempt.ReturnTo, login: true,
 		})
 	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The sign-in service reported a problem.", Retry: a.Return, login: true,
+		Detail: "The sign-in service reported a problem.", Retry: cb.attempt.ReturnTo, login: true,
 		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
 	})
 }
 
-// restart begins the login anew, for the same page and without a prompt.
-func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a attempt) error {
+// restart begins another login for the same page, without a prompt parameter.
+func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a loginAttempt) error {
 	h.Meter.Login("restarted")
-	return h.startLogin(w, r, login{wanted: a.Return, asked: a.Asked, restarts: state.Restarts + 1})
+	return h.startLogin(w, r, loginRequest{returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1})
 }
 
-// callbackError sorts what can go wrong between code and session.
-func callbackError(err error, wanted string) *Error {
+// callbackError turns a failure between the code and the session into an answer. A
+// failure that will pass is 503 with Retry-After, and any other is 502.
+func callbackError(err error, returnTo string) *Error {
 	if errors.Is(err, oauth.ErrBusy) {
-		return loginBusy(err, wanted)
+		return loginBusy(err, returnTo)
 	}
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
 		switch tokenErr.Kind {
 		case oauth.Unavailable, oauth.Unanswered, oauth.TimedOut:
-			return loginUnavailable(err, wanted)
+			return loginUnavailable(err, returnTo)
 		}
 	}
 	if errors.Is(err, oauth.ErrMetadataUnavailable) || errors.Is(err, oauth.ErrKeysUnavailable) {
-		return loginUnavailable(err, wanted)
+		return loginUnavailable(err, returnTo)
 	}
 	return &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The answer of the sign-in service could not be accepted.", Retry: wanted, Err: err, login: true,
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: returnTo, Err: err, login: true,
 	}
 }

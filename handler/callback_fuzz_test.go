@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzCallbackQuery: whatever comes to the callback, nothing panics, nobody is
-// logged in, and without the attempt's own state no code leaves this process.
+// FuzzCallbackQuery: no query makes the callback panic or log anyone in. Without
+// the attempt's own state no code is sent.
 func FuzzCallbackQuery(f *testing.F) {
 	g := newRig(f, plainOAuth, quiet)
 	b := g.browser()
@@ -16,7 +16,7 @@ func FuzzCallbackQuery(f *testing.F) {
 	state := at[strings.Index(at, "state=")+len("state="):]
 	state, _, _ = strings.Cut(state, "&")
 	cookies := b.jar.header(false)
-	// Each fuzzing process has a state of its own: the input names it.
+	// Each fuzzing process has its own state, so the input has placeholders for it.
 	own := strings.NewReplacer("STATE", state, "SHORT", state[:len(state)-12])
 	for _, template := range []string{
 		"code=x&state=SHORTaaaaaaaaaaaa", "code=x&state=xSTATE", "code=&state=STATE&state=STATE", "error=access_denied&state=STATE", "error=access_denied&iss=x&iss=y&state=STATE",
@@ -44,10 +44,10 @@ func FuzzCallbackQuery(f *testing.F) {
 		case w.Code == http.StatusFound && strings.HasPrefix(location, g.as.URL+"/authorize?"):
 		case w.Code >= 400 && location == "":
 		default:
-			t.Errorf("%q: status %d to %q", query, w.Code, location)
+			t.Errorf("%q: got status %d to %q, want a new login or an error page", query, w.Code, location)
 		}
 		if strings.Contains(strings.Join(w.Header()["Set-Cookie"], ""), sessionCookie) || g.as.codesRedeemed() != 0 {
-			t.Errorf("%q: logged in", query)
+			t.Errorf("%q: got a session or a sent code, want neither", query)
 		}
 	})
 }

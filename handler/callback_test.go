@@ -13,50 +13,50 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// restarted fails the test unless the browser was sent to a new login.
-func restarted(t *testing.T, g *rig, a *answer) {
+// wantNewLogin fails the test unless the browser was sent to a new login.
+func wantNewLogin(t *testing.T, g *rig, a *answer) {
 	t.Helper()
 	if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
 		t.Errorf("%s: status %d, Location %q: %.200s, want a new login", a.uri, a.status, a.location(), a.body)
 	}
 }
 
-// wayOut fails the test unless a page offers a new login.
-func wayOut(t *testing.T, a *answer, status int, code string) {
+// wantLoginLink fails the test unless a page links to a new login.
+func wantLoginLink(t *testing.T, a *answer, status int, code string) {
 	t.Helper()
 	if a.status != status || !strings.Contains(a.body, code) || !strings.Contains(a.body, `href="/oauth2/login?return_to=`) {
 		t.Errorf("%s: status %d: %s, want %d, %s and a way out", a.uri, a.status, a.body, status, code)
 	}
 }
 
-func TestReplayedCallback(t *testing.T) {
+func TestReplayedCallbackRedeemsNoCodeTwice(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	callback := b.approve(b.start("/wanted"))
-	b.landed(b.open(callback), "/wanted")
+	b.wantAppAt(b.open(callback), "/wanted")
 	session := b.jar.get(sessionCookie)
-	// The back button, with the session there.
-	b.landed(b.open(callback), "/wanted")
+	// The back button, with a session.
+	b.wantAppAt(b.open(callback), "/wanted")
 	if b.jar.get(sessionCookie) != session {
-		t.Error("the replay changed the session")
+		t.Error("got another session after the replay, want the same")
 	}
-	// Without it, a new login leads there.
+	// Without a session, a new login leads there.
 	b.jar.cookies = nil
-	b.landed(b.open(callback), "/wanted")
+	b.wantAppAt(b.open(callback), "/wanted")
 	stats := g.as.Stats()
 	if stats.CodeReuses != 0 || stats.Grants[fakeas.GrantCode] != 2 {
-		t.Errorf("%d codes were redeemed, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+		t.Errorf("got %d redeemed codes, %d of them twice, want 2 and 0", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
 	}
 }
 
-// TestForeignCallback is login CSRF: somebody else's callback, followed by a
-// browser with no attempt, an attempt of its own, or a session.
-func TestForeignCallback(t *testing.T) {
+// TestCallbackOfAnotherBrowserLogsNobodyIn: login CSRF. A victim opens the
+// attacker's callback without an attempt, with another attempt, or with a session.
+func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 	g := newRig(t)
 	for name, prepare := range map[string]func(*browser){
 		"no attempt":  func(*browser) {},
 		"own attempt": func(b *browser) { b.start("/") },
-		"session":     func(b *browser) { b.reaches("/") },
+		"session":     func(b *browser) { b.mustReach("/") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			attacker, victim := g.browser(), g.browser()
@@ -65,21 +65,21 @@ func TestForeignCallback(t *testing.T) {
 			before, redeemed := victim.jar.get(sessionCookie), g.as.codesRedeemed()
 			a := victim.send(g.request(http.MethodGet, callback, navigation...), true)
 			if victim.jar.get(sessionCookie) != before || g.as.codesRedeemed() != redeemed {
-				t.Errorf("status %d: session %v, %d codes redeemed", a.status, victim.jar.get(sessionCookie), g.as.codesRedeemed()-redeemed)
+				t.Errorf("got status %d, session %v, %d redeemed codes, want the former session and 0", a.status, victim.jar.get(sessionCookie), g.as.codesRedeemed()-redeemed)
 			}
 			if name == "session" {
 				return
 			}
-			// One restart, in the victim's own name; then a page.
-			restarted(t, g, a)
+			// One login of the victim is begun. The next failure shows a page.
+			wantNewLogin(t, g, a)
 			again := attackerState(t, callback, a.location())
-			wayOut(t, g.get(again, navigation...), 400, "login_expired")
+			wantLoginLink(t, g.get(again, navigation...), 400, "login_expired")
 		})
 	}
 }
 
-// attackerState is a callback with the state of a restarted login, as a
-// browser without cookies brings it back.
+// attackerState returns a callback with the state of a restarted login, as a
+// browser without cookies would send it.
 func attackerState(t *testing.T, callback, restarted string) string {
 	t.Helper()
 	u, err := url.Parse(restarted)
@@ -90,7 +90,7 @@ func attackerState(t *testing.T, callback, restarted string) string {
 	return path + "?code=x&state=" + u.Query().Get("state")
 }
 
-func TestBrokenCallbacks(t *testing.T) {
+func TestBrokenCallbackSendsNoCode(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	at := b.start("/wanted")
@@ -123,29 +123,28 @@ func TestBrokenCallbacks(t *testing.T) {
 			t.Errorf("%.20s…%s: status %d, want %d", query, query[max(0, len(query)-20):], a.status, status)
 		}
 		if status == 400 && a.header["Set-Cookie"] != nil {
-			t.Errorf("%.80s: sets cookies", query)
+			t.Errorf("%.80s: got cookies, want none", query)
 		}
 	}
 	for _, method := range []string{"POST", "HEAD", "OPTIONS", "PUT", "get"} {
 		r := g.request(method, "/oauth2/callback?code=x&state="+state, navigation...)
 		if a := b.send(r, true); a.status != 405 || a.header.Get("Allow") != "GET" {
-			t.Errorf("%s: status %d, Allow %q", method, a.status, a.header.Get("Allow"))
+			t.Errorf("%s: got status %d, want 405, Allow %q", method, a.status, a.header.Get("Allow"))
 		}
 	}
 	for _, header := range []string{"Sec-Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "Purpose: prefetch"} {
 		if a := b.send(g.request(http.MethodGet, b.approve(at), append(navigation, header)...), true); a.status != 400 {
-			t.Errorf("%s: status %d", header, a.status)
+			t.Errorf("%s: got status %d, want 400", header, a.status)
 		}
 	}
 	if n := g.as.codesRedeemed(); n != 0 {
-		t.Errorf("%d codes went to the token endpoint", n)
+		t.Errorf("got %d codes at the token endpoint, want 0", n)
 	}
-	b.landed(b.open(b.approve(at)), "/wanted")
+	b.wantAppAt(b.open(b.approve(at)), "/wanted")
 }
 
-// TestTamperedAttempt: every altered character of the login cookie makes the
-// attempt unknown.
-func TestTamperedAttempt(t *testing.T) {
+// TestTamperedLoginCookieIsRefused for each altered character.
+func TestTamperedLoginCookieIsRefused(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	callback := b.approve(b.start("/"))
@@ -155,9 +154,10 @@ func TestTamperedAttempt(t *testing.T) {
 		if altered[i] = 'A'; good.Value[i] == 'A' {
 			altered[i] = 'B'
 		}
-		restarted(t, g, g.get(callback, append(navigation, "Cookie: "+good.Name+"="+string(altered))...))
+		wantNewLogin(t, g, g.get(callback, append(navigation, "Cookie: "+good.Name+"="+string(altered))...))
 	}
-	// A value of another purpose, or twice, is none either.
+	// A value that was sealed for another purpose, and a repeated cookie, are
+	// refused.
 	other := g.browser()
 	other.start("/")
 	state := strings.TrimPrefix(callback[strings.Index(callback, "state="):], "state=")
@@ -169,14 +169,14 @@ func TestTamperedAttempt(t *testing.T) {
 		good.Name + "=" + good.Value + "; " + good.Name + "=" + good.Value,
 		good.Name + "=x; " + good.Name + "=" + good.Value,
 	} {
-		restarted(t, g, g.get(callback, append(navigation, "Cookie: "+cookie)...))
+		wantNewLogin(t, g, g.get(callback, append(navigation, "Cookie: "+cookie)...))
 	}
 	if n := g.as.codesRedeemed(); n != 0 {
-		t.Errorf("%d codes went to the token endpoint", n)
+		t.Errorf("got %d codes at the token endpoint, want 0", n)
 	}
 }
 
-func TestIssuerOfTheCallback(t *testing.T) {
+func TestCallbackOfAnotherIssuerIsRefused(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.IssParameter = true })
 	for name, edit := range map[string]fakeas.Edit{
@@ -190,12 +190,12 @@ func TestIssuerOfTheCallback(t *testing.T) {
 		b := g.browser()
 		a := b.open("/")
 		if a.status < 400 || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil {
-			t.Errorf("%s: status %d: %s", name, a.status, a.body)
+			t.Errorf("%s: got status %d: %s, want login_failed and no session", name, a.status, a.body)
 		}
-		wayOut(t, a, a.status, "login_failed")
+		wantLoginLink(t, a, a.status, "login_failed")
 	}
 	if n := g.as.codesRedeemed(); n != 0 {
-		t.Errorf("%d codes went to the token endpoint", n)
+		t.Errorf("got %d codes at the token endpoint, want 0", n)
 	}
 	g.as.Set(func(k *fakeas.Knobs) { k.Callback = fakeas.Edit{} })
 	g.loggedIn()
@@ -208,11 +208,11 @@ func TestRepeatedIssuerIsABadRequest(t *testing.T) {
 	callback := b.approve(b.start("/"))
 	a := b.open(callback + "&iss=" + url.QueryEscape(g.as.URL) + "&iss=" + url.QueryEscape(g.as.URL))
 	if a.status != http.StatusBadRequest || g.as.codesRedeemed() != 0 {
-		t.Errorf("status %d, %d codes redeemed", a.status, g.as.codesRedeemed())
+		t.Errorf("got status %d, want 400, %d codes redeemed", a.status, g.as.codesRedeemed())
 	}
 }
 
-func TestErrorsOfTheAuthorizationServer(t *testing.T) {
+func TestErrorOfTheServerEndsOnAPageWithALoginLink(t *testing.T) {
 	for _, tt := range []struct {
 		error  string
 		logins int // visits to the server until a page is shown
@@ -231,45 +231,45 @@ func TestErrorsOfTheAuthorizationServer(t *testing.T) {
 			g.as.Fail(fakeas.OAuthError(tt.error).At(fakeas.EndpointAuthorize).Repeat(-1))
 			b := g.browser()
 			a := b.open("/wanted?x=1")
-			wayOut(t, a, tt.status, tt.code)
+			wantLoginLink(t, a, tt.status, tt.code)
 			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != tt.logins {
 				t.Errorf("%d visits to the server, want %d", n, tt.logins)
 			}
 			if !strings.Contains(a.body, url.QueryEscape("/wanted?x=1")) || strings.Contains(a.body, "as ordered") {
-				t.Errorf("the page is %s", a.body)
+				t.Errorf("got page %s, want the wanted path and no text of the server", a.body)
 			}
 			g.as.ClearFaults()
-			b.reaches("/wanted?x=1")
+			b.mustReach("/wanted?x=1")
 		})
 	}
 }
 
-func TestPassingTroubleOfTheAuthorizationServerGoesUnseen(t *testing.T) {
+func TestTemporaryErrorOfTheServerRestartsTheLogin(t *testing.T) {
 	g := newRig(t)
 	for _, code := range []string{"temporarily_unavailable", "login_required"} {
 		g.as.Fail(fakeas.OAuthError(code).At(fakeas.EndpointAuthorize).Repeat(2))
-		g.browser().reaches("/wanted")
+		g.browser().mustReach("/wanted")
 	}
 	g.as.Set(func(k *fakeas.Knobs) { k.PromptNone = "login_required" })
 	b := g.browser()
-	b.landed(b.open("/oauth2/login?prompt=none&return_to=/wanted"), "/wanted")
+	b.wantAppAt(b.open("/oauth2/login?prompt=none&return_to=/wanted"), "/wanted")
 }
 
 func TestRefusedCodeIsRetriedWithANewLogin(t *testing.T) {
 	g := newRig(t)
 	g.as.Fail(fakeas.OAuthError("invalid_grant"))
-	g.browser().reaches("/wanted")
+	g.browser().mustReach("/wanted")
 	g.as.Fail(fakeas.OAuthError("invalid_grant").Repeat(-1))
 	b := g.browser()
-	wayOut(t, b.open("/wanted"), 502, "login_failed")
+	wantLoginLink(t, b.open("/wanted"), 502, "login_failed")
 	if n := g.as.codesRedeemed(); n != 4 {
-		t.Errorf("%d codes were redeemed", n)
+		t.Errorf("got %d redeemed codes, want 4", n)
 	}
 }
 
-// TestOutageDuringTheCallback: the page goes on to a new login by itself, and
-// then it works. A lost answer is made up for by one more login, unseen.
-func TestOutageDuringTheCallback(t *testing.T) {
+// TestOutageDuringTheCallbackIsRetriedByThePage: the page goes to a new login by
+// itself, which succeeds.
+func TestOutageDuringTheCallbackIsRetriedByThePage(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{
 		"503":          fakeas.Unavailable(),
 		"lost request": fakeas.LoseRequest().Repeat(2),
@@ -283,27 +283,26 @@ func TestOutageDuringTheCallback(t *testing.T) {
 			g.as.Fail(fault)
 			a := b.open(callback)
 			if a.status != 503 || a.header.Get("Retry-After") == "" {
-				t.Fatalf("status %d: %s", a.status, a.body)
+				t.Fatalf("got status %d, want 503: %s", a.status, a.body)
 			}
-			next := goesOnTo(t, a)
+			next := wantReloadToLogin(t, a)
 			if name == "no keys" {
 				return // the client waits before it asks for keys again
 			}
-			b.landed(b.open(next), "/wanted")
+			b.wantAppAt(b.open(next), "/wanted")
 		})
 	}
 }
 
-// TestLostAnswerToACodeGoesUnseen: the code may be spent, so that a new one is
-// asked for.
-func TestLostAnswerToACodeGoesUnseen(t *testing.T) {
+// TestLostAnswerToACodeRestartsTheLogin: the code may be spent.
+func TestLostAnswerToACodeRestartsTheLogin(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{"request": fakeas.LoseRequest(), "answer": fakeas.LoseAnswer()} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
 			g.as.Fail(fault)
-			g.browser().reaches("/wanted")
+			g.browser().mustReach("/wanted")
 			if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 2 || stats.CodeReuses != 0 {
-				t.Errorf("%d codes were sent, %d of them twice", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
+				t.Errorf("got %d sent codes, %d of them twice, want 2 and 0", stats.Grants[fakeas.GrantCode], stats.CodeReuses)
 			}
 		})
 	}
@@ -311,75 +310,75 @@ func TestLostAnswerToACodeGoesUnseen(t *testing.T) {
 
 var goesOn = regexp.MustCompile(`<meta http-equiv="refresh" content="([1-9][0-9]*);url=([^"]*)">`)
 
-// goesOnTo returns where a page goes by itself after some seconds, which is a
-// new login and nothing else.
-func goesOnTo(t *testing.T, a *answer) string {
+// wantReloadToLogin returns the URL to which a page reloads. It fails the test
+// unless that is a new login.
+func wantReloadToLogin(t *testing.T, a *answer) string {
 	t.Helper()
 	m := goesOn.FindStringSubmatch(a.body)
 	if m == nil || strings.Count(a.body, `http-equiv="refresh"`) != 1 || !strings.HasPrefix(m[2], "/oauth2/login?return_to=") {
-		t.Fatalf("%s: the page does not go on to a login by itself: %s", a.uri, a.body)
+		t.Fatalf("%s: got page %s, want one that reloads to a login", a.uri, a.body)
 	}
 	return html.UnescapeString(m[2])
 }
 
-func TestNoServerAtAll(t *testing.T) {
+func TestNoLoginBeginsWithoutMetadata(t *testing.T) {
 	g := newRig(t)
 	g.as.Fail(fakeas.Unavailable().At(fakeas.EndpointDiscovery).Repeat(-1))
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	a := g.get("/", navigation...)
 	if a.status != 503 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || strings.Contains(a.body, g.as.URL) {
-		t.Errorf("status %d: %s", a.status, a.body)
+		t.Errorf("got status %d, want 503: %s", a.status, a.body)
 	}
 	if a := g.get("/", append(navigation, cookie)...); a.status != 200 {
-		t.Errorf("with a session: status %d", a.status)
+		t.Errorf("with a session: got status %d, want 200", a.status)
 	}
 	if a := g.get("/", script...); a.status != 401 {
-		t.Errorf("a script got %d", a.status)
+		t.Errorf("a script: got status %d, want 401", a.status)
 	}
 }
 
-// TestStoreDownDuringAStaleCallback: whether there is a session is not known,
-// so nobody is sent to log in for it.
-func TestStoreDownDuringAStaleCallback(t *testing.T) {
+// TestStaleCallbackIsUnavailableWhileTheStoreIsDown: the session is unknown, so no
+// login begins.
+func TestStaleCallbackIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	callback := b.approve(b.start("/wanted"))
-	b.send(g.request("GET", callback, navigation...), true) // and nobody has asked for anything yet
+	b.send(g.request("GET", callback, navigation...), true) // no request has read the session yet
 	g.store.down.Store(true)
 	if a := b.send(g.request("GET", callback, navigation...), true); a.status != 503 || a.header["Set-Cookie"] != nil {
-		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		t.Errorf("got status %d, want 503, cookies %q", a.status, a.header["Set-Cookie"])
 	}
 	g.store.down.Store(false)
-	b.landed(b.open(callback), "/wanted")
+	b.wantAppAt(b.open(callback), "/wanted")
 }
 
-// TestLateCallback: an attempt is good for ten minutes, and what is left of it
-// leads into a new one.
-func TestLateCallback(t *testing.T) {
+// TestExpiredAttemptBeginsANewLogin: an attempt is valid for ten minutes. Its state
+// still leads to the wanted page.
+func TestExpiredAttemptBeginsANewLogin(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.browser()
 		callback := b.approve(b.start("/wanted"))
 		cookies := b.jar.header(false)
-		time.Sleep(attemptLifetime + time.Second)
+		time.Sleep(loginAttemptLifetime + time.Second)
 		if len(b.jar.header(false)) != 0 {
-			t.Error("the browser still has the attempt's cookie")
+			t.Error("got the attempt's cookie after its Max-Age, want none")
 		}
-		// Also if the browser keeps the cookie for longer than it was told to.
+		// Also if the browser keeps the cookie longer than Max-Age.
 		r := g.request(http.MethodGet, callback, navigation...)
 		r.Header["Cookie"] = cookies
-		restarted(t, g, g.do(r))
+		wantNewLogin(t, g, g.do(r))
 		if n := as.codesRedeemed(); n != 0 {
-			t.Errorf("%d codes were redeemed", n)
+			t.Errorf("got %d redeemed codes, want 0", n)
 		}
-		b.landed(b.open(callback), "/wanted")
+		b.wantAppAt(b.open(callback), "/wanted")
 	})
 }
 
-// TestClosedTabKeepsTheLogin: the code is spent on one try, so the login is
-// completed whether or not somebody still waits for the answer.
-func TestClosedTabKeepsTheLogin(t *testing.T) {
+// TestClosedTabDoesNotStopTheLogin: a code can be used once, so the login continues
+// after the client disconnects.
+func TestClosedTabDoesNotStopTheLogin(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	r := g.request(http.MethodGet, b.approve(b.start("/wanted")), navigation...)
@@ -387,6 +386,6 @@ func TestClosedTabKeepsTheLogin(t *testing.T) {
 	cancel()
 	a := b.send(r.WithContext(ctx), true)
 	if a.status != http.StatusSeeOther || b.jar.get(sessionCookie) == nil {
-		t.Errorf("status %d: %s", a.status, a.body)
+		t.Errorf("got status %d, want 303: %s", a.status, a.body)
 	}
 }

@@ -13,101 +13,116 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Config is what a Handler works with. Client, Keeper, Logger and Origin are
-// required.
+// Config configures a Handler. Client, Keeper and Origin are required. Every other
+// field has a default.
 type Config struct {
-	// Client is also that of the Keeper's Refresher.
+	// Client is the client of the authorization server. The Keeper's Refresher must
+	// use the same one.
 	Client *oauth.Client
-	// Keeper keeps the sessions. Its Site seals the login cookies, too.
+	// Keeper keeps the sessions. Its Site also seals the login cookies.
 	Keeper *keeper.Keeper
+	// Logger gets logins, logouts and failures. Default: nothing is logged.
 	Logger *zap.Logger
 
 	// Origin returns the scheme and host under which the browser sees the site,
-	// such as "https://app.example.com". It must not trust what any client may
-	// write into a request.
+	// such as "https://app.example.com" (see CheckOrigin). It must not use a value
+	// that a client can set, such as X-Forwarded-Host of an untrusted sender: the
+	// result becomes part of the redirect URI.
 	Origin func(*http.Request) (string, error)
 	// OriginalURL returns the URL as the browser asked for it, before any
-	// rewriting. Nil: the request's URL.
+	// rewriting. Default: the request's URL.
 	OriginalURL func(*http.Request) *url.URL
 
-	// PathPrefix is where the endpoints are, as the browser sees it. Default:
+	// PathPrefix is the path of the endpoints, as the browser sees it. Default:
 	// "/oauth2".
 	PathPrefix string
-	Cookie     Cookie
+	// Cookie has the attributes of the session cookie.
+	Cookie Cookie
 
-	// RefreshIfOlder says which requests want a token no older than what.
+	// RefreshIfOlder limits the age of the token for some requests. An older token
+	// is refreshed first.
 	RefreshIfOlder []AgeLimit
-	// RetryUnauthorized refreshes a token that the app calls invalid, and repeats
-	// the request if it had no body.
+	// RetryUnauthorized refreshes a token that the app calls invalid (RFC 6750,
+	// section 3.1), and repeats the request if it had no body.
 	RetryUnauthorized bool
 
-	// Protects reports whether a request needs a session. Every other one passes
-	// as it is, but without our cookies, an Upgrade to other than WebSocket, and
-	// headers that some apps take for the path. Nil: all do. So do the endpoints.
+	// Protects reports whether a request needs a session. Every other request
+	// passes without a token. It loses the module's cookies, an Upgrade to any
+	// protocol but WebSocket, and headers that some apps read instead of the path.
+	// The endpoints are never passed on. Default: all requests need a session.
 	Protects func(*http.Request) bool
-	// MayProtect reports whether Protects could report true if the request had
-	// another path. Such a request needs a session if an app may read its path as
-	// another one. Nil: it could.
+	// MayProtect reports whether Protects could report true for the same request
+	// with another path. Such a request needs a session if an app may read its path
+	// as another one: some apps read /public/..;/private as /private. Default: it
+	// could.
 	MayProtect func(*http.Request) bool
 	// OtherCookies returns the names of the session cookies of all Handlers to
-	// which a browser sends cookies of the request's host; this one's may be among
-	// them. They reach no app, and no app sets them. With a domain it returns those
-	// at all hosts that get a cookie of that domain, which the app sets. It is
-	// called for every request that has cookies. Nil: there are none.
+	// which a browser sends cookies of the request's host. The name of this Handler
+	// may be among them. No app gets these cookies or can set them. With a domain,
+	// it returns the names at all hosts that receive a cookie of that domain. It is
+	// called for every request with cookies. Default: none.
 	OtherCookies func(r *http.Request, domain string) []string
 
-	// Optional reports whether a request may pass without a session, as nobody.
-	// Nil: none may.
+	// Optional reports whether a request may pass without a session. It then has no
+	// token and no user. Default: no request may.
 	Optional func(*http.Request) bool
-	// AlwaysOptional reports whether Optional reports true for the request
-	// whatever its path. Other requests need a session if an app may read their
-	// path as another one. Nil: it does not.
+	// AlwaysOptional reports whether Optional reports true for the request whatever
+	// its path. Any other request needs a session if an app may read its path as
+	// another one. Default: it does not.
 	AlwaysOptional func(*http.Request) bool
-	// Require are the claims a session must have; all of them.
+	// Require lists the claims that a session must have. All of them must match.
 	Require []Requirement
-	// UserInfo asks the UserInfo endpoint at login, and adds its claims.
+	// UserInfo makes each login ask the UserInfo endpoint, and adds its claims.
 	UserInfo bool
 
-	// Authorization says what becomes of an Authorization header that the client
-	// sent. Default: ReplaceAuthorization.
+	// Authorization selects how an Authorization header of the client is treated.
+	// Default: ReplaceAuthorization.
 	Authorization AuthorizationPolicy
-	// HeaderName and HeaderValue are the header that carries the access token
-	// to the app. Default: Authorization, and "Bearer " before the token. With
-	// another name, a cache between this Handler and the app does not know that
-	// the answers are personal (RFC 9111, section 3.5).
+	// HeaderName and HeaderValue are the header that carries the access token to
+	// the app. Default: Authorization, with "Bearer " before the token. A cache
+	// between the Handler and the app does not know that answers are personal if
+	// the header has another name (RFC 9111, section 3.5).
 	HeaderName  string
 	HeaderValue func(r *http.Request, accessToken string) string
-	// SetUser sets the user of a request: nobody (nil) before anything else is
-	// done with a request that is this Handler's, and then the user of the
-	// session before the request is relayed. It is not called for a request that
-	// Protects leaves open.
-	SetUser func(r *http.Request, s *keeper.Session)
-	// RelayContext returns the context of a request that is relayed with a
-	// session; it is derived from the request's. It is called after SetUser. Nil:
-	// the request's own context.
+	// SetUser reports the user of a request to the surrounding server, for its log
+	// or its error pages. It is called with nil before a request that belongs to
+	// this Handler is handled, and again with the user before the request is
+	// relayed. It is not called for a request that Protects leaves open. The next
+	// handler gets the same user from FromContext. Default: it does nothing.
+	SetUser func(r *http.Request, u *User)
+	// RelayContext returns the context for a request that is relayed with a
+	// session. It must be derived from the request's context, and is called after
+	// SetUser. Default: the request's own context.
 	RelayContext func(r *http.Request) context.Context
-	// KeepOutOfLog is told of requests whose URL or answer holds a secret, before
-	// anything else is done. The Handler logs logins and logouts itself. Nil:
-	// nobody is.
+	// KeepOutOfLog is called with a request whose URL or answer contains a secret,
+	// before anything else is done. The surrounding server should leave the request
+	// out of its access log; the Handler logs logins and logouts itself. Default:
+	// it does nothing.
 	KeepOutOfLog func(*http.Request)
 
-	// TrustedOrigins may send unsafe requests and open WebSockets from other
-	// sites. Each is compared whole, such as "https://admin.example.com".
+	// TrustedOrigins lists other origins whose pages may send unsafe requests and
+	// open WebSockets. An origin must match as a whole, such as
+	// "https://admin.example.com".
 	TrustedOrigins []string
-	// PostLogoutRedirect is where a browser lands after logging out. Empty: on
-	// a page that says so.
+	// PostLogoutRedirect is the URL to which the browser goes after a logout.
+	// Default: a page that confirms the logout.
 	PostLogoutRedirect string
 
-	// Meter counts. Nil: nobody does.
+	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
-	// Fail answers a request that ends in an error page. Nil: Error.Write.
+	// Fail answers a navigation or a form that ends in an error page. Any other
+	// request gets a problem document (RFC 9457), and the callback always gets the
+	// Handler's own page, because its URL contains the code. ServeHTTP returns
+	// Fail's error, and then expects that nothing was written. Default:
+	// Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
 }
 
-// Meter counts what happens, by words that are few and ours.
+// Meter counts events for metrics. All labels come from a short fixed list, so they
+// can be label values of a metric.
 type Meter interface {
-	// Login counts a login that was "completed" or "restarted", or the code of
-	// the error page it ended on.
+	// Login counts a login by its result: "completed", "restarted", or the code of
+	// the error page on which it ended.
 	Login(result string)
 	// Refusal counts an error answer by its code.
 	Refusal(code string)
@@ -118,9 +133,10 @@ type noMeter struct{}
 func (noMeter) Login(string)   {}
 func (noMeter) Refusal(string) {}
 
-// check refuses what cannot work, and fills in the defaults that it looks at.
-func (c *Config) check() error {
-	if err := c.checkRequired(); err != nil {
+// validate refuses a configuration that cannot work. It sets the defaults of the
+// fields that it checks.
+func (c *Config) validate() error {
+	if err := c.validateRequired(); err != nil {
 		return err
 	}
 	if c.PathPrefix == "" {
@@ -129,10 +145,10 @@ func (c *Config) check() error {
 	if !isPlainPath(c.PathPrefix) {
 		return fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
 	}
-	if err := checkHeaderName(c.HeaderName); err != nil {
+	if err := validateHeaderName(c.HeaderName); err != nil {
 		return err
 	}
-	if err := c.Cookie.complete(); err != nil {
+	if err := c.Cookie.validate(); err != nil {
 		return err
 	}
 	for _, o := range c.TrustedOrigins {
@@ -143,8 +159,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// checkRequired refuses what would panic at a request.
-func (c *Config) checkRequired() error {
+// validateRequired refuses a configuration that would panic at a request.
+func (c *Config) validateRequired() error {
 	switch {
 	case c.Client == nil:
 		return errors.New("Client is missing")
@@ -152,17 +168,11 @@ func (c *Config) checkRequired() error {
 		return errors.New("Keeper is missing")
 	case !c.Keeper.Valid():
 		return errors.New("Keeper was not made by keeper.New")
-	case c.Logger == nil:
-		return errors.New("Logger is missing")
 	case c.Origin == nil:
 		return errors.New("Origin is missing")
 	}
-	refresher, ours := c.Keeper.Refresher.(Refresher)
-	if p, ok := c.Keeper.Refresher.(*Refresher); ok && p != nil {
-		refresher, ours = *p, true
-	}
-	if ours && refresher.Client != c.Client {
-		return errors.New("Client is not the one of the Keeper's Refresher")
+	if err := c.validateRefresher(); err != nil {
+		return err
 	}
 	for _, l := range c.RefreshIfOlder {
 		if l.Match == nil || l.Age < 0 {
@@ -177,8 +187,29 @@ func (c *Config) checkRequired() error {
 	return nil
 }
 
-// fillIn sets the defaults.
-func (c *Config) fillIn() {
+// validateRefresher compares the Keeper's Refresher with the Config. A refresh with
+// another client would fail, and one without UserInfo would lose claims.
+func (c *Config) validateRefresher() error {
+	refresher, ok := c.Keeper.Refresher.(Refresher)
+	if p, isPointer := c.Keeper.Refresher.(*Refresher); isPointer {
+		if p == nil {
+			return errors.New("the Keeper's Refresher is nil")
+		}
+		refresher, ok = *p, true
+	}
+	switch {
+	case !ok:
+		return nil // another implementation
+	case refresher.Client != c.Client:
+		return errors.New("Client is not the one of the Keeper's Refresher")
+	case refresher.UserInfo != c.UserInfo:
+		return errors.New("UserInfo is not the one of the Keeper's Refresher")
+	}
+	return nil
+}
+
+// setDefaults sets the defaults that need no check.
+func (c *Config) setDefaults() {
 	always := func(*http.Request) bool { return true }
 	never := func(*http.Request) bool { return false }
 	for _, f := range []struct {
@@ -191,6 +222,9 @@ func (c *Config) fillIn() {
 			*f.field = f.standard
 		}
 	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
 	if c.OriginalURL == nil {
 		c.OriginalURL = func(r *http.Request) *url.URL { return r.URL }
 	}
@@ -202,7 +236,7 @@ func (c *Config) fillIn() {
 	}
 	c.HeaderName = http.CanonicalHeaderKey(c.HeaderName)
 	if c.SetUser == nil {
-		c.SetUser = func(*http.Request, *keeper.Session) {}
+		c.SetUser = func(*http.Request, *User) {}
 	}
 	if c.RelayContext == nil {
 		c.RelayContext = (*http.Request).Context

@@ -14,7 +14,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// A handler that would panic at a request is refused with what is missing.
+// New refuses a configuration that would panic at a request, and names the field.
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	other, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "other"})
@@ -41,10 +41,11 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"a refresher without client": {func(c *Config) { c.Keeper = withRefresher(Refresher{}) }, "Client"},
 		"a pointer to one":           {func(c *Config) { c.Keeper = withRefresher(&Refresher{Client: other}) }, "Client"},
 		"a pointer to an empty one":  {func(c *Config) { c.Keeper = withRefresher(new(Refresher)) }, "Client"},
+		"a nil pointer to one":       {func(c *Config) { c.Keeper = withRefresher((*Refresher)(nil)) }, "Refresher"},
+		"another UserInfo":           {func(c *Config) { c.UserInfo = true }, "UserInfo"},
 		"no keeper":                  {func(c *Config) { c.Keeper = nil }, "Keeper"},
 		"keeper without a vault":     {func(c *Config) { c.Keeper = &keeper.Keeper{Config: g.keeper.Config} }, "Keeper"},
 		"keeper of no making":        {func(c *Config) { c.Keeper = new(keeper.Keeper) }, "Keeper"},
-		"no logger":                  {func(c *Config) { c.Logger = nil }, "Logger"},
 		"no origin":                  {func(c *Config) { c.Origin = nil }, "Origin"},
 		"age limit without match":    {func(c *Config) { c.RefreshIfOlder = []AgeLimit{{Age: time.Minute}} }, "refresh_if_older"},
 		"age limit of a negative age": {func(c *Config) {
@@ -61,11 +62,11 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		}
 	}
 	if _, err := New(g.handler.Config); err != nil {
-		t.Errorf("a whole configuration: %v", err)
+		t.Errorf("a complete configuration: got error %v, want none", err)
 	}
 }
 
-// wholeConfig is one that New accepts, before change.
+// wholeConfig returns a configuration that New accepts before change is applied.
 func wholeConfig(t *testing.T, change func(*Config)) Config {
 	t.Helper()
 	client, err := oauth.New(oauth.Config{Issuer: "https://login.example.com", ClientID: "app"})

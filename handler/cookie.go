@@ -12,20 +12,20 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// Cookie is how the session's cookie is set. Secure and HttpOnly are not
-// options.
+// Cookie has the attributes of the session cookie. It is always Secure and
+// HttpOnly.
 type Cookie struct {
-	// Name begins with "__Host-", so that no other host can set it, or with
-	// "__Secure-" if there is a Domain. Default: __Host-oauth_session, or
+	// Name must begin with "__Host-", so that no other host can set the cookie, or
+	// with "__Secure-" if there is a Domain. Default: __Host-oauth_session, or
 	// __Secure-oauth_session.
 	Name string
-	// Domain also sends the cookie to the subdomains of that host. Default: to
-	// this host alone.
+	// Domain makes browsers send the cookie to the subdomains of that host, too.
+	// Default: they send it to this host only.
 	Domain string
 	// SameSite is "lax" (default), "strict" or "none".
 	SameSite string
-	// Partitioned keeps a cookie of its own for each site that embeds this one
-	// (CHIPS). It needs SameSite "none".
+	// Partitioned makes browsers keep a separate cookie for each site that embeds
+	// this one (CHIPS). It requires SameSite "none".
 	Partitioned bool
 
 	sameSite http.SameSite
@@ -35,15 +35,18 @@ const (
 	defaultCookieName = "oauth_session"
 	hostPrefix        = "__Host-"
 	securePrefix      = "__Secure-"
-	// These bound how many are looked into: we leave five, and one.
+	// How many cookies of each kind are parsed. A browser has at most five login
+	// cookies and one session cookie of the module. The bounds leave room for
+	// cookies of other domains and paths, and limit the work that a forged header
+	// can cause.
 	maxLoginCookies   = 20
 	maxSessionCookies = 4
 )
 
-// DefaultName returns the name of a session's cookie for which none is given.
+// DefaultName returns the cookie's name if Name is empty.
 func (c *Cookie) DefaultName() string { return c.prefix() + defaultCookieName }
 
-// prefix returns what the name has to begin with.
+// prefix returns the prefix that the name must have.
 func (c *Cookie) prefix() string {
 	if c.Domain != "" {
 		return securePrefix
@@ -51,8 +54,8 @@ func (c *Cookie) prefix() string {
 	return hostPrefix
 }
 
-// complete fills in the defaults and refuses what browsers would not keep.
-func (c *Cookie) complete() error {
+// validate sets the defaults, and refuses a cookie that browsers would ignore.
+func (c *Cookie) validate() error {
 	prefix := c.prefix()
 	if c.Name == "" {
 		c.Name = c.DefaultName()
@@ -82,7 +85,8 @@ func (c *Cookie) complete() error {
 	return nil
 }
 
-// isToken is narrower than RFC 9110: it has to survive every server behind us.
+// isToken accepts fewer characters than RFC 9110: the name has to pass through
+// every server behind this one.
 func isToken(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -93,14 +97,14 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// setSession gives the browser a session. The cookie has no Max-Age: it ends
-// with the browser, and its lifetime is the server's to keep.
+// setSession sets the session cookie. It has no Max-Age, so it ends with the
+// browser; the server keeps the lifetime of the session.
 func (h *Handler) setSession(w http.ResponseWriter, secret seal.Secret) {
 	http.SetCookie(w, h.sessionCookie(secret.Cookie(), 0))
 }
 
-// clearSession uses the attributes the cookie was set with: without them a
-// browser ignores the deletion.
+// clearSession deletes the session cookie. A browser ignores the deletion unless it
+// has the attributes with which the cookie was set.
 func (h *Handler) clearSession(w http.ResponseWriter) {
 	http.SetCookie(w, h.sessionCookie("", -1))
 }
@@ -113,63 +117,66 @@ func (h *Handler) sessionCookie(value string, maxAge int) *http.Cookie {
 	}
 }
 
-// cookies is what a request's Cookie header held of ours.
+// cookies has the module's cookies of one request.
 type cookies struct {
-	// secret is the session's, if valid.
+	// secret is the session's. It is set if valid is true.
 	secret seal.Secret
 	valid  bool
-	// unknown says why it could not be found out which of several counts: nobody
-	// is nobody for that.
-	unknown error
-	// sent are all that were sent, few and without repetition.
-	sent  [maxSessionCookies]seal.Secret
-	count int
-	// present: there was a session cookie of whatever kind, or a neighbour's.
+	// err is the error of a store that failed to find the cookie with a session
+	// among several. The request must then not be treated as anonymous.
+	err error
+	// candidates has the parsed session cookies, without repetition.
+	candidates [maxSessionCookies]seal.Secret
+	count      int
+	// present reports that the header has a session cookie, well-formed or not, or
+	// a session cookie of another Handler.
 	present bool
-	// ended: its session has turned out to be at its end.
+	// ended reports that the session has just been found to be at its end.
 	ended bool
-	// logins are the login cookies, in order.
+	// logins has the login cookies, in the order of the header.
 	logins []*http.Cookie
-	// others are the header's lines without our cookies.
+	// others has the lines of the header without the module's cookies.
 	others []string
 }
 
-// readCookies takes our cookies out of the request's. What is left keeps its
-// bytes and its order: the app's cookies are none of our business.
+// readCookies parses the Cookie header of a request, and selects the session
+// cookie. The app's cookies keep their bytes and their order.
 func (h *Handler) readCookies(r *http.Request) cookies {
-	c := h.sortCookies(r)
+	c := h.parseCookies(r)
 	switch c.count {
 	case 0:
 	case 1:
-		c.secret, c.valid = c.sent[0], true
+		c.secret, c.valid = c.candidates[0], true
 	default:
-		c.secret, c.valid, c.unknown = h.pickSession(r.Context(), c.sent[:c.count])
+		c.secret, c.valid, c.err = h.selectSession(r.Context(), c.candidates[:c.count])
 	}
 	return c
 }
 
-// sortCookies does not look which session cookie counts.
-func (h *Handler) sortCookies(r *http.Request) (c cookies) {
+// parseCookies parses the Cookie header. It does not select the session cookie, so
+// it needs no store.
+func (h *Handler) parseCookies(r *http.Request) (c cookies) {
 	for _, line := range r.Header["Cookie"] {
-		if rest := h.readCookieLine(r, line, &c); rest != "" {
+		if rest := h.parseCookieLine(r, line, &c); rest != "" {
 			c.others = append(c.others, rest)
 		}
 	}
 	return c
 }
 
-func (c *cookies) add(secret seal.Secret) {
-	if c.count < maxSessionCookies && !slices.Contains(c.sent[:c.count], secret) {
-		c.sent[c.count] = secret
+// addCandidate adds the secret of a session cookie, once, up to the bound.
+func (c *cookies) addCandidate(secret seal.Secret) {
+	if c.count < maxSessionCookies && !slices.Contains(c.candidates[:c.count], secret) {
+		c.candidates[c.count] = secret
 		c.count++
 	}
 }
 
-// pickSession finds the one of several session cookies that has a session: the
-// others were set under other attributes, or by a neighbour on a shared domain.
-// If two have one, somebody may be trying to slip in theirs, and none counts.
-// The error is that of a store that cannot tell.
-func (h *Handler) pickSession(ctx context.Context, secrets []seal.Secret) (picked seal.Secret, ok bool, err error) {
+// selectSession returns the only one of several session cookies that has a session.
+// The others were set with other attributes, or by another site on a shared domain.
+// If two cookies have a session, an attacker may have planted one, so neither is
+// used. The error is the store's.
+func (h *Handler) selectSession(ctx context.Context, secrets []seal.Secret) (picked seal.Secret, ok bool, err error) {
 	for _, s := range secrets {
 		_, err := h.Keeper.Peek(ctx, s)
 		switch {
@@ -185,7 +192,10 @@ func (h *Handler) pickSession(ctx context.Context, secrets []seal.Secret) (picke
 	return picked, ok, nil
 }
 
-func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) string {
+// parseCookieLine parses one line of the Cookie header, and returns the line
+// without the module's cookies. A line without any of their names is returned as it
+// is: that is the common case, and needs no allocation.
+func (h *Handler) parseCookieLine(r *http.Request, line string, c *cookies) string {
 	var neighbours []string
 	if h.OtherCookies != nil {
 		neighbours = h.OtherCookies(r, "")
@@ -202,7 +212,7 @@ func (h *Handler) readCookieLine(r *http.Request, line string, c *cookies) strin
 		case name == h.Cookie.Name:
 			c.present = true
 			if secret, ok := seal.ParseSecret(value); ok {
-				c.add(secret)
+				c.addCandidate(secret)
 			}
 		case strings.HasPrefix(name, loginCookiePrefix):
 			if len(c.logins) < maxLoginCookies {

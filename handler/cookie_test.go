@@ -10,10 +10,10 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-func TestCookieAttributes(t *testing.T) {
+func TestCookiesHaveTheConfiguredAttributes(t *testing.T) {
 	for _, tt := range []struct {
 		cookie         Cookie
-		session, login string // attributes, besides Path=/; HttpOnly; Secure
+		session, login string // attributes in addition to Path=/; HttpOnly; Secure
 	}{
 		{Cookie{}, sessionCookie + "| SameSite=Lax", "SameSite=Lax"},
 		{Cookie{SameSite: "strict"}, sessionCookie + "| SameSite=Strict", "SameSite=Lax"},
@@ -29,16 +29,16 @@ func TestCookieAttributes(t *testing.T) {
 			first := g.get("/", navigation...)
 			loginLine := first.header["Set-Cookie"][0]
 			if got := attributes(loginLine); got != sorted("HttpOnly; Max-Age=600; Path=/; Secure; "+tt.login) {
-				t.Errorf("login cookie: %s", got)
+				t.Errorf("got login cookie with attributes %s, want those of the configuration", got)
 			}
 			if !strings.HasPrefix(loginLine, loginCookiePrefix) {
-				t.Errorf("login cookie: %s", loginLine)
+				t.Errorf("got login cookie %s, want the prefix of login cookies", loginLine)
 			}
 			callback := b.approve(b.start("/"))
 			set := b.send(g.request("GET", callback, navigation...), true).header["Set-Cookie"][0]
 			value := strings.TrimPrefix(strings.Split(set, ";")[0], name+"=")
 			if got := attributes(set); len(value) != 43 || got != sorted("HttpOnly; Path=/; Secure; "+want) {
-				t.Errorf("session cookie: %s with %d characters: %s", name, len(value), got)
+				t.Errorf("got session cookie %s with %d characters and attributes %s, want 43 and those of the configuration", name, len(value), got)
 			}
 			logout := b.fetch("POST", "/oauth2/logout").header["Set-Cookie"]
 			cleared := 0
@@ -46,12 +46,12 @@ func TestCookieAttributes(t *testing.T) {
 				if strings.HasPrefix(line, name+"=;") {
 					cleared++
 					if got := attributes(line); got != sorted("HttpOnly; Max-Age=0; Path=/; Secure; "+want) {
-						t.Errorf("deletion: %s", got)
+						t.Errorf("got deletion with attributes %s, want those of the session cookie", got)
 					}
 				}
 			}
 			if cleared != 1 || len(b.jar.cookies) != 0 {
-				t.Errorf("after the logout %q the jar holds %v", logout, b.jar.cookies)
+				t.Errorf("after the logout %q: got cookies %v, want none", logout, b.jar.cookies)
 			}
 		})
 	}
@@ -71,20 +71,21 @@ func sorted(list string) string {
 	return strings.Join(parts, "; ")
 }
 
-func TestCookieOptions(t *testing.T) {
+func TestCookieThatBrowsersWouldIgnoreIsRefused(t *testing.T) {
 	for _, c := range []Cookie{
 		{Name: "session"}, {Name: "__Secure-x"}, {Name: "__host-x"}, {Name: "__Host-x", Domain: "app.test"}, {Name: "__Host-a b"},
 		{Name: "__Host-a;b"}, {Name: "__Host-a=b"}, {Name: "__Host-\r\n"}, {Name: "__Host-oauth_login_x"}, {Name: "__Host-é"},
 		{SameSite: "Lax"}, {SameSite: "always"}, {Partitioned: true}, {Partitioned: true, SameSite: "lax"},
 	} {
-		if err := c.complete(); err == nil {
-			t.Errorf("%+v is accepted", c)
+		if err := c.validate(); err == nil {
+			t.Errorf("%+v: got no error, want one", c)
 		}
 	}
 }
 
-// TestOurCookiesStayHere, and the app's keep their bytes and their order.
-func TestOurCookiesStayHere(t *testing.T) {
+// TestOwnCookiesDoNotReachTheApp: the app's cookies keep their bytes and their
+// order.
+func TestOwnCookiesDoNotReachTheApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
 	valid := sessionCookie + "=" + g.session("")
 	login := loginCookiePrefix + "abc=xyz"
@@ -110,13 +111,13 @@ func TestOurCookiesStayHere(t *testing.T) {
 		r := g.request("GET", "/", script...)
 		r.Header["Cookie"] = tt.lines
 		a := g.do(r)
-		if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, tt.want) {
+		if got := g.app.last()["Cookie"]; a.relayed != 1 || !slices.Equal(got, tt.want) {
 			t.Errorf("of %q the app gets %q, want %q", tt.lines, got, tt.want)
 		}
 	}
 }
 
-func TestMalformedSessionCookies(t *testing.T) {
+func TestMalformedSessionCookieIsNoSession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	good := g.session("")
 	many := strings.Repeat("x=1; ", 4000)
@@ -131,7 +132,7 @@ func TestMalformedSessionCookies(t *testing.T) {
 		{"__host-oauth_session=" + good}, {"__HOST-OAUTH_SESSION=" + good}, {"\u2000" + sessionCookie + "=" + good}, {"\u0085" + sessionCookie + "=" + good},
 		{"\u00a0" + sessionCookie + "=" + good}, {"=" + sessionCookie + "=" + good}, {sessionCookie + " =" + good}, {sessionCookie + "\t=" + good},
 		{"x=" + sessionCookie + "=" + good}, {"x, " + sessionCookie + "=" + good},
-		// Two sessions: nobody can tell whose the request is.
+		// Two valid sessions: neither is used.
 		{sessionCookie + "=" + good + "; " + sessionCookie + "=" + g.session("")},
 	}
 	for _, v := range values {
@@ -140,27 +141,26 @@ func TestMalformedSessionCookies(t *testing.T) {
 	for _, cookie := range lines {
 		r := g.request("GET", "/", script...)
 		r.Header["Cookie"] = cookie
-		if a := g.do(r); a.status != 401 || a.passed != 0 || a.header["Set-Cookie"] != nil {
-			t.Errorf("%.90q: status %d, cookies %q", cookie, a.status, a.header["Set-Cookie"])
+		if a := g.do(r); a.status != 401 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+			t.Errorf("%.90q: got status %d, want 401, cookies %q", cookie, a.status, a.header["Set-Cookie"])
 		}
 		r = g.request("GET", "/", navigation...)
 		r.Header["Cookie"] = cookie
-		restarted(t, g, g.do(r))
+		wantNewLogin(t, g, g.do(r))
 	}
 	for _, cookie := range []string{
-		// Of several, the one that has a session.
+		// The only one of several cookies that has a session.
 		sessionCookie + "=" + good + "; " + sessionCookie + "=" + good, sessionCookie + "=x; " + sessionCookie + "=" + good,
 		sessionCookie + "; " + sessionCookie + "=" + good, sessionCookie + "=" + seal.NewSecret().Cookie() + "; " + sessionCookie + "=" + good,
 		sessionCookie + "=" + good, "a=1;" + sessionCookie + "=" + good + " ;b=2", many + sessionCookie + "=" + good} {
 		if a := g.get("/", append(script, "Cookie: "+cookie)...); a.status != 200 {
-			t.Errorf("%.90q: status %d", cookie, a.status)
+			t.Errorf("%.90q: got status %d, want 200", cookie, a.status)
 		}
 	}
 }
 
-// TestTamperedSessionCookie: every altered character gives the same answer as
-// no cookie at all.
-func TestTamperedSessionCookie(t *testing.T) {
+// TestTamperedSessionCookieIsLikeNone for each altered character.
+func TestTamperedSessionCookieIsLikeNone(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	good := g.session("")
 	want := g.get("/", script...)
@@ -171,13 +171,13 @@ func TestTamperedSessionCookie(t *testing.T) {
 		}
 		a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+string(altered))...)
 		if a.status != want.status || a.body != want.body || fmt.Sprint(a.header) != fmt.Sprint(want.header) {
-			t.Errorf("character %d: %d %v %s", i, a.status, a.header, a.body)
+			t.Errorf("character %d: got status %d, want %d, header %v, body %s", i, a.status, want.status, a.header, a.body)
 		}
 	}
 }
 
-// FuzzReadCookies: a session takes a cookie of its name, and the app never gets
-// a cookie of ours.
+// FuzzReadCookies: only a cookie with the right name gives a session, and the app
+// never gets one of the module's cookies.
 func FuzzReadCookies(f *testing.F) {
 	g := newRig(f, plainOAuth)
 	secret := seal.NewSecret().Cookie()
@@ -190,7 +190,7 @@ func FuzzReadCookies(f *testing.F) {
 		r := &http.Request{Header: http.Header{"Cookie": {line}}}
 		c := g.handler.readCookies(r)
 		if r.Header.Get("Cookie") != line {
-			t.Fatal("the request's own header was changed")
+			t.Fatal("got a changed header on the request, want it unchanged")
 		}
 		ours := 0
 		var others []string
@@ -204,7 +204,7 @@ func FuzzReadCookies(f *testing.F) {
 			}
 		}
 		if c.valid && ours == 0 || c.present != (ours > 0) || len(c.logins) > 20 {
-			t.Errorf("%q: valid %v, present %v, %d logins", line, c.valid, c.present, len(c.logins))
+			t.Errorf("%q: got valid %v, present %v, %d login cookies, want those of the line", line, c.valid, c.present, len(c.logins))
 		}
 		var kept []string
 		for _, rest := range c.others {

@@ -14,30 +14,34 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// cookieGuard passes everything on that an app answers but cookies of ours: an
-// app that can be brought to set a cookie would let others end a session, or
-// put theirs in its place. It also limits which caches may share the answer
-// (sharedcache.go). It looks at the header alone, before it is written
-// and, for trailers, at the end. Decision 0012 says why it is worth its cost.
+// cookieGuard passes an app's answer on, but removes Set-Cookie lines for the
+// module's cookies. If an attacker could make the app set such a cookie, the
+// attacker could end a session, or replace it by the attacker's own. It also limits
+// which caches may share the answer (see sharedcache.go).
+//
+// It reads only the header, before that is written, and the trailers at the end.
+// Decision 0012 weighs its cost.
 type cookieGuard struct {
 	http.ResponseWriter
 	handler *Handler
 	request *http.Request
-	// header is that of the writer below. Asking for it later would make net/http
-	// copy it.
-	header http.Header
-	wrote  bool // the header is out
-	off    bool // a Handler behind has taken over
-	// session is that of the request, and secret its secret. Nil: it has none.
+	// header is the header of the underlying writer. Calling its Header method
+	// later would make net/http copy the map.
+	header      http.Header
+	wroteHeader bool // the header has been written
+	disabled    bool // a later Handler has taken the request over
+	// session is the session of the request and secret its secret. They are unset
+	// without a session.
 	session *keeper.Session
 	secret  seal.Secret
 
-	sharing sharing
-	// private is the value of Cache-Control, to save an allocation.
+	policy cachePolicy
+	// private holds the value of Cache-Control, which saves an allocation.
 	private [1]string
-	// expires is a line of ours that goes along with the app's answer: it deletes
-	// a cookie that has done its work. Empty: there is none.
-	expires string
+	// expiredCookie is a Set-Cookie line that is added to the app's answer. It
+	// deletes a cookie of the module that is not needed any longer. Empty: nothing
+	// is added.
+	expiredCookie string
 }
 
 const (
@@ -45,74 +49,79 @@ const (
 	setCookieTrailer = http.TrailerPrefix + setCookie
 )
 
+// guardCookies returns a guard for the answer to a request.
 func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGuard {
 	return cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header()}
 }
 
-// finish looks at what is written after the handler: trailers, and the header
-// of an answer without a body.
+// finish checks what net/http writes after the handler has returned: trailers, and
+// the header of an answer without a body.
 func (g *cookieGuard) finish() {
-	if !g.wrote {
-		g.expire()
+	if !g.wroteHeader {
+		g.addExpiredCookie()
 	}
-	g.clean(setCookie)
-	g.clean(setCookieTrailer)
-	if !g.wrote {
-		g.limitSharing()
+	g.removeForgedIn(setCookie)
+	g.removeForgedIn(setCookieTrailer)
+	if !g.wroteHeader {
+		g.applyCachePolicy()
 	}
 }
 
-// clean costs a look-up where an app sets no cookie.
-func (g *cookieGuard) clean(field string) {
-	if g.off {
+// removeForgedIn removes forged lines from a field. It allocates nothing if there
+// are none.
+func (g *cookieGuard) removeForgedIn(field string) {
+	if g.disabled {
 		return
 	}
 	if slices.ContainsFunc(g.header[field], g.isForged) {
-		g.remove(field)
+		g.removeForged(field)
 	}
 }
 
-// isForged does not mind who ends the count of logins: this Handler, one before
-// it, or the app, which does no harm with it.
+// isForged reports whether the app must not set a cookie. Deleting the loop count
+// is allowed: an earlier Handler does it through this writer, and an app does no
+// harm with it.
 func (g *cookieGuard) isForged(line string) bool {
 	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;")
 }
 
-// expire adds the line of ours. A cache on the way must not keep the answer with
-// it, whatever the app says about others.
-func (g *cookieGuard) expire() {
-	if g.expires == "" || g.off {
+// addExpiredCookie adds the expired cookie to the answer. It also marks the answer
+// as private, because a cache must not store the Set-Cookie line.
+func (g *cookieGuard) addExpiredCookie() {
+	if g.expiredCookie == "" || g.disabled {
 		return
 	}
-	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expires)
+	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expiredCookie)
 	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
 	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
 }
 
-func (g *cookieGuard) remove(field string) {
-	// A copy: the slice may be the app's, and the same for all answers.
+// removeForged removes the forged lines from a field, and logs a warning.
+func (g *cookieGuard) removeForged(field string) {
+	// The slice may belong to the app, which may use it for all answers.
 	kept := slices.DeleteFunc(slices.Clone(g.header[field]), g.isForged)
 	if len(kept) == 0 {
 		delete(g.header, field)
 	} else {
 		g.header[field] = kept
 	}
-	if g.handler.errorLog.allow("app sets our cookie") {
-		g.handler.Logger.Warn("the app set a cookie of the name of a session's or a login's: it was taken off the answer",
+	if g.handler.logLimiter.allow("app sets our cookie") {
+		g.handler.Logger.Warn("the app tried to set a session or login cookie: the cookie was removed from the answer",
 			zap.String("path", printable(g.handler.OriginalURL(g.request).Path)))
 	}
 }
 
-// cookieBlanks are what net/http and browsers make white space of, or ignore.
-const cookieBlanks = " \t\r\n\v\f\x00"
+// cookieWhitespace has the characters that net/http or a browser trims or ignores.
+const cookieWhitespace = " \t\r\n\v\f\x00"
 
-// isOwnCookie reads the name in a Set-Cookie line as browsers do (RFC 6265bis,
-// section 5.6): up to the first =, without the white space around it. A cookie
-// without a name comes back as its bare value, so that counts as a name too.
+// isOwnCookie reports whether a Set-Cookie line sets a session cookie or a login
+// cookie. It reads the name as browsers do (RFC 6265bis, section 5.6): up to the
+// first =, without the white space around it. A browser sends a cookie without a
+// name as its bare value, so the value then counts as the name.
 func (h *Handler) isOwnCookie(r *http.Request, line string) bool {
 	pair, attributes, _ := strings.Cut(line, ";")
-	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieBlanks+"="), "=")
-	name = strings.TrimRight(name, cookieBlanks)
+	name, _, _ := strings.Cut(strings.TrimLeft(pair, cookieWhitespace+"="), "=")
+	name = strings.TrimRight(name, cookieWhitespace)
 	if name == h.Cookie.Name || strings.HasPrefix(name, loginCookiePrefix) {
 		return true
 	}
@@ -126,69 +135,69 @@ func (h *Handler) isOwnCookie(r *http.Request, line string) bool {
 	return domain != "" && slices.Contains(h.OtherCookies(r, domain), name)
 }
 
-// cookieDomain returns the Domain of a Set-Cookie line: the last one counts (RFC
-// 6265bis, section 5.7).
+// cookieDomain returns the Domain attribute of a Set-Cookie line. The last one
+// counts (RFC 6265bis, section 5.7).
 func cookieDomain(attributes string) (domain string) {
 	for attribute := range strings.SplitSeq(attributes, ";") {
 		name, value, _ := strings.Cut(attribute, "=")
-		if strings.EqualFold(strings.Trim(name, cookieBlanks), "domain") {
-			domain = strings.Trim(value, cookieBlanks)
+		if strings.EqualFold(strings.Trim(name, cookieWhitespace), "domain") {
+			domain = strings.Trim(value, cookieWhitespace)
 		}
 	}
 	return strings.TrimPrefix(domain, ".")
 }
 
-// WriteHeader implements http.ResponseWriter. Any number of informational
-// answers may come before the last one.
+// WriteHeader implements http.ResponseWriter. Informational answers (1xx) may come
+// before the final one. They are checked, too.
 func (g *cookieGuard) WriteHeader(status int) {
-	if !g.wrote {
-		g.clean(setCookie)
-		g.wrote = status >= http.StatusOK || status == http.StatusSwitchingProtocols
-		if g.wrote {
-			g.expire()
+	if !g.wroteHeader {
+		g.removeForgedIn(setCookie)
+		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
+		if g.wroteHeader {
+			g.addExpiredCookie()
 		}
 		if status >= http.StatusOK {
-			g.limitSharing()
+			g.applyCachePolicy()
 		}
 	}
 	g.ResponseWriter.WriteHeader(status)
 }
 
-// begin is for what writes a header that was not written yet.
-func (g *cookieGuard) begin() {
-	if !g.wrote {
-		g.clean(setCookie)
-		g.expire()
-		g.limitSharing()
-		g.wrote = true
+// beforeWrite prepares the header if it has not been written yet.
+func (g *cookieGuard) beforeWrite() {
+	if !g.wroteHeader {
+		g.removeForgedIn(setCookie)
+		g.addExpiredCookie()
+		g.applyCachePolicy()
+		g.wroteHeader = true
 	}
 }
 
 // Write implements http.ResponseWriter.
 func (g *cookieGuard) Write(b []byte) (int, error) {
-	g.begin()
+	g.beforeWrite()
 	return g.ResponseWriter.Write(b)
 }
 
-// ReadFrom keeps the fast path of the writer below: a file goes from the kernel
-// to the socket.
+// ReadFrom implements io.ReaderFrom. It lets the underlying writer send a file from
+// the kernel to the socket.
 func (g *cookieGuard) ReadFrom(r io.Reader) (int64, error) {
-	g.begin()
+	g.beforeWrite()
 	return io.Copy(g.ResponseWriter, r)
 }
 
-// FlushError is what an http.ResponseController looks for.
+// FlushError implements the method that http.ResponseController calls.
 func (g *cookieGuard) FlushError() error {
-	g.begin()
+	g.beforeWrite()
 	return http.NewResponseController(g.ResponseWriter).Flush()
 }
 
-// Flush is FlushError for those who ask for an http.Flusher.
+// Flush implements http.Flusher.
 func (g *cookieGuard) Flush() { _ = g.FlushError() }
 
-// Hijack hands over the connection to those who ask for an http.Hijacker.
+// Hijack implements http.Hijacker.
 func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	g.wrote = true
+	g.wroteHeader = true
 	return http.NewResponseController(g.ResponseWriter).Hijack()
 }
 
@@ -200,5 +209,5 @@ func (g *cookieGuard) Push(target string, options *http.PushOptions) error {
 	return http.ErrNotSupported
 }
 
-// Unwrap lets an http.ResponseController set deadlines.
+// Unwrap lets http.ResponseController set deadlines.
 func (g *cookieGuard) Unwrap() http.ResponseWriter { return g.ResponseWriter }

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// planted are Set-Cookie lines of an app, and whether browsers get them.
+// planted has Set-Cookie lines of an app, and whether browsers get them.
 var planted = []struct {
 	line   string
 	passes bool
@@ -43,7 +43,7 @@ var planted = []struct {
 	{"", true},
 }
 
-func TestAppsCookies(t *testing.T) {
+func TestAppCannotSetOwnCookies(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
 		g := newRig(t, options...)
 		cookie := g.session("")
@@ -72,21 +72,21 @@ func TestAppsCookies(t *testing.T) {
 						return answer(w)
 					}
 					for _, header := range [][]string{script, with(cookie, script)} {
-						if a := g.get("/", header...); a.passed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
-							t.Errorf("%s %s: of %q the browser gets %q", name, how, lines, a.header["Set-Cookie"])
+						if a := g.get("/", header...); a.relayed != 1 || !slices.Equal(a.header["Set-Cookie"], want) {
+							t.Errorf("%s %s: of %q the browser got %q, want the app's cookies only", name, how, lines, a.header["Set-Cookie"])
 						}
 					}
 				}
 				if !slices.Equal(lines, given) {
-					t.Errorf("the app's own slice %q was changed to %q", given, lines)
+					t.Errorf("got the app's slice %q changed to %q, want it unchanged", given, lines)
 				}
 			}
 		}
 	}
 }
 
-// TestAppsCookiesOnAnError: the error page that comes after would bring them.
-func TestAppsCookiesOnAnError(t *testing.T) {
+// TestAppCannotSetOwnCookiesWithAnError: the error page would carry them.
+func TestAppCannotSetOwnCookiesWithAnError(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	failure := errors.New("half an answer")
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
@@ -94,24 +94,23 @@ func TestAppsCookiesOnAnError(t *testing.T) {
 		return failure
 	}
 	if a := g.get("/", with(g.session(""), script)...); !errors.Is(a.err, failure) || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
-		t.Errorf("%v, cookies %q", a.err, a.header["Set-Cookie"])
+		t.Errorf("got error %v, cookies %q, want the app's error and cookie", a.err, a.header["Set-Cookie"])
 	}
 }
 
-// TestOwnCookieOfAnotherName: the configured name counts.
-func TestOwnCookieOfAnotherName(t *testing.T) {
+func TestOwnCookieOfAConfiguredNameIsGuarded(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.Cookie = Cookie{Name: "__Secure-sid", Domain: "app.test"} })
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header()["Set-Cookie"] = []string{"__Secure-sid=x; Domain=app.test", sessionCookie + "=x", loginCookiePrefix + "a=x"}
 		return nil
 	}
 	if a := g.get("/", script...); !slices.Equal(a.header["Set-Cookie"], []string{sessionCookie + "=x"}) {
-		t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+		t.Errorf("got cookies %q, want the app's only", a.header["Set-Cookie"])
 	}
 }
 
-// TestOurOwnCookiesPass: what an app sets is looked at, and nothing else.
-func TestOurOwnCookiesPass(t *testing.T) {
+// TestHandlersOwnCookiesPass: only the app's cookies are checked.
+func TestHandlersOwnCookiesPass(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	ended := make(chan string, 1)
 	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
@@ -124,16 +123,16 @@ func TestOurOwnCookiesPass(t *testing.T) {
 	ended <- cookie
 	a := g.get("/", with(cookie, navigation)...)
 	if a.status != 302 || len(a.header["Set-Cookie"]) != 1 || !strings.HasPrefix(a.header["Set-Cookie"][0], loginCookiePrefix) {
-		t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		t.Errorf("got status %d, want 302, cookies %q", a.status, a.header["Set-Cookie"])
 	}
-	if lines := g.log.lines("it was taken off"); len(lines) != 1 {
-		t.Errorf("the log tells %q", lines)
+	if lines := g.log.lines("the cookie was removed from the answer"); len(lines) != 1 {
+		t.Errorf("got log lines %q, want none", lines)
 	}
 	<-g.as.revoked
 }
 
-// TestAppsCookiesAreTold once a minute, without what the app has written.
-func TestAppsCookiesAreTold(t *testing.T) {
+// TestRemovedCookieIsLogged once a minute, without the value that the app has set.
+func TestRemovedCookieIsLogged(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, optional)
@@ -145,18 +144,18 @@ func TestAppsCookiesAreTold(t *testing.T) {
 			for range 3 {
 				g.get("/which\u200e%0a"+strings.Repeat("x", 500), script...)
 			}
-			lines := g.log.lines("it was taken off")
+			lines := g.log.lines("the cookie was removed from the answer")
 			if len(lines) != want || !strings.Contains(lines[0], `"path":"/which`) || strings.Contains(lines[0], "FOREIGN") || len(lines[0]) > 500 {
-				t.Errorf("the log tells %d times: %q", len(lines), lines)
+				t.Errorf("got %d log lines %q, want 1", len(lines), lines)
 			}
 			time.Sleep(time.Minute)
 		}
 	})
 }
 
-// TestAppsCookiesOnTheWire: in early hints, in the answer to an upgrade, and in
-// trailers, announced or not, over HTTP/1.1 and HTTP/2.
-func TestAppsCookiesOnTheWire(t *testing.T) {
+// TestAppCannotSetOwnCookiesOnTheWire in early hints, in the answer to an upgrade,
+// and in trailers, announced or not, over HTTP/1.1 and HTTP/2.
+func TestAppCannotSetOwnCookiesOnTheWire(t *testing.T) {
 	ours, theirs := sessionCookie+"=x; Path=/; Secure", "a=1"
 	both := []string{ours, theirs}
 	upstream := func(w http.ResponseWriter, r *http.Request) {
@@ -182,13 +181,13 @@ func TestAppsCookiesOnTheWire(t *testing.T) {
 			for _, path := range []string{"/announced", "/unannounced"} {
 				hinted, resp := exchange(t, transport, address+path, g.session(""))
 				if got := resp.Header["Cache-Control"]; !slices.Equal(got, []string{"private"}) {
-					t.Errorf("%s %s: after early hints, Cache-Control is %q", resp.Proto, path, got)
+					t.Errorf("%s %s: after early hints: got Cache-Control %q, want none", resp.Proto, path, got)
 				}
-				// What is announced as a trailer, this proxy adds to the header's.
+				// This proxy adds an announced trailer to the header.
 				resp.Trailer["Set-Cookie"] = slices.Compact(resp.Trailer["Set-Cookie"])
 				for where, lines := range map[string][]string{"early hints": hinted, "header": resp.Header["Set-Cookie"], "trailer": resp.Trailer["Set-Cookie"]} {
 					if !slices.Equal(lines, []string{theirs}) {
-						t.Errorf("%s %s: the %s have %q", resp.Proto, path, where, lines)
+						t.Errorf("%s %s: got in the %s %q, want the app's cookies only", resp.Proto, path, where, lines)
 					}
 				}
 			}
@@ -215,14 +214,14 @@ func exchange(t *testing.T, transport http.RoundTripper, target, cookie string) 
 	}
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); string(body) != "page" {
-		t.Fatalf("the body is %q, %v", body, err)
+		t.Fatalf("got body %q, %v, want the app's", body, err)
 	}
 	return hinted, resp
 }
 
-// TestAppsCookiesOnAnUpgrade: the answer to a handshake is one like others, if
-// it is written before the connection is taken over, as Caddy's proxy does.
-func TestAppsCookiesOnAnUpgrade(t *testing.T) {
+// TestAppCannotSetOwnCookiesWithAnUpgrade: the answer is checked like any other if
+// it is written before the connection is hijacked, as Caddy's proxy does.
+func TestAppCannotSetOwnCookiesWithAnUpgrade(t *testing.T) {
 	for _, options := range [][]func(*setup){{plainOAuth}, {plainOAuth, retrying}} {
 		g := newRig(t, options...)
 		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -244,13 +243,14 @@ func TestAppsCookiesOnAnUpgrade(t *testing.T) {
 		t.Cleanup(front.Close)
 		conn, resp := send(t, front.Listener.Addr().String(), "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
 		if resp.StatusCode != 101 || !slices.Equal(resp.Header["Set-Cookie"], []string{"a=1"}) {
-			t.Errorf("status %d with %q", resp.StatusCode, resp.Header["Set-Cookie"])
+			t.Errorf("got status %d, want 101 with %q", resp.StatusCode, resp.Header["Set-Cookie"])
 		}
 		_ = conn.Close()
 	}
 }
 
-// everyWriter can do all that a server's writer can, and notes it.
+// everyWriter implements all interfaces of a server's writer, and records the
+// calls.
 type everyWriter struct {
 	*httptest.ResponseRecorder
 	done []string
@@ -272,8 +272,9 @@ func (w *everyWriter) SetReadDeadline(time.Time) error      { w.note("read deadl
 func (w *everyWriter) SetWriteDeadline(time.Time) error     { w.note("write deadline"); return nil }
 func (w *everyWriter) EnableFullDuplex() error              { w.note("full duplex"); return nil }
 
-// TestWriterCanDoAllItCould, whichever way a handler asks.
-func TestWriterCanDoAllItCould(t *testing.T) {
+// TestGuardedWriterKeepsItsInterfaces, by type assertion and by
+// http.ResponseController.
+func TestGuardedWriterKeepsItsInterfaces(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	w := &everyWriter{ResponseRecorder: httptest.NewRecorder()}
 	var want []string
@@ -306,8 +307,9 @@ func TestWriterCanDoAllItCould(t *testing.T) {
 	}
 }
 
-// TestWriterCannotDoMore: what the writer below cannot do is an error.
-func TestWriterCannotDoMore(t *testing.T) {
+// TestGuardedWriterGainsNoAbility: an ability that the underlying writer lacks is
+// an error.
+func TestGuardedWriterGainsNoAbility(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	plain := struct{ http.ResponseWriter }{httptest.NewRecorder()}
 	err := g.handler.ServeHTTP(plain, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
@@ -328,7 +330,8 @@ func TestWriterCannotDoMore(t *testing.T) {
 	}
 }
 
-// FuzzOwnCookie: a line that makes a browser send a cookie of our names is ours.
+// FuzzOwnCookie: the guard recognizes every line after which a browser would send a
+// cookie with one of the module's names.
 func FuzzOwnCookie(f *testing.F) {
 	for _, tt := range planted {
 		f.Add(tt.line)
@@ -337,15 +340,15 @@ func FuzzOwnCookie(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		sent := browserCookie(line)
 		var c cookies
-		h.readCookieLine(nil, sent, &c)
+		h.parseCookieLine(nil, sent, &c)
 		if (c.present || len(c.logins) > 0) && !h.isOwnCookie(nil, line) {
 			t.Errorf("%q passes, and the browser sends %q", line, sent)
 		}
 	})
 }
 
-// browserCookie is what a browser sends after a Set-Cookie line (RFC 6265bis,
-// sections 5.6 and 5.8.3), leniently.
+// browserCookie returns the cookie that a lenient browser sends after a Set-Cookie
+// line (RFC 6265bis, sections 5.6 and 5.8.3).
 func browserCookie(line string) string {
 	pair, _, _ := strings.Cut(strings.NewReplacer("\r", " ", "\n", " ").Replace(line), ";")
 	name, value, ok := strings.Cut(pair, "=")

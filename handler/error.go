@@ -13,32 +13,35 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Error is an answer that is not what was wanted. Everything but Err may be
-// shown to whoever sent the request.
+// Error is an answer that reports a problem to the client. Every field except Err
+// may be shown to the client.
 type Error struct {
 	Status int
-	// Code is a word for programs, such as "login_expired".
+	// Code identifies the problem for programs, such as "login_expired".
 	Code  string
 	Title string
-	// Detail is a sentence for people.
+	// Detail is a sentence for users.
 	Detail string
-	// RetryAfter makes the page try again by itself.
+	// RetryAfter, if not zero, makes the page reload after that time.
 	RetryAfter time.Duration
-	// Retry is a path for which a new login is offered.
+	// Retry, if not empty, is a path. The page links to a new login that leads
+	// there.
 	Retry string
-	// SwitchAccount offers to sign in as somebody else.
+	// SwitchAccount adds a link to sign in with another account.
 	SwitchAccount bool
-	// SignOut offers to sign out.
+	// SignOut adds a button to sign out.
 	SignOut bool
-	// Err is the cause, for the log.
+	// Err is the cause. It goes to the log only.
 	Err error
 
 	prefix string
-	login  bool // it ends a login
-	// reloadAt is where a page goes that tries again by itself. Empty: it reloads.
+	login  bool // the error ends a login, for Meter.Login
+	// reloadAt is the URL to which the page goes instead of reloading. Empty: it
+	// reloads.
 	reloadAt string
 }
 
+// Error returns the code and the cause.
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return e.Code + ": " + e.Err.Error()
@@ -49,9 +52,10 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ownAnswer sets what every answer of ours carries: it is nobody else's
-// business, is never stored, and is shown in no frame.
-func ownAnswer(w http.ResponseWriter) {
+// setSecurityHeaders sets the headers of every answer that the Handler itself
+// gives. Such an answer concerns one user: it must not be stored, framed or leaked
+// by a referrer.
+func setSecurityHeaders(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -60,7 +64,7 @@ func ownAnswer(w http.ResponseWriter) {
 	header.Set("X-Frame-Options", "DENY")
 }
 
-// retryAfterSeconds rounds up, so that nobody comes too early.
+// retryAfterSeconds rounds up, so that a client does not come back too early.
 func (e *Error) retryAfterSeconds() int { return int(math.Ceil(e.RetryAfter.Seconds())) }
 
 func (e *Error) setRetryAfter(w http.ResponseWriter) {
@@ -83,14 +87,15 @@ func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 	if e.Status == http.StatusUnauthorized {
 		p.LoginURL = prefix + "/login"
 	}
-	body, _ := json.Marshal(p) // strings and a number always marshal
+	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
 	e.setRetryAfter(w)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(e.Status)
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// Write answers with a page. The headers that belong to it have been set.
+// Write answers with an HTML page. ServeHTTP has set the security headers before it
+// calls Config.Fail.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	e.setRetryAfter(w)
 	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
@@ -109,64 +114,78 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	_ = writePage(w, r, e.Status, p)
 }
 
+// badRequest answers a request to an endpoint with missing or invalid parameters.
 func badRequest(err error) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: "bad_request", Title: "This request cannot be answered", Detail: "The address is not complete, or not valid.", Err: err}
 }
 
+// ambiguousPath answers a request that two Handlers would have to accept, because
+// servers read its path differently.
 func ambiguousPath() *Error {
-	return &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "The address can be read in more than one way."}
+	return &Error{Status: http.StatusForbidden, Code: "ambiguous_path", Title: "This address cannot be used", Detail: "Servers can read this address in different ways, so it is not opened."}
 }
 
 func notFound() *Error {
 	return &Error{Status: http.StatusNotFound, Code: "not_found", Title: "Not found", Detail: "There is no such page."}
 }
 
+// tooEarly answers a request in TLS early data that could be a replay (RFC 8470,
+// section 5.2). Browsers repeat it after the handshake.
 func tooEarly() *Error {
-	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Too early", Detail: "Please try again."}
+	return &Error{Status: http.StatusTooEarly, Code: "too_early", Title: "Please try again", Detail: "The request arrived before the connection was ready."}
 }
 
-func internal(err error) *Error {
+// internalError answers an unexpected failure.
+func internalError(err error) *Error {
 	return &Error{Status: http.StatusInternalServerError, Code: "internal", Title: "Something went wrong", Detail: "Please try again.", Err: err}
 }
 
-func foreign() *Error {
+// crossOriginError answers a request that a page of another site has sent with the
+// user's cookie (CSRF).
+func crossOriginError() *Error {
 	return &Error{Status: http.StatusForbidden, Code: "cross_origin", Title: "Not allowed from another site", Detail: "This request was sent by a page of another site."}
 }
 
-func loginUnavailable(err error, wanted string) *Error {
+// loginUnavailable answers a login while the authorization server is down or slow.
+func loginUnavailable(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
-		Retry: wanted, Err: err, login: true,
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
-func storeUnavailable(err error, wanted string) *Error {
+// storeUnavailable answers a login while the store takes no sessions.
+func storeUnavailable(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
-		Title: "Sign-in is not available", Detail: "Sessions cannot be kept at the moment. Please try again shortly.",
-		Retry: wanted, Err: err, login: true,
+		Title: "Sign-in is not available", Detail: "Your sign-in cannot be saved at the moment. Please try again shortly.",
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
-// loginBusy: nothing was sent, so that trying again costs nothing.
-func loginBusy(err error, wanted string) *Error {
+// loginBusy answers a login for which no token request was sent. A new try loses
+// nothing.
+func loginBusy(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_busy", RetryAfter: 5 * time.Second,
 		Title: "One moment", Detail: "Very many people are signing in right now. This page tries again by itself.",
-		Retry: wanted, Err: err, login: true,
+		Retry: returnTo, Err: err, login: true,
 	}
 }
 
-// loggedOutMeanwhile: nothing is out of order, so that the page blames nobody.
-func loggedOutMeanwhile(err error, wanted string) *Error {
+// loggedOutDuringLogin answers a login that the authorization server ended while it
+// was being completed. This is not a fault, so the page does not call it one.
+func loggedOutDuringLogin(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusForbidden, Code: "logged_out", Title: "You have been signed out",
 		Detail: "The sign-in service ended this sign-in while it was being completed. You can sign in again.",
-		Retry:  wanted, Err: err, login: true,
+		Retry:  returnTo, Err: err, login: true,
 	}
 }
 
+// logoutUnavailable answers a logout that other instances do not know of yet. The
+// page must not confirm the logout, and offers to repeat it.
 func logoutUnavailable(err error) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "logout_unavailable", RetryAfter: 5 * time.Second,
@@ -180,18 +199,19 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &u)
 }
 
-// perMinute keeps one cause from filling the log. Causes are few and ours.
-type perMinute struct {
+// logLimiter keeps one cause from filling the log. The causes are a short fixed
+// list, so the map stays small.
+type logLimiter struct {
 	mu   sync.Mutex
 	last map[string]time.Time
 }
 
-// allow reports whether a cause has been quiet for a minute.
-func (p *perMinute) allow(cause string) bool {
+// allow reports whether a cause was not logged within the last minute.
+func (p *logLimiter) allow(cause string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if last, ok := p.last[cause]; ok && now.Sub(last) < logEvery {
+	if last, ok := p.last[cause]; ok && now.Sub(last) < logInterval {
 		return false
 	}
 	if p.last == nil {
@@ -201,7 +221,8 @@ func (p *perMinute) allow(cause string) bool {
 	return true
 }
 
-// printable keeps foreign text from forging log lines.
+// printable keeps text from outside from forging log lines. It cuts the text to 200
+// bytes and replaces everything but printable ASCII.
 func printable(s string) string {
 	const limit = 200
 	s = strings.Map(func(c rune) rune {

@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// lifetimes watches how old the tokens are that reach the app.
+// lifetimes records the age of the tokens that reach the app.
 type lifetimes struct {
 	mu  sync.Mutex
 	now time.Time // of the bubble, as of the last token request
@@ -22,7 +22,7 @@ type lifetimes struct {
 	times  []time.Time
 }
 
-// client is an option of a rig: its token requests tell the time.
+// client is an option of a rig that records the time of each token request.
 func (l *lifetimes) client(s *setup) {
 	s.oauth.ClientSecret = func() (string, error) {
 		l.mu.Lock()
@@ -32,8 +32,8 @@ func (l *lifetimes) client(s *setup) {
 	}
 }
 
-// issue notes each answer. A server of the kind that says no expires_in gives
-// JWTs, with the times that its clock shows.
+// issue records each answer. Servers without expires_in issue JWTs, with the times
+// of their own clock.
 func (l *lifetimes) issue(jwt bool, lifetime, offset time.Duration) func(string, map[string]any) {
 	return func(_ string, answer map[string]any) {
 		l.mu.Lock()
@@ -58,10 +58,9 @@ func (l *lifetimes) age(token string) (age time.Duration, known bool) {
 	return time.Since(at), known
 }
 
-// TestExpiryEdges: whatever the lifetime, and whatever the server's clock shows,
-// no token older than its lifetime reaches the app, and refreshes are a second
-// apart.
-func TestExpiryEdges(t *testing.T) {
+// TestNoExpiredTokenReachesTheApp for any lifetime and any clock of the server.
+// Refreshes are at least a second apart.
+func TestNoExpiredTokenReachesTheApp(t *testing.T) {
 	for _, lifetime := range []time.Duration{time.Second, 5 * time.Second, 30 * time.Second} {
 		for _, offset := range []time.Duration{-time.Minute, 0, time.Minute} {
 			for _, jwt := range []bool{false, true} {
@@ -90,7 +89,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 	for i := range 200 {
 		time.Sleep(step)
 		if i%20 == 0 {
-			time.Sleep(lifetime + lifetime/2) // nobody is there to have it refreshed ahead
+			time.Sleep(lifetime + lifetime/2) // no request causes an early refresh
 		}
 		for range 2 {
 			r := g.request("GET", "/", with(cookie, script)...)
@@ -98,7 +97,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 				w := g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
 					age, known := l.age(bearer(r))
 					if !known {
-						t.Errorf("the app got the token %.10q", bearer(r))
+						t.Errorf("got token %.10q at the app, want a valid one", bearer(r))
 					}
 					mu.Lock()
 					defer mu.Unlock()
@@ -106,7 +105,7 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 					return nil
 				})
 				if w.Code != 200 {
-					t.Errorf("status %d", w.Code)
+					t.Errorf("got status %d, want 200", w.Code)
 				}
 			})
 		}
@@ -114,16 +113,16 @@ func testExpiryEdge(t *testing.T, g *rig, l *lifetimes, lifetime time.Duration) 
 	all.Wait()
 	synctest.Wait()
 	if oldest > lifetime {
-		t.Errorf("a token reached the app %v after it was issued for %v", oldest, lifetime)
+		t.Errorf("got a token %v old at the app, want one younger than %v", oldest, lifetime)
 	}
-	// Refreshed in time, and not more often than that: after 70 % at the earliest.
+	// A token is refreshed after 70 % of its lifetime at the earliest.
 	seconds := time.Since(began).Seconds()
 	if n, most := float64(g.as.refreshes()), seconds/max(0.7*lifetime.Seconds(), 1)+1; n > most || n < seconds/lifetime.Seconds()/2 {
 		t.Errorf("%.0f refreshes in %.0f s, want %.0f at the most", n, seconds, most)
 	}
 	for i := 1; i < len(l.times); i++ {
 		if gap := l.times[i].Sub(l.times[i-1]); gap < time.Second {
-			t.Errorf("refresh %d came %v after the one before", i, gap)
+			t.Errorf("refresh %d: got %v after the last one, want at least a second", i, gap)
 		}
 	}
 }

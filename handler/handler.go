@@ -15,73 +15,77 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Handler serves one site.
+// Handler serves one site. New makes it.
 type Handler struct {
 	Config
 	endpoints map[string]endpoint
-	// warnNoRefreshToken: the cause is in the configuration, so once is enough.
+	// warnNoRefreshToken limits the warning to one per Handler: its cause is in the
+	// configuration.
 	warnNoRefreshToken sync.Once
-	errorLog           perMinute
+	logLimiter         logLimiter
 }
 
-// callbackPath is below the path prefix.
+// callbackPath is relative to the path prefix.
 const callbackPath = "/callback"
 
-// endpoint answers one of our own URLs.
+// endpoint is one of the Handler's own URLs.
 type endpoint struct {
-	methods string // separated by ", ", as in Allow
+	methods string // separated by ", ", as in the header Allow
 	serve   func(w http.ResponseWriter, r *http.Request) error
-	// secret: the callback has the code in its URL, the answer to a logout the ID
-	// token in its Location, and a server that is wrong may put its logout token
-	// into a URL.
-	secret bool
+	// hasSecrets keeps requests out of the access log. The callback has the code in
+	// its URL. A logout has the ID token in the Location of its answer. The URL of
+	// a back-channel logout may contain the logout token, if the server sends it
+	// wrongly.
+	hasSecrets bool
 }
 
-// New returns a Handler. Its errors name the option or the field in question.
+// New returns a Handler. It refuses a configuration that cannot work, and the error
+// names the option or the field. It uses no network.
 func New(c Config) (*Handler, error) {
-	if err := c.check(); err != nil {
+	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	c.fillIn()
+	c.setDefaults()
 	h := &Handler{Config: c}
 	h.endpoints = map[string]endpoint{
 		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
-		callbackPath:       {methods: "GET", serve: h.serveCallback, secret: true},
-		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, secret: true},
+		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
+		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, hasSecrets: true},
 		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
-		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, secret: true},
+		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, hasSecrets: true},
 		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
 		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
 	}
 	return h, nil
 }
 
-// Next is what requests are relayed to: an http.Handler that also returns an
-// error, as those of Caddy do. The error is handed up as it is.
+// Next is the handler to which requests are relayed. It is an http.Handler that
+// also returns an error, like the handlers of Caddy.
 type Next interface {
 	ServeHTTP(w http.ResponseWriter, r *http.Request) error
 }
 
-// NextFunc is a function as Next.
+// NextFunc is a function that implements Next.
 type NextFunc func(w http.ResponseWriter, r *http.Request) error
 
 // ServeHTTP calls f.
 func (f NextFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) error { return f(w, r) }
 
-// ServeHTTP answers a request to one of the endpoints, and relays every other
-// one that needs a session to next, with the token of its session. Without a
-// session a navigation is sent to the login and anything else gets 401. It
-// returns what next or Config.Fail return, and otherwise nil: the response has
-// been written.
+// ServeHTTP answers requests to the endpoints. It relays any other request that
+// needs a session to next, with the session's access token. Without a session, a
+// navigation is redirected to the login, and any other request gets status 401.
+//
+// It returns the error of next or of Config.Fail unchanged. In every other case the
+// response has been written and the error is nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) error {
 	path, ok := strings.CutPrefix(h.OriginalURL(r).Path, h.PathPrefix)
 	isEndpoint := ok && strings.HasPrefix(path, "/")
 	if !isEndpoint && !h.protects(r) {
-		return h.relayBeside(w, r, next)
+		return h.relayUnprotected(w, r, next)
 	}
-	owner := h.takeOver(w, r)
-	if owner != nil && !isEndpoint && h.hasAmbiguousPath(r) {
-		return h.relayOwned(w, r, owner, next) // the user is the owner's
+	outer := h.reclaim(w, r)
+	if outer != nil && !isEndpoint && h.hasAmbiguousPath(r) {
+		return h.relayNested(w, r, outer, next) // the outer Handler has set the user
 	}
 	h.SetUser(r, nil)
 	if isEndpoint {
@@ -90,14 +94,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	return h.relay(w, r, next)
 }
 
-// serveEndpoint matches exactly: another spelling of an endpoint is none, and
-// nothing below the prefix ever reaches the app.
+// Middleware returns an http.Handler that relays to next, for servers whose handlers
+// return no error. An error of Config.Fail is logged and answered with status 500.
+func (h *Handler) Middleware(next http.Handler) http.Handler {
+	relayed := NextFunc(func(w http.ResponseWriter, r *http.Request) error {
+		next.ServeHTTP(w, r)
+		return nil
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h.ServeHTTP(w, r, relayed); err != nil {
+			h.Logger.Error("error page not written", zap.Error(err))
+			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		}
+	})
+}
+
+// serveEndpoint answers a request below the path prefix. The path must match byte
+// for byte, and the app never gets a request below the prefix. Otherwise another
+// spelling of an endpoint would reach an app that reads it as something else.
 func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path string) error {
 	e, ok := h.endpoints[path]
-	if e.secret { // in this spelling or another
+	if e.hasSecrets { // in any spelling, because the URL is logged as it is
 		h.KeepOutOfLog(r)
 	}
-	ownAnswer(w)
+	setSecurityHeaders(w)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
 		return h.fail(w, r, notFound())
 	}
@@ -105,9 +125,9 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 		w.Header().Set("Allow", e.methods)
 		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This address answers " + e.methods + "."})
 	}
-	// What begins or ends a login must not be replayed from TLS early data
-	// (RFC 8470, section 5.2).
-	if isEarly(r) {
+	// A request that begins or ends a login must not be replayed from TLS early
+	// data (RFC 8470, section 5.2).
+	if isEarlyData(r) {
 		return h.fail(w, r, tooEarly())
 	}
 	return e.serve(w, r)
@@ -122,10 +142,10 @@ func methodListed(methods, method string) bool {
 	return false
 }
 
-// fail answers with an error: a page for somebody who looks at it, a problem
-// document (RFC 9457) for everything else.
+// fail answers with an error: a page for a navigation, and a problem document (RFC
+// 9457) for any other request.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
-	ownAnswer(w)
+	setSecurityHeaders(w)
 	e.prefix = h.PathPrefix
 	h.Meter.Refusal(e.Code)
 	if e.login {
@@ -139,26 +159,27 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		return nil
 	}
 	if h.OriginalURL(r).Path == h.PathPrefix+callbackPath {
-		// Whoever Fail hands an error to may log it with its URL, code and all. Nor
-		// does the page reload the callback: that would send the code again.
+		// Config.Fail may log the error with the URL, which contains the code. The
+		// page of the callback is therefore always the Handler's own. It does not
+		// reload the callback either, since that would send the code again.
 		e.reloadAt = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
 		e.Write(w, r)
 		return nil
 	}
 	c := h.readCookies(r)
-	stripCookies(r, &c)
+	removeOwnCookies(r, &c)
 	e.setRetryAfter(w)
 	return h.Fail(w, r, e)
 }
 
 func (h *Handler) logFailure(e *Error) {
-	if h.errorLog.allow(e.Code) {
+	if h.logLimiter.allow(e.Code) {
 		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
 	}
 }
 
-// unavailable answers for a session that cannot be used now: it is kept, and
-// the cookie with it.
+// unavailable answers a request whose session cannot be used at the moment. The
+// session and the cookie stay.
 func unavailable(err error) *Error {
 	e := &Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: time.Second,
@@ -170,13 +191,13 @@ func unavailable(err error) *Error {
 		e.RetryAfter = max(u.RetryAfter, time.Second)
 		if u.Misconfigured {
 			e.Status, e.Code, e.Title = http.StatusBadGateway, "misconfigured", "Sign-in is not set up correctly"
-			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has been told."
+			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has to correct that."
 		}
 	}
 	return e
 }
 
-// originalRequestURI is what the browser asked for.
+// originalRequestURI returns path and query as the browser asked for them.
 func (h *Handler) originalRequestURI(r *http.Request) string {
 	return returnPath(h.OriginalURL(r))
 }

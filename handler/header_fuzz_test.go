@@ -8,21 +8,22 @@ import (
 	"testing"
 )
 
-// FuzzLoginCookie: a code is redeemed for the browser that holds the attempt's
-// own cookie, once, and for no other.
+// FuzzLoginCookie: a code is redeemed once, and only for the browser with the
+// attempt's own cookie.
 func FuzzLoginCookie(f *testing.F) {
 	g := newRig(f, plainOAuth, quiet)
 	b := g.browser()
 	callback := b.approve(b.start("/wanted"))
 	logins := b.jar.logins()
 	if len(logins) != 1 {
-		f.Fatalf("%d login cookies", len(logins))
+		f.Fatalf("got %d login cookies, want 1", len(logins))
 	}
 	name, value := logins[0].Name, logins[0].Value
 	other := newRig(f, plainOAuth, quiet).browser()
 	other.start("/x")
 	foreign := other.jar.logins()[0]
-	// Each fuzzing process has cookies of its own: the input names them.
+	// Each fuzzing process has its own cookies, so the input has placeholders for
+	// them.
 	own := strings.NewReplacer("NAME", name, "VALUE", value, "SHORT", value[:len(value)-1], "ALIEN", foreign.Name, "STRANGE", foreign.Value)
 	for _, line := range []string{
 		"", "NAME=SHORT", "NAME=SHORTA", "NAME=VALUE=", "NAMEx=VALUE", " =NAME=VALUE", `NAME="VALUE"`, "NAME=STRANGE", "ALIEN=VALUE", "NAME=VALUE; NAME=x", "NAME=x; NAME=VALUE",
@@ -55,19 +56,19 @@ func FuzzLoginCookie(f *testing.F) {
 			t.Fatal(err)
 		}
 		if g.as.codesRedeemed() != redeemed {
-			t.Fatalf("the code was sent for %q", line)
+			t.Fatalf("%q: got a sent code, want none", line)
 		}
 		for _, c := range w.Result().Cookies() {
 			if c.Name == sessionCookie && c.MaxAge >= 0 {
-				t.Errorf("logged in with %q", line)
+				t.Errorf("%q: got a session, want none", line)
 			}
 		}
 	})
 }
 
-// FuzzRelayedHeader: whatever header a client adds, the app finds our token
-// under its name, alone, and nothing that another server could take for it; and
-// the request is left as it was found.
+// FuzzRelayedHeader: whatever header a client adds, the app gets exactly the
+// session's token under its name, and no header that another server could read as
+// it. The request has its former header afterwards.
 func FuzzRelayedHeader(f *testing.F) {
 	for _, h := range [][2]string{
 		{"X-Access-Token", "EVIL"}, {"X_Access_Token", "EVIL"}, {"x.access-token", "EVIL"}, {"X-Access-Token ", "EVIL"}, {"Authorization", "Bearer EVIL"}, {"authorization", "x"},
@@ -92,47 +93,53 @@ func FuzzRelayedHeader(f *testing.F) {
 		asked := false
 		err = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(func(_ http.ResponseWriter, r *http.Request) error {
 			asked = true
-			var tokens []string
-			for sent, values := range r.Header {
-				if asCGI(sent) == "X_ACCESS_TOKEN" {
-					tokens = append(tokens, values...)
-				}
-			}
-			if !slices.Equal(tokens, []string{"Bearer AT_made_by_hand"}) {
-				t.Errorf("%q: %q: the app finds the tokens %q", name, value, tokens)
-			}
-			if r.Header["Authorization"] != nil || r.Header["Cookie"] != nil {
-				t.Errorf("%q: %q: the app gets %v", name, value, r.Header)
-			}
-			upgrade := r.Header.Get("Upgrade")
-			for _, c := range r.Header["Connection"] {
-				if c != "Upgrade" && !strings.EqualFold(c, "upgrade") || upgrade == "" {
-					t.Errorf("%q: %q: Connection is %q", name, value, c)
-				}
-			}
-			if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
-				t.Errorf("%q: %q: Upgrade is %q", name, value, upgrade)
-			}
+			checkRelayedHeader(t, [2]string{name, value}, r.Header)
 			return nil
 		}))
 
 		if err != nil || !asked {
-			t.Errorf("%q: %q: asked %v, %v", name, value, asked, err)
+			t.Errorf("%q: %q: got asked %v, error %v, want the app called", name, value, asked, err)
 		}
 		delete(before, "Cookie")
 		delete(r.Header, "Cookie")
 		for n, values := range before {
 			if !slices.Equal(r.Header[n], values) {
-				t.Errorf("%q: left as %q, was %q", n, r.Header[n], values)
+				t.Errorf("%q: got %q after the request, want %q", n, r.Header[n], values)
 			}
 		}
 		if len(before) != len(r.Header) {
-			t.Errorf("left as %v, was %v", r.Header, before)
+			t.Errorf("got header %v after the request, want %v", r.Header, before)
 		}
 	})
 }
 
-// asCGI is what an app behind CGI, or one of its heirs, makes of a header name.
+// checkRelayedHeader checks the header that the app got, when the client has sent one.
+func checkRelayedHeader(t *testing.T, sent [2]string, header http.Header) {
+	t.Helper()
+	var tokens []string
+	for name, values := range header {
+		if asCGI(name) == "X_ACCESS_TOKEN" {
+			tokens = append(tokens, values...)
+		}
+	}
+	if !slices.Equal(tokens, []string{"Bearer AT_made_by_hand"}) {
+		t.Errorf("%q: got tokens %q at the app, want the session's only", sent, tokens)
+	}
+	if header["Authorization"] != nil || header["Cookie"] != nil {
+		t.Errorf("%q: got header %v at the app, want no value of the client", sent, header)
+	}
+	upgrade := header.Get("Upgrade")
+	for _, c := range header["Connection"] {
+		if c != "Upgrade" && !strings.EqualFold(c, "upgrade") || upgrade == "" {
+			t.Errorf("%q: got Connection %q, want Upgrade for WebSocket only", sent, c)
+		}
+	}
+	if upgrade != "" && !strings.EqualFold(upgrade, "websocket") {
+		t.Errorf("%q: got Upgrade %q, want websocket only", sent, upgrade)
+	}
+}
+
+// asCGI returns the name that an app behind CGI sees for a header.
 func asCGI(name string) string {
 	return strings.Map(func(c rune) rune {
 		switch {

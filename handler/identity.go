@@ -15,10 +15,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// maxClaims bounds what of a user every request carries along.
+// maxClaims bounds the claims of a user, in bytes of JSON. They are part of the
+// record that every request reads.
 const maxClaims = 64 << 10
 
-// protocolClaims say something about a token, not about the user.
+// protocolClaims describe a token and not the user. They are not stored.
 var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "s_hash", "jti", "sid", "rat"}
 
 // authenticationClaims describe how and when the user has authenticated.
@@ -26,48 +27,48 @@ var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce",
 // 12.2), although they remain true until the user authenticates again.
 var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
-// identify finds out who has logged in: from the ID token where there is one,
-// and from the UserInfo endpoint where that is asked for.
+// identify returns the identity of a login. It comes from the ID token with OpenID
+// Connect, and from the UserInfo endpoint if Config.UserInfo is set.
 func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
-	var who keeper.Identity
+	var identity keeper.Identity
 	claims := map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
-			return who, errors.New("the authorization server sent no ID token although scope has openid")
+			return identity, errors.New("the authorization server sent no ID token although scope has openid")
 		}
 		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: t.AccessToken})
 		if err != nil {
-			return who, fmt.Errorf("checking ID token: %w", err)
+			return identity, fmt.Errorf("checking ID token: %w", err)
 		}
-		who.Subject, who.SID, who.Nonce, who.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
+		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
 		maps.Copy(claims, idToken.Claims)
 	}
 	if h.UserInfo {
-		info, err := h.Client.UserInfo(ctx, t.AccessToken, who.Subject)
+		info, err := h.Client.UserInfo(ctx, t.AccessToken, identity.Subject)
 		if err != nil {
-			return who, fmt.Errorf("asking for UserInfo: %w", err)
+			return identity, fmt.Errorf("asking for UserInfo: %w", err)
 		}
-		if err := json.Unmarshal(info["sub"], &who.Subject); err != nil {
-			return who, fmt.Errorf("reading sub of UserInfo: %w", err)
+		if err := json.Unmarshal(info["sub"], &identity.Subject); err != nil {
+			return identity, fmt.Errorf("reading sub of UserInfo: %w", err)
 		}
 		maps.Copy(claims, info)
-		if who.UserInfo, err = encodeClaims(info); err != nil {
-			return who, err
+		if identity.UserInfo, err = encodeClaims(info); err != nil {
+			return identity, err
 		}
 	}
 	var err error
-	who.Claims, err = encodeClaims(claims)
-	return who, err
+	identity.Claims, err = encodeClaims(claims)
+	return identity, err
 }
 
-// claimSets are what a session knows of its user before a refresh: the claims
-// as the app sees them, those of the ID token, and those of UserInfo.
+// claimSets has the claims of a session before a refresh: all claims that the app
+// sees, those of the ID token, and those of UserInfo.
 type claimSets struct{ all, idToken, userInfo map[string]json.RawMessage }
 
-// keptClaims reads the claims of a session. A session of a release that did not
-// keep those of UserInfo apart has, as UserInfo's, what its ID token does not
-// say.
-func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
+// storedClaims reads the claims of a session. Earlier releases did not store the
+// claims of UserInfo separately. For their sessions, the claims that differ from
+// the ID token are taken as those of UserInfo.
+func storedClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	var kept claimSets
 	var err error
 	if kept.all, err = decodeClaims(current.Claims); err != nil {
@@ -76,7 +77,7 @@ func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	if kept.userInfo, err = decodeClaims(current.UserInfo); err != nil {
 		return kept, err
 	}
-	kept.idToken = payload(current.IDToken)
+	kept.idToken = decodePayload(current.IDToken)
 	if userInfo && len(current.UserInfo) == 0 {
 		for name, value := range kept.all {
 			if !bytes.Equal(value, kept.idToken[name]) && !slices.Contains(authenticationClaims, name) {
@@ -87,9 +88,9 @@ func keptClaims(current keeper.Identity, userInfo bool) (claimSets, error) {
 	return kept, nil
 }
 
-// payload returns the claims of an ID token that was verified before. One that
-// cannot be read has none.
-func payload(idToken string) (claims map[string]json.RawMessage) {
+// decodePayload returns the claims of an ID token that was verified before. It
+// returns none if the token cannot be decoded.
+func decodePayload(idToken string) (claims map[string]json.RawMessage) {
 	_, rest, _ := strings.Cut(idToken, ".")
 	encoded, _, _ := strings.Cut(rest, ".")
 	text, err := base64.RawURLEncoding.DecodeString(encoded)
@@ -99,21 +100,23 @@ func payload(idToken string) (claims map[string]json.RawMessage) {
 	return claims
 }
 
-// renew returns the claims after a refresh, all and those of UserInfo. They are
-// those of the new ID token and those of UserInfo, which is asked at login only:
-// where both have a claim, UserInfo's counts until the ID token's changes. How
-// the user has authenticated is kept until a new auth_time says that it happened
-// again.
-func (kept claimSets) renew(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
+// afterRefresh returns the claims after a refresh, all of them and those of
+// UserInfo.
+//
+// They come from the new ID token and from UserInfo, which was asked at the login.
+// If both have a claim, that of UserInfo counts until the claim in the ID token
+// changes. The claims about the authentication are kept until a new auth_time shows
+// that the user has authenticated again.
+func (kept claimSets) afterRefresh(idToken map[string]json.RawMessage) (all, userInfo map[string]json.RawMessage) {
 	all, userInfo = maps.Clone(idToken), maps.Clone(kept.userInfo)
 	maps.DeleteFunc(userInfo, func(name string, _ json.RawMessage) bool {
-		value, told := idToken[name]
-		return told && !bytes.Equal(value, kept.idToken[name])
+		value, ok := idToken[name]
+		return ok && !bytes.Equal(value, kept.idToken[name])
 	})
 	maps.Copy(all, userInfo)
 	at := authTime(all)
 	if at.IsZero() {
-		delete(all, "auth_time") // of an odd type, or 0
+		delete(all, "auth_time") // of a wrong type, or 0
 	}
 	if at.IsZero() || at.Equal(authTime(kept.all)) {
 		for _, name := range authenticationClaims {
@@ -136,7 +139,7 @@ func decodeClaims(text json.RawMessage) (map[string]json.RawMessage, error) {
 	return claims, nil
 }
 
-// encodeClaims keeps the claims about the user.
+// encodeClaims encodes the claims about the user as JSON, without protocolClaims.
 func encodeClaims(claims map[string]json.RawMessage) (json.RawMessage, error) {
 	maps.DeleteFunc(claims, func(name string, _ json.RawMessage) bool { return slices.Contains(protocolClaims, name) })
 	if len(claims) == 0 {

@@ -11,12 +11,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// quiet takes the log away from a fuzz target, which would keep it in memory.
+// quiet turns the log off for a fuzz target: it would grow without limit.
 func quiet(s *setup) { s.handler.Logger = zap.NewNop() }
 
-// FuzzLocation: what a login remembers of a wished-for page leads back to the
-// site as a browser reads it: as the Location after the login, as the link of a
-// page that offers to sign in again, and when it comes back from that link.
+// FuzzLocation: a requested page always leads back to the site as a browser reads
+// it: in the Location after the login, in the link of a page, and after that link.
 func FuzzLocation(f *testing.F) {
 	for _, target := range hostileTargets {
 		f.Add(target)
@@ -29,36 +28,36 @@ func FuzzLocation(f *testing.F) {
 	}
 	g := newRig(f, plainOAuth, quiet)
 	f.Fuzz(func(t *testing.T, target string) {
-		paths := []string{g.handler.wantedPath(target, appOrigin)}
+		paths := []string{g.handler.returnToPath(target, appOrigin)}
 		if r, err := readRequest("GET", target); err == nil {
 			paths = append(paths, returnPath(r.URL))
 		}
 		for _, path := range paths {
 			if got, ok := browserOrigin(appOrigin+path, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q is kept as %q, which leads to %q", target, path, got)
+				t.Errorf("%q: got path %q, which leads to %q, want the site", target, path, got)
 			}
 			link := loginLink("/oauth2", path, "")
 			if got, ok := browserOrigin(link, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q becomes the link %q, which leads to %q", target, link, got)
+				t.Errorf("%q: got link %q, which leads to %q, want the site", target, link, got)
 			}
 			u, err := url.Parse(link)
 			if err != nil || len(u.Query()["return_to"]) != 1 {
-				t.Fatalf("%q becomes the link %q", target, link)
+				t.Fatalf("%q: got link %q, want one to the login", target, link)
 			}
-			again := g.handler.wantedPath(u.Query().Get("return_to"), appOrigin)
+			again := g.handler.returnToPath(u.Query().Get("return_to"), appOrigin)
 			if got, ok := browserOrigin(again, appOrigin); !ok || got != appOrigin {
-				t.Errorf("%q comes back as %q, which leads to %q", target, again, got)
+				t.Errorf("%q: got %q from the login, which leads to %q, want the site", target, again, got)
 			}
 		}
-		// A wished-for page is also safe by itself, without the origin before it.
+		// The path is also safe without the origin in front of it.
 		if got, ok := browserOrigin(paths[0], appOrigin); !ok || got != appOrigin {
-			t.Errorf("return_to %q is kept as %q, which alone leads to %q", target, paths[0], got)
+			t.Errorf("return_to %q: got path %q, which alone leads to %q, want the site", target, paths[0], got)
 		}
 	})
 }
 
-// FuzzOrigin: an origin that we take for our own is the one a browser goes to
-// when it is followed by a path.
+// FuzzOrigin: a browser goes to the origin that the Handler has accepted, when a
+// path is appended to it.
 func FuzzOrigin(f *testing.F) {
 	for _, o := range []string{
 		appOrigin, "http://localhost:8080", "http://127.0.0.1", "https://APP.test", "https://app.test:443", "https://a@app.test", `https://app.test\evil.test`, "https://app.test/", "https://app.test?x",
@@ -74,20 +73,20 @@ func FuzzOrigin(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Where a browser finds no host, nobody is led anywhere.
+		// A URL without a host leads nowhere.
 		got, ok := browserOrigin(origin+"/x", "https://page.test")
 		if !ok {
 			return
 		}
 		b, err := url.Parse(got)
 		if err != nil || b.Scheme != u.Scheme || b.Hostname() != strings.ToLower(u.Hostname()) {
-			t.Errorf("%q is our own, and a browser goes to %q", origin, got)
+			t.Errorf("%q was accepted: got %q in a browser, want the site", origin, got)
 		}
 	})
 }
 
-// FuzzLoginQuery: whatever a link to the login says, the browser is sent to the
-// authorization server with our own request, or nowhere.
+// FuzzLoginQuery: whatever query a link to the login has, the browser is sent to
+// the authorization server with the Handler's own request, or nowhere.
 func FuzzLoginQuery(f *testing.F) {
 	for _, q := range []string{
 		"return_to=%2Fwanted", "prompt=login&login_hint=a%26redirect_uri%3Dx", "iss=https://evil.test&target_link_uri=//evil.test", "scope=admin&redirect_uri=https://evil.test&client_id=x",
@@ -115,7 +114,7 @@ func FuzzLoginQuery(f *testing.F) {
 		}
 		rest, ok := strings.CutPrefix(location, g.as.URL+"/authorize?")
 		if w.Code != http.StatusFound || !ok {
-			t.Fatalf("%q: status %d to %q", query, w.Code, location)
+			t.Fatalf("%q: got status %d, want 302 to %q", query, w.Code, location)
 		}
 		q, err := url.ParseQuery(rest)
 		if err != nil {
@@ -129,10 +128,10 @@ func FuzzLoginQuery(f *testing.F) {
 			want, known := ours[name]
 			switch {
 			case len(values) != 1:
-				t.Errorf("%q: %s is %q", query, name, values)
+				t.Errorf("%q: got %s %q, want one value from the request", query, name, values)
 			case name == "state" || name == "code_challenge":
 				if len(values[0]) < 43 {
-					t.Errorf("%q: %s is %q", query, name, values)
+					t.Errorf("%q: got %s %q, want one value from the request", query, name, values)
 				}
 			case !known || values[0] != want || name == "prompt" && !slices.Contains([]string{"none", "login", "consent", "select_account"}, want):
 				t.Errorf("%q: %s is %q, want %q", query, name, values, want)

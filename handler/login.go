@@ -10,11 +10,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// prompts are the values of `prompt` that a link to the login may ask for
-// (OpenID Connect Core, section 3.1.2.1).
+// prompts has the values of `prompt` that a link to the login may use (OpenID
+// Connect Core, section 3.1.2.1).
 var prompts = map[string]bool{"": true, "none": true, "login": true, "consent": true, "select_account": true}
 
-// serveLogin begins a login on request: a link of the app, or of a page of ours.
+// serveLogin begins a login for a link of the app or of one of the Handler's pages.
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 	if !isNavigation(r) {
 		return h.unauthenticated(w, r)
@@ -30,85 +30,88 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 	if !prompts[q["prompt"]] || len(q["login_hint"]) > 256 {
 		return h.fail(w, r, badRequest(errors.New("prompt or login_hint is not valid")))
 	}
-	// A login begun by a third party names the server it is for (OpenID Connect
-	// Core, section 4); there is only one here.
+	// A third party that begins a login names the server with iss (OpenID Connect
+	// Core, section 4). This site has only one server.
 	if iss := q["iss"]; iss != "" && h.Client.CheckIssuer(r.Context(), []string{iss}) != nil {
-		return h.fail(w, r, badRequest(errors.New("iss names another authorization server")))
+		return h.fail(w, r, badRequest(errors.New("the parameter iss names another authorization server")))
 	}
-	return h.startLogin(w, r, login{
-		wanted: h.wantedPath(q["return_to"], origin), asked: !fromElsewhere(r),
+	return h.startLogin(w, r, loginRequest{
+		returnTo: h.returnToPath(q["return_to"], origin), explicit: !isCrossSiteNavigation(r),
 		prompt: q["prompt"], hint: q["login_hint"],
 	})
 }
 
-// fromElsewhere reports whether a page of another site led here. That begins a
-// login for whoever has no session; where there is one, it stays.
-func fromElsewhere(r *http.Request) bool {
+// isCrossSiteNavigation reports whether a page of another site led to this request.
+// Such a link begins a login for a browser without a session, but must not replace
+// an existing session (login CSRF).
+func isCrossSiteNavigation(r *http.Request) bool {
 	site := r.Header.Get("Sec-Fetch-Site")
 	return site == "cross-site" || site == "same-site"
 }
 
-// login is what one attempt begins with.
-type login struct {
-	wanted   string // the return path
-	asked    bool   // at the login endpoint, by the user or the app
-	restarts int    // automatic ones before
-	cameBack bool   // the cookie of the login before did come back
-	prompt   string
-	hint     string
+// loginRequest has the parameters of one login attempt.
+type loginRequest struct {
+	returnTo       string // the path to which the login leads
+	explicit       bool   // it began at the login endpoint, by the user or the app
+	restarts       int    // automatic restarts before this attempt
+	cookieReturned bool   // the browser has sent the cookie of the last session
+	prompt         string
+	hint           string
 }
 
-// startLogin sends the browser to the authorization server.
-func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l login) error {
-	ownAnswer(w)
+// startLogin redirects the browser to the authorization server. It stores the
+// attempt in a cookie, and nothing on the server.
+func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
+	setSecurityHeaders(w)
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	// A login that cannot be kept is not worth beginning: the code would be spent,
+	// Do not begin a login whose session cannot be stored: the code would be spent,
 	// and the user would end on an error page.
 	if err := h.Keeper.CanKeep(r.Context()); err != nil {
-		return h.fail(w, r, storeUnavailable(err, l.wanted))
+		return h.fail(w, r, storeUnavailable(err, l.returnTo))
 	}
-	state, err := h.sealState(loginState{Return: l.wanted, Restarts: l.restarts})
+	state, err := h.sealState(loginState{ReturnTo: l.returnTo, Restarts: l.restarts})
 	if err != nil {
-		return h.fail(w, r, notSealed(err, l.wanted))
+		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
-	a := attempt{State: hashState(state), Verifier: randomText(32), Return: l.wanted, Asked: l.asked, Begun: time.Now()}
+	a := loginAttempt{State: hashState(state), Verifier: randomText(32), ReturnTo: l.returnTo, Explicit: l.explicit, Begun: time.Now()}
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
-	if !l.cameBack && !h.hasSession(r, &c) {
-		// A cookie that came back ends the count of those that did not.
-		a.Completed, a.LoopSince = h.lastCompleted(&c)
+	if !l.cookieReturned && !h.hasSession(r, &c) {
+		// The session cookie came back, so the browser is not in a loop.
+		a.Completed, a.LoopSince = h.readLoopCount(&c)
 	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
 		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
 		Prompt: l.prompt, LoginHint: l.hint,
 	})
 	if err != nil {
-		return h.fail(w, r, loginUnavailable(err, l.wanted))
+		return h.fail(w, r, loginUnavailable(err, l.returnTo))
 	}
-	if err := h.setAttempt(w, &c, attemptCookieName(state), a); err != nil {
-		return h.fail(w, r, notSealed(err, l.wanted))
+	if err := h.setLoginAttempt(w, &c, loginCookieName(state), a); err != nil {
+		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusFound)
 	return nil
 }
 
-// notSealed answers a login whose state or cookie could not be sealed. An instance
-// that has just started may not know yet which of its keys the others have.
-func notSealed(err error, wanted string) *Error {
+// sealingFailed answers a login whose state or cookie could not be sealed. A new
+// instance may not know yet which of its keys the other instances have; that is
+// temporary.
+func sealingFailed(err error, returnTo string) *Error {
 	if errors.Is(err, seal.ErrNotAgreed) {
-		return storeUnavailable(err, wanted)
+		return storeUnavailable(err, returnTo)
 	}
-	return internal(err)
+	return internalError(err)
 }
 
-// hasSession reports whether the browser's session is alive, as far as anybody
-// can tell now.
+// hasSession reports whether the browser's session is alive. It reports false if
+// the store does not answer.
 func (h *Handler) hasSession(r *http.Request, c *cookies) bool {
 	if !c.valid {
 		return false
@@ -119,45 +122,46 @@ func (h *Handler) hasSession(r *http.Request, c *cookies) bool {
 
 func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + callbackPath }
 
-// unauthenticated answers a request without a session: a navigation goes
-// through the login, everything else learns where the login is.
+// unauthenticated answers a request without a session. A navigation is redirected
+// to the login; any other request gets 401 with the URL of the login.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
 	if isNavigation(r) {
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-			return h.comeAgain(w, r)
+			return h.reloadForStrictCookie(w, r)
 		}
-		return h.startLogin(w, r, login{wanted: h.originalRequestURI(r)})
+		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r)})
 	}
-	// RFC 9110, section 15.5.2, wants a challenge beside every 401.
+	// Every 401 needs a challenge (RFC 9110, section 15.5.2).
 	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
 	e := &Error{
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
-		Detail: "There is no session. Send the browser's window to login_url.",
+		Detail: "There is no session. Open login_url in the browser window.",
 	}
 	if isFormPost(r) {
 		e.Title, e.Detail, e.Retry = "Please sign in again", "Your session has ended, and what you sent was not passed on.", "/"
 		if origin, failure := h.origin(r); failure == nil {
-			e.Retry = h.wantedPath(r.Referer(), origin)
+			e.Retry = h.returnToPath(r.Referer(), origin)
 		}
 	}
 	return h.fail(w, r, e)
 }
 
-// comeAgain is for a navigation from another site: a cookie with
-// SameSite=Strict does not go along then, but does when the page itself goes on.
-func (h *Handler) comeAgain(w http.ResponseWriter, r *http.Request) error {
+// reloadForStrictCookie answers a navigation from another site. The browser does not
+// send a cookie with SameSite=Strict with it, but does when a page of this site
+// navigates to the same URL.
+func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
+	setSecurityHeaders(w)
+	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
+}
+
+// redirectAfterLogin sends the browser to a page of this site. A redirect that began
+// at the authorization server is cross-site, and carries no cookie with
+// SameSite=Strict. With such cookies a small page navigates instead.
+func (h *Handler) redirectAfterLogin(w http.ResponseWriter, r *http.Request, path string) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	ownAnswer(w)
-	return h.land(w, r, origin, h.originalRequestURI(r))
-}
-
-// land sends the browser to a page of this site. A cookie with SameSite=Strict
-// would not go along on a redirect that began at the authorization server, so
-// there the page itself moves on.
-func (h *Handler) land(w http.ResponseWriter, r *http.Request, origin, path string) error {
 	target := origin + path
 	if h.Cookie.sameSite == http.SameSiteStrictMode {
 		return writePage(w, r, http.StatusOK, page{Title: "Signed in", Detail: "Taking you to the page you asked for.", RefreshTo: target, Link: target, LinkText: "Continue"})
@@ -167,8 +171,8 @@ func (h *Handler) land(w http.ResponseWriter, r *http.Request, origin, path stri
 	return nil
 }
 
-// singleParams reads parameters that may occur once each: a second one is an
-// attempt to be understood differently elsewhere.
+// singleParams reads parameters that must not be repeated. Two servers may read a
+// repeated parameter differently, which an attacker could use.
 func singleParams(rawQuery string, names ...string) (map[string]string, error) {
 	q, err := url.ParseQuery(rawQuery)
 	if err != nil {

@@ -11,10 +11,9 @@ import (
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-func TestLogin(t *testing.T) {
+func TestLoginLeadsToTheWantedPage(t *testing.T) {
 	userInfo := func(s *setup) { s.handler.UserInfo = true }
 	for name, options := range map[string][]func(*setup){
 		"OpenID":                   {},
@@ -28,16 +27,16 @@ func TestLogin(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var user string
 			g := newRig(t, append(options, func(s *setup) {
-				s.handler.SetUser = func(_ *http.Request, s *keeper.Session) {
-					if s != nil {
-						user = s.Subject
+				s.handler.SetUser = func(_ *http.Request, u *User) {
+					if u != nil {
+						user = u.Subject
 					}
 				}
 			})...)
 			g.as.SetUser(fakeas.User{Name: "alice", Subject: "sub-of-alice"})
 			b := g.browser()
 			const wanted = "/deep/page?b=2&a=%20x;y&a="
-			b.reaches(wanted)
+			b.mustReach(wanted)
 			if len(b.hops) != 4 {
 				t.Errorf("the way was %q, want page, server, callback and page", b.hops)
 			}
@@ -49,11 +48,11 @@ func TestLogin(t *testing.T) {
 				t.Errorf("the user is %q, want %q", user, want)
 			}
 			if cookies := g.app.last()["Cookie"]; cookies != nil {
-				t.Errorf("the app got the cookies %q", cookies)
+				t.Errorf("got cookies %q at the app, want none", cookies)
 			}
-			b.reaches("/again")
+			b.mustReach("/again")
 			if len(b.hops) != 1 || g.as.codesRedeemed() != 1 {
-				t.Errorf("the second page went by %q, with %d logins", b.hops, g.as.codesRedeemed())
+				t.Errorf("second page: got hops %q and %d logins, want one and 1", b.hops, g.as.codesRedeemed())
 			}
 		})
 	}
@@ -81,29 +80,29 @@ func TestLoginSecretsAreFreshAndBound(t *testing.T) {
 		for _, name := range []string{"state", "nonce", "code_challenge"} {
 			value := q.Get(name)
 			if len(value) < 22 {
-				t.Errorf("%s %q is short", name, value)
+				t.Errorf("got %s %q, want a longer one", name, value)
 			}
 			if other, dup := seen[value]; dup {
-				t.Errorf("%s is the %s of another login", name, other)
+				t.Errorf("got %s equal to the %s of another login, want a new one", name, other)
 			}
 			seen[value] = name
 		}
-		b.landed(b.open(b.approve(at)), "/")
+		b.wantAppAt(b.open(b.approve(at)), "/")
 		log := g.as.Log(fakeas.EndpointToken)
 		verifier := log[len(log)-1].Form.Get("code_verifier")
 		sum := sha256.Sum256([]byte(verifier))
 		if len(verifier) < 43 || base64.RawURLEncoding.EncodeToString(sum[:]) != q.Get("code_challenge") {
-			t.Errorf("verifier of %d characters does not fit the challenge", len(verifier))
+			t.Errorf("got a verifier of %d characters that does not fit the challenge", len(verifier))
 		}
 		value := b.jar.get(sessionCookie).Value
 		if _, dup := seen[value]; dup {
-			t.Error("two sessions have one cookie")
+			t.Error("got one cookie for two sessions, want two")
 		}
 		seen[value] = "session"
 	}
 }
 
-// TestLoginCookiesAreSealed: what the browser carries says nothing to it.
+// TestLoginCookiesAreSealed: the browser cannot read their content.
 func TestLoginCookiesAreSealed(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
@@ -119,7 +118,7 @@ func TestLoginCookiesAreSealed(t *testing.T) {
 		}
 		for _, readable := range []string{"secret-page", u.Query().Get("nonce"), `"r"`} {
 			if strings.Contains(string(raw), readable) || strings.Contains(value, readable) {
-				t.Errorf("the %s shows %q", name, readable)
+				t.Errorf("got in the %s the text %q, want it sealed", name, readable)
 			}
 		}
 	}
@@ -129,44 +128,45 @@ func TestNewLoginReplacesTheSession(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
-	b.landed(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	b.wantAppAt(b.open("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if now := b.jar.get(sessionCookie).Value; now == old {
-		t.Error("the cookie is the old one")
+		t.Error("got the former cookie, want a new one")
 	}
-	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.passed != 0 {
-		t.Errorf("the old cookie got %d from the app", a.status)
+	if a := g.get("/", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusUnauthorized || a.relayed != 0 {
+		t.Errorf("old cookie: got status %d, want 401", a.status)
 	}
 }
 
-// TestBeginningALoginEndsNothing: any site can send a browser to the login.
+// TestBeginningALoginEndsNothing: any site can send a browser to the login
+// endpoint.
 func TestBeginningALoginEndsNothing(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	cookie := b.jar.get(sessionCookie)
 	b.start("/oauth2/login?prompt=login")
 	if b.jar.get(sessionCookie) != cookie {
-		t.Error("the session's cookie was touched")
+		t.Error("got a changed session cookie, want the same")
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("the session is gone: %q", b.hops)
+		t.Errorf("got hops %q, want the session kept", b.hops)
 	}
 }
 
-// TestForeignLinkReplacesNoSession: the server may sign in without asking, and
-// the requests of the session that is there would end with it.
-func TestForeignLinkReplacesNoSession(t *testing.T) {
+// TestLinkOfAnotherSiteReplacesNoSession: the server may log in without a prompt,
+// and the running requests of the former session would end.
+func TestLinkOfAnotherSiteReplacesNoSession(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	cookie := b.jar.get(sessionCookie).Value
-	b.landed(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
+	b.wantAppAt(b.follow("/oauth2/login?return_to=/here&prompt=select_account"), "/here")
 	if b.jar.get(sessionCookie).Value != cookie {
-		t.Error("a link of another site has replaced the session")
+		t.Error("got another session after a link of another site, want the same")
 	}
-	b.landed(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
+	b.wantAppAt(g.browser().follow("/oauth2/login?return_to=/here"), "/here")
 }
 
-func TestLoginEndpointParameters(t *testing.T) {
+func TestLoginEndpointChecksItsParameters(t *testing.T) {
 	g := newRig(t)
 	for _, tt := range []struct {
 		query  string
@@ -199,31 +199,30 @@ func TestLoginEndpointParameters(t *testing.T) {
 			}
 		}
 		if strings.Contains(a.body+a.location(), "evil.test") {
-			t.Errorf("%s: evil.test comes back", tt.query)
+			t.Errorf("%s: got evil.test in the answer, want no trace of it", tt.query)
 		}
 	}
 }
 
-// TestLandingPageOfStrictCookies: a strict cookie does not go along on a
-// redirect that came from another site, so the page itself has to move on.
-func TestLandingPageOfStrictCookies(t *testing.T) {
+// TestStrictCookieIsSentAfterTheLogin: a browser does not send it on a redirect
+// from another site, so a page navigates instead.
+func TestStrictCookieIsSentAfterTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	for _, wanted := range []string{"/", "/page?a=1&b=%22%3C&c=;d"} {
 		b := g.browser()
-		b.landed(b.open(wanted), wanted)
+		b.wantAppAt(b.open(wanted), wanted)
 		if len(b.hops) != 4 || g.as.codesRedeemed() == 0 {
-			t.Errorf("the way was %q", b.hops)
+			t.Errorf("got hops %q, want four", b.hops)
 		}
 	}
 }
 
-// TestLandingPageKeepsTheURL: what the browser asked for comes out as it went
-// in, on the page that moves on by itself too.
-func TestLandingPageKeepsTheURL(t *testing.T) {
+// TestStrictCookiePageKeepsTheURL byte for byte.
+func TestStrictCookiePageKeepsTheURL(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()
 	const wanted = "/Go_(game)?q='x'"
-	b.landed(b.follow(wanted), wanted)
+	b.wantAppAt(b.follow(wanted), wanted)
 }
 
 func TestInsecureOriginIsRefused(t *testing.T) {
@@ -232,26 +231,26 @@ func TestInsecureOriginIsRefused(t *testing.T) {
 		for _, path := range []string{"/", "/oauth2/login"} {
 			a := g.get(path, navigation...)
 			if a.status != 500 || !strings.Contains(a.body, "base_url") || !strings.Contains(a.body, "trusted_proxies") || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s%s: %d %s", origin, path, a.status, a.body)
+				t.Errorf("%s%s: got status %d, want 500: %s", origin, path, a.status, a.body)
 			}
 		}
 		if len(g.log.lines("insecure_origin")) != 1 {
-			t.Errorf("%s: the log says %s", origin, g.log.text())
+			t.Errorf("%s: got log %s, want the cause", origin, g.log.text())
 		}
 	}
 }
 
-func TestMissingRefreshTokenIsToldOnce(t *testing.T) {
+func TestMissingRefreshTokenIsLoggedOnce(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
 	g.loggedIn()
 	g.loggedIn()
 	if lines := g.log.lines("issued no refresh token"); len(lines) != 1 || !strings.Contains(lines[0], "offline_access") {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
-func TestClaimsOfTheUser(t *testing.T) {
+func TestSessionHasTheClaimsOfTheUser(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
 	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"team": "blue"}} })
 	b := g.loggedIn()
@@ -263,22 +262,22 @@ func TestClaimsOfTheUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.User != "alice" || string(info.Claims["team"]) != `"blue"` || string(info.Claims["email"]) != `"alice@example.test"` {
-		t.Errorf("the session knows %+v", info)
+		t.Errorf("got session %+v, want the user's claims", info)
 	}
 	for _, name := range protocolClaims {
 		if _, ok := info.Claims[name]; ok {
-			t.Errorf("claim %s is kept", name)
+			t.Errorf("got claim %s in the session, want it dropped", name)
 		}
 	}
 }
 
 func TestLoginWithoutAWholeIdentityIsRefused(t *testing.T) {
 	for name, knob := range map[string]func(*fakeas.Knobs){
-		"no ID token":         func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Omit: []string{"id_token"}} },
-		"other nonce":         func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNonce },
-		"unsigned":            func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNone },
-		"UserInfo of another": func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"sub": "mallory"}} },
-		"UserInfo of nobody":  func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Omit: []string{"sub"}} },
+		"no ID token":          func(k *fakeas.Knobs) { k.LoginAnswer = fakeas.Edit{Omit: []string{"id_token"}} },
+		"other nonce":          func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNonce },
+		"unsigned":             func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectNone },
+		"UserInfo of another":  func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Set: map[string]any{"sub": "mallory"}} },
+		"UserInfo without sub": func(k *fakeas.Knobs) { k.UserInfo = fakeas.Edit{Omit: []string{"sub"}} },
 		"endless claims": func(k *fakeas.Knobs) {
 			k.UserInfo = fakeas.Edit{Set: map[string]any{"x": strings.Repeat("x", maxClaims)}}
 		},
@@ -291,13 +290,13 @@ func TestLoginWithoutAWholeIdentityIsRefused(t *testing.T) {
 			b := g.browser()
 			a := b.open("/wanted")
 			if a.status != http.StatusBadGateway || !strings.Contains(a.body, "login_failed") || b.jar.get(sessionCookie) != nil || g.app.count() != 0 {
-				t.Errorf("status %d: %s", a.status, a.body)
+				t.Errorf("got status %d, want 502: %s", a.status, a.body)
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were redeemed", n)
+				t.Errorf("got %d redeemed codes, want 1", n)
 			}
 			g.as.Set(func(k *fakeas.Knobs) { *k = fakeas.DefaultKnobs(); k.SigningAlg = "ES256" })
-			b.reaches("/wanted")
+			b.mustReach("/wanted")
 		})
 	}
 }

@@ -9,51 +9,54 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// serveLogout ends the session here first, whatever the authorization server
-// does, and then sends the browser there to end its session too (OpenID
-// Connect RP-Initiated Logout). GET changes nothing: it shows a button.
+// serveLogout ends the session. It ends it here first, independent of the
+// authorization server, and then sends the browser there to end its session, too
+// (OpenID Connect RP-Initiated Logout). GET shows a button and changes nothing, so
+// that a link or an image of another site cannot log the user out.
 func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return writePage(w, r, http.StatusOK, page{Title: "Sign out", Detail: "Do you want to sign out?", Post: h.PathPrefix + "/logout", PostText: "Sign out"})
 	}
-	if h.isForeign(r) {
-		return h.fail(w, r, foreign())
+	if h.isCrossOrigin(r) {
+		return h.fail(w, r, crossOriginError())
 	}
 	c := h.readCookies(r)
 	var ended keeper.Ended
-	for _, secret := range c.sent[:c.count] {
+	for _, secret := range c.candidates[:c.count] {
 		e, err := h.Keeper.End(r.Context(), secret, keeper.EndLogout)
 		switch {
 		case err == nil:
 			ended = e
 			h.revoke(ended)
 		case errors.Is(err, keeper.ErrNotEnded):
-			// Whoever has the cookie would go on at another instance. Our user
-			// keeps it, to try again.
+			// Another instance would still accept the cookie. The user keeps it, to
+			// repeat the logout.
 			h.revoke(e)
 			return h.fail(w, r, logoutUnavailable(err))
 		case isUnavailable(err):
-			// It is over in this process, and the record is deleted as soon as the
-			// store can; only the authorization server's part is missing.
-			h.Logger.Warn("logged out, but the store did not answer: the tokens are not revoked", zap.Error(err))
+			// The session has ended in this process, and the keeper deletes the
+			// record as soon as the store answers. Only the revocation of the
+			// tokens is missing.
+			h.Logger.Warn("logged out, but the store did not answer: the tokens were not revoked", zap.Error(err))
 		}
 	}
-	h.clearAttempts(w, &c)
+	h.clearLoginCookies(w, &c)
 	if c.present {
 		h.clearSession(w)
 	}
-	return h.leave(w, r, ended)
+	return h.redirectAfterLogout(w, r, ended)
 }
 
-// leave sends the browser on after a logout.
-func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended keeper.Ended) error {
+// redirectAfterLogout sends the browser to the logout endpoint of the authorization
+// server, or to the page after the logout. A script gets the URL in JSON instead.
+func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, ended keeper.Ended) error {
 	target := h.PathPrefix + "/logout/callback"
 	if origin, failure := h.origin(r); failure == nil {
-		// The server sends it back to an address that has to be registered
-		// there: one, whatever post_logout_redirect says.
+		// The server returns the browser to an address that must be registered
+		// there. It is therefore the same one whatever PostLogoutRedirect is.
 		hint := ended.IDToken
 		if !isFormPost(r) {
-			hint = "" // a script gets no token to see, not even this one
+			hint = "" // a script must not read any token
 		}
 		end, err := h.Client.EndSessionURL(r.Context(), hint, origin+target, randomText(16))
 		if err != nil {
@@ -71,8 +74,8 @@ func (h *Handler) leave(w http.ResponseWriter, r *http.Request, ended keeper.End
 	return nil
 }
 
-// serveLoggedOut is where the authorization server sends the browser after its
-// own logout. It says the same to everybody, and so needs no `state`.
+// serveLoggedOut answers the redirect from the authorization server after its
+// logout. The answer is the same for every browser, so `state` need not be checked.
 func (h *Handler) serveLoggedOut(w http.ResponseWriter, r *http.Request) error {
 	if h.PostLogoutRedirect != "" {
 		w.Header().Set("Location", h.PostLogoutRedirect)

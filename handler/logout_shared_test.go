@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// sharedStore stands for a store that other instances use too. It answers
-// nothing new, and takes no deletion while it is full.
+// sharedStore is a store that other instances use. It publishes no changes, and
+// refuses deletions while it is full.
 type sharedStore struct {
 	session.SharedStore // what is not needed here
 	*memory.Store
@@ -54,9 +54,9 @@ func (s *sharedStore) DeleteAt(ctx context.Context, id session.ID, _ uint64, _ s
 	return s.Delete(ctx, id)
 }
 
-// TestLogoutThatTheOthersDoNotKnow: for them the session goes on, so nobody is
-// told to be signed out, and the browser keeps its cookie to try again.
-func TestLogoutThatTheOthersDoNotKnow(t *testing.T) {
+// TestLogoutFailsIfOtherInstancesMissIt: the session goes on there, so the page
+// must not confirm the logout, and the browser keeps the cookie to repeat it.
+func TestLogoutFailsIfOtherInstancesMissIt(t *testing.T) {
 	store := &sharedStore{Store: memory.New()}
 	t.Cleanup(func() { _ = store.Close() })
 	vault := keeper.NewVault(store)
@@ -69,13 +69,13 @@ func TestLogoutThatTheOthersDoNotKnow(t *testing.T) {
 	store.full = true
 	a := g.do(g.request("POST", "/oauth2/logout", lines...))
 	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil {
-		t.Errorf("status %d, %v", a.status, a.header)
+		t.Errorf("got status %d, want 503, %v", a.status, a.header)
 	}
 	if !strings.Contains(a.body, "not signed out") || !strings.Contains(a.body, `action="/oauth2/logout"`) {
-		t.Errorf("the page does not say so, with a way to try again:\n%s", a.body)
+		t.Errorf("got page without the failure and a button to repeat:\n%s", a.body)
 	}
 	store.full = false
 	if a := g.do(g.request("POST", "/oauth2/logout", lines...)); a.status != http.StatusSeeOther || a.header["Set-Cookie"] == nil {
-		t.Errorf("tried again: status %d, %v", a.status, a.header)
+		t.Errorf("tried again: got status %d, want 303, %v", a.status, a.header)
 	}
 }

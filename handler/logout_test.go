@@ -14,78 +14,78 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// offline is an authorization server that nobody can reach.
+// offline is an authorization server that does not answer.
 func offline() *fakeas.Server { return fakeas.New(fakeas.Options{URL: "http://127.0.0.1:1"}) }
 
 // gone fails the test if a cookie still opens a session.
 func gone(t *testing.T, g *rig, cookie string) {
 	t.Helper()
-	if a := g.get("/", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+cookie)...); a.status != 401 || a.passed != 0 {
-		t.Errorf("the cookie still gets %d", a.status)
+	if a := g.get("/", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+cookie)...); a.status != 401 || a.relayed != 0 {
+		t.Errorf("old cookie: got status %d, want 401", a.status)
 	}
 }
 
-func TestLogout(t *testing.T) {
+func TestLogoutEndsTheSessionAndRedirectsToTheServer(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	u, err := url.Parse(a.location())
 	if err != nil || a.status != http.StatusSeeOther || !strings.HasPrefix(a.location(), g.as.URL+"/end_session?") {
-		t.Fatalf("status %d to %q", a.status, a.location())
+		t.Fatalf("got status %d, want 303 to %q", a.status, a.location())
 	}
 	q := u.Query()
 	if q.Get("id_token_hint") == "" || q.Get("post_logout_redirect_uri") != appOrigin+"/oauth2/logout/callback" || len(q.Get("state")) < 16 {
-		t.Errorf("the logout request is %v", q)
+		t.Errorf("got logout request %v, want the ID token and the registered address", q)
 	}
 	if len(b.jar.cookies) != 0 {
-		t.Errorf("the browser still has %v", b.jar.cookies)
+		t.Errorf("got cookies %v, want none", b.jar.cookies)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
 	end := b.walk(a.location(), "same-origin", nil)
 	if end.status != 200 || !strings.Contains(end.body, "Signed out") {
-		t.Errorf("the browser ends at %s with %d", end.uri, end.status)
+		t.Errorf("got %s with status %d, want the page after the logout with 200", end.uri, end.status)
 	}
-	// A made-up return from the server says the same.
+	// A forged return from the server has the same answer.
 	for _, query := range []string{"", "?state=x", "?state=x&state=y", "?post_logout_redirect_uri=//evil.test"} {
 		if a := g.get("/oauth2/logout/callback"+query, navigation...); a.status != 200 || strings.Contains(a.body, "evil") {
-			t.Errorf("%s: status %d", query, a.status)
+			t.Errorf("%s: got status %d, want 200", query, a.status)
 		}
 	}
 }
 
-func TestLogoutOfAScript(t *testing.T) {
+func TestLogoutOfAScriptReturnsTheURL(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	a := b.fetch("POST", "/oauth2/logout")
 	var answer map[string]string
 	if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != 200 || !strings.HasPrefix(answer["logout_url"], g.as.URL+"/end_session?") {
-		t.Errorf("status %d, %v: %s", a.status, err, a.body)
+		t.Errorf("got status %d, want 200, %v: %s", a.status, err, a.body)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
 }
 
-// TestScriptsDoNotGetTheIDToken: no token is ever shown to a page. A window
-// that is sent to the server does not show its scripts where; JSON does.
+// TestScriptsDoNotGetTheIDToken: JSON would show it to scripts. A redirect of the
+// window does not.
 func TestScriptsDoNotGetTheIDToken(t *testing.T) {
 	g := newRig(t)
 	a := g.loggedIn().fetch("POST", "/oauth2/logout")
 	if strings.Contains(a.body, "id_token_hint") {
-		t.Error("the script gets the ID token")
+		t.Error("got the ID token in the answer to a script, want none")
 	}
 	<-g.as.revoked
 }
 
-func TestOnlyOwnPostsLogOut(t *testing.T) {
+func TestOnlyPostsOfTheSiteLogOut(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	for _, method := range []string{"GET", "HEAD"} {
 		for _, header := range [][]string{navigation, script, {"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}} {
 			if a := b.send(g.request(method, "/oauth2/logout?return_to=//evil.test&post_logout_redirect_uri=https://evil.test", header...), false); a.status != 200 || strings.Contains(a.body, "evil") {
-				t.Errorf("%s: status %d: %s", method, a.status, a.body)
+				t.Errorf("%s: got status %d, want 200: %s", method, a.status, a.body)
 			}
 		}
 	}
@@ -94,42 +94,42 @@ func TestOnlyOwnPostsLogOut(t *testing.T) {
 		{"Sec-Fetch-Site: cross-site", "Origin: https://evil.test", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", acceptHTML},
 	} {
 		if a := b.send(g.request("POST", "/oauth2/logout", header...), false); a.status != 403 || a.header["Set-Cookie"] != nil {
-			t.Errorf("%q: status %d", header, a.status)
+			t.Errorf("%q: got status %d, want 403", header, a.status)
 		}
 	}
 	for _, method := range []string{"PUT", "DELETE", "post", "OPTIONS"} {
 		if a := b.fetch(method, "/oauth2/logout"); a.status != 405 || a.header.Get("Allow") != "GET, HEAD, POST" {
-			t.Errorf("%s: status %d", method, a.status)
+			t.Errorf("%s: got status %d, want 405", method, a.status)
 		}
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("the session is gone: %q", b.hops)
+		t.Errorf("got hops %q, want the session kept", b.hops)
 	}
 }
 
-// TestLogoutPageWorks: its button sends a form that counts as the site's own.
-func TestLogoutPageWorks(t *testing.T) {
+// TestLogoutPageHasAWorkingButton: its form counts as a form of the site.
+func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	a := b.open("/oauth2/logout")
 	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "same-origin" {
-		t.Errorf("%v %s", a.header, a.body)
+		t.Errorf("got header %v and page %s, want a form of this site", a.header, a.body)
 	}
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 || a.location() != "/oauth2/logout/callback" {
-		t.Errorf("status %d to %q", a.status, a.location())
+		t.Errorf("got status %d, want 303 to %q", a.status, a.location())
 	}
 	<-g.as.revoked
 }
 
-// TestRevocation: once, of the newest refresh token, and nobody waits for it.
-func TestRevocation(t *testing.T) {
+// TestLogoutRevokesTheRefreshToken: the newest one, once, and in the background.
+func TestLogoutRevokesTheRefreshToken(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.loggedIn()
 		time.Sleep(5 * time.Minute)
-		b.reaches("/") // after a refresh
+		b.mustReach("/") // after a refresh
 		var newest string
 		for _, token := range as.Tokens() {
 			if token.Kind == fakeas.KindRefresh {
@@ -137,7 +137,7 @@ func TestRevocation(t *testing.T) {
 			}
 		}
 		if as.Stats().Granted[fakeas.GrantRefresh] != 1 {
-			t.Fatal("nothing was refreshed")
+			t.Fatal("got no refresh, want one")
 		}
 		b.fetch("POST", "/oauth2/logout")
 		b.fetch("POST", "/oauth2/logout")
@@ -145,65 +145,65 @@ func TestRevocation(t *testing.T) {
 		<-as.revoked
 		log := as.Log(fakeas.EndpointRevoke)
 		if len(log) != 1 || log[0].Form.Get("token") != newest || log[0].Form.Get("token_type_hint") != "refresh_token" || log[0].AuthMethod != fakeas.AuthBasic {
-			t.Errorf("%d revocations", len(log))
+			t.Errorf("got %d revocations, want those of the table", len(log))
 		}
 	})
 }
 
-func TestLogoutWhenTheServerIsDown(t *testing.T) {
+func TestLogoutDoesNotNeedTheServer(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	g.as.Fail(fakeas.Unavailable().At(fakeas.EndpointRevoke).Repeat(-1))
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 303", a.status)
 	}
 	gone(t, g, old)
 	<-g.as.revoked
 }
 
-// TestLogoutWhenTheStoreIsDown: over in this process at once, in the store as
-// soon as that can be, and the browser forgets it in any case.
-func TestLogoutWhenTheStoreIsDown(t *testing.T) {
+// TestLogoutEndsTheSessionWhileTheStoreIsDown: in this process at once, and in the
+// store as soon as it answers. The cookie is deleted in any case.
+func TestLogoutEndsTheSessionWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	old := b.jar.get(sessionCookie).Value
 	g.store.down.Store(true)
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	if a.status != 303 || len(b.jar.cookies) != 0 {
-		t.Errorf("status %d, the browser has %v", a.status, b.jar.cookies)
+		t.Errorf("got status %d, want 303, the browser has %v", a.status, b.jar.cookies)
 	}
 	if lines := g.log.lines("not revoked"); len(lines) != 1 {
-		t.Errorf("the log says %q", g.log.text())
+		t.Errorf("got log %q, want the missing revocation", g.log.text())
 	}
 	g.store.down.Store(false)
 	gone(t, g, old)
 }
 
-func TestLogoutWithoutASession(t *testing.T) {
+func TestLogoutWithoutASessionSucceeds(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, cookie := range []string{"", sessionCookie + "=x", sessionCookie + "=x; " + sessionCookie + "=y"} {
 		a := g.post("/oauth2/logout", append(slices.Clone(formPost), "Cookie: "+cookie)...)
 		if a.status != 303 || (cookie != "") != (len(a.header["Set-Cookie"]) == 1) {
-			t.Errorf("%q: status %d, cookies %q", cookie, a.status, a.header["Set-Cookie"])
+			t.Errorf("%q: got status %d, want 303, cookies %q", cookie, a.status, a.header["Set-Cookie"])
 		}
 	}
 }
 
-func TestPostLogoutRedirect(t *testing.T) {
+func TestPostLogoutRedirectIsTheConfiguredURL(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.PostLogoutRedirect = "https://www.test/bye" })
 	b := g.loggedIn()
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	<-g.as.revoked
 	end := b.walk(a.location(), "same-origin", func(next string) bool { return strings.HasPrefix(next, "https://www.test/") })
 	if end.status != 303 || end.location() != "https://www.test/bye" {
-		t.Errorf("status %d to %q", end.status, end.location())
+		t.Errorf("got status %d, want 303 to %q", end.status, end.location())
 	}
 }
 
-// TestEndOfASessionEndsItsRequests: a WebSocket or an event stream must not
-// outlive it, and no other session's is touched.
-func TestEndOfASessionEndsItsRequests(t *testing.T) {
+// TestEndOfASessionEndsRunningRequests: a WebSocket or an event stream ends with
+// its session, and those of other sessions go on.
+func TestEndOfASessionEndsRunningRequests(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	mine, other := g.session(""), g.session("")
 	running := make(chan context.Context, 2)
@@ -224,17 +224,17 @@ func TestEndOfASessionEndsItsRequests(t *testing.T) {
 	first, second := <-running, <-running
 	g.post("/oauth2/logout", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+mine)...)
 	if ended := <-done; ended != mine {
-		t.Error("the other session's request was ended")
+		t.Error("got an end of the other session's request, want it running")
 	}
 	if first.Err() != nil && second.Err() != nil {
-		t.Error("both requests were ended")
+		t.Error("got an end of both requests, want one running")
 	}
 	cancel()
 	<-done
 	<-g.as.revoked
 }
 
-func TestLifetimeEndsRequests(t *testing.T) {
+func TestMaxLifetimeEndsRunningRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, &authServer{Server: offline()}, plainOAuth, func(s *setup) { s.session.MaxLifetime = 30 * time.Minute })
 		began := time.Now()
@@ -244,13 +244,13 @@ func TestLifetimeEndsRequests(t *testing.T) {
 		}
 		g.get("/stream", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+g.session(""))...)
 		if took := time.Since(began); took != 30*time.Minute {
-			t.Errorf("the stream ended after %v", took)
+			t.Errorf("got a stream of %v, want it to end with the session", took)
 		}
 	})
 }
 
-// TestIdleTimeEndsRequests at most 5 % late, whatever came before.
-func TestIdleTimeEndsRequests(t *testing.T) {
+// TestIdleTimeoutEndsRunningRequests at most 5 % late, after any earlier uses.
+func TestIdleTimeoutEndsRunningRequests(t *testing.T) {
 	const idle = 20 * time.Second
 	for _, uses := range []int{0, 1, 20} {
 		synctest.Test(t, func(t *testing.T) {
@@ -270,11 +270,11 @@ func TestIdleTimeEndsRequests(t *testing.T) {
 				time.Sleep(3 * time.Second)
 				last = time.Now()
 				if a := g.get("/", header...); a.status != 200 {
-					t.Fatalf("a request got %d", a.status)
+					t.Fatalf("got status %d, want 200", a.status)
 				}
 			}
 			if unused := (<-ended).Sub(last); unused < idle || unused > idle*21/20 {
-				t.Errorf("after %d uses the stream ended %v after the last one", uses, unused)
+				t.Errorf("after %d uses: got an end %v after the last one, want the idle timeout", uses, unused)
 			}
 		})
 	}

@@ -8,37 +8,37 @@ import (
 )
 
 const (
-	// loopLimit logins within loopWindow, with the session's cookie never coming
-	// back, and the next one would not help either.
+	// After loopLimit logins within loopWindow without the session cookie being
+	// sent back, another login would not help.
 	loopLimit  = 3
 	loopWindow = time.Minute
 )
 
-func loginLoop(a attempt) *Error {
+func loginLoop(a loginAttempt) *Error {
 	return &Error{
 		Status: http.StatusInternalServerError, Code: "login_loop",
-		Title:  "Signing in does not last",
-		Detail: "You have signed in several times, but your browser does not send back the session's cookie. Cookies may be blocked for this site, or another one of the same name is in the way. Allow or delete this site's cookies and try again.",
-		Err:    errors.New("the browser completed three logins within a minute without sending the session's cookie: it blocks cookies, reaches the site under another host, or something on the way drops Set-Cookie"),
-		Retry:  a.Return, login: true,
+		Title:  "Your browser is not keeping you signed in",
+		Detail: "You have signed in several times, but your browser does not send this site's cookie. Cookies may be blocked, or an older cookie of this site may be in the way. Allow or delete this site's cookies and try again.",
+		Err:    errors.New("the browser completed three logins within a minute and never sent the session cookie: it blocks cookies, uses another host name for the site, or a proxy in between removes Set-Cookie"),
+		Retry:  a.ReturnTo, login: true,
 	}
 }
 
-// loopCookieName is that of a sealed cookie which counts completed logins. It is
-// set with a session's cookie, and deleted as soon as that one comes back. The
-// names of attempts are longer.
+// loopCookieName is the name of a sealed cookie that counts completed logins. It is
+// set together with the session cookie, and deleted as soon as the browser sends
+// the session cookie. The names of login attempts are longer.
 const loopCookieName = loginCookiePrefix + "loop"
 
-// loopCount is how many logins a browser has completed in a row without bringing
-// back the session's cookie, and since when.
+// loopCount is the number of logins that a browser has completed without sending
+// the session cookie, and the time of the first one.
 type loopCount struct {
 	Completed int   `json:"c"`
 	Since     int64 `json:"s"` // Unix time
 }
 
-// markCompleted counts a login that was completed just now. Where nothing can be
-// sealed the count begins anew.
-func (h *Handler) markCompleted(w http.ResponseWriter, a attempt) {
+// setLoopCount counts a login that was completed just now. If the value cannot be
+// sealed, the count starts again; a login must not fail for that.
+func (h *Handler) setLoopCount(w http.ResponseWriter, a loginAttempt) {
 	if a.LoopSince.IsZero() {
 		a.LoopSince = time.Now()
 	}
@@ -52,12 +52,11 @@ func (h *Handler) markCompleted(w http.ResponseWriter, a attempt) {
 	}
 }
 
-// lastCompleted returns the count that a browser brings along, if it is young
-// enough.
-func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
+// readLoopCount returns the count that a browser sends, unless it is too old.
+func (h *Handler) readLoopCount(c *cookies) (completed int, since time.Time) {
 	for _, login := range c.logins {
 		var n loopCount
-		plain, ok := h.openNamed(login, loopCookieName)
+		plain, ok := h.openLoopCookie(login)
 		if !ok || json.Unmarshal(plain, &n) != nil {
 			continue
 		}
@@ -68,23 +67,23 @@ func (h *Handler) lastCompleted(c *cookies) (completed int, since time.Time) {
 	return completed, since
 }
 
-// openNamed opens a login cookie if it has a certain name.
-func (h *Handler) openNamed(c *http.Cookie, name string) (plain []byte, ok bool) {
-	if c.Name != name {
+// openLoopCookie opens a cookie if it is the loop count.
+func (h *Handler) openLoopCookie(c *http.Cookie) (plain []byte, ok bool) {
+	if c.Name != loopCookieName {
 		return nil, false
 	}
-	return h.Keeper.Site.OpenFromBrowser(name, c.Value)
+	return h.Keeper.Site.OpenFromBrowser(loopCookieName, c.Value)
 }
 
-// forgetCompleted ends the count: the session's cookie has come back.
-func (h *Handler) forgetCompleted(w http.ResponseWriter, c *cookies) {
-	if c.counts() {
-		h.clearAttempt(w, loopCookieName)
+// clearLoopCount deletes the count, because the session cookie came back.
+func (h *Handler) clearLoopCount(w http.ResponseWriter, c *cookies) {
+	if c.hasLoopCount() {
+		h.clearLoginCookie(w, loopCookieName)
 	}
 }
 
-// counts reports whether the browser brings a count of completed logins.
-func (c *cookies) counts() bool {
+// hasLoopCount reports whether the browser sends a count of completed logins.
+func (c *cookies) hasLoopCount() bool {
 	for _, login := range c.logins {
 		if login.Name == loopCookieName {
 			return true

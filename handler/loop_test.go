@@ -16,102 +16,102 @@ func contextOf(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithCancel(r.Context())
 }
 
-func TestBrowserThatDropsTheSessionCookie(t *testing.T) {
+func TestLoginLoopWithoutTheSessionCookieIsStopped(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	b.jar.refuse = func(name string) bool { return name == sessionCookie }
 	a := b.open("/wanted")
-	wayOut(t, a, 500, "login_loop")
+	wantLoginLink(t, a, 500, "login_loop")
 	if n := g.as.codesRedeemed(); n != loopLimit {
 		t.Errorf("%d logins were completed, want %d", n, loopLimit)
 	}
 	if lines := g.log.lines("login_loop"); len(lines) != 1 || !strings.Contains(lines[0], "cookie") {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
-	// The way out works once the cause is gone.
+	// The link on the page works once the cause is removed.
 	b.jar.refuse = nil
-	b.reaches("/wanted")
+	b.mustReach("/wanted")
 }
 
-func TestBrowserThatDropsAllCookies(t *testing.T) {
+func TestLoginLoopWithoutAnyCookieIsStopped(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	b.jar.refuse = func(string) bool { return true }
-	wayOut(t, b.open("/wanted"), 400, "login_expired")
+	wantLoginLink(t, b.open("/wanted"), 400, "login_expired")
 	if n := g.as.codesRedeemed(); n != 0 {
-		t.Errorf("%d codes were redeemed", n)
+		t.Errorf("got %d redeemed codes, want 0", n)
 	}
 	if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != 1+maxRestartsStale {
-		t.Errorf("the browser was sent to log in %d times", n)
+		t.Errorf("got %d logins, want the loop stopped after three", n)
 	}
 }
 
-// TestSecondCookieOfTheSameName cannot be in the browser's jar with a __Host-
-// name, but with one that has a domain: it must not keep anybody out.
-func TestSecondCookieOfTheSameName(t *testing.T) {
+// TestInvalidSecondCookieDoesNotStopTheLogin: another host can set one for a shared
+// domain, which a name with __Host- prevents.
+func TestInvalidSecondCookieDoesNotStopTheLogin(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{Domain: "app.test"} })
 	b := g.browser()
 	b.jar.set([]string{"__Secure-oauth_session=of-a-sibling; Domain=test; Path=/; Secure"})
-	b.reaches("/")
+	b.mustReach("/")
 }
 
-// TestSwitchToPartitionedCookies: browsers keep a partitioned cookie beside
-// the one without, and send both. Whoever still has the cookie of an old
-// session when the option is switched on must be able to log in.
-func TestSwitchToPartitionedCookies(t *testing.T) {
+// TestSwitchToPartitionedCookiesDoesNotLoop: browsers keep a partitioned cookie
+// next to one without the attribute, and send both. A browser with the cookie of an
+// old session must be able to log in.
+func TestSwitchToPartitionedCookiesDoesNotLoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "none", Partitioned: true} })
 	b := g.browser()
 	b.jar.set([]string{sessionCookie + "=" + seal.NewSecret().Cookie() + "; Path=/; Secure; HttpOnly; SameSite=None"})
-	b.reaches("/wanted")
+	b.mustReach("/wanted")
 }
 
-func TestUnhurriedLoginsAreNoLoop(t *testing.T) {
+func TestSlowRepeatedLoginsAreNotALoop(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth)
 		b := g.browser()
 		for range 2 * loopLimit {
-			b.reaches("/")
+			b.mustReach("/")
 			b.jar.set([]string{sessionCookie + "=; Path=/; Secure; Max-Age=0"})
 			time.Sleep(loopWindow/2 + time.Second)
 		}
 	})
 }
 
-func TestLoggingOutIsNoLoop(t *testing.T) {
+func TestRepeatedLogoutsAreNotALoop(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	for range 2 * loopLimit {
-		b.reaches("/")
+		b.mustReach("/")
 		if a := b.fetch("POST", "/oauth2/logout"); a.status != http.StatusOK {
-			t.Fatalf("status %d", a.status)
+			t.Fatalf("got status %d, want 200", a.status)
 		}
 	}
 }
 
-// TestLoggingInAgainIsNoLoop: somebody tries three accounts in a minute, and
-// the session's cookie comes back each time.
-func TestLoggingInAgainIsNoLoop(t *testing.T) {
+// TestRepeatedLoginsAreNotALoop: a user tries three accounts in a minute, and the
+// browser sends the session cookie each time.
+func TestRepeatedLoginsAreNotALoop(t *testing.T) {
 	g := newRig(t)
 	b := g.loggedIn()
 	for range 2 * loopLimit {
-		b.landed(b.open("/oauth2/login?prompt=select_account&return_to=/wanted"), "/wanted")
+		b.wantAppAt(b.open("/oauth2/login?prompt=select_account&return_to=/wanted"), "/wanted")
 	}
 }
 
-// TestArrivingFromOtherSitesIsNoLoop: a strict cookie does not come along from
-// another site, however well it is kept.
-func TestArrivingFromOtherSitesIsNoLoop(t *testing.T) {
+// TestRepeatedCrossSiteVisitsAreNotALoop: browsers do not send a strict cookie from
+// another site.
+func TestRepeatedCrossSiteVisitsAreNotALoop(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	b := g.browser()
 	for range 2 * loopLimit {
-		b.landed(b.follow("/wanted"), "/wanted")
+		b.wantAppAt(b.follow("/wanted"), "/wanted")
 	}
 }
 
-// TestSessionsThatEndAreNoLoop: the cookie came back each time, and the session
-// was alive until the server refused to refresh it.
-func TestSessionsThatEndAreNoLoop(t *testing.T) {
+// TestEndedSessionsAreNotALoop: the browser sent the cookie each time, and the
+// server refused the refresh.
+func TestEndedSessionsAreNotALoop(t *testing.T) {
 	for name, end := range map[string]func(b *browser){
 		"found by a navigation": func(*browser) {},
 		"found by a script":     func(b *browser) { b.fetch("GET", "/api") },
@@ -123,7 +123,7 @@ func TestSessionsThatEndAreNoLoop(t *testing.T) {
 				as.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = 5 * time.Second })
 				b := g.browser()
 				for range 2 * loopLimit {
-					b.reaches("/")
+					b.mustReach("/")
 					time.Sleep(6 * time.Second)
 					as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
 					end(b)

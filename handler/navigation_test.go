@@ -12,7 +12,7 @@ const (
 	acceptSafariImg = "Accept: image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"
 )
 
-// clientRequests are the headers that clients send for what they do.
+// clientRequests has the headers of real clients.
 var clientRequests = []struct {
 	name   string
 	login  bool
@@ -69,75 +69,73 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 	for _, tt := range clientRequests {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := g.do(g.request(method, "/admin?x=1", strings.Split(tt.header, "|")...))
-			if a.passed != 0 {
-				t.Errorf("%s: the app was asked", tt.name)
+			if a.relayed != 0 {
+				t.Errorf("%s: got a call of the app, want none", tt.name)
 			}
 			if a.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s: %s answer may be stored", tt.name, method)
+				t.Errorf("%s: %s: got a cacheable answer, want no-store", tt.name, method)
 			}
 			switch {
 			case tt.login:
-				restarted(t, g, a)
+				wantNewLogin(t, g, a)
 			case a.status != 401 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("WWW-Authenticate") == "":
-				t.Errorf("%s: %s: status %d, Location %q, cookies %q", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
+				t.Errorf("%s: %s: got status %d, Location %q, cookies %q, want a login for navigations only", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
 			default:
 				if p := a.problem(t); p.LoginURL != "/oauth2/login" || p.Code != "login_required" || p.Status != 401 {
-					t.Errorf("%s: %+v", tt.name, p)
+					t.Errorf("%s: got problem %+v, want login_required", tt.name, p)
 				}
 			}
 		}
 		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "FOO", "get", "Head"} {
 			a := g.do(g.request(method, "/admin", strings.Split(tt.header, "|")...))
-			if a.status != 401 || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s: %s: status %d, Location %q", tt.name, method, a.status, a.location())
+			if a.status != 401 || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s: %s: got status %d, want 401, Location %q", tt.name, method, a.status, a.location())
 			}
 		}
 	}
 }
 
-// TestLoginEndpointIsForNavigationsToo: a script that asks for it leaves
-// nothing behind.
-func TestLoginEndpointIsForNavigationsToo(t *testing.T) {
+// TestLoginEndpointAcceptsNavigationsOnly: a script gets no login cookie.
+func TestLoginEndpointAcceptsNavigationsOnly(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, tt := range clientRequests {
 		a := g.get("/oauth2/login", strings.Split(tt.header, "|")...)
 		if tt.login != (a.status == 302) || !tt.login && a.header["Set-Cookie"] != nil {
-			t.Errorf("%s: status %d, cookies %q", tt.name, a.status, a.header["Set-Cookie"])
+			t.Errorf("%s: got status %d, cookies %q, want a login for navigations only", tt.name, a.status, a.header["Set-Cookie"])
 		}
 	}
 }
 
-// TestBodyOfAnUnknownClientIsNotRead: it may be five gigabytes.
-func TestBodyOfAnUnknownClientIsNotRead(t *testing.T) {
+// TestBodyWithoutASessionIsNotRead: it may have gigabytes.
+func TestBodyWithoutASessionIsNotRead(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("POST", "/upload", script...)
 	r.Body = unreadable{t}
 	if a := g.do(r); a.status != 401 {
-		t.Errorf("status %d", a.status)
+		t.Errorf("got status %d, want 401", a.status)
 	}
 }
 
 type unreadable struct{ t *testing.T }
 
 func (b unreadable) Read([]byte) (int, error) {
-	b.t.Error("the body is read")
+	b.t.Error("got a read of the body, want none")
 	return 0, http.ErrBodyReadAfterClose
 }
 
 func (unreadable) Close() error { return nil }
 
-// TestFormPostWithoutASession: somebody has filled in a form, the session is
-// over, and what they sent is lost. They are told so on a page, and not by a
-// problem document.
-func TestFormPostWithoutASession(t *testing.T) {
+// TestFormPostWithoutASessionGetsAPage: the form is lost, and a page says so
+// instead of a problem document.
+func TestFormPostWithoutASessionGetsAPage(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for name, header := range map[string][]string{"with Sec-Fetch": formPost, "without": {acceptFirefox, "Origin: " + appOrigin}} {
 		a := g.post("/form", header...)
-		if a.status != 401 || a.location() != "" || a.passed != 0 {
-			t.Errorf("%s: status %d to %q", name, a.status, a.location())
+		if a.status != 401 || a.location() != "" || a.relayed != 0 {
+			t.Errorf("%s: got status %d, want 401 to %q", name, a.status, a.location())
 		}
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "/oauth2/login") {
-			t.Errorf("%s: somebody who sent a form sees %s: %s", name, a.header.Get("Content-Type"), a.body)
+			t.Errorf("%s: got %s: %s, want a page that explains the lost form", name, a.header.Get("Content-Type"), a.body)
 		}
 	}
 }

@@ -8,14 +8,13 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// neighbours are other sites on the host. Their cookies are told with ours.
+// neighbours is an option: other sites on the host have these session cookies.
 func neighbours(s *setup) {
 	s.handler.OtherCookies = func(*http.Request, string) []string { return []string{"__Host-a", sessionCookie, "__Host-b"} }
 }
 
-// TestNeighboursCookies: the app gets the cookie of no other site on the host,
-// and it counts as none of this one.
-func TestNeighboursCookies(t *testing.T) {
+// TestCookiesOfOtherHandlersReachNoApp, and are no session of this Handler.
+func TestCookiesOfOtherHandlersReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	ours := sessionCookie + "=" + g.session("")
 	other := seal.NewSecret().Cookie()
@@ -37,11 +36,11 @@ func TestNeighboursCookies(t *testing.T) {
 				wanted = []string{want}
 			}
 			a := g.get("/", append(header, script...)...)
-			if got := g.app.last()["Cookie"]; a.passed != 1 || !slices.Equal(got, wanted) {
+			if got := g.app.last()["Cookie"]; a.relayed != 1 || !slices.Equal(got, wanted) {
 				t.Errorf("of %q the app got %q, want %q", header, got, wanted)
 			}
 			if got := g.app.last()["Authorization"] != nil; got != (own != "") {
-				t.Errorf("%q: relayed with a session is %v", header, got)
+				t.Errorf("%q: got relayed with a session %v, want that of the table", header, got)
 			}
 		}
 	}
@@ -54,9 +53,7 @@ func join(a, b string) string {
 	return a + b
 }
 
-// TestAppsSetNoNeighboursCookie: what an app may not do to us it may not do to
-// other sites on the host.
-func TestAppsSetNoNeighboursCookie(t *testing.T) {
+func TestAppCannotSetCookiesOfOtherHandlers(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, neighbours)
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header()["Set-Cookie"] = []string{"__Host-a=evil; Path=/; Secure", "a=1", "__Host-b", "__Host-aa=1", sessionCookie + "=x"}
@@ -64,14 +61,14 @@ func TestAppsSetNoNeighboursCookie(t *testing.T) {
 	}
 	for _, header := range [][]string{script, with(g.session(""), script)} {
 		if a := g.get("/", header...); !slices.Equal(a.header["Set-Cookie"], []string{"a=1", "__Host-aa=1"}) {
-			t.Errorf("the browser gets %q", a.header["Set-Cookie"])
+			t.Errorf("got cookies %q, want the app's only", a.header["Set-Cookie"])
 		}
 	}
 }
 
-// TestAppsSetNoCookieForADomainOfNeighbours: a cookie that an app sets for a
-// domain reaches sites on other hosts there.
-func TestAppsSetNoCookieForADomainOfNeighbours(t *testing.T) {
+// TestAppCannotSetCookiesForADomainOfOtherHandlers: such a cookie reaches sites on
+// other hosts.
+func TestAppCannotSetCookiesForADomainOfOtherHandlers(t *testing.T) {
 	var asked []string
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
 		s.handler.OtherCookies = func(_ *http.Request, domain string) []string {
@@ -94,6 +91,6 @@ func TestAppsSetNoCookieForADomainOfNeighbours(t *testing.T) {
 		t.Errorf("the browser gets %q, want %q", a.header["Set-Cookie"], want)
 	}
 	if slices.ContainsFunc(asked, func(domain string) bool { return domain != "app.test" }) {
-		t.Errorf("asked for the domains %q", asked)
+		t.Errorf("got calls for the domains %q, want one for each cookie", asked)
 	}
 }

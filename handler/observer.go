@@ -8,11 +8,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// NewObserver returns what writes a keeper's events to a log: an operator's
-// business at most once a minute for each cause, whatever the number of
-// sessions.
+// NewObserver returns a function for keeper.Config.Observe that logs the events of
+// the keeper. It logs a failure at most once a minute for each cause, however many
+// sessions are affected. With a nil logger it logs nothing.
 func NewObserver(logger *zap.Logger) func(keeper.Event) {
-	var limit perMinute
+	if logger == nil {
+		logger = zap.NewNop()
+	}
+	var limit logLimiter
 	return func(e keeper.Event) {
 		id := zap.Stringer("session", e.ID)
 		switch e.Kind {
@@ -32,46 +35,46 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 			switch e.Outcome {
 			case keeper.Rejected:
 				if e.ReuseSuspected {
-					logger.Warn("refresh refused on the token's first use: somebody else has used it, or the authorization server has revoked the login", fields...)
+					logger.Warn("refresh token refused on its first use: another client may have used it (theft), or the authorization server has revoked the login", fields...)
 					return
 				}
-				logger.Info("refresh refused", fields...)
+				logger.Info("refresh token refused", fields...)
 			case keeper.Misconfigured, keeper.Malformed:
-				logger.Error("refresh failed, and will until the configuration here or at the authorization server is put right", fields...)
+				logger.Error("refresh failed: the authorization server refuses this client or sends an unusable answer; correct the configuration here or at the server", fields...)
 			default:
-				logger.Warn("refresh failed, the session is kept", fields...)
+				logger.Warn("refresh failed; the session is kept and the refresh is repeated", fields...)
 			}
 		case keeper.EventUnwritten:
 			if limit.allow("unwritten") {
-				logger.Error("new tokens could not be written to the store: they are served from memory until they can", id, zap.Error(e.Err))
+				logger.Error("new tokens could not be written to the store: they are served from memory, and the write is repeated", id, zap.Error(e.Err))
 			}
 		case keeper.EventWritten:
 			logger.Info("tokens served from memory have been written to the store", id)
 		case keeper.EventIDTokenKept:
 			if limit.allow("id token") {
-				logger.Warn("the refreshed ID token could not be checked: the session goes on with the new access token, and with the ID token and the claims before it", id, zap.Error(e.Err))
+				logger.Warn("the refreshed ID token could not be verified: the session continues with the new access token and with its former ID token and claims", id, zap.Error(e.Err))
 			}
 		case keeper.EventLeaseTaken:
 			if limit.allow("lease") {
-				logger.Warn("refreshing in place of another instance, which fell silent in the midst of it: it was ended, stood still or lost the store", id)
+				logger.Warn("took over a refresh: the instance doing it stopped responding; it was ended, paused or cut off from the store", id)
 			}
 		case keeper.EventDiscarded:
-			logger.Info("new tokens were dropped: the session had ended meanwhile", id)
+			logger.Info("new tokens were dropped: the session ended during the refresh", id)
 		case keeper.EventUnreadable:
 			logUnreadable(logger, &limit, e)
 		}
 	}
 }
 
-// logUnreadable is a line a minute for each part of a record: an operator has to
-// learn that sessions are lost, or that somebody writes to the store.
-func logUnreadable(logger *zap.Logger, limit *perMinute, e keeper.Event) {
+// logUnreadable logs that a record cannot be opened, once a minute for each part of
+// a record: sessions are lost, or someone else writes to the store.
+func logUnreadable(logger *zap.Logger, limit *logLimiter, e keeper.Event) {
 	part := string(e.Part())
 	if limit.allow("unreadable " + part) {
-		logger.Warn("what the store has does not open, and counts for nothing: it was altered, damaged or partly restored from a backup, or its key was dropped",
+		logger.Warn("a record in the store cannot be opened and is ignored: it was altered, damaged or partly restored from a backup, or its key was removed",
 			zap.Stringer("session", e.ID), zap.String("part", part), zap.Error(e.Err))
 	}
 }
 
-// logEvery is how often the same cause is worth a line.
-const logEvery = time.Minute
+// logInterval is the least time between two log lines with the same cause.
+const logInterval = time.Minute

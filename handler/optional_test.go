@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
@@ -19,7 +18,7 @@ func optional(s *setup) {
 	s.handler.Optional, s.handler.AlwaysOptional = all, all
 }
 
-func TestOptionalSession(t *testing.T) {
+func TestOptionalPathPassesWithoutASession(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	for _, tt := range clientRequests {
 		header := append(strings.Split(tt.header, "|"), "Authorization: Bearer EVIL")
@@ -29,41 +28,41 @@ func TestOptionalSession(t *testing.T) {
 				h = append(slices.Clone(header), "Cookie: "+cookie)
 			}
 			a := g.get("/", h...)
-			if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil || g.app.last()["Cookie"] != nil {
-				t.Errorf("%s, %s: status %d, the app got %v", tt.name, name, a.status, g.app.last())
+			if a.status != 200 || a.relayed != 1 || g.app.last()["Authorization"] != nil || g.app.last()["Cookie"] != nil {
+				t.Errorf("%s, %s: got status %d, want 200, the app got %v", tt.name, name, a.status, g.app.last())
 			}
 		}
 		h := append(slices.Clone(header), "Cookie: "+sessionCookie+"="+g.session(""))
 		if a := g.get("/", h...); a.status != 200 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("%s: with a session the app got %q", tt.name, g.app.last()["Authorization"])
+			t.Errorf("%s: with a session: got Authorization %q, want the token", tt.name, g.app.last()["Authorization"])
 		}
 	}
 }
 
-// TestOptionalIsNotOptionalWhenTheStoreIsDown: a request with a session must
-// not turn anonymous because nobody can look it up.
-func TestOptionalIsNotOptionalWhenTheStoreIsDown(t *testing.T) {
+// TestOptionalPathIsUnavailableWhileTheStoreIsDown: a request with a session must
+// not become anonymous because the store fails.
+func TestOptionalPathIsUnavailableWhileTheStoreIsDown(t *testing.T) {
 	g := newRig(t, plainOAuth, optional)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	g.store.down.Store(true)
 	for _, header := range [][]string{navigation, script} {
 		a := g.get("/", append(slices.Clone(header), cookie)...)
-		if a.status != 503 || a.passed != 0 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || a.location() != "" {
-			t.Errorf("status %d, cookies %q", a.status, a.header["Set-Cookie"])
+		if a.status != 503 || a.relayed != 0 || a.header.Get("Retry-After") == "" || a.header["Set-Cookie"] != nil || a.location() != "" {
+			t.Errorf("got status %d, want 503, cookies %q", a.status, a.header["Set-Cookie"])
 		}
 		if a := g.get("/", header...); a.status != 200 {
-			t.Errorf("without a cookie: status %d", a.status)
+			t.Errorf("without a cookie: got status %d, want 200", a.status)
 		}
 	}
 	g.store.down.Store(false)
 	if a := g.get("/", append(slices.Clone(script), cookie)...); a.status != 200 || g.app.last()["Authorization"] == nil {
-		t.Errorf("afterwards: status %d", a.status)
+		t.Errorf("afterwards: got status %d, want 200", a.status)
 	}
 }
 
-// TestSeveralCookiesWhenTheStoreIsDown: which of them counts cannot be told, and
-// nobody becomes nobody for that.
-func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
+// TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown: the store decides
+// which one has a session.
+func TestSeveralSessionCookiesAreUnavailableWhileTheStoreIsDown(t *testing.T) {
 	for name, option := range map[string]func(*setup){"optional": optional, "required": func(*setup) {}} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, plainOAuth, option)
@@ -72,50 +71,50 @@ func TestSeveralCookiesWhenTheStoreIsDown(t *testing.T) {
 			for _, path := range []string{"/", "/oauth2/session"} {
 				for _, header := range [][]string{navigation, script} {
 					a := g.get(path, append(slices.Clone(header), cookies)...)
-					if a.status != 503 || a.passed != 0 || a.header["Set-Cookie"] != nil {
-						t.Errorf("%s: status %d, location %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
+					if a.status != 503 || a.relayed != 0 || a.header["Set-Cookie"] != nil {
+						t.Errorf("%s: got status %d, want 503, location %q, cookies %q", path, a.status, a.location(), a.header["Set-Cookie"])
 					}
 				}
 			}
 			g.store.down.Store(false)
 			if a := g.get("/", append(slices.Clone(script), cookies)...); a.status != 200 || g.app.last()["Authorization"] == nil {
-				t.Errorf("afterwards: status %d", a.status)
+				t.Errorf("afterwards: got status %d, want 200", a.status)
 			}
 		})
 	}
 }
 
-// TestAnonymousRequestsHaveNoUser: what is made of the user, such as a header
-// for the app, must be made of nobody, and so must be told.
-func TestAnonymousRequestsHaveNoUser(t *testing.T) {
-	told := 0
+// TestSetUserGetsNoUserWithoutASession: the hook is called with nil, so that the
+// server can remove a user from the last request.
+func TestSetUserGetsNoUserWithoutASession(t *testing.T) {
+	calls := 0
 	g := newRig(t, plainOAuth, optional, func(s *setup) {
-		s.handler.SetUser = func(_ *http.Request, s *keeper.Session) {
-			told++
-			if s != nil {
-				t.Errorf("the user is %+v", s)
+		s.handler.SetUser = func(_ *http.Request, u *User) {
+			calls++
+			if u != nil {
+				t.Errorf("got user %+v, want nil", u)
 			}
 		}
 	})
 	g.get("/", script...)
-	if told != 1 {
-		t.Errorf("SetUser was called %d times, want once with nil", told)
+	if calls != 1 {
+		t.Errorf("got %d calls of SetUser, want one with nil", calls)
 	}
 }
 
-// endedSession is a browser whose session ends at its next request.
+// endedSession returns a browser whose session ends at its next request.
 func endedSession(t *testing.T, g *rig) *browser {
 	t.Helper()
 	b := g.browser()
-	b.landed(b.open("/oauth2/login"), "/")
+	b.wantAppAt(b.open("/oauth2/login"), "/")
 	g.as.SetUser(fakeas.User{Name: "alice", Disabled: true})
 	time.Sleep(time.Hour) // the access token expires
 	return b
 }
 
-// TestDeadSession: whoever finds the end gets the cookie cleared. Optional
-// pages come anonymously, others after a login.
-func TestDeadSession(t *testing.T) {
+// TestRequestThatFindsTheEndClearsTheCookie. Optional pages then pass without a
+// user, and others after a login.
+func TestRequestThatFindsTheEndClearsTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, func(s *setup) {
@@ -124,31 +123,30 @@ func TestDeadSession(t *testing.T) {
 		b := endedSession(t, g)
 		a := b.fetch("GET", "/api")
 		if a.status != 401 || b.jar.get(sessionCookie) != nil {
-			t.Errorf("status %d, cookie %v", a.status, b.jar.get(sessionCookie))
+			t.Errorf("got status %d, want 401, cookie %v", a.status, b.jar.get(sessionCookie))
 		}
 		as.SetUser(fakeas.User{Name: "alice"})
-		b.reaches("/wanted")
+		b.mustReach("/wanted")
 		b = endedSession(t, g)
 		as.SetUser(fakeas.User{Name: "alice"})
 		as.Fail(fakeas.OAuthError("invalid_grant").For(fakeas.GrantRefresh))
-		b.reaches("/wanted")
+		b.mustReach("/wanted")
 	})
 }
 
-// TestDeadSessionOnAnOptionalPage: the request passes as nobody's. The cookie is
-// not deleted on the way: a cache may store the app's answer, and would then
-// delete the cookies of others.
-func TestDeadSessionOnAnOptionalPage(t *testing.T) {
+// TestOptionalPageDoesNotClearTheCookie: a cache may store the app's answer, and
+// would delete the cookies of other users.
+func TestOptionalPageDoesNotClearTheCookie(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, optional)
 		b := endedSession(t, g)
 		a := b.open("/optional")
-		if a.status != 200 || a.passed != 1 || g.app.last()["Authorization"] != nil {
-			t.Errorf("status %d, the app got %v", a.status, g.app.last())
+		if a.status != 200 || a.relayed != 1 || g.app.last()["Authorization"] != nil {
+			t.Errorf("got status %d, want 200, the app got %v", a.status, g.app.last())
 		}
 		if a.header["Set-Cookie"] != nil {
-			t.Errorf("the app's answer sets %q", a.header["Set-Cookie"])
+			t.Errorf("got cookies %q on the app's answer, want none", a.header["Set-Cookie"])
 		}
 	})
 }

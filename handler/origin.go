@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// CheckOrigin refuses what is not exactly the scheme and host of a site that a
-// login can be kept for.
+// CheckOrigin refuses any text that is not exactly the scheme and host of a site,
+// and any site whose browsers would not keep the session cookie.
 func CheckOrigin(origin string) error {
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" || u.Scheme+"://"+u.Host != origin {
@@ -29,8 +29,8 @@ func CheckOrigin(origin string) error {
 	return fmt.Errorf("%q: the scheme must be https", origin)
 }
 
-// insecureOriginError: browsers send Secure cookies over https and to loopback
-// hosts only, so that every login would be lost again.
+// insecureOriginError reports a site on plain http. Browsers send Secure cookies
+// over https and to loopback hosts only, so every login would be lost at once.
 type insecureOriginError struct{ origin string }
 
 func (e *insecureOriginError) Error() string {
@@ -45,7 +45,8 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// origin returns the site's public origin, where a login can be kept.
+// origin returns the public origin of the site. It fails if a login could not be
+// kept there.
 func (h *Handler) origin(r *http.Request) (string, *Error) {
 	origin, err := h.Origin(r)
 	if err == nil {
@@ -63,25 +64,26 @@ func (h *Handler) origin(r *http.Request) (string, *Error) {
 	return "", e
 }
 
-// isUnsafe: everything that is not known to be safe, in exactly this spelling
-// (RFC 9110, section 9.2.1).
-func isUnsafe(method string) bool {
+// isUnsafeMethod reports whether a method may change state. A method that is not
+// known to be safe, in exactly this spelling, is unsafe (RFC 9110, section 9.2.1).
+func isUnsafeMethod(method string) bool {
 	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
 }
 
-// changesState reports whether a request may do more than read: that is what no
-// page of another site may send with somebody's session.
+// changesState reports whether a request may do more than read. A page of another
+// site must not send such a request with the user's session.
 func changesState(r *http.Request) bool {
-	// OPTIONS too: a browser's preflight carries no cookie, so this is none.
-	return isUnsafe(r.Method) || r.Method == http.MethodOptions || isWebSocket(r) || overridesMethod(r)
+	// OPTIONS is included: a browser's preflight carries no cookie, so an OPTIONS
+	// request with a session is not a preflight.
+	return isUnsafeMethod(r.Method) || r.Method == http.MethodOptions || isWebSocket(r) || overridesMethod(r)
 }
 
-// overridesMethod: an app may take a safe request with such a header for an
-// unsafe one.
+// overridesMethod reports whether an app may treat a safe request as an unsafe one,
+// because of a header that names another method.
 func overridesMethod(r *http.Request) bool {
 	for name := range r.Header {
 		for _, override := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-			if sameToUpstream(name, override) {
+			if isEquivalentHeader(name, override) {
 				return true
 			}
 		}
@@ -89,11 +91,13 @@ func overridesMethod(r *http.Request) bool {
 	return false
 }
 
-// isForeign reports whether an unsafe request or a WebSocket was sent by a page
-// of another site. The session's cookie would go along with it, from sibling
-// subdomains whatever its SameSite attribute. Clients that send neither
-// header are no browsers, and nobody can make them send somebody's cookie.
-func (h *Handler) isForeign(r *http.Request) bool {
+// isCrossOrigin reports whether a page of another site sent the request. The
+// browser may add the session cookie to such a request: SameSite does not stop
+// requests from sibling subdomains, which are the same site.
+//
+// A client that sends neither Origin nor Sec-Fetch-Site is not a browser. No page
+// can make it send another user's cookie, so its requests are accepted.
+func (h *Handler) isCrossOrigin(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) > 1 {
 		return true
@@ -105,9 +109,9 @@ func (h *Handler) isForeign(r *http.Request) bool {
 	if site != "" && site != "same-origin" && site != "none" {
 		return true
 	}
-	// A page with Referrer-Policy: no-referrer sends "null" to its own site too
-	// (Fetch, "append a request Origin header"); then the browser's own word,
-	// which no page can forge, has to do.
+	// A page with Referrer-Policy: no-referrer sends "null" to its own site, too
+	// (Fetch, "append a request Origin header"). Sec-Fetch-Site then decides: the
+	// browser sets it, and no page can forge it.
 	if len(origins) == 0 || origins[0] == "null" && site == "same-origin" {
 		return false
 	}
@@ -115,12 +119,14 @@ func (h *Handler) isForeign(r *http.Request) bool {
 	return err != nil || origins[0] != own
 }
 
-// isPreflight reports whether a browser asks on behalf of a trusted page of
-// another site what that may send (Fetch, CORS-preflight request). It carries no
-// cookie by definition, and the app has to answer it. It is passed on for
-// nobody, so it is nothing more: pages of this site send none, and none has a
-// body, asks for another protocol or means another method.
-func (h *Handler) isPreflight(r *http.Request) bool {
+// isTrustedPreflight reports whether a browser asks if a page of a trusted origin
+// may send a request (Fetch, CORS-preflight request). A preflight never carries a
+// cookie, and the app has to answer it, so it is relayed without a session.
+//
+// The conditions keep other requests from passing as one: a preflight has no body,
+// asks for no other protocol and means no other method. Pages of this site send
+// none.
+func (h *Handler) isTrustedPreflight(r *http.Request) bool {
 	origins := r.Header["Origin"]
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" &&
 		len(origins) == 1 && slices.Contains(h.TrustedOrigins, origins[0]) &&

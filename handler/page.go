@@ -10,13 +10,13 @@ import (
 	"net/url"
 )
 
-// page is one small page of ours: a title, a sentence, and what can be done.
+// page is a small HTML page with a title, a sentence and up to two actions.
 type page struct {
 	Title  string
 	Detail string
-	Code   string // a word to quote when asking for help
-	// RefreshTo is where the page goes by itself, after RefreshAfter seconds.
-	// Without it, it reloads after that many.
+	Code   string // identifies the problem, for a support request
+	// RefreshTo is the URL to which the page goes after RefreshAfter seconds.
+	// Without it, the page reloads after that time. With neither, it stays.
 	RefreshAfter   int
 	RefreshTo      string
 	Link, LinkText string
@@ -46,9 +46,10 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 </html>
 `))
 
-// contentSecurityPolicy allows the one style above and forms to this site.
-// Following a logout form leads to the authorization server by a redirect,
-// which some browsers hold against form-action: hence https: too.
+// contentSecurityPolicy allows the style above, and forms that are sent to this
+// site. The answer to the logout form redirects to the authorization server, and
+// some browsers apply form-action to redirects. It therefore allows https: and
+// loopback hosts, too.
 var contentSecurityPolicy = fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; form-action 'self' https: http://localhost:* http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'", styleHash())
 
 func styleHash() string {
@@ -56,6 +57,7 @@ func styleHash() string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// writePage answers with a page. It adds no script: the page must work without one.
 func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error {
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, struct {
@@ -66,7 +68,8 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error
 		return fmt.Errorf("writing page: %w", err)
 	}
 	if p.Post != "" {
-		// With no-referrer a browser would send the form with Origin: null.
+		// With no-referrer a browser would send the form with Origin: null, which
+		// isCrossOrigin refuses without Sec-Fetch-Site.
 		w.Header().Set("Referrer-Policy", "same-origin")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -77,7 +80,7 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error
 	return nil
 }
 
-// loginLink leads through a new login to a path of this site.
+// loginLink returns the URL of a new login that leads to a path of this site.
 func loginLink(prefix, returnTo, prompt string) string {
 	q := url.Values{"return_to": {returnTo}}
 	if prompt != "" {

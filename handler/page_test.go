@@ -18,7 +18,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// ownAnswers are all kinds of answers of ours, by what was asked.
+// ownAnswers returns all kinds of the Handler's own answers, by request.
 func ownAnswers(t *testing.T, g *rig) []*answer {
 	t.Helper()
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
@@ -41,45 +41,45 @@ func ownAnswers(t *testing.T, g *rig) []*answer {
 	return answers
 }
 
-func TestOwnAnswersAreNobodyElsesBusiness(t *testing.T) {
+func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, a := range ownAnswers(t, g) {
-		if a.passed != 0 {
-			t.Errorf("%s: the app was asked", a.uri)
+		if a.relayed != 0 {
+			t.Errorf("%s: got a call of the app, want none", a.uri)
 		}
 		for name, want := range map[string]string{
 			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 		} {
 			if got := a.header.Get(name); got != want {
-				t.Errorf("%s, status %d: %s is %q", a.uri, a.status, name, got)
+				t.Errorf("%s, status %d: %s is %q, want %q", a.uri, a.status, name, got, want)
 			}
 		}
 		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
-			t.Errorf("%s, status %d: Referrer-Policy is %q", a.uri, a.status, got)
+			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or same-origin with a form", a.uri, a.status, got)
 		}
 		for _, directive := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, directive) {
-				t.Errorf("%s, status %d: Content-Security-Policy is %q", a.uri, a.status, csp)
+				t.Errorf("%s, status %d: got Content-Security-Policy %q, want one that blocks everything else", a.uri, a.status, csp)
 			}
 		}
 		for _, goText := range []string{"redeeming", "dial tcp", errStoreDown.Error(), "goroutine", "127.0.0.1", "the state parameter"} {
 			if strings.Contains(a.body, goText) {
-				t.Errorf("%s: the page says %q", a.uri, goText)
+				t.Errorf("%s: got %q on the page, want no text of Go", a.uri, goText)
 			}
 		}
 	}
-	// What the app answers is not touched, but for the word to shared caches.
+	// The app's answer is unchanged, apart from the directive for shared caches.
 	a := g.get("/", append(slices.Clone(navigation), "Cookie: "+sessionCookie+"="+g.session(""))...)
 	delete(a.header, "Content-Type") // the recorder's
 	delete(a.header, "Cache-Control")
 	if len(a.header) != 0 {
-		t.Errorf("the app's answer has %v", a.header)
+		t.Errorf("got header %v on the app's answer, want none of the Handler's", a.header)
 	}
 }
 
-// TestStyleIsAllowed: the policy's hash is that of the style in the page, and
-// nothing else in the page needs permission.
-func TestStyleIsAllowed(t *testing.T) {
+// TestContentSecurityPolicyAllowsTheStyle by its hash. Nothing else in a page needs
+// permission.
+func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
 	pages := 0
@@ -90,7 +90,7 @@ func TestStyleIsAllowed(t *testing.T) {
 		pages++
 		found := style.FindAllStringSubmatch(a.body, -1)
 		if len(found) != 1 {
-			t.Fatalf("%s: %d styles", a.uri, len(found))
+			t.Fatalf("%s: got %d styles, want 1", a.uri, len(found))
 		}
 		sum := sha256.Sum256([]byte(found[0][1]))
 		if want := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(a.header.Get("Content-Security-Policy"), want) {
@@ -98,18 +98,18 @@ func TestStyleIsAllowed(t *testing.T) {
 		}
 		for _, needless := range []string{"<script", "style=", " src=", "onload", "javascript:", "http://", "@import"} {
 			if strings.Contains(a.body, needless) {
-				t.Errorf("%s: the page has %q", a.uri, needless)
+				t.Errorf("%s: got %q on the page, want nothing that needs another permission", a.uri, needless)
 			}
 		}
 	}
 	if pages < 6 {
-		t.Errorf("%d pages were looked at", pages)
+		t.Errorf("got %d pages, want more", pages)
 	}
 }
 
-// TestNothingForeignIsShownRaw: text from outside is escaped in pages, or not
-// shown at all, and forges no line of the log.
-func TestNothingForeignIsShownRaw(t *testing.T) {
+// TestPagesEscapeTextFromOutside or do not show it. Such text forges no log line
+// either.
+func TestPagesEscapeTextFromOutside(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	const hostile = "\"><script>alert(1)</script>\n{\"level\":\"error\",\"msg\":\"forged\"}\x1b[31m\u2028{env.HOME}"
 	g.as.Set(func(k *fakeas.Knobs) {
@@ -124,36 +124,35 @@ func TestNothingForeignIsShownRaw(t *testing.T) {
 	}
 	for _, a := range pages {
 		if a.status < 400 || strings.Contains(a.body, "<script") || strings.Contains(a.body, "<img") || strings.Contains(a.body, "alert(1)</") || strings.Contains(a.body, "forged") {
-			t.Errorf("%s: status %d: %s", a.uri, a.status, a.body)
+			t.Errorf("%s: got status %d: %s, want the text escaped", a.uri, a.status, a.body)
 		}
 	}
 	lines := g.log.lines("login refused by the authorization server")
 	if len(lines) != 2 || len(lines[0]) > 1000 || strings.Contains(g.log.text(), "\x1b") || len(g.log.lines(`"msg":"forged"`)) != 0 {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
-// TestPagesTryAgain: trouble that passes gives a page that comes back by
-// itself, and says when to anybody else.
-func TestPagesTryAgain(t *testing.T) {
+// TestTemporaryErrorPageReloads, and other clients get Retry-After.
+func TestTemporaryErrorPageReloads(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	g.store.down.Store(true)
 	page := g.get("/wanted", append(slices.Clone(navigation), cookie)...)
 	if page.status != 503 || page.header.Get("Retry-After") != "1" || !strings.Contains(page.body, `<meta http-equiv="refresh" content="1">`) || page.header["Set-Cookie"] != nil {
-		t.Errorf("status %d, %v: %s", page.status, page.header, page.body)
+		t.Errorf("got status %d, want 503, %v: %s", page.status, page.header, page.body)
 	}
 	a := g.get("/wanted", append(slices.Clone(script), cookie)...)
 	if p := a.problem(t); a.status != 503 || p.Code != "temporarily_unavailable" || p.LoginURL != "" || a.header.Get("Retry-After") != "1" {
-		t.Errorf("status %d: %+v", a.status, p)
+		t.Errorf("got status %d, want 503: %+v", a.status, p)
 	}
 	if lines := g.log.lines("request failed"); len(lines) != 1 {
-		t.Errorf("the log says %q", lines)
+		t.Errorf("got log lines %q, want one", lines)
 	}
 }
 
-// TestTroubleOfTheServer comes through once the access token has expired.
-func TestTroubleOfTheServer(t *testing.T) {
+// TestServerFailureIsShownWithoutDetails after the access token has expired.
+func TestServerFailureIsShownWithoutDetails(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault  fakeas.Fault
 		status int
@@ -172,28 +171,28 @@ func TestTroubleOfTheServer(t *testing.T) {
 				time.Sleep(time.Hour)
 				a := b.fetch("GET", "/api")
 				if p := a.problem(t); a.status != tt.status || p.Code != tt.code || a.header.Get("Retry-After") == "" {
-					t.Errorf("status %d: %+v", a.status, p)
+					t.Errorf("got status %d, want %d: %+v", a.status, tt.status, p)
 				}
 				page := b.open("/wanted")
-				if page.status != tt.status || !strings.Contains(page.body, tt.code) || page.passed != 0 {
-					t.Errorf("status %d: %s", page.status, page.body)
+				if page.status != tt.status || !strings.Contains(page.body, tt.code) || page.relayed != 0 {
+					t.Errorf("got status %d, want %d: %s", page.status, tt.status, page.body)
 				}
 				if b.jar.get(sessionCookie) == nil {
-					t.Error("the session's cookie is gone")
+					t.Error("got no session cookie, want it kept")
 				}
 				as.ClearFaults()
 				time.Sleep(5 * time.Minute)
-				b.reaches("/wanted")
+				b.mustReach("/wanted")
 				if len(b.hops) != 1 {
-					t.Errorf("it took a login: %q", b.hops)
+					t.Errorf("got hops %q, want no login", b.hops)
 				}
 			})
 		})
 	}
 }
 
-// TestFailIsAskedForPagesOnly, and never for one with a code in its URL.
-func TestFailIsAskedForPagesOnly(t *testing.T) {
+// TestFailIsCalledForPagesOnly, and never for a URL that contains a code.
+func TestFailIsCalledForPagesOnly(t *testing.T) {
 	var failed []string
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Fail = func(w http.ResponseWriter, r *http.Request, e *Error) error {
@@ -204,12 +203,12 @@ func TestFailIsAskedForPagesOnly(t *testing.T) {
 	a := g.get("/oauth2/unknown", navigation...)
 	var e *Error
 	if !errors.As(a.err, &e) || e.Status != 404 || a.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("got %v", a.err)
+		t.Errorf("got error %v, want that of Fail", a.err)
 	}
 	g.get("/oauth2/unknown", script...)
 	g.get("/oauth2/callback?code=CODE_x&state=x", navigation...)
 	if !slices.Equal(failed, []string{"/oauth2/unknown not_found"}) {
-		t.Errorf("Fail was asked for %q", failed)
+		t.Errorf("got calls of Fail for %q, want pages only", failed)
 	}
 }
 
@@ -223,17 +222,17 @@ func TestSameErrorIsLoggedOnceAMinute(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		if a, b := len(log.lines(`"code":"a"`)), len(log.lines(`"code":"b"`)); a != 2 || b != 2 {
-			t.Errorf("%d and %d lines", a, b)
+			t.Errorf("got %d and %d lines, want one for each cause", a, b)
 		}
 	})
 }
 
-func TestPrintable(t *testing.T) {
+func TestPrintableReplacesControlCharacters(t *testing.T) {
 	for in, want := range map[string]string{
 		"access_denied": "access_denied", "a\nb\r\x00\x1b[31m": "a?b???[31m", "é": "?", strings.Repeat("x", 300): strings.Repeat("x", 200), "": "",
 	} {
 		if got := printable(in); got != want {
-			t.Errorf("%q becomes %q", in, got)
+			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
 }
@@ -241,7 +240,7 @@ func TestPrintable(t *testing.T) {
 func TestRetryAfterIsRoundedUp(t *testing.T) {
 	for d, want := range map[time.Duration]int{time.Millisecond: 1, time.Second: 1, 1001 * time.Millisecond: 2} {
 		if got := (&Error{RetryAfter: d}).retryAfterSeconds(); got != want {
-			t.Errorf("%v becomes %d", d, got)
+			t.Errorf("%v: got %d, want %d", d, got, want)
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
-// TestScopeOnRefresh: some servers want the scope again, others refuse it.
-// refresh_param decides.
-func TestScopeOnRefresh(t *testing.T) {
+// TestRefreshSendsScopeOnlyIfConfigured: some servers require scope at a refresh,
+// others refuse it. refresh_param decides.
+func TestRefreshSendsScopeOnlyIfConfigured(t *testing.T) {
 	again := func(s *setup) { s.oauth.RefreshParams = []oauth.Param{{Name: "scope", Value: "api"}} }
 	without := func(*setup) {}
 	for name, tt := range map[string]struct {
@@ -19,12 +19,12 @@ func TestScopeOnRefresh(t *testing.T) {
 		option func(*setup)
 		status int
 	}{
-		"wanted and sent":     {fakeas.Required, again, 200},
-		"wanted, not sent":    {fakeas.Required, without, 401},
-		"refused, not sent":   {fakeas.Forbidden, without, 200},
-		"refused and sent":    {fakeas.Forbidden, again, 401},
-		"nobody minds, sent":  {fakeas.Optional, again, 200},
-		"nobody minds, if no": {fakeas.Optional, without, 200},
+		"wanted and sent":    {fakeas.Required, again, 200},
+		"wanted, not sent":   {fakeas.Required, without, 401},
+		"refused, not sent":  {fakeas.Forbidden, without, 200},
+		"refused and sent":   {fakeas.Forbidden, again, 401},
+		"optional and sent":  {fakeas.Optional, again, 200},
+		"optional, not sent": {fakeas.Optional, without, 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -41,20 +41,20 @@ func TestScopeOnRefresh(t *testing.T) {
 	}
 }
 
-// TestTooManyGroups: Entra ID leaves the groups out if there are many, and says
-// where they can be asked for. Not knowing them is not having them.
-func TestTooManyGroups(t *testing.T) {
+// TestMissingGroupsMeetNoRequirement: Entra ID leaves the groups out if there are
+// many, and names the address to fetch them. Unknown groups count as none.
+func TestMissingGroupsMeetNoRequirement(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{Claim: "groups", Values: []string{"users"}}} })
 	g.loggedIn()
 	g.as.Set(func(k *fakeas.Knobs) { k.GroupsOverage = true })
-	if a := g.browser().open("/"); a.status != 403 || a.passed != 0 {
-		t.Errorf("status %d", a.status)
+	if a := g.browser().open("/"); a.status != 403 || a.relayed != 0 {
+		t.Errorf("got status %d, want 403", a.status)
 	}
 }
 
-// TestServerThatSaysNoLifetimeAndGivesNoRefreshToken: the session lasts as long
-// as a token is assumed to.
-func TestServerThatSaysNoLifetimeAndGivesNoRefreshToken(t *testing.T) {
+// TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken: the server says no
+// lifetime.
+func TestDefaultTokenLifetimeEndsSessionWithoutRefreshToken(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) {
 		k.RefreshTokens, k.LoginAnswer = fakeas.RefreshNone, fakeas.Edit{Omit: []string{"expires_in"}}
@@ -64,22 +64,22 @@ func TestServerThatSaysNoLifetimeAndGivesNoRefreshToken(t *testing.T) {
 		b := g.loggedIn()
 		time.Sleep(5*time.Minute - 10*time.Second - time.Millisecond)
 		if a := b.fetch("GET", "/"); a.status != 200 {
-			t.Errorf("status %d", a.status)
+			t.Errorf("got status %d, want 200", a.status)
 		}
 		time.Sleep(time.Millisecond)
 		if a := b.fetch("GET", "/"); a.status != 401 {
-			t.Errorf("status %d", a.status)
+			t.Errorf("got status %d, want 401", a.status)
 		}
-		b.reaches("/") // after a login
+		b.mustReach("/") // after a login
 		if as.codesRedeemed() != 2 {
-			t.Errorf("%d logins", as.codesRedeemed())
+			t.Errorf("got %d logins, want 2", as.codesRedeemed())
 		}
 	})
 }
 
-// TestOverlappingRotation: a server that still takes the token before the newest
-// forgives an answer that was lost.
-func TestOverlappingRotation(t *testing.T) {
+// TestOverlappingRotationKeepsTheSession: a server that accepts the last but one
+// token tolerates a lost answer.
+func TestOverlappingRotationKeepsTheSession(t *testing.T) {
 	as := startAuthServer(t)
 	as.Set(func(k *fakeas.Knobs) { k.Rotation, k.Overlap = fakeas.RotateOverlap, 1 })
 	synctest.Test(t, func(t *testing.T) {
@@ -89,18 +89,18 @@ func TestOverlappingRotation(t *testing.T) {
 			as.Fail(fakeas.LoseAnswer().For(fakeas.GrantRefresh))
 			time.Sleep(5 * time.Minute)
 			if a := b.fetch("GET", "/"); a.status != 200 {
-				t.Errorf("status %d", a.status)
+				t.Errorf("got status %d, want 200", a.status)
 			}
 		}
 		if st := as.Stats(); st.Reuses != 0 || as.refreshes() != 6 {
-			t.Errorf("%d refreshes, %d reuses", as.refreshes(), st.Reuses)
+			t.Errorf("got %d refreshes and %d reuses, want 6 and 0", as.refreshes(), st.Reuses)
 		}
 	})
 }
 
-// TestLogoutOfAnotherKind: Cognito's logout is not in its metadata and takes
+// TestLogoutWorksWithAProprietaryEndpoint: Cognito's logout is not in its metadata and takes
 // logout_uri. It is configured with its parameters.
-func TestLogoutOfAnotherKind(t *testing.T) {
+func TestLogoutWorksWithAProprietaryEndpoint(t *testing.T) {
 	g := newRig(t, func(s *setup) {
 		s.oauth.Endpoints.EndSession = s.oauth.Issuer + "/logout?client_id=app&logout_uri=" + appOrigin + "/oauth2/logout/callback"
 	})
@@ -108,13 +108,12 @@ func TestLogoutOfAnotherKind(t *testing.T) {
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	end := b.walk(a.location(), "same-origin", nil)
 	if end.status != 200 || end.uri != "GET /oauth2/logout/callback" {
-		t.Errorf("the browser ends at %s with %d", end.uri, end.status)
+		t.Errorf("got %s with status %d, want the page after the logout with 200", end.uri, end.status)
 	}
 	<-g.as.revoked
 }
 
-// TestCompressedAnswerIsRefused: it was not asked for, and is not unpacked. The
-// session stays.
+// TestCompressedAnswerIsRefused: it was not requested. The session stays.
 func TestCompressedAnswerIsRefused(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -123,52 +122,52 @@ func TestCompressedAnswerIsRefused(t *testing.T) {
 		as.Fail(fakeas.Fault{Gzip: true, Grant: fakeas.GrantRefresh})
 		time.Sleep(5 * time.Minute)
 		if a := b.fetch("GET", "/"); a.status != 503 {
-			t.Errorf("status %d", a.status)
+			t.Errorf("got status %d, want 503", a.status)
 		}
 		time.Sleep(2 * time.Second)
-		b.reaches("/")
+		b.mustReach("/")
 		if len(b.hops) != 1 {
-			t.Errorf("it took a login: %q", b.hops)
+			t.Errorf("got hops %q, want no login", b.hops)
 		}
 	})
 }
 
-// TestIssuerWithATenantPlaceholder is nobody's issuer: no login begins, and
-// the log says why.
-func TestIssuerWithATenantPlaceholder(t *testing.T) {
+// TestIssuerWithATenantPlaceholderIsRefused: no login begins, and the log has the
+// cause.
+func TestIssuerWithATenantPlaceholderIsRefused(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.Issuer = "https://login.test/{tenantid}/v2.0" })
 	a := g.browser().open("/")
-	if a.status != 503 || a.passed != 0 || a.location() != "" {
-		t.Errorf("status %d to %q", a.status, a.location())
+	if a.status != 503 || a.relayed != 0 || a.location() != "" {
+		t.Errorf("got status %d, want 503 to %q", a.status, a.location())
 	}
 	if lines := g.log.lines("{tenantid}"); len(lines) != 1 {
-		t.Errorf("the log says %q", g.log.text())
+		t.Errorf("got log %q, want one line with the placeholder", g.log.text())
 	}
 }
 
-// TestPostedCallback is not supported, and says so.
-func TestPostedCallback(t *testing.T) {
+// TestPostedCallbackIsRefused: response_mode=form_post is not supported.
+func TestPostedCallbackIsRefused(t *testing.T) {
 	g := newRig(t)
-	if a := g.post("/oauth2/callback", formPost...); a.status != 405 || a.header.Get("Allow") != "GET" || a.passed != 0 {
-		t.Errorf("status %d, %v", a.status, a.header)
+	if a := g.post("/oauth2/callback", formPost...); a.status != 405 || a.header.Get("Allow") != "GET" || a.relayed != 0 {
+		t.Errorf("got status %d, want 405, %v", a.status, a.header)
 	}
 }
 
-// TestIDTokenIsNoClock: a session whose ID token has expired goes on, and still
-// logs out with it.
-func TestIDTokenIsNoClock(t *testing.T) {
+// TestIDTokenLifetimeDoesNotLimitTheSession: an expired ID token still serves as
+// the hint of the logout.
+func TestIDTokenLifetimeDoesNotLimitTheSession(t *testing.T) {
 	g := newRig(t)
-	// Expired already, by less than what clocks may differ.
+	// The token has expired, by less than the tolerance for clocks.
 	g.as.Set(func(k *fakeas.Knobs) { k.IDTokenLifetime = -30 * time.Second })
 	b := g.loggedIn()
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("it took a login: %q", b.hops)
+		t.Errorf("got hops %q, want no login", b.hops)
 	}
 	a := b.send(g.request("POST", "/oauth2/logout", formPost...), false)
 	if !idTokenHint.MatchString(a.location()) {
-		t.Errorf("the logout goes to %.80q, without the ID token", a.location())
+		t.Errorf("got logout at %.80q, want the ID token in it", a.location())
 	}
 	<-g.as.revoked
 }

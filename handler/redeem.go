@@ -13,104 +13,105 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// codeAnswer is a callback with a code, and the attempt that it belongs to.
-type codeAnswer struct {
-	cookie  *http.Cookie // of the attempt
-	state   loginState
-	attempt attempt
-	code    string
-	origin  string
-}
-
-// loginFailure is why a code became no session. Callbacks that came at the same
-// time share it.
+// loginFailure is the reason for which a code did not become a session. Callbacks
+// of the same attempt that arrive at the same time share one value.
 type loginFailure struct {
-	page    *Error
-	restart bool // one more login usually passes unseen
-	// forget: the browser's other attempts are over, too.
-	forget bool
+	answer  *Error
+	restart bool // restart the login: the user seldom notices
+	// clearAll deletes all login cookies: the other attempts would fail as well.
+	clearAll bool
 }
 
-func (f *loginFailure) Error() string { return f.page.Error() }
+func (f *loginFailure) Error() string { return f.answer.Error() }
 
-// redeem exchanges the code and keeps the session, once for an attempt over all
-// instances, and takes the browser to the page it wanted. It does not depend on
-// the request: a code is good for one try, whether or not the browser still
-// waits.
-func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer) error {
+// redeem exchanges the code for tokens, stores the session, and sends the browser
+// to the wanted page. All instances together do this once for each attempt, since a
+// code can be used once (RFC 6749, section 4.1.2). It continues if the browser
+// disconnects, because the code would be lost.
+func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb callback) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
 	cb.origin = origin
 	r = r.WithContext(context.WithoutCancel(r.Context()))
-	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(attemptLifetime)}
+	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(loginAttemptLifetime)}
+	// Over all instances, one callback of this attempt runs the function. The
+	// others get its result.
 	secret, own, err := h.Keeper.RedeemLogin(r.Context(), login, func(ctx context.Context) (keeper.Redemption, error) {
 		return h.completeLogin(ctx, c, cb)
 	})
 	if err == nil && !own {
-		// It may have ended since.
+		// Another callback of this attempt created the session, which may have
+		// ended since.
 		_, err = h.Keeper.Peek(r.Context(), secret)
 	}
 	failed, ended := errors.AsType[*loginFailure](err)
 	switch {
 	case err == nil:
+		// Every callback of this attempt sets the same session, because the browser
+		// may discard the answer to any of them, such as that of a closed tab.
 		h.setSession(w, secret)
-		h.clearAttempt(w, cb.cookie.Name)
-		h.markCompleted(w, cb.attempt)
-		return h.land(w, r, origin, cb.attempt.Return)
+		h.clearLoginCookie(w, cb.cookie.Name)
+		h.setLoopCount(w, cb.attempt)
+		return h.redirectAfterLogin(w, r, cb.attempt.ReturnTo)
 	case ended:
 		return h.loginFailed(w, r, c, cb, failed)
 	case errors.Is(err, keeper.ErrLoginOver), errors.Is(err, keeper.ErrNoSession):
-		h.clearAttempt(w, cb.cookie.Name)
-		cb.state.Return = cb.attempt.Return
+		h.clearLoginCookie(w, cb.cookie.Name)
+		// The attempt has the whole path. The state has none if it was too long.
+		cb.state.ReturnTo = cb.attempt.ReturnTo
 		return h.staleCallback(w, r, cb.state, err)
 	case errors.Is(err, keeper.ErrManyLogins):
-		return h.fail(w, r, loginBusy(err, cb.attempt.Return))
+		return h.fail(w, r, loginBusy(err, cb.attempt.ReturnTo))
 	default:
-		return h.fail(w, r, storeUnavailable(err, cb.attempt.Return))
+		return h.fail(w, r, storeUnavailable(err, cb.attempt.ReturnTo))
 	}
 }
 
-// loginFailed answers a callback whose code became no session.
-func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb codeAnswer, f *loginFailure) error {
-	h.clearAttempt(w, cb.cookie.Name)
+// loginFailed answers a callback after its code was refused or no session was
+// created.
+func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies, cb callback, f *loginFailure) error {
+	h.clearLoginCookie(w, cb.cookie.Name)
 	if f.restart {
 		return h.restart(w, r, cb.state, cb.attempt)
 	}
-	if f.forget {
-		h.clearAttempts(w, c)
+	if f.clearAll {
+		h.clearLoginCookies(w, c)
 	}
-	page := *f.page // fail changes it, and others share it
+	page := *f.answer // fail changes the Error, and other requests share it
 	return h.fail(w, r, &page)
 }
 
-// completeLogin redeems the code and keeps a session for its tokens. What was
-// granted and cannot be kept is revoked.
-func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb codeAnswer) (keeper.Redemption, error) {
+// completeLogin redeems the code and creates a session. If the session cannot be
+// created, it revokes the tokens: a token that no session holds must not stay
+// valid.
+func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
 	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
 	if err != nil {
-		return h.notRedeemed(ctx, c, cb, err)
+		return h.redemptionFailed(ctx, c, cb, err)
 	}
-	secret, failure := h.keepLogin(ctx, c, cb, answer)
+	secret, failure := h.createSession(ctx, c, cb, answer)
 	if failure != nil {
-		h.giveBack(ctx, c, answer)
+		h.revokeUnused(ctx, c, answer)
 		return keeper.Redemption{Spent: true}, failure
 	}
 	return keeper.Redemption{Secret: secret}, nil
 }
 
-// notRedeemed sorts an answer to a code that brought no tokens, or none that can
-// be used. A code that the server refused, or of which nobody knows what became,
-// is made up for by one more login.
-func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, err error) (keeper.Redemption, error) {
-	failure := &loginFailure{page: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.Return)}
+// redemptionFailed returns the consequence of a code exchange without usable
+// tokens. If the server refused the code, or its answer was lost, the login is
+// restarted. Spent means that the code may have been used, so that the keeper never
+// sends it again.
+func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback, err error) (keeper.Redemption, error) {
+	failure := &loginFailure{answer: callbackError(fmt.Errorf("redeeming code: %w", err), cb.attempt.ReturnTo)}
 	tokenErr, ok := errors.AsType[*oauth.TokenError](err)
 	if !ok {
 		return keeper.Redemption{}, failure
 	}
+	// The server has issued tokens in an answer that is otherwise unusable.
 	if tokenErr.Granted != nil {
-		h.giveBack(ctx, c, tokenErr.Granted)
+		h.revokeUnused(ctx, c, tokenErr.Granted)
 	}
 	switch tokenErr.Kind {
 	case oauth.Rejected, oauth.Unclear, oauth.Unanswered:
@@ -125,26 +126,28 @@ func (h *Handler) notRedeemed(ctx context.Context, c *cookies, cb codeAnswer, er
 	return keeper.Redemption{}, failure
 }
 
-// keepLogin makes a session of tokens that were issued just now.
-func (h *Handler) keepLogin(ctx context.Context, c *cookies, cb codeAnswer, answer *oauth.TokenResponse) (seal.Secret, error) {
+// createSession creates a session from the tokens of a login.
+func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
-	who, err := h.identify(ctx, answer, a.Nonce)
+	identity, err := h.identify(ctx, answer, a.Nonce)
 	if err != nil {
-		return seal.Secret{}, &loginFailure{page: callbackError(err, a.Return)}
+		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}
 	if a.Completed+1 >= loopLimit {
-		return seal.Secret{}, &loginFailure{page: loginLoop(a), forget: true}
+		return seal.Secret{}, &loginFailure{answer: loginLoop(a), clearAll: true}
 	}
 	t := sessionTokens(answer)
-	secret, s, err := h.Keeper.Create(ctx, who, t)
+	secret, s, err := h.Keeper.Create(ctx, identity, t)
 	switch {
 	case errors.Is(err, keeper.ErrLoggedOut):
 		h.Logger.Info("the authorization server ended a login while it was being completed")
-		return seal.Secret{}, &loginFailure{page: loggedOutMeanwhile(err, a.Return), restart: cb.state.Restarts < maxRestartsStale}
+		return seal.Secret{}, &loginFailure{answer: loggedOutDuringLogin(err, a.ReturnTo), restart: cb.state.Restarts < maxRestartsStale}
 	case err != nil:
-		return seal.Secret{}, &loginFailure{page: storeUnavailable(err, a.Return)}
+		return seal.Secret{}, &loginFailure{answer: storeUnavailable(err, a.ReturnTo)}
 	}
-	h.endReplaced(ctx, c, who, t)
+	// The old session ends after the new one is stored: if the store fails, the
+	// user keeps the old session.
+	h.endReplacedSession(ctx, c, identity, t)
 	if t.RefreshToken == "" {
 		h.warnNoRefreshToken.Do(func() {
 			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",

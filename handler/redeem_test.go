@@ -24,7 +24,7 @@ func (g *rig) secondSite(options ...func(*setup)) *rig {
 	})...)
 }
 
-// replay sends a callback with cookies that a browser had at some time.
+// replay sends a callback with cookies of an earlier time.
 func (g *rig) replay(callback string, cookies []string) *answer {
 	g.t.Helper()
 	r := g.request(http.MethodGet, callback, navigation...)
@@ -38,8 +38,8 @@ func sessionSet(a *answer) string {
 	return value
 }
 
-// TestAttemptIsRedeemedOnce: the same callback many times at once, at two
-// processes, whose server revokes the tokens of a code that comes twice.
+// TestAttemptIsRedeemedOnce: the same callback arrives many times at once at two
+// processes. The server revokes all tokens of a code that comes twice.
 func TestAttemptIsRedeemedOnce(t *testing.T) {
 	for name, options := range map[string][]func(*setup){
 		"OpenID Connect": nil, "plain OAuth": {plainOAuth},
@@ -61,23 +61,23 @@ func TestAttemptIsRedeemedOnce(t *testing.T) {
 			secret := sessionSet(answers[0])
 			for i, a := range answers {
 				if landing := a.location() + a.body; sessionSet(a) != secret || secret == "" || !strings.Contains(landing, appOrigin+"/wanted") {
-					t.Errorf("callback %d: status %d to %.60q, session %q", i, a.status, landing, sessionSet(a))
+					t.Errorf("callback %d: got status %d to %.60q, session %q, want the page and the shared session", i, a.status, landing, sessionSet(a))
 				}
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 1", n)
 			}
 			for _, site := range sites {
 				if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
-					t.Errorf("the session: status %d", a.status)
+					t.Errorf("the session: got status %d, want 200", a.status)
 				}
 			}
 		})
 	}
 }
 
-// TestRepeatedCallbackSharesTheResult with the cookies of before the login: in
-// another tab, or restored by a browser that was restarted.
+// TestRepeatedCallbackSharesTheResult with the cookies from before the login, as
+// from another tab or a restarted browser.
 func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 	g := newRig(t)
 	other := g.secondSite()
@@ -91,32 +91,33 @@ func TestRepeatedCallbackSharesTheResult(t *testing.T) {
 		if a.status != http.StatusSeeOther || a.location() != appOrigin+"/wanted" || sessionSet(a) != secret {
 			t.Errorf("%s: status %d to %q, session %q, want %q", name, a.status, a.location(), sessionSet(a), secret)
 		}
-		// Whoever planted the cookie in this browser does not know the code.
+		// An attacker who planted the cookie in this browser does not know the
+		// code.
 		a = site.replay(strings.Replace(callback, "code=", "code=x", 1), cookies)
-		restarted(t, g, a)
+		wantNewLogin(t, g, a)
 		if sessionSet(a) != "" {
-			t.Errorf("%s: another code got the session", name)
+			t.Errorf("%s: got the session for another code, want none", name)
 		}
-		// Whoever has the session already keeps it.
+		// A browser with the session keeps it.
 		a = site.replay(callback, []string{cookies[0] + "; " + sessionCookie + "=" + secret})
 		if a.status != http.StatusSeeOther || sessionSet(a) != secret {
-			t.Errorf("%s, with the session: status %d, session %q", name, a.status, sessionSet(a))
+			t.Errorf("%s, with the session: got status %d, want 303, session %q", name, a.status, sessionSet(a))
 		}
 		if a := site.get("/", with(secret, navigation)...); a.status != http.StatusOK {
-			t.Errorf("%s: the session has ended: status %d", name, a.status)
+			t.Errorf("%s: the session has ended: got status %d, want 200", name, a.status)
 		}
 	}
-	// A result that is over is none: one more login, and no code is sent again.
+	// An ended result begins one more login, and no code is sent again.
 	g.post("/oauth2/logout", with(secret, script)...)
-	restarted(t, g, g.replay(callback, cookies))
+	wantNewLogin(t, g, g.replay(callback, cookies))
 	if stats := g.as.Stats(); stats.Grants[fakeas.GrantCode] != 1 {
-		t.Errorf("%d codes were sent", stats.Grants[fakeas.GrantCode])
+		t.Errorf("got %d sent codes, want 1", stats.Grants[fakeas.GrantCode])
 	}
 }
 
-// TestMadeUpCodesCostOneTokenRequest, whether they come at once or one after the
-// other, and leave nothing behind.
-func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
+// TestForgedCodesCostOneTokenRequest, together or one after the other, and leave no
+// item in the store.
+func TestForgedCodesCostOneTokenRequest(t *testing.T) {
 	for name, fault := range map[string]*fakeas.Fault{
 		"refused": nil, "server down": ptr(fakeas.Unavailable()), "misconfigured": ptr(fakeas.OAuthError("invalid_client")),
 	} {
@@ -141,13 +142,13 @@ func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
 			}
 			all.Wait()
 			for i := range 150 {
-				restarted(t, g, made(150+i))
+				wantNewLogin(t, g, made(150+i))
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d token requests", n)
+				t.Errorf("got %d token requests, want 1", n)
 			}
 			if n := g.store.items(); n != 0 {
-				t.Errorf("%d items are left in the store", n)
+				t.Errorf("got %d items in the store, want 0", n)
 			}
 		})
 	}
@@ -155,8 +156,8 @@ func TestMadeUpCodesCostOneTokenRequest(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// TestSpentCodeIsNotSentAgain, at no process, where nobody knows what became of
-// it or where it brought nothing that could be kept.
+// TestSpentCodeIsNotSentAgain by any process, if its answer was lost or was of no
+// use.
 func TestSpentCodeIsNotSentAgain(t *testing.T) {
 	for name, break_ := range map[string]func(*rig){
 		"lost answer":  func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
@@ -176,25 +177,25 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 			break_(g)
 			first := g.replay(callback, cookies)
 			if sessionSet(first) != "" {
-				t.Fatalf("status %d with a session", first.status)
+				t.Fatalf("got status %d with a session, want a failure", first.status)
 			}
 			g.store.setFault(false, nil)
 			for _, site := range []*rig{g, other} {
-				restarted(t, g, site.replay(callback, cookies))
+				wantNewLogin(t, g, site.replay(callback, cookies))
 			}
 			if n := g.as.codesRedeemed(); n != 1 {
-				t.Errorf("%d codes were sent", n)
+				t.Errorf("got %d sent codes, want 1", n)
 			}
 		})
 	}
 }
 
-// isSession tells a session from the claim of a login.
+// isSession reports whether an item is a session, and not the claim of a login.
 func isSession(item session.Item) bool { return item.Version == 1 && len(item.Value) > 64 }
 
-// TestNothingOfALoginGoesAlong: after the landing the browser has the session's
-// cookie, and no other.
-func TestNothingOfALoginGoesAlong(t *testing.T) {
+// TestAnswerAfterTheLoginDeletesTheLoopCookie: then the browser has the session
+// cookie only.
+func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 	for _, caching := range []string{"", "public, max-age=60", "no-store"} {
 		t.Run(caching, func(t *testing.T) {
 			g := newRig(t, plainOAuth)
@@ -209,19 +210,19 @@ func TestNothingOfALoginGoesAlong(t *testing.T) {
 			b := g.browser()
 			landing := b.open("/wanted")
 			if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie, "app"}) {
-				t.Errorf("after the login the browser has %q", names)
+				t.Errorf("after the login: got cookies %q, want the session and the app's", names)
 			}
-			// A cache on the way must not give the deletion to others.
+			// A cache must not give the deletion to other browsers.
 			if got := landing.header["Cache-Control"]; len(got) != 1 || !strings.Contains(got[0], "private") || !strings.Contains(got[0], caching) {
-				t.Errorf("the landing has Cache-Control %q", got)
+				t.Errorf("got Cache-Control %q on the answer after the login, want private", got)
 			}
 			if !onlyEndsTheCount(landing) {
-				t.Errorf("the landing sets %q", landing.header["Set-Cookie"])
+				t.Errorf("got cookies %q on the answer after the login, want the deletion only", landing.header["Set-Cookie"])
 			}
 			next := b.open("/next")
 			want := cmp.Or(caching, "private") // as for every answer to a request with a session
 			if got := next.header["Set-Cookie"]; !slices.Equal(got, []string{"app=1"}) || next.header.Get("Cache-Control") != want {
-				t.Errorf("the next answer sets %q with Cache-Control %q", got, next.header.Get("Cache-Control"))
+				t.Errorf("next answer: got cookies %q with Cache-Control %q, want the app's", got, next.header.Get("Cache-Control"))
 			}
 		})
 	}
@@ -231,9 +232,12 @@ func TestNothingOfALoginGoesAlong(t *testing.T) {
 		b.walk(b.origin()+"/wanted", "none", func(next string) bool { return strings.HasSuffix(next, "/wanted") })
 		b.fetch("GET", "/oauth2/session")
 		if names := cookieNames(b); !slices.Equal(names, []string{sessionCookie}) {
-			t.Errorf("the browser has %q", names)
+			t.Errorf("got cookies %q, want no loop cookie", names)
 		}
 	})
+}
+
+func TestFailedLoginDeletesItsCookie(t *testing.T) {
 	for _, code := range []string{"access_denied", "invalid_scope", "login_required"} {
 		t.Run(code, func(t *testing.T) {
 			g := newRig(t)
@@ -242,7 +246,7 @@ func TestNothingOfALoginGoesAlong(t *testing.T) {
 			before := cookieNames(b)
 			a := b.send(g.request(http.MethodGet, strings.Replace(callback, "code=", "error="+code+"&x=", 1), navigation...), true)
 			if names := cookieNames(b); slices.Contains(names, before[0]) {
-				t.Errorf("status %d, and the browser has %q", a.status, names)
+				t.Errorf("got status %d and cookies %q, want the login cookie deleted", a.status, names)
 			}
 		})
 	}
@@ -252,7 +256,7 @@ func TestNothingOfALoginGoesAlong(t *testing.T) {
 		b := g.browser()
 		b.open("/wanted")
 		if names := cookieNames(b); len(names) != 0 {
-			t.Errorf("the browser has %q", names)
+			t.Errorf("got cookies %q, want the login cookie deleted", names)
 		}
 	})
 }
@@ -264,8 +268,8 @@ func cookieNames(b *browser) (names []string) {
 	return names
 }
 
-// onlyEndsTheCount reports whether an answer of the app brings no cookie of
-// ours, but for the deletion of the count of logins.
+// onlyEndsTheCount reports whether an answer of the app sets none of the module's
+// cookies, apart from the deletion of the loop cookie.
 func onlyEndsTheCount(a *answer) bool {
 	return !slices.ContainsFunc(a.header["Set-Cookie"], func(line string) bool {
 		return line != "app=1" && !strings.HasPrefix(line, loopCookieName+"=; Path=/; Max-Age=0; ")

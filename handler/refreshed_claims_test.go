@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// TestRemovedClaimIsGoneAfterARefresh: who is taken out of a group has no
-// access from the next verified ID token on.
+// TestRemovedClaimIsGoneAfterARefresh: a user who leaves a group loses access with
+// the next verified ID token.
 func TestRemovedClaimIsGoneAfterARefresh(t *testing.T) {
 	in, out := []string{"admin"}, []string{"users"}
 	userInfo := func(s *setup) { s.handler.UserInfo = true }
@@ -63,25 +63,25 @@ func TestRemovedClaimIsGoneAfterARefresh(t *testing.T) {
 			})
 			for range 2 { // the second reads what the first has kept
 				a := g.get("/", with(cookie, script)...)
-				if a.status != tt.status || a.passed == 1 != (tt.status == http.StatusOK) {
+				if a.status != tt.status || a.relayed == 1 != (tt.status == http.StatusOK) {
 					t.Fatalf("status %d, want %d", a.status, tt.status)
 				}
 			}
 			if n := g.as.refreshes(); n != 1 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 1", n)
 			}
 		})
 	}
 }
 
-// idTokenWith is an ID token with these claims, as it stands in a record.
+// idTokenWith returns an ID token with some claims, as a record has it.
 func idTokenWith(claims string) string {
 	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
 }
 
-// TestClaimsAfterARefresh are those of the new ID token and of UserInfo; how the
-// user has authenticated stays until it happens again.
-func TestClaimsAfterARefresh(t *testing.T) {
+// TestClaimsAfterARefreshAreTheNewest: those of the new ID token and of UserInfo.
+// The claims about the authentication stay until a new one.
+func TestClaimsAfterARefreshAreTheNewest(t *testing.T) {
 	for _, tt := range []struct {
 		name                      string
 		before, userInfo, idToken string // before the refresh
@@ -90,7 +90,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 	}{
 		{"plain", `{"a":1,"b":2}`, ``, `{"a":1,"b":2}`, `{"a":3,"c":4}`, `{"a":3,"c":4}`, `{}`},
 		{"authentication", `{"auth_time":9,"acr":"gold","amr":["otp"],"a":1}`, ``, `{}`, `{}`, `{"auth_time":9,"acr":"gold","amr":["otp"]}`, `{}`},
-		{"the same, told again", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9}`, `{"auth_time":9,"acr":"gold"}`, `{}`},
+		{"the same, repeated", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9}`, `{"auth_time":9,"acr":"gold"}`, `{}`},
 		{"the same, in another spelling", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"auth_time":9.0}`, `{"auth_time":9.0,"acr":"gold"}`, `{}`},
 		{"another one", `{"auth_time":9,"acr":"gold","amr":["otp"]}`, ``, `{}`, `{"auth_time":10}`, `{"auth_time":10}`, `{}`},
 		{"lower now", `{"auth_time":9,"acr":"gold"}`, ``, `{}`, `{"acr":"silver"}`, `{"auth_time":9,"acr":"silver"}`, `{}`},
@@ -108,7 +108,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			current := keeper.Identity{Claims: json.RawMessage(tt.before), UserInfo: json.RawMessage(tt.userInfo), IDToken: idTokenWith(tt.idToken)}
 			asked := tt.userInfo != "" || strings.HasPrefix(tt.name, "older")
-			kept, err := keptClaims(current, asked)
+			kept, err := storedClaims(current, asked)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +116,7 @@ func TestClaimsAfterARefresh(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all, userInfo := kept.renew(refreshed)
+			all, userInfo := kept.afterRefresh(refreshed)
 			for _, half := range []struct {
 				what, want string
 				got        map[string]json.RawMessage
@@ -133,23 +133,23 @@ func TestClaimsAfterARefresh(t *testing.T) {
 	}
 }
 
-// TestClaimsOfAnOlderReleaseWithoutUserInfo are all of the ID token, whatever
-// that can still be seen to say.
-func TestClaimsOfAnOlderReleaseWithoutUserInfo(t *testing.T) {
+// TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped: all of them came from the ID
+// token.
+func TestClaimsOfAnOlderReleaseWithoutUserInfoAreDropped(t *testing.T) {
 	for _, idToken := range []string{"", "x", "a.b.c", idTokenWith(`[]`), idTokenWith(`{"groups":["users"]}`)} {
-		kept, err := keptClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
+		kept, err := storedClaims(keeper.Identity{Claims: json.RawMessage(`{"groups":["admin"]}`), IDToken: idToken}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if all, userInfo := kept.renew(nil); len(all)+len(userInfo) != 0 {
-			t.Errorf("ID token %q: %s and %s are kept", idToken, all, userInfo)
+		if all, userInfo := kept.afterRefresh(nil); len(all)+len(userInfo) != 0 {
+			t.Errorf("ID token %q: got claims %s and %s, want none", idToken, all, userInfo)
 		}
 	}
 }
 
-// TestTooManyClaimsAtARefresh are left aside, and the claims before stay: a
-// session does not end for the size of what we keep.
-func TestTooManyClaimsAtARefresh(t *testing.T) {
+// TestTooManyClaimsAtARefreshKeepTheOldOnes: the size of claims must not end a
+// session.
+func TestTooManyClaimsAtARefreshKeepTheOldOnes(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
 	g.as.Set(func(k *fakeas.Knobs) { k.UserInfo.Set = map[string]any{"x": strings.Repeat("x", maxClaims-9<<10)} })
 	cookie := g.expiredLogin()
@@ -158,9 +158,9 @@ func TestTooManyClaimsAtARefresh(t *testing.T) {
 	g.refreshed(cookie)
 	_, after := g.claimsOf(cookie)
 	if diff := cmp.Diff(before, after); diff != "" {
-		t.Errorf("claims have changed:\n%s", diff)
+		t.Errorf("got other claims after the refresh (-before +after):\n%s", diff)
 	}
-	if lines := g.log.lines("could not be checked"); len(lines) != 1 || !strings.Contains(lines[0], "the user's claims take") {
-		t.Errorf("the log says %q", lines)
+	if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], "the user's claims take") {
+		t.Errorf("got log lines %q, want one about the size", lines)
 	}
 }

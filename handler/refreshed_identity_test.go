@@ -27,7 +27,7 @@ func (g *rig) expiredLogin() (cookie string) {
 		Obtained: time.Now().Add(-time.Hour), Expires: time.Now().Add(-time.Minute),
 	}
 	var nonce string
-	_ = json.Unmarshal(payload(tokens.IDToken)["nonce"], &nonce)
+	_ = json.Unmarshal(decodePayload(tokens.IDToken)["nonce"], &nonce)
 	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, nonce)
 	if err != nil {
 		g.t.Fatal(err)
@@ -35,7 +35,7 @@ func (g *rig) expiredLogin() (cookie string) {
 	return g.sessionOf(who, tokens)
 }
 
-// claimsOf returns what the session endpoint tells of the user.
+// claimsOf returns the user and the claims at the session endpoint.
 func (g *rig) claimsOf(cookie string) (user string, claims map[string]any) {
 	g.t.Helper()
 	var info struct {
@@ -44,7 +44,7 @@ func (g *rig) claimsOf(cookie string) (user string, claims map[string]any) {
 	}
 	a := g.get("/oauth2/session", with(cookie, script)...)
 	if err := json.Unmarshal([]byte(a.body), &info); err != nil {
-		g.t.Fatalf("status %d: %v", a.status, err)
+		g.t.Fatalf("got status %d, error %v, want a session", a.status, err)
 	}
 	return info.User, info.Claims
 }
@@ -55,8 +55,8 @@ func (g *rig) refreshed(cookie string) {
 	g.t.Helper()
 	before := g.as.refreshes()
 	a := g.get("/", with(cookie, script)...)
-	if a.status != http.StatusOK || a.passed != 1 || g.as.refreshes() != before+1 {
-		g.t.Fatalf("status %d after %d refreshes: %.200s", a.status, g.as.refreshes()-before, a.body)
+	if a.status != http.StatusOK || a.relayed != 1 || g.as.refreshes() != before+1 {
+		g.t.Fatalf("got status %d, want 200 after %d refreshes: %.200s", a.status, g.as.refreshes()-before, a.body)
 	}
 	if got := g.app.last().Get("Authorization"); got != "Bearer "+g.as.newest(fakeas.KindAccess) {
 		g.t.Errorf("the app has not got the new token")
@@ -73,8 +73,7 @@ func withoutClaim(names ...string) fakeas.TokenEdit {
 
 func defect(d fakeas.Defect) fakeas.TokenEdit { return fakeas.TokenEdit{Defect: d} }
 
-// unverifiable returns ways to spoil a refreshed ID token so that it proves
-// nothing.
+// unverifiable returns ways to make a refreshed ID token unverifiable.
 func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 	all := map[string]func(as *authServer, k *fakeas.Knobs){
 		"90 seconds ahead": func(_ *authServer, k *fakeas.Knobs) { k.ClockOffset = 90 * time.Second },
@@ -126,9 +125,8 @@ func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 
 func keysFail(as *authServer, f fakeas.Fault) { as.Fail(f.At(fakeas.EndpointJWKS).Repeat(-1)) }
 
-// TestUnverifiableIDTokenEndsNothing: whatever keeps a refreshed ID token from
-// being verified, the new access token is used, and the session stays as it was
-// otherwise: user, claims, and the sid by which the server logs it out.
+// TestUnverifiableIDTokenEndsNothing: the new access token is used. The session
+// keeps its user, its claims, and the sid for a back-channel logout.
 func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 	for name, spoil := range unverifiable() {
 		t.Run(name, func(t *testing.T) {
@@ -148,28 +146,28 @@ func TestUnverifiableIDTokenEndsNothing(t *testing.T) {
 			}
 			newUser, newClaims := g.claimsOf(cookies[1])
 			if diff := cmp.Diff(claims, newClaims); diff != "" || user != newUser {
-				t.Errorf("the session is now %s's, claims:\n%s", newUser, diff)
+				t.Errorf("got user %s after the refresh, want the same; claims (-want +got):\n%s", newUser, diff)
 			}
-			if lines := g.log.lines("could not be checked"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], `"error":"verifying refreshed ID token: `) {
+			if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) || !strings.Contains(lines[0], `"error":"verifying refreshed ID token: `) {
 				t.Errorf("the log says %q, want one warning with the cause", lines)
 			}
 			if n := len(g.as.Log(fakeas.EndpointRevoke)); n != 0 {
-				t.Errorf("%d tokens were revoked", n)
+				t.Errorf("got %d revoked tokens, want 0", n)
 			}
 			g.as.ClearFaults()
 			g.as.Set(func(k *fakeas.Knobs) { k.ClockOffset = 0 })
 			if a := g.sendLogout(fakeas.Logout{SessionID: sid}); a.status == http.StatusOK {
 				gone(t, g, cookies[1])
 			} else if !strings.HasPrefix(name, "keys are") { // there the key of the logout token is new, too
-				t.Errorf("the logout got %d", a.status)
+				t.Errorf("logout: got status %d, want 303", a.status)
 			}
 		})
 	}
 }
 
-// TestOtherLoginEndsTheSession: an ID token that the server has signed, and that
-// is of another login, ends the session whatever else is wrong with it. The app
-// never sees the access token beside it, and the new tokens are revoked.
+// TestOtherLoginEndsTheSession: an ID token with a valid signature that belongs to
+// another login ends the session, whatever its other defects. The app never sees
+// the access token of that answer, and the new tokens are revoked.
 func TestOtherLoginEndsTheSession(t *testing.T) {
 	other := func(edit fakeas.TokenEdit) func(*fakeas.Knobs) {
 		return func(k *fakeas.Knobs) { k.RefreshSubject, k.RefreshIDToken = "mallory", edit }
@@ -197,33 +195,34 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			g := newRig(t)
 			cookie := g.expiredLogin()
 			g.as.Set(knob)
-			if a := g.get("/", with(cookie, script)...); a.status != http.StatusUnauthorized || a.passed != 0 {
-				t.Errorf("a script got %d", a.status)
+			if a := g.get("/", with(cookie, script)...); a.status != http.StatusUnauthorized || a.relayed != 0 {
+				t.Errorf("a script: got status %d, want 401", a.status)
 			}
 			a := g.get("/", with(cookie, navigation)...)
 			if a.status != http.StatusFound || !strings.HasPrefix(a.location(), g.as.URL+"/authorize?") {
-				t.Errorf("a navigation got %d, %s", a.status, a.location())
+				t.Errorf("a navigation: got status %d, want 302, Location %q", a.status, a.location())
 			}
 			select {
 			case <-g.as.revoked:
 			case <-time.After(30 * time.Second):
-				t.Fatal("nothing was revoked")
+				t.Fatal("got no revocation, want one")
 			}
 			if _, valid := g.as.ValidAccessToken(g.as.newest(fakeas.KindAccess)); valid {
-				t.Error("the new access token is still good")
+				t.Error("got a valid new access token, want it revoked")
 			}
 			if lines := g.log.lines(string(keeper.EndIdentityChanged)); len(lines) != 1 {
-				t.Errorf("the log says %q", lines)
+				t.Errorf("got log lines %q, want one", lines)
 			}
 		})
 	}
 }
 
-// TestMadeUpLogoutTokensEndNoSession: anonymous posts to the logout endpoint
-// just before the server changes its key, while many sessions are due.
-func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
+// TestForgedLogoutTokensEndNoSession: anonymous requests arrive at the logout
+// endpoint just before the server changes its key, while many sessions need a
+// refresh.
+func TestForgedLogoutTokensEndNoSession(t *testing.T) {
 	for _, keysDown := range []bool{false, true} {
-		t.Run(fmt.Sprintf("keys down meanwhile: %v", keysDown), func(t *testing.T) {
+		t.Run(fmt.Sprintf("keys down: %v", keysDown), func(t *testing.T) {
 			g := newRig(t)
 			cookies := make([]string, 20)
 			for i := range cookies {
@@ -236,7 +235,7 @@ func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
 				edit := fakeas.TokenEdit{Header: fakeas.Edit{Set: map[string]any{"kid": fmt.Sprint("made up ", i)}}}
 				form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{Subject: "nobody", Edit: edit})}}
 				if a := g.backchannel(urlencoded, form.Encode()); a.status == http.StatusOK {
-					t.Fatal("a made-up token is accepted")
+					t.Fatal("got a forged token accepted, want it refused")
 				}
 			}
 			g.as.ClearFaults()
@@ -247,7 +246,7 @@ func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
 				r := g.request("GET", "/", with(cookie, script)...)
 				all.Go(func() {
 					if w := g.ask(r, g.app.serve); w.Code != http.StatusOK {
-						t.Errorf("status %d: %s", w.Code, w.Body)
+						t.Errorf("got status %d, want 200: %s", w.Code, w.Body)
 					}
 				})
 			}
@@ -255,7 +254,7 @@ func TestMadeUpLogoutTokensEndNoSession(t *testing.T) {
 			// Their ID tokens were verified with the new key.
 			for _, cookie := range cookies {
 				if _, claims := g.claimsOf(cookie); claims["email"] != "changed@example.test" {
-					t.Errorf("claims are %v", claims)
+					t.Errorf("got claims %v, want the former ones", claims)
 				}
 			}
 			g.as.RotateKey()

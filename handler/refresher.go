@@ -11,17 +11,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// Refresher lets a keeper.Keeper refresh at an authorization server.
+// Refresher implements keeper.Refresher with an OAuth client.
 type Refresher struct {
+	// Client must be the one of Config.
 	Client *oauth.Client
-	// UserInfo: the sessions have claims of UserInfo, as Config.UserInfo says.
+	// UserInfo must equal Config.UserInfo: it says that sessions have claims of the
+	// UserInfo endpoint, which a refresh must keep.
 	UserInfo bool
 }
 
 var _ keeper.Refresher = Refresher{}
 
-// outcomes translates the client's view of an answer into what it means for
-// the session.
+// outcomes maps the kind of a token error to its meaning for the session.
 var outcomes = map[oauth.Kind]keeper.Outcome{
 	oauth.Rejected:      keeper.Rejected,
 	oauth.Unclear:       keeper.Unclear,
@@ -32,7 +33,8 @@ var outcomes = map[oauth.Kind]keeper.Outcome{
 	oauth.TimedOut:      keeper.TimedOut,
 }
 
-// Refresh redeems a refresh token.
+// Refresh redeems a refresh token. If the server rotated the token but its answer
+// is otherwise unusable, the result has the new refresh token and an error.
 func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) keeper.Answer {
 	t, err := f.Client.Refresh(ctx, refreshToken, confirm)
 	if err == nil {
@@ -49,19 +51,21 @@ func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm fun
 	return answer
 }
 
-// identifyTimeout bounds how long new tokens wait for the keys that verify the
-// ID token beside them. A key set that hangs must not hold up good tokens.
+// identifyTimeout bounds how long new tokens wait for the keys that verify the ID
+// token. A key server that hangs must not delay a usable access token.
 const identifyTimeout = 3 * time.Second
 
-// Identify checks the ID token that came with a refresh (OpenID Connect Core,
-// section 12.2) and returns the claims that count from then on.
+// Identify verifies the ID token of a refresh (OpenID Connect Core, section 12.2),
+// and returns the identity with the claims that are valid from then on. Refreshes
+// without an ID token do not call it. If the token proves that it belongs to
+// another login, the error is keeper.ErrIdentityChanged.
 func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keeper.Tokens) (keeper.Identity, error) {
 	if !f.Client.OpenID() {
 		return current, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, identifyTimeout)
 	defer cancel()
-	kept, keptErr := keptClaims(current, f.UserInfo)
+	kept, keptErr := storedClaims(current, f.UserInfo)
 	idToken, err := f.Client.VerifyRefreshedIDToken(ctx, t.IDToken, oauth.RefreshedIDTokenExpectation{
 		Subject: current.Subject, Nonce: current.Nonce, AuthTime: authTime(kept.all), AccessToken: t.AccessToken,
 	})
@@ -73,21 +77,22 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 	case keptErr != nil:
 		return current, keptErr
 	}
-	who := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
+	identity := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
 	if idToken.SessionID != "" {
-		who.SID = idToken.SessionID
+		identity.SID = idToken.SessionID
 	}
-	all, userInfo := kept.renew(idToken.Claims)
-	if who.Claims, err = encodeClaims(all); err != nil {
+	all, userInfo := kept.afterRefresh(idToken.Claims)
+	if identity.Claims, err = encodeClaims(all); err != nil {
 		return current, err
 	}
-	if who.UserInfo, err = encodeClaims(userInfo); err != nil {
+	if identity.UserInfo, err = encodeClaims(userInfo); err != nil {
 		return current, err
 	}
-	return who, nil
+	return identity, nil
 }
 
-// authTime is when the user has authenticated, or zero if claims do not say.
+// authTime returns the time of authentication, or zero if the claims do not have
+// it.
 func authTime(claims map[string]json.RawMessage) time.Time {
 	var seconds float64
 	if json.Unmarshal(claims["auth_time"], &seconds) != nil || seconds <= 0 {
@@ -96,10 +101,10 @@ func authTime(claims map[string]json.RawMessage) time.Time {
 	return time.Unix(int64(seconds), 0)
 }
 
-// Discard revokes tokens that came too late for their session.
+// Discard revokes tokens whose session ended during the refresh.
 func (f Refresher) Discard(ctx context.Context, t keeper.Tokens) {
-	// Nobody waits, and a token that stays behind expires: errors change
-	// nothing.
+	// An error has no consequence: the caller is in the background, and a token
+	// that was not revoked expires.
 	_ = f.Client.Revoke(ctx, t.RefreshToken, "refresh_token")
 }
 

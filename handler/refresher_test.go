@@ -18,7 +18,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-func TestRefreshOutcomes(t *testing.T) {
+func TestRefreshErrorsMapToOutcomes(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	refresher := Refresher{Client: g.handler.Client}
 	for want, fault := range map[keeper.Outcome]fakeas.Fault{
@@ -36,18 +36,18 @@ func TestRefreshOutcomes(t *testing.T) {
 		}
 	}
 	if len(outcomes) != 7 {
-		t.Errorf("%d of the 7 kinds are translated", len(outcomes))
+		t.Errorf("got %d kinds, want 7", len(outcomes))
 	}
 	for kind := oauth.Rejected; kind <= oauth.TimedOut; kind++ {
 		if _, ok := outcomes[kind]; !ok {
-			t.Errorf("%v is not translated: it would pass for a success", kind)
+			t.Errorf("kind %v: got no outcome, which would pass for a success", kind)
 		}
 	}
 }
 
-// TestIdentityAfterARefresh: the new ID token's claims and sid count, and only
-// an ID token that is proven to be of another login is called so.
-func TestIdentityAfterARefresh(t *testing.T) {
+// TestIdentityAfterARefreshIsVerified: it has the claims and the sid of the new ID
+// token. Only a token that belongs to another login is ErrIdentityChanged.
+func TestIdentityAfterARefreshIsVerified(t *testing.T) {
 	g := newRig(t)
 	g.loggedIn()
 	refresher := Refresher{Client: g.handler.Client}
@@ -55,41 +55,41 @@ func TestIdentityAfterARefresh(t *testing.T) {
 	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "new@example.test"}})
 	answer := refresher.Refresh(t.Context(), refreshToken, nil)
 	if answer.Outcome != keeper.Refreshed || answer.Tokens.IDToken == "" {
-		t.Fatalf("%+v", answer)
+		t.Fatalf("got answer %+v, want new tokens", answer)
 	}
 	current := keeper.Identity{Subject: "alice", SID: "old", Claims: json.RawMessage(`{"email":"old","team":"blue"}`)}
 	who, err := refresher.Identify(t.Context(), current, answer.Tokens)
 	if err != nil || who.Subject != "alice" || who.SID != sid {
-		t.Fatalf("%+v, %v", who, err)
+		t.Fatalf("got identity %+v, error %v, want that of the new ID token", who, err)
 	}
-	if email, _ := Claim(who.Claims, "email"); string(email) != `"new@example.test"` {
-		t.Errorf("email is %s", email)
+	if email, _ := findClaim(who.Claims, "email"); string(email) != `"new@example.test"` {
+		t.Errorf("got email %s, want the new one", email)
 	}
-	if team, ok := Claim(who.Claims, "team"); ok {
-		t.Errorf("team is %s, which the new ID token does not say", team)
+	if team, ok := findClaim(who.Claims, "team"); ok {
+		t.Errorf("got team %s, want none: the new ID token has none", team)
 	}
 	for _, unreadable := range []string{"[]", "null", "{", `"x"`} {
 		kept := current
 		kept.Claims = json.RawMessage(unreadable)
 		if who, err := refresher.Identify(t.Context(), kept, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) || who.SID != "old" {
-			t.Errorf("kept claims %s give %+v, %v", unreadable, who, err)
+			t.Errorf("stored claims %s: got %+v, %v, want an error", unreadable, who, err)
 		}
 		kept.Subject = "mallory"
 		if _, err := refresher.Identify(t.Context(), kept, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
-			t.Errorf("kept claims %s and another subject give %v", unreadable, err)
+			t.Errorf("stored claims %s and another subject: got %v, want ErrIdentityChanged", unreadable, err)
 		}
 	}
 	current.Subject = "mallory"
 	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); !errors.Is(err, keeper.ErrIdentityChanged) {
-		t.Errorf("another subject gives %v", err)
+		t.Errorf("another subject: got %v, want ErrIdentityChanged", err)
 	}
 	answer.Tokens.IDToken = "not.a-jwt"
 	if _, err := refresher.Identify(t.Context(), current, answer.Tokens); err == nil || errors.Is(err, keeper.ErrIdentityChanged) {
-		t.Errorf("garbage gives %v", err)
+		t.Errorf("garbage: got %v, want another error", err)
 	}
 }
 
-func TestObserver(t *testing.T) {
+func TestObserverLogsEachCauseOnceAMinute(t *testing.T) {
 	log := &logBuffer{}
 	observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
 	for kind := keeper.EventRefreshed; kind <= keeper.EventDiscarded; kind++ {
@@ -101,23 +101,22 @@ func TestObserver(t *testing.T) {
 	}
 	for word, level := range map[string]string{
 		`"outcome":"rejected"`: "info", `"outcome":"misconfigured"`: "error", `"outcome":"malformed"`: "error", `"outcome":"unavailable"`: "warn", `"outcome":"unanswered"`: "warn",
-		"could not be written": "error", "could not be checked": "warn",
+		"could not be written": "error", "could not be verified": "warn",
 	} {
 		lines := log.lines(word)
 		if len(lines) != 1 || !strings.Contains(lines[0], `"level":"`+level+`"`) {
-			t.Errorf("%s: %d lines: %q", word, len(lines), lines)
+			t.Errorf("%s: got %d lines %q, want 1", word, len(lines), lines)
 		}
 	}
 	for _, word := range []string{"token refreshed", "session ended", "have been written", "were dropped"} {
 		if len(log.lines(word)) == 0 {
-			t.Errorf("nothing says %q", word)
+			t.Errorf("got no log line with %q, want one", word)
 		}
 	}
 }
 
-// TestUnreadableIsOneLineAMinute for each part that does not open, whoever
-// asks how often.
-func TestUnreadableIsOneLineAMinute(t *testing.T) {
+// TestUnreadableRecordIsLoggedOnceAMinute for each part of a record.
+func TestUnreadableRecordIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		observe := NewObserver(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel)))
@@ -128,16 +127,16 @@ func TestUnreadableIsOneLineAMinute(t *testing.T) {
 					observe(keeper.Event{Kind: keeper.EventUnreadable, ID: session.ID{byte(i + 1)}, Err: &seal.UnreadableError{Part: part}})
 				}
 			}
-			time.Sleep(logEvery)
+			time.Sleep(logInterval)
 		}
 		for _, part := range parts {
 			lines := log.lines(`"part":"` + string(part) + `"`)
 			if len(lines) != 3 {
-				t.Errorf("%s: %d lines in three minutes", part, len(lines))
+				t.Errorf("%s: got %d lines in three minutes, want 3", part, len(lines))
 			}
 			for _, line := range lines {
 				if !strings.Contains(line, `"level":"warn"`) || !strings.Contains(line, `"session":"0`) || !strings.Contains(line, `"error":"the `) {
-					t.Errorf("%s: the line is %s", part, line)
+					t.Errorf("%s: got line %s, want part and cause", part, line)
 				}
 			}
 		}

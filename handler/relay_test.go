@@ -11,11 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-func TestAuthorizationPolicies(t *testing.T) {
+func TestAuthorizationHeaderFollowsThePolicy(t *testing.T) {
 	ours := []string{"Bearer AT_made_by_hand"}
 	sent := map[string][]string{
 		"none": nil, "Basic": {"Basic eDp5"}, "Bearer": {"Bearer EVIL"}, "two": {"Bearer EVIL", "Basic eDp5"}, "empty": {""},
@@ -60,19 +58,19 @@ func TestAuthorizationPolicies(t *testing.T) {
 				}
 				status, authorization := want(values, withSession)
 				a := g.get("/optional", h...)
-				if a.status != status || status == 200 && !slices.Equal(g.app.last()["Authorization"], authorization) || (status == 200) != (a.passed == 1) {
+				if a.status != status || status == 200 && !slices.Equal(g.app.last()["Authorization"], authorization) || (status == 200) != (a.relayed == 1) {
 					t.Errorf("policy %d, %s, session %v: status %d, the app got %q, want %d and %q", policy, name, withSession, a.status, g.app.last()["Authorization"], status, authorization)
 				}
 			}
-			// A header is no login.
-			if a := g.get("/", header...); a.passed != 0 || a.status != 401 && a.status != 400 {
-				t.Errorf("policy %d, %s without a session: status %d", policy, name, a.status)
+			// A client's header is no login.
+			if a := g.get("/", header...); a.relayed != 0 || a.status != 401 && a.status != 400 {
+				t.Errorf("policy %d, %s without a session: got status %d, want 401", policy, name, a.status)
 			}
 		}
 	}
 }
 
-func TestOwnHeaderForTheToken(t *testing.T) {
+func TestTokenHeaderHasNoOtherSpelling(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.HeaderName = "x-access-token"
 		s.handler.HeaderValue = func(_ *http.Request, token string) string { return "token " + token }
@@ -94,13 +92,13 @@ func TestOwnHeaderForTheToken(t *testing.T) {
 		for _, method := range []string{"GET", "POST", "OPTIONS"} {
 			g.do(g.request(method, "/", append(slices.Clone(spoofed), tt.cookie...)...))
 			if diff := cmp.Diff(tt.want, g.app.last()); diff != "" {
-				t.Errorf("%s with cookie %v: the app gets:\n%s", method, tt.cookie != nil, diff)
+				t.Errorf("%s with cookie %v: the app gets (-want +got):\n%s", method, tt.cookie != nil, diff)
 			}
 		}
 	}
 }
 
-func TestHopByHopHeaders(t *testing.T) {
+func TestHopByHopHeadersAreRemoved(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	for _, tt := range []struct {
@@ -114,7 +112,7 @@ func TestHopByHopHeaders(t *testing.T) {
 		{[]string{"Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings"}, nil, nil},
 		{[]string{"Upgrade: h2c, websocket", "Connection: Upgrade"}, nil, nil},
 		{[]string{"Upgrade: h2c", "Upgrade: websocket", "Connection: Upgrade"}, nil, nil},
-		// No upgrade is asked for.
+		// The request asks for no upgrade.
 		{[]string{"Upgrade: websocket"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: keep-alive, Upgrades"}, nil, nil},
 		{[]string{"Upgrade: websocket", "Connection: upgrade;q=1"}, nil, nil},
@@ -127,15 +125,15 @@ func TestHopByHopHeaders(t *testing.T) {
 		g.get("/", append(slices.Clone(tt.sent), cookie)...)
 		got := g.app.last()
 		if !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Connection"], tt.connection) || got.Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("of %q the app gets Upgrade %q, Connection %q, Authorization %q", tt.sent, got["Upgrade"], got["Connection"], got["Authorization"])
+			t.Errorf("%q: got Upgrade %q, Connection %q, Authorization %q at the app, want those of the table", tt.sent, got["Upgrade"], got["Connection"], got["Authorization"])
 		}
 	}
 }
 
-// TestFieldsOfOneHopReachNoApp: these fields are for a proxy (RFC 9110, section
-// 7.6.1), whether Connection names them or not. What else it names stays: the
-// client must not choose which fields are removed.
-func TestFieldsOfOneHopReachNoApp(t *testing.T) {
+// TestHopByHopFieldsReachNoApp (RFC 9110, section 7.6.1), whether Connection names
+// them or not. Other fields that it names stay: a client must not choose the
+// removed fields.
+func TestHopByHopFieldsReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/optional" }
 	})
@@ -170,13 +168,13 @@ func TestFieldsOfOneHopReachNoApp(t *testing.T) {
 		}
 		g.get("/optional", tt.sent...)
 		if got := g.app.last()[tt.name]; !slices.Equal(got, tt.want) {
-			t.Errorf("for nobody: of %q the app gets %s %q, want %q", tt.sent, tt.name, got, tt.want)
+			t.Errorf("without a session: of %q: got %s %q at the app, want %q", tt.sent, tt.name, got, tt.want)
 		}
 	}
 }
 
-// TestRequestIsLeftAsItWasFound after an error and a panic too: error routes
-// and the access log look at it. After an ordinary answer every test checks.
+// TestRequestIsLeftAsItWasFound after an error and a panic: error routes and the
+// access log read it. The rig checks it after ordinary answers.
 func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	header := []string{
@@ -186,7 +184,7 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	failure := errors.New("bad gateway")
 	g.app.answer = func(http.ResponseWriter, *http.Request) error { return failure }
 	if a := g.get("/", header...); !errors.Is(a.err, failure) {
-		t.Errorf("the app's error becomes %v", a.err)
+		t.Errorf("got error %v, want the app's", a.err)
 	}
 	g.app.answer = func(_ http.ResponseWriter, r *http.Request) error {
 		r.Header.Set("Authorization", "changed by the app")
@@ -197,7 +195,7 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	func() {
 		defer func() {
 			if p := recover(); p != http.ErrAbortHandler {
-				t.Errorf("the app's panic becomes %v", p)
+				t.Errorf("got panic %v, want %v", p, http.ErrAbortHandler)
 			}
 		}()
 		_ = g.handler.ServeHTTP(httptest.NewRecorder(), r, NextFunc(g.app.serve))
@@ -208,15 +206,15 @@ func TestRequestIsLeftAsItWasFound(t *testing.T) {
 	}
 }
 
-func TestMethodsThatAreNotRelayed(t *testing.T) {
+func TestTraceAndConnectAreNotRelayed(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Optional = func(*http.Request) bool { return true } })
 	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
 	for _, method := range []string{"TRACE", "CONNECT", "trace", "Trace", "connect"} {
 		for _, h := range [][]string{nil, {cookie}} {
 			r := g.request("GET", "/", h...)
 			r.Method = method
-			if a := g.do(r); a.status != 405 || a.passed != 0 {
-				t.Errorf("%s: status %d", method, a.status)
+			if a := g.do(r); a.status != 405 || a.relayed != 0 {
+				t.Errorf("%s: got status %d, want 405", method, a.status)
 			}
 		}
 	}
@@ -231,67 +229,66 @@ func TestEndpointsMatchExactly(t *testing.T) {
 		"/oauth2/..%2fx": false, "/oauth2/../x": false, "/oauth2": true, "/oauth2x/session": true, "/OAUTH2/session": true, "/x/oauth2/session": true, "//oauth2/session": true,
 	} {
 		a := g.get(target, append(script, cookie)...)
-		if app != (a.passed == 1) || !app && a.status != 404 {
-			t.Errorf("%s: status %d, the app was asked %d times", target, a.status, a.passed)
+		if app != (a.relayed == 1) || !app && a.status != 404 {
+			t.Errorf("%s: got status %d, want 404, %d calls of the app", target, a.status, a.relayed)
 		}
 	}
 	// The URL before a rewrite counts.
 	h := g.handler
 	h.OriginalURL = func(r *http.Request) *url.URL { u := *r.URL; u.Path = "/oauth2/unknown"; return &u }
-	if a := g.get("/rewritten", append(script, cookie)...); a.status != 404 || a.passed != 0 {
-		t.Errorf("a rewritten URL below the prefix reaches the app: %d", a.status)
+	if a := g.get("/rewritten", append(script, cookie)...); a.status != 404 || a.relayed != 0 {
+		t.Errorf("a rewritten URL below the prefix: got status %d, want 404", a.status)
 	}
 }
 
-func TestPathPrefix(t *testing.T) {
+func TestPathPrefixMovesTheEndpoints(t *testing.T) {
 	for prefix, ok := range map[string]bool{
 		"": true, "/auth": true, "/a/b": true, "/": false, "auth": false, "/auth/": false, "/a b": false, `/a"`: false, "/é": false,
 	} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); (err == nil) != ok {
-			t.Errorf("path_prefix %q: %v", prefix, err)
+			t.Errorf("path_prefix %q: got error %v, want none", prefix, err)
 		}
 	}
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.PathPrefix = "/auth" })
-	if a := g.get("/auth/session", script...); a.status != 200 || a.passed != 0 {
-		t.Errorf("status %d", a.status)
+	if a := g.get("/auth/session", script...); a.status != 200 || a.relayed != 0 {
+		t.Errorf("got status %d, want 200", a.status)
 	}
 }
 
-// TestPathPrefixThatBrowsersNeverAskFor: with it every login would end in a
-// loop, so it is refused at once.
-func TestPathPrefixThatBrowsersNeverAskFor(t *testing.T) {
+// TestPathPrefixThatBrowsersNeverSendIsRefused: every login would end in a loop.
+func TestPathPrefixThatBrowsersNeverSendIsRefused(t *testing.T) {
 	for _, prefix := range []string{"/a?b", "/a#b", "//a", "/a/../b", "/./a", "/a%41", "/a%2fb"} {
 		if _, err := New(wholeConfig(t, func(c *Config) { c.PathPrefix = prefix })); err == nil {
-			t.Errorf("path_prefix %q is accepted", prefix)
+			t.Errorf("path_prefix %q: got no error, want one", prefix)
 		}
 	}
 }
 
-// TestRequestThatRanOutOfTime: whatever gave the request a deadline, the
-// client may still be there, and an empty 200 is not the app's answer.
-func TestRequestThatRanOutOfTime(t *testing.T) {
+// TestRequestPastItsDeadlineIsNotRelayed: the client may still wait, and must not
+// get an empty 200.
+func TestRequestPastItsDeadlineIsNotRelayed(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	r := g.request("GET", "/", append(script, "Cookie: "+sessionCookie+"="+g.session(""))...)
 	ctx, cancel := context.WithDeadline(r.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if a := g.do(r.WithContext(ctx)); a.passed != 0 || a.status < 500 {
-		t.Errorf("status %d with %q", a.status, a.body)
+	if a := g.do(r.WithContext(ctx)); a.relayed != 0 || a.status < 500 {
+		t.Errorf("got status %d with %q, want an error and no call of the app", a.status, a.body)
 	}
 }
 
-func TestUserOfARequest(t *testing.T) {
-	var user *keeper.Session
+func TestSetUserGetsTheUserBeforeTheApp(t *testing.T) {
+	var user *User
 	g := newRig(t, plainOAuth, func(s *setup) {
-		s.handler.SetUser = func(_ *http.Request, s *keeper.Session) { user = s }
+		s.handler.SetUser = func(_ *http.Request, u *User) { user = u }
 	})
 	g.app.answer = func(http.ResponseWriter, *http.Request) error {
 		if user == nil || user.Subject != "alice" {
-			t.Errorf("the user is %+v when the app is asked", user)
+			t.Errorf("got user %+v at the app, want alice", user)
 		}
 		return nil
 	}
 	g.get("/", "Cookie: "+sessionCookie+"="+g.session(`{"email":"a@b"}`))
 	if user == nil {
-		t.Error("nobody was told")
+		t.Error("got no call of SetUser with the user, want one")
 	}
 }

@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// Requirement is a claim that a session must have with one of these values.
-// A claim that is a list must contain one of them. Values are compared whole
-// and byte for byte; true, false and numbers by their JSON text.
+// Requirement is a claim that a session must have with one of some values. If the
+// claim is a list, one of its elements must have the value. Values are compared
+// byte for byte; true, false and numbers are compared by their JSON text.
 type Requirement struct {
-	// Claim is a claim's name, or a path into nested objects with dots, such as
+	// Claim is the name of a claim, or a path of names joined with dots, such as
 	// realm_access.roles.
 	Claim  string
 	Values []string
 }
 
-// meetsRequirements fails closed: a claim that is missing or of a shape that
-// cannot be compared meets nothing.
+// meetsRequirements reports whether claims meet all requirements. A claim that is
+// missing, or that cannot be compared, meets none.
 func (h *Handler) meetsRequirements(claims json.RawMessage) bool {
 	for _, req := range h.Require {
-		value, ok := Claim(claims, req.Claim)
+		value, ok := findClaim(claims, req.Claim)
 		if !ok || !matches(value, req.Values) {
 			return false
 		}
@@ -29,8 +29,8 @@ func (h *Handler) meetsRequirements(claims json.RawMessage) bool {
 	return true
 }
 
-// Claim finds a claim by its name, or by a path of names with dots in between.
-func Claim(claims json.RawMessage, name string) (json.RawMessage, bool) {
+// findClaim finds a claim by its name, or by a path of names joined with dots.
+func findClaim(claims json.RawMessage, name string) (json.RawMessage, bool) {
 	var object map[string]json.RawMessage
 	if len(claims) == 0 || json.Unmarshal(claims, &object) != nil {
 		return nil, false
@@ -38,13 +38,14 @@ func Claim(claims json.RawMessage, name string) (json.RawMessage, bool) {
 	if v, ok := object[name]; ok {
 		return v, true
 	}
-	// Names may hold dots themselves: try every place to cut.
+	// A name may itself contain dots (https://example.com/roles): try every
+	// position.
 	for i := range len(name) {
 		if name[i] != '.' {
 			continue
 		}
 		if inner, ok := object[name[:i]]; ok {
-			if v, ok := Claim(inner, name[i+1:]); ok {
+			if v, ok := findClaim(inner, name[i+1:]); ok {
 				return v, true
 			}
 		}
@@ -65,8 +66,8 @@ func matches(value json.RawMessage, wanted []string) bool {
 	return false
 }
 
-// ClaimText returns a string, number or boolean as text; a list or an object
-// has none.
+// ClaimText returns a string, number or boolean as text. It reports false for a
+// list, an object and null.
 func ClaimText(value json.RawMessage) (string, bool) {
 	var s string
 	if json.Unmarshal(value, &s) == nil && len(value) > 0 && value[0] == '"' {
@@ -79,8 +80,9 @@ func ClaimText(value json.RawMessage) (string, bool) {
 	return text, true
 }
 
-// forbidden is for a session whose user may not come in here. Signing out, or
-// in as somebody else, must stay possible.
+// forbidden is the answer to a request without a required claim. The page must
+// offer to sign out or to use another account: otherwise the user could not get out
+// of this state.
 func (h *Handler) forbidden(r *http.Request) *Error {
 	return &Error{
 		Status: http.StatusForbidden, Code: "forbidden", Title: "No access",

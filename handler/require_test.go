@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestRequirements(t *testing.T) {
+func TestRequirementsCompareClaimsWhole(t *testing.T) {
 	many := `["` + strings.Repeat(`x","`, 10000) + `admin"]`
 	for _, tt := range []struct {
 		claims, claim string
@@ -58,35 +58,35 @@ func TestRequirements(t *testing.T) {
 	} {
 		h := &Handler{Config: Config{Require: []Requirement{{Claim: tt.claim, Values: strings.Split(tt.values, "|")}}}}
 		if got := h.meetsRequirements(json.RawMessage(tt.claims)); got != tt.ok {
-			t.Errorf("%.60s: %s %s is %v", tt.claims, tt.claim, tt.values, got)
+			t.Errorf("%.60s: %s %s: got %v, want %v", tt.claims, tt.claim, tt.values, got, tt.ok)
 		}
 	}
 	all := &Handler{Config: Config{Require: []Requirement{{"a", []string{"1"}}, {"b", []string{"1"}}}}}
 	if all.meetsRequirements(json.RawMessage(`{"a":"1"}`)) || !all.meetsRequirements(json.RawMessage(`{"a":"1","b":"1"}`)) {
-		t.Error("not all requirements count")
+		t.Error("got a met requirement, want all of them compared")
 	}
 }
 
-// TestUserWhoMayNotComeIn can sign out, or in as somebody else.
-func TestUserWhoMayNotComeIn(t *testing.T) {
+// TestRefusedUserCanSwitchAccounts or sign out.
+func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{"email", []string{"bob@example.test"}}} })
 	b := g.browser()
 	a := b.open("/wanted?x=1")
-	if a.status != 403 || a.passed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
+	if a.status != 403 || a.relayed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
 		!strings.Contains(a.body, "return_to=%2Fwanted%3Fx%3D1") || strings.Contains(a.body, "alice") {
-		t.Errorf("status %d: %s", a.status, a.body)
+		t.Errorf("got status %d: %s, want 403 with ways out", a.status, a.body)
 	}
-	if p := b.fetch("GET", "/api"); p.status != 403 || p.problem(t).Code != "forbidden" || p.passed != 0 {
-		t.Errorf("a script got %d: %s", p.status, p.body)
+	if p := b.fetch("GET", "/api"); p.status != 403 || p.problem(t).Code != "forbidden" || p.relayed != 0 {
+		t.Errorf("a script: got status %d, want 403: %s", p.status, p.body)
 	}
-	if p := b.fetch("OPTIONS", "/api"); p.status != 403 || p.passed != 0 {
-		t.Errorf("OPTIONS got %d", p.status)
+	if p := b.fetch("OPTIONS", "/api"); p.status != 403 || p.relayed != 0 {
+		t.Errorf("OPTIONS: got status %d, want 403", p.status)
 	}
-	b.landed(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
+	b.wantAppAt(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
 }
 
-// FuzzClaim: looking for claims and comparing them ends, whatever a server
-// sends, and finds nothing that is not there.
+// FuzzClaim: search and comparison of claims terminate for any input, and find
+// nothing that is not there.
 func FuzzClaim(f *testing.F) {
 	f.Add(`{"a":{"b":["c",1,true,null]},"a.b":"x"}`, "a.b", "c")
 	f.Add(`{"":{"":{"":"x"}}}`, "..", "x")
@@ -96,17 +96,17 @@ func FuzzClaim(f *testing.F) {
 			return // names are configured
 		}
 		h := &Handler{Config: Config{Require: []Requirement{{name, []string{value}}}}}
-		found, ok := Claim(json.RawMessage(claims), name)
+		found, ok := findClaim(json.RawMessage(claims), name)
 		if ok && !json.Valid(found) {
-			t.Fatalf("%q in %q is %q", name, claims, found)
+			t.Fatalf("claim %q of %q: got %q, want a part of the claims", name, claims, found)
 		}
 		if !h.meetsRequirements(json.RawMessage(claims)) {
 			return
 		}
 		if !ok {
-			t.Fatalf("%q is met without the claim %q", claims, name)
+			t.Fatalf("claims %q: got a met requirement without the claim %q", claims, name)
 		}
-		// What meets a value shows it: alone, or as a member of a list.
+		// A matching value contains the wanted text, alone or in a list.
 		var members []json.RawMessage
 		if json.Unmarshal(found, &members) != nil {
 			members = []json.RawMessage{found}
@@ -116,6 +116,6 @@ func FuzzClaim(f *testing.F) {
 				return
 			}
 		}
-		t.Fatalf("%s meets %q", fmt.Sprintf("%.200q", found), value)
+		t.Fatalf("value %s: got a match with %q, want none", fmt.Sprintf("%.200q", found), value)
 	})
 }

@@ -13,46 +13,49 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// retryAge is the least age of a token that is refreshed because an app calls
-// it invalid. An app that calls every token invalid must not cause a refresh
-// for each request.
-const retryAge = 10 * time.Second
+// minRetryAge is the least age of a token that is refreshed because an app calls it
+// invalid. It limits the refreshes that an app with a wrong configuration can
+// cause.
+const minRetryAge = 10 * time.Second
 
-// relayRetrying relays a request, and if the app answers that its token is
-// invalid, does so once more with a new one. The first answer is then not seen
-// by the client. A request with a body cannot be repeated: its answer passes,
-// and the next request has the new token.
-func (h *Handler) relayRetrying(p *passage, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
+// relayWithRetry relays a request. If the app answers that the token is invalid, it
+// refreshes the token and relays the request again, and the client never sees the
+// first answer. A request with a body cannot be repeated: the client gets the first
+// answer, and its next request has the new token.
+func (h *Handler) relayWithRetry(p *relayState, r *http.Request, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
-	probe.refuse = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= retryAge }
-	secret := c.secret
-	err := h.relayOnce(probe, &p.prepared, r, c, s, next)
-	if !probe.invalidToken || time.Since(s.TokenObtained) < retryAge {
+	probe.hold = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= minRetryAge }
+	secret := p.guard.secret
+	err := h.relayOnce(probe, r, &p.savedHeaders, s, next)
+	if !probe.invalidToken || time.Since(s.TokenObtained) < minRetryAge {
 		return err
 	}
-	if !probe.refused {
-		// The answer is out; whoever comes next has the new token.
+	if !probe.held {
+		// The client has the answer. Refresh in the background for its next request.
 		ctx := context.WithoutCancel(r.Context())
 		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, secret, s.AccessToken) }()
 		return err
 	}
 	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), secret, s.AccessToken)
 	if freshErr != nil {
-		// There is no better answer than the app's.
-		_, _ = probe.pass()
+		// Without a new token the app's own answer is the best one.
+		_, _ = probe.release()
 		return err
 	}
-	probe.forget()
-	return h.relayOnce(&p.guard, new(prepared), r, c, fresh, next)
+	probe.discard()
+	return h.relayOnce(&p.guard, r, new(savedHeaders), fresh, next)
 }
 
+// hasNoBody reports whether a request can be sent a second time: it has no body,
+// and does not switch protocols.
 func hasNoBody(r *http.Request) bool {
 	return (r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0) && !isWebSocket(r)
 }
 
-// saysInvalidToken reads the challenge of RFC 6750, section 3, wherever it
-// stands among others.
-func saysInvalidToken(status int, header http.Header) bool {
+// isInvalidTokenAnswer reports whether an answer has the challenge of RFC 6750,
+// section 3, with error="invalid_token". Other challenges may stand before or
+// behind it.
+func isInvalidTokenAnswer(status int, header http.Header) bool {
 	if status != http.StatusUnauthorized {
 		return false
 	}
@@ -65,108 +68,111 @@ func saysInvalidToken(status int, header http.Header) bool {
 	return false
 }
 
-// maxRefusedBody bounds what is kept of an answer that may still have to be
-// shown. A longer one is not refused after all.
-const maxRefusedBody = 64 << 10
+// maxHeldBody bounds the body of an answer that is held back. A longer answer is
+// passed to the client.
+const maxHeldBody = 64 << 10
 
-// probeWriter looks at the status of an answer before it lets it pass. What it
-// refuses it keeps, up to a bound; everything else passes untouched. Handlers
-// get the client's own header map: they may hold on to it for trailers.
+// probeWriter decides by status and header whether to hold an answer back. It
+// stores an answer that it holds, up to maxHeldBody, and passes any other on
+// unchanged. The handler gets the header map of the underlying writer, and not a
+// copy, because it may keep the map to set trailers later.
 type probeWriter struct {
 	http.ResponseWriter
-	before http.Header // what was set before the answer
-	refuse func() bool
+	before http.Header // the header before the answer
+	hold   func() bool
 
 	passed       bool
-	invalidToken bool // the answer said so
-	refused      bool
+	invalidToken bool // the answer says that the token is invalid
+	held         bool
 	status       int
 	body         []byte
 }
 
 func (p *probeWriter) WriteHeader(status int) {
 	switch {
-	case p.refused:
+	case p.held:
 		return
 	case p.passed || status < http.StatusOK && status != http.StatusSwitchingProtocols:
 		p.ResponseWriter.WriteHeader(status)
 		return
 	}
 	p.status = status
-	p.invalidToken = saysInvalidToken(status, p.Header())
-	if p.invalidToken && p.refuse() {
-		p.refused = true
+	p.invalidToken = isInvalidTokenAnswer(status, p.Header())
+	if p.invalidToken && p.hold() {
+		p.held = true
 		return
 	}
 	p.passed = true
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// forget takes back what a refused answer has set.
-func (p *probeWriter) forget() {
+// discard removes a held answer, and restores the header from before it.
+func (p *probeWriter) discard() {
 	header := p.Header()
 	clear(header)
 	maps.Copy(header, p.before)
 }
 
-// pass lets a refused answer through after all.
-func (p *probeWriter) pass() (int, error) {
-	p.refused, p.passed = false, true
+// release sends a held answer to the client.
+func (p *probeWriter) release() (int, error) {
+	p.held, p.passed = false, true
 	p.ResponseWriter.WriteHeader(p.status)
 	return p.ResponseWriter.Write(p.body)
 }
 
 func (p *probeWriter) Write(b []byte) (int, error) {
-	if !p.passed && !p.refused {
+	if !p.passed && !p.held {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
-		if len(p.body)+len(b) <= maxRefusedBody {
+	if p.held {
+		if len(p.body)+len(b) <= maxHeldBody {
 			p.body = append(p.body, b...)
 			return len(b), nil
 		}
-		if _, err := p.pass(); err != nil {
+		if _, err := p.release(); err != nil {
 			return 0, err
 		}
 	}
 	return p.ResponseWriter.Write(b)
 }
 
-// ReadFrom keeps the fast path of the writer below.
+// ReadFrom implements io.ReaderFrom, with the fast path of the underlying writer.
 func (p *probeWriter) ReadFrom(r io.Reader) (int64, error) {
-	if !p.passed && !p.refused {
+	if !p.passed && !p.held {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
+	if p.held {
 		return io.Copy(writerOnly{p}, r)
 	}
 	return io.Copy(p.ResponseWriter, r)
 }
 
+// writerOnly hides ReadFrom from io.Copy, which would otherwise call it endlessly.
 type writerOnly struct{ io.Writer }
 
-// FlushError sends nothing of an answer that does not pass.
+// FlushError implements the method that http.ResponseController calls. It sends
+// nothing of an answer that is held back.
 func (p *probeWriter) FlushError() error {
-	if p.refused {
+	if p.held {
 		return nil
 	}
 	if !p.passed {
 		p.WriteHeader(http.StatusOK)
 	}
-	if p.refused {
+	if p.held {
 		return nil
 	}
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 
-// Flush is FlushError for those who ask for an http.Flusher.
+// Flush implements http.Flusher.
 func (p *probeWriter) Flush() { _ = p.FlushError() }
 
-// Hijack hands over the connection.
+// Hijack implements http.Hijacker.
 func (p *probeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	p.passed = true
 	return http.NewResponseController(p.ResponseWriter).Hijack()
 }
 
-// Unwrap lets an http.ResponseController set deadlines.
+// Unwrap lets http.ResponseController set deadlines.
 func (p *probeWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }

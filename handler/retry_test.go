@@ -20,8 +20,7 @@ func retrying(s *setup) { s.handler.RetryUnauthorized = true }
 // invalidToken is the challenge of RFC 6750, section 3.1.
 const invalidToken = `Bearer realm="api", error="invalid_token", error_description="expired"`
 
-// refuse is an app that calls tokens invalid, with a header and a body that can
-// be told from those of other answers.
+// refuse answers that the token is invalid, with a recognizable header and body.
 func refuse(w http.ResponseWriter) error {
 	w.Header().Set("WWW-Authenticate", invalidToken)
 	w.Header().Set("X-First", "1")
@@ -31,8 +30,8 @@ func refuse(w http.ResponseWriter) error {
 	return err
 }
 
-// refusesOld is an app that accepts the newest token of the server only. It
-// notes the tokens it was asked with.
+// refusesOld is an app that accepts only the newest token of the server. It records
+// the tokens of all requests.
 func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request) error {
 	var mu sync.Mutex
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -49,9 +48,9 @@ func refusesOld(g *rig, asked *[]string) func(http.ResponseWriter, *http.Request
 	}
 }
 
-// TestInvalidTokenIsReplacedUnseen: the client gets the second answer, and of
-// the first one nothing.
-func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
+// TestInvalidTokenIsReplacedAndTheRequestRepeated: the client gets the second
+// answer, and no part of the first one.
+func TestInvalidTokenIsReplacedAndTheRequestRepeated(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
 		t.Run(method, func(t *testing.T) {
 			g := newRig(t, plainOAuth, retrying)
@@ -63,18 +62,18 @@ func TestInvalidTokenIsReplacedUnseen(t *testing.T) {
 			a := g.do(g.request(method, "/api", with(cookie, script)...))
 			want := http.Header{"X-Second": {"2"}, "Content-Type": {"text/plain; charset=utf-8"}, "Cache-Control": {"private"}}
 			if diff := cmp.Diff(want, a.header); a.status != 200 || a.body != "welcome" || diff != "" {
-				t.Errorf("status %d: %q\n%s", a.status, a.body, diff)
+				t.Errorf("got status %d, want 200: %q\n%s", a.status, a.body, diff)
 			}
 			second := g.as.newest(fakeas.KindAccess)
 			if diff := cmp.Diff([]string{first, second}, asked); diff != "" || g.as.refreshes() != 1 {
-				t.Errorf("%d refreshes, the app was asked with\n%s", g.as.refreshes(), diff)
+				t.Errorf("got %d refreshes, requests at the app (-want +got):\n%s", g.as.refreshes(), diff)
 			}
 		})
 	}
 }
 
-// TestWhatIsNotCalledInvalidPasses untouched, and causes no refresh.
-func TestWhatIsNotCalledInvalidPasses(t *testing.T) {
+// TestOtherAnswersAreNotRepeated, and cause no refresh.
+func TestOtherAnswersAreNotRepeated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		status    int
 		challenge []string
@@ -99,35 +98,34 @@ func TestWhatIsNotCalledInvalidPasses(t *testing.T) {
 				return err
 			}
 			a := g.get("/", with(cookie, script)...)
-			if a.status != tt.status || a.body != "as it is" || cmp.Diff(tt.challenge, a.header["Www-Authenticate"]) != "" || a.passed != 1 {
-				t.Errorf("status %d, asked %d times, %v: %q", a.status, a.passed, a.header, a.body)
+			if a.status != tt.status || a.body != "as it is" || cmp.Diff(tt.challenge, a.header["Www-Authenticate"]) != "" || a.relayed != 1 {
+				t.Errorf("got status %d, want %d, asked %d times, %v: %q", a.status, tt.status, a.relayed, a.header, a.body)
 			}
 			if n := g.as.refreshes(); n != 0 {
-				t.Errorf("%d refreshes", n)
+				t.Errorf("got %d refreshes, want 0", n)
 			}
 		})
 	}
 }
 
-// TestChallengesThatSayInvalidToken: however they are spelled.
-func TestChallengesThatSayInvalidToken(t *testing.T) {
+func TestInvalidTokenChallengeIsRecognized(t *testing.T) {
 	for _, challenges := range [][]string{
 		{invalidToken}, {`bearer error=invalid_token`}, {`Basic realm="x"`, `Bearer error="invalid_token"`},
 		{`BEARER  realm="a", error="invalid_token"`}, {`Basic realm="x", Bearer error="invalid_token"`},
 	} {
 		header := http.Header{"Www-Authenticate": challenges}
-		if !saysInvalidToken(401, header) {
-			t.Errorf("%q is not understood", challenges)
+		if !isInvalidTokenAnswer(401, header) {
+			t.Errorf("challenge %q: got no match, want one", challenges)
 		}
-		if saysInvalidToken(403, header) {
-			t.Errorf("%q with status 403 says nothing about the token", challenges)
+		if isInvalidTokenAnswer(403, header) {
+			t.Errorf("challenge %q with status 403: got a match, want none", challenges)
 		}
 	}
 }
 
-// TestAppThatRefusesEveryToken: at most one refresh per interval, no loop, and
-// the 401 is the answer.
-func TestAppThatRefusesEveryToken(t *testing.T) {
+// TestAppThatRefusesEveryTokenCausesFewRefreshes: one in each interval. The client
+// gets the 401.
+func TestAppThatRefusesEveryTokenCausesFewRefreshes(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		t.Run(method, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -145,26 +143,26 @@ func TestAppThatRefusesEveryToken(t *testing.T) {
 						r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
 					}
 					a := g.do(r)
-					if a.status != 401 || a.body != "not with this token" || a.header.Get("X-First") != "1" || a.passed > 2 {
-						t.Fatalf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+					if a.status != 401 || a.body != "not with this token" || a.header.Get("X-First") != "1" || a.relayed > 2 {
+						t.Fatalf("got status %d, want 401, asked %d times: %q", a.status, a.relayed, a.body)
 					}
 					time.Sleep(500 * time.Millisecond)
 				}
 				synctest.Wait()
-				if n, most := as.refreshes(), int(minutes*time.Minute/retryAge); n < most-1 || n > most {
-					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, retryAge)
+				if n, most := as.refreshes(), int(minutes*time.Minute/minRetryAge); n < most-1 || n > most {
+					t.Errorf("%d refreshes in %d minutes, want one per %v", n, minutes, minRetryAge)
 				}
 				if as.Stats().Reuses != 0 {
-					t.Error("a spent refresh token came back")
+					t.Error("got a spent refresh token at the server, want each once")
 				}
 			})
 		})
 	}
 }
 
-// TestRefusedRequestWithABody: it cannot be sent again, so its answer passes,
-// and whoever comes next has the new token.
-func TestRefusedRequestWithABody(t *testing.T) {
+// TestRefusedRequestWithABodyIsNotRepeated: the client gets its answer, and the
+// next request has a new token.
+func TestRefusedRequestWithABodyIsNotRepeated(t *testing.T) {
 	for name, length := range map[string]int64{"known length": 5, "chunked": -1} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)
@@ -186,24 +184,23 @@ func TestRefusedRequestWithABody(t *testing.T) {
 				r := g.request("POST", "/orders", with(cookie, script)...)
 				r.Body, r.ContentLength = io.NopCloser(strings.NewReader("order")), length
 				a := g.do(r)
-				if a.status != 401 || a.body != "not with this token" || a.passed != 1 || a.header.Get("X-First") != "1" {
-					t.Errorf("status %d, the app was asked %d times: %q", a.status, a.passed, a.body)
+				if a.status != 401 || a.body != "not with this token" || a.relayed != 1 || a.header.Get("X-First") != "1" {
+					t.Errorf("got status %d, want 401, %d calls of the app: %q", a.status, a.relayed, a.body)
 				}
 				synctest.Wait()
-				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.passed != 1 {
-					t.Errorf("the next request gets %d after %d attempts", a.status, a.passed)
+				if a := g.get("/", with(cookie, script)...); a.status != 200 || a.relayed != 1 {
+					t.Errorf("next request: got status %d, want 200, after %d attempts", a.status, a.relayed)
 				}
 				if diff := cmp.Diff([]string{"order", ""}, bodies); diff != "" || as.refreshes() != 1 {
-					t.Errorf("%d refreshes, the app got\n%s", as.refreshes(), diff)
+					t.Errorf("got %d refreshes, bodies at the app (-want +got):\n%s", as.refreshes(), diff)
 				}
 			})
 		})
 	}
 }
 
-// TestRefusedAndNothingNewToBeHad: the app's own answer is the best there is,
-// and the session stays.
-func TestRefusedAndNothingNewToBeHad(t *testing.T) {
+// TestRefusalPassesIfTheRefreshFails, and the session stays.
+func TestRefusalPassesIfTheRefreshFails(t *testing.T) {
 	for name, fault := range map[string]fakeas.Fault{
 		"server down":   fakeas.Unavailable(),
 		"unclear":       fakeas.OAuthError("invalid_request"),
@@ -236,19 +233,19 @@ func TestRefusedAndNothingNewToBeHad(t *testing.T) {
 				if method == "HEAD" {
 					want = ""
 				}
-				if a.status != 401 || a.body != want || a.passed != 1 || a.header.Get("Content-Type") != "text/reason" || a.header.Get("WWW-Authenticate") != invalidToken {
-					t.Errorf("status %d, asked %d times, %v: %d bytes", a.status, a.passed, a.header, len(a.body))
+				if a.status != 401 || a.body != want || a.relayed != 1 || a.header.Get("Content-Type") != "text/reason" || a.header.Get("WWW-Authenticate") != invalidToken {
+					t.Errorf("got status %d, want 401, asked %d times, %v: %d bytes", a.status, a.relayed, a.header, len(a.body))
 				}
 				if a.header["Set-Cookie"] != nil || g.as.refreshes() != 1 {
-					t.Errorf("%d refreshes, cookies %q", g.as.refreshes(), a.header["Set-Cookie"])
+					t.Errorf("got %d refreshes and cookies %q, want those of the table", g.as.refreshes(), a.header["Set-Cookie"])
 				}
 			})
 		}
 	}
 }
 
-// TestLongRefusalIsShownWhole: a part of an answer must not pass for all of it.
-func TestLongRefusalIsShownWhole(t *testing.T) {
+// TestLongRefusalPassesWhole: a truncated answer must not look complete.
+func TestLongRefusalPassesWhole(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Fail(fakeas.Unavailable().For(fakeas.GrantRefresh))
@@ -260,19 +257,18 @@ func TestLongRefusalIsShownWhole(t *testing.T) {
 		return err
 	}
 	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.body != body {
-		t.Errorf("status %d, %d of %d bytes", a.status, len(a.body), len(body))
+		t.Errorf("got status %d, want 401, %d of %d bytes", a.status, len(a.body), len(body))
 	}
 }
 
-// TestManyRefusalsOneRefresh: those who were refused with the same token share
-// the next one.
-func TestManyRefusalsOneRefresh(t *testing.T) {
+// TestManyRefusalsShareOneRefresh if they had the same token.
+func TestManyRefusalsShareOneRefresh(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
 	const n = 50
 	var all, asked sync.WaitGroup
-	asked.Add(n) // all are refused before anybody is told
+	asked.Add(n) // all are refused before the first answer
 	app := func(w http.ResponseWriter, r *http.Request) error {
 		if _, ok := g.as.ValidAccessToken(bearer(r)); ok {
 			_, err := io.WriteString(w, "welcome")
@@ -286,27 +282,27 @@ func TestManyRefusalsOneRefresh(t *testing.T) {
 		r := g.request("GET", "/", with(cookie, script)...)
 		all.Go(func() {
 			if w := g.ask(r, app); w.Code != 200 || w.Body.String() != "welcome" || w.Header().Get("X-First") != "" {
-				t.Errorf("status %d: %q", w.Code, w.Body)
+				t.Errorf("got status %d, want 200: %q", w.Code, w.Body)
 			}
 		})
 	}
 	all.Wait()
 	if st := g.as.Stats(); g.as.refreshes() != 1 || st.Reuses != 0 {
-		t.Errorf("%d refreshes, %d reuses", g.as.refreshes(), st.Reuses)
+		t.Errorf("got %d refreshes and %d reuses, want 1 and 0", g.as.refreshes(), st.Reuses)
 	}
 }
 
-// TestSessionWithoutRefreshTokenCannotRetry: its 401 passes, and it lives on.
+// TestSessionWithoutRefreshTokenCannotRetry: its 401 passes, and the session stays.
 func TestSessionWithoutRefreshTokenCannotRetry(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	g.as.Set(func(k *fakeas.Knobs) { k.RefreshTokens = fakeas.RefreshNone })
 	cookie := g.oldSession(time.Minute)
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error { return refuse(w) }
-	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.passed != 1 || a.body != "not with this token" {
-		t.Errorf("status %d, asked %d times: %q", a.status, a.passed, a.body)
+	if a := g.get("/", with(cookie, script)...); a.status != 401 || a.relayed != 1 || a.body != "not with this token" {
+		t.Errorf("got status %d, want 401, asked %d times: %q", a.status, a.relayed, a.body)
 	}
 	g.app.answer = nil
 	if a := g.get("/", with(cookie, script)...); a.status != 200 || g.as.refreshes() != 0 {
-		t.Errorf("afterwards: status %d, %d refreshes", a.status, g.as.refreshes())
+		t.Errorf("afterwards: got status %d, want 200, %d refreshes", a.status, g.as.refreshes())
 	}
 }

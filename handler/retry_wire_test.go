@@ -17,9 +17,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// TestEarlyHintsOfARefusedAnswer: what went out ahead of an answer that is not
-// shown has no place in the one that is.
-func TestEarlyHintsOfARefusedAnswer(t *testing.T) {
+// TestEarlyHintsOfARefusedAnswerPass, but their header is not part of the second
+// answer.
+func TestEarlyHintsOfARefusedAnswerPass(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
@@ -34,13 +34,13 @@ func TestEarlyHintsOfARefusedAnswer(t *testing.T) {
 	})
 	hints, resp, body := fetchHinted(t, address, cookie)
 	if resp.StatusCode != 200 || body != "welcome" || g.as.refreshes() != 1 {
-		t.Errorf("status %d, %d refreshes: %q", resp.StatusCode, g.as.refreshes(), body)
+		t.Errorf("got status %d, want 200, %d refreshes: %q", resp.StatusCode, g.as.refreshes(), body)
 	}
 	if len(hints) != 1 || hints[0].Get("Link") == "" {
-		t.Errorf("the hints are %v", hints)
+		t.Errorf("got hints %v, want one with Link", hints)
 	}
 	if resp.Header["Link"] != nil || resp.Header["X-First"] != nil {
-		t.Errorf("the second answer has headers of the first: %v", resp.Header)
+		t.Errorf("got header %v on the second answer, want none of the first", resp.Header)
 	}
 }
 
@@ -71,7 +71,7 @@ func fetchHinted(t *testing.T, address, cookie string) (hints []textproto.MIMEHe
 	return hints, resp, string(b)
 }
 
-// TestRetryingDisturbsNoAnswer: what is not refused comes as it left the app.
+// TestRetryingDisturbsNoAnswer that is not refused.
 func TestRetryingDisturbsNoAnswer(t *testing.T) {
 	t.Run("stream and trailers", func(t *testing.T) {
 		g := newRig(t, plainOAuth, retrying)
@@ -88,14 +88,14 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 		_, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
 		body := bufio.NewReader(resp.Body)
 		if line, err := body.ReadString('\n'); line != "first\n" || err != nil {
-			t.Errorf("got %q, %v", line, err)
+			t.Errorf("got line %q, error %v, want the app's", line, err)
 		}
 		close(goOn)
 		if rest, err := io.ReadAll(body); string(rest) != "second\n" || err != nil {
-			t.Errorf("got %q, %v", rest, err)
+			t.Errorf("got rest %q, error %v, want the app's", rest, err)
 		}
 		if resp.Trailer.Get("X-Sum") != "2" || resp.Trailer.Get("X-Late") != "3" {
-			t.Errorf("the trailers are %v", resp.Trailer)
+			t.Errorf("got trailers %v, want the app's", resp.Trailer)
 		}
 	})
 	t.Run("early hints", func(t *testing.T) {
@@ -108,37 +108,38 @@ func TestRetryingDisturbsNoAnswer(t *testing.T) {
 		})
 		hints, resp, body := fetchHinted(t, address, g.session(""))
 		if len(hints) != 2 || hints[0].Get("Link") == "" || resp.StatusCode != 200 || body != "page" {
-			t.Errorf("hints %v, status %d: %q", hints, resp.StatusCode, body)
-		}
-	})
-	t.Run("WebSocket", func(t *testing.T) {
-		g := newRig(t, plainOAuth, retrying)
-		address := overTheWire(t, g, func(w http.ResponseWriter, _ *http.Request) {
-			conn, buf, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: yes\r\n\r\n")
-			line, _ := buf.ReadString('\n')
-			_, _ = io.WriteString(conn, "echo "+line)
-		})
-		conn, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
-		if resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
-			t.Fatalf("status %d, %v", resp.StatusCode, resp.Header)
-		}
-		if _, err := io.WriteString(conn, "hello\n"); err != nil {
-			t.Fatal(err)
-		}
-		if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
-			t.Errorf("got %q, %v", line, err)
+			t.Errorf("hints %v, status %d, want 200: %q", hints, resp.StatusCode, body)
 		}
 	})
 }
 
-// TestRefusedWebSocket: an upgrade is not repeated, and its refusal is shown.
-func TestRefusedWebSocket(t *testing.T) {
+func TestRetryingKeepsAnAcceptedWebSocket(t *testing.T) {
+	g := newRig(t, plainOAuth, retrying)
+	address := overTheWire(t, g, func(w http.ResponseWriter, _ *http.Request) {
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: yes\r\n\r\n")
+		line, _ := buf.ReadString('\n')
+		_, _ = io.WriteString(conn, "echo "+line)
+	})
+	conn, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+g.session("")+"\n\n")
+	if resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
+		t.Fatalf("got status %d, want 101, %v", resp.StatusCode, resp.Header)
+	}
+	if _, err := io.WriteString(conn, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" {
+		t.Errorf("got line %q, error %v, want the app's", line, err)
+	}
+}
+
+// TestRefusedWebSocketIsNotRepeated: the client gets the refusal.
+func TestRefusedWebSocketIsNotRepeated(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	g.as.Revoke(g.as.newest(fakeas.KindAccess))
@@ -149,11 +150,11 @@ func TestRefusedWebSocket(t *testing.T) {
 	})
 	_, resp := send(t, address, "GET / HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade\nCookie: "+sessionCookie+"="+cookie+"\n\n")
 	if body, err := io.ReadAll(resp.Body); resp.StatusCode != 401 || string(body) != "not with this token" || calls != 1 {
-		t.Errorf("status %d after %d calls: %q, %v", resp.StatusCode, calls, body, err)
+		t.Errorf("got status %d, want 401 after %d calls: %q, %v", resp.StatusCode, calls, body, err)
 	}
 }
 
-// readerFromRecorder notes whether the fast way was taken.
+// readerFromRecorder records calls of ReadFrom.
 type readerFromRecorder struct {
 	*httptest.ResponseRecorder
 	readFrom int
@@ -164,8 +165,8 @@ func (w *readerFromRecorder) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseRecorder.Body, r)
 }
 
-// TestRetryingKeepsTheFastPath: a file goes to the socket by the kernel, if the
-// writer below can do that.
+// TestRetryingKeepsTheFastPath: the kernel sends a file to the socket, if the
+// underlying writer can.
 func TestRetryingKeepsTheFastPath(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := &readerFromRecorder{ResponseRecorder: httptest.NewRecorder()}
@@ -178,13 +179,13 @@ func TestRetryingKeepsTheFastPath(t *testing.T) {
 	}))
 
 	if err != nil || w.readFrom != 1 || !bytes.Equal(w.Body.Bytes(), body) || w.Header().Get("X-File") != "1" {
-		t.Errorf("%v: ReadFrom was called %d times, %d bytes, %v", err, w.readFrom, w.Body.Len(), w.Header())
+		t.Errorf("got error %v, %d calls of ReadFrom, %d bytes, header %v, want one call", err, w.readFrom, w.Body.Len(), w.Header())
 	}
 }
 
-// TestHeaderMapOfTheAppStaysTheSame: a handler may hold on to the header map,
-// and set trailers in it when the body is out (net/http, ResponseWriter).
-func TestHeaderMapOfTheAppStaysTheSame(t *testing.T) {
+// TestRetryKeepsTheAppsHeaderMap: a handler may keep the map, and set trailers in
+// it after the body (net/http, ResponseWriter).
+func TestRetryKeepsTheAppsHeaderMap(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	w := httptest.NewRecorder()
 	err := g.handler.ServeHTTP(w, g.request("GET", "/", with(g.session(""), script)...), NextFunc(func(w http.ResponseWriter, _ *http.Request) error {
@@ -196,13 +197,11 @@ func TestHeaderMapOfTheAppStaysTheSame(t *testing.T) {
 	}))
 
 	if got := w.Result().Trailer.Get("X-Sum"); err != nil || got != "1" {
-		t.Errorf("%v: the trailer is %q", err, got)
+		t.Errorf("got error %v, trailer %q, want 1", err, got)
 	}
 }
 
-// TestUpstreamOfARefusedRequest: the second attempt is the same request but for
-// the token.
-func TestUpstreamOfARefusedRequest(t *testing.T) {
+func TestRepeatedRequestDiffersOnlyInTheToken(t *testing.T) {
 	g := newRig(t, plainOAuth, retrying)
 	cookie := g.oldSession(time.Minute)
 	first := g.as.newest(fakeas.KindAccess)
@@ -217,13 +216,13 @@ func TestUpstreamOfARefusedRequest(t *testing.T) {
 	})
 	_, resp := send(t, address, "GET /a?b=c HTTP/1.1\nHost: app.test\nX-Mine: 1\nAuthorization: Bearer EVIL\nConnection: X-Mine\nCookie: a=1; "+sessionCookie+"="+cookie+"\n\n")
 	if resp.StatusCode != 200 || len(seen) != 2 {
-		t.Fatalf("status %d after %d requests", resp.StatusCode, len(seen))
+		t.Fatalf("got status %d, want 200 after %d requests", resp.StatusCode, len(seen))
 	}
 	if seen[0].Get("Authorization") != "Bearer "+first || seen[1].Get("Authorization") != "Bearer "+g.as.newest(fakeas.KindAccess) {
-		t.Errorf("the tokens were %.20q, %.20q", seen[0].Get("Authorization"), seen[1].Get("Authorization"))
+		t.Errorf("got tokens %.20q and %.20q, want the old and the new one", seen[0].Get("Authorization"), seen[1].Get("Authorization"))
 	}
 	seen[1].Set("Authorization", seen[0].Get("Authorization"))
 	if diff := cmp.Diff(seen[0], seen[1]); diff != "" || *urls[0] != *urls[1] {
-		t.Errorf("the second request is another one, %v, %v:\n%s", urls[0], urls[1], diff)
+		t.Errorf("got URLs %v and %v, want equal requests:\n%s", urls[0], urls[1], diff)
 	}
 }

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// maxReturnPath bounds what a login remembers of the wanted URL: more would
-// not fit into a cookie beside the rest.
+// maxReturnPath bounds the path that a login returns to, in bytes. A longer one
+// would not fit into a cookie.
 const maxReturnPath = 2048
 
-// returnPath rebuilds path and query of a URL that was asked for. The result
-// begins with one slash, is plain ASCII, and is appended to an origin before
-// anybody follows it: so it leads to this site whatever it contains, also
-// where browsers and Go read a path such as //host or /\host differently.
+// returnPath rebuilds path and query of a requested URL. The result is always
+// appended to the site's origin, begins with one slash, and is plain ASCII. It
+// therefore leads to this site whatever it contains. That also holds for paths such
+// as //host and /\host, which browsers and Go parse differently.
 func returnPath(u *url.URL) string {
 	escaped := u.RawPath
 	if p, err := url.PathUnescape(escaped); escaped == "" || err != nil || p != u.Path {
@@ -32,12 +32,12 @@ func returnPath(u *url.URL) string {
 	return wanted
 }
 
-// isPlainPath reports whether a path is one that browsers send as it stands.
+// isPlainPath reports whether browsers send a path unchanged, byte for byte.
 func isPlainPath(p string) bool {
 	return len(p) > 1 && p[0] == '/' && path.Clean(p) == p && !strings.ContainsAny(p, "?#%;{}*") && escapeUnsafe(p) == p
 }
 
-// cleanPath escapes what has no place in a path.
+// cleanPath escapes the characters that must not occur in a path.
 func cleanPath(escaped string) string {
 	if !strings.HasPrefix(escaped, "/") {
 		return "/"
@@ -45,9 +45,9 @@ func cleanPath(escaped string) string {
 	return escapeUnsafe(escaped)
 }
 
-// escapeUnsafe percent-encodes what could end a header, an attribute or the path,
-// and what browsers read as a slash. What a browser asks for comes out as it went
-// in.
+// escapeUnsafe percent-encodes characters that could end a header, an attribute or
+// a path, and those that browsers read as a slash. A URL that a browser has sent
+// stays unchanged.
 func escapeUnsafe(s string) string {
 	const hex = "0123456789ABCDEF"
 	unsafe := func(c byte) bool {
@@ -73,13 +73,15 @@ func escapeUnsafe(s string) string {
 	return string(b)
 }
 
-// wantedPath reads a `return_to` parameter: a path of this site, or a whole URL
-// on it. Everything else, and our own endpoints, become "/".
-func (h *Handler) wantedPath(returnTo, origin string) string {
+// returnToPath reads a `return_to` parameter: a path of this site, or a URL of this
+// site's origin. Any other value leads to "/": it could be an open redirect. So do
+// the endpoints, which could log the user out or begin an endless chain of logins.
+func (h *Handler) returnToPath(returnTo, origin string) string {
 	if rest, ok := strings.CutPrefix(returnTo, origin); ok && (rest == "" || strings.HasPrefix(rest, "/")) {
 		returnTo = rest
 	}
-	// One slash, and neither a second nor what browsers take for one.
+	// Browsers read a second slash, a backslash, or a slash after white space as
+	// the beginning of a host.
 	if !strings.HasPrefix(returnTo, "/") || len(returnTo) > 1 && strings.IndexByte("/\\\t\r\n", returnTo[1]) >= 0 {
 		return "/"
 	}
@@ -88,7 +90,7 @@ func (h *Handler) wantedPath(returnTo, origin string) string {
 		return "/"
 	}
 	u.Fragment = ""
-	// As the browser will ask for it, which resolves dots first.
+	// A browser resolves dots before it sends the request.
 	if resolved := path.Clean(u.Path); resolved == h.PathPrefix || strings.HasPrefix(resolved, h.PathPrefix+"/") {
 		return "/"
 	}

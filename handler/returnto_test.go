@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// hostileTargets are values of return_to that must not lead to another site.
+// hostileTargets has values of return_to that must not lead to another site.
 var hostileTargets = []string{
 	"/#?%", "//evil.test", "///evil.test", `/\evil.test`, `\\evil.test`, `\/evil.test`, "https://evil.test/", "HTTPS://evil.test", "https:evil.test",
 	"https:/evil.test", "javascript:alert(1)", "data:text/html,x", "//app.test@evil.test", "https://app.test.evil.test/",
@@ -23,45 +23,45 @@ var hostileTargets = []string{
 	"/" + strings.Repeat("a", 100<<10), "", "/oauth2/login", "/oauth2/logout", "/oauth2", "/%6Fauth2/login", "https://app.test/oauth2/callback?code=x",
 }
 
-// TestHostileReturnTo follows a whole login for each; the browser stops the
-// test where it is sent to a foreign site.
-func TestHostileReturnTo(t *testing.T) {
+// TestHostileReturnToStaysOnTheSite through a whole login. The browser fails the
+// test if it is sent to another site.
+func TestHostileReturnToStaysOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range hostileTargets {
 		b := g.browser()
 		a := b.open("/oauth2/login?return_to=" + url.QueryEscape(target))
-		if a.status != http.StatusOK || a.passed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
-			t.Errorf("%.60q: landed at %.80s with status %d", target, a.uri, a.status)
+		if a.status != http.StatusOK || a.relayed != 1 || !onlyEndsTheCount(a) || a.header.Get("X") != "" {
+			t.Errorf("%.60q: ended at %.80s with status %d, want 200", target, a.uri, a.status)
 		}
 	}
 }
 
-func TestHostileReturnToAfterAFailedLogin(t *testing.T) {
+func TestHostileReturnToStaysOnTheSiteAfterAFailedLogin(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	g.as.Fail(fakeas.OAuthError("access_denied").At(fakeas.EndpointAuthorize).Repeat(-1))
 	for _, target := range []string{"//evil.test", `/\evil.test`, "https://evil.test/", `/"><script>alert(1)</script>`} {
 		a := g.browser().open("/oauth2/login?return_to=" + url.QueryEscape(target))
 		if a.status != 403 || strings.Contains(a.body, "evil.test") || strings.Contains(a.body, "<script") {
-			t.Errorf("%q: status %d: %s", target, a.status, a.body)
+			t.Errorf("%q: got status %d, want 403: %s", target, a.status, a.body)
 		}
 	}
 }
 
-// TestHostilePaths are asked for directly. They belong to the app, and the
-// login leads back to them, on this site.
-func TestHostilePaths(t *testing.T) {
+// TestHostilePathsStayOnTheSite: they belong to the app, and the login leads back
+// to them.
+func TestHostilePathsStayOnTheSite(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, target := range []string{"//evil.test/x", "///evil.test", `/\evil.test`, "//evil.test@x", "/%5cevil.test", "/%2f/evil.test", "/.//evil.test", "//"} {
 		b := g.browser()
 		at := b.start(target)
 		a := b.send(g.request(http.MethodGet, b.approve(at), navigation...), true)
 		if got := resolve(t.Fatalf, appOrigin+"/oauth2/callback", a.location()); !strings.HasPrefix(got, appOrigin+"/") {
-			t.Errorf("%q leads to %q", target, a.location())
+			t.Errorf("%q: got Location %q, want the site", target, a.location())
 		}
 	}
 }
 
-func TestReturnTo(t *testing.T) {
+func TestReturnToAcceptsPathsOfTheSite(t *testing.T) {
 	g := newRig(t)
 	for target, want := range map[string]string{
 		"/":                      "/",
@@ -82,14 +82,13 @@ func TestReturnTo(t *testing.T) {
 		"/%2e/oauth2/logout":     "/",
 		"/x/%2e%2e/oauth2":       "/",
 	} {
-		if got := g.handler.wantedPath(target, appOrigin); got != want {
+		if got := g.handler.returnToPath(target, appOrigin); got != want {
 			t.Errorf("%q becomes %q, want %q", target, got, want)
 		}
 	}
 }
 
-// TestValidURIsAreKept: path and query made of what RFC 3986 allows come out
-// byte for byte.
+// TestValidURIsAreKept byte for byte if RFC 3986 allows their characters.
 func TestValidURIsAreKept(t *testing.T) {
 	const pchar = "abcXYZ019-._~!$&'()*+,;=:@"
 	rapid.Check(t, func(t *rapid.T) {
@@ -106,59 +105,58 @@ func TestValidURIsAreKept(t *testing.T) {
 			t.Skip("not a request to Go")
 		}
 		if got := returnPath(r.URL); got != uri {
-			t.Fatalf("%q comes out as %q", uri, got)
+			t.Fatalf("%q: got %q, want the same", uri, got)
 		}
 	})
 }
 
-// TestWhatBrowsersSendIsKept: browsers also leave characters alone that RFC
-// 3986 does not allow (URL Standard, path and query percent-encode sets), and
-// a query that is empty.
-func TestWhatBrowsersSendIsKept(t *testing.T) {
+// TestURLsOfBrowsersAreKept: browsers also leave other characters unescaped (URL
+// Standard, path and query percent-encode sets), and send an empty query.
+func TestURLsOfBrowsersAreKept(t *testing.T) {
 	for _, uri := range []string{"/a?", "/a|b", "/a[b]", "/a%2Fb|c", "/a%2Fb^c", "/a?b=|^`{}[]", "/wiki/A%2FB|C?x"} {
 		r, err := readRequest("GET", uri)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := returnPath(r.URL); got != uri {
-			t.Errorf("%q comes out as %q", uri, got)
+			t.Errorf("%q: got %q, want the same", uri, got)
 		}
 	}
 }
 
-// FuzzReturnPath: whatever is asked for or wished for, the Location after the
-// login leads to this site, for Go and for a browser.
+// FuzzReturnPath: the Location after a login leads to this site, for Go and for a
+// browser.
 func FuzzReturnPath(f *testing.F) {
 	for _, target := range hostileTargets {
 		f.Add(target)
 	}
 	g := newRig(f, plainOAuth)
 	f.Fuzz(func(t *testing.T, target string) {
-		paths := map[string]string{"return_to": g.handler.wantedPath(target, appOrigin)}
+		paths := map[string]string{"return_to": g.handler.returnToPath(target, appOrigin)}
 		if r, err := readRequest("GET", target); err == nil {
 			paths["request"] = returnPath(r.URL)
 		}
 		for how, path := range paths {
 			if len(path) > maxReturnPath {
-				t.Errorf("%s: %d bytes are kept", how, len(path))
+				t.Errorf("%s: got %d bytes, want at most maxReturnPath", how, len(path))
 			}
 			for i := range len(path) {
 				if path[i] <= ' ' || path[i] >= 0x7f || strings.IndexByte("\"<>\\", path[i]) >= 0 {
-					t.Fatalf("%s: %q holds %q", how, path, path[i])
+					t.Fatalf("%s: got in %q the byte %q, want plain ASCII", how, path, path[i])
 				}
 			}
 			location := appOrigin + path
 			if got := resolve(t.Fatalf, appOrigin, location); !strings.HasPrefix(got, appOrigin+"/") {
-				t.Errorf("%s: a browser goes to %q", how, got)
+				t.Errorf("%s: got %q in a browser, want the site", how, got)
 			}
 			u, err := url.Parse(location)
 			if err != nil || u.Scheme != "https" || u.Host != "app.test" || u.User != nil {
-				t.Errorf("%s: Go goes to %q, %v", how, u, err)
+				t.Errorf("%s: got %q, %v in Go, want the site", how, u, err)
 			}
 		}
-		// As return_to, not even the path alone may lead away.
+		// As return_to, the path must be safe even without the origin.
 		if path := paths["return_to"]; len(path) > 1 && (path[1] == '/' || path[1] == '\\') {
-			t.Errorf("return_to %q is kept as %q", target, path)
+			t.Errorf("return_to %q: got path %q, want no endpoint", target, path)
 		}
 	})
 }

@@ -11,34 +11,35 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// revokeTimeout bounds a revocation, which nobody waits for.
+// revokeTimeout bounds a revocation. It runs in the background.
 const revokeTimeout = 10 * time.Second
 
-// revoke tells the authorization server that nobody needs the refresh token any
-// more (RFC 7009). A refresh token asked for with offline_access outlives the
-// server's own logout.
+// revoke revokes the refresh token of an ended session (RFC 7009). With
+// offline_access the refresh token would stay valid after the logout at the
+// authorization server.
 func (h *Handler) revoke(ended keeper.Ended) {
 	if ended.RefreshToken != "" {
 		h.revokeToken(ended.RefreshToken, "refresh_token")
 	}
 }
 
-// revokeToken works behind the request.
+// revokeToken revokes a token in the background: the browser does not wait for it.
 func (h *Handler) revokeToken(token, hint string) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), revokeTimeout)
 		defer cancel()
 		err := h.Client.Revoke(ctx, token, hint)
-		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) && h.errorLog.allow("revoke") {
-			h.Logger.Warn("a token that is not needed any more was not revoked", zap.Error(err))
+		if err != nil && !errors.Is(err, oauth.ErrNoEndpoint) && h.logLimiter.allow("revoke") {
+			h.Logger.Warn("revoking an unused token failed", zap.Error(err))
 		}
 	}()
 }
 
-// giveBack revokes what a login granted that cannot be kept. While the browser
-// has another session nothing is revoked: both may belong to one grant at the
-// server, which would end with either token (RFC 7009, section 2.1).
-func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenResponse) {
+// revokeUnused revokes the tokens of a login that does not become a session. It
+// revokes nothing while the browser has another session: both may belong to one
+// grant of the server, which may revoke all tokens of the grant (RFC 7009, section
+// 2.1).
+func (h *Handler) revokeUnused(ctx context.Context, c *cookies, t *oauth.TokenResponse) {
 	if c.valid {
 		if _, err := h.Keeper.Peek(ctx, c.secret); !errors.Is(err, keeper.ErrNoSession) {
 			return
@@ -52,30 +53,29 @@ func (h *Handler) giveBack(ctx context.Context, c *cookies, t *oauth.TokenRespon
 	}
 }
 
-// endReplaced ends the session that a new login takes the place of: its cookie
-// must not open anything any more. Its refresh token is revoked, unless the new
-// session may end with that.
-func (h *Handler) endReplaced(ctx context.Context, c *cookies, who keeper.Identity, t keeper.Tokens) {
+// endReplacedSession ends the session that a new login replaces, so that its cookie
+// is of no use any longer. It revokes the old refresh token, unless that may also
+// end the new session.
+func (h *Handler) endReplacedSession(ctx context.Context, c *cookies, identity keeper.Identity, t keeper.Tokens) {
 	if !c.valid {
 		return
 	}
-	// After an error what is known of the session is returned as well, or nothing.
+	// After an error, End still returns the tokens that it knows.
 	old, _ := h.Keeper.End(ctx, c.secret, keeper.EndReplaced)
-	if !mayShareGrant(old, who, t) {
+	if !mayShareGrant(old, identity, t) {
 		h.revoke(old)
 	}
 }
 
-// mayShareGrant reports whether an old session and a new login may be one grant
-// at the server. Some servers (Keycloak) revoke all tokens of their session with
-// the user, which sid names; others (Google) all of the user's. Servers of that
-// kind tell no sid.
-func mayShareGrant(old keeper.Ended, who keeper.Identity, t keeper.Tokens) bool {
+// mayShareGrant reports whether revoking an old session's token may end a new
+// login. Some servers (Keycloak) revoke all tokens of their own session, which sid
+// names. Others (Google) revoke all tokens of the user; these do not send a sid.
+func mayShareGrant(old keeper.Ended, identity keeper.Identity, t keeper.Tokens) bool {
 	switch {
 	case old.RefreshToken == t.RefreshToken:
 		return true
-	case old.SID != "" || who.SID != "":
-		return old.SID == who.SID
+	case old.SID != "" || identity.SID != "":
+		return old.SID == identity.SID
 	}
-	return old.Subject != "" && old.Subject == who.Subject
+	return old.Subject != "" && old.Subject == identity.Subject
 }

@@ -9,13 +9,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// sessionInfo tells a page about its session. It holds no token.
+// sessionInfo is the answer of the session endpoint. It contains no token, because
+// any script of the site can read it.
 type sessionInfo struct {
 	Authenticated bool            `json:"authenticated"`
 	User          string          `json:"user,omitempty"`
 	Claims        json.RawMessage `json:"claims,omitempty"`
 	CreatedAt     *time.Time      `json:"created_at,omitempty"`
-	// Seconds from now; never negative.
+	// In seconds from now; never negative.
 	IdleExpiresIn  *int64 `json:"idle_expires_in,omitempty"`
 	MaxExpiresIn   *int64 `json:"max_expires_in,omitempty"`
 	TokenExpiresIn *int64 `json:"token_expires_in,omitempty"`
@@ -23,14 +24,15 @@ type sessionInfo struct {
 	LogoutURL      string `json:"logout_url,omitempty"`
 }
 
-// serveSession answers whether there is a session. Asking is not using it.
+// serveSession answers whether the browser has a session. It does not count as use
+// of the session, so a page may poll it without keeping the session alive.
 func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	c := h.readCookies(r)
 	switch {
-	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, unavailable(c.err))
 	case !c.valid:
 		return writeJSON(w, r, http.StatusOK, info)
 	}
@@ -41,29 +43,30 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.forgetCompleted(w, &c)
+	h.clearLoopCount(w, &c)
 	return h.writeSession(w, r, s)
 }
 
-// refreshNowAge keeps a page that asks for new tokens all the time from getting
-// them all the time.
-const refreshNowAge = 10 * time.Second
+// minForcedRefreshAge is the least age of a token that the refresh endpoint
+// replaces. It limits the refreshes that a page in a loop can cause.
+const minForcedRefreshAge = 10 * time.Second
 
-// serveRefresh gets a new token now, unless the one at hand is very young, for
-// a page that knows its user's rights have changed. It counts as use.
+// serveRefresh refreshes the token, unless it is younger than minForcedRefreshAge.
+// A page calls it when the rights of its user have changed. It counts as use of the
+// session.
 func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-	if h.isForeign(r) {
-		return h.fail(w, r, foreign())
+	if h.isCrossOrigin(r) {
+		return h.fail(w, r, crossOriginError())
 	}
 	c := h.readCookies(r)
 	switch {
-	case c.unknown != nil:
-		return h.fail(w, r, unavailable(c.unknown))
+	case c.err != nil:
+		return h.fail(w, r, unavailable(c.err))
 	case !c.valid:
 		return h.unauthenticated(w, r)
 	}
-	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-refreshNowAge))
+	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-minForcedRefreshAge))
 	switch {
 	case errors.Is(err, keeper.ErrNotRefreshable):
 		return h.fail(w, r, &Error{
@@ -75,13 +78,14 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.forgetCompleted(w, &c)
+	h.clearLoopCount(w, &c)
 	return h.writeSession(w, r, s)
 }
 
 func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *keeper.Session) error {
 	info := sessionInfo{LoginURL: h.PathPrefix + "/login"}
 	now := time.Now()
+	// Whole seconds, like the other times of the answer.
 	created := s.Created.UTC().Truncate(time.Second)
 	info.Authenticated, info.User, info.Claims = true, s.Subject, s.Claims
 	info.CreatedAt = &created

@@ -13,7 +13,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-func TestSessionEndpoint(t *testing.T) {
+func TestSessionEndpointDescribesTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, &authServer{Server: offline()}, plainOAuth)
 		began := time.Now()
@@ -22,7 +22,7 @@ func TestSessionEndpoint(t *testing.T) {
 		a := g.get("/oauth2/session", append(slices.Clone(script), cookie)...)
 		var got map[string]any
 		if err := json.Unmarshal([]byte(a.body), &got); err != nil || a.status != 200 {
-			t.Fatalf("status %d, %v: %s", a.status, err, a.body)
+			t.Fatalf("got status %d, want 200, %v: %s", a.status, err, a.body)
 		}
 		want := map[string]any{
 			"authenticated": true, "user": "alice", "claims": map[string]any{"sub": "alice", "email": "a@b"},
@@ -43,24 +43,24 @@ func TestSessionEndpoint(t *testing.T) {
 	})
 }
 
-func TestSessionEndpointWithoutASession(t *testing.T) {
+func TestSessionEndpointReportsNoSession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, cookie := range []string{"", sessionCookie + "=" + seal.NewSecret().Cookie(), sessionCookie + "=x"} {
 		a := g.get("/oauth2/session", append(slices.Clone(script), "Cookie: "+cookie)...)
 		if a.status != 200 || a.body != `{"authenticated":false,"login_url":"/oauth2/login"}`+"\n" || a.header["Set-Cookie"] != nil {
-			t.Errorf("%q: status %d: %s", cookie, a.status, a.body)
+			t.Errorf("%q: got status %d, want 200: %s", cookie, a.status, a.body)
 		}
 	}
 	g.store.down.Store(true)
 	a := g.get("/oauth2/session", append(slices.Clone(script), "Cookie: "+sessionCookie+"="+seal.NewSecret().Cookie())...)
 	if a.status != 503 || a.header.Get("Retry-After") == "" {
-		t.Errorf("with the store down: status %d: %s", a.status, a.body)
+		t.Errorf("with the store down: got status %d, want 503: %s", a.status, a.body)
 	}
 }
 
-// TestAskingForTheSessionIsNotUsingIt: a page that polls does not keep its
+// TestSessionEndpointDoesNotProlongTheSession: a page that polls does not keep its
 // session alive.
-func TestAskingForTheSessionIsNotUsingIt(t *testing.T) {
+func TestSessionEndpointDoesNotProlongTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, &authServer{Server: offline()}, plainOAuth, func(s *setup) { s.session.IdleTimeout = time.Hour })
 		header := append(slices.Clone(script), "Cookie: "+sessionCookie+"="+g.session(""))
@@ -70,16 +70,16 @@ func TestAskingForTheSessionIsNotUsingIt(t *testing.T) {
 		for range 59 {
 			time.Sleep(time.Minute)
 			if !authenticated() {
-				t.Fatal("the session ended early")
+				t.Fatal("got an early end of the session, want it alive")
 			}
 		}
-		// Uses are written down once in a while, and no session ends early for it.
+		// Uses are stored from time to time, so a session may end a little later.
 		time.Sleep(5 * time.Minute)
 		if authenticated() {
-			t.Error("asking kept the session alive")
+			t.Error("got a live session, want it ended in spite of the requests")
 		}
-		if a := g.get("/", header...); a.status != 401 || a.passed != 0 {
-			t.Errorf("status %d", a.status)
+		if a := g.get("/", header...); a.status != 401 || a.relayed != 0 {
+			t.Errorf("got status %d, want 401", a.status)
 		}
 	})
 }

@@ -5,27 +5,25 @@ import (
 	"strings"
 )
 
-// sharing says which requests a shared cache in front of us may answer with what
-// an app has answered. Such a cache sees the session's cookie in place of the
-// Authorization header, and so does not apply RFC 9111, section 3.5. Decision
-// 0018 gives the reasons.
-type sharing int
+// cachePolicy selects how shared caches may use an app's answer. Such a cache sees
+// the session cookie instead of an Authorization header, so it does not apply RFC
+// 9111, section 3.5, by itself. Decision 0018 gives the reasons.
+type cachePolicy int
 
 const (
-	// sharedAsAnswered leaves the answer as the app gave it: it does not depend
-	// on a session.
-	sharedAsAnswered sharing = iota
-	// sharedByNobody is for an answer to a request with a session.
-	sharedByNobody
-	// sharedByCookie is for an answer to a request without a session, at a path
-	// where one with a session may get another answer.
-	sharedByCookie
+	// cacheAsAnswered leaves the answer unchanged: it does not depend on a session.
+	cacheAsAnswered cachePolicy = iota
+	// cachePrivate marks the answer to a request with a session as private.
+	cachePrivate
+	// cacheByCookie adds "Vary: Cookie" to the answer to a request without a
+	// session. A request with a session may get another answer at the same URL.
+	cacheByCookie
 )
 
-// limitSharing adds to the header of an answer what a shared cache has to know.
-// An app that has given an answer to all caches, or to none, keeps its word.
-func (g *cookieGuard) limitSharing() {
-	if g.off || g.sharing == sharedAsAnswered {
+// applyCachePolicy adds headers for shared caches to an answer. It changes nothing
+// if the app has decided itself whether caches may share the answer.
+func (g *cookieGuard) applyCachePolicy() {
+	if g.disabled || g.policy == cacheAsAnswered {
 		return
 	}
 	lines := g.header["Cache-Control"]
@@ -33,23 +31,23 @@ func (g *cookieGuard) limitSharing() {
 		return
 	}
 	switch {
-	case g.sharing == sharedByNobody:
+	case g.policy == cachePrivate:
 		g.private[0] = "private"
 		if directives := strings.Join(lines, ", "); directives != "" {
 			g.private[0] = directives + ", private"
 		}
 		g.header["Cache-Control"] = g.private[:]
 	case g.request.Method == http.MethodGet || g.request.Method == http.MethodHead:
-		if vary := g.header["Vary"]; !lists(vary, "Cookie") && !lists(vary, "*") {
+		if vary := g.header["Vary"]; !hasMember(vary, "Cookie") && !hasMember(vary, "*") {
 			g.header["Vary"] = append(vary[:len(vary):len(vary)], "Cookie")
 		}
 	}
 }
 
 // decidesSharing reports whether Cache-Control says by itself whether a shared
-// cache may use the answer to a request with Authorization for other requests.
-// RFC 9111, section 3.5, also names must-revalidate; that is not taken for a
-// wish to share, because apps write it to be strict.
+// cache may use the answer to a request with Authorization for other requests. RFC
+// 9111, section 3.5, also names must-revalidate. It is not accepted here: apps set
+// it to be strict, and not to share.
 func decidesSharing(lines []string) bool {
 	for _, line := range lines {
 		for line != "" {
@@ -63,7 +61,7 @@ func decidesSharing(lines []string) bool {
 					return true
 				}
 			case "private":
-				// With field names it concerns only those fields.
+				// With field names, private applies to those fields only.
 				if value == "" {
 					return true
 				}
@@ -73,8 +71,8 @@ func decidesSharing(lines []string) bool {
 	return false
 }
 
-// nextDirective cuts the first directive off a Cache-Control line. A comma in a
-// quoted value does not end it.
+// nextDirective returns the first directive of a Cache-Control line, and the rest
+// of the line. A comma in a quoted value does not end a directive.
 func nextDirective(line string) (name, value, rest string) {
 	quoted, escaped := false, false
 	end := strings.IndexFunc(line, func(c rune) bool {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// sharingOfAnswers are answers of an app, and what is added to them.
+// sharingOfAnswers has answers of an app, and the headers that are added to them.
 var sharingOfAnswers = []struct {
 	app     http.Header
 	control []string // Cache-Control of an answer to a request with a session
@@ -41,8 +41,8 @@ var sharingOfAnswers = []struct {
 	{http.Header{"Cache-Control": {"max-age=0,private , must-revalidate"}}, []string{"max-age=0,private , must-revalidate"}, nil},
 }
 
-// TestSharedCachesKeepAnswersApart: a cache in front of us cannot see that a
-// request carries a token, so the answer says so.
+// TestSharedCachesKeepAnswersApart: a cache cannot see that a request gets a token,
+// so the answer says so.
 func TestSharedCachesKeepAnswersApart(t *testing.T) {
 	for name, options := range map[string][]func(*setup){"": {plainOAuth, optional}, "retrying": {plainOAuth, optional, retrying}} {
 		g := newRig(t, options...)
@@ -69,7 +69,7 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 				for _, method := range []string{"GET", "HEAD", "POST"} {
 					a := g.do(g.request(method, "/", with(cookie, script)...))
 					if got := a.header["Cache-Control"]; !slices.Equal(got, tt.control) || !slices.Equal(a.header["Vary"], tt.app["Vary"]) {
-						t.Errorf("%s %s %s: with a session %v becomes Cache-Control %q, Vary %q", name, method, how, tt.app, got, a.header["Vary"])
+						t.Errorf("%s %s %s: with a session: of %v got Cache-Control %q, Vary %q, want those of the table", name, method, how, tt.app, got, a.header["Vary"])
 					}
 					a = g.do(g.request(method, "/", script...))
 					vary := tt.vary
@@ -77,26 +77,26 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 						vary = tt.app["Vary"]
 					}
 					if got := a.header["Vary"]; !slices.Equal(got, vary) || !slices.Equal(a.header["Cache-Control"], tt.app["Cache-Control"]) {
-						t.Errorf("%s %s %s: without a session %v becomes Vary %q, Cache-Control %q", name, method, how, tt.app, got, a.header["Cache-Control"])
+						t.Errorf("%s %s %s: without a session: of %v got Vary %q, Cache-Control %q, want those of the table", name, method, how, tt.app, got, a.header["Cache-Control"])
 					}
 				}
 			}
 			for field, lines := range given {
 				if !slices.Equal(tt.app[field], lines) {
-					t.Errorf("the app's own slice became %q", tt.app[field])
+					t.Errorf("got the app's slice changed to %q, want it unchanged", tt.app[field])
 				}
 			}
 		}
 	}
 }
 
-// TestAnswersWithoutASessionOfOursAreLeft: beside the matcher nothing depends on
-// a session, and an upgraded connection is no answer that a cache could keep.
-func TestAnswersWithoutASessionOfOursAreLeft(t *testing.T) {
+// TestUnprotectedAnswersKeepTheirCaching: they do not depend on a session. An
+// upgraded connection is not cacheable.
+func TestUnprotectedAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	cookie := g.session("")
 	if a := g.get("/public", with(cookie, script)...); a.header["Cache-Control"] != nil || a.header["Vary"] != nil {
-		t.Errorf("beside the matcher: %v", a.header)
+		t.Errorf("unprotected path: got header %v, want the app's", a.header)
 	}
 	g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusSwitchingProtocols)
@@ -105,15 +105,15 @@ func TestAnswersWithoutASessionOfOursAreLeft(t *testing.T) {
 	w := httptest.NewRecorder()
 	r := g.request("GET", "/private/x", with(cookie, script)...)
 	if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil || w.Header()["Cache-Control"] != nil {
-		t.Errorf("101: %v, %v", w.Header(), err)
+		t.Errorf("status 101: got header %v, error %v, want the app's", w.Header(), err)
 	}
 }
 
-// TestPreflightsAreLeft: they are the same with a session and without.
-func TestPreflightsAreLeft(t *testing.T) {
+// TestPreflightAnswersKeepTheirCaching: they do not depend on a session.
+func TestPreflightAnswersKeepTheirCaching(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.TrustedOrigins = []string{"https://other.test"} })
 	r := g.request("OPTIONS", "/", "Origin: https://other.test", "Access-Control-Request-Method: POST", "Sec-Fetch-Mode: cors", "Sec-Fetch-Site: cross-site")
-	if a := g.do(r); a.passed != 1 || a.header["Vary"] != nil || a.header["Cache-Control"] != nil {
-		t.Errorf("passed %d: %v", a.passed, a.header)
+	if a := g.do(r); a.relayed != 1 || a.header["Vary"] != nil || a.header["Cache-Control"] != nil {
+		t.Errorf("got %d calls of the app, header %v, want the app's", a.relayed, a.header)
 	}
 }

@@ -19,14 +19,14 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// TestStorm: two hundred requests at once meet an expired token, fifty times,
-// at a server that ends the login when a refresh token comes back.
-func TestStorm(t *testing.T) {
+// TestRequestStormCausesOneRefresh: two hundred requests meet an expired token at
+// once, fifty times. The server ends the login if a refresh token comes twice.
+func TestRequestStormCausesOneRefresh(t *testing.T) {
 	const rounds, requests = 50, 200
 	for name, hangUps := range map[string]int{"all wait": 0, "some hang up": requests * 3 / 10} {
 		t.Run(name, func(t *testing.T) {
 			as := startAuthServer(t)
-			// Only the newest access token is good.
+			// Only the newest access token is valid.
 			as.Set(func(k *fakeas.Knobs) { k.RefreshKillsAccessToken = true })
 			gate := startGate(t, as)
 			synctest.Test(t, func(t *testing.T) {
@@ -52,15 +52,15 @@ func TestStorm(t *testing.T) {
 						as.refreshes(), st.Granted[fakeas.GrantRefresh], st.Reuses, st.MaxConcurrentRefreshes(), rounds)
 				}
 				if n := as.codesRedeemed(); n != 1 {
-					t.Errorf("%d logins", n)
+					t.Errorf("got %d logins, want 1", n)
 				}
 			})
 		})
 	}
 }
 
-// wave is many requests at once. Some of their clients hang up: at three points,
-// in equal parts.
+// wave is many requests at once. Some clients disconnect, at three points in equal
+// parts.
 type wave struct {
 	g        *rig
 	requests []*http.Request
@@ -68,7 +68,7 @@ type wave struct {
 	hangers  int
 	all      sync.WaitGroup
 	mu       sync.Mutex
-	wrong    map[string]int // what those who waited got, other than 200
+	wrong    map[string]int // statuses other than 200 of the waiting requests
 	answered int
 }
 
@@ -83,7 +83,7 @@ func newWave(g *rig, cookie string, n, hangers int) *wave {
 	return w
 }
 
-// hangUp lets the clients of one part of three go.
+// hangUp disconnects the clients of one of the three parts.
 func (w *wave) hangUp(part int) {
 	for i := range w.hangers {
 		if i%3 == part {
@@ -105,7 +105,7 @@ func (w *wave) start() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			switch {
-			case i < w.hangers: // nobody sees it
+			case i < w.hangers: // this client has disconnected
 			case got.Code != 200 || !valid || got.Header()["Set-Cookie"] != nil:
 				w.wrong[fmt.Sprintf("status %d, token valid: %v", got.Code, valid)]++
 			default:
@@ -123,9 +123,9 @@ func (w *wave) wait(t *testing.T) {
 	}
 }
 
-// TestEverybodyHangsUp just as the answer to the refresh is on its way: the next
-// request has the new token, and the server was asked once.
-func TestEverybodyHangsUp(t *testing.T) {
+// TestRefreshSurvivesClientsThatHangUp while its answer is on the way: the next
+// request has the new token, and the server got one refresh.
+func TestRefreshSurvivesClientsThatHangUp(t *testing.T) {
 	as := startAuthServer(t)
 	gate := startGate(t, as)
 	gate.stop()
@@ -146,20 +146,20 @@ func TestEverybodyHangsUp(t *testing.T) {
 		synctest.Wait()
 		wantNewest(t, g, g.get("/", with(cookie, script)...), 1)
 		if as.Stats().Reuses != 0 {
-			t.Error("the spent refresh token came back")
+			t.Error("got the spent refresh token at the server again, want it once")
 		}
 	})
 }
 
-// TestTenMinutesWithoutTheServer, under load: nobody is logged out, no login is
-// begun, and the server is left alone as the back-off says.
-func TestTenMinutesWithoutTheServer(t *testing.T) {
+// TestOutageOfTenMinutesEndsNoSession under load: no login begins, and the requests
+// to the server follow the back-off.
+func TestOutageOfTenMinutesEndsNoSession(t *testing.T) {
 	const (
 		outage = 10 * time.Minute
 		tick   = 250 * time.Millisecond
-		// Each session by its own back-off until all five have failed, which takes 45 s
-		// at most: at 0, 1, 3, 7, 15 and 31 s. Then all together send one probe after 1,
-		// 2, 4 and 8 s and every 15 s, or a quarter later.
+		// Each session follows its own back-off until all five have failed, which
+		// takes 45 s at most: at 0, 1, 3, 7, 15 and 31 s. Then all of them together
+		// send one probe after 1, 2, 4 and 8 s and every 15 s, or a quarter later.
 		most  = 5*6 + 4 + 40
 		least = 18
 	)
@@ -198,24 +198,24 @@ func TestTenMinutesWithoutTheServer(t *testing.T) {
 				time.Sleep(38 * time.Second) // the longest pause
 				for cookie := range cookies {
 					for kind, header := range kinds {
-						if a := g.get("/", with(cookie, header)...); a.status != 200 || a.passed != 1 {
-							t.Errorf("when the server is back, a %s gets %d", kind, a.status)
+						if a := g.get("/", with(cookie, header)...); a.status != 200 || a.relayed != 1 {
+							t.Errorf("after the outage: %s: got status %d, want 200", kind, a.status)
 						}
 					}
 				}
 				if st := as.Stats(); st.Granted[fakeas.GrantRefresh] != len(cookies) || st.Reuses != 0 || st.Requests[fakeas.EndpointAuthorize] != logins {
-					t.Errorf("%d refreshes, %d reuses, %d logins", st.Granted[fakeas.GrantRefresh], st.Reuses, st.Requests[fakeas.EndpointAuthorize]-logins)
+					t.Errorf("got %d refreshes, %d reuses, %d logins, want no reuse and no login", st.Granted[fakeas.GrantRefresh], st.Reuses, st.Requests[fakeas.EndpointAuthorize]-logins)
 				}
 				if lines := g.log.lines(`"msg":"session ended"`); len(lines) != 0 {
-					t.Errorf("the log says %q", lines)
+					t.Errorf("got log lines %q, want one for each outage", lines)
 				}
 			})
 		})
 	}
 }
 
-// load sends requests of every kind for a while. Each is served with a token,
-// or told when to come back.
+// load sends requests of every kind for a while. Each gets the app's answer or
+// Retry-After.
 func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duration) (served, delayed int) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(tick) {
@@ -234,21 +234,21 @@ func (g *rig) load(t *testing.T, cookies map[string]string, d, tick time.Duratio
 			})
 			switch {
 			case w.Header()["Set-Cookie"] != nil || w.Header().Get("Location") != "":
-				t.Fatalf("%s: status %d, %v", method, w.Code, w.Header())
+				t.Fatalf("%s: got status %d, header %v, want an answer of the Handler", method, w.Code, w.Header())
 			case w.Code == 200 && app:
 				served++
 			case w.Code == 503 && !app && w.Header().Get("Retry-After") != "":
 				delayed++
 			default:
-				t.Fatalf("%s: status %d, the app was asked: %v", method, w.Code, app)
+				t.Fatalf("%s: got status %d, a call of the app %v, want the app's answer", method, w.Code, app)
 			}
 		}
 	}
 	return served, delayed
 }
 
-// TestBodyAtExpiry: a silent refresh changes nothing of a request but its token.
-func TestBodyAtExpiry(t *testing.T) {
+// TestRequestBodySurvivesARefresh: only the token of the request differs.
+func TestRequestBodySurvivesARefresh(t *testing.T) {
 	body := make([]byte, 1<<20)
 	for i := range body {
 		body[i] = byte(rand.Uint32())
@@ -275,31 +275,31 @@ func TestBodyAtExpiry(t *testing.T) {
 					refreshes++
 					wantNewest(t, g, g.do(r), refreshes)
 					if !bytes.Equal(got, body) || length != size {
-						t.Errorf("%s, %s, %s: the app got %d bytes, announced %d", method, name, kind, len(got), length)
+						t.Errorf("%s, %s, %s: got %d bytes at the app, announced %d, want the whole body", method, name, kind, len(got), length)
 					}
 					seen := g.app.seen[len(g.app.seen)-1]
 					if seen.Method != method || seen.RequestURI != "/orders?a=b%2Fc&a=d;e" || seen.Header.Get("X-Mine") != "1" {
-						t.Errorf("the app got %s %s, %v", seen.Method, seen.RequestURI, seen.Header)
+						t.Errorf("got %s %s, %v at the app, want the request unchanged", seen.Method, seen.RequestURI, seen.Header)
 					}
 				}
 			}
 		}
-		// With a dead refresh token it never reaches the app, as whatever.
+		// With a dead refresh token the request never reaches the app.
 		as.SetUser(fakeas.User{Name: "alice", Disabled: true})
 		time.Sleep(5 * time.Minute)
 		for kind, header := range map[string][]string{"script": script, "form": formPost} {
 			r := g.request("POST", "/orders", with(cookie, header)...)
 			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-			if a := g.do(r); a.status != 401 || a.passed != 0 || a.location() != "" {
-				t.Errorf("%s: status %d to %q", kind, a.status, a.location())
+			if a := g.do(r); a.status != 401 || a.relayed != 0 || a.location() != "" {
+				t.Errorf("%s: got status %d, want 401 to %q", kind, a.status, a.location())
 			}
 		}
 	})
 }
 
-// TestLogoutDuringARefresh: the tokens that come back for a session that has
-// ended are given back too, and nobody gets them.
-func TestLogoutDuringARefresh(t *testing.T) {
+// TestLogoutDuringARefreshEndsTheSession: the new tokens are revoked, and reach no
+// app.
+func TestLogoutDuringARefreshEndsTheSession(t *testing.T) {
 	for _, status := range []int{200, 303} {
 		header := map[int][]string{200: script, 303: formPost}[status]
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -318,39 +318,39 @@ func TestLogoutDuringARefresh(t *testing.T) {
 				gate.release()
 				gate.wait(t) // the answer on its way back
 				if a := g.post("/oauth2/logout", with(cookie, header)...); a.status != status {
-					t.Errorf("the logout gets %d", a.status)
+					t.Errorf("the logout: got status %d, want %d", a.status, status)
 				}
 				gate.release()
-				if a := <-done; a.status != 401 || a.passed != 0 {
-					t.Errorf("the request gets %d, the app was asked %d times", a.status, a.passed)
+				if a := <-done; a.status != 401 || a.relayed != 0 {
+					t.Errorf("the request: got status %d, want 401, %d calls of the app", a.status, a.relayed)
 				}
 				synctest.Wait() // for the revocations
 				next := as.newest(fakeas.KindRefresh)
 				if next == old {
-					t.Fatal("nothing was refreshed")
+					t.Fatal("got no refresh, want one")
 				}
 				var revoked []string
 				for _, entry := range as.Log(fakeas.EndpointRevoke) {
 					revoked = append(revoked, entry.Form.Get("token"))
 				}
 				if len(revoked) != 2 || !slices.Contains(revoked, old) || !slices.Contains(revoked, next) {
-					t.Errorf("%d revocations, of both tokens: %v", len(revoked), slices.Contains(revoked, old) && slices.Contains(revoked, next))
+					t.Errorf("got %d revocations, of both tokens: %v, want both tokens", len(revoked), slices.Contains(revoked, old) && slices.Contains(revoked, next))
 				}
 				if _, ok := as.ValidAccessToken(as.newest(fakeas.KindAccess)); ok {
-					t.Error("the new access token is still good")
+					t.Error("got a valid new access token, want it revoked")
 				}
 				gone(t, g, cookie)
 				if lines := g.log.lines("were dropped"); len(lines) != 1 || strings.Contains(lines[0], next) {
-					t.Errorf("the log says %q", lines)
+					t.Errorf("got log lines %q, want one for each outage", lines)
 				}
 			})
 		})
 	}
 }
 
-// TestTwoClientsInOneStore, with one key: a cookie of one opens nothing at the
-// other, and neither refreshes for the other.
-func TestTwoClientsInOneStore(t *testing.T) {
+// TestTwoClientsInOneStoreShareNoSession, even with the same key: a cookie of one
+// opens nothing at the other, and neither refreshes for the other.
+func TestTwoClientsInOneStoreShareNoSession(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		ring, err := seal.NewKeyRing(seal.NewKey())
@@ -367,14 +367,14 @@ func TestTwoClientsInOneStore(t *testing.T) {
 		first, second := one.loggedIn(), other.loggedIn()
 		cookie := first.jar.get(sessionCookie).Value
 		if a := other.get("/", with(cookie, script)...); a.status != 401 {
-			t.Errorf("one client's cookie gets %d at the other", a.status)
+			t.Errorf("cookie at the other client's site: got status %d, want 401", a.status)
 		}
 		time.Sleep(5 * time.Minute)
-		second.reaches("/")
+		second.mustReach("/")
 		wantNewest(t, one, one.get("/", with(cookie, script)...), 2)
 		wantNewest(t, same, same.get("/", with(cookie, script)...), 2)
 		if n := as.Stats().Reuses; n != 0 {
-			t.Errorf("%d reuses", n)
+			t.Errorf("got %d reuses, want 0", n)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// answerScene is a session of which an answer to a refresh decides.
+// answerScene is a session and the answer to its refresh.
 type answerScene struct {
 	*rig
 	gate   *gate
@@ -21,7 +21,7 @@ type answerScene struct {
 	tokens [3]string // refresh tokens: the first is at 1
 }
 
-// inAnswerBubble logs in at a server, and then lets it answer refreshes as told.
+// inAnswerBubble logs in, and then makes the server give an answer to refreshes.
 func inAnswerBubble(t *testing.T, tt refreshAnswer, f func(*testing.T, answerScene)) {
 	as := startAuthServer(t)
 	gate := startGate(t, as)
@@ -39,30 +39,30 @@ func (s answerScene) get(target string, header []string) *answer {
 	return s.rig.get(target, with(s.cookie, header)...)
 }
 
-// heal makes the server answer as it should.
+// heal makes the server answer normally.
 func (s answerScene) heal() {
 	s.as.ClearFaults()
 	s.as.Set(func(k *fakeas.Knobs) { k.RefreshAnswer = fakeas.Edit{} })
 }
 
-// wantApp checks that the app answered a request that brought a certain token,
-// and that the answer leaves the cookies alone.
+// wantApp checks that the app answered a request with a certain token, and that the
+// answer sets no cookie.
 func (s answerScene) wantApp(t *testing.T, a *answer, token string) {
 	t.Helper()
-	if a.status != 200 || a.passed != 1 || a.header["Set-Cookie"] != nil {
-		t.Fatalf("%s: status %d, the app was asked %d times, cookies %q: %.200s", a.uri, a.status, a.passed, a.header["Set-Cookie"], a.body)
+	if a.status != 200 || a.relayed != 1 || a.header["Set-Cookie"] != nil {
+		t.Fatalf("%s: got status %d, want 200, %d calls of the app, cookies %q: %.200s", a.uri, a.status, a.relayed, a.header["Set-Cookie"], a.body)
 	}
 	if got := s.app.last().Get("Authorization"); got != "Bearer "+token {
 		t.Errorf("%s: the app got %.20q, want %.20q", a.uri, got, "Bearer "+token)
 	}
 }
 
-// wantLogin checks that a navigation goes to the login and anything else is told
-// where that is.
+// wantLogin checks that a navigation is redirected to the login, and that any other
+// request gets its URL.
 func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 	t.Helper()
-	if a.passed != 0 {
-		t.Errorf("%s: the app was asked", a.uri)
+	if a.relayed != 0 {
+		t.Errorf("%s: got a call of the app, want none", a.uri)
 	}
 	if kind == "navigation" {
 		if a.status != http.StatusFound || !strings.HasPrefix(a.location(), s.as.URL+"/authorize?") {
@@ -71,34 +71,33 @@ func (s answerScene) wantLogin(t *testing.T, a *answer, kind string) {
 		return
 	}
 	if p := a.problem(t); a.status != 401 || p.Code != "login_required" || p.LoginURL != "/oauth2/login" {
-		t.Errorf("%s: status %d, %+v", a.uri, a.status, p)
+		t.Errorf("%s: got status %d, want 401, %+v", a.uri, a.status, p)
 	}
 }
 
-// wantTrouble checks an answer that says: not now. No login is begun, and the
-// cookies stay as they are.
+// wantTrouble checks a temporary error. No login begins, and no cookie is set.
 func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind string) {
 	t.Helper()
 	code := map[int]string{502: "misconfigured", 503: "temporarily_unavailable"}[tt.status]
 	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
-	if a.status != tt.status || a.passed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%s: status %d, the app was asked %d times, %v", a.uri, a.status, a.passed, a.header)
+	if a.status != tt.status || a.relayed != 0 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("%s: got status %d, want %d, %d calls of the app, %v", a.uri, a.status, tt.status, a.relayed, a.header)
 	}
 	if err != nil || wait < tt.wait || wait > tt.wait*5/4+1 {
 		t.Errorf("%s: Retry-After %q, want %d, or a quarter and one more", a.uri, a.header.Get("Retry-After"), tt.wait)
 	}
 	if kind == "navigation" {
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, code) || !strings.Contains(a.body, fmt.Sprintf(`content="%d"`, wait)) {
-			t.Errorf("%s: %s: %s", a.uri, a.header.Get("Content-Type"), a.body)
+			t.Errorf("%s: got %s: %s, want a page that reloads", a.uri, a.header.Get("Content-Type"), a.body)
 		}
 		return
 	}
 	if p := a.problem(t); p.Code != code || p.LoginURL != "" {
-		t.Errorf("%s: %+v", a.uri, p)
+		t.Errorf("%s: got problem %+v, want the code and no login URL", a.uri, p)
 	}
 }
 
-// wantSession asks what the session's endpoint says.
+// wantSession checks the answer of the session endpoint.
 func (s answerScene) wantSession(t *testing.T, alive bool) {
 	t.Helper()
 	a := s.get("/oauth2/session", script)
@@ -114,8 +113,7 @@ func (s answerScene) wantCalls(t *testing.T, n int) {
 	}
 }
 
-// wantNext checks which refresh token the next refresh sends, and what comes of
-// it.
+// wantNext checks which refresh token the next refresh sends, and its effect.
 func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	t.Helper()
 	if tt.next == 0 {
@@ -127,7 +125,7 @@ func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	a := s.get("/wanted", kinds[kind])
 	s.wantCalls(t, tt.calls+1)
 	if got := s.as.lastPresented(); got != s.tokens[tt.next] || tt.next == 2 && got == s.tokens[1] {
-		t.Errorf("the next refresh sends refresh token %d", slices.Index(s.tokens[:], got))
+		t.Errorf("next refresh: got refresh token %d, want that of the table", slices.Index(s.tokens[:], got))
 	}
 	if tt.late {
 		s.wantLogin(t, a, kind)
@@ -136,7 +134,7 @@ func (s answerScene) wantNext(t *testing.T, tt refreshAnswer, kind string) {
 	s.wantApp(t, a, s.as.newest(fakeas.KindAccess))
 }
 
-// sessionCookieLine is the Set-Cookie line of the session's cookie, if any.
+// sessionCookieLine returns the Set-Cookie line of the session cookie, if any.
 func sessionCookieLine(a *answer) string {
 	for _, line := range a.header["Set-Cookie"] {
 		if strings.HasPrefix(line, sessionCookie+"=") {

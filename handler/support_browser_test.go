@@ -11,20 +11,20 @@ import (
 
 const acceptHTML = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
-// navigation are the headers of a window that somebody sent somewhere.
+// navigation has the headers of a window that the user has sent to a URL.
 var navigation = []string{"Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1", "Sec-Fetch-Dest: document", acceptHTML}
 
-// script are the headers of a fetch by a page of the site.
+// script has the headers of a fetch by a page of the site.
 var script = []string{"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Accept: */*"}
 
-// formPost are the headers of a form sent by a page of the site.
+// formPost has the headers of a form sent by a page of the site.
 var formPost = []string{
 	"Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate", "Sec-Fetch-User: ?1", "Sec-Fetch-Dest: document",
 	"Origin: " + appOrigin, "Content-Type: application/x-www-form-urlencoded", acceptHTML,
 }
 
-// browser walks through redirects with its jar, at the site of a rig and at
-// its authorization server.
+// browser follows redirects with a cookie jar, at the site of a rig and at its
+// authorization server.
 type browser struct {
 	*rig
 	jar jar
@@ -36,11 +36,11 @@ func (g *rig) browser() *browser {
 	return &browser{rig: g}
 }
 
-// loggedIn is a browser with a session.
+// loggedIn returns a browser with a session.
 func (g *rig) loggedIn() *browser {
 	g.t.Helper()
 	b := g.browser()
-	b.reaches("/")
+	b.mustReach("/")
 	return b
 }
 
@@ -79,26 +79,26 @@ func (b *browser) approve(authorizationURL string) string {
 	a := b.walk(authorizationURL, "cross-site", func(next string) bool { return strings.HasPrefix(next, b.origin()) })
 	path, ok := strings.CutPrefix(a.location(), b.origin())
 	if !ok {
-		b.t.Fatalf("the authorization server answered %d, Location %q: %s", a.status, a.location(), a.body)
+		b.t.Fatalf("authorization server: got status %d, Location %q: %s, want the callback", a.status, a.location(), a.body)
 	}
 	return path
 }
 
-// reaches opens a path and fails the test unless the app answers there.
-func (b *browser) reaches(path string) {
+// mustReach opens a path and fails the test unless the app answers there.
+func (b *browser) mustReach(path string) {
 	b.t.Helper()
-	b.landed(b.open(path), path)
+	b.wantAppAt(b.open(path), path)
 }
 
-// landed fails the test unless the app has answered at a path.
-func (b *browser) landed(a *answer, path string) {
+// wantAppAt fails the test unless the app has answered at a path.
+func (b *browser) wantAppAt(a *answer, path string) {
 	b.t.Helper()
 	if a.status != http.StatusOK || a.body != "the app at "+path {
-		b.t.Errorf("after %d hops landed at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)
+		b.t.Errorf("after %d hops ended at %.80s with status %d: %.80q, want the app at %.80s", len(b.hops), a.uri, a.status, a.title(), path)
 	}
 }
 
-// title is what a page is headed with, or its whole body.
+// title returns the heading of a page, or its whole body.
 func (a *answer) title() string {
 	if _, rest, ok := strings.Cut(a.body, "<h1>"); ok {
 		title, _, _ := strings.Cut(rest, "</h1>")
@@ -107,13 +107,13 @@ func (a *answer) title() string {
 	return a.body
 }
 
-// fetch is a script of the site's page.
+// fetch sends a request as a script of the site's page.
 func (b *browser) fetch(method, path string, header ...string) *answer {
 	b.t.Helper()
 	return b.send(b.request(method, path, append(header, script...)...), false)
 }
 
-// send adds the cookies to a request, and takes over the answer's.
+// send adds the cookies to a request, and stores those of the answer.
 func (b *browser) send(r *http.Request, crossSite bool) *answer {
 	b.t.Helper()
 	if lines := b.jar.header(crossSite); lines != nil {
@@ -124,7 +124,7 @@ func (b *browser) send(r *http.Request, crossSite bool) *answer {
 	return a
 }
 
-// refreshNow is a page that moves on by itself.
+// refreshNow matches a page that navigates at once.
 var refreshNow = regexp.MustCompile(`<meta http-equiv="refresh" content="0;url=([^"]*)">`)
 
 // walk follows redirects until stop says so, or to the end.
@@ -136,7 +136,7 @@ func (b *browser) walk(to, site string, stop func(next string) bool) *answer {
 		a := b.visit(to, site, crossSite)
 		next := a.location()
 		if m := refreshNow.FindStringSubmatch(a.body); m != nil && next == "" {
-			// The page's own doing: same-origin, whatever came before.
+			// The page itself navigates, so the request is same-origin.
 			next, site, crossSite = html.UnescapeString(m[1]), "same-origin", false
 		}
 		if next == "" || stop != nil && stop(next) {
@@ -146,11 +146,11 @@ func (b *browser) walk(to, site string, stop func(next string) bool) *answer {
 		crossSite = crossSite || !strings.HasPrefix(to, b.origin()+"/")
 		b.hops = append(b.hops, to)
 	}
-	b.t.Fatalf("too many redirects: %q", b.hops)
+	b.t.Fatalf("got redirects %q, want at most 20", b.hops)
 	return nil
 }
 
-// visit asks one URL for a document.
+// visit requests one URL as a document.
 func (b *browser) visit(to, site string, crossSite bool) *answer {
 	b.t.Helper()
 	if target, ok := strings.CutPrefix(to, b.origin()); ok {
@@ -160,7 +160,7 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 		return b.send(r, crossSite)
 	}
 	if !strings.HasPrefix(to, b.as.URL+"/") {
-		b.t.Fatalf("sent to a foreign site: %s", to)
+		b.t.Fatalf("got a redirect to %s, want the site or its server", to)
 	}
 	client := http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
@@ -178,9 +178,9 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 	return &answer{uri: to, status: resp.StatusCode, header: resp.Header, body: string(body)}
 }
 
-// resolve reads a Location the way browsers do, which is not quite the way Go
-// does (URL Standard, basic URL parser): white space around it is dropped, tab
-// and line feed within it too, and a backslash is a slash.
+// resolve reads a Location like a browser, which differs from Go (URL Standard,
+// basic URL parser): white space around it is dropped, tab and line feed within it,
+// too, and a backslash is a slash.
 func resolve(fatalf func(string, ...any), base, location string) string {
 	location = strings.TrimFunc(location, func(c rune) bool { return c <= ' ' })
 	location = strings.NewReplacer("\t", "", "\n", "", "\r", "").Replace(location)

@@ -14,17 +14,17 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-// gate stands in front of a token endpoint and holds up refreshes. It is made
-// outside of any bubble, and so are its channels.
+// gate is a proxy in front of a token endpoint that can hold refreshes. It must be
+// made outside of a synctest bubble, because of its channels.
 type gate struct {
 	server *httptest.Server
-	// limit ends the waiting of a test that has gone wrong.
+	// limit ends the waiting of a failed test.
 	limit         <-chan struct{}
 	arrived, goOn chan bool
 
 	mu sync.Mutex
-	// before runs when a refresh has come, after when the server has done its
-	// work and before the answer leaves.
+	// before runs when a refresh arrives, and after runs when the server has
+	// processed it and the answer has not been sent.
 	before, after func()
 }
 
@@ -54,7 +54,7 @@ func startGate(t testing.TB, as *authServer) *gate {
 		w.WriteHeader(recorder.Code)
 		_, _ = w.Write(recorder.Body.Bytes())
 	}))
-	// A client in a bubble must have no connection left over to wait for.
+	// A client in a bubble must have no idle connection.
 	g.server.Config.SetKeepAlivesEnabled(false)
 	g.server.Start()
 	t.Cleanup(func() {
@@ -64,7 +64,7 @@ func startGate(t testing.TB, as *authServer) *gate {
 	return g
 }
 
-// stop holds up the next refresh at both points. Those after it pass.
+// stop holds the next refresh at both points. Later ones pass.
 func (g *gate) stop() {
 	hold := func() {
 		select {
@@ -83,17 +83,17 @@ func (g *gate) stop() {
 	g.before, g.after = func() { before.Do(hold) }, func() { after.Do(hold) }
 }
 
-// wait returns when a refresh is held up.
+// wait returns when a refresh is held.
 func (g *gate) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-g.arrived:
 	case <-g.limit:
-		t.Fatal("no refresh has come")
+		t.Fatal("got no refresh, want one at the gate")
 	}
 }
 
-// release lets it go on.
+// release lets the held refresh continue.
 func (g *gate) release() {
 	select {
 	case g.goOn <- true:
@@ -101,7 +101,7 @@ func (g *gate) release() {
 	}
 }
 
-// token is an option of a rig: its token requests go through the gate.
+// token is an option of a rig that sends its token requests through the gate.
 func (g *gate) token(s *setup) {
 	plainOAuth(s)
 	s.oauth.Endpoints.Token = g.server.URL + "/token"
@@ -130,8 +130,8 @@ func (as *authServer) lastPresented() string {
 	return ""
 }
 
-// oldSession is a session at the authorization server whose access token has a
-// certain age and is good for an hour more.
+// oldSession returns a session whose access token has a certain age and is valid
+// for another hour.
 func (g *rig) oldSession(age time.Duration) (cookie string) {
 	g.t.Helper()
 	before := g.as.newest(fakeas.KindRefresh)
@@ -157,11 +157,11 @@ func bearer(r *http.Request) string {
 	return token
 }
 
-// ask serves a request without the bookkeeping of do, for tests with very many.
+// ask serves a request without the checks of do, for tests with very many requests.
 func (g *rig) ask(r *http.Request, app func(http.ResponseWriter, *http.Request) error) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	if err := g.handler.ServeHTTP(w, r, NextFunc(app)); err != nil {
-		g.t.Errorf("%s %s: %v", r.Method, r.URL, err)
+		g.t.Errorf("%s %s: got error %v, want none", r.Method, r.URL, err)
 	}
 	return w
 }

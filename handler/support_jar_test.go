@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// maxCookie is the most that browsers keep of one cookie, name and value.
+// maxCookie is the size of the largest cookie that browsers keep, name and value.
 const maxCookie = 4096
 
-// jar keeps the cookies of one site the way browsers do: it ignores what they
-// would ignore, without a word.
+// jar keeps the cookies of one site like a browser: it silently ignores invalid
+// ones.
 type jar struct {
 	cookies []*http.Cookie
 	expires map[*http.Cookie]time.Time
 	// refuse drops cookies by name, like a browser that blocks them.
 	refuse func(name string) bool
-	// largest is the most that went out in one Cookie header, in bytes.
+	// largest is the size of the longest Cookie header that was sent, in bytes.
 	largest int
 }
 
-// set takes over the Set-Cookie lines of an answer.
+// set stores the cookies of an answer.
 func (j *jar) set(lines []string) {
 	for _, line := range lines {
 		c, err := http.ParseSetCookie(line)
@@ -61,8 +61,8 @@ func acceptable(c *http.Cookie) bool {
 	return true
 }
 
-// header returns the Cookie lines of a request. crossSite is a navigation that
-// began at, or came through, another site: Strict cookies stay at home.
+// header returns the Cookie lines of a request. crossSite marks a navigation that
+// began at another site or passed through one: it carries no strict cookies.
 func (j *jar) header(crossSite bool) []string {
 	var pairs []string
 	j.cookies = slices.DeleteFunc(j.cookies, func(c *http.Cookie) bool {
@@ -103,7 +103,7 @@ func (j *jar) logins() []*http.Cookie {
 	return logins
 }
 
-func TestJarIsAsStrictAsABrowser(t *testing.T) {
+func TestJarIgnoresCookiesLikeABrowser(t *testing.T) {
 	for line, kept := range map[string]bool{
 		"__Host-a=1; Path=/; Secure":                       true,
 		"__Host-a=1; Path=/":                               false,

@@ -37,9 +37,8 @@ const (
 	clientSecret  = "CS_9c1f0f1b6a"
 )
 
-// authServer is a fake authorization server on a socket. Each connection
-// serves one request, so that a client in a bubble of its own time has none
-// left over to wait for.
+// authServer is a fake authorization server on a socket. Each connection serves one
+// request, so that a client in a synctest bubble has no idle connection.
 type authServer struct {
 	*fakeas.Server
 	revoked chan struct{} // one for each answer of the revocation endpoint
@@ -84,8 +83,8 @@ func startAuthServer(t testing.TB) *authServer {
 // codesRedeemed counts the requests with a code at the token endpoint.
 func (as *authServer) codesRedeemed() int { return as.Stats().Grants[fakeas.GrantCode] }
 
-// rig is a site: a Handler on a real client, keeper and store, with an app
-// behind it and an authorization server beside it.
+// rig is a site: a Handler with a real client, keeper and store, in front of an
+// app, with its own authorization server.
 type rig struct {
 	t       testing.TB
 	as      *authServer
@@ -97,10 +96,10 @@ type rig struct {
 
 	mu      sync.Mutex
 	answers []*answer // everything that went to browsers
-	secrets []string  // besides those of the authorization server
+	secrets []string  // in addition to those of the authorization server
 }
 
-// setup is what options of newRig change.
+// setup has the configuration that options of newRig change.
 type setup struct {
 	origin  string
 	oauth   oauth.Config
@@ -123,8 +122,8 @@ func newRig(t testing.TB, options ...func(*setup)) *rig {
 	return newRigAt(t, startAuthServer(t), options...)
 }
 
-// newRigAt makes a site at a server that has been started already. At its end
-// no secret may have reached a browser or the log.
+// newRigAt makes a site at a server that has been started. At the end of the test
+// it checks that no secret has reached a browser or the log.
 func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	t.Helper()
 	g := &rig{t: t, as: as, store: &flakyStore{Store: memory.New()}, app: &app{}, log: &logBuffer{}}
@@ -132,10 +131,10 @@ func newRigAt(t testing.TB, as *authServer, options ...func(*setup)) *rig {
 	t.Cleanup(func() {
 		g.store.down.Store(false)
 		if err := vault.Close(context.Background()); err != nil {
-			t.Errorf("closing the vault: %v", err)
+			t.Errorf("closing the vault: got error %v, want none", err)
 		}
 		_ = g.store.Close()
-		g.noSecretTold()
+		g.checkNoSecretLeaked()
 	})
 	ring, err := seal.NewKeyRing(seal.NewKey())
 	if err != nil {
@@ -194,19 +193,19 @@ func (g *rig) sessionOf(who keeper.Identity, tokens keeper.Tokens) (cookie strin
 	return secret.Cookie()
 }
 
-// answer is what a browser got.
+// answer is the answer that a browser got.
 type answer struct {
-	uri    string
-	status int
-	header http.Header
-	body   string
-	err    error // what ServeHTTP returned
-	passed int   // how often the app was asked
+	uri     string
+	status  int
+	header  http.Header
+	body    string
+	err     error // what ServeHTTP returned
+	relayed int   // how often the app was asked
 }
 
 func (a *answer) location() string { return a.header.Get("Location") }
 
-// problem is the answer's problem document.
+// problem returns the problem document of an answer.
 func (a *answer) problem(t testing.TB) problem {
 	t.Helper()
 	var p problem
@@ -214,13 +213,13 @@ func (a *answer) problem(t testing.TB) problem {
 		t.Fatalf("%s: status %d, Content-Type %q: %.200q, want a problem document", a.uri, a.status, got, a.body)
 	}
 	if err := json.Unmarshal([]byte(a.body), &p); err != nil {
-		t.Fatalf("%s: %v in %q", a.uri, err, a.body)
+		t.Fatalf("%s: got error %v in %q, want JSON", a.uri, err, a.body)
 	}
 	return p
 }
 
-// request is a request as a server reads it from the wire. The header's lines
-// are written as there, "Name: value", and keep their spelling.
+// request returns a request as a server reads it from the connection. The lines of
+// the header ("Name: value") keep their spelling.
 func (g *rig) request(method, target string, header ...string) *http.Request {
 	g.t.Helper()
 	r, err := readRequest(method, target)
@@ -238,8 +237,8 @@ func readRequest(method, target string) (*http.Request, error) {
 	return http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + target + " HTTP/1.1\r\nHost: app.test\r\n\r\n")))
 }
 
-// do lets the site answer. Whatever it answers, the request is left as it was
-// found, but for cookies of ours.
+// do serves a request. It checks that the request has its former header afterwards,
+// apart from the module's cookies.
 func (g *rig) do(r *http.Request) *answer {
 	g.t.Helper()
 	before, passed := r.Header.Clone(), g.app.count()
@@ -248,7 +247,7 @@ func (g *rig) do(r *http.Request) *answer {
 	if r.Header["Cookie"] == nil || !slices.Equal(r.Header["Cookie"], before["Cookie"]) {
 		for _, line := range r.Header["Cookie"] {
 			if strings.Contains(line, sessionCookie+"=") || strings.Contains(line, loginCookiePrefix) {
-				g.t.Errorf("%s %s: the request was left with %q", r.Method, r.RequestURI, line)
+				g.t.Errorf("%s %s: got %q on the request afterwards, want no own cookie", r.Method, r.RequestURI, line)
 			}
 		}
 		delete(before, "Cookie")
@@ -258,14 +257,14 @@ func (g *rig) do(r *http.Request) *answer {
 		delete(after, "Cookie")
 	}
 	if diff := cmp.Diff(before, after); diff != "" {
-		g.t.Errorf("%s %s: the request was not left as it was found:\n%s", r.Method, r.RequestURI, diff)
+		g.t.Errorf("%s %s: got another header after the request (-before +after):\n%s", r.Method, r.RequestURI, diff)
 	}
 	a := &answer{
 		uri: r.Method + " " + r.RequestURI, status: w.Code, header: w.Result().Header, body: w.Body.String(),
-		err: err, passed: g.app.count() - passed,
+		err: err, relayed: g.app.count() - passed,
 	}
-	if a.passed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
-		g.t.Errorf("%s: the answer to HEAD has a body", a.uri)
+	if a.relayed == 0 && r.Method == http.MethodHead && a.body != "" && a.header.Get("Content-Type") != "application/problem+json" {
+		g.t.Errorf("%s: got a body in the answer to HEAD, want none", a.uri)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -285,33 +284,33 @@ func (g *rig) post(target string, header ...string) *answer {
 
 var idTokenHint = regexp.MustCompile(`id_token_hint=[^&"\\]*`)
 
-// noSecretTold looks for every secret in all that browsers and the log got.
-func (g *rig) noSecretTold() {
+// checkNoSecretLeaked looks for every secret in all answers and in the log.
+func (g *rig) checkNoSecretLeaked() {
 	g.t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	secrets := append(append(g.as.Secrets(), g.secrets...), clientSecret)
-	told := map[string]string{"the log": g.log.text()}
+	texts := map[string]string{"the log": g.log.text()}
 	for _, a := range g.answers {
 		var b bytes.Buffer
 		_ = a.header.Write(&b)
 		text := b.String() + a.body
 		if strings.HasPrefix(a.uri, "POST /oauth2/logout") {
-			// What becomes of the ID token there has tests of its own.
+			// Other tests cover the ID token there.
 			text = idTokenHint.ReplaceAllString(text, "")
 		}
-		told["the answer to "+a.uri] += text
+		texts["the answer to "+a.uri] += text
 	}
-	for where, text := range told {
+	for where, text := range texts {
 		for _, secret := range secrets {
 			if secret != "" && strings.Contains(text, secret) {
-				g.t.Errorf("%s holds the secret %.12s…", where, secret)
+				g.t.Errorf("%s: got the secret %.12s…, want none", where, secret)
 			}
 		}
 	}
 }
 
-// app is what the site protects. It notes what it is asked.
+// app is the protected app. It records its requests.
 type app struct {
 	answer func(http.ResponseWriter, *http.Request) error // nil: 200
 
@@ -337,7 +336,7 @@ func (a *app) count() int {
 	return len(a.seen)
 }
 
-// last is the header of the last request that the app saw.
+// last returns the header of the last request at the app.
 func (a *app) last() http.Header {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -347,35 +346,35 @@ func (a *app) last() http.Header {
 	return a.seen[len(a.seen)-1].Header
 }
 
-// flakyStore answers nothing while it is down.
+// flakyStore is a store in memory that can fail.
 type flakyStore struct {
 	*memory.Store
 	down  atomic.Bool
-	asked atomic.Int64 // how often
+	calls atomic.Int64 // how often
 
 	mu   sync.Mutex
 	kept map[session.ID]session.Item
-	// refuse makes a write fail, before it is done.
+	// refuse selects the writes that fail. They change nothing.
 	refuse func(session.Item) bool
-	// frozen: reads get no answer.
+	// frozen makes reads wait until their context ends.
 	frozen bool
 }
 
-// items counts what is kept.
+// items returns the number of stored items.
 func (s *flakyStore) items() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.kept)
 }
 
-// setFault changes what goes wrong while the store is up.
+// setFault changes the faults of a store that is up.
 func (s *flakyStore) setFault(frozen bool, refuse func(session.Item) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.frozen, s.refuse = frozen, refuse
 }
 
-// write notes a write that is done, unless it is refused.
+// write performs and records a write, unless it is refused.
 func (s *flakyStore) write(id session.ID, item session.Item, do func() error) error {
 	if err := s.fail(); err != nil {
 		return err
@@ -398,7 +397,7 @@ func (s *flakyStore) write(id session.ID, item session.Item, do func() error) er
 var errStoreDown = errors.New("connection refused by the store")
 
 func (s *flakyStore) fail() error {
-	s.asked.Add(1)
+	s.calls.Add(1)
 	if s.down.Load() {
 		return errStoreDown
 	}
@@ -449,7 +448,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// Sync makes it a zapcore.WriteSyncer.
+// Sync implements zapcore.WriteSyncer.
 func (l *logBuffer) Sync() error { return nil }
 
 func (l *logBuffer) text() string {
@@ -458,7 +457,7 @@ func (l *logBuffer) text() string {
 	return l.b.String()
 }
 
-// lines returns the log's lines with a word in them.
+// lines returns the log lines that contain a word.
 func (l *logBuffer) lines(word string) []string {
 	var found []string
 	for line := range strings.Lines(l.text()) {

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// mostLogins is how many login cookies a browser may have.
+// mostLogins is the greatest number of login cookies in a browser.
 const mostLogins = 5
 
-// startTabs opens n tabs that all wait at the authorization server.
+// startTabs opens n tabs and stops each at the authorization server.
 func startTabs(b *browser, n int) (wanted, at []string) {
 	b.t.Helper()
 	for i := range n {
@@ -22,8 +22,8 @@ func startTabs(b *browser, n int) (wanted, at []string) {
 	return wanted, at
 }
 
-// TestTenTabs: whatever order they are finished in, each ends at its own page.
-func TestTenTabs(t *testing.T) {
+// TestTenTabsLogInIndependently: each reaches its own page, in any order.
+func TestTenTabsLogInIndependently(t *testing.T) {
 	const n = 10
 	orders := map[string]func([]int){
 		"in order": func([]int) {},
@@ -40,7 +40,7 @@ func TestTenTabs(t *testing.T) {
 			b := g.browser()
 			wanted, at := startTabs(b, n)
 			if logins := b.jar.logins(); len(logins) > mostLogins {
-				t.Errorf("the browser has %d login cookies", len(logins))
+				t.Errorf("got %d login cookies, want at most one for each tab", len(logins))
 			}
 			order := make([]int, n)
 			for i := range order {
@@ -48,23 +48,23 @@ func TestTenTabs(t *testing.T) {
 			}
 			arrange(order)
 			for _, i := range order {
-				b.landed(b.open(b.approve(at[i])), wanted[i])
+				b.wantAppAt(b.open(b.approve(at[i])), wanted[i])
 			}
-			// The page of a tab that was done first still works.
-			b.reaches(wanted[order[0]])
+			// The page of a tab that finished earlier still works.
+			b.mustReach(wanted[order[0]])
 			if len(b.hops) != 1 {
-				t.Errorf("there is no session in the end: %q", b.hops)
+				t.Errorf("got hops %q, want a session in the end", b.hops)
 			}
 		})
 	}
 }
 
-// TestTabsFinishedAtOnce: the browser has sent all callbacks before it has the
-// first answer.
-func TestTabsFinishedAtOnce(t *testing.T) {
+// TestTabsThatFinishTogetherReachTheirPages: all callbacks are sent before the
+// first answer arrives.
+func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
-	wanted, at := startTabs(b, maxAttempts)
+	wanted, at := startTabs(b, maxLoginAttempts)
 	cookies := b.jar.header(false)
 	answers := make([]*answer, len(at))
 	done := make(chan int)
@@ -83,36 +83,36 @@ func TestTabsFinishedAtOnce(t *testing.T) {
 	for i, a := range answers {
 		b.jar.set(a.header["Set-Cookie"])
 		if a.status != http.StatusSeeOther || a.location() != appOrigin+wanted[i] {
-			t.Errorf("tab %d: status %d to %q", i, a.status, a.location())
+			t.Errorf("tab %d: got status %d, want 303 to %q", i, a.status, a.location())
 		}
 	}
-	b.reaches("/")
+	b.mustReach("/")
 	if len(b.hops) != 1 {
-		t.Errorf("there is no session in the end: %q", b.hops)
+		t.Errorf("got hops %q, want a session in the end", b.hops)
 	}
 }
 
-// TestSecondTabLeavesTheFirstAlone: two tabs were waiting for the same login,
-// as after a browser's restart. The page in the first one is loading when the
-// second tab comes back.
-func TestSecondTabLeavesTheFirstAlone(t *testing.T) {
+// TestSecondTabKeepsTheSessionOfTheFirst: two tabs wait for the same login, as
+// after a restart of the browser. The first page is loading when the second tab
+// returns.
+func TestSecondTabKeepsTheSessionOfTheFirst(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	wanted, at := startTabs(b, 2)
-	b.landed(b.open(b.approve(at[0])), wanted[0])
+	b.wantAppAt(b.open(b.approve(at[0])), wanted[0])
 	old := b.jar.get(sessionCookie).Value
 	g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
 		g.app.answer = nil
-		b.landed(b.open(b.approve(at[1])), wanted[1])
+		b.wantAppAt(b.open(b.approve(at[1])), wanted[1])
 		if r.Context().Err() != nil {
-			t.Error("the first tab's request was cut off when the second tab's login was completed")
+			t.Error("got the first tab's request cancelled by the second tab's login, want it running")
 		}
 		return nil
 	}
 	b.fetch("GET", "/data")
-	// Sent before the browser had the second tab's answer.
+	// The browser sent this before it got the second tab's answer.
 	if a := g.get("/more", append(script, "Cookie: "+sessionCookie+"="+old)...); a.status != http.StatusOK {
-		t.Errorf("the first tab's next request got %d", a.status)
+		t.Errorf("the first tab's next request: got status %d, want 200", a.status)
 	}
 }
 
@@ -122,23 +122,23 @@ func TestUnfinishedNavigationsLeaveFewCookies(t *testing.T) {
 	for i := range 300 {
 		b.start(fmt.Sprintf("/page/%d", i))
 		if n := len(b.jar.logins()); n > mostLogins {
-			t.Fatalf("%d login cookies after %d navigations", n, i+1)
+			t.Fatalf("got %d login cookies after %d navigations, want few", n, i+1)
 		}
 	}
 	if b.jar.largest > 8<<10 {
-		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+		t.Errorf("got a Cookie header of %d bytes, want at most 8 KiB", b.jar.largest)
 	}
 	for range 50 {
 		if a := b.fetch("GET", "/api"); a.status != http.StatusUnauthorized || a.header["Set-Cookie"] != nil {
-			t.Fatalf("a script got %d and cookies %q", a.status, a.header["Set-Cookie"])
+			t.Fatalf("a script: got status %d, want 401, cookies %q", a.status, a.header["Set-Cookie"])
 		}
 	}
-	b.reaches("/page/301")
+	b.mustReach("/page/301")
 }
 
-// TestLongURLsDoNotMakeACookieBomb: many servers in front take no more than
-// 8 KiB of Cookie header, and any site can send a browser to long URLs here.
-func TestLongURLsDoNotMakeACookieBomb(t *testing.T) {
+// TestLongURLsKeepTheCookieHeaderShort: many servers accept at most 8 KiB of Cookie
+// header, and any site can send a browser to long URLs here.
+func TestLongURLsKeepTheCookieHeaderShort(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	for range 20 {
@@ -146,12 +146,11 @@ func TestLongURLsDoNotMakeACookieBomb(t *testing.T) {
 	}
 	b.start("/")
 	if b.jar.largest > 8<<10 {
-		t.Errorf("the Cookie header grew to %d bytes", b.jar.largest)
+		t.Errorf("got a Cookie header of %d bytes, want at most 8 KiB", b.jar.largest)
 	}
 }
 
-// TestLongURLsSurviveTheLogin: as far as a URL is kept at all, whatever it is
-// made of, the browser takes the cookie and lands there.
+// TestLongURLsSurviveTheLogin up to maxReturnPath, whatever their characters.
 func TestLongURLsSurviveTheLogin(t *testing.T) {
 	g := newRig(t)
 	for name, wanted := range map[string]string{
@@ -162,32 +161,31 @@ func TestLongURLsSurviveTheLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := g.browser()
-			b.landed(b.open(wanted), wanted)
+			b.wantAppAt(b.open(wanted), wanted)
 		})
 	}
 	tooLong := "/page?" + strings.Repeat("x", maxReturnPath)
 	b := g.browser()
-	b.landed(b.open(tooLong), "/page")
+	b.wantAppAt(b.open(tooLong), "/page")
 	b = g.browser()
-	b.landed(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
+	b.wantAppAt(b.open("/"+strings.Repeat("x", maxReturnPath)), "/")
 }
 
-// TestStateIsReadBack: every state that was handed out is recognised.
-func TestStateIsReadBack(t *testing.T) {
+func TestStateOpensWithItsContent(t *testing.T) {
 	g := newRig(t)
 	for _, char := range []string{"x", "&", "%22", "'"} {
 		path := "/?" + strings.Repeat(char, (maxStateReturnPath-2)/len(char))
-		state, err := g.handler.sealState(loginState{Return: path})
+		state, err := g.handler.sealState(loginState{ReturnTo: path})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := g.handler.openState(state); !ok || got.Return != path {
-			t.Errorf("a state of %d bytes for a path of %q is read as %v %.20q", len(state), char, ok, got.Return)
+		if got, ok := g.handler.openState(state); !ok || got.ReturnTo != path {
+			t.Errorf("state of %d bytes for a path of %q: got %v, %.20q, want the path", len(state), char, ok, got.ReturnTo)
 		}
 	}
 }
 
-func TestEvictionSparesTheYoung(t *testing.T) {
+func TestEvictionKeepsTheYoungestAttempts(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	_, at := startTabs(b, mostLogins)
@@ -200,14 +198,14 @@ func TestEvictionSparesTheYoung(t *testing.T) {
 			}
 		}
 	}
-	// What does not open goes first, then the oldest.
+	// A cookie that cannot be opened is deleted first, and then the oldest attempt.
 	b.jar.set([]string{loginCookiePrefix + "garbage=x; Path=/; Secure"})
 	b.start("/one-more")
 	expect("one more", false, true, true, true, true)
 	if b.jar.get(loginCookiePrefix+"garbage") != nil {
-		t.Error("a cookie that does not open was kept")
+		t.Error("got a cookie that cannot be opened, want it deleted")
 	}
-	// A finished attempt leaves its place to the next.
+	// A finished attempt makes room for the next.
 	b.open(b.approve(at[4]))
 	expect("one finished", false, true, true, true, false)
 	b.start("/oauth2/login")

@@ -14,7 +14,7 @@ import (
 )
 
 // overTheWire serves the rig's site on a socket, with a reverse proxy to an
-// upstream in place of the app, and returns its address.
+// upstream as the app, and returns its address.
 func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address string) {
 	t.Helper()
 	front := httptest.NewServer(proxied(t, g, upstream))
@@ -22,7 +22,7 @@ func overTheWire(t *testing.T, g *rig, upstream http.HandlerFunc) (address strin
 	return front.Listener.Addr().String()
 }
 
-// overHTTP2 is overTheWire for HTTP/2 alone. It returns the site's origin.
+// overHTTP2 is overTheWire over HTTP/2 only. It returns the site's origin.
 func overHTTP2(t *testing.T, g *rig, upstream http.HandlerFunc) (origin string, client http.RoundTripper) {
 	t.Helper()
 	front := httptest.NewUnstartedServer(proxied(t, g, upstream))
@@ -86,10 +86,10 @@ func TestWebSocketEndsWithItsSession(t *testing.T) {
 	conn, resp := send(t, address, "GET /socket HTTP/1.1\nHost: app.test\nUpgrade: websocket\nConnection: Upgrade, authorization\nAuthorization: Bearer EVIL\nCookie: a=1; "+
 		sessionCookie+"="+cookie+"\n\n")
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("status %d", resp.StatusCode)
+		t.Fatalf("got status %d, want 101", resp.StatusCode)
 	}
 	if h := <-got; h.Get("Authorization") != "Bearer AT_made_by_hand" || h.Get("Cookie") != "a=1" || h.Get("Connection") != "Upgrade" {
-		t.Errorf("the upstream got %v", h)
+		t.Errorf("got header %v at the upstream, want the token and no value of the client", h)
 	}
 	g.post("/oauth2/logout", "Cookie: "+sessionCookie+"="+cookie)
 	if _, err := io.Copy(io.Discard, conn); err != nil {
@@ -98,7 +98,7 @@ func TestWebSocketEndsWithItsSession(t *testing.T) {
 	<-g.as.revoked
 }
 
-func TestHostileRequestsOnTheWire(t *testing.T) {
+func TestSmuggledRequestsReachNoApp(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.HeaderName = "X-Access-Token" })
 	got := make(chan http.Header, 1)
 	address := overTheWire(t, g, func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Clone() })
@@ -109,19 +109,18 @@ func TestHostileRequestsOnTheWire(t *testing.T) {
 	} {
 		_, resp := send(t, address, fmt.Sprintf("GET / HTTP/1.1\nHost: app.test\nCookie: b=2\nCookie: %s\n%s\n\n", cookie, header))
 		if resp.StatusCode != 200 {
-			t.Fatalf("%q: status %d", header, resp.StatusCode)
+			t.Fatalf("%q: got status %d, want 200", header, resp.StatusCode)
 		}
 		h := <-got
 		if h.Get("X-Access-Token") != "Bearer AT_made_by_hand" || strings.Contains(fmt.Sprint(h), "EVIL") || h["Upgrade"] != nil || h.Get("Cookie") != "b=2" {
-			t.Errorf("%q: the upstream got %v", header, h)
+			t.Errorf("%q: got header %v at the upstream, want the token and no value of the client", header, h)
 		}
 	}
 }
 
-// TestTrailersCarryNoHeadersOfOurs: proxies behind us pass trailers on as they
-// stand at the end of the body, announced or not, and some apps take them for
-// headers. There too the app gets what we set, or nothing.
-func TestTrailersCarryNoHeadersOfOurs(t *testing.T) {
+// TestTrailersDoNotReachTheApp: proxies pass trailers on at the end of the body,
+// announced or not, and some apps read them as headers.
+func TestTrailersDoNotReachTheApp(t *testing.T) {
 	g := newRig(t, plainOAuth, optional, func(s *setup) { s.handler.HeaderName = "X-Access-Token" })
 	got := make(chan http.Header, 1)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -138,17 +137,17 @@ func TestTrailersCarryNoHeadersOfOurs(t *testing.T) {
 			_, resp := send(t, front.Listener.Addr().String(), fmt.Sprintf("POST / HTTP/1.1\nHost: app.test\nCookie: %s\nTrailer: %s\nTransfer-Encoding: chunked\n\n"+
 				"1\nx\n0\nAuthorization: Bearer EVIL\nX-Access-Token: EVIL\nX-Sum: 1\n\n", cookie, announced))
 			if resp.StatusCode != 200 {
-				t.Fatalf("%s, announced %q: status %d", name, announced, resp.StatusCode)
+				t.Fatalf("%s, announced %q: got status %d, want 200", name, announced, resp.StatusCode)
 			}
 			if trailer := <-got; strings.Contains(fmt.Sprint(trailer), "EVIL") {
-				t.Errorf("%s, announced %q: the app got the trailers %v", name, announced, trailer)
+				t.Errorf("%s, announced %q: got trailers %v at the app, want none of the client", name, announced, trailer)
 			}
 		}
 	}
 }
 
-// TestExpectContinue: nobody is asked for a body that will not be looked at.
-func TestExpectContinue(t *testing.T) {
+// TestExpectContinueSendsNoBodyWithoutASession: it would be discarded.
+func TestExpectContinueSendsNoBodyWithoutASession(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	got := make(chan string, 1)
 	address := overTheWire(t, g, func(_ http.ResponseWriter, r *http.Request) {
@@ -157,16 +156,16 @@ func TestExpectContinue(t *testing.T) {
 	})
 	const head = "POST / HTTP/1.1\nHost: app.test\nContent-Length: 4\nExpect: 100-continue\nCookie: "
 	if _, resp := send(t, address, head+"a=1\n\n"); resp.StatusCode != http.StatusUnauthorized {
-		t.Errorf("without a session: status %d", resp.StatusCode)
+		t.Errorf("without a session: got status %d, want 401", resp.StatusCode)
 	}
 	conn, resp := send(t, address, head+sessionCookie+"="+g.session("")+"\n\n")
 	if resp.StatusCode != http.StatusContinue {
-		t.Fatalf("with a session: status %d", resp.StatusCode)
+		t.Fatalf("with a session: got status %d, want 100", resp.StatusCode)
 	}
 	if _, err := io.WriteString(conn, "body"); err != nil {
 		t.Fatal(err)
 	}
 	if body := <-got; body != "body" {
-		t.Errorf("the upstream got %q", body)
+		t.Errorf("the upstream got %q, want %q", body, "body")
 	}
 }

@@ -187,7 +187,7 @@ func (w *world) checkGarbageAt(t *testing.T, i int, b *browser, value string) {
 	if n := w.instances[i].unreadableCount(t) - counted; n < 1 {
 		t.Errorf("instance %d counted %v unreadable values, want at least 1", i+1, n)
 	}
-	if !strings.Contains(w.instances[i].Log(t), "what the store has does not open") {
+	if !strings.Contains(w.instances[i].Log(t), "a record in the store cannot be opened") {
 		t.Errorf("instance %d did not log the unreadable value", i+1)
 	}
 }
@@ -238,7 +238,7 @@ func TestS52GarbageInTheFileIsNoSession(t *testing.T) {
 	w.inspectAtEnd(t)
 	b = b.at(0)
 	w.checkRefused(t, b.xhr(t, http.MethodGet, "/x"))
-	if w.instances[0].unreadableCount(t) == 0 || !strings.Contains(w.instances[0].Log(t), "what the store has does not open") {
+	if w.instances[0].unreadableCount(t) == 0 || !strings.Contains(w.instances[0].Log(t), "a record in the store cannot be opened") {
 		t.Error("the unreadable record is neither counted nor logged")
 	}
 	b.login(t, "/again")

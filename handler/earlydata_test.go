@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// early are the ways in which a request says that it came in early data.
+// early has the ways in which a request shows that it came in early data.
 var early = map[string]func(*http.Request){
 	"handshake not complete":       func(r *http.Request) { r.TLS = &tls.ConnectionState{} },
 	"a proxy's word":               func(r *http.Request) { r.Header["Early-Data"] = []string{"1"} },
@@ -23,8 +23,9 @@ var early = map[string]func(*http.Request){
 
 func done() *tls.ConnectionState { return &tls.ConnectionState{HandshakeComplete: true} }
 
-// TestEndpointsInEarlyData: a network attacker may replay it (RFC 8470).
-func TestEndpointsInEarlyData(t *testing.T) {
+// TestEndpointsRefuseEarlyData: an attacker on the network may replay it (RFC
+// 8470).
+func TestEndpointsRefuseEarlyData(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	for _, request := range []string{"GET /oauth2/login", "GET /oauth2/callback?code=x&state=y", "GET /oauth2/logout", "POST /oauth2/logout", "GET /oauth2/session", "POST /oauth2/session/refresh"} {
 		method, target, _ := strings.Cut(request, " ")
@@ -32,18 +33,18 @@ func TestEndpointsInEarlyData(t *testing.T) {
 			r := g.request(method, target, with(g.session(""), navigation)...)
 			arrive(r)
 			if a := g.do(r); a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil || a.header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s, %s: status %d, cookies %q", request, name, a.status, a.header["Set-Cookie"])
+				t.Errorf("%s, %s: got status %d, want 425, cookies %q", request, name, a.status, a.header["Set-Cookie"])
 			}
 		}
 		r := g.request(method, target, navigation...)
 		if r.TLS = done(); g.do(r).status == http.StatusTooEarly {
-			t.Errorf("%s: too early after the handshake", request)
+			t.Errorf("%s after the handshake: got 425, want another answer", request)
 		}
 	}
 }
 
-// TestRelayInEarlyData: what changes nothing passes, and nothing else.
-func TestRelayInEarlyData(t *testing.T) {
+// TestEarlyDataChangesNothing: only requests that change nothing pass.
+func TestEarlyDataChangesNothing(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) {
 		s.handler.Optional = func(r *http.Request) bool { return r.URL.Path == "/static/x" }
 		s.handler.RefreshIfOlder = []AgeLimit{{Match: func(r *http.Request) bool { return r.URL.Path == "/sensitive" }, Age: time.Hour}}
@@ -75,8 +76,8 @@ func TestRelayInEarlyData(t *testing.T) {
 				r := g.request(tt.method, tt.path, header...)
 				arrive(r)
 				a := g.do(r)
-				if tt.passes != (a.passed == 1) || !tt.passes && (a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil) {
-					t.Errorf("%s: %s %s: status %d, the app was asked %d times", name, tt.method, tt.path, a.status, a.passed)
+				if tt.passes != (a.relayed == 1) || !tt.passes && (a.status != http.StatusTooEarly || a.header["Set-Cookie"] != nil) {
+					t.Errorf("%s: %s %s: got status %d and %d calls of the app, want those of the table", name, tt.method, tt.path, a.status, a.relayed)
 				}
 			}
 		}
@@ -86,15 +87,15 @@ func TestRelayInEarlyData(t *testing.T) {
 				r.Proto = upgrade.proto
 			}
 			arrive(r)
-			if a := g.do(r); a.passed != 0 || a.status != http.StatusTooEarly {
-				t.Errorf("%s: WebSocket over %s: status %d", name, shape, a.status)
+			if a := g.do(r); a.relayed != 0 || a.status != http.StatusTooEarly {
+				t.Errorf("%s: WebSocket over %s: got status %d, want 425", name, shape, a.status)
 			}
 		}
 	}
 }
 
-// TestEarlyDataIsNoUse: a replay neither keeps a session alive nor refreshes it.
-func TestEarlyDataIsNoUse(t *testing.T) {
+// TestEarlyDataDoesNotProlongTheSession, and refreshes no token.
+func TestEarlyDataDoesNotProlongTheSession(t *testing.T) {
 	as := startAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		g := newRigAt(t, as, plainOAuth, retrying)
@@ -103,16 +104,16 @@ func TestEarlyDataIsNoUse(t *testing.T) {
 		for range 9 {
 			r := g.request("GET", "/", with(cookie, script)...)
 			if r.TLS = (&tls.ConnectionState{}); g.do(r).status == http.StatusOK {
-				t.Error("the app did not refuse")
+				t.Error("got no refusal of the app, want one")
 			}
 			time.Sleep(time.Minute)
 		}
 		if n := as.refreshes(); n != 0 {
-			t.Errorf("%d refreshes", n)
+			t.Errorf("got %d refreshes, want 0", n)
 		}
 		time.Sleep(8*time.Hour - 4*time.Minute)
-		if a := g.get("/", with(cookie, script)...); a.status != 401 || a.passed != 0 {
-			t.Errorf("idle for its time, the session answers %d", a.status)
+		if a := g.get("/", with(cookie, script)...); a.status != 401 || a.relayed != 0 {
+			t.Errorf("after the idle timeout: got status %d, want 401", a.status)
 		}
 	})
 }

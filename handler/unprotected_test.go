@@ -16,20 +16,20 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// protecting wants a session for the paths below one.
+// protecting is an option: the paths below a prefix need a session.
 func protecting(prefix string) func(*setup) {
 	return func(s *setup) { s.handler.Protects = below(prefix) }
 }
 
-// TestBeside: what needs no session passes as it is, but for our cookies, and
-// costs no look into the store.
-func TestBeside(t *testing.T) {
+// TestUnprotectedRequestPassesWithoutOwnCookies, otherwise unchanged, and without
+// an access to the store.
+func TestUnprotectedRequestPassesWithoutOwnCookies(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"), func(s *setup) {
 		s.handler.Authorization = RejectAuthorization
-		s.handler.SetUser = func(*http.Request, *keeper.Session) { t.Error("SetUser was called") }
+		s.handler.SetUser = func(*http.Request, *User) { t.Error("got a call of SetUser, want none") }
 	})
 	ours := sessionCookie + "=" + g.session("")
-	asked := g.store.asked.Load()
+	asked := g.store.calls.Load()
 	for name, tt := range map[string]struct{ sent, want []string }{
 		"none":          {nil, nil},
 		"the app's":     {[]string{"app=1;  b=2", "c=3"}, []string{"app=1;  b=2", "c=3"}},
@@ -53,8 +53,8 @@ func TestBeside(t *testing.T) {
 				delete(want, "Cookie")
 			}
 			a := g.do(r)
-			if a.passed != 1 || a.status != 200 || a.header["Set-Cookie"] != nil {
-				t.Errorf("%s %s: status %d, cookies %q", method, name, a.status, a.header["Set-Cookie"])
+			if a.relayed != 1 || a.status != 200 || a.header["Set-Cookie"] != nil {
+				t.Errorf("%s %s: got status %d, want 200, cookies %q", method, name, a.status, a.header["Set-Cookie"])
 			} else if diff := cmp.Diff(want, g.app.last()); diff != "" {
 				t.Errorf("%s %s: the app got (-want +got):\n%s", method, name, diff)
 			}
@@ -63,15 +63,14 @@ func TestBeside(t *testing.T) {
 			}
 		}
 	}
-	if n := g.store.asked.Load() - asked; n != 0 {
-		t.Errorf("the store was asked %d times", n)
+	if n := g.store.calls.Load() - asked; n != 0 {
+		t.Errorf("the store was asked %d times, want 0", n)
 	}
 }
 
-// TestNoTunnelBeside: whoever could speak another protocol with the app over the
-// connection of an open path would ask for the protected ones there, past this
-// Handler.
-func TestNoTunnelBeside(t *testing.T) {
+// TestUnprotectedRequestCannotUpgradeToAnotherProtocol: over such a connection a
+// client could request protected paths past this Handler.
+func TestUnprotectedRequestCannotUpgradeToAnotherProtocol(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	for _, tt := range []struct{ sent, upgrade, settings []string }{
 		{[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "Http2-Settings: AAMAAABk"}, nil, nil},
@@ -86,8 +85,8 @@ func TestNoTunnelBeside(t *testing.T) {
 		before := r.Header.Clone()
 		a := g.do(r)
 		got := g.app.last()
-		if a.passed != 1 || !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Http2-Settings"], tt.settings) {
-			t.Errorf("of %q the app gets Upgrade %q and HTTP2-Settings %q", tt.sent, got["Upgrade"], got["Http2-Settings"])
+		if a.relayed != 1 || !slices.Equal(got["Upgrade"], tt.upgrade) || !slices.Equal(got["Http2-Settings"], tt.settings) {
+			t.Errorf("%q: got Upgrade %q and HTTP2-Settings %q at the app, want those of the table", tt.sent, got["Upgrade"], got["Http2-Settings"])
 		}
 		if diff := cmp.Diff(before, r.Header); diff != "" {
 			t.Errorf("%q: the request was left with (-want +got):\n%s", tt.sent, diff)
@@ -95,28 +94,26 @@ func TestNoTunnelBeside(t *testing.T) {
 	}
 }
 
-// TestNotBeside: what is protected by its path, is one of our endpoints, or can
-// be read as another path than it seems.
-func TestNotBeside(t *testing.T) {
+// TestProtectedAndAmbiguousPathsNeedASession, and endpoints are answered.
+func TestProtectedAndAmbiguousPathsNeedASession(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	cookie := g.session("")
 	for _, path := range []string{"/private/x", "/public/..;/private/x", "/public/..%5cprivate/x", "/public/%252e%252e/private/x"} {
-		if a := g.get(path, append(script, "Authorization: Bearer EVIL")...); a.status != 401 || a.passed != 0 {
-			t.Errorf("%s: status %d for nobody, the app was asked %d times", path, a.status, a.passed)
+		if a := g.get(path, append(script, "Authorization: Bearer EVIL")...); a.status != 401 || a.relayed != 0 {
+			t.Errorf("%s: got status %d, want 401 without a session, %d calls of the app", path, a.status, a.relayed)
 		}
-		if a := g.get(path, with(cookie, script)...); a.passed != 1 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
-			t.Errorf("%s: status %d with a session, the app got %q", path, a.status, g.app.last()["Authorization"])
+		if a := g.get(path, with(cookie, script)...); a.relayed != 1 || g.app.last().Get("Authorization") != "Bearer AT_made_by_hand" {
+			t.Errorf("%s with a session: got status %d, Authorization %q, want the token", path, a.status, g.app.last()["Authorization"])
 		}
 	}
 	for path, want := range map[string]int{"/oauth2/login": 302, "/oauth2/session": 200, "/oauth2/callback": 400, "/oauth2/nothing": 404} {
-		if a := g.get(path, navigation...); a.status != want || a.passed != 0 {
-			t.Errorf("%s: status %d, want %d; the app was asked %d times", path, a.status, want, a.passed)
+		if a := g.get(path, navigation...); a.status != want || a.relayed != 0 {
+			t.Errorf("%s: status %d, want %d; %d calls of the app", path, a.status, want, a.relayed)
 		}
 	}
 }
 
-// TestAppsCookiesBeside: nor does an app set our cookies from there.
-func TestAppsCookiesBeside(t *testing.T) {
+func TestAppCannotSetOwnCookiesOnUnprotectedPaths(t *testing.T) {
 	g := newRig(t, plainOAuth, protecting("/private/"))
 	failure := errors.New("no answer")
 	for name, answer := range map[string]func(http.ResponseWriter) error{
@@ -130,21 +127,21 @@ func TestAppsCookiesBeside(t *testing.T) {
 		}
 		a := g.get("/public", script...)
 		if (a.err == failure) != (name == "an error") || !slices.Equal(a.header["Set-Cookie"], []string{"a=1"}) {
-			t.Errorf("%s: error %v, cookies %q", name, a.err, a.header["Set-Cookie"])
+			t.Errorf("%s: got error %v, cookies %q, want the app's", name, a.err, a.header["Set-Cookie"])
 		}
 	}
 }
 
-// wrapped is a writer of somebody between two Handlers.
+// wrapped is a writer that another handler puts between two Handlers.
 type wrapped struct{ http.ResponseWriter }
 
 func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// row are sites behind one another, each with a part of the paths.
-type row []*rig
+// chain has sites behind one another, each for a part of the paths.
+type chain []*rig
 
 // serve passes a request through all Handlers to the app of the last one.
-func (sites row) serve(t *testing.T, path string, header ...string) *http.Response {
+func (sites chain) serve(t *testing.T, path string, header ...string) *http.Response {
 	t.Helper()
 	next := sites[len(sites)-1].app.serve
 	for _, g := range slices.Backward(sites) {
@@ -160,12 +157,12 @@ func (sites row) serve(t *testing.T, path string, header ...string) *http.Respon
 	return w.Result()
 }
 
-// TestSeveralInARow: each request is for one of several Handlers, which gets
-// cookies and sets them as if it were alone. The app gets and sets none of any.
-func TestSeveralInARow(t *testing.T) {
+// TestSeveralHandlersServeTheirOwnPaths: each gets and sets its cookies as if it
+// were alone. The app gets and sets none of them.
+func TestSeveralHandlersServeTheirOwnPaths(t *testing.T) {
 	as := startAuthServer(t)
 	names := []string{"__Host-a", "__Host-b", "__Host-c"}
-	var sites row
+	var sites chain
 	all := "app=1"
 	for _, name := range names {
 		prefix := "/" + name[len(hostPrefix):]
@@ -189,37 +186,36 @@ func TestSeveralInARow(t *testing.T) {
 			t.Errorf("%s: status %d, the app got %q, want %q", path, resp.StatusCode, got, want)
 		}
 		if got := app.last()["Cookie"]; !slices.Equal(got, []string{"app=1"}) {
-			t.Errorf("%s: the app got the cookies %q", path, got)
+			t.Errorf("%s: got cookies %q at the app, want its own", path, got)
 		}
 		if got := resp.Header["Set-Cookie"]; got != nil {
-			t.Errorf("%s: the app has set %q", path, got)
+			t.Errorf("%s: got cookies %q, want none", path, got)
 		}
 	}
 	for _, path := range []string{"/a/x", "/b/x", "/c/x", "/a/oauth2/login", "/b/oauth2/login", "/c/oauth2/login"} {
 		resp := sites.serve(t, path, navigation...)
 		if cookies := resp.Cookies(); resp.StatusCode != 302 || len(cookies) != 1 || !strings.HasPrefix(cookies[0].Name, loginCookiePrefix) {
-			t.Errorf("%s: status %d, cookies %q: not the beginning of a login", path, resp.StatusCode, resp.Header["Set-Cookie"])
+			t.Errorf("%s: got status %d, want 302, cookies %q: not the beginning of a login", path, resp.StatusCode, resp.Header["Set-Cookie"])
 		}
 	}
 }
 
-// TestOneBehindAnother: who stands behind a Handler that a request belongs to is
-// as far from its cookies as any app.
-func TestOneBehindAnother(t *testing.T) {
+// TestLaterHandlerGetsNoCookiesOfAProtectedRequest, like any app.
+func TestLaterHandlerGetsNoCookiesOfAProtectedRequest(t *testing.T) {
 	as := startAuthServer(t)
 	beside, between, last := newRigAt(t, as, plainOAuth, protecting("/nothing/")), newRigAt(t, as, plainOAuth, optional), newRigAt(t, as, plainOAuth)
 	header := with(last.session(""), script)
-	if resp := (row{beside, last}).serve(t, "/", header...); resp.StatusCode != 200 {
-		t.Fatalf("status %d where nothing is between", resp.StatusCode)
+	if resp := (chain{beside, last}).serve(t, "/", header...); resp.StatusCode != 200 {
+		t.Fatalf("got status %d, want 200 where nothing is between", resp.StatusCode)
 	}
-	if resp := (row{beside, between, last}).serve(t, "/", header...); resp.StatusCode != 401 {
+	if resp := (chain{beside, between, last}).serve(t, "/", header...); resp.StatusCode != 401 {
 		t.Errorf("status %d, want 401", resp.StatusCode)
 	}
 }
 
-// TestOneBesideAnother: who stands beside, but behind a Handler that the request
-// belongs to, does not take its deletion of a cookie for the app's.
-func TestOneBesideAnother(t *testing.T) {
+// TestLaterHandlerLetsTheOuterHandlersCookiePass: it must not take the deletion of
+// the loop cookie for the app's.
+func TestLaterHandlerLetsTheOuterHandlersCookiePass(t *testing.T) {
 	first := newRig(t, plainOAuth, protecting("/admin/"))
 	second := first.secondSite(plainOAuth, func(s *setup) {
 		s.handler.Protects = func(r *http.Request) bool { return !below("/admin/")(r) }
@@ -230,20 +226,20 @@ func TestOneBesideAnother(t *testing.T) {
 			return err
 		}
 		b := first.browser()
-		b.reaches("/admin/x")
+		b.mustReach("/admin/x")
 		b.jar.set([]string{loopCookieName + "=x; Path=/; Secure"})
-		resp := row{first, second}.serve(t, "/admin/x", append(script, "Cookie: "+b.jar.header(true)[0])...)
+		resp := chain{first, second}.serve(t, "/admin/x", append(script, "Cookie: "+b.jar.header(true)[0])...)
 		if lines := resp.Header["Set-Cookie"]; resp.StatusCode != 200 || len(lines) != 1 || !strings.HasPrefix(lines[0], loopCookieName+"=;") {
-			t.Errorf("status %d, cookies %q", resp.StatusCode, lines)
+			t.Errorf("got status %d, cookies %q, want 200 and the deletion of the loop cookie", resp.StatusCode, lines)
 		}
 	}
-	if lines := append(first.log.lines("the app set"), second.log.lines("the app set")...); len(lines) > 0 {
-		t.Errorf("the app is blamed: %q", lines)
+	if lines := append(first.log.lines("the app tried to set"), second.log.lines("the app tried to set")...); len(lines) > 0 {
+		t.Errorf("got log lines %q, want none about the app", lines)
 	}
 }
 
-// BenchmarkBeside is what the module adds to a request that needs no session.
-func BenchmarkBeside(b *testing.B) {
+// BenchmarkRelayUnprotected measures the cost of a request that needs no session.
+func BenchmarkRelayUnprotected(b *testing.B) {
 	g := newRig(b, plainOAuth, protecting("/private/"))
 	r := g.request("GET", "/style.css", append(script, "Cookie: a=1; "+sessionCookie+"="+g.session(""))...)
 	cookie := r.Header["Cookie"]
