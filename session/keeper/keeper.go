@@ -107,7 +107,7 @@ func New(c Config) (*Keeper, error) {
 }
 
 // Valid reports whether the keeper comes from New. The methods of any other one panic.
-func (k *Keeper) Valid() bool { return k.Vault != nil }
+func (k *Keeper) Valid() bool { return k.client != nil }
 
 // Session is the part of a session that a request can see.
 type Session struct {
@@ -216,11 +216,12 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 	}
 	unused := now.Sub(h.lastUsed)
 	if h.token.due(now) || d != (demand{}) {
-		if early := k.Vault.uncommitted(ref.ID); early != nil && early.rotation > h.rotation {
-			h = *early.withEpoch(h.epoch)
+		// A refresh may have new tokens whose write takes long.
+		if newer := k.Vault.uncommitted(ref.ID); newer != nil && newer.rotation > h.rotation {
+			h = *newer.withEpoch(h.epoch)
 		}
 		if d.other == "" && d != (demand{}) {
-			d.other = h.token.value
+			d.other = h.token.value // any other token is obtained during this call
 		}
 	}
 	if h.token.due(now) || !d.metBy(&h.token, now) {
