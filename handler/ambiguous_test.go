@@ -252,7 +252,7 @@ func TestAmbiguousPathGetsTheOptionsOfBothHandlers(t *testing.T) {
 			if want := g.as.newest(fakeas.KindAccess); resp.StatusCode != 200 || got.Get("X-Token") != "Bearer "+want {
 				t.Errorf("with %q: got status %d, want 200, the app got X-Token %.20q", header, resp.StatusCode, got["X-Token"])
 			}
-			if got["x_token"] != nil || got["Authorization"] != nil {
+			if underscored := "x_token"; got[underscored] != nil || got["Authorization"] != nil {
 				t.Errorf("with %q: the app got %v, want neither X-Token of the client nor Authorization", header, got)
 			}
 			if n := g.as.refreshes(); n != i+1 {

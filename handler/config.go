@@ -163,13 +163,13 @@ func (c *Config) validate() error {
 func (c *Config) validateRequired() error {
 	switch {
 	case c.Client == nil:
-		return errors.New("Client is missing")
+		return errors.New("missing Client")
 	case c.Keeper == nil:
-		return errors.New("Keeper is missing")
+		return errors.New("missing Keeper")
 	case !c.Keeper.Valid():
-		return errors.New("Keeper was not made by keeper.New")
+		return errors.New("invalid Keeper: keeper.New has not made it")
 	case c.Origin == nil:
-		return errors.New("Origin is missing")
+		return errors.New("missing Origin")
 	}
 	if err := c.validateRefresher(); err != nil {
 		return err
@@ -201,9 +201,9 @@ func (c *Config) validateRefresher() error {
 	case !ok:
 		return nil // another implementation
 	case refresher.Client != c.Client:
-		return errors.New("Client is not the one of the Keeper's Refresher")
+		return errors.New("the Keeper's Refresher has another Client")
 	case refresher.UserInfo != c.UserInfo:
-		return errors.New("UserInfo is not the one of the Keeper's Refresher")
+		return errors.New("the Keeper's Refresher has another UserInfo")
 	}
 	return nil
 }

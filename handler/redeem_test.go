@@ -159,7 +159,7 @@ func ptr[T any](v T) *T { return &v }
 // TestSpentCodeIsNotSentAgain by any process, if its answer was lost or was of no
 // use.
 func TestSpentCodeIsNotSentAgain(t *testing.T) {
-	for name, break_ := range map[string]func(*rig){
+	for name, damage := range map[string]func(*rig){
 		"lost answer":  func(g *rig) { g.as.Fail(fakeas.LoseAnswer()) },
 		"lost request": func(g *rig) { g.as.Fail(fakeas.LoseRequest()) },
 		"nonsense":     func(g *rig) { g.as.Fail(fakeas.Answer(200, "text/html", "<p>Hello")) },
@@ -174,7 +174,7 @@ func TestSpentCodeIsNotSentAgain(t *testing.T) {
 			b := g.browser()
 			callback := b.approve(b.start("/wanted"))
 			cookies := b.jar.header(true)
-			break_(g)
+			damage(g)
 			first := g.replay(callback, cookies)
 			if sessionSet(first) != "" {
 				t.Fatalf("got status %d with a session, want a failure", first.status)
