@@ -135,7 +135,7 @@ func (k *ownKey) keep() error {
 func noKey(err error) *handler.Error {
 	return &handler.Error{
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
-		Title: "One moment", Detail: "Sessions cannot be kept at the moment.", Err: err,
+		Title: "One moment", Detail: "The site cannot keep sessions at the moment.", Err: err,
 	}
 }
 

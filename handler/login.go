@@ -82,7 +82,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	}
 	c := h.readCookies(r)
 	if !l.cookieReturned && !h.hasSession(r, &c) {
-		// The session cookie came back, so the browser is not in a loop.
+		// The request has no session, so earlier logins may have been in vain.
 		a.Completed, a.LoopSince = h.readLoopCount(&c)
 	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{

@@ -18,8 +18,8 @@ func loginLoop(a loginAttempt) *Error {
 	return &Error{
 		Status: http.StatusInternalServerError, Code: "login_loop",
 		Title:  "Your browser is not keeping you signed in",
-		Detail: "You have signed in several times, but your browser does not send this site's cookie. Cookies may be blocked, or an older cookie of this site may be in the way. Allow or delete this site's cookies and try again.",
-		Err:    errors.New("the browser completed three logins within a minute and never sent the session cookie: it blocks cookies, uses another host name for the site, or a proxy in between removes Set-Cookie"),
+		Detail: "You have signed in several times, but this site does not find your session afterwards. Your browser may block this site's cookies, or an older cookie may be in the way. Allow or delete this site's cookies and try again.",
+		Err:    errors.New("three logins within a minute, and no later request had a session: the browser or a proxy drops the session cookie (check cookie domain), several cookies have its name, or the instances do not share one store"),
 		Retry:  a.ReturnTo, login: true,
 	}
 }

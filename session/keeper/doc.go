@@ -1,12 +1,12 @@
 // Package keeper keeps the tokens of logged-in browsers valid.
 //
 // A [Keeper] answers one question for each request: does this cookie belong to a session,
-// and what is its access token now? It refreshes tokens before they expire, redeems each
-// refresh token exactly once over all instances on a store, and writes the rotated refresh
-// token before it uses the new access token. If the store does not take a write, the keeper
-// serves the tokens from memory and repeats the write.
+// and what is its access token now? It refreshes tokens before they expire, sends each
+// refresh token from one instance on a store only, and repeats it only if no answer came. It
+// writes the rotated refresh token first. If the store does not take the write in time, the
+// keeper serves the new tokens from memory and repeats the write.
 //
-// A [Vault] is one store, with the state that all keepers on it share in this process, such
+// A [Vault] holds a store and the state that all keepers on it share in this process, such
 // as refreshes in progress. During a reload of the configuration, the keepers of the old and
 // of the new configuration use one vault. [Vault.Close] ends it.
 //
@@ -18,14 +18,14 @@
 // [Keeper.FreshSince] and [Keeper.FreshOtherThan] ask for a newer token, and [Keeper.Peek]
 // only reads. [Keeper.Attach] binds a request in progress to its session.
 //
-// A session ends by [Keeper.End], by [Keeper.EndByServerLogout], by IdleTimeout or
-// MaxLifetime, or when the authorization server refuses its refresh token.
+// [Keeper.End], [Keeper.EndByServerLogout], the time limits and refreshes end sessions; the
+// reasons are those of [EndReason].
 //
 // # Failures
 //
-// A failure of the store or of the authorization server ends no session. A request that can
-// have no valid token gets an [UnavailableError]; [ErrNoSession] means that the user must log
-// in. An [Event] reports what happens outside of requests.
+// A failure of the store or of the authorization server ends no session. If no
+// valid token can be had now, the call returns an [UnavailableError]: the answer is 503.
+// [ErrNoSession] means that the user must log in. An [Event] reports what happens outside of requests.
 //
 // docs/protocol describes a refresh over several instances, with a model that is checked
 // exhaustively.

@@ -128,7 +128,7 @@ func TestDecodingRefusesTruncatedParts(t *testing.T) {
 // TestUnknownFieldsSurviveRewriting: a record with fields of a later release keeps them
 // when this release changes it.
 func TestUnknownFieldsSurviveRewriting(t *testing.T) {
-	rec := laterRecord()
+	rec := recordWithUnknownFields()
 	h, ok := decodeHot(rec.hot.encode())
 	if !ok {
 		t.Fatal("decoding the hot part failed")

@@ -42,9 +42,9 @@ func fullRecord() *record {
 	}
 }
 
-// laterRecord returns the record in testdata/record_v1_full.hex: every field of this
-// release, and fields of a later one in each part.
-func laterRecord() *record {
+// recordWithUnknownFields returns the record in testdata/record_v1_full.hex: every field of
+// this release, and unknown fields in each part, as a later release may write them.
+func recordWithUnknownFields() *record {
 	rec := fullRecord()
 	rec.nonce, rec.rotates, rec.unclear = "nonce-n-0S6_WzA2Mj", true, true
 	rec.userInfo = []byte(`{"email":"jane@example.com"}`)
@@ -103,18 +103,19 @@ func TestSealedRecordOpensUnchanged(t *testing.T) {
 // goldenVersion is the item version that the golden records were sealed as.
 const goldenVersion = 3
 
-// goldenRecords are records that a release has written, by their file in testdata. This
-// release must open them for as long as it accepts their format.
+// goldenRecords are records sealed by the code of earlier releases, by their file in
+// testdata. An update loses sessions unless the present code opens them.
 //
-// A golden file is written once and never changed. When the record gets a new field,
-// add an entry whose record has it, and run
+// A golden file is written once and never changed. When the record gets a new field, add an
+// entry record_v1_<field>.hex whose record has the field, run
 //
 //	go test ./session/keeper -run TestGoldenRecordsOpen -write-golden
 //
-// which writes the files that are missing.
+// which writes the files that are missing, and commit the new file. The number is the
+// version in the head of a sealed record (package seal).
 var goldenRecords = map[string]func() *record{
 	"record_v1.hex":      fullRecord,
-	"record_v1_full.hex": laterRecord,
+	"record_v1_full.hex": recordWithUnknownFields,
 }
 
 var writeGolden = flag.Bool("write-golden", false, "write golden records that have no file yet")

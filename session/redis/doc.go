@@ -19,13 +19,14 @@
 // # Time limits
 //
 // Every call of an open store ends within 2 seconds, or with its context. In that time
-// it is retried after lost connections, during a failover, and while a slot moves. Two
+// it is retried after lost connections, during a failover, and while a slot moves. Three
 // cases take longer:
 //
-//   - A call that waits for a connection which another call is opening ends up to 2
-//     seconds later, or 1 second later if the server is frozen, where only the greeting
-//     takes time. So View returns no copy 2 seconds after the server has frozen, and a
-//     View that starts then fails within 3 seconds.
+//   - A call may wait for a connection that another call is opening. It then takes up to
+//     2 seconds more.
+//   - While the server is frozen, that wait takes 1 second. View returns no copy once the
+//     server has been frozen for 2 seconds, and a View that starts then fails within 3
+//     seconds.
 //   - With Config.Replicas and more concurrent writes than connections for them, the 2
 //     seconds begin when the write gets a connection.
 //
@@ -33,8 +34,9 @@
 //
 // [session.ErrNotFound], [session.ErrConflict] and [session.ErrLeased] are answers of
 // the server. Every other error means that the server did not answer the question: it
-// is down, loading, a replica, out of memory, or refuses the user. Foreign data under a
-// key of this package is such an error, too.
+// is down, loading, a replica, out of memory, or refuses the user. A value of another
+// Redis type under a key of this package is such an error, too. An item that cannot be
+// decoded is a [session.ErrDamaged], which counts as not found.
 //
 // No error contains a password. docs/redis.md is the page for operators.
 //

@@ -19,13 +19,16 @@ local lease = redis.call('GET', KEYS[2])
 if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
 `
 
-// replaceScript overwrites an item of the given version.
+// replaceScript is the commit of a refresh (session.Store.Replace): it overwrites an item
+// of the given version. It does not check the lease: the version is enough, because every
+// write raises it.
 //
-//	present version, new item, its time to live in ms → 1, or 0 for a conflict
+//	ARGV: present version, new item, its time to live in ms
+//	answer: 1, or 0 if the item is missing or has another version
 //
-// The lease gets the time to live of the item, so that it does not end earlier. An item
-// without any time left is deleted. Without the lease's key, the script leaves the
-// lease as it is; see runOnOneKey.
+// The lease gets the item's time to live, so that it does not end earlier. An item without
+// any time left is deleted. With one key, while a cluster slot moves, the lease keeps its
+// time to live; see runOnOneKey. codec.go has the layout of items and leases.
 var replaceScript = script{"aa54896fa25f7512ee26f4a65939ec639e7735b8", `
 local item = redis.call('GET', KEYS[1])
 if item and #item < 16 then return redis.error_reply('MALFORMED item') end
