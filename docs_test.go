@@ -225,3 +225,37 @@ func sourceText(t *testing.T, dirs ...string) string {
 	}
 	return text.String()
 }
+
+// TestDecisionsAreListed: the table of docs/decisions has one row for each page, with the
+// page's number, its title and its file.
+func TestDecisionsAreListed(t *testing.T) {
+	table, err := os.ReadFile("docs/decisions/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("docs/decisions/[0-9]*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(page)
+		title, _, _ := strings.Cut(strings.TrimPrefix(string(text), "# "), "\n")
+		number, _, _ := strings.Cut(name, "-")
+		want = append(want, strings.TrimLeft(number, "0")+" ["+title+"]("+name+")")
+	}
+	var got []string
+	for _, m := range regexp.MustCompile(`(?m)^\| (\d+) \| [^|]+\? \| (\[.+\]\(.+\)) \|$`).FindAllStringSubmatch(string(table), -1) {
+		got = append(got, m[1]+" "+m[2])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got rows %q, want %q", got, want)
+	}
+	if len(want) < 24 {
+		t.Errorf("got %d pages, want 24 at least: the test does not see them", len(want))
+	}
+}

@@ -175,7 +175,7 @@ func (k *Keeper) settleClaim(ctx context.Context, c loginClaim, r Redemption, fa
 	_ = k.Vault.store.Replace(ctx, c.ref.ID, item)
 }
 
-// dropClaim deletes a claim that this process may have written.
+// deleteOwnClaim deletes a claim that this process may have written.
 func (k *Keeper) deleteOwnClaim(c loginClaim) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
