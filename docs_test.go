@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// requirements are the numbers that docs/security.md has to tell about.
+// requirements are the numbers of the rows of docs/security.md.
 var requirements = strings.Fields(`
 	S01 S04 S05 S06 S07 S08 S09 S10 S11 S12 S14 S15 S16 S18 S19 S20 S21 S22 S24 S25 S26 S27 S29
 	S30 S33 S34 S36 S37 S38 S40 S41 S42 S43 S45 S46 S48 S49 S51 S52 S53 S55 S56 S57 S58 S59 S60
@@ -23,8 +23,8 @@ var requirements = strings.Fields(`
 
 const securitySuite = "e2e/security"
 
-// TestSecurityTable: docs/security.md names each requirement once, and tests
-// that exist; and no test of the suite is missing there.
+// TestSecurityTable holds docs/security.md against the code: the page has each requirement
+// once, the files and tests that it names exist, and it lists every test of the suite.
 func TestSecurityTable(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
@@ -34,12 +34,21 @@ func TestSecurityTable(t *testing.T) {
 	rows := securityRows(string(page))
 	for _, s := range requirements {
 		if n := len(rows[s]); n != 1 {
-			t.Errorf("%s has %d rows", s, n)
+			t.Errorf("%s: got %d rows, want 1", s, n)
+		}
+	}
+	files := namedFiles(string(page))
+	if len(files) < 100 {
+		t.Errorf("got %d files on the page, want at least 100", len(files))
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("the page names %s, which does not exist", file)
 		}
 	}
 	for s, texts := range rows {
 		if !slices.Contains(requirements, s) {
-			t.Errorf("%s is no requirement", s)
+			t.Errorf("got a row %s, which is not a requirement", s)
 		}
 		for _, missing := range missingTests(s, texts[0], tests) {
 			t.Errorf("%s names %s, which does not exist", s, missing)
@@ -65,16 +74,16 @@ func TestSecurityTableSeesMistakes(t *testing.T) {
 		"| `nowhere` TestA; TestS13… |":       3,
 	} {
 		if got := missingTests("S12", row, tests); len(got) != want {
-			t.Errorf("%s: missing %q, want %d", row, got, want)
+			t.Errorf("%s: got %q missing, want %d of them", row, got, want)
 		}
 	}
 	rows := securityRows("| S01 | a |\n| S01 | b |\nS02 | c |\n")
 	if len(rows["S01"]) != 2 || len(rows) != 1 {
-		t.Errorf("rows %q", rows)
+		t.Errorf("got rows %q, want two of S01 and no other", rows)
 	}
 }
 
-// securityRows are the rows of all tables by the number in their first cell.
+// securityRows returns the rows of all tables, by the number in their first cell.
 func securityRows(page string) map[string][]string {
 	rows := map[string][]string{}
 	for _, m := range regexp.MustCompile(`(?m)^\| (S\d+) (\|.*)$`).FindAllStringSubmatch(page, -1) {
@@ -83,9 +92,9 @@ func securityRows(page string) map[string][]string {
 	return rows
 }
 
-// missingTests returns what a row names and nobody has written. A name counts
-// for the directory in backquotes before it, in the row's last cell; a name that
-// ends in … for any of the suite that begins so.
+// missingTests returns the tests that the last cell of a row names and that do not exist. A
+// name belongs to the directory in backquotes before it. A name that ends in … stands for all
+// tests of the suite that begin with it.
 func missingTests(number, row string, tests map[string]map[string]bool) (missing []string) {
 	cells := strings.Split(strings.Trim(row, "| "), "|")
 	last := cells[len(cells)-1]
@@ -111,8 +120,8 @@ func missingTests(number, row string, tests map[string]map[string]bool) (missing
 	return missing
 }
 
-// hasPrefix reports whether a test's name begins with Test and a number, and
-// goes on with something else than a digit.
+// hasPrefix reports whether the name of a test begins with a prefix such as TestS1, and no
+// digit follows the prefix.
 func hasPrefix(tests map[string]bool, prefix string) bool {
 	for name := range tests {
 		rest, ok := strings.CutPrefix(name, prefix)
@@ -123,8 +132,8 @@ func hasPrefix(tests map[string]bool, prefix string) bool {
 	return false
 }
 
-// testsByDir finds all tests and fuzz targets of the repository, those of its
-// other modules too.
+// testsByDir returns all tests and fuzz targets of the repository, including those of its
+// other Go modules.
 func testsByDir(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	tests := map[string]map[string]bool{}
@@ -159,7 +168,21 @@ func testsByDir(t *testing.T) map[string]map[string]bool {
 	return tests
 }
 
-// TestDependenciesAreExplained: docs/dependencies.md has a row for each direct
+// TestProviderPageNamesTests checks that the tests named in docs/providers.md exist.
+func TestProviderPageNamesTests(t *testing.T) {
+	page, err := os.ReadFile("docs/providers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, missing := range missingNamedTests(string(page), testsByDir(t)) {
+		t.Errorf("docs/providers.md names %s, which does not exist", missing)
+	}
+	if n := strings.Count(string(page), "\n| V"); n < 18 {
+		t.Errorf("docs/providers.md: got %d rows, want at least 18", n)
+	}
+}
+
+// TestDependenciesAreExplained checks that docs/dependencies.md has a row for each direct
 // dependency.
 func TestDependenciesAreExplained(t *testing.T) {
 	page, err := os.ReadFile("docs/dependencies.md")
@@ -172,11 +195,11 @@ func TestDependenciesAreExplained(t *testing.T) {
 	}
 	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(mod), -1)
 	if len(direct) < 5 {
-		t.Fatalf("found %d direct dependencies", len(direct))
+		t.Fatalf("got %d direct dependencies, want at least 5", len(direct))
 	}
 	for _, m := range direct {
 		if !strings.Contains(string(page), "\n| `"+m[1]+"` |") {
-			t.Errorf("%s has no row", m[1])
+			t.Errorf("docs/dependencies.md: got no row for %s", m[1])
 		}
 	}
 }

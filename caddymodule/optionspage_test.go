@@ -30,7 +30,7 @@ var optionSections = map[string]string{
 
 // TestOptionsPage holds docs/options.md against the Go comments and the Caddyfile
 // parser: each option is there with its syntax, its meaning and its default. To write
-// the page anew, run `UPDATE=1 go test -run TestOptionsPage ./caddymodule`.
+// the page again, run `UPDATE=1 go test -run TestOptionsPage ./caddymodule`.
 func TestOptionsPage(t *testing.T) {
 	want := renderOptions(t)
 	if os.Getenv("UPDATE") != "" {
@@ -43,7 +43,7 @@ func TestOptionsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Error("docs/options.md is not what the comments of Handler say: run UPDATE=1 go test -run TestOptionsPage ./caddymodule")
+		t.Error("docs/options.md differs from the comments of Handler: run UPDATE=1 go test -run TestOptionsPage ./caddymodule")
 	}
 	for name := range options {
 		if !strings.Contains(want, "### `"+name+"`") {
@@ -58,14 +58,17 @@ func renderOptions(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(`# Options
 
-This page lists every option of ` + "`oauth_session`" + `. A test keeps it equal to the Go comments that Caddy's website publishes.
+Which options does ` + "`oauth_session`" + ` have? This page lists all of them. A test keeps it equal to the Go comments
+that Caddy's website publishes.
 
-* The options stand in the directive's block. The directive takes one matcher, as in ` + "`oauth_session /private/* { … }`" + `: those requests need a session.
-* The same options except ` + "`optional` and `refresh_if_older`" + `, in a global block ` + "`oauth_session { … }`" + `, are defaults for all sites. A line in the directive
-  replaces the default.
-* Texts, URLs, lists and parameter values may be placeholders that are known at start, such as ` + "`{env.NAME}` and `{file./path}`" + `. An empty or missing one
-  is an error. In durations, ` + "`path_prefix`, words such as `replace`, and the settings of `cookie`" + `, write ` + "`{$NAME}`" + `.
-* The JSON names are the same.
+* **Place.** Options stand in the block of the directive, or in a global block ` + "`oauth_session { … }`" + `. The global block sets
+  defaults for all sites, and accepts all options except ` + "`optional` and `refresh_if_older`" + `. A line in the directive replaces
+  the default.
+* **Matcher.** The directive takes one matcher, as in ` + "`oauth_session /private/* { … }`" + `. It selects the requests that need a session.
+* **Placeholders.** Texts, URLs, lists and parameter values may be placeholders that are known at start, such as ` + "`{env.NAME}` and" + `
+  ` + "`{file./path}`" + `. An empty or missing placeholder is an error. In durations, ` + "`path_prefix`, words such as `replace`" + `, and the
+  settings of ` + "`cookie`" + `, use ` + "`{$NAME}`" + ` instead.
+* **JSON.** The names are the same.
 `)
 	for _, f := range types["Handler"] {
 		if title, ok := optionSections[f.json]; ok {

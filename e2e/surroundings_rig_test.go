@@ -48,7 +48,7 @@ func TestUserAndTokenInEverySurrounding(t *testing.T) {
 func TestSurroundingsKeepThePromise(t *testing.T) {
 	t.Parallel()
 	var table strings.Builder
-	table.WriteString("| where | request of | path | user | token |\n|---|---|---|---|---|\n")
+	table.WriteString("| directives | request of | path | user | token |\n|---|---|---|---|---|\n")
 	for _, s := range surroundings {
 		for _, v := range s.visits {
 			for token, owner := range map[string]string{alicesToken: "alice", dorasToken: "dora"} {
@@ -56,7 +56,7 @@ func TestSurroundingsKeepThePromise(t *testing.T) {
 					t.Errorf("%s: got user %s with the token of %s, want %s or no user", s.name, v.user, owner, owner)
 				}
 			}
-			if v.user == literal && !strings.HasSuffix(s.name, "before it") {
+			if v.user == literal && !strings.HasSuffix(s.name, tooEarly) {
 				t.Errorf("%s: got the literal placeholder, want the user", s.name)
 			}
 			fmt.Fprintf(&table, "| %s | %s | `%s` | %s | %s |\n", s.name, v.who, v.path, strings.ReplaceAll(v.user, literal, "`"+literal+"`"), v.token)
