@@ -161,7 +161,7 @@ func (p claims) checkLogoutEvent() error {
 	return nil
 }
 
-// readTimes sets IssuedAt and Until, and refuses a token that is too old.
+// readTimes sets IssuedAt and ValidUntil, and refuses a token that is too old.
 // checkClaims has checked that exp and iat exist.
 func (t *LogoutToken) readTimes(p claims, now time.Time) error {
 	expires, err := p.time("exp")
