@@ -112,7 +112,7 @@ func TestInstancesOtherKeys(t *testing.T) {
 	}
 	misconfigured := f.nodes[2]
 	eventually(t, "log entry about the keys", func() bool {
-		return slices.ContainsFunc(misconfigured.errorLog(t), func(entry string) bool { return strings.Contains(entry, "none of this one's keys") })
+		return slices.ContainsFunc(misconfigured.errorLog(t), func(entry string) bool { return strings.Contains(entry, "none of the keys of this one") })
 	})
 	// The instance knows now that it lacks a key.
 	for range 20 {
