@@ -104,7 +104,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 // instance may not know yet which of its keys the other instances have; that is
 // temporary.
 func sealingFailed(err error, returnTo string) *Error {
-	if errors.Is(err, seal.ErrNotAgreed) {
+	if errors.Is(err, seal.ErrNotAgreed) || errors.Is(err, seal.ErrNoKeys) {
 		return storeUnavailable(err, returnTo)
 	}
 	return internalError(err)

@@ -137,7 +137,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	var err error
 	// A request in early data never causes a refresh (see loadSession).
 	if h.RetryUnauthorized && !isEarlyData(r) {
-		err = h.relayWithRetry(p, relayed, s, next)
+		err = h.relayWithRetry(p, relayed, c, s, next)
 	} else {
 		err = h.relayOnce(&p.guard, relayed, &p.savedHeaders, s, next)
 	}

@@ -22,7 +22,7 @@ const minRetryAge = 10 * time.Second
 // refreshes the token and relays the request again, and the client never sees the
 // first answer. A request with a body cannot be repeated: the client gets the first
 // answer, and its next request has the new token.
-func (h *Handler) relayWithRetry(p *relayState, r *http.Request, s *keeper.Session, next Next) error {
+func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
 	probe.hold = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= minRetryAge }
 	secret := p.guard.secret
@@ -43,6 +43,8 @@ func (h *Handler) relayWithRetry(p *relayState, r *http.Request, s *keeper.Sessi
 		return err
 	}
 	probe.discard()
+	// The handlers behind may have changed the Cookie header of the first request.
+	removeOwnCookies(r, c)
 	return h.relayOnce(&p.guard, r, new(savedHeaders), fresh, next)
 }
 

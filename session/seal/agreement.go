@@ -139,13 +139,14 @@ const agreementWait = 2 * time.Second
 // value that another instance cannot open. A later try may succeed.
 var ErrNotAgreed = errors.New("the store has not answered yet which of the keys all instances have")
 
-var errNoKeys = errors.New("the site has no keys")
+// ErrNoKeys reports that the site has no keys.
+var ErrNoKeys = errors.New("the site has no keys")
 
 // sealing returns the key to seal with.
 func (s *Site) sealing() (*rootKey, error) {
 	k := s.keys.Load()
 	if len(k.ring.list) == 0 {
-		return nil, errNoKeys
+		return nil, ErrNoKeys
 	}
 	if k.seals == nil {
 		select {

@@ -18,8 +18,8 @@ const saltSize = 32
 // one name does not open under another. The server keeps no copy, so anonymous
 // traffic costs no storage.
 //
-// The error is ErrNotAgreed as long as the site does not know which key all
-// instances can open with.
+// The error is ErrNoKeys, or ErrNotAgreed as long as the site does not know which
+// key all instances can open with.
 func (s *Site) SealForBrowser(name string, plaintext []byte) (string, error) {
 	root, err := s.sealing()
 	if err != nil {
