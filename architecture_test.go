@@ -11,9 +11,9 @@ import (
 
 const architecturePage = "docs/architecture.md"
 
-// TestArchitecturePage holds the page against the code: its diagram has the imports
+// TestArchitecturePageMatchesCode holds the page against the code: its diagram has the imports
 // between the product's packages, and each file and test that it names exists.
-func TestArchitecturePage(t *testing.T) {
+func TestArchitecturePageMatchesCode(t *testing.T) {
 	text, err := os.ReadFile(architecturePage)
 	if err != nil {
 		t.Fatal(err)
@@ -44,8 +44,8 @@ func TestArchitecturePage(t *testing.T) {
 	}
 }
 
-// TestArchitecturePageSeesMistakes shows that the test above can fail.
-func TestArchitecturePageSeesMistakes(t *testing.T) {
+// TestArchitecturePageCheckFindsMistakes shows that the test above can fail.
+func TestArchitecturePageCheckFindsMistakes(t *testing.T) {
 	if got := drawnImports("    a --> b\n    c/d --> e/f\n"); !slices.Equal(got, []string{"a --> b", "c/d --> e/f"}) {
 		t.Errorf("got arrows %q", got)
 	}

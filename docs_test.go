@@ -23,9 +23,9 @@ var requirements = strings.Fields(`
 
 const securitySuite = "e2e/security"
 
-// TestSecurityTable: docs/security.md names each requirement once, and tests
+// TestSecurityPageListsRequirementsAndTests: docs/security.md names each requirement once, and tests
 // that exist; and no test of the suite is missing there.
-func TestSecurityTable(t *testing.T) {
+func TestSecurityPageListsRequirementsAndTests(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
 		t.Fatal(err)
@@ -53,8 +53,8 @@ func TestSecurityTable(t *testing.T) {
 	}
 }
 
-// TestSecurityTableSeesMistakes shows that the test above can fail.
-func TestSecurityTableSeesMistakes(t *testing.T) {
+// TestSecurityPageCheckFindsMistakes shows that the test above can fail.
+func TestSecurityPageCheckFindsMistakes(t *testing.T) {
 	tests := map[string]map[string]bool{securitySuite: {"TestS12Broken": true, "TestS1": true}, "oauth": {"TestA": true}, "handler": {"TestB": true}}
 	for row, want := range map[string]int{
 		"| TestS12…; `oauth` TestA |":         0,
@@ -159,9 +159,9 @@ func testsByDir(t *testing.T) map[string]map[string]bool {
 	return tests
 }
 
-// TestDependenciesAreExplained: docs/dependencies.md has a row for each direct
+// TestDependencyPageListsDirectDependencies: docs/dependencies.md has a row for each direct
 // dependency.
-func TestDependenciesAreExplained(t *testing.T) {
+func TestDependencyPageListsDirectDependencies(t *testing.T) {
 	page, err := os.ReadFile("docs/dependencies.md")
 	if err != nil {
 		t.Fatal(err)
@@ -181,9 +181,9 @@ func TestDependenciesAreExplained(t *testing.T) {
 	}
 }
 
-// TestKeyPageQuotesLogsOfTheCode: docs/keys.md explains logs by their text. Each quoted
+// TestKeyPageQuotesLogMessages: docs/keys.md explains logs by their text. Each quoted
 // text, apart from its "…", stands in the code.
-func TestKeyPageQuotesLogsOfTheCode(t *testing.T) {
+func TestKeyPageQuotesLogMessages(t *testing.T) {
 	page, err := os.ReadFile("docs/keys.md")
 	if err != nil {
 		t.Fatal(err)

@@ -53,8 +53,8 @@ var layers = map[string]layer{
 	"internal":          {ours: []string{"internal/fakeas"}, other: []string{"github.com/golang-jwt/jwt/v5"}},
 }
 
-// TestLayout enforces the import directions.
-func TestLayout(t *testing.T) {
+// TestPackagesImportOnlyAllowedPackages enforces the import directions.
+func TestPackagesImportOnlyAllowedPackages(t *testing.T) {
 	files := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -86,8 +86,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestLayoutSeesABreach shows that the test above can fail.
-func TestLayoutSeesABreach(t *testing.T) {
+// TestLayerCheckFindsForbiddenImports shows that the test above can fail.
+func TestLayerCheckFindsForbiddenImports(t *testing.T) {
 	for _, tc := range []struct{ dir, path string }{
 		{"session", module + "/oauth"},
 		{"session", module + "/session/seal"},

@@ -45,11 +45,11 @@ func goldenFiles(t *testing.T) []string {
 	return files
 }
 
-func TestAdapt(t *testing.T) {
+func TestCaddyfileAdaptsToGoldenJSON(t *testing.T) {
 	for _, file := range goldenFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
 			text, want := golden(t, file)
-			got := adapted(t, text)
+			got := adaptToText(t, text)
 			if *update {
 				if err := os.WriteFile(file, []byte(text+goldenSeparator+got), 0o644); err != nil {
 					t.Fatal(err)
@@ -71,7 +71,7 @@ func TestAdapt(t *testing.T) {
 }
 
 // adapted is the indented JSON of a Caddyfile, or the text of the error.
-func adapted(t *testing.T, text string) string {
+func adaptToText(t *testing.T, text string) string {
 	t.Helper()
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -89,7 +89,7 @@ func adapted(t *testing.T, text string) string {
 
 // Every option of the Caddyfile and every field of the JSON occurs in a golden
 // file; they have the same names.
-func TestAdaptCoversEveryOption(t *testing.T) {
+func TestGoldenFilesCoverEveryOption(t *testing.T) {
 	var names []string
 	var collect func(reflect.Type)
 	collect = func(s reflect.Type) {
@@ -130,8 +130,8 @@ func TestAdaptCoversEveryOption(t *testing.T) {
 	}
 }
 
-// goodLines has each option as it should be. What is done to it is said below.
-var goodLines = map[string]string{
+// validArguments has each option as it should be. What is done to it is said below.
+var validArguments = map[string]string{
 	"issuer": "https://login.example.com", "discovery_url": "https://login.example.com/metadata",
 	"authorization_endpoint": "https://login.example.com/authorize", "token_endpoint": "https://login.example.com/token",
 	"userinfo_endpoint": "https://login.example.com/userinfo", "jwks_uri": "https://login.example.com/jwks",
@@ -150,9 +150,9 @@ var goodLines = map[string]string{
 
 // Each option refuses what it cannot mean, and the error names the line and
 // says what to write.
-func TestWrongLines(t *testing.T) {
+func TestMalformedOptionLinesAreRefused(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(options)) {
-		args, ok := goodLines[name]
+		args, ok := validArguments[name]
 		if !ok {
 			t.Errorf("there is no good line for %s", name)
 			continue
@@ -161,7 +161,7 @@ func TestWrongLines(t *testing.T) {
 		if err := parseLines(name, good); err != nil {
 			t.Errorf("%q is refused: %v", good, err)
 		}
-		for how, wrong := range wrongLines(name, args, good) {
+		for how, wrong := range malformedLines(name, args, good) {
 			t.Run(name+" "+how, func(t *testing.T) {
 				err := parseLines(name, wrong.lines)
 				if err == nil {
@@ -179,37 +179,37 @@ func TestWrongLines(t *testing.T) {
 	}
 }
 
-// wrong are lines, of which one is wrong.
-type wrong struct {
+// malformed are lines, of which one is wrong.
+type malformed struct {
 	lines string
 	line  int
 }
 
-// wrongLines makes wrong lines of a good one.
-func wrongLines(name, args, good string) map[string]wrong {
+// malformedLines makes wrong lines of a good one.
+func malformedLines(name, args, good string) map[string]malformed {
 	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require"}, name)
-	ways := map[string]wrong{"with a block": {good + " {\nx y\n}", 2}}
+	ways := map[string]malformed{"with a block": {good + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":
-		ways["with a block"] = wrong{"cookie {\nx y\n}", 2}
+		ways["with a block"] = malformed{"cookie {\nx y\n}", 2}
 	case "store":
-		ways["with a block"] = wrong{"store bolt {\nx y\n}", 2}
+		ways["with a block"] = malformed{"store bolt {\nx y\n}", 2}
 	}
 	if !options[name].repeats {
-		ways["repeated"] = wrong{good + "\n" + good, 2 + strings.Count(good, "\n")}
+		ways["repeated"] = malformed{good + "\n" + good, 2 + strings.Count(good, "\n")}
 	}
-	if goodLines[name] != "" && name != "optional" && name != "cookie" {
-		ways["without argument"] = wrong{name, 1}
-		ways["empty"] = wrong{name + ` ""`, 1}
+	if validArguments[name] != "" && name != "optional" && name != "cookie" {
+		ways["without argument"] = malformed{name, 1}
+		ways["empty"] = malformed{name + ` ""`, 1}
 	}
 	if first, rest, ok := strings.Cut(args, " "); ok && name != "cookie" {
-		ways["one argument missing"] = wrong{name + " " + first, 1}
-		ways["empty name"] = wrong{name + ` "" ` + rest, 1}
+		ways["one argument missing"] = malformed{name + " " + first, 1}
+		ways["empty name"] = malformed{name + ` "" ` + rest, 1}
 	}
 	if list {
-		ways["one of them empty"] = wrong{good + ` ""`, 1}
+		ways["one of them empty"] = malformed{good + ` ""`, 1}
 	} else {
-		ways["one argument more"] = wrong{strings.Replace(good, name, name+" surplus", 1), 1}
+		ways["one argument more"] = malformed{strings.Replace(good, name, name+" surplus", 1), 1}
 	}
 	return ways
 }
@@ -219,7 +219,7 @@ func wrongLines(name, args, good string) map[string]wrong {
 func parseLines(name, lines string) error {
 	for _, needed := range []string{"issuer", "client_id", "client_secret"} {
 		if needed != name {
-			lines += "\n" + needed + " " + goodLines[needed]
+			lines += "\n" + needed + " " + validArguments[needed]
 		}
 	}
 	_, err := adapt("http://localhost {\noauth_session {\n" + lines + "\n}\n}\n")

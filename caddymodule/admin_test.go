@@ -12,22 +12,22 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// switchedStore is a store module whose server is there or not.
-type switchedStore struct {
+// toggledStore is a store module whose server is there or not.
+type toggledStore struct {
 	up     bool
 	shared bool
 }
 
-func (*switchedStore) StoreID() string { return "switched" }
-func (s *switchedStore) Shared() bool  { return s.shared }
-func (s *switchedStore) OpenStore() (session.Store, error) {
+func (*toggledStore) StoreID() string { return "toggled" }
+func (s *toggledStore) Shared() bool  { return s.shared }
+func (s *toggledStore) OpenStore() (session.Store, error) {
 	if !s.up {
 		return nil, errors.New("connection refused")
 	}
 	return memory.New(), nil
 }
 
-func askReady(t *testing.T) (status int, states []storeState) {
+func getReadiness(t *testing.T) (status int, states []storeState) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	if err := serveReady(w, httptest.NewRequest(http.MethodGet, "/oauth_session/ready", nil)); err != nil {
@@ -46,12 +46,12 @@ func askReady(t *testing.T) (status int, states []storeState) {
 	return w.Code, answer.Stores
 }
 
-// TestReady: readiness follows the store, and names what is wrong.
-func TestReady(t *testing.T) {
-	if status, states := askReady(t); status != http.StatusOK || len(states) != 0 {
+// TestReadinessFollowsStore: readiness follows the store, and names what is wrong.
+func TestReadinessFollowsStore(t *testing.T) {
+	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 0 {
 		t.Fatalf("with no store: %d, %+v", status, states)
 	}
-	module := &switchedStore{}
+	module := &toggledStore{}
 	var p pooled
 	vault, err := p.vault(module)
 	if err != nil {
@@ -62,15 +62,15 @@ func TestReady(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	status, states := askReady(t)
-	if status != http.StatusServiceUnavailable || len(states) != 1 || states[0].Ready || states[0].Error == "" || states[0].Store != "switched" {
+	status, states := getReadiness(t)
+	if status != http.StatusServiceUnavailable || len(states) != 1 || states[0].Ready || states[0].Error == "" || states[0].Store != "toggled" {
 		t.Errorf("with the store away: %d, %+v", status, states)
 	}
 	module.up = true
 	vault.store.mu.Lock()
 	vault.store.retryAt = vault.store.retryAt.Add(-reopenEvery)
 	vault.store.mu.Unlock()
-	if status, states := askReady(t); status != http.StatusOK || len(states) != 1 || !states[0].Ready || states[0].Error != "" {
+	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 1 || !states[0].Ready || states[0].Error != "" {
 		t.Errorf("with the store back: %d, %+v", status, states)
 	}
 	if err := serveReady(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/oauth_session/ready", nil)); err == nil {
@@ -78,9 +78,9 @@ func TestReady(t *testing.T) {
 	}
 }
 
-// TestSharedStoreHasToBeOne: a module that says so must open one.
-func TestSharedStoreHasToBeOne(t *testing.T) {
-	s := &lazyStore{open: (&switchedStore{up: true}).OpenStore, shared: true}
+// TestStoreDeclaredSharedMustOpenSharedStore: a module that says so must open one.
+func TestStoreDeclaredSharedMustOpenSharedStore(t *testing.T) {
+	s := &lazyStore{open: (&toggledStore{up: true}).OpenStore, shared: true}
 	shared := lazySharedStore{s}
 	shared.Watch(func([]session.ID) {})
 	if _, err := shared.Acquire(context.Background(), session.ID{}, 1, session.Holder{}, session.Lease{}); err == nil {

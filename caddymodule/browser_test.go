@@ -89,7 +89,7 @@ func newBrowserFrom(t *testing.T, site, from string) *browser {
 
 // begin opens a page of the site that need not be answered. The returned
 // function hangs up and waits until the request is over.
-func (b *browser) begin(path string) (hangUp func()) {
+func (b *browser) openInBackground(path string) (hangUp func()) {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(b.t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.site+path, nil)
@@ -224,7 +224,7 @@ func (b *browser) fetch(target string) answer {
 
 // callback begins a login and returns the URL of the callback with its code,
 // which has not been asked for yet.
-func (b *browser) callback(target string) string {
+func (b *browser) startLogin(target string) string {
 	b.t.Helper()
 	a := b.open(target)
 	if a.status != http.StatusFound {

@@ -31,7 +31,7 @@ func FuzzCaddyfile(f *testing.F) {
 		}
 	}
 	const needed = "issuer https://login.example.com\nclient_id app\nclient_secret {env.S}\n"
-	for name, args := range goodLines {
+	for name, args := range validArguments {
 		f.Add(needed + name + " " + args)
 	}
 	for _, block := range []string{"{", "}", "\"", "`", "\\", "#", "cookie {", "store bolt {\npath \"a\nb\"\n}", "a <<X\nb\nX", "issuer\x00", "optional @a", "optional {\n}", "header a {token}{", "store redis { tls {", "\ufeffissuer x", "refresh_if_older @a 1h", "refresh_if_older * -1h"} {

@@ -20,7 +20,7 @@ func runCommand(cmd *cobra.Command, input string) (string, error) {
 	return out.String(), err
 }
 
-func TestKeygen(t *testing.T) {
+func TestKeygenPrintsNewValidKey(t *testing.T) {
 	first, err := runCommand(keygenCommand(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -36,15 +36,15 @@ func TestKeygen(t *testing.T) {
 	}
 }
 
-func TestKeyID(t *testing.T) {
-	out, err := runCommand(keyIDCommand(), lines(keyB, keyA))
+func TestKeyIDPrintsIDsButNoKeys(t *testing.T) {
+	out, err := runCommand(keyIDCommand(), encodeKeys(keyB, keyA))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := keyB.ID() + "\n" + keyA.ID() + "\n"; out != want {
 		t.Errorf("printed %q, want %q", out, want)
 	}
-	for _, input := range []string{"", "\n", keyA.Encode()[:42], lines(keyA, keyA)} {
+	for _, input := range []string{"", "\n", keyA.Encode()[:42], encodeKeys(keyA, keyA)} {
 		out, err := runCommand(keyIDCommand(), input)
 		if err == nil {
 			t.Errorf("%.10q… is accepted", input)

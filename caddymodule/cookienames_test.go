@@ -12,9 +12,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// twoSites are two of one host, told apart by path and cookie. The app of the
+// loadTwoSites are two of one host, told apart by path and cookie. The app of the
 // second is the echo server at {$OTHER}.
-func (w *world) twoSites() (other *echo.Server) {
+func (w *world) loadTwoSites() (other *echo.Server) {
 	w.t.Helper()
 	other = echo.Start(w.t, echo.Options{})
 	w.t.Setenv("OTHER", other.Addr())
@@ -28,9 +28,9 @@ func (w *world) twoSites() (other *echo.Server) {
 
 // Sites on one host that differ in the name of their cookie keep it from each
 // other's apps.
-func TestNeighboursCookie(t *testing.T) {
+func TestAppReceivesNoCookieOfOtherSite(t *testing.T) {
 	w := newWorld(t)
-	other := w.twoSites()
+	other := w.loadTwoSites()
 	b := newBrowser(t, w.origin)
 	b.login("/a/")
 	b.login("/b/")
@@ -46,9 +46,9 @@ func TestNeighboursCookie(t *testing.T) {
 }
 
 // Nor can an app set the cookie of its neighbour.
-func TestNeighbourSetsCookie(t *testing.T) {
+func TestAppCannotSetCookieOfOtherSite(t *testing.T) {
 	w := newWorld(t)
-	w.twoSites()
+	w.loadTwoSites()
 	b := newBrowser(t, w.origin)
 	b.login("/b/")
 	lines := b.fetch("/b/u/setcookie?name=__Host-a&name=plain").header.Values("Set-Cookie")
@@ -62,7 +62,7 @@ func TestNeighbourSetsCookie(t *testing.T) {
 
 // A name counts from when a configuration has it to when none has, reloads
 // that overlap or fail included.
-func TestCookieNamesInUse(t *testing.T) {
+func TestCookieNameIsReservedWhileConfigured(t *testing.T) {
 	w := newWorld(t)
 	want := func(when string, names ...string) {
 		t.Helper()
@@ -101,7 +101,7 @@ func TestCookieNamesInUse(t *testing.T) {
 
 // A name is ours where a browser sends the cookie. On every other host an app may
 // use it for a cookie of its own.
-func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
+func TestCookieNameIsReservedOnlyOnHostsThatReceiveIt(t *testing.T) {
 	const named = "cookie {\nname __Host-session\n}"
 	const ofDomain = "cookie {\nname __Secure-session\ndomain one.localhost\n}"
 	for _, tc := range []struct {

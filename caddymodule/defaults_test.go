@@ -16,7 +16,7 @@ import (
 
 // Whoever writes a default out, or leaves it out again, keeps every session, and
 // what is known of the authorization server.
-func TestDefaultWrittenOutKeepsSessions(t *testing.T) {
+func TestExplicitDefaultKeepsSessions(t *testing.T) {
 	bare := func(lines string) string {
 		return "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n" + lines + "\n}\nreverse_proxy {$APP}\n}\n"
 	}
@@ -55,7 +55,7 @@ func TestDefaultWrittenOutKeepsSessions(t *testing.T) {
 }
 
 // A cookie of another name is another site, as it always was.
-func TestOtherCookieNameIsAnotherSite(t *testing.T) {
+func TestNewCookieNameRequiresLogin(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
@@ -68,10 +68,10 @@ func TestOtherCookieNameIsAnotherSite(t *testing.T) {
 }
 
 // One Redis is one store, its defaults written out or not.
-func TestRedisDefaultsWrittenOut(t *testing.T) {
+func TestExplicitRedisDefaultsKeepStoreID(t *testing.T) {
 	id := func(block string) string {
 		isolate(t)
-		s := provisionedRedis(t, block)
+		s := provisionRedis(t, block)
 		return s.StoreID()
 	}
 	want := id("redis")
@@ -90,12 +90,12 @@ func TestRedisDefaultsWrittenOut(t *testing.T) {
 }
 
 // A file is one store, however its path is written.
-func TestOneFileUnderSeveralSpellings(t *testing.T) {
+func TestPathSpellingsShareOneFileStore(t *testing.T) {
 	for _, exists := range []bool{false, true} {
 		w := newWorld(t)
 		dir := t.TempDir()
 		t.Chdir(dir)
-		makeSpellings(t, dir, exists)
+		createLinks(t, dir, exists)
 		spellings := []string{
 			filepath.Join(dir, "real/s.db"), "real/s.db", "./real/../real//s.db", "link/s.db", "real/dangling.db",
 			filepath.Join(dir, "link/../link/dangling.db"), "chain.db", "link/up.db",
@@ -130,8 +130,8 @@ func TestOneFileUnderSeveralSpellings(t *testing.T) {
 	}
 }
 
-// makeSpellings makes links to real/s.db, which is there or is not.
-func makeSpellings(t *testing.T, dir string, exists bool) {
+// createLinks makes links to real/s.db, which is there or is not.
+func createLinks(t *testing.T, dir string, exists bool) {
 	t.Helper()
 	try := func(err error) {
 		t.Helper()
@@ -156,7 +156,7 @@ func makeSpellings(t *testing.T, dir string, exists bool) {
 	try(os.Link(file, filepath.Join(dir, "hard.db")))
 }
 
-func provisionedRedis(t *testing.T, text string) *RedisStore {
+func provisionRedis(t *testing.T, text string) *RedisStore {
 	t.Helper()
 	s := new(RedisStore)
 	if err := s.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)); err != nil {

@@ -31,7 +31,7 @@ func TestErrorRoutesGetNoToken(t *testing.T) {
 }
 
 // handle_errors themes the pages that people see; what scripts read stays ours.
-func TestErrorRoutesThemePages(t *testing.T) {
+func TestErrorRoutesReplacePagesButNotJSON(t *testing.T) {
 	const theme = "handle_errors {\nrespond \"themed {err.status_code}\"\n}"
 
 	t.Run("no session", func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestErrorRoutesThemePages(t *testing.T) {
 
 // Error pages often show {err.message}, and anybody sees them: the cause of an
 // error, with its addresses and foreign text, is for the log alone.
-func TestErrorMessageIsPublic(t *testing.T) {
+func TestErrorMessageHidesCause(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
 	w.load(site("", "handle_errors {\nrespond \"{err.message}\"\n}"))

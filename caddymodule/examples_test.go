@@ -17,7 +17,7 @@ import (
 
 // Each example is formatted, is a configuration that Caddy accepts with nothing
 // but a client secret in its environment, and says first what to register.
-func TestExamples(t *testing.T) {
+func TestExamplesAreValid(t *testing.T) {
 	files, err := filepath.Glob("../examples/*.Caddyfile")
 	if err != nil || len(files) < 9 {
 		t.Fatalf("%d examples, %v", len(files), err)
@@ -127,5 +127,5 @@ func TestCaddyfileExampleWorks(t *testing.T) {
 			t.Errorf("%q is in the log: %v", text, found)
 		}
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 }

@@ -9,7 +9,7 @@ import (
 
 // The option header says which header carries the token. Other placeholders in
 // it are expanded; what the token contains is not.
-func TestHeaderOption(t *testing.T) {
+func TestHeaderOptionExpandsNothingInToken(t *testing.T) {
 	t.Setenv("CANARY", "EXPANDED")
 	for _, tc := range []struct {
 		name, option, token string

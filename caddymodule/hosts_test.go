@@ -6,7 +6,7 @@ import (
 )
 
 // Patterns meet if there is a host that fits both, whichever comes first.
-func TestPatternsThatMeet(t *testing.T) {
+func TestPatternsMeetIfAHostMatchesBoth(t *testing.T) {
 	for _, tc := range []struct {
 		a, b string
 		want bool
@@ -26,7 +26,7 @@ func TestPatternsThatMeet(t *testing.T) {
 	}
 }
 
-func TestNormalHost(t *testing.T) {
+func TestHostIsNormalized(t *testing.T) {
 	for in, want := range map[string]string{
 		"A.Test": "a.test", "a.test:8443": "a.test", "a.test.": "a.test", "A.test.:80": "a.test", "[::1]:80": "::1", "[::1]": "::1", "::1": "::1", "": "",
 	} {
@@ -38,7 +38,7 @@ func TestNormalHost(t *testing.T) {
 
 // The names at a host are those of its own pattern and of all wider ones. An app
 // that sets a cookie for a domain reaches all hosts below.
-func TestNamesAtAHost(t *testing.T) {
+func TestHostReservesNamesOfAllMatchingPatterns(t *testing.T) {
 	var n nameRegistry
 	for _, use := range []cookieUse{
 		{"exact", hosts{"a.test", "b.test"}}, {"wild", hosts{"*.test"}}, {"domain", hosts{"x.one.test", ".one.test"}}, {"any", anyHost},

@@ -14,7 +14,7 @@ import (
 
 // With nothing given, key and store are files in Caddy's data directory that
 // only Caddy's user can read, and a restart finds both again.
-func TestDefaultFiles(t *testing.T) {
+func TestDefaultFilesArePrivateAndSurviveRestart(t *testing.T) {
 	w := newWorld(t)
 	text := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}"
 	w.load(text)
@@ -48,7 +48,7 @@ func TestDefaultFiles(t *testing.T) {
 
 // Keys are replaced without logging anybody out, and dropped to log everybody
 // out.
-func TestGivenKeys(t *testing.T) {
+func TestSessionsLastUntilTheirKeyIsRemoved(t *testing.T) {
 	w := newWorld(t)
 	for _, name := range []string{"OLD_KEY", "NEW_KEY"} {
 		t.Setenv(name, seal.NewKey().Encode())

@@ -8,7 +8,7 @@ import (
 
 // The public origin is what Caddy vouches for. What strangers write into
 // X-Forwarded-* changes neither redirect_uri nor where a login lands.
-func TestPublicOrigin(t *testing.T) {
+func TestOriginIgnoresUntrustedHeaders(t *testing.T) {
 	const trusted, untrusted = "127.0.0.2", "127.0.0.1"
 	forged := http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"evil.example.test"}}
 	for _, tc := range []struct {
@@ -75,7 +75,7 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 }
 
 // What is rewritten on the way to the app is not the public origin.
-func TestUpstreamHostIsNotTheOrigin(t *testing.T) {
+func TestRewrittenHostDoesNotChangeOrigin(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\nrequest_header Host internal.example.test\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP} {\nheader_up Host other.example.test\n}\n}")
 	b := newBrowser(t, w.origin)

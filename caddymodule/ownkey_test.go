@@ -17,11 +17,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// byDefault is a site with the default key and store.
-const byDefault = "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}\n"
+// defaultSite is a site with the default key and store.
+const defaultSite = "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}\n"
 
-// filesBelow lists everything in a directory that may be missing.
-func filesBelow(t *testing.T, dir string) (files []string) {
+// listFiles lists everything in a directory that may be missing.
+func listFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != dir {
@@ -34,26 +34,26 @@ func filesBelow(t *testing.T, dir string) (files []string) {
 
 // Key, file and their directory are made by the process that runs the
 // configuration, as its user: what only looks at a configuration makes nothing.
-func TestOnlyAStartMakesFiles(t *testing.T) {
+func TestOnlyStartCreatesFiles(t *testing.T) {
 	w := newWorld(t)
-	if err := w.validate(byDefault); err != nil {
+	if err := w.validate(defaultSite); err != nil {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]string{
-		"after us":  byDefault + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ntrusted_ca /nonexistent/ca.pem\n}\n}\n",
-		"before us": "http://a.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ncookie {\nname wrong\n}\n}\n}\n" + byDefault,
+		"after us":  defaultSite + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ntrusted_ca /nonexistent/ca.pem\n}\n}\n",
+		"before us": "http://a.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ncookie {\nname wrong\n}\n}\n}\n" + defaultSite,
 	} {
 		if err := w.tryLoad(bad); err == nil {
 			t.Fatalf("a configuration that is wrong %s was loaded", name)
 		}
 	}
-	if found := filesBelow(t, filepath.Join(w.data, "oauth_session")); found != nil {
+	if found := listFiles(t, filepath.Join(w.data, "oauth_session")); found != nil {
 		t.Errorf("without a start there are %q", found)
 	}
 	if _, err := os.Stat(filepath.Join(w.data, "oauth_session")); !os.IsNotExist(err) {
 		t.Errorf("the directory is there (%v)", err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	newBrowser(t, w.origin).login("/")
 	if _, err := os.Stat(filepath.Join(w.data, "oauth_session", "key")); err != nil {
 		t.Error(err)
@@ -62,35 +62,35 @@ func TestOnlyAStartMakesFiles(t *testing.T) {
 
 // Validating beside a Caddy at work changes neither its key nor its store, and a
 // key that cannot be used is found.
-func TestValidateReadsTheKey(t *testing.T) {
+func TestValidateChecksKeyWithoutChangingFiles(t *testing.T) {
 	w := newWorld(t)
-	w.load(byDefault)
+	w.load(defaultSite)
 	b := newBrowser(t, w.origin)
 	b.login("/")
-	before := filesBelow(t, w.data)
-	if err := w.validate(byDefault); err != nil {
+	before := listFiles(t, w.data)
+	if err := w.validate(defaultSite); err != nil {
 		t.Error(err)
 	}
-	if after := filesBelow(t, w.data); len(after) != len(before) {
+	if after := listFiles(t, w.data); len(after) != len(before) {
 		t.Errorf("files are %q, were %q", after, before)
 	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	if a := b.open("/"); a.status != http.StatusOK {
 		t.Errorf("status %d after a restart, want 200", a.status)
 	}
 	if err := os.WriteFile(filepath.Join(w.data, "oauth_session", "key"), []byte("changeme\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.validate(byDefault); err == nil || !strings.Contains(err.Error(), "oauth_session/key") || strings.Contains(err.Error(), "changeme") {
+	if err := w.validate(defaultSite); err == nil || !strings.Contains(err.Error(), "oauth_session/key") || strings.Contains(err.Error(), "changeme") {
 		t.Errorf("error %v, want one that names the file and not what is in it", err)
 	}
 }
 
 // Two processes that start at a time end up with one key.
-func TestTheFirstKeyInTheFileCounts(t *testing.T) {
+func TestConcurrentStartsAgreeOnOneKey(t *testing.T) {
 	isolate(t)
 	one, two := new(ownKey), new(ownKey)
 	var sites []*seal.Site
@@ -123,10 +123,10 @@ func TestTheFirstKeyInTheFileCounts(t *testing.T) {
 
 // Caddy may take requests before it starts the app that makes the key: none is
 // answered with a key that is not in the file.
-func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
+func TestRequestBeforeStartCreatesKey(t *testing.T) {
 	w := newWorld(t)
 	var c *caddy.Config
-	if err := json.Unmarshal(w.config(byDefault), &c); err != nil {
+	if err := json.Unmarshal(w.config(defaultSite), &c); err != nil {
 		t.Fatal(err)
 	}
 	ctx, err := caddy.ProvisionContext(c)
@@ -142,7 +142,7 @@ func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
 		t.Fatalf("provisioning made the key (%v)", err)
 	}
 	for _, server := range app.(*caddyhttp.App).Servers {
-		t.Cleanup(func() { cleanUp(t, server.Routes) })
+		t.Cleanup(func() { cleanUpRoutes(t, server.Routes) })
 		r := httptest.NewRequest(http.MethodGet, w.origin+"/", nil)
 		r.Header.Set("Accept", "text/html")
 		rec := httptest.NewRecorder()
@@ -154,15 +154,15 @@ func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
 	if _, err := os.Stat(key); err != nil {
 		t.Error(err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	newBrowser(t, w.origin).login("/")
 }
 
 // If the key cannot be written, a page does not say where it should have been.
-func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
+func TestKeyWriteErrorHidesPath(t *testing.T) {
 	for name, text := range map[string]string{
-		"our page":      byDefault,
-		"handle_errors": strings.TrimSuffix(strings.TrimSpace(byDefault), "}") + "\nhandle_errors {\nrespond \"{err.message}\"\n}\n}\n",
+		"our page":      defaultSite,
+		"handle_errors": strings.TrimSuffix(strings.TrimSpace(defaultSite), "}") + "\nhandle_errors {\nrespond \"{err.message}\"\n}\n}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -182,7 +182,7 @@ func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, server := range app.(*caddyhttp.App).Servers {
-				t.Cleanup(func() { cleanUp(t, server.Routes) })
+				t.Cleanup(func() { cleanUpRoutes(t, server.Routes) })
 				r := httptest.NewRequest(http.MethodGet, w.origin+"/", nil)
 				r.Header.Set("Accept", "text/html")
 				rec := httptest.NewRecorder()
@@ -199,7 +199,7 @@ func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
 }
 
 // cleanUp releases the handlers of a configuration that was only provisioned.
-func cleanUp(t *testing.T, routes caddyhttp.RouteList) {
+func cleanUpRoutes(t *testing.T, routes caddyhttp.RouteList) {
 	for _, route := range routes {
 		for _, handler := range route.Handlers {
 			switch h := handler.(type) {
@@ -208,7 +208,7 @@ func cleanUp(t *testing.T, routes caddyhttp.RouteList) {
 					t.Error(err)
 				}
 			case *caddyhttp.Subroute:
-				cleanUp(t, h.Routes)
+				cleanUpRoutes(t, h.Routes)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // The app learns who somebody is through ordinary placeholders, which are empty
 // for nobody, whatever the client writes into its request.
-func TestClaimsArePlaceholders(t *testing.T) {
+func TestPlaceholdersHoldVerifiedClaims(t *testing.T) {
 	w := newWorld(t)
 	w.as.SetUser(fakeas.User{Name: "alice", Subject: "user-1", Claims: map[string]any{
 		"email": "alice@example.test", "groups": []string{"a", "b"}, "level": 3, "address": map[string]any{"country": "NO"},
@@ -69,7 +69,7 @@ func TestClaimsArePlaceholders(t *testing.T) {
 }
 
 // Every form of optional lets strangers in where it says so, and only there.
-func TestOptional(t *testing.T) {
+func TestOptionalAdmitsAnonymousRequestsWhereConfigured(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lines  string
 		public []string

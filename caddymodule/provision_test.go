@@ -88,7 +88,7 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 }
 
 // What the Caddyfile's parser refuses is refused in JSON too.
-func TestJSONIsCheckedToo(t *testing.T) {
+func TestInvalidJSONIsRefused(t *testing.T) {
 	isolate(t)
 	for _, tc := range []struct{ name, handler, want string }{
 		{"unknown option", `"issuer":"https://login.example.test","client_id":"app","clientsecret":"x"`, "clientsecret"},
@@ -136,7 +136,7 @@ func validateRoutes(t *testing.T, routes string) error {
 
 // A client secret in a file is read when it is used: replacing the file is all
 // there is to a rotation.
-func TestSecretFileIsReadAnew(t *testing.T) {
+func TestReplacedSecretFileIsUsed(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "secret")
 	write := func(secret string) {

@@ -34,14 +34,14 @@ func poolSize() int { return len(poolReferences()) }
 
 // A reload keeps what is in memory: sessions, logins under way, and what was
 // learnt about the authorization server. Those that fail change nothing.
-func TestReloads(t *testing.T) {
+func TestReloadKeepsSessionsAndPendingLogins(t *testing.T) {
 	w := newWorld(t)
 	text := func(options string) string { return site(options, "") }
 	w.load(text(""))
 	b := newBrowser(t, w.origin)
 	b.login("/")
 	halfDone := newBrowser(t, w.origin)
-	callback := halfDone.callback("/wanted")
+	callback := halfDone.startLogin("/wanted")
 	want := poolReferences()
 	if len(want) != 2 { // the store and the client
 		t.Fatalf("the pool holds %v", want)
@@ -95,7 +95,7 @@ func TestReloads(t *testing.T) {
 
 // A file store is handed over from the old configuration to the new one, and is
 // free when neither uses it.
-func TestReloadHandsTheFileOver(t *testing.T) {
+func TestReloadHandsOverFileStore(t *testing.T) {
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "sessions.db")
 	bolted := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nstore bolt {\npath " + path + "\n}\n}\nreverse_proxy {$APP}\n}"
@@ -125,10 +125,10 @@ func TestRefreshSurvivesReload(t *testing.T) {
 	w.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"expires_in": 0.000001} })
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
-	b.open(b.callback("/"))
+	b.open(b.startLogin("/"))
 	gate := fakeas.NewGate()
 	w.as.Fail(fakeas.Hold(gate).For(fakeas.GrantRefresh))
-	hangUp := b.begin("/")
+	hangUp := b.openInBackground("/")
 	select {
 	case <-gate.Arrived():
 	case <-time.After(patience):
@@ -155,7 +155,7 @@ func TestRefreshSurvivesReload(t *testing.T) {
 
 // A client whose secret is another one is another client, also while the old
 // configuration is still there.
-func TestReloadTakesTheNewSecret(t *testing.T) {
+func TestReloadUsesNewClientSecret(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("WRONG", "CS_wrong")
 	w.load(strings.Replace(site("", ""), "{env.SECRET}", "{env.WRONG}", 1))

@@ -11,7 +11,7 @@ import (
 
 // Wherever paths are changed, above us or below, the login works, lands on the
 // page that the browser asked for, and the app sees what the directives say.
-func TestPathsAreRewritten(t *testing.T) {
+func TestLoginWorksWithRewrittenPaths(t *testing.T) {
 	for _, tc := range []struct {
 		name, site string
 		prefix     string // of the endpoints; default /oauth2
@@ -94,7 +94,7 @@ func TestPathsAreRewritten(t *testing.T) {
 }
 
 // A path outside of the matcher is none of our business.
-func TestMatcherLimitsTheLogin(t *testing.T) {
+func TestUnmatchedRequestsCarryNoToken(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\noauth_session /private/* {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}")
 	b := newBrowser(t, w.origin)

@@ -14,9 +14,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// noSecrets looks for what must not show up in a text: whatever the
+// wantNoSecrets looks for what must not show up in a text: whatever the
 // authorization server has issued, the client secret, and cookies.
-func (w *world) noSecrets(what, text string, cookies ...string) {
+func (w *world) wantNoSecrets(what, text string, cookies ...string) {
 	w.t.Helper()
 	for _, s := range slices.Concat(w.as.Secrets(), cookies, []string{testSecret}) {
 		if at := strings.Index(text, s); s != "" && at >= 0 {
@@ -32,7 +32,7 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 	t.Setenv("KEY", seal.NewKey().Encode())
 	w.load(site("key {env.KEY}", "log_append token {http.request.header.Authorization}\nlog_append cookie {http.request.header.X-Nothing}"))
 	b := newBrowser(t, w.origin)
-	callback := b.callback("/wanted?x=1")
+	callback := b.startLogin("/wanted?x=1")
 	cookies := []string{}
 	keep := func() { cookies = slices.AppendSeq(cookies, maps.Values(b.cookies)) }
 	keep()
@@ -55,7 +55,7 @@ func TestLogHoldsNoSecrets(t *testing.T) {
 	b.open("/last") // all lines before this one are there
 	captured.wait(t, "handled request", `"uri":"/last"`)
 
-	w.noSecrets("the log", captured.String(), cookies...)
+	w.wantNoSecrets("the log", captured.String(), cookies...)
 	u, err := url.Parse(callback)
 	if err != nil {
 		t.Fatal(err)
@@ -85,14 +85,14 @@ func TestErrorLogHoldsNoCode(t *testing.T) {
 			w := newWorld(t)
 			w.load(site("", errorRoutes))
 			b := newBrowser(t, w.origin)
-			callback := b.callback("/")
+			callback := b.startLogin("/")
 			w.as.Fail(fakeas.Unavailable().At(fakeas.EndpointToken).Repeat(10))
 			if a := b.open(callback); a.status != http.StatusServiceUnavailable {
 				t.Fatalf("callback: status %d, want 503", a.status)
 			}
 			b.open("/last")
 			captured.wait(t, "handled request", `"uri":"/last"`)
-			w.noSecrets("the log", captured.String())
+			w.wantNoSecrets("the log", captured.String())
 		})
 	}
 }
@@ -107,7 +107,7 @@ func TestTraceLogHoldsNoSecrets(t *testing.T) {
 	if !strings.Contains(line, `"client_id":"app"`) {
 		t.Errorf("the trace does not tell which handler it is about: %s", line)
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 	if found := captured.lines(key); found != nil {
 		t.Errorf("the key is in the log: %s", found[0])
 	}
@@ -115,7 +115,7 @@ func TestTraceLogHoldsNoSecrets(t *testing.T) {
 
 // Secrets that are given as placeholders are neither in what `caddy adapt`
 // prints, which is also what /config/ and autosave.json hold, nor in any file.
-func TestPlaceholdersStayPlaceholders(t *testing.T) {
+func TestPlaceholderSecretsAreNotStored(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("KEY", seal.NewKey().Encode())
 	file := filepath.Join(t.TempDir(), "secret")
@@ -139,7 +139,7 @@ func TestPlaceholdersStayPlaceholders(t *testing.T) {
 		t.Fatalf("reading the data directory: %d files, %v", len(all)-1, err)
 	}
 	for what, content := range all {
-		w.noSecrets(what, content, slices.Collect(maps.Values(b.cookies))...)
+		w.wantNoSecrets(what, content, slices.Collect(maps.Values(b.cookies))...)
 		if strings.Contains(content, os.Getenv("KEY")) {
 			t.Errorf("%s holds the key", what)
 		}
@@ -151,14 +151,14 @@ func TestPlaceholdersStayPlaceholders(t *testing.T) {
 
 // A secret in plain text in the configuration works, and the log warns of
 // it without repeating it.
-func TestLiteralSecretIsWarnedOf(t *testing.T) {
+func TestPlainTextSecretIsWarnedAbout(t *testing.T) {
 	w := newWorld(t)
 	w.load(strings.Replace(site("", ""), "{env.SECRET}", testSecret, 1))
 	newBrowser(t, w.origin).login("/")
 	if captured.lines(`"level":"warn"`, "client_secret is written in plain text in the configuration") == nil {
 		t.Error("no warning")
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 	captured.reset()
 	w.load(site("", ""))
 	if found := captured.lines("is written in plain text"); found != nil {

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// twoDirectives is a Caddyfile with two sites, or one if the second address is
+// twoDirectivesCaddyfile is a Caddyfile with two sites, or one if the second address is
 // empty. Both directives have a matcher of their own.
-func twoDirectives(a, b, optionsA, optionsB string) string {
+func twoDirectivesCaddyfile(a, b, optionsA, optionsB string) string {
 	directive := func(path, options string) string {
 		return "oauth_session " + path + " {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nstore memory\n" + options + "\n}\n"
 	}
@@ -22,7 +22,7 @@ func twoDirectives(a, b, optionsA, optionsB string) string {
 
 // A token goes only where it was asked for: directives that share a session have
 // to ask for the same one.
-func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
+func TestSharedSessionsRequireEqualTokenRequests(t *testing.T) {
 	w := newWorld(t)
 	const one, other = "http://one.localhost:{$PORT}", "http://two.localhost:{$PORT}"
 	for _, tc := range []struct {
@@ -64,7 +64,7 @@ func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
 		{"domains that do not meet", "http://a.one.localhost:{$PORT}", "http://b.two.localhost:{$PORT}", "audience A\ncookie {\ndomain one.localhost\n}", "audience B\ncookie {\ndomain two.localhost\n}", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			text := twoDirectives(tc.a, tc.b, tc.optionsA, tc.optionsB)
+			text := twoDirectivesCaddyfile(tc.a, tc.b, tc.optionsA, tc.optionsB)
 			if i := strings.Index(tc.optionsB, "client_id b"); i >= 0 {
 				text = strings.Replace(text, "client_id app\nclient_secret {env.SECRET}\nstore memory\naudience B\nclient_id b", "client_id b\nclient_secret {env.SECRET}\nstore memory\naudience B", 1)
 			}
@@ -88,7 +88,7 @@ func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
 }
 
 // Hosts are those of all matchers around a handler, in the Caddyfile and in JSON.
-func TestHostsOfNestedRoutes(t *testing.T) {
+func TestHostsComeFromAllEnclosingMatchers(t *testing.T) {
 	w := newWorld(t)
 	inner := func(name, host, audience string) string {
 		return "@" + name + " host " + host + "\nhandle @" + name + " {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nstore memory\naudience " + audience + "\n}\nreverse_proxy {$APP}\n}\n"
@@ -128,7 +128,7 @@ func TestHostsOfNestedRoutes(t *testing.T) {
 
 // An area for admins, with a directive of its own for the same client, shares the
 // session.
-func TestAnAreaForAdminsSharesTheSession(t *testing.T) {
+func TestAdminAreaSharesSession(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\n@admin path /admin/*\n@rest not path /admin/*\noauth_session @admin {\n" + loginOptions +
 		"\nrequire sub nobody\n}\noauth_session @rest {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
@@ -144,7 +144,7 @@ func TestAnAreaForAdminsSharesTheSession(t *testing.T) {
 
 // One site for hundreds of tenants, as for a wildcard certificate: the search for
 // hosts must not cost each handler the whole route.
-func TestManyHandlersInOneRoute(t *testing.T) {
+func TestHostSearchScalesWithHandlers(t *testing.T) {
 	w := newWorld(t)
 	allocated := func(tenants int) uint64 {
 		var text strings.Builder

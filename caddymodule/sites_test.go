@@ -26,7 +26,7 @@ func TestSitesDoNotShareSessions(t *testing.T) {
 	first := newBrowser(t, a)
 	first.login("/")
 	half := newBrowser(t, a)
-	callback := half.callback("/")
+	callback := half.startLogin("/")
 	for origin, why := range map[string]string{b: "another client", c: "another authorization server"} {
 		thief := newBrowser(t, origin)
 		thief.cookies = first.cookies

@@ -34,7 +34,7 @@ import (
 // A process has one running configuration, so no test here may be parallel.
 func TestMain(m *testing.M) {
 	caddy.RegisterModule(captureWriter{})
-	caddy.RegisterModule(sharedModule{})
+	caddy.RegisterModule(announcingModule{})
 	os.Exit(m.Run())
 }
 

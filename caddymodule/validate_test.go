@@ -11,8 +11,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
 )
 
-// countConnections is an address that counts who connects.
-func countConnections(t *testing.T) (url string, count func() int32) {
+// listenAndCount is an address that counts who connects.
+func listenAndCount(t *testing.T) (url string, count func() int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,9 +40,9 @@ func countConnections(t *testing.T) (url string, count func() int32) {
 
 // `caddy validate` runs beside a Caddy at work: it opens neither its store nor
 // a connection, and a start needs no network either.
-func TestValidateTouchesNothing(t *testing.T) {
+func TestValidateOpensNoStoreOrConnection(t *testing.T) {
 	w := newWorld(t)
-	url, connections := countConnections(t)
+	url, connections := listenAndCount(t)
 	t.Setenv("ISSUER", url)
 	path := filepath.Join(t.TempDir(), "held.db")
 	held, err := bolt.Open(path)
@@ -70,7 +70,7 @@ func TestValidateTouchesNothing(t *testing.T) {
 }
 
 // A store that cannot be used is found at the start, not by the first visitor.
-func TestUnusableStoreFailsTheStart(t *testing.T) {
+func TestUnusableStorePreventsStart(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage.db")

@@ -14,7 +14,7 @@ import (
 )
 
 // last is the last request that reached the app.
-func (w *world) last() echo.Request {
+func (w *world) lastRequest() echo.Request {
 	w.t.Helper()
 	all := w.app.Requests()
 	if len(all) == 0 {
@@ -25,7 +25,7 @@ func (w *world) last() echo.Request {
 
 // What a matcher leaves open gets neither the session's cookie nor a login's,
 // and sets none. All else is as the client sent it.
-func TestCookiesBesideTheMatcher(t *testing.T) {
+func TestUnmatchedRequestsCarryNoSessionCookie(t *testing.T) {
 	for name, line := range map[string]string{
 		"a path":          "oauth_session /admin/* {",
 		"a named matcher": "@private path /admin/*\noauth_session @private {",
@@ -42,7 +42,7 @@ func TestCookiesBesideTheMatcher(t *testing.T) {
 			b.cookies["app"] = "1"
 			b.header.Set("Authorization", "Basic dTpw")
 			b.fetch("/style.css")
-			r := w.last()
+			r := w.lastRequest()
 			if got := r.Values("Cookie"); !slices.Equal(got, []string{"app=1"}) {
 				t.Errorf("the app got the cookies %.60q", got)
 			}
@@ -64,7 +64,7 @@ func TestCookiesBesideTheMatcher(t *testing.T) {
 
 // A path that the app may read as one that the matcher protects is protected.
 // Matchers that look at no path decide as ever.
-func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
+func TestAmbiguousPathsAreProtected(t *testing.T) {
 	for name, tc := range map[string]struct {
 		site         string
 		closed, open []string
@@ -124,7 +124,7 @@ func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
 			}
 			for target, status := range want {
 				before := len(w.app.Requests())
-				if got := w.status("GET " + target + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != status {
+				if got := w.statusOf("GET " + target + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != status {
 					t.Errorf("%s: status %d, want %d", target, got, status)
 				}
 				if asked := len(w.app.Requests()) > before; asked != (status == http.StatusOK) {
@@ -136,7 +136,7 @@ func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
 }
 
 // status is that of the answer to a request written byte for byte.
-func (w *world) status(request string) int {
+func (w *world) statusOf(request string) int {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+w.port)
 	if err != nil {
@@ -156,7 +156,7 @@ func (w *world) status(request string) int {
 
 // A matcher sees the request where the directive stands: after what runs before
 // it, and before what runs after it.
-func TestMatcherSeesWhatRunsBefore(t *testing.T) {
+func TestMatcherSeesRequestAtDirectivePosition(t *testing.T) {
 	for name, tc := range map[string]struct {
 		site, private, also, public string
 	}{
@@ -186,7 +186,7 @@ func TestMatcherSeesWhatRunsBefore(t *testing.T) {
 }
 
 // A matcher that fails leaves nothing open.
-func TestMatcherFails(t *testing.T) {
+func TestFailingMatcherProtectsRequest(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\n@m expression `{http.request.header.X-Level} / 0 == 1`\noauth_session @m {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}")
 	b := newBrowser(t, w.origin)
@@ -197,7 +197,7 @@ func TestMatcherFails(t *testing.T) {
 
 // Several directives of one site each serve the requests of their matchers,
 // whatever the order, with clients and cookies of their own.
-func TestSeveralDirectives(t *testing.T) {
+func TestDirectivesOfOneSiteKeepSeparateSessions(t *testing.T) {
 	for name, cookie := range map[string]string{"names of their own": "cookie {\nname __Host-%s\n}", "one name": ""} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -232,15 +232,15 @@ func TestSeveralDirectives(t *testing.T) {
 
 // Routes in handle_response get the request that went to the app: what keeps
 // the token from another upstream there is a line of the operator's.
-func TestHandleResponse(t *testing.T) {
+func TestHandleResponseRouteCanRemoveToken(t *testing.T) {
 	w := newWorld(t)
 	pages := echo.Start(t, echo.Options{})
 	t.Setenv("PAGES", pages.Addr())
 	w.load("http://localhost:{$PORT} {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP} {\n@any status 2xx\nhandle_response @any {\nrequest_header -Authorization\nreverse_proxy {$PAGES}\n}\n}\n}\n")
 	newBrowser(t, w.origin).login("/x")
 	seen := pages.Requests()
-	if len(seen) != 1 || w.last().Bearer() == "" {
-		t.Fatalf("%d requests reached the other upstream, the app got the token %q", len(seen), w.last().Bearer())
+	if len(seen) != 1 || w.lastRequest().Bearer() == "" {
+		t.Fatalf("%d requests reached the other upstream, the app got the token %q", len(seen), w.lastRequest().Bearer())
 	}
 	if seen[0].Bearer() != "" || seen[0].Values("Cookie") != nil {
 		t.Errorf("the other upstream got the token %q and the cookies %.60q", seen[0].Bearer(), seen[0].Values("Cookie"))
