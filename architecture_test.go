@@ -11,8 +11,8 @@ import (
 
 const architecturePage = "docs/architecture.md"
 
-// TestArchitecturePageMatchesCode holds the page against the code: its diagram has the imports
-// between the product's packages, and each file and test that it names exists.
+// The diagram of the page has the imports between the product's packages. Each file and
+// test in the page exists.
 func TestArchitecturePageMatchesCode(t *testing.T) {
 	text, err := os.ReadFile(architecturePage)
 	if err != nil {
@@ -22,29 +22,28 @@ func TestArchitecturePageMatchesCode(t *testing.T) {
 	drawn, actual := drawnImports(page), actualImports(t)
 	for _, arrow := range actual {
 		if !slices.Contains(drawn, arrow) {
-			t.Errorf("the diagram lacks %s", arrow)
+			t.Errorf("got no %s in the diagram, want all imports", arrow)
 		}
 	}
 	for _, arrow := range drawn {
 		if !slices.Contains(actual, arrow) {
-			t.Errorf("the diagram has %s, which the code has not", arrow)
+			t.Errorf("got %s in the diagram, want only imports of the code", arrow)
 		}
 	}
 	for _, file := range namedFiles(page) {
 		if _, err := os.Stat(file); err != nil {
-			t.Errorf("the page names %s, which does not exist", file)
+			t.Errorf("got the file %s in the page, want an existing one", file)
 		}
 	}
 	tests := testsByDir(t)
 	for _, missing := range missingNamedTests(page, tests) {
-		t.Errorf("the page names %s, which does not exist", missing)
+		t.Errorf("got %s in the page, want an existing test", missing)
 	}
 	if n := strings.Count(page, "\n| 10. "); n != 1 || len(namedFiles(page)) < 40 {
 		t.Errorf("got %d rows for promise 10 and %d files, want 1 and more than 40: the test does not see the page", n, len(namedFiles(page)))
 	}
 }
 
-// TestArchitecturePageCheckFindsMistakes shows that the test above can fail.
 func TestArchitecturePageCheckFindsMistakes(t *testing.T) {
 	if got := drawnImports("    a --> b\n    c/d --> e/f\n"); !slices.Equal(got, []string{"a --> b", "c/d --> e/f"}) {
 		t.Errorf("got arrows %q", got)

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// requirements are the numbers that docs/security.md has to tell about.
+// requirements are the numbers of the requirements in docs/security.md.
 var requirements = strings.Fields(`
 	S01 S04 S05 S06 S07 S08 S09 S10 S11 S12 S14 S15 S16 S18 S19 S20 S21 S22 S24 S25 S26 S27 S29
 	S30 S33 S34 S36 S37 S38 S40 S41 S42 S43 S45 S46 S48 S49 S51 S52 S53 S55 S56 S57 S58 S59 S60
@@ -23,8 +23,8 @@ var requirements = strings.Fields(`
 
 const securitySuite = "e2e/security"
 
-// TestSecurityPageListsRequirementsAndTests: docs/security.md names each requirement once, and tests
-// that exist; and no test of the suite is missing there.
+// docs/security.md has one row for each requirement. The tests in it exist, and it has
+// all tests of the security suite.
 func TestSecurityPageListsRequirementsAndTests(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
@@ -34,26 +34,25 @@ func TestSecurityPageListsRequirementsAndTests(t *testing.T) {
 	rows := securityRows(string(page))
 	for _, s := range requirements {
 		if n := len(rows[s]); n != 1 {
-			t.Errorf("%s has %d rows", s, n)
+			t.Errorf("%s: got %d rows, want 1", s, n)
 		}
 	}
 	for s, texts := range rows {
 		if !slices.Contains(requirements, s) {
-			t.Errorf("%s is no requirement", s)
+			t.Errorf("got a row for %s, want only requirements", s)
 		}
 		for _, missing := range missingTests(s, texts[0], tests) {
-			t.Errorf("%s names %s, which does not exist", s, missing)
+			t.Errorf("%s: got %s, want an existing test", s, missing)
 		}
 	}
 	number := regexp.MustCompile(`^Test(S\d+)`)
 	for name := range tests[securitySuite] {
 		if m := number.FindStringSubmatch(name); m != nil && (len(rows[m[1]]) == 0 || !strings.Contains(rows[m[1]][0], "Test"+m[1]+"…")) {
-			t.Errorf("%s has no row that names Test%s…", name, m[1])
+			t.Errorf("%s: got no row with Test%s…", name, m[1])
 		}
 	}
 }
 
-// TestSecurityPageCheckFindsMistakes shows that the test above can fail.
 func TestSecurityPageCheckFindsMistakes(t *testing.T) {
 	tests := map[string]map[string]bool{securitySuite: {"TestS12Broken": true, "TestS1": true}, "oauth": {"TestA": true}, "handler": {"TestB": true}}
 	for row, want := range map[string]int{
@@ -65,16 +64,16 @@ func TestSecurityPageCheckFindsMistakes(t *testing.T) {
 		"| `nowhere` TestA; TestS13… |":       3,
 	} {
 		if got := missingTests("S12", row, tests); len(got) != want {
-			t.Errorf("%s: missing %q, want %d", row, got, want)
+			t.Errorf("%s: got missing tests %q, want %d", row, got, want)
 		}
 	}
 	rows := securityRows("| S01 | a |\n| S01 | b |\nS02 | c |\n")
 	if len(rows["S01"]) != 2 || len(rows) != 1 {
-		t.Errorf("rows %q", rows)
+		t.Errorf("got rows %q, want two of S01", rows)
 	}
 }
 
-// securityRows are the rows of all tables by the number in their first cell.
+// securityRows returns the rows of all tables by the number in their first cell.
 func securityRows(page string) map[string][]string {
 	rows := map[string][]string{}
 	for _, m := range regexp.MustCompile(`(?m)^\| (S\d+) (\|.*)$`).FindAllStringSubmatch(page, -1) {
@@ -83,9 +82,9 @@ func securityRows(page string) map[string][]string {
 	return rows
 }
 
-// missingTests returns what a row names and nobody has written. A name counts
-// for the directory in backquotes before it, in the row's last cell; a name that
-// ends in … for any of the suite that begins so.
+// missingTests returns the tests in the last cell of a row that do not exist. A name
+// belongs to the directory in backquotes before it. A name that ends in … stands for the
+// tests of the security suite that begin with it.
 func missingTests(number, row string, tests map[string]map[string]bool) (missing []string) {
 	cells := strings.Split(strings.Trim(row, "| "), "|")
 	last := cells[len(cells)-1]
@@ -111,8 +110,7 @@ func missingTests(number, row string, tests map[string]map[string]bool) (missing
 	return missing
 }
 
-// hasPrefix reports whether a test's name begins with Test and a number, and
-// goes on with something else than a digit.
+// hasPrefix reports whether a test's name begins with the prefix, followed by no digit.
 func hasPrefix(tests map[string]bool, prefix string) bool {
 	for name := range tests {
 		rest, ok := strings.CutPrefix(name, prefix)
@@ -123,8 +121,8 @@ func hasPrefix(tests map[string]bool, prefix string) bool {
 	return false
 }
 
-// testsByDir finds all tests and fuzz targets of the repository, those of its
-// other modules too.
+// testsByDir returns all functions in test files of the repository, by directory. It
+// includes the other modules of the repository.
 func testsByDir(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	tests := map[string]map[string]bool{}
@@ -159,8 +157,6 @@ func testsByDir(t *testing.T) map[string]map[string]bool {
 	return tests
 }
 
-// TestDependencyPageListsDirectDependencies: docs/dependencies.md has a row for each direct
-// dependency.
 func TestDependencyPageListsDirectDependencies(t *testing.T) {
 	page, err := os.ReadFile("docs/dependencies.md")
 	if err != nil {
@@ -172,17 +168,17 @@ func TestDependencyPageListsDirectDependencies(t *testing.T) {
 	}
 	direct := regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(string(mod), -1)
 	if len(direct) < 5 {
-		t.Fatalf("found %d direct dependencies", len(direct))
+		t.Fatalf("got %d direct dependencies, want at least 5", len(direct))
 	}
 	for _, m := range direct {
 		if !strings.Contains(string(page), "\n| `"+m[1]+"` |") {
-			t.Errorf("%s has no row", m[1])
+			t.Errorf("%s: got no row", m[1])
 		}
 	}
 }
 
-// TestKeyPageQuotesLogMessages: docs/keys.md explains logs by their text. Each quoted
-// text, apart from its "…", stands in the code.
+// docs/keys.md explains log messages. The parts of each quoted message between "…" are
+// in the code.
 func TestKeyPageQuotesLogMessages(t *testing.T) {
 	page, err := os.ReadFile("docs/keys.md")
 	if err != nil {

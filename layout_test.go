@@ -19,19 +19,19 @@ const module = "github.com/oauth-session/caddy-oauth-session"
 type layer struct {
 	ours  []string // packages of this module, exactly
 	other []string // prefixes of import paths of other modules
-	not   []string // packages of the standard library that do not belong there
+	not   []string // forbidden packages of the standard library
 }
 
-// noWire are the packages that a layer without HTTP and logs does not import.
-var noWire = []string{"net/http", "net/url", "log", "log/slog"}
+// httpAndLogs are the forbidden packages of layers without HTTP and logs.
+var httpAndLogs = []string{"net/http", "net/url", "log", "log/slog"}
 
-// layers has the import directions:
+// layers holds the allowed imports:
 //
 //	caddymodule → handler → {oauth, session/keeper}
 //	session/keeper → session/seal → session ← the stores
 //
-// Only caddymodule imports Caddy. The rule of a directory is that of the longest
-// path here which contains it.
+// Only caddymodule imports Caddy. A directory without an entry has the rule of its
+// nearest parent.
 var layers = map[string]layer{
 	".": {ours: []string{"caddymodule"}},
 	"caddymodule": {
@@ -43,17 +43,16 @@ var layers = map[string]layer{
 		other: []string{"go.uber.org/zap", "golang.org/x/text/unicode/norm"},
 	},
 	"oauth":             {ours: []string{"internal/tlskeys"}, other: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
-	"session":           {not: noWire},
-	"session/seal":      {ours: []string{"session"}, not: noWire},
-	"session/keeper":    {ours: []string{"session", "session/seal"}, not: noWire},
-	"session/bolt":      {ours: []string{"session"}, other: []string{"go.etcd.io/bbolt"}, not: noWire},
-	"session/memory":    {ours: []string{"session"}, not: noWire},
-	"session/redis":     {ours: []string{"internal/tlskeys", "session"}, other: []string{"github.com/redis/rueidis"}, not: noWire},
-	"session/storetest": {ours: []string{"session"}, not: noWire},
+	"session":           {not: httpAndLogs},
+	"session/seal":      {ours: []string{"session"}, not: httpAndLogs},
+	"session/keeper":    {ours: []string{"session", "session/seal"}, not: httpAndLogs},
+	"session/bolt":      {ours: []string{"session"}, other: []string{"go.etcd.io/bbolt"}, not: httpAndLogs},
+	"session/memory":    {ours: []string{"session"}, not: httpAndLogs},
+	"session/redis":     {ours: []string{"internal/tlskeys", "session"}, other: []string{"github.com/redis/rueidis"}, not: httpAndLogs},
+	"session/storetest": {ours: []string{"session"}, not: httpAndLogs},
 	"internal":          {ours: []string{"internal/fakeas"}, other: []string{"github.com/golang-jwt/jwt/v5"}},
 }
 
-// TestPackagesImportOnlyAllowedPackages enforces the import directions.
 func TestPackagesImportOnlyAllowedPackages(t *testing.T) {
 	files := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -73,7 +72,7 @@ func TestPackagesImportOnlyAllowedPackages(t *testing.T) {
 		dir := filepath.ToSlash(filepath.Dir(path))
 		for _, imported := range imports(t, path) {
 			if !allowed(dir, imported) {
-				t.Errorf("%s imports %s, which %s must not", path, imported, dir)
+				t.Errorf("%s: got import %s, which is not allowed in %s", path, imported, dir)
 			}
 		}
 		return nil
@@ -82,11 +81,10 @@ func TestPackagesImportOnlyAllowedPackages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if files < 40 {
-		t.Errorf("only %d files were looked at: the test does not see the project", files)
+		t.Errorf("got %d files, want at least 40: the test does not find the project", files)
 	}
 }
 
-// TestLayerCheckFindsForbiddenImports shows that the test above can fail.
 func TestLayerCheckFindsForbiddenImports(t *testing.T) {
 	for _, tc := range []struct{ dir, path string }{
 		{"session", module + "/oauth"},
@@ -107,7 +105,7 @@ func TestLayerCheckFindsForbiddenImports(t *testing.T) {
 		{"nowhere", module + "/oauth"},
 	} {
 		if allowed(tc.dir, tc.path) {
-			t.Errorf("%s may import %s", tc.dir, tc.path)
+			t.Errorf("%s: got import of %s allowed, want it forbidden", tc.dir, tc.path)
 		}
 	}
 }

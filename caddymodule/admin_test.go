@@ -12,7 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// toggledStore is a store module whose server is there or not.
+// toggledStore is a store module that opens only while up is set.
 type toggledStore struct {
 	up     bool
 	shared bool
@@ -41,15 +41,15 @@ func getReadiness(t *testing.T) (status int, states []storeState) {
 		t.Fatalf("%v: %s", err, w.Body)
 	}
 	if answer.Ready != (w.Code == http.StatusOK) {
-		t.Errorf("status %d and ready %v", w.Code, answer.Ready)
+		t.Errorf("got status %d with ready %v", w.Code, answer.Ready)
 	}
 	return w.Code, answer.Stores
 }
 
-// TestReadinessFollowsStore: readiness follows the store, and names what is wrong.
+// The readiness endpoint names the store and its error.
 func TestReadinessFollowsStore(t *testing.T) {
 	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 0 {
-		t.Fatalf("with no store: %d, %+v", status, states)
+		t.Fatalf("without a store: got %d, %+v; want 200 and no states", status, states)
 	}
 	module := &toggledStore{}
 	var p pooled
@@ -64,26 +64,25 @@ func TestReadinessFollowsStore(t *testing.T) {
 	})
 	status, states := getReadiness(t)
 	if status != http.StatusServiceUnavailable || len(states) != 1 || states[0].Ready || states[0].Error == "" || states[0].Store != "toggled" {
-		t.Errorf("with the store away: %d, %+v", status, states)
+		t.Errorf("store down: got %d, %+v; want 503 and the error", status, states)
 	}
 	module.up = true
 	vault.store.mu.Lock()
 	vault.store.retryAt = vault.store.retryAt.Add(-reopenEvery)
 	vault.store.mu.Unlock()
 	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 1 || !states[0].Ready || states[0].Error != "" {
-		t.Errorf("with the store back: %d, %+v", status, states)
+		t.Errorf("store up again: got %d, %+v; want 200 and no error", status, states)
 	}
 	if err := serveReady(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/oauth_session/ready", nil)); err == nil {
-		t.Error("POST is answered")
+		t.Error("POST: got no error")
 	}
 }
 
-// TestStoreDeclaredSharedMustOpenSharedStore: a module that says so must open one.
 func TestStoreDeclaredSharedMustOpenSharedStore(t *testing.T) {
 	s := &lazyStore{open: (&toggledStore{up: true}).OpenStore, shared: true}
 	shared := lazySharedStore{s}
 	shared.Watch(func([]session.ID) {})
 	if _, err := shared.Acquire(context.Background(), session.ID{}, 1, session.Holder{}, session.Lease{}); err == nil {
-		t.Error("a store for one process passes as one for several")
+		t.Error("got no error for a store that cannot be shared")
 	}
 }

@@ -14,18 +14,18 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// costSites are a site with sessions and one that only passes requests on.
+// costSites are a site with sessions and a plain reverse proxy.
 const costSites = "http://localhost:{$PORT} {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n" +
 	"http://plain.localhost:{$PORT} {\nreverse_proxy {$APP}\n}\n"
 
-// The most that a session may cost each request, in allocations and bytes.
+// Limits for the additional cost of a session per request.
 const (
 	maxMoreAllocations = 12
 	maxMoreBytes       = 2048
 )
 
-// TestSessionCostPerRequestIsBounded counts what Caddy allocates for a request with a session,
-// beside one that it only passes on.
+// The test compares the allocations of a request with a session to those of a plain
+// reverse proxy.
 func TestSessionCostPerRequestIsBounded(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
@@ -45,16 +45,16 @@ func TestSessionCostPerRequestIsBounded(t *testing.T) {
 	plain, session := w.newConnection("plain.localhost", cookie), w.newConnection("localhost", cookie)
 	plainAllocations, plainBytes := plain.allocationsPerRequest()
 	allocations, size := session.allocationsPerRequest()
-	t.Logf("without a session %.1f allocations and %.0f bytes, with one %.1f and %.0f more", plainAllocations, plainBytes, allocations-plainAllocations, size-plainBytes)
+	t.Logf("without a session %.1f allocations and %.0f bytes; a session adds %.1f and %.0f", plainAllocations, plainBytes, allocations-plainAllocations, size-plainBytes)
 	if more := allocations - plainAllocations; more > maxMoreAllocations+0.5 {
-		t.Errorf("%.1f allocations more than without a session, the limit is %d", more, maxMoreAllocations)
+		t.Errorf("got %.1f additional allocations, want at most %d", more, maxMoreAllocations)
 	}
 	if more := size - plainBytes; more > maxMoreBytes {
-		t.Errorf("%.0f bytes more than without a session, the limit is %d", more, maxMoreBytes)
+		t.Errorf("got %.0f additional bytes, want at most %d", more, maxMoreBytes)
 	}
 }
 
-// startMinimalApp answers every request alike, and allocates nothing for it.
+// startMinimalApp starts an app that answers each request without allocating.
 func startMinimalApp(t *testing.T) (addr string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +91,7 @@ func answerAll(conn net.Conn) {
 	}
 }
 
-// A line sends one request over and over, and allocates nothing for it.
+// A connection repeats one request without allocating.
 type connection struct {
 	t       *testing.T
 	conn    net.Conn
@@ -111,7 +111,7 @@ func (w *world) newConnection(host, cookies string) *connection {
 	return &connection{t: w.t, conn: conn, in: bufio.NewReader(conn), request: request}
 }
 
-// get sends the request and demands 200.
+// get sends the request and expects 200.
 func (c *connection) get() {
 	if _, err := c.conn.Write(c.request); err != nil {
 		c.t.Fatal(err)
@@ -131,15 +131,15 @@ func (c *connection) get() {
 		}
 	}
 	if _, err := io.ReadFull(c.in, c.body[:length]); err != nil || !status {
-		c.t.Fatalf("not answered with 200: %v", err)
+		c.t.Fatalf("got error %v or another status, want 200", err)
 	}
 }
 
-// cost is what one request makes this process allocate.
+// allocationsPerRequest returns the mean allocations and bytes of this process for a request.
 func (c *connection) allocationsPerRequest() (allocations, size float64) {
 	const n = 2000
 	for range n / 4 {
-		c.get() // pools and caches are filled
+		c.get() // fills pools and caches
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

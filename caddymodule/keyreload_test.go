@@ -24,7 +24,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// watched is a key file with somebody who reads it again.
+// keyFileTest is a key file with a running reloader.
 type keyFileTest struct {
 	t    *testing.T
 	file string
@@ -32,7 +32,7 @@ type keyFileTest struct {
 	logs *zapobserver.ObservedLogs
 }
 
-// testKeyFile runs a test on a file that holds keys at first.
+// testKeyFile runs a test in a synctest bubble, with a file that holds keys.
 func testKeyFile(t *testing.T, keys []seal.Key, f func(w *keyFileTest)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func (w *keyFileTest) write(text string) {
 	}
 }
 
-// replace is what a careful tool does.
+// replaceAtomically writes another file and renames it.
 func (w *keyFileTest) replaceAtomically(text string) {
 	w.t.Helper()
 	temp := w.file + ".new"
@@ -83,13 +83,13 @@ func (w *keyFileTest) replaceAtomically(text string) {
 	}
 }
 
-// pass lets the watch look once, and a change settle.
+// waitForReload waits for one check of the file and the time in which a change settles.
 func (w *keyFileTest) waitForReload() {
 	time.Sleep(keyReloadEvery + 2*keySettle)
 	synctest.Wait()
 }
 
-// opens checks which of the login cookies that single keys have sealed open.
+// wantKeys checks for each of allKeys whether the site opens login cookies sealed with it.
 func (w *keyFileTest) wantKeys(want ...seal.Key) {
 	w.t.Helper()
 	for i, key := range allKeys {
@@ -102,30 +102,30 @@ func (w *keyFileTest) wantKeys(want ...seal.Key) {
 			w.t.Fatal(err)
 		}
 		if _, ok := w.site.OpenFromBrowser("login", cookie); ok != slices.Contains(want, key) {
-			w.t.Errorf("what key %d has sealed opens: %v", i, ok)
+			w.t.Errorf("key %d: got cookie opened %v, want %v", i, ok, !ok)
 		}
 	}
 }
 
-// logged checks the messages of one level, by how they begin, since the last
-// time.
+// wantLogLevels checks the levels of the messages since the last call. No message may
+// hold a key.
 func (w *keyFileTest) wantLogLevels(want ...string) {
 	w.t.Helper()
 	var got []string
 	for _, entry := range w.logs.TakeAll() {
 		got = append(got, entry.Level.String())
 		for _, key := range allKeys {
-			if strings.Contains(entry.Message, key.Encode()) || strings.Contains(zapText(entry), key.Encode()) {
-				w.t.Errorf("a key is in the log: %s", entry.Message)
+			if strings.Contains(entry.Message, key.Encode()) || strings.Contains(fieldsText(entry), key.Encode()) {
+				w.t.Errorf("got a key in the log: %s", entry.Message)
 			}
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.t.Errorf("logged (-want +got):\n%s", diff)
+		w.t.Errorf("log levels (-want +got):\n%s", diff)
 	}
 }
 
-func zapText(entry zapobserver.LoggedEntry) string {
+func fieldsText(entry zapobserver.LoggedEntry) string {
 	b, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{}).EncodeEntry(entry.Entry, entry.Context)
 	if err != nil {
 		return ""
@@ -145,7 +145,7 @@ func TestChangedKeyFileIsReloaded(t *testing.T) {
 		w.waitForReload()
 		w.wantKeys(keyA, keyB)
 		w.wantLogLevels("info")
-		w.write(encodeKeys(keyB)) // in place does as well
+		w.write(encodeKeys(keyB)) // in place, too
 		w.waitForReload()
 		w.wantKeys(keyB)
 		w.wantLogLevels("info")
@@ -154,8 +154,7 @@ func TestChangedKeyFileIsReloaded(t *testing.T) {
 	})
 }
 
-// What is no list of keys is refused once, and the keys before it stay until it
-// is put right.
+// An invalid key file is logged once. The previous keys stay until the file is valid.
 func TestInvalidKeyFileKeepsPreviousKeys(t *testing.T) {
 	tests := map[string]func(w *keyFileTest){
 		"emptied":        func(w *keyFileTest) { w.write("") },
@@ -184,12 +183,13 @@ func TestInvalidKeyFileKeepsPreviousKeys(t *testing.T) {
 	}
 }
 
-// A file that is just being written may look like a list of keys.
+// A half-written file may look like a valid list of keys, so the reloader waits until it
+// stops changing.
 func TestChangingKeyFileIsNotLoaded(t *testing.T) {
 	testKeyFile(t, []seal.Key{keyA}, func(w *keyFileTest) {
 		time.Sleep(keyReloadEvery - time.Millisecond)
 		w.write(encodeKeys(keyB))
-		time.Sleep(keySettle / 2) // it has been seen
+		time.Sleep(keySettle / 2) // the reloader has read the first version
 		w.write(encodeKeys(keyB, keyA))
 		time.Sleep(keySettle)
 		synctest.Wait()
@@ -200,14 +200,16 @@ func TestChangingKeyFileIsNotLoaded(t *testing.T) {
 	})
 }
 
-// announcingModule is a store that takes notes, as one that is shared does.
+// announcingModule is the module of a shared store that records announcements.
 type announcingModule struct{}
 
 func (announcingModule) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: storesNamespace + "test_notes", New: func() caddy.Module { return new(announcingModule) }}
 }
 
-func (*announcingModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return unmarshalStore(d, nil) }
+func (*announcingModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return unmarshalStore(d, nil)
+}
 
 func (*announcingModule) StoreID() string { return "test_notes" }
 func (*announcingModule) Shared() bool    { return true }
@@ -216,9 +218,9 @@ func (*announcingModule) OpenStore() (session.Store, error) {
 	return &announcingStore{Store: memory.New()}, nil
 }
 
-// announcingStore is used by one process, so there is nothing to share but notes.
+// announcingStore keeps items in memory, because only one process uses it.
 type announcingStore struct {
-	session.SharedStore // nil: leases are not asked for
+	session.SharedStore // nil: the test uses no leases
 	*memory.Store
 }
 
@@ -262,14 +264,16 @@ func (s *announcingStore) Replace(ctx context.Context, id session.ID, item sessi
 	return s.Store.Replace(ctx, id, item)
 }
 
-func (s *announcingStore) Delete(ctx context.Context, id session.ID) error { return s.Store.Delete(ctx, id) }
+func (s *announcingStore) Delete(ctx context.Context, id session.ID) error {
+	return s.Store.Delete(ctx, id)
+}
 
 func (s *announcingStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	return s.Store.Tagged(ctx, tag)
 }
 
-// A running configuration announces its keys, watches their files, and takes
-// leave; one that is only validated does nothing of it.
+// A running configuration announces its keys, reloads their files, and withdraws the
+// announcement at its end. Validation does nothing of this.
 func TestOnlyRunningConfigurationAnnouncesKeys(t *testing.T) {
 	w := newWorld(t)
 	announcements.reset()
@@ -285,20 +289,20 @@ func TestOnlyRunningConfigurationAnnouncesKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(announcements.all()); n > 0 {
-		t.Errorf("validating wrote %d notes", n)
+		t.Errorf("validating: got %d announcements, want none", n)
 	}
 	w.load(text.String())
 	if line := captured.wait(t, "this key seals sessions from now on"); !strings.Contains(line, keyB.ID()) {
-		t.Errorf("the log names another key than %s: %s", keyB.ID(), line)
+		t.Errorf("got log line %s, want key %s", line, keyB.ID())
 	}
 	if a := newBrowser(t, w.origin).visit("/"); a.status == http.StatusInternalServerError {
-		t.Errorf("a visit: status %d", a.status)
+		t.Errorf("got status %d of a visit, want another", a.status)
 	}
 	if err := os.WriteFile(file, []byte(encodeKeys(keyC, keyB, keyA)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if line := captured.wait(t, "keys replaced"); !strings.Contains(line, keyC.ID()) {
-		t.Errorf("the log does not name key %s: %s", keyC.ID(), line)
+		t.Errorf("got log line %s, want key %s", line, keyC.ID())
 	}
 	captured.wait(t, "this key seals sessions from now on", keyC.ID())
 	if err := caddy.Stop(); err != nil {
@@ -306,7 +310,7 @@ func TestOnlyRunningConfigurationAnnouncesKeys(t *testing.T) {
 	}
 	notes := announcements.all()
 	if n := len(notes); n < 3 || len(notes[n-1]) >= len(notes[0]) {
-		t.Errorf("%d notes, and the last of %d bytes takes no leave", n, len(notes[n-1]))
+		t.Errorf("got %d announcements, the last of %d bytes; want at least 3, the last without keys", n, len(notes[n-1]))
 	}
 	w.wantNoSecrets("the log", captured.String(), keyA.Encode(), keyB.Encode(), keyC.Encode())
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// metrics reads our counters from the registry of the running configuration, as
-// "logins_total result=completed".
+// readCounters returns the module's counters in the registry of the running
+// configuration, by names such as "logins_total result=completed".
 func readCounters(t *testing.T) map[string]float64 {
 	t.Helper()
 	ctx := caddy.ActiveContext()
@@ -24,8 +24,8 @@ func readCounters(t *testing.T) map[string]float64 {
 	}
 	counts := map[string]float64{}
 	for _, family := range families {
-		name, ours := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
-		if !ours {
+		name, found := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
+		if !found {
 			continue
 		}
 		for _, m := range family.GetMetric() {
@@ -39,7 +39,7 @@ func readCounters(t *testing.T) map[string]float64 {
 	return counts
 }
 
-// moved is what has been counted since before.
+// increments returns the counters that changed, with the difference.
 func increments(before, after map[string]float64) map[string]float64 {
 	diff := map[string]float64{}
 	for key, n := range after {
@@ -50,7 +50,6 @@ func increments(before, after map[string]float64) map[string]float64 {
 	return diff
 }
 
-// TestLoginsRefusalsAndEndsAreCounted does one thing after the other, and looks at what is counted.
 func TestLoginsRefusalsAndEndsAreCounted(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
@@ -66,7 +65,7 @@ func TestLoginsRefusalsAndEndsAreCounted(t *testing.T) {
 		want map[string]float64
 	}{
 		{"script without a session", func() { b.fetch("/") }, map[string]float64{"refusals_total code=login_required": 1}},
-		{"endpoint that is none", func() { b.fetch("/oauth2/nothing") }, map[string]float64{"refusals_total code=not_found": 1}},
+		{"unknown endpoint", func() { b.fetch("/oauth2/nothing") }, map[string]float64{"refusals_total code=not_found": 1}},
 		{"login", func() { b.login("/") }, map[string]float64{"logins_total result=completed": 1}},
 		{"request with a session", func() { b.open("/") }, map[string]float64{}},
 		{"login that takes two attempts", func() {
@@ -77,7 +76,7 @@ func TestLoginsRefusalsAndEndsAreCounted(t *testing.T) {
 			w.as.Fail(fakeas.OAuthError("access_denied").At(fakeas.EndpointAuthorize))
 			newBrowser(t, w.origin).visit("/")
 		}, map[string]float64{"logins_total result=access_denied": 1, "refusals_total code=access_denied": 1}},
-		{"callback of no login", func() { newBrowser(t, w.origin).open("/oauth2/callback?code=x&state=x") },
+		{"callback without a login", func() { newBrowser(t, w.origin).open("/oauth2/callback?code=x&state=x") },
 			map[string]float64{"logins_total result=login_expired": 1, "refusals_total code=login_expired": 1}},
 		{"unsafe request from another site", func() {
 			b.send(http.MethodPost, "/", http.Header{"Sec-Fetch-Site": {"cross-site"}})
@@ -96,8 +95,8 @@ func TestLoginsRefusalsAndEndsAreCounted(t *testing.T) {
 	}
 }
 
-// TestRefreshOutcomesAreCounted: a request that finds its token expired waits for the
-// refresh, so all is counted when it is answered.
+// A request with an expired token waits for the refresh, so the counters are complete
+// when the response arrives.
 func TestRefreshOutcomesAreCounted(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
@@ -123,7 +122,7 @@ func TestRefreshOutcomesAreCounted(t *testing.T) {
 		}
 		before := readCounters(t)
 		if a := b.fetch("/"); a.status != c.status {
-			t.Errorf("status %d, want %d", a.status, c.status)
+			t.Errorf("got status %d, want %d", a.status, c.status)
 		}
 		if diff := cmp.Diff(c.want, increments(before, readCounters(t))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -137,7 +136,6 @@ func refreshError(code string) *fakeas.Fault {
 	return &f
 }
 
-// TestEveryEventHasItsCounter: every kind of event that is worth a counter has one.
 func TestEveryEventHasItsCounter(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
@@ -171,8 +169,8 @@ func TestEveryEventHasItsCounter(t *testing.T) {
 	}
 }
 
-// TestReloadKeepsCounters: the new configuration's registry goes on where the
-// old one's stood, also with several sites, and after reloads that fail.
+// The registry of a new configuration starts with the counts of the old one, also with
+// several sites and after failed reloads.
 func TestReloadKeepsCounters(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
@@ -181,7 +179,7 @@ func TestReloadKeepsCounters(t *testing.T) {
 	b.fetch("/oauth2/nothing")
 	want := readCounters(t)
 	if want["logins_total result=completed"] == 0 || want["refusals_total code=not_found"] == 0 {
-		t.Fatalf("counted is %v", want)
+		t.Fatalf("got counters %v, want a login and a refusal", want)
 	}
 	two := site("idle_timeout 1h", "") + strings.Replace(site("", ""), "http://localhost", "http://b.localhost", 1)
 	for _, text := range []string{site("idle_timeout 1h", ""), two, site("", "")} {
@@ -191,7 +189,7 @@ func TestReloadKeepsCounters(t *testing.T) {
 		}
 	}
 	if err := w.tryLoad(site("trusted_ca /nonexistent/ca.pem", "")); err == nil {
-		t.Fatal("a configuration that cannot be was loaded")
+		t.Fatal("got no error for an invalid configuration")
 	}
 	b.fetch("/oauth2/nothing")
 	if diff := cmp.Diff(map[string]float64{"refusals_total code=not_found": 1}, increments(want, readCounters(t))); diff != "" {
@@ -199,7 +197,7 @@ func TestReloadKeepsCounters(t *testing.T) {
 	}
 }
 
-// TestMetricLabelsHoldNoSecrets: labels are words of ours, whatever is sent.
+// Labels hold only constants, so text from clients and servers cannot appear in them.
 func TestMetricLabelsHoldNoSecrets(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
@@ -211,13 +209,13 @@ func TestMetricLabelsHoldNoSecrets(t *testing.T) {
 	for key := range readCounters(t) {
 		for _, secret := range append(w.as.Secrets(), "of_their_own", "alice", testSecret) {
 			if strings.Contains(key, secret) {
-				t.Errorf("the counter %q holds %.12q", key, secret)
+				t.Errorf("got %.12q in the counter %q", secret, key)
 			}
 		}
 	}
 }
 
-// sameOrigin are the headers of a script of the site.
+// sameOrigin returns the headers of a script of the site.
 func (b *browser) sameOrigin() http.Header {
 	return http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}, "Origin": {b.site}}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/handler"
 )
 
-// newCaddyRequest is a request with a Replacer, as Caddy's server makes it.
+// newCaddyRequest returns a request with a Replacer, as Caddy's server does.
 func newCaddyRequest() (*http.Request, *caddy.Replacer) {
 	repl := caddy.NewReplacer()
 	ctx := context.WithValue(context.Background(), caddy.ReplacerCtxKey, repl)
@@ -25,7 +25,7 @@ func newUser(subject, email string) *handler.User {
 
 const userPlaceholders = "{http.auth.user.id}|{http.auth.user.email}|{http.auth.user.role}|{http.auth.user.a.b}"
 
-// setUserLikePlugin sets what an authentication plugin may set: the id, and metadata of any names.
+// setUserLikePlugin sets an ID and metadata, as an authentication plugin does.
 func setUserLikePlugin(repl *caddy.Replacer) {
 	for _, name := range []string{"id", "email", "role", "a.b", ""} {
 		repl.Set("http.auth.user."+name, "bob")
@@ -38,27 +38,27 @@ func TestEarlierHandlersCannotSetUser(t *testing.T) {
 		user *handler.User
 		want string
 	}{
-		"nobody": {nil, "|||"},
-		"alice":  {newUser("alice", "alice@example.test"), "alice|alice@example.test||"},
+		"no session": {nil, "|||"},
+		"alice":      {newUser("alice", "alice@example.test"), "alice|alice@example.test||"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, repl := newCaddyRequest()
 			setUserLikePlugin(repl)
 			setUser(r, tt.user)
 			if got := repl.ReplaceKnown(userPlaceholders, ""); got != tt.want {
-				t.Errorf("%q, want %q", got, tt.want)
+				t.Errorf("got user %q, want %q", got, tt.want)
 			}
 			if got, _ := repl.GetString("http.auth.candidate.id"); got != "bob" {
-				t.Errorf("a value of another name became %q", got)
+				t.Errorf("got http.auth.candidate.id %q, want bob", got)
 			}
 			if got := repl.ReplaceAll("{http.oauth_session.user}", ""); got != "" {
-				t.Errorf("the internal placeholder shows %q", got)
+				t.Errorf("got internal placeholder %q, want none", got)
 			}
 		})
 	}
 }
 
-// Behind the handler the user of a session stays; nobody may become somebody.
+// Later handlers cannot change the user of a session. Without a session they may set one.
 func TestLaterHandlersCannotReplaceUser(t *testing.T) {
 	r, repl := newCaddyRequest()
 	setUser(r, newUser("alice", "alice@example.test"))
@@ -67,21 +67,21 @@ func TestLaterHandlersCannotReplaceUser(t *testing.T) {
 	setUserLikePlugin(inner)
 	inner.Set("http.reverse_proxy.status_code", 200)
 	if got := replacerOf(relayed).ReplaceKnown(userPlaceholders, ""); got != "alice|alice@example.test||" {
-		t.Errorf("the next handler sees the user %q", got)
+		t.Errorf("got user %q in the next handler, want alice", got)
 	}
 	if got, _ := repl.GetString("http.reverse_proxy.status_code"); got != "200" {
-		t.Errorf("what a handler set otherwise reads %q in front", got)
+		t.Errorf("got status_code %q in an earlier handler, want 200", got)
 	}
 
 	r, _ = newCaddyRequest()
 	setUser(r, nil)
 	setUserLikePlugin(replacerOf(r))
 	if got := replacerOf(r).ReplaceKnown("{http.auth.user.id}", ""); got != "bob" {
-		t.Errorf("the next handler sees the user %q", got)
+		t.Errorf("without a session: got user %q in the next handler, want bob", got)
 	}
 }
 
-// Of several handlers that a request passes, the last one that it belongs to sets the user.
+// When a request passes several handlers, the last one with a matching matcher sets the user.
 func TestLastMatchingHandlerSetsUser(t *testing.T) {
 	r, repl := newCaddyRequest()
 	claimUser(repl)
@@ -95,17 +95,17 @@ func TestLastMatchingHandlerSetsUser(t *testing.T) {
 		setUser(r, tt.user)
 		setUserLikePlugin(replacerOf(r))
 		if got := replacerOf(r).ReplaceKnown(userPlaceholders, ""); got != tt.want {
-			t.Errorf("%q, want %q", got, tt.want)
+			t.Errorf("got user %q, want %q", got, tt.want)
 		}
 	}
 	second := relayContext(r)
 	if second == first || second.Value(caddy.ReplacerCtxKey) != any(repl) {
-		t.Error("the second context is not one of its own on the same Replacer")
+		t.Error("got the first context or another Replacer, want a new context with the same Replacer")
 	}
-	// A handler whose matcher leaves the request open changes nothing.
+	// A handler whose matcher does not match changes nothing.
 	claimUser(replacerOf(r))
 	if got := replacerOf(r).ReplaceKnown(userPlaceholders, ""); got != "dora|dora@example.test||" {
-		t.Errorf("beside the next handler: %q", got)
+		t.Errorf("after an unmatched handler: got user %q, want dora", got)
 	}
 }
 
@@ -113,6 +113,6 @@ func TestRequestWithoutReplacerKeepsContext(t *testing.T) {
 	r := &http.Request{}
 	setUser(r, newUser("alice", ""))
 	if relayContext(r) != r.Context() {
-		t.Error("another context")
+		t.Error("got another context, want that of the request")
 	}
 }
