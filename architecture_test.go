@@ -98,8 +98,8 @@ func namedFiles(page string) (files []string) {
 }
 
 // missingNamedTests returns the tests that a page's tables name and that do not exist. A name
-// belongs to the directory in backquotes before it; in the security suite, a number stands
-// for the tests whose names begin with it.
+// belongs to the directory in backquotes before it. In the security suite a name with a number
+// only, such as TestS16, matches all tests of that number.
 func missingNamedTests(page string, tests map[string]map[string]bool) (missing []string) {
 	rows := strings.Join(regexp.MustCompile(`(?m)^\|.*$`).FindAllString(page, -1), "\n")
 	dir := ""

@@ -83,7 +83,7 @@ func securityRows(page string) map[string][]string {
 }
 
 // missingTests returns the tests in the last cell of a row that do not exist. A name
-// belongs to the directory in backquotes before it. A name that ends in … stands for the
+// belongs to the directory in backquotes before it. A name that ends in … matches the
 // tests of the security suite that begin with it.
 func missingTests(number, row string, tests map[string]map[string]bool) (missing []string) {
 	cells := strings.Split(strings.Trim(row, "| "), "|")

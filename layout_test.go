@@ -14,8 +14,8 @@ import (
 
 const module = "github.com/oauth-session/caddy-oauth-session"
 
-// A layer says what the packages of one directory may import besides the standard
-// library.
+// A layer lists the allowed imports of the packages in one directory, in addition to the
+// standard library.
 type layer struct {
 	ours  []string // packages of this module, exactly
 	other []string // prefixes of import paths of other modules
