@@ -1,10 +1,11 @@
 package figures
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 )
 
 // A Report is a run with its circumstances.
@@ -16,7 +17,7 @@ type Report struct {
 	Gate       Cell   // the cell that decides whether the machine was quiet
 	GateRounds int
 	Machine    string
-	Notes      []string
+	Note       string // the last line
 
 	Refreshing []Run // each compares a subject to itself, with and without tokens that become due
 	Storms     []Storm
@@ -54,21 +55,18 @@ func (r Report) Doubts() []string {
 	return doubts
 }
 
-// ErrNoisy is in the error of Print if the machine was too noisy.
-var ErrNoisy = errors.New("the machine was too noisy; no table is printed (-force prints it)")
-
-// Print prints the report. If there are doubts about the run, it prints nothing unless forced to.
-func (r Report) Print(force bool) error {
+// Print prints the report. If there are doubts about the run, it fails unless forced to print.
+func (r Report) Print(force bool) {
 	doubts := r.Doubts()
-	if len(doubts) > 0 && !force {
-		return fmt.Errorf("%w\n%d of %d slots were left out\n%s", ErrNoisy, r.loud(), len(r.Slots), strings.Join(doubts, "\n"))
-	}
 	r.Noisy = len(doubts) > 0
+	if r.Noisy && !force {
+		check.Failf("the machine was too noisy; no table is printed (-force prints it)\n%d of %d slots were left out\n%s",
+			r.loud(), len(r.Slots), strings.Join(doubts, "\n"))
+	}
 	for i := range r.Refreshing {
 		r.Refreshing[i].Noisy = r.Noisy
 	}
 	fmt.Print(r.table(doubts))
-	return nil
 }
 
 // A limit bounds one figure of each subject of this project.

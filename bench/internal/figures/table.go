@@ -34,10 +34,7 @@ func (r Report) table(doubts []string) string {
 		counted = "count, too"
 	}
 	fmt.Fprintf(&b, "%d slots; in %d of them other processes used more than %.0f %% of a CPU, and they %s.\n", len(r.Slots), r.loud(), 100*LeaveOutAbove, counted)
-	for _, n := range r.Notes {
-		fmt.Fprintln(&b, n)
-	}
-	return b.String()
+	return b.String() + r.Note + "\n"
 }
 
 // row writes cells. A figure without rounds is NaN and becomes a dash.
