@@ -105,17 +105,20 @@ func (b *bench) cell(ctx context.Context, c figures.Cell, lap, rounds int, peer 
 func (b *bench) pin() func() {
 	cpus := machine.CPUs()
 	first, second := cpus[0], cpus[min(1, len(cpus)-1)]
-	b.known = map[int][]int{first: b.PIDs()}
-	b.known[second] = append(b.known[second], os.Getpid(), b.RedisPID())
+	b.known = map[int][]int{}
+	for _, s := range b.Subjects {
+		b.known[first] = append(b.known[first], s.PID())
+	}
+	b.known[second] = append(b.known[second], os.Getpid(), b.Redis.PID())
 	for cpu, pids := range b.known {
 		for _, pid := range pids {
-			machine.Pin(pid, machine.Favoured, cpu)
+			machine.Pin(pid, cpu)
 		}
 	}
 	threads := runtime.GOMAXPROCS(1)
 	return func() {
 		runtime.GOMAXPROCS(threads)
-		machine.Pin(os.Getpid(), machine.Normal, cpus...)
+		machine.Pin(os.Getpid(), cpus...)
 	}
 }
 
@@ -156,11 +159,11 @@ func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject) f
 	result := load.During(ctx, s.Target(c.Size, c.HTTP2), c.Concurrency, func(record func(time.Duration)) {
 		wait(ctx, warmUp)
 		slot.Others = machine.Others(b.known, func() {
-			cpu, redis := machine.ProcessCPU(s.PID()), machine.ProcessCPU(b.RedisPID())
+			cpu, redis := machine.ProcessCPU(s.PID()), machine.ProcessCPU(b.Redis.PID())
 			b.TokenRequests() // drops earlier ones
 			record(b.slot())
 			slot.Refreshes = b.TokenRequests().Calls
-			slot.CPU, slot.RedisCPU = machine.ProcessCPU(s.PID())-cpu, machine.ProcessCPU(b.RedisPID())-redis
+			slot.CPU, slot.RedisCPU = machine.ProcessCPU(s.PID())-cpu, machine.ProcessCPU(b.Redis.PID())-redis
 		})
 	})
 	after := s.Heap(ctx, false)

@@ -3,6 +3,7 @@ package figures
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
@@ -118,14 +119,11 @@ var budget = []limit{
 
 // budget compares the run to the limits.
 func (r Report) budget(b *strings.Builder) {
-	b.WriteString("### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
+	b.WriteString("\n### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
 	for _, l := range budget {
 		for _, subject := range r.Subjects(r.Gate) {
-			if subject == r.Baseline || subject == r.Twin || subject == r.Header || subject == r.Peer {
-				continue
-			}
 			s := l.measure(r, subject)
-			if math.IsNaN(s.Median) {
+			if slices.Contains([]string{r.Baseline, r.Twin, r.Header, r.Peer}, subject) || math.IsNaN(s.Median) {
 				continue
 			}
 			value, verdict := l.value, "kept"
@@ -138,5 +136,4 @@ func (r Report) budget(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s | %s | %g | "+l.format+" ("+l.format+"–"+l.format+") | %s |\n", l.name, subject, value, s.Median, s.Low, s.High, verdict)
 		}
 	}
-	b.WriteString("\n")
 }

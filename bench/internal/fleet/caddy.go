@@ -142,7 +142,7 @@ func (f *Fleet) peerCommand(ctx context.Context, s *Subject, config string) *exe
 		"--email-domain=*",
 		"--skip-provider-button",
 		"--session-store-type=redis",
-		"--redis-connection-url="+f.redis.URL()+"?db=1", // the module has database 0
+		"--redis-connection-url="+f.Redis.URL()+"?db=1", // the module has database 0
 		"--cookie-refresh=1h",                           // an age that no session reaches
 		"--request-logging=false", "--auth-logging=false",
 	)

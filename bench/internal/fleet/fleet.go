@@ -47,11 +47,11 @@ type Fleet struct {
 	Sessions int        // of each subject with a login
 	// StoreBytes is the size of the sessions in the file or in the memory of Redis, by subject.
 	StoreBytes map[string]int64
+	Redis      *process.Redis
 
 	dir, exe string
 	key      seal.Key
-	prefix   string // begins the access tokens of sessions that were written into a store
-	redis    *process.Redis
+	prefix   string   // begins the access tokens of sessions that were written into a store
 	ends     []func() // for Close
 	servers           // in this process
 }
@@ -71,10 +71,10 @@ func (f *Fleet) file() string { return filepath.Join(f.dir, "sessions.db") }
 func With(ctx context.Context, exe string, sessions int, peer *Peer, use func(*Fleet)) {
 	f := newFleet(exe)
 	defer f.Close()
-	f.redis = process.StartRedis(ctx, f.dir)
-	f.atEnd(f.redis.Stop)
+	f.Redis = process.StartRedis(ctx, f.dir)
+	f.atEnd(f.Redis.Stop)
 	f.Sessions = sessions
-	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.redis.URL()}}
+	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.Redis.URL()}}
 	if peer != nil && sessions <= RealLogins {
 		f.Subjects = append(f.Subjects, &Subject{Name: PeerName, peer: peer})
 	}
@@ -112,18 +112,6 @@ func (f *Fleet) prefill(s *Subject) {
 	f.StoreBytes[s.Name] = stores.Size(s.store) - empty
 	Progress("%s: %d sessions were written in %v", s.Name, f.Sessions, time.Since(begun).Round(time.Second))
 }
-
-// PIDs returns the processes of all subjects.
-func (f *Fleet) PIDs() []int {
-	var pids []int
-	for _, s := range f.Subjects {
-		pids = append(pids, s.PID())
-	}
-	return pids
-}
-
-// RedisPID returns the process of Redis.
-func (f *Fleet) RedisPID() int { return f.redis.PID() }
 
 func (f *Fleet) atEnd(end func()) { f.ends = append(f.ends, end) }
 

@@ -2,10 +2,7 @@ package fleet
 
 import (
 	"net/http"
-	"strings"
 	"testing"
-
-	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
 )
 
 func TestAppCountsRequestsAndValidTokens(t *testing.T) {
@@ -29,21 +26,5 @@ func TestAppCountsRequestsAndValidTokens(t *testing.T) {
 	}
 	if requests, bearers := f.Counts(); requests != 4 || bearers != 1 {
 		t.Errorf("got %d requests and %d valid tokens, want 4 and 1", requests, bearers)
-	}
-}
-
-func TestOnlySubjectsWithALoginHaveTheDirective(t *testing.T) {
-	f := &Fleet{servers: servers{app: "127.0.0.1:1"}}
-	defer f.Close()
-	plain, header, bolt := &Subject{Name: Plain}, &Subject{Name: PlainHeader}, &Subject{Name: Bolt, store: "sessions.db"}
-	f.startIssuer(plain, header, bolt)
-	for _, s := range []*Subject{plain, header, bolt} {
-		got := f.caddyfile("admin.sock", s)
-		if strings.Contains(got, "oauth_session {") != s.LogsIn() || strings.Contains(got, clientSecret) || !strings.Contains(got, "reverse_proxy "+f.app) {
-			t.Errorf("%s: got\n%s", s.Name, got)
-		}
-		if long := len(got) > stores.AccessTokenSize; long != (s.Name == PlainHeader) {
-			t.Errorf("%s: got %d bytes", s.Name, len(got))
-		}
 	}
 }

@@ -130,6 +130,7 @@ func During(ctx context.Context, t Target, n int, f func(record func(time.Durati
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer recorded.Add(1) // after an error, record must not wait any longer
 		err = check.Run(func() {
 			all = Each(n, func(w, _ int) bool {
 				if stopping.Load() {
@@ -149,18 +150,10 @@ func During(ctx context.Context, t Target, n int, f func(record func(time.Durati
 			})
 		})
 	}()
-	ended := func() bool {
-		select {
-		case <-done:
-			return true
-		default:
-			return false
-		}
-	}
 	f(func(d time.Duration) {
 		begun := time.Now()
 		recording.Store(true)
-		for time.Sleep(d); recorded.Load() == 0 && !ended(); {
+		for time.Sleep(d); recorded.Load() == 0; {
 			time.Sleep(time.Millisecond)
 		}
 		recording.Store(false)

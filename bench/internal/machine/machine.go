@@ -141,15 +141,8 @@ func CPUs() (cpus []int) {
 	return cpus
 }
 
-// Niceness during a measurement and after it.
-const (
-	Favoured = -5
-	Normal   = 0
-)
-
-// Pin binds all present and future threads of a process to CPUs. It also sets the niceness, if the
-// process has that right; without it the measurement is merely less steady.
-func Pin(pid, niceness int, cpus ...int) {
+// Pin binds all present and future threads of a process to CPUs.
+func Pin(pid int, cpus ...int) {
 	defer check.Doing("binding process %d to a CPU", pid)
 	var set unix.CPUSet
 	for _, cpu := range cpus {
@@ -169,7 +162,6 @@ func Pin(pid, niceness int, cpus ...int) {
 			if err := unix.SchedSetaffinity(tid, &set); !errors.Is(err, unix.ESRCH) { // otherwise it has ended
 				check.OK(err)
 			}
-			_ = unix.Setpriority(unix.PRIO_PROCESS, tid, niceness)
 		}
 	}
 }
