@@ -31,17 +31,22 @@ type options struct {
 	sessions                       []int
 	rounds, due, storms, neighbour int
 	gateOnly, quick, force         bool
+	// slot is the time of one measurement. Many short slots are steadier than a few long ones, because
+	// disturbances last for seconds.
+	slot time.Duration
 }
 
 func main() {
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	do := run
-	if o.neighbour > 0 {
-		do = neighbour
-	}
-	check.Main(func() { do(ctx, o) })
+	check.Main(func() {
+		if o.neighbour > 0 {
+			neighbour(ctx, o)
+		} else {
+			run(ctx, o)
+		}
+	})
 }
 
 func parse() (o options) {
@@ -69,23 +74,15 @@ func parse() (o options) {
 	case o.sessions == nil:
 		o.sessions = []int{1, 10_000}
 	}
+	o.slot = 500 * time.Millisecond
 	if o.quick {
-		o.rounds = min(o.rounds, 2)
+		o.rounds, o.slot = min(o.rounds, 2), 300*time.Millisecond
 	}
 	return o
 }
 
 // refreshesOnly reports whether only the effect of refreshes on requests is measured.
 func (o options) refreshesOnly() bool { return o.due > 0 || o.storms > 0 }
-
-// slot is the time of one measurement. Many short slots are steadier than a few long ones, because
-// disturbances last for seconds.
-func (o options) slot() time.Duration {
-	if o.quick {
-		return 300 * time.Millisecond
-	}
-	return 500 * time.Millisecond
-}
 
 // laps is the number of times that everything is started. The memory layout of a process makes it a
 // few per cent faster or slower than another instance for as long as it runs.

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -69,9 +67,9 @@ func (b *bench) refreshing(ctx context.Context, s *fleet.Subject, rounds int) {
 				// All tokens are refreshed in the order of their sessions, so that afterwards they have any
 				// age that tokens in use can have.
 				subject = &due
-				wait(ctx, time.Until(used.Add(dueLife)))
+				time.Sleep(time.Until(used.Add(dueLife)))
 				load.Once(ctx, due.Target(200, false), dueSessions, dueLife*85/100, false)
-				used = time.Now().Add(warmUp + b.slot())
+				used = time.Now().Add(warmUp + b.slot)
 			}
 			slot := b.measure(ctx, figures.Cell{Sessions: dueSessions, Size: 200, Concurrency: 16}, subject)
 			slot.Round = round
@@ -91,7 +89,7 @@ func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions int) {
 	b.SetIssuers(shortLife, 0)
 	t := s.Target(200, false)
 	t.Cookies = b.Login(ctx, s, sessions)
-	wait(ctx, shortLife)
+	time.Sleep(shortLife)
 	b.SetIssuers(fleet.LongLife, issuerLatency)
 	b.TokenRequests() // drops earlier ones
 	crowd := func() (r load.Result, failed int) {
@@ -112,39 +110,41 @@ func (b *bench) storm(ctx context.Context, s *fleet.Subject, sessions int) {
 
 const (
 	failingSessions = 2000 // of the failing site, due during the outage
-	failingQuick    = 300
-	failingRate     = 400 // requests of the failing site per second
-	healthySessions = 100 // of the healthy site, refreshed within a second
+	failingRate     = 400  // requests of the failing site per second
+	healthySessions = 100  // of the healthy site, refreshed within a second
 )
 
 // neighbour compares requests that need a refresh while the authorization server of another site is
 // down to the same requests while it is up. It returns an error if such a request failed.
 func neighbour(ctx context.Context, o options) {
-	sessions := failingSessions
-	if o.quick {
-		sessions = failingQuick
-	}
-	var p50, p99, sent, served [2]float64 // with the server up, and down
+	var p50, p99 [2]float64 // with the server up, and down
+	var sent, served [2]int
 	fleet.WithNeighbours(ctx, fleet.Build(ctx), func(f *fleet.Fleet, failing, healthy *fleet.Subject) {
 		for i, life := range []time.Duration{fleet.LongLife, shortLife} {
 			f.SetIssuers(life, 0)
-			failing.Cookies = f.Login(ctx, failing, sessions)
+			failing.Cookies = f.Login(ctx, failing, failingSessions)
 			if i == 1 {
 				failing.Outage()
 			}
-			pressing, cancel := context.WithCancel(ctx)
+			var measured atomic.Bool
 			var press sync.WaitGroup
-			press.Go(func() { sent[i], served[i] = keepSending(pressing, failing) })
-			b := &bench{Fleet: f}
-			err := check.Run(func() {
-				for round := range o.neighbour {
-					b.storm(ctx, healthy, healthySessions)
-					fleet.Progress("neighbour: part %d of 2, round %d of %d", i+1, round+1, o.neighbour)
-				}
+			var failed error
+			press.Go(func() {
+				failed = check.Run(func() {
+					for !measured.Load() {
+						r := load.Once(ctx, failing.Target(200, false), failingSessions, failingSessions*time.Second/failingRate, true)
+						sent[i], served[i] = sent[i]+r.Calls, served[i]+r.Calls-r.Failed
+					}
+				})
 			})
-			cancel()
+			b := &bench{Fleet: f}
+			for round := range o.neighbour {
+				b.storm(ctx, healthy, healthySessions)
+				fleet.Progress("neighbour: part %d of 2, round %d of %d", i+1, round+1, o.neighbour)
+			}
+			measured.Store(true)
 			press.Wait()
-			check.OK(err)
+			check.OK(failed)
 			var medians, slow []float64
 			for _, s := range b.report.Storms {
 				if s.Failed > 0 {
@@ -158,31 +158,7 @@ func neighbour(ctx context.Context, o options) {
 	fmt.Printf("| requests of a site that need a refresh | median | p99 |\n|---|---:|---:|\n"+
 		"| the other site's server is up | %.3fms | %.3fms |\n| it is down, %d sessions due | %.3fms | %.3fms |\n"+
 		"| difference | %.3fms | %.3fms |\n| ratio | × %.2f | × %.2f |\n",
-		p50[0], p99[0], sessions, p50[1], p99[1], p50[1]-p50[0], p99[1]-p99[0], p50[1]/p50[0], p99[1]/p99[0])
-	fmt.Printf("\nMedians of %d rounds of %d requests. Of the other site's requests, %.0f of %.0f were answered without its server, %.0f of %.0f with it.\n",
+		p50[0], p99[0], failingSessions, p50[1], p99[1], p50[1]-p50[0], p99[1]-p99[0], p50[1]/p50[0], p99[1]/p99[0])
+	fmt.Printf("\nMedians of %d rounds of %d requests. Of the other site's requests, %d of %d were answered without its server, %d of %d with it.\n",
 		o.neighbour, healthySessions, served[1], sent[1], served[0], sent[0])
-}
-
-// keepSending sends requests of a site at a steady rate until the context ends. It counts the requests
-// and those that the app served.
-func keepSending(ctx context.Context, s *fleet.Subject) (sent, served float64) {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	defer client.CloseIdleConnections()
-	t := s.Target(200, false)
-	var ok atomic.Int64
-	r := load.Paced(failingRate, func() bool { return ctx.Err() != nil }, func(i int) {
-		req := check.Value(http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.Addr+"/200", nil))
-		req.Host = t.Host
-		req.Header = http.Header{"Cookie": {t.Cookies[i%len(t.Cookies)]}, "Sec-Fetch-Mode": {"cors"}}
-		resp, err := client.Do(req)
-		if err != nil {
-			return // the request counts as not served
-		}
-		defer resp.Body.Close()
-		_, _ = io.Copy(io.Discard, resp.Body)
-		if resp.StatusCode == http.StatusOK {
-			ok.Add(1)
-		}
-	})
-	return float64(r.Calls), float64(ok.Load())
 }

@@ -157,11 +157,11 @@ func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject) f
 	requests, bearers := b.Counts()
 	before, again := s.Heap(ctx, false), s.Heap(ctx, false) // the second reading shows the cost of the first
 	result := load.During(ctx, s.Target(c.Size, c.HTTP2), c.Concurrency, func(record func(time.Duration)) {
-		wait(ctx, warmUp)
+		time.Sleep(warmUp)
 		slot.Others = machine.Others(b.known, func() {
 			cpu, redis := machine.ProcessCPU(s.PID()), machine.ProcessCPU(b.Redis.PID())
 			b.TokenRequests() // drops earlier ones
-			record(b.slot())
+			record(b.slot)
 			slot.Refreshes = b.TokenRequests().Calls
 			slot.CPU, slot.RedisCPU = machine.ProcessCPU(s.PID())-cpu, machine.ProcessCPU(b.Redis.PID())-redis
 		})
@@ -181,11 +181,4 @@ func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject) f
 	slot.P50, slot.P99 = result.Quantile(0.50), result.Quantile(0.99)
 	check.OK(ctx.Err())
 	return slot
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

@@ -28,11 +28,10 @@ func Failf(format string, args ...any) { OK(fmt.Errorf(format, args...)) }
 
 // Doing adds context to a failure. It must be deferred directly.
 func Doing(format string, args ...any) {
-	switch r := recover().(type) {
-	case nil:
-	case failure:
-		Failf("%s: %w", fmt.Sprintf(format, args...), r.error)
-	default:
+	r := recover()
+	if f, failed := r.(failure); failed {
+		Failf("%s: %w", fmt.Sprintf(format, args...), f.error)
+	} else if r != nil {
 		panic(r)
 	}
 }
@@ -41,11 +40,10 @@ func Doing(format string, args ...any) {
 // goroutines.
 func Run(f func()) (err error) {
 	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case failure:
-			err = r.error
-		default:
+		r := recover()
+		if f, failed := r.(failure); failed {
+			err = f.error
+		} else if r != nil {
 			panic(r)
 		}
 	}()

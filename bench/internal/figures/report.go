@@ -25,19 +25,14 @@ type Report struct {
 	Sizes      []Size
 }
 
-const (
-	// twinMedian is the largest accepted distance between 1 and the median of the twin.
-	twinMedian = 0.03
-	// twinRange is the largest accepted distance between the quartiles of the twin.
-	twinRange = 0.25
-)
+// The largest accepted distance between 1 and the median of the twin, and between its quartiles.
+const twinMedian, twinRange = 0.03, 0.25
 
 // Doubts returns the reasons to distrust the run: too few quiet rounds of the gate, or a twin that
 // differs too much from the baseline. It compares CPU per request, the steadiest figure.
-func (r Report) Doubts() []string {
+func (r Report) Doubts() (doubts []string) {
 	quiet := r.Run
 	quiet.Noisy = false
-	var doubts []string
 	for _, subject := range r.Subjects(r.Gate) {
 		if left := quiet.Ratio(r.Gate, subject, Slot.CPUPerRequest).Rounds; 2*left < r.GateRounds {
 			doubts = append(doubts, fmt.Sprintf("%s: %d of %d rounds are left, because other processes used more than %.0f %% of a CPU in the others",

@@ -79,11 +79,9 @@ func (s *Subject) Outage() { check.OK(s.issuer.http.Close()) }
 // PeerName is the program of the other login proxy: OAuth2 Proxy, https://oauth2-proxy.github.io/oauth2-proxy.
 const PeerName = "oauth2-proxy"
 
-const peerCookie = "_oauth2_proxy"
-
 // A Peer is an installed OAuth2 Proxy. It has its sessions in Redis.
 type Peer struct {
-	Version string // from the Go toolchain, or "of unknown version"
+	Version string // from the Go toolchain
 	exe     string
 }
 
@@ -93,11 +91,7 @@ func FindPeer() *Peer {
 	module := check.Value(build.ModuleDir())
 	for _, name := range []string{filepath.Join(module, "peers", "bin", PeerName), PeerName} {
 		if exe, err := exec.LookPath(name); err == nil {
-			p := &Peer{Version: "of unknown version", exe: exe}
-			if info, err := buildinfo.ReadFile(exe); err == nil && info.Main.Version != "" {
-				p.Version = info.Main.Version
-			}
-			return p
+			return &Peer{Version: check.Value(buildinfo.ReadFile(exe)).Main.Version, exe: exe}
 		}
 	}
 	return nil

@@ -53,7 +53,13 @@ type Fleet struct {
 	key      seal.Key
 	prefix   string   // begins the access tokens of sessions that were written into a store
 	ends     []func() // for Close
-	servers           // in this process
+
+	app               string // host and port
+	requests, bearers atomic.Int64
+	issuers           []*issuer
+
+	mu   sync.Mutex
+	took []time.Duration // of token requests
 }
 
 func newFleet(exe string) *Fleet {
@@ -127,20 +133,13 @@ func Progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", 
 
 const (
 	clientSecret = "secret-of-the-benchmark"
+	cookieName   = "__Host-oauth_session" // the default
+	peerCookie   = "_oauth2_proxy"
 	// LongLife is the life of tokens that do not expire during a measurement.
 	LongLife = 12 * time.Hour
 )
 
-// servers are the app and the authorization servers.
-type servers struct {
-	app               string // host and port
-	requests, bearers atomic.Int64
-	issuers           []*issuer
-
-	mu   sync.Mutex
-	took []time.Duration // of token requests
-}
-
+// An issuer is an authorization server.
 type issuer struct {
 	*fakeas.Server
 	http *http.Server
@@ -163,11 +162,8 @@ var body = bytes.Repeat([]byte("x"), 64<<10)
 func (f *Fleet) startApp() {
 	f.app = f.serve(func(string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			size, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
-			if err != nil || size < 0 || size > len(body) {
-				http.NotFound(w, r)
-				return
-			}
+			size, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/")) // the length is checked by the load
+			size = min(size, len(body))
 			f.requests.Add(1)
 			if token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found && f.valid(token) {
 				f.bearers.Add(1)

@@ -3,6 +3,8 @@ package fleet
 import (
 	"net/http"
 	"testing"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 )
 
 func TestAppCountsRequestsAndValidTokens(t *testing.T) {
@@ -10,15 +12,9 @@ func TestAppCountsRequestsAndValidTokens(t *testing.T) {
 	defer f.Close()
 	f.startApp()
 	for path, authorization := range map[string]string{"/200": "", "/10240": "Bearer good-token", "/0": "Bearer bad", "/1": "Basic good"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.app+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		req := check.Value(http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.app+path, nil))
 		req.Header.Set("Authorization", authorization)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := check.Value(http.DefaultClient.Do(req))
 		resp.Body.Close()
 		if got, want := resp.Header.Get("Content-Length"), path[1:]; resp.StatusCode != 200 || got != want {
 			t.Errorf("%s: got status %d and %s bytes, want 200 and %s", path, resp.StatusCode, got, want)

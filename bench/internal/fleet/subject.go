@@ -19,9 +19,6 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 )
 
-// cookieName is the default name of the session cookie.
-const cookieName = "__Host-oauth_session"
-
 // A Subject is a running proxy under measurement: Caddy or a peer.
 type Subject struct {
 	Name    string

@@ -26,8 +26,7 @@ func (r Result) Quantile(q float64) time.Duration {
 	if len(r.Took) == 0 {
 		return 0
 	}
-	i := int(q * float64(len(r.Took)))
-	return r.Took[min(i, len(r.Took)-1)]
+	return r.Took[min(int(q*float64(len(r.Took))), len(r.Took)-1)]
 }
 
 // Rate returns the recorded calls per second.
@@ -136,12 +135,8 @@ func During(ctx context.Context, t Target, n int, f func(record func(time.Durati
 				if stopping.Load() {
 					return false
 				}
-				cookie := ""
-				if len(t.Cookies) > 0 {
-					cookie = t.Cookies[rand.IntN(len(t.Cookies))]
-				}
 				sent := time.Now()
-				check.OK(clients[w].get(cookie))
+				check.OK(clients[w].get(t.Cookies[rand.IntN(len(t.Cookies))]))
 				if recording.Load() {
 					took[w] = append(took[w], time.Since(sent))
 					recorded.Add(1)

@@ -102,16 +102,14 @@ func Field(text, name string) float64 {
 // fields returns the numbers after a name.
 func fields(text, name string) (numbers []float64) {
 	for line := range strings.Lines(text) {
-		value, found := strings.CutPrefix(line, name)
-		if !found {
-			continue
-		}
-		for field := range strings.FieldsSeq(value) {
-			n, err := strconv.ParseFloat(field, 64)
-			if err != nil {
-				break // a unit
+		if value, found := strings.CutPrefix(line, name); found {
+			for field := range strings.FieldsSeq(value) {
+				n, err := strconv.ParseFloat(field, 64)
+				if err != nil {
+					break // a unit
+				}
+				numbers = append(numbers, n)
 			}
-			numbers = append(numbers, n)
 		}
 	}
 	return numbers

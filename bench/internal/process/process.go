@@ -122,11 +122,7 @@ func (r *Redis) Info(section string) func(name string) float64 {
 // Rewrite lets the server rewrite its append-only files.
 func (r *Redis) Rewrite() {
 	r.do("BGREWRITEAOF")
-	for {
-		info := r.Info("persistence")
-		if info("aof_rewrite_in_progress:")+info("aof_rewrite_scheduled:") == 0 {
-			return
-		}
+	for info := r.Info("persistence"); info("aof_rewrite_in_progress:")+info("aof_rewrite_scheduled:") > 0; info = r.Info("persistence") {
 		time.Sleep(100 * time.Millisecond)
 	}
 }

@@ -29,12 +29,12 @@ const ClientID = "bench"
 
 // A Config describes an open store.
 type Config struct {
-	Place  string // a URL of Redis ("unix://…") or the path of a file
-	Key    seal.Key
-	Issuer string
+	Place   string // a URL of Redis ("unix://…") or the path of a file
+	Key     seal.Key
+	Issuer  string
+	Observe func(keeper.Event)
 	// IDTokens, if not nil, reports whether a refresh returns an ID token.
 	IDTokens func() bool
-	Observe  func(keeper.Event)
 }
 
 // Sessions are those of one store, with an authorization server that answers at once.
