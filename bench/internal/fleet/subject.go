@@ -138,7 +138,8 @@ func (s *Subject) ask(ctx context.Context, path string) string {
 			return new(net.Dialer).DialContext(ctx, "unix", s.admin)
 		},
 	}}
-	resp := check.Value(via.Do(check.Value(http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, nil))))
+	resp, err := via.Do(check.Value(http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, nil)))
+	check.OK(err)
 	defer resp.Body.Close()
 	text := check.Value(io.ReadAll(resp.Body))
 	if resp.StatusCode != http.StatusOK {

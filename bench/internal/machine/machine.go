@@ -95,9 +95,7 @@ func MemoryOf(pid int) Memory {
 
 // Field returns the first number after a name at the beginning of a line, or 0 without one. It reads
 // files of /proc, metrics of Prometheus and INFO of Redis.
-func Field(text, name string) float64 {
-	return append(fields(text, name), 0)[0]
-}
+func Field(text, name string) float64 { return append(fields(text, name), 0)[0] }
 
 // fields returns the numbers after a name.
 func fields(text, name string) (numbers []float64) {
