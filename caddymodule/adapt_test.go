@@ -17,13 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files from what the code says now")
+var update = flag.Bool("update", false, "rewrite the golden files with the current output")
 
 const goldenSeparator = "----------\n"
 
-// golden reads a file: a Caddyfile, a line of dashes, and the JSON or the error
-// that becomes of it.
-func golden(t *testing.T, file string) (caddyfile, want string) {
+// readGolden reads a golden file: a Caddyfile, a line of dashes, and the expected
+// JSON or error.
+func readGolden(t *testing.T, file string) (caddyfile, want string) {
 	t.Helper()
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -31,7 +31,7 @@ func golden(t *testing.T, file string) (caddyfile, want string) {
 	}
 	caddyfile, want, ok := strings.Cut(string(content), goldenSeparator)
 	if !ok {
-		t.Fatalf("%s has no line of dashes", file)
+		t.Fatalf("%s: got no line of dashes", file)
 	}
 	return caddyfile, want
 }
@@ -40,16 +40,16 @@ func goldenFiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("%d golden files, %v", len(files), err)
+		t.Fatalf("got %d golden files, error %v", len(files), err)
 	}
 	return files
 }
 
-func TestAdapt(t *testing.T) {
+func TestCaddyfileAdaptsToGoldenJSON(t *testing.T) {
 	for _, file := range goldenFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
-			text, want := golden(t, file)
-			got := adapted(t, text)
+			text, want := readGolden(t, file)
+			got := adaptToText(t, text)
 			if *update {
 				if err := os.WriteFile(file, []byte(text+goldenSeparator+got), 0o644); err != nil {
 					t.Fatal(err)
@@ -59,26 +59,26 @@ func TestAdapt(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			wrong := !strings.HasPrefix(got, "{\n")
-			if named := strings.HasPrefix(filepath.Base(file), "error_"); named != wrong {
-				t.Errorf("files of errors, and no others, are called error_…")
+			isError := !strings.HasPrefix(got, "{\n")
+			if named := strings.HasPrefix(filepath.Base(file), "error_"); named != isError {
+				t.Errorf("got a file name with error_ %v, want %v", named, isError)
 			}
-			if wrong && !strings.Contains(got, ", at Caddyfile:") {
-				t.Error("the error does not name file and line")
+			if isError && !strings.Contains(got, ", at Caddyfile:") {
+				t.Errorf("got %q, want an error with file and line", got)
 			}
 		})
 	}
 }
 
-// adapted is the indented JSON of a Caddyfile, or the text of the error.
-func adapted(t *testing.T, text string) string {
+// adaptToText returns the indented JSON of a Caddyfile, or the text of the error.
+func adaptToText(t *testing.T, text string) string {
 	t.Helper()
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
 		return err.Error() + "\n"
 	}
 	if len(warnings) > 0 {
-		t.Errorf("warnings: %v", warnings)
+		t.Errorf("got warnings %v, want none", warnings)
 	}
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, out, "", "\t"); err != nil {
@@ -87,9 +87,8 @@ func adapted(t *testing.T, text string) string {
 	return indented.String() + "\n"
 }
 
-// Every option of the Caddyfile and every field of the JSON occurs in a golden
-// file; they have the same names.
-func TestAdaptCoversEveryOption(t *testing.T) {
+// Each option and each JSON field occurs in a golden file. Both have the same names.
+func TestGoldenFilesCoverEveryOption(t *testing.T) {
 	var names []string
 	var collect func(reflect.Type)
 	collect = func(s reflect.Type) {
@@ -111,27 +110,27 @@ func TestAdaptCoversEveryOption(t *testing.T) {
 	var all strings.Builder
 	for _, file := range goldenFiles(t) {
 		if !strings.HasPrefix(filepath.Base(file), "error_") {
-			text, want := golden(t, file)
+			text, want := readGolden(t, file)
 			all.WriteString(text + want)
 		}
 	}
 	for _, name := range names {
 		if !strings.Contains(all.String(), fmt.Sprintf("%q:", name)) {
-			t.Errorf("field %s is in no golden file", name)
+			t.Errorf("got no golden file with the field %s", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		if !slices.Contains(names, name) {
-			t.Errorf("option %s has no field of that name", name)
+			t.Errorf("got no field for the option %s", name)
 		}
 		if !strings.Contains(all.String(), "\t"+name) {
-			t.Errorf("option %s is in no golden file", name)
+			t.Errorf("got no golden file with the option %s", name)
 		}
 	}
 }
 
-// goodLines has each option as it should be. What is done to it is said below.
-var goodLines = map[string]string{
+// validArguments has the arguments of a valid line for each option.
+var validArguments = map[string]string{
 	"issuer": "https://login.example.com", "discovery_url": "https://login.example.com/metadata",
 	"authorization_endpoint": "https://login.example.com/authorize", "token_endpoint": "https://login.example.com/token",
 	"userinfo_endpoint": "https://login.example.com/userinfo", "jwks_uri": "https://login.example.com/jwks",
@@ -148,78 +147,76 @@ var goodLines = map[string]string{
 	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "",
 }
 
-// Each option refuses what it cannot mean, and the error names the line and
-// says what to write.
-func TestWrongLines(t *testing.T) {
+// The error of a malformed line ends in the file and line, and shows the syntax.
+func TestMalformedOptionLinesAreRefused(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(options)) {
-		args, ok := goodLines[name]
+		args, ok := validArguments[name]
 		if !ok {
-			t.Errorf("there is no good line for %s", name)
+			t.Errorf("got no valid arguments for %s", name)
 			continue
 		}
-		good := strings.TrimSpace(name + " " + args)
-		if err := parseLines(name, good); err != nil {
-			t.Errorf("%q is refused: %v", good, err)
+		valid := strings.TrimSpace(name + " " + args)
+		if err := parseLines(name, valid); err != nil {
+			t.Errorf("%q: got error %v, want none", valid, err)
 		}
-		for how, wrong := range wrongLines(name, args, good) {
-			t.Run(name+" "+how, func(t *testing.T) {
-				err := parseLines(name, wrong.lines)
+		for mistake, m := range malformedLines(name, args, valid) {
+			t.Run(name+" "+mistake, func(t *testing.T) {
+				err := parseLines(name, m.lines)
 				if err == nil {
-					t.Fatalf("accepted:\n%s", wrong.lines)
+					t.Fatalf("got no error for:\n%s", m.lines)
 				}
 				// The first line of a block is the third of the file.
-				if at := fmt.Sprintf(", at Caddyfile:%d", wrong.line+2); !strings.HasSuffix(err.Error(), at) {
-					t.Errorf("the error does not end in %q: %v", at, err)
+				if at := fmt.Sprintf(", at Caddyfile:%d", m.line+2); !strings.HasSuffix(err.Error(), at) {
+					t.Errorf("got error %v, want one that ends in %q", err, at)
 				}
 				if text := strings.ToLower(err.Error()); !strings.Contains(text, name) || !strings.Contains(text, "write ") && !strings.Contains(text, "it is given once, as "+name) {
-					t.Errorf("the error does not say what to write: %v", err)
+					t.Errorf("got error %v, want one with the option and its syntax", err)
 				}
 			})
 		}
 	}
 }
 
-// wrong are lines, of which one is wrong.
-type wrong struct {
+// malformed holds lines of a block with one mistake.
+type malformed struct {
 	lines string
-	line  int
+	line  int // of the mistake, from 1
 }
 
-// wrongLines makes wrong lines of a good one.
-func wrongLines(name, args, good string) map[string]wrong {
+// malformedLines derives malformed lines from a valid one, by the kind of mistake.
+func malformedLines(name, args, valid string) map[string]malformed {
 	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require"}, name)
-	ways := map[string]wrong{"with a block": {good + " {\nx y\n}", 2}}
+	ways := map[string]malformed{"with a block": {valid + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":
-		ways["with a block"] = wrong{"cookie {\nx y\n}", 2}
+		ways["with a block"] = malformed{"cookie {\nx y\n}", 2}
 	case "store":
-		ways["with a block"] = wrong{"store bolt {\nx y\n}", 2}
+		ways["with a block"] = malformed{"store bolt {\nx y\n}", 2}
 	}
 	if !options[name].repeats {
-		ways["repeated"] = wrong{good + "\n" + good, 2 + strings.Count(good, "\n")}
+		ways["repeated"] = malformed{valid + "\n" + valid, 2 + strings.Count(valid, "\n")}
 	}
-	if goodLines[name] != "" && name != "optional" && name != "cookie" {
-		ways["without argument"] = wrong{name, 1}
-		ways["empty"] = wrong{name + ` ""`, 1}
+	if validArguments[name] != "" && name != "optional" && name != "cookie" {
+		ways["without argument"] = malformed{name, 1}
+		ways["empty"] = malformed{name + ` ""`, 1}
 	}
 	if first, rest, ok := strings.Cut(args, " "); ok && name != "cookie" {
-		ways["one argument missing"] = wrong{name + " " + first, 1}
-		ways["empty name"] = wrong{name + ` "" ` + rest, 1}
+		ways["one argument missing"] = malformed{name + " " + first, 1}
+		ways["empty name"] = malformed{name + ` "" ` + rest, 1}
 	}
 	if list {
-		ways["one of them empty"] = wrong{good + ` ""`, 1}
+		ways["one of them empty"] = malformed{valid + ` ""`, 1}
 	} else {
-		ways["one argument more"] = wrong{strings.Replace(good, name, name+" surplus", 1), 1}
+		ways["one argument more"] = malformed{strings.Replace(valid, name, name+" surplus", 1), 1}
 	}
 	return ways
 }
 
-// parseLines adapts a site with these lines about an option, and whatever else
-// it needs behind them.
+// parseLines adapts a site with lines of one option, followed by the required options.
 func parseLines(name, lines string) error {
 	for _, needed := range []string{"issuer", "client_id", "client_secret"} {
 		if needed != name {
-			lines += "\n" + needed + " " + goodLines[needed]
+			lines += "\n" + needed + " " + validArguments[needed]
 		}
 	}
 	_, err := adapt("http://localhost {\noauth_session {\n" + lines + "\n}\n}\n")

@@ -12,22 +12,22 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
 )
 
-// switchedStore is a store module whose server is there or not.
-type switchedStore struct {
+// toggledStore is a store module that opens only while up is set.
+type toggledStore struct {
 	up     bool
 	shared bool
 }
 
-func (*switchedStore) StoreID() string { return "switched" }
-func (s *switchedStore) Shared() bool  { return s.shared }
-func (s *switchedStore) OpenStore() (session.Store, error) {
+func (*toggledStore) StoreID() string { return "toggled" }
+func (s *toggledStore) Shared() bool  { return s.shared }
+func (s *toggledStore) OpenStore() (session.Store, error) {
 	if !s.up {
 		return nil, errors.New("connection refused")
 	}
 	return memory.New(), nil
 }
 
-func askReady(t *testing.T) (status int, states []storeState) {
+func getReadiness(t *testing.T) (status int, states []storeState) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	if err := serveReady(w, httptest.NewRequest(http.MethodGet, "/oauth_session/ready", nil)); err != nil {
@@ -41,17 +41,17 @@ func askReady(t *testing.T) (status int, states []storeState) {
 		t.Fatalf("%v: %s", err, w.Body)
 	}
 	if answer.Ready != (w.Code == http.StatusOK) {
-		t.Errorf("status %d and ready %v", w.Code, answer.Ready)
+		t.Errorf("got status %d with ready %v", w.Code, answer.Ready)
 	}
 	return w.Code, answer.Stores
 }
 
-// TestReady: readiness follows the store, and names what is wrong.
-func TestReady(t *testing.T) {
-	if status, states := askReady(t); status != http.StatusOK || len(states) != 0 {
-		t.Fatalf("with no store: %d, %+v", status, states)
+// The readiness endpoint names the store and its error.
+func TestReadinessFollowsStore(t *testing.T) {
+	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 0 {
+		t.Fatalf("without a store: got %d, %+v; want 200 and no states", status, states)
 	}
-	module := &switchedStore{}
+	module := &toggledStore{}
 	var p pooled
 	vault, err := p.vault(module)
 	if err != nil {
@@ -62,28 +62,27 @@ func TestReady(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	status, states := askReady(t)
-	if status != http.StatusServiceUnavailable || len(states) != 1 || states[0].Ready || states[0].Error == "" || states[0].Store != "switched" {
-		t.Errorf("with the store away: %d, %+v", status, states)
+	status, states := getReadiness(t)
+	if status != http.StatusServiceUnavailable || len(states) != 1 || states[0].Ready || states[0].Error == "" || states[0].Store != "toggled" {
+		t.Errorf("store down: got %d, %+v; want 503 and the error", status, states)
 	}
 	module.up = true
 	vault.store.mu.Lock()
 	vault.store.retryAt = vault.store.retryAt.Add(-reopenEvery)
 	vault.store.mu.Unlock()
-	if status, states := askReady(t); status != http.StatusOK || len(states) != 1 || !states[0].Ready || states[0].Error != "" {
-		t.Errorf("with the store back: %d, %+v", status, states)
+	if status, states := getReadiness(t); status != http.StatusOK || len(states) != 1 || !states[0].Ready || states[0].Error != "" {
+		t.Errorf("store up again: got %d, %+v; want 200 and no error", status, states)
 	}
 	if err := serveReady(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/oauth_session/ready", nil)); err == nil {
-		t.Error("POST is answered")
+		t.Error("POST: got no error")
 	}
 }
 
-// TestSharedStoreHasToBeOne: a module that says so must open one.
-func TestSharedStoreHasToBeOne(t *testing.T) {
-	s := &lazyStore{open: (&switchedStore{up: true}).OpenStore, shared: true}
+func TestStoreDeclaredSharedMustOpenSharedStore(t *testing.T) {
+	s := &lazyStore{open: (&toggledStore{up: true}).OpenStore, shared: true}
 	shared := lazySharedStore{s}
 	shared.Watch(func([]session.ID) {})
 	if _, err := shared.Acquire(context.Background(), session.ID{}, 1, session.Holder{}, session.Lease{}); err == nil {
-		t.Error("a store for one process passes as one for several")
+		t.Error("got no error for a store that cannot be shared")
 	}
 }

@@ -16,19 +16,18 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// browser is one person's browser at one site. It keeps cookies as a browser
-// does that takes localhost for secure, and all its requests to the site go
-// over one connection: so the log line of one precedes the answer to the next.
+// browser is a user's browser at one site. It keeps cookies as a browser that treats
+// localhost as secure. All its requests to the site use one connection, so the log line
+// of a request precedes the response to the next.
 type browser struct {
 	t       *testing.T
 	http    *http.Client
 	site    string // origin
 	cookies map[string]string
-	// header is sent to the site besides what a browser sends.
-	header http.Header
+	header  http.Header // additional headers of requests to the site
 }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status int
 	header http.Header
@@ -41,13 +40,13 @@ func newBrowser(t *testing.T, site string) *browser {
 	return newBrowserFrom(t, site, "127.0.0.1")
 }
 
-// transports has those of all browsers.
+// transports has the transports of all browsers.
 var transports struct {
 	sync.Mutex
 	all []*http.Transport
 }
 
-func keepTransport(tr *http.Transport) {
+func registerTransport(tr *http.Transport) {
 	transports.Lock()
 	defer transports.Unlock()
 	transports.all = append(transports.all, tr)
@@ -62,7 +61,7 @@ func closeIdleConnections() {
 	}
 }
 
-// newBrowserFrom connects from a certain loopback address.
+// newBrowserFrom returns a browser that connects from a loopback address.
 func newBrowserFrom(t *testing.T, site, from string) *browser {
 	t.Helper()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -77,7 +76,7 @@ func newBrowserFrom(t *testing.T, site, from string) *browser {
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	keepTransport(transport)
+	registerTransport(transport)
 	return &browser{
 		t: t, site: site, cookies: map[string]string{}, header: http.Header{},
 		http: &http.Client{
@@ -87,9 +86,9 @@ func newBrowserFrom(t *testing.T, site, from string) *browser {
 	}
 }
 
-// begin opens a page of the site that need not be answered. The returned
-// function hangs up and waits until the request is over.
-func (b *browser) begin(path string) (hangUp func()) {
+// openInBackground opens a page without waiting for the response. The returned function
+// cancels the request and waits for its end.
+func (b *browser) openInBackground(path string) (hangUp func()) {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(b.t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.site+path, nil)
@@ -102,23 +101,23 @@ func (b *browser) begin(path string) (hangUp func()) {
 	for name, values := range navigation {
 		req.Header[name] = values
 	}
-	over := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
+		defer close(done)
 		if resp, err := b.http.Do(req); err == nil {
 			_ = resp.Body.Close()
 		}
 	}()
 	return func() {
 		cancel()
-		<-over
+		<-done
 	}
 }
 
-// send sends one request. target is a path of the site or a URL.
+// send sends a request. The target is a path of the site or a URL.
 func (b *browser) send(method, target string, header http.Header) answer {
 	b.t.Helper()
-	ours := strings.HasPrefix(target, "/") || strings.HasPrefix(target, b.site+"/")
+	sameSite := strings.HasPrefix(target, "/") || strings.HasPrefix(target, b.site+"/")
 	if strings.HasPrefix(target, "/") {
 		target = b.site + target
 	}
@@ -126,7 +125,7 @@ func (b *browser) send(method, target string, header http.Header) answer {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if ours {
+	if sameSite {
 		for name, value := range b.cookies {
 			req.AddCookie(&http.Cookie{Name: name, Value: value})
 		}
@@ -146,7 +145,7 @@ func (b *browser) send(method, target string, header http.Header) answer {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if ours {
+	if sameSite {
 		for _, c := range resp.Cookies() {
 			if c.MaxAge < 0 {
 				delete(b.cookies, c.Name)
@@ -158,9 +157,8 @@ func (b *browser) send(method, target string, header http.Header) answer {
 	return answer{status: resp.StatusCode, header: resp.Header, body: string(body), url: target}
 }
 
-// do tries again when the connection was cut before an answer began: that befalls
-// connections which wait at the old configuration's socket during a reload, and
-// is what browsers do too.
+// do retries, as browsers do, when the connection ends before a response. A reload ends
+// connections that wait at the socket of the old configuration.
 func (b *browser) do(req *http.Request) (resp *http.Response, err error) {
 	for range 10 {
 		resp, err = b.http.Do(req)
@@ -175,13 +173,13 @@ var navigation = http.Header{
 	"Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}, "Accept": {"text/html"},
 }
 
-// open types a URL and does not follow redirects.
+// open navigates to a URL and does not follow redirects.
 func (b *browser) open(target string) answer {
 	b.t.Helper()
 	return b.send(http.MethodGet, target, navigation)
 }
 
-// visit types a URL and follows redirects.
+// visit navigates to a URL and follows up to 10 redirects.
 func (b *browser) visit(target string) answer {
 	b.t.Helper()
 	a := b.open(target)
@@ -200,21 +198,21 @@ func (b *browser) visit(target string) answer {
 		}
 		a = b.open(next.String())
 	}
-	b.t.Fatalf("redirected for ever: %s", a.url)
+	b.t.Fatalf("got more than 10 redirects, the last to %s", a.url)
 	return a
 }
 
-// login visits a page through a login, and demands that it comes.
+// login visits a page through a login, and fails the test unless the page is shown.
 func (b *browser) login(target string) answer {
 	b.t.Helper()
 	a := b.visit(target)
 	if a.status != http.StatusOK {
-		b.t.Fatalf("login at %s ended at %s with %d:\n%s", target, a.url, a.status, a.body)
+		b.t.Fatalf("login at %s: got status %d at %s, want 200:\n%s", target, a.status, a.url, a.body)
 	}
 	return a
 }
 
-// fetch is a script of the site that asks for something.
+// fetch sends a request as a script of the site does.
 func (b *browser) fetch(target string) answer {
 	b.t.Helper()
 	return b.send(http.MethodGet, target, http.Header{
@@ -222,38 +220,38 @@ func (b *browser) fetch(target string) answer {
 	})
 }
 
-// callback begins a login and returns the URL of the callback with its code,
-// which has not been asked for yet.
-func (b *browser) callback(target string) string {
+// startLogin begins a login and returns the URL of the callback with its code. It does
+// not open that URL.
+func (b *browser) startLogin(target string) string {
 	b.t.Helper()
 	a := b.open(target)
 	if a.status != http.StatusFound {
-		b.t.Fatalf("GET %s: status %d, want a redirect to the login:\n%s", target, a.status, a.body)
+		b.t.Fatalf("GET %s: got status %d, want a redirect to the login:\n%s", target, a.status, a.body)
 	}
 	a = b.open(a.header.Get("Location"))
 	location := a.header.Get("Location")
 	if !strings.Contains(location, "code=") {
-		b.t.Fatalf("the authorization server answered %d, Location %q:\n%s", a.status, location, a.body)
+		b.t.Fatalf("got status %d and Location %q of the authorization server, want a code:\n%s", a.status, location, a.body)
 	}
 	return location
 }
 
-// redirectURI is what a redirect to the login asks for.
+// redirectURI returns the redirect_uri in a redirect to the login.
 func (a answer) redirectURI(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(a.header.Get("Location"))
 	if err != nil || a.status != http.StatusFound {
-		t.Fatalf("status %d, Location %q: not a redirect to the login:\n%s", a.status, a.header.Get("Location"), a.body)
+		t.Fatalf("got status %d and Location %q, want a redirect to the login:\n%s", a.status, a.header.Get("Location"), a.body)
 	}
 	return u.Query().Get("redirect_uri")
 }
 
-// echo is the request that reached the app and was answered by it.
+// echo returns the request as the app received it.
 func (a answer) echo(t *testing.T) echo.Request {
 	t.Helper()
 	var r echo.Request
 	if err := json.Unmarshal([]byte(a.body), &r); err != nil || r.Line == "" {
-		t.Fatalf("GET %s: status %d, not an answer of the app:\n%s", a.url, a.status, a.body)
+		t.Fatalf("GET %s: got status %d, want a response of the app:\n%s", a.url, a.status, a.body)
 	}
 	return r
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
 
-// FuzzCaddyfile: whatever stands in our block, it becomes one
-// configuration, or an error that names file and line.
+// FuzzCaddyfile checks that each block has either one configuration or an error with
+// file and line.
 func FuzzCaddyfile(f *testing.F) {
 	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
-		f.Fatalf("%d golden files, %v", len(files), err)
+		f.Fatalf("got %d golden files, error %v", len(files), err)
 	}
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -31,7 +31,7 @@ func FuzzCaddyfile(f *testing.F) {
 		}
 	}
 	const needed = "issuer https://login.example.com\nclient_id app\nclient_secret {env.S}\n"
-	for name, args := range goodLines {
+	for name, args := range validArguments {
 		f.Add(needed + name + " " + args)
 	}
 	for _, block := range []string{"{", "}", "\"", "`", "\\", "#", "cookie {", "store bolt {\npath \"a\nb\"\n}", "a <<X\nb\nX", "issuer\x00", "optional @a", "optional {\n}", "header a {token}{", "store redis { tls {", "\ufeffissuer x", "refresh_if_older @a 1h", "refresh_if_older * -1h"} {
@@ -43,25 +43,25 @@ func FuzzCaddyfile(f *testing.F) {
 		if err == nil {
 			again, err := parseBlock(block)
 			if err != nil || string(first) != string(again) {
-				t.Errorf("%q means something else the second time: %v\n%s\n%s", block, err, first, again)
+				t.Errorf("%q parsed again: got %s, error %v; want %s", block, again, err, first)
 			}
 			if !json.Valid(first) {
-				t.Errorf("%q becomes %q", block, first)
+				t.Errorf("%q: got %q, want JSON", block, first)
 			}
 			return
 		}
 		if !at.MatchString(err.Error()) {
-			t.Errorf("%q: the error names no line: %v", block, err)
+			t.Errorf("%q: got error %v, want one with a line", block, err)
 		}
 	})
 }
 
-// parseBlock parses a directive with a block of these lines, and marshals what
-// becomes of it. What a stray brace leaves behind the block is not ours.
+// parseBlock parses a directive with a block and marshals the handler. It ignores text
+// after the block, which a stray brace may cause.
 func parseBlock(lines string) ([]byte, error) {
 	tokens, err := caddyfile.Tokenize([]byte(directive+" {\n"+lines+"\n}\n"), "Caddyfile")
 	if err != nil {
-		return nil, fmt.Errorf("Caddyfile:0: %w", err) // by the lexer, before we see anything
+		return nil, fmt.Errorf("Caddyfile:0: %w", err) // by Caddy's lexer, before the module parses
 	}
 	d := caddyfile.NewDispenser(tokens)
 	d.Next()

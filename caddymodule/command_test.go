@@ -20,37 +20,37 @@ func runCommand(cmd *cobra.Command, input string) (string, error) {
 	return out.String(), err
 }
 
-func TestKeygen(t *testing.T) {
+func TestKeygenPrintsNewValidKey(t *testing.T) {
 	first, err := runCommand(keygenCommand(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(first) != 44 || !strings.HasSuffix(first, "\n") {
-		t.Errorf("printed %d bytes, want 43 characters and a line end", len(first))
+		t.Errorf("got %d bytes, want 43 characters and a newline", len(first))
 	}
 	if _, err := seal.ParseKey(first); err != nil {
 		t.Error(err)
 	}
 	if second, _ := runCommand(keygenCommand(), ""); second == first {
-		t.Error("two keys are alike")
+		t.Error("got the same key twice")
 	}
 }
 
-func TestKeyID(t *testing.T) {
-	out, err := runCommand(keyIDCommand(), lines(keyB, keyA))
+func TestKeyIDPrintsIDsButNoKeys(t *testing.T) {
+	out, err := runCommand(keyIDCommand(), encodeKeys(keyB, keyA))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := keyB.ID() + "\n" + keyA.ID() + "\n"; out != want {
-		t.Errorf("printed %q, want %q", out, want)
+		t.Errorf("got %q, want %q", out, want)
 	}
-	for _, input := range []string{"", "\n", keyA.Encode()[:42], lines(keyA, keyA)} {
+	for _, input := range []string{"", "\n", keyA.Encode()[:42], encodeKeys(keyA, keyA)} {
 		out, err := runCommand(keyIDCommand(), input)
 		if err == nil {
-			t.Errorf("%.10q… is accepted", input)
+			t.Errorf("%.10q…: got no error", input)
 		}
 		if strings.Contains(out, keyA.Encode()[:42]) {
-			t.Errorf("a key is printed: %s", out)
+			t.Errorf("got a key in the output: %s", out)
 		}
 	}
 }

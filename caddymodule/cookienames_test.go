@@ -12,9 +12,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// twoSites are two of one host, told apart by path and cookie. The app of the
-// second is the echo server at {$OTHER}.
-func (w *world) twoSites() (other *echo.Server) {
+// loadTwoSites runs two sites on one host, with different paths and cookies. The app of
+// the second is the echo server at {$OTHER}.
+func (w *world) loadTwoSites() (other *echo.Server) {
 	w.t.Helper()
 	other = echo.Start(w.t, echo.Options{})
 	w.t.Setenv("OTHER", other.Addr())
@@ -26,52 +26,49 @@ func (w *world) twoSites() (other *echo.Server) {
 	return other
 }
 
-// Sites on one host that differ in the name of their cookie keep it from each
-// other's apps.
-func TestNeighboursCookie(t *testing.T) {
+func TestAppReceivesNoCookieOfOtherSite(t *testing.T) {
 	w := newWorld(t)
-	other := w.twoSites()
+	other := w.loadTwoSites()
 	b := newBrowser(t, w.origin)
 	b.login("/a/")
 	b.login("/b/")
 	b.login("/a/")
 	if b.cookies["__Host-a"] == "" || b.cookies["__Host-b"] == "" {
-		t.Fatalf("the browser has %d cookies, want a session of each site", len(b.cookies))
+		t.Fatalf("got %d cookies in the browser, want a session cookie of each site", len(b.cookies))
 	}
 	for _, r := range append(w.app.Requests(), other.Requests()...) {
 		if got := r.Values("Cookie"); got != nil {
-			t.Errorf("%s: the app got the cookies %.30q", r.Line, got)
+			t.Errorf("%s: got cookies %.30q at the app, want none", r.Line, got)
 		}
 	}
 }
 
-// Nor can an app set the cookie of its neighbour.
-func TestNeighbourSetsCookie(t *testing.T) {
+func TestAppCannotSetCookieOfOtherSite(t *testing.T) {
 	w := newWorld(t)
-	w.twoSites()
+	w.loadTwoSites()
 	b := newBrowser(t, w.origin)
 	b.login("/b/")
 	lines := b.fetch("/b/u/setcookie?name=__Host-a&name=plain").header.Values("Set-Cookie")
 	if slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "__Host-a=") }) {
-		t.Errorf("the app of b sets %q", lines)
+		t.Errorf("got Set-Cookie %q from the app of b, want no __Host-a", lines)
 	}
 	if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "plain=") }) {
-		t.Errorf("the app's own cookie is not among %q", lines)
+		t.Errorf("got Set-Cookie %q, want the app's own cookie", lines)
 	}
 }
 
-// A name counts from when a configuration has it to when none has, reloads
-// that overlap or fail included.
-func TestCookieNamesInUse(t *testing.T) {
+// A cookie name is reserved from the start of the first configuration with it to the end
+// of the last, also with overlapping and failing reloads.
+func TestCookieNameIsReservedWhileConfigured(t *testing.T) {
 	w := newWorld(t)
 	want := func(when string, names ...string) {
 		t.Helper()
 		if got := slices.Sorted(slices.Values(cookieNames.current().all)); !slices.Equal(got, names) {
-			t.Errorf("%s: %q are in use, want %q", when, got, names)
+			t.Errorf("%s: got reserved names %q, want %q", when, got, names)
 		}
 	}
 	named := func(name string) string { return site("cookie {\nname "+name+"\n}", "") }
-	want("at first")
+	want("before the start")
 	w.load(site("", ""))
 	want("by default", "__Host-oauth_session")
 	w.load(named("__Host-a"))
@@ -85,9 +82,9 @@ func TestCookieNamesInUse(t *testing.T) {
 		named("__Host-b") + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ntrusted_ca /nonexistent/ca.pem\n}\n}\n",
 	} {
 		if err := w.tryLoad(bad); err == nil {
-			t.Fatal("a wrong configuration was loaded")
+			t.Fatal("got no error for an invalid configuration")
 		}
-		want("after one that failed", "__Host-a")
+		want("after a failed reload", "__Host-a")
 	}
 	if err := w.validate(named("__Host-c")); err != nil {
 		t.Fatal(err)
@@ -99,9 +96,9 @@ func TestCookieNamesInUse(t *testing.T) {
 	want("at the end")
 }
 
-// A name is ours where a browser sends the cookie. On every other host an app may
-// use it for a cookie of its own.
-func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
+// A cookie name is reserved on the hosts to which a browser sends the cookie. On other
+// hosts an app may use the name for its own cookie.
+func TestCookieNameIsReservedOnlyOnHostsThatReceiveIt(t *testing.T) {
 	const named = "cookie {\nname __Host-session\n}"
 	const ofDomain = "cookie {\nname __Secure-session\ndomain one.localhost\n}"
 	for _, tc := range []struct {
@@ -111,7 +108,7 @@ func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
 		bLines  string // of b
 		cookie  string
 		forward string // X-Forwarded-Host
-		own     bool   // the name is b's own
+		own     bool   // the app of b may use the name
 	}{
 		{name: "another host", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", own: true},
 		{name: "a host below", a: "a.localhost", b: "x.a.localhost", options: named, cookie: "__Host-session", own: true},
@@ -122,8 +119,8 @@ func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
 		{name: "another case", a: "B.LOCALHOST", b: "b.localhost", options: named, cookie: "__Host-session"},
 		{name: "another host by base_url", a: "a.localhost", b: "b.localhost", options: named + "\nbase_url http://b.localhost:{$PORT}", cookie: "__Host-session"},
 		{name: "its base_url", a: "a.localhost", b: "b.localhost", options: named, bLines: "base_url http://a.localhost:{$PORT}", cookie: "__Host-session"},
-		{name: "a name only the proxy before us knows", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "public.localhost"},
-		{name: "the same name as the proxy says it", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "b.localhost", own: true},
+		{name: "a host that only the proxy in front knows", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "public.localhost"},
+		{name: "the same host in X-Forwarded-Host", a: "a.localhost", b: "b.localhost", options: named, cookie: "__Host-session", forward: "b.localhost", own: true},
 		{name: "within the cookie's domain", a: "a.one.localhost", b: "b.one.localhost", options: ofDomain, cookie: "__Secure-session"},
 		{name: "the cookie's domain itself", a: "a.one.localhost", b: "one.localhost", options: ofDomain, cookie: "__Secure-session"},
 		{name: "outside of the cookie's domain", a: "a.one.localhost", b: "b.two.localhost", options: ofDomain, cookie: "__Secure-session", own: true},
@@ -134,8 +131,7 @@ func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
 			block := func(host, port, options string) string {
 				return strings.ReplaceAll("http://"+host, ",", ":"+port+",") + ":" + port + " {\noauth_session {\n" + loginOptions + "\noptional\n" + options + "\n}\nreverse_proxy {$APP}\n}\n"
 			}
-			// A second port, so that the same host may stand here twice: cookies
-			// do not know ports.
+			// With a second port the same host may occur twice. Cookies ignore ports.
 			w.load("{\nservers {\ntrusted_proxies static 127.0.0.1/32\n}\n}\n" + block(tc.a, freePort(t), tc.options) + block(tc.b, "{$PORT}", tc.bLines))
 			b := newBrowser(t, "http://"+tc.b+":"+w.port)
 			header := http.Header{"Cookie": {tc.cookie + "=app; x=1"}}
@@ -145,15 +141,15 @@ func TestNeighboursNameIsOursOnItsHost(t *testing.T) {
 			got := b.send(http.MethodGet, "/u/setcookie?name="+tc.cookie, header)
 			kept := slices.ContainsFunc(got.header.Values("Set-Cookie"), func(line string) bool { return strings.HasPrefix(line, tc.cookie+"=") })
 			if kept != tc.own {
-				t.Errorf("the app's cookie came through is %v, want %v (status %d)", kept, tc.own, got.status)
+				t.Errorf("got Set-Cookie of the app relayed %v, want %v (status %d)", kept, tc.own, got.status)
 			}
 			requests := w.app.Requests()
 			if len(requests) != 1 {
-				t.Fatalf("%d requests reached the app, status %d: %s", len(requests), got.status, got.body)
+				t.Fatalf("got %d requests at the app, want 1 (status %d): %s", len(requests), got.status, got.body)
 			}
 			sent := strings.Join(requests[0].Values("Cookie"), "; ")
 			if strings.Contains(sent, tc.cookie) != tc.own {
-				t.Errorf("the app got the cookies %q, its own is %v", sent, tc.own)
+				t.Errorf("got cookies %q at the app, want %s among them: %v", sent, tc.cookie, tc.own)
 			}
 		})
 	}

@@ -14,24 +14,24 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// costSites are a site with sessions and one that only passes requests on.
+// costSites are a site with sessions and a plain reverse proxy.
 const costSites = "http://localhost:{$PORT} {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n" +
 	"http://plain.localhost:{$PORT} {\nreverse_proxy {$APP}\n}\n"
 
-// The most that a session may cost each request, in allocations and bytes.
+// Limits for the additional cost of a session per request.
 const (
 	maxMoreAllocations = 12
 	maxMoreBytes       = 2048
 )
 
-// TestCostOfASession counts what Caddy allocates for a request with a session,
-// beside one that it only passes on.
-func TestCostOfASession(t *testing.T) {
+// The test compares the allocations of a request with a session to those of a plain
+// reverse proxy.
+func TestSessionCostPerRequestIsBounded(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates, too")
 	}
 	w := newWorld(t)
-	t.Setenv("APP", silentApp(t))
+	t.Setenv("APP", startMinimalApp(t))
 	adapted, err := adapt("{\n" + strings.Replace(globals, "level DEBUG", "level ERROR", 1) + "}\n" + costSites)
 	if err != nil {
 		t.Fatal(err)
@@ -42,35 +42,35 @@ func TestCostOfASession(t *testing.T) {
 	b := newBrowser(t, w.origin)
 	b.login("/")
 	cookie := "__Host-oauth_session=" + b.cookies["__Host-oauth_session"]
-	plain, session := w.newLine("plain.localhost", cookie), w.newLine("localhost", cookie)
-	plainAllocations, plainBytes := plain.cost()
-	allocations, size := session.cost()
-	t.Logf("without a session %.1f allocations and %.0f bytes, with one %.1f and %.0f more", plainAllocations, plainBytes, allocations-plainAllocations, size-plainBytes)
+	plain, session := w.newConnection("plain.localhost", cookie), w.newConnection("localhost", cookie)
+	plainAllocations, plainBytes := plain.allocationsPerRequest()
+	allocations, size := session.allocationsPerRequest()
+	t.Logf("without a session %.1f allocations and %.0f bytes; a session adds %.1f and %.0f", plainAllocations, plainBytes, allocations-plainAllocations, size-plainBytes)
 	if more := allocations - plainAllocations; more > maxMoreAllocations+0.5 {
-		t.Errorf("%.1f allocations more than without a session, the limit is %d", more, maxMoreAllocations)
+		t.Errorf("got %.1f additional allocations, want at most %d", more, maxMoreAllocations)
 	}
 	if more := size - plainBytes; more > maxMoreBytes {
-		t.Errorf("%.0f bytes more than without a session, the limit is %d", more, maxMoreBytes)
+		t.Errorf("got %.0f additional bytes, want at most %d", more, maxMoreBytes)
 	}
 }
 
-// silentApp answers every request alike, and allocates nothing for it.
-func silentApp(t *testing.T) (addr string) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// startMinimalApp starts an app that answers each request without allocating.
+func startMinimalApp(t *testing.T) (addr string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
+	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
-			conn, err := l.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
 			go answerAll(conn)
 		}
 	}()
-	return l.Addr().String()
+	return listener.Addr().String()
 }
 
 func answerAll(conn net.Conn) {
@@ -91,8 +91,8 @@ func answerAll(conn net.Conn) {
 	}
 }
 
-// A line sends one request over and over, and allocates nothing for it.
-type line struct {
+// A connection repeats one request without allocating.
+type connection struct {
 	t       *testing.T
 	conn    net.Conn
 	in      *bufio.Reader
@@ -100,7 +100,7 @@ type line struct {
 	body    [64]byte
 }
 
-func (w *world) newLine(host, cookies string) *line {
+func (w *world) newConnection(host, cookies string) *connection {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+w.port)
 	if err != nil {
@@ -108,19 +108,19 @@ func (w *world) newLine(host, cookies string) *line {
 	}
 	w.t.Cleanup(func() { _ = conn.Close() })
 	request := fmt.Appendf(nil, "GET /x HTTP/1.1\r\nHost: %s:%s\r\nAccept: */*\r\nSec-Fetch-Mode: cors\r\nCookie: %s\r\n\r\n", host, w.port, cookies)
-	return &line{t: w.t, conn: conn, in: bufio.NewReader(conn), request: request}
+	return &connection{t: w.t, conn: conn, in: bufio.NewReader(conn), request: request}
 }
 
-// get sends the request and demands 200.
-func (l *line) get() {
-	if _, err := l.conn.Write(l.request); err != nil {
-		l.t.Fatal(err)
+// get sends the request and expects 200.
+func (c *connection) get() {
+	if _, err := c.conn.Write(c.request); err != nil {
+		c.t.Fatal(err)
 	}
 	status, length := false, 0
 	for {
-		text, err := l.in.ReadSlice('\n')
+		text, err := c.in.ReadSlice('\n')
 		if err != nil {
-			l.t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		status = status || bytes.HasPrefix(text, []byte("HTTP/1.1 200 "))
 		if value, ok := bytes.CutPrefix(text, []byte("Content-Length: ")); ok {
@@ -130,21 +130,21 @@ func (l *line) get() {
 			break
 		}
 	}
-	if _, err := io.ReadFull(l.in, l.body[:length]); err != nil || !status {
-		l.t.Fatalf("not answered with 200: %v", err)
+	if _, err := io.ReadFull(c.in, c.body[:length]); err != nil || !status {
+		c.t.Fatalf("got error %v or another status, want 200", err)
 	}
 }
 
-// cost is what one request makes this process allocate.
-func (l *line) cost() (allocations, size float64) {
+// allocationsPerRequest returns the mean allocations and bytes of this process for a request.
+func (c *connection) allocationsPerRequest() (allocations, size float64) {
 	const n = 2000
 	for range n / 4 {
-		l.get() // pools and caches are filled
+		c.get() // fills pools and caches
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range n {
-		l.get()
+		c.get()
 	}
 	runtime.ReadMemStats(&after)
 	return float64(after.Mallocs-before.Mallocs) / n, float64(after.TotalAlloc-before.TotalAlloc) / n

@@ -14,9 +14,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
 )
 
-// Whoever writes a default out, or leaves it out again, keeps every session, and
-// what is known of the authorization server.
-func TestDefaultWrittenOutKeepsSessions(t *testing.T) {
+// Adding or removing an explicit default keeps all sessions and the cached metadata of
+// the authorization server.
+func TestExplicitDefaultKeepsSessions(t *testing.T) {
 	bare := func(lines string) string {
 		return "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n" + lines + "\n}\nreverse_proxy {$APP}\n}\n"
 	}
@@ -44,18 +44,18 @@ func TestDefaultWrittenOutKeepsSessions(t *testing.T) {
 			for _, text := range []string{tc.long, tc.short} {
 				w.load(text)
 				if a := b.open("/"); a.status != http.StatusOK {
-					t.Errorf("status %d after the reload, want 200, with:\n%s", a.status, text)
+					t.Errorf("got status %d after the reload, want 200, with:\n%s", a.status, text)
 				}
 				if diff := cmp.Diff(want, poolReferences()); diff != "" {
-					t.Errorf("another store or client (-want +got):\n%s", diff)
+					t.Errorf("pool references (-want +got):\n%s", diff)
 				}
 			}
 		})
 	}
 }
 
-// A cookie of another name is another site, as it always was.
-func TestOtherCookieNameIsAnotherSite(t *testing.T) {
+// The cookie name is part of the site, so a session is not valid under another name.
+func TestNewCookieNameRequiresLogin(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
@@ -63,15 +63,14 @@ func TestOtherCookieNameIsAnotherSite(t *testing.T) {
 	w.load(site("cookie {\nname __Host-other\n}", ""))
 	b.cookies["__Host-other"] = b.cookies["__Host-oauth_session"]
 	if a := b.open("/"); a.status != http.StatusFound {
-		t.Errorf("status %d, want a login", a.status)
+		t.Errorf("got status %d, want a login", a.status)
 	}
 }
 
-// One Redis is one store, its defaults written out or not.
-func TestRedisDefaultsWrittenOut(t *testing.T) {
+func TestExplicitRedisDefaultsKeepStoreID(t *testing.T) {
 	id := func(block string) string {
 		isolate(t)
-		s := provisionedRedis(t, block)
+		s := provisionRedis(t, block)
 		return s.StoreID()
 	}
 	want := id("redis")
@@ -79,23 +78,23 @@ func TestRedisDefaultsWrittenOut(t *testing.T) {
 		"redis redis://127.0.0.1:6379", "redis {\nprefix oauth_session\n}", "redis redis://127.0.0.1:6379 {\nprefix oauth_session\n}",
 	} {
 		if got := id(block); got != want {
-			t.Errorf("%s is %s, without its defaults %s", block, got, want)
+			t.Errorf("%s: got store ID %s, want %s", block, got, want)
 		}
 	}
 	for _, block := range []string{"redis redis://127.0.0.1:6380", "redis {\nprefix other\n}", "redis {\nusername u\n}"} {
 		if got := id(block); got == want {
-			t.Errorf("%s is the same store as without", block)
+			t.Errorf("%s: got the store ID of the default, want another", block)
 		}
 	}
 }
 
-// A file is one store, however its path is written.
-func TestOneFileUnderSeveralSpellings(t *testing.T) {
+// Links and relative paths to one file open one store.
+func TestPathSpellingsShareOneFileStore(t *testing.T) {
 	for _, exists := range []bool{false, true} {
 		w := newWorld(t)
 		dir := t.TempDir()
 		t.Chdir(dir)
-		makeSpellings(t, dir, exists)
+		createLinks(t, dir, exists)
 		spellings := []string{
 			filepath.Join(dir, "real/s.db"), "real/s.db", "./real/../real//s.db", "link/s.db", "real/dangling.db",
 			filepath.Join(dir, "link/../link/dangling.db"), "chain.db", "link/up.db",
@@ -114,49 +113,49 @@ func TestOneFileUnderSeveralSpellings(t *testing.T) {
 		for i := range spellings {
 			newBrowser(t, "http://"+string(rune('a'+i))+".localhost:"+w.port).login("/")
 		}
-		// A reload that spells the path in another way finds the sessions again.
-		one := func(path string) string {
+		// A reload with another spelling of the path keeps the sessions.
+		oneSite := func(path string) string {
 			return "http://a.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app-a.localhost\nclient_secret {env.SECRET}\nstore bolt {\npath " + path + "\n}\n}\nreverse_proxy {$APP}\n}\n"
 		}
 		b := newBrowser(t, "http://a.localhost:"+w.port)
-		w.load(one(spellings[0]))
+		w.load(oneSite(spellings[0]))
 		b.login("/")
 		for _, path := range spellings {
-			w.load(one(path))
+			w.load(oneSite(path))
 			if a := b.open("/"); a.status != http.StatusOK {
-				t.Errorf("%s: status %d, want 200", path, a.status)
+				t.Errorf("%s: got status %d, want 200", path, a.status)
 			}
 		}
 	}
 }
 
-// makeSpellings makes links to real/s.db, which is there or is not.
-func makeSpellings(t *testing.T, dir string, exists bool) {
+// createLinks creates links to real/s.db, and the file itself if exists is set.
+func createLinks(t *testing.T, dir string, exists bool) {
 	t.Helper()
-	try := func(err error) {
+	check := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	try(os.Mkdir(filepath.Join(dir, "real"), 0o700))
-	try(os.Mkdir(filepath.Join(dir, "deep"), 0o700))
-	try(os.Symlink("../real", filepath.Join(dir, "deep", "link")))
-	try(os.Symlink("deep/link", filepath.Join(dir, "link")))
-	try(os.Symlink("s.db", filepath.Join(dir, "real", "dangling.db")))
-	try(os.Symlink("../real/s.db", filepath.Join(dir, "real", "up.db")))
-	try(os.Symlink("link/dangling.db", filepath.Join(dir, "chain.db")))
+	check(os.Mkdir(filepath.Join(dir, "real"), 0o700))
+	check(os.Mkdir(filepath.Join(dir, "deep"), 0o700))
+	check(os.Symlink("../real", filepath.Join(dir, "deep", "link")))
+	check(os.Symlink("deep/link", filepath.Join(dir, "link")))
+	check(os.Symlink("s.db", filepath.Join(dir, "real", "dangling.db")))
+	check(os.Symlink("../real/s.db", filepath.Join(dir, "real", "up.db")))
+	check(os.Symlink("link/dangling.db", filepath.Join(dir, "chain.db")))
 	if !exists {
 		return
 	}
 	file := filepath.Join(dir, "real", "s.db")
 	store, err := bolt.Open(file)
-	try(err)
-	try(store.Close())
-	try(os.Link(file, filepath.Join(dir, "hard.db")))
+	check(err)
+	check(store.Close())
+	check(os.Link(file, filepath.Join(dir, "hard.db")))
 }
 
-func provisionedRedis(t *testing.T, text string) *RedisStore {
+func provisionRedis(t *testing.T, text string) *RedisStore {
 	t.Helper()
 	s := new(RedisStore)
 	if err := s.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/echo"
 )
 
-// An error page comes from somewhere else, which has no business with the token.
+// Error pages may come from another upstream, which must not get the token.
 func TestErrorRoutesGetNoToken(t *testing.T) {
 	w := newWorld(t)
 	pages := echo.Start(t, echo.Options{})
@@ -17,21 +17,21 @@ func TestErrorRoutesGetNoToken(t *testing.T) {
 	w.load(site("", "reverse_proxy /broken {$NOBODY}\nhandle_errors {\nreverse_proxy {$PAGES}\n}"))
 	b := newBrowser(t, w.origin)
 	if b.login("/").echo(t).Bearer() == "" {
-		t.Fatal("no token reached the app")
+		t.Fatal("got no token at the app")
 	}
 	b.header.Set("Authorization", "Bearer of-the-client")
 	b.open("/broken")
 	requests := pages.Requests()
 	if len(requests) != 1 {
-		t.Fatalf("%d requests for error pages, want 1", len(requests))
+		t.Fatalf("got %d requests for error pages, want 1", len(requests))
 	}
 	if got := requests[0].Bearer(); got != "of-the-client" {
-		t.Errorf("the error page got Authorization %q, want the client's own", got)
+		t.Errorf("got token %q at the error page, want the client's", got)
 	}
 }
 
-// handle_errors themes the pages that people see; what scripts read stays ours.
-func TestErrorRoutesThemePages(t *testing.T) {
+// handle_errors replaces the HTML pages. Scripts still get application/problem+json.
+func TestErrorRoutesReplacePagesButNotJSON(t *testing.T) {
 	const theme = "handle_errors {\nrespond \"themed {err.status_code}\"\n}"
 
 	t.Run("no session", func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestErrorRoutesThemePages(t *testing.T) {
 		w.load(site("", theme))
 		a := newBrowser(t, w.origin).fetch("/")
 		if a.status != http.StatusUnauthorized || a.header.Get("Content-Type") != "application/problem+json" || !strings.Contains(a.body, `"login_url":"/oauth2/login"`) {
-			t.Errorf("a script got %d, %s:\n%s", a.status, a.header.Get("Content-Type"), a.body)
+			t.Errorf("script: got status %d, %s, want 401 and JSON with a login_url:\n%s", a.status, a.header.Get("Content-Type"), a.body)
 		}
 	})
 	t.Run("no authorization server", func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestErrorRoutesThemePages(t *testing.T) {
 		t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
 		w.load(site("", theme))
 		if a := newBrowser(t, w.origin).open("/"); a.status != http.StatusServiceUnavailable || a.body != "themed 503" {
-			t.Errorf("got %d %s", a.status, a.body)
+			t.Errorf("got status %d, %s; want 503 and the themed page", a.status, a.body)
 		}
 	})
 	t.Run("missing claim", func(t *testing.T) {
@@ -56,34 +56,34 @@ func TestErrorRoutesThemePages(t *testing.T) {
 		b := newBrowser(t, w.origin)
 		a := b.visit("/")
 		if a.status != http.StatusForbidden || a.body != "themed 403" {
-			t.Errorf("got %d %s", a.status, a.body)
+			t.Errorf("got status %d, %s; want 403 and the themed page", a.status, a.body)
 		}
 		for _, name := range []string{"Cache-Control", "X-Frame-Options", "X-Content-Type-Options"} {
 			if a.header.Get(name) == "" {
-				t.Errorf("the themed page has no %s", name)
+				t.Errorf("themed page: got no header %s", name)
 			}
 		}
 		if a := b.fetch("/"); a.status != http.StatusForbidden || a.header.Get("Content-Type") != "application/problem+json" {
-			t.Errorf("a script got %d %s", a.status, a.body)
+			t.Errorf("script: got status %d, %s; want 403 and JSON", a.status, a.body)
 		}
 		if requests := w.app.Requests(); len(requests) > 0 {
-			t.Errorf("%d requests reached the app", len(requests))
+			t.Errorf("got %d requests at the app, want none", len(requests))
 		}
 	})
 }
 
-// Error pages often show {err.message}, and anybody sees them: the cause of an
-// error, with its addresses and foreign text, is for the log alone.
-func TestErrorMessageIsPublic(t *testing.T) {
+// Public error pages often show {err.message}. The cause of an error, with addresses and
+// text of other servers, appears only in the log.
+func TestErrorMessageHidesCause(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
 	w.load(site("", "handle_errors {\nrespond \"{err.message}\"\n}"))
 	a := newBrowser(t, w.origin).open("/")
 	if a.status != http.StatusServiceUnavailable || a.body == "" {
-		t.Fatalf("got %d %q", a.status, a.body)
+		t.Fatalf("got status %d, %q; want 503 and a message", a.status, a.body)
 	}
 	if strings.Contains(a.body, "127.0.0.1") || strings.Contains(a.body, "metadata") {
-		t.Errorf("{err.message} tells the cause: %s", a.body)
+		t.Errorf("got the cause in {err.message}: %s", a.body)
 	}
 	captured.wait(t, `"level":"error"`, `"logger":"http.handlers.oauth_session"`, "127.0.0.1")
 }

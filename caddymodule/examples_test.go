@@ -15,12 +15,12 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// Each example is formatted, is a configuration that Caddy accepts with nothing
-// but a client secret in its environment, and says first what to register.
-func TestExamples(t *testing.T) {
+// Each example is formatted and valid with only the secrets in the environment. Its
+// first comment names the redirect URI to register.
+func TestExamplesAreValid(t *testing.T) {
 	files, err := filepath.Glob("../examples/*.Caddyfile")
 	if err != nil || len(files) < 9 {
-		t.Fatalf("%d examples, %v", len(files), err)
+		t.Fatalf("got %d examples, error %v; want at least 9", len(files), err)
 	}
 	for _, file := range append(files, "../Caddyfile.example") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -29,14 +29,14 @@ func TestExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !strings.HasPrefix(string(text), "# ") {
-				t.Error("it does not begin with a comment")
+				t.Error("got no comment at the beginning")
 			}
 			intro, _, _ := strings.Cut(string(text), " {\n")
 			if !strings.Contains(intro, "https://app.example.com/oauth2/callback") {
-				t.Error("its first comment does not name the redirect URI")
+				t.Error("got no redirect URI in the first comment")
 			}
 			if string(caddyfile.Format(text)) != string(text) {
-				t.Error("it is not formatted as `caddy fmt` does")
+				t.Error("got another text than `caddy fmt` writes")
 			}
 			validateExample(t, text)
 		})
@@ -51,13 +51,13 @@ func validateExample(t *testing.T, text []byte) {
 	}
 	t.Setenv("CLIENT_SECRET", testSecret)
 	t.Setenv("SESSION_KEY", seal.NewKey().Encode())
-	t.Setenv("REDIS_PASSWORD", "of no use")
+	t.Setenv("REDIS_PASSWORD", "unused")
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
 	if err != nil || len(warnings) > 0 {
-		t.Fatalf("adapting: %v, warnings %v", err, warnings)
+		t.Fatalf("adapting: got error %v, warnings %v", err, warnings)
 	}
 	if strings.Contains(string(out), testSecret) {
-		t.Error("the configuration holds the secret")
+		t.Error("got the secret in the configuration")
 	}
 	c := new(caddy.Config)
 	if err := json.Unmarshal(out, c); err != nil {
@@ -65,9 +65,9 @@ func validateExample(t *testing.T, text []byte) {
 	}
 	c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
 	if err := caddy.Validate(c); err != nil {
-		t.Errorf("validating: %v", err)
+		t.Errorf("validating: got error %v", err)
 	}
-	// The secret is needed: without it nothing starts.
+	// Without the secret the configuration is invalid.
 	if strings.Contains(string(text), "{env.CLIENT_SECRET}") {
 		unsetenv(t, "CLIENT_SECRET")
 		c := new(caddy.Config)
@@ -76,7 +76,7 @@ func validateExample(t *testing.T, text []byte) {
 		}
 		c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
 		if err := caddy.Validate(c); err == nil || !strings.Contains(err.Error(), "client_secret") {
-			t.Errorf("without the secret: %v", err)
+			t.Errorf("without the secret: got error %v, want one for client_secret", err)
 		}
 	}
 }
@@ -90,8 +90,8 @@ func unsetenv(t *testing.T, name string) {
 	}
 }
 
-// Caddyfile.example works as it stands, tells the app who the user is, and
-// keeps what belongs to a login out of the access log.
+// Caddyfile.example works without changes. It sends the user's name to the app, and
+// removes codes, states and nonces from the access log.
 func TestCaddyfileExampleWorks(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("SITE", w.origin)
@@ -101,7 +101,7 @@ func TestCaddyfileExampleWorks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Its log goes where the test can read it.
+	// The test reads the log.
 	text := strings.Replace(string(content[strings.Index(string(content), "\n{\n")+1:]), "\tlog {\n", "\tlog {\n\toutput capture\n", 1)
 	w.load(text)
 	b := newBrowser(t, w.origin)
@@ -110,22 +110,22 @@ func TestCaddyfileExampleWorks(t *testing.T) {
 	b.cookies = map[string]string{}
 	r := b.login("/page").echo(t)
 	if r.Bearer() == "" || strings.Join(r.Values("X-User"), "|") != "alice" || strings.Join(r.Values("X-Email"), "|") != "alice@example.test" {
-		t.Errorf("the app got %v", r.Headers)
+		t.Errorf("got headers %v at the app, want a token, X-User and X-Email", r.Headers)
 	}
 	if a := b.open("/last"); a.status != http.StatusOK {
-		t.Fatalf("status %d", a.status)
+		t.Fatalf("got status %d, want 200", a.status)
 	}
 	captured.wait(t, "handled request", `"uri":"/last"`)
 	line := captured.wait(t, "handled request", `"uri":"/page?code=REDACTED&x=1"`)
 	if !strings.Contains(line, "state=REDACTED") || !strings.Contains(line, "nonce=REDACTED") {
-		t.Errorf("state or nonce show: %s", line)
+		t.Errorf("got log line %s, want state and nonce redacted", line)
 	}
 	_, state, _ := strings.Cut(location, "state=")
 	state, _, _ = strings.Cut(state, "&")
 	for _, text := range []string{"CODE_IN_URL", state} {
 		if found := captured.lines(text); text == "" || found != nil {
-			t.Errorf("%q is in the log: %v", text, found)
+			t.Errorf("got %q in the log: %v", text, found)
 		}
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 }

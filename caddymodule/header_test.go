@@ -7,9 +7,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// The option header says which header carries the token. Other placeholders in
-// it are expanded; what the token contains is not.
-func TestHeaderOption(t *testing.T) {
+// The value of the header option may have other placeholders. Placeholders inside the
+// token are not expanded.
+func TestHeaderOptionExpandsNothingInToken(t *testing.T) {
 	t.Setenv("CANARY", "EXPANDED")
 	for _, tc := range []struct {
 		name, option, token string
@@ -45,10 +45,10 @@ func TestHeaderOption(t *testing.T) {
 				}
 			}
 			if got := strings.Join(r.Values(tc.header), " | "); got != want {
-				t.Errorf("%s is %q, want %q", tc.header, got, want)
+				t.Errorf("got %s %q, want %q", tc.header, got, want)
 			}
 			if got := r.Values("Authorization"); tc.header != "Authorization" && got != nil {
-				t.Errorf("the client's Authorization reached the app: %q", got)
+				t.Errorf("got Authorization %q at the app, want none", got)
 			}
 		})
 	}

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Patterns meet if there is a host that fits both, whichever comes first.
-func TestPatternsThatMeet(t *testing.T) {
+// Two patterns meet if some host matches both. The order does not matter.
+func TestPatternsMeetIfAHostMatchesBoth(t *testing.T) {
 	for _, tc := range []struct {
 		a, b string
 		want bool
@@ -21,24 +21,24 @@ func TestPatternsThatMeet(t *testing.T) {
 		{"::1", "::1", true}, {"127.0.0.1", "127.0.0.2", false},
 	} {
 		if patternsMeet(tc.a, tc.b) != tc.want || patternsMeet(tc.b, tc.a) != tc.want {
-			t.Errorf("%q and %q meet: want %v", tc.a, tc.b, tc.want)
+			t.Errorf("%q and %q: got meet %v, want %v", tc.a, tc.b, !tc.want, tc.want)
 		}
 	}
 }
 
-func TestNormalHost(t *testing.T) {
+func TestHostIsNormalized(t *testing.T) {
 	for in, want := range map[string]string{
 		"A.Test": "a.test", "a.test:8443": "a.test", "a.test.": "a.test", "A.test.:80": "a.test", "[::1]:80": "::1", "[::1]": "::1", "::1": "::1", "": "",
 	} {
 		if got := normalHost(in); got != want {
-			t.Errorf("host of %q is %q, want %q", in, got, want)
+			t.Errorf("%q: got host %q, want %q", in, got, want)
 		}
 	}
 }
 
-// The names at a host are those of its own pattern and of all wider ones. An app
-// that sets a cookie for a domain reaches all hosts below.
-func TestNamesAtAHost(t *testing.T) {
+// A host has the cookie names of all patterns that match it. A cookie for a domain
+// applies to all hosts below the domain.
+func TestHostReservesNamesOfAllMatchingPatterns(t *testing.T) {
 	var n nameRegistry
 	for _, use := range []cookieUse{
 		{"exact", hosts{"a.test", "b.test"}}, {"wild", hosts{"*.test"}}, {"domain", hosts{"x.one.test", ".one.test"}}, {"any", anyHost},
@@ -64,14 +64,14 @@ func TestNamesAtAHost(t *testing.T) {
 			got = n.current().below(tc.domain)
 		}
 		if got = slices.Sorted(slices.Values(got)); !slices.Equal(got, tc.want) {
-			t.Errorf("names at %q%s are %q, want %q", tc.host, tc.domain, got, tc.want)
+			t.Errorf("%q%s: got names %q, want %q", tc.host, tc.domain, got, tc.want)
 		}
 	}
 	if allocs := testing.AllocsPerRun(100, func() { n.current().at("a.test") }); allocs > 0 {
-		t.Errorf("%v allocations a request", allocs)
+		t.Errorf("got %v allocations per request, want none", allocs)
 	}
 	n.remove(cookieUse{"any", anyHost})
 	if got := n.current().at("two.example"); got != nil {
-		t.Errorf("names are %q when none is in use", got)
+		t.Errorf("got names %q, want none", got)
 	}
 }

@@ -24,22 +24,22 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// watched is a key file with somebody who reads it again.
-type watched struct {
+// keyFileTest is a key file with a running reloader.
+type keyFileTest struct {
 	t    *testing.T
 	file string
 	site *seal.Site
 	logs *zapobserver.ObservedLogs
 }
 
-// inWatch runs a test on a file that holds keys at first.
-func inWatch(t *testing.T, keys []seal.Key, f func(w *watched)) {
+// testKeyFile runs a test in a synctest bubble, with a file that holds keys.
+func testKeyFile(t *testing.T, keys []seal.Key, f func(w *keyFileTest)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := zapobserver.New(zapcore.DebugLevel)
-		w := &watched{t: t, file: filepath.Join(dir, "keys"), logs: logs}
-		w.write(lines(keys...))
+		w := &keyFileTest{t: t, file: filepath.Join(dir, "keys"), logs: logs}
+		w.write(encodeKeys(keys...))
 		text := "{file." + w.file + "}"
 		e := newExpander()
 		texts := e.texts("key", []string{text})
@@ -56,7 +56,7 @@ func inWatch(t *testing.T, keys []seal.Key, f func(w *watched)) {
 	})
 }
 
-func lines(keys ...seal.Key) string {
+func encodeKeys(keys ...seal.Key) string {
 	var text strings.Builder
 	for _, k := range keys {
 		text.WriteString(k.Encode() + "\n")
@@ -64,15 +64,15 @@ func lines(keys ...seal.Key) string {
 	return text.String()
 }
 
-func (w *watched) write(text string) {
+func (w *keyFileTest) write(text string) {
 	w.t.Helper()
 	if err := os.WriteFile(w.file, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// replace is what a careful tool does.
-func (w *watched) replace(text string) {
+// replaceAtomically writes another file and renames it.
+func (w *keyFileTest) replaceAtomically(text string) {
 	w.t.Helper()
 	temp := w.file + ".new"
 	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
@@ -83,14 +83,14 @@ func (w *watched) replace(text string) {
 	}
 }
 
-// pass lets the watch look once, and a change settle.
-func (w *watched) pass() {
+// waitForReload waits for one check of the file and the time in which a change settles.
+func (w *keyFileTest) waitForReload() {
 	time.Sleep(keyReloadEvery + 2*keySettle)
 	synctest.Wait()
 }
 
-// opens checks which of the login cookies that single keys have sealed open.
-func (w *watched) opens(want ...seal.Key) {
+// wantKeys checks for each of allKeys whether the site opens login cookies sealed with it.
+func (w *keyFileTest) wantKeys(want ...seal.Key) {
 	w.t.Helper()
 	for i, key := range allKeys {
 		ring, err := seal.NewKeyRing(key)
@@ -102,30 +102,30 @@ func (w *watched) opens(want ...seal.Key) {
 			w.t.Fatal(err)
 		}
 		if _, ok := w.site.OpenFromBrowser("login", cookie); ok != slices.Contains(want, key) {
-			w.t.Errorf("what key %d has sealed opens: %v", i, ok)
+			w.t.Errorf("key %d: got cookie opened %v, want %v", i, ok, !ok)
 		}
 	}
 }
 
-// logged checks the messages of one level, by how they begin, since the last
-// time.
-func (w *watched) logged(want ...string) {
+// wantLogLevels checks the levels of the messages since the last call. No message may
+// hold a key.
+func (w *keyFileTest) wantLogLevels(want ...string) {
 	w.t.Helper()
 	var got []string
 	for _, entry := range w.logs.TakeAll() {
 		got = append(got, entry.Level.String())
 		for _, key := range allKeys {
-			if strings.Contains(entry.Message, key.Encode()) || strings.Contains(zapText(entry), key.Encode()) {
-				w.t.Errorf("a key is in the log: %s", entry.Message)
+			if strings.Contains(entry.Message, key.Encode()) || strings.Contains(fieldsText(entry), key.Encode()) {
+				w.t.Errorf("got a key in the log: %s", entry.Message)
 			}
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		w.t.Errorf("logged (-want +got):\n%s", diff)
+		w.t.Errorf("log levels (-want +got):\n%s", diff)
 	}
 }
 
-func zapText(entry zapobserver.LoggedEntry) string {
+func fieldsText(entry zapobserver.LoggedEntry) string {
 	b, err := zapcore.NewJSONEncoder(zapcore.EncoderConfig{}).EncodeEntry(entry.Entry, entry.Context)
 	if err != nil {
 		return ""
@@ -138,144 +138,148 @@ var (
 	allKeys          = []seal.Key{keyA, keyB, keyC}
 )
 
-func TestKeyFileIsReadAgain(t *testing.T) {
-	inWatch(t, []seal.Key{keyA}, func(w *watched) {
-		w.opens(keyA)
-		w.replace(lines(keyB, keyA))
-		w.pass()
-		w.opens(keyA, keyB)
-		w.logged("info")
-		w.write(lines(keyB)) // in place does as well
-		w.pass()
-		w.opens(keyB)
-		w.logged("info")
-		w.pass()
-		w.logged()
+func TestChangedKeyFileIsReloaded(t *testing.T) {
+	testKeyFile(t, []seal.Key{keyA}, func(w *keyFileTest) {
+		w.wantKeys(keyA)
+		w.replaceAtomically(encodeKeys(keyB, keyA))
+		w.waitForReload()
+		w.wantKeys(keyA, keyB)
+		w.wantLogLevels("info")
+		w.write(encodeKeys(keyB)) // in place, too
+		w.waitForReload()
+		w.wantKeys(keyB)
+		w.wantLogLevels("info")
+		w.waitForReload()
+		w.wantLogLevels()
 	})
 }
 
-// What is no list of keys is refused once, and the keys before it stay until it
-// is put right.
-func TestBadKeyFileIsRefused(t *testing.T) {
-	tests := map[string]func(w *watched){
-		"emptied":        func(w *watched) { w.write("") },
-		"white space":    func(w *watched) { w.write(" \n\n") },
-		"deleted":        func(w *watched) { _ = os.Remove(w.file) },
-		"half a key":     func(w *watched) { w.write(keyB.Encode()[:20]) },
-		"half a second":  func(w *watched) { w.write(lines(keyB) + keyA.Encode()[:42]) },
-		"one key twice":  func(w *watched) { w.write(lines(keyB, keyA, keyB)) },
-		"something else": func(w *watched) { w.write("-----BEGIN PRIVATE KEY-----\n" + lines(keyB)) },
+// An invalid key file is logged once. The previous keys stay until the file is valid.
+func TestInvalidKeyFileKeepsPreviousKeys(t *testing.T) {
+	tests := map[string]func(w *keyFileTest){
+		"emptied":        func(w *keyFileTest) { w.write("") },
+		"white space":    func(w *keyFileTest) { w.write(" \n\n") },
+		"deleted":        func(w *keyFileTest) { _ = os.Remove(w.file) },
+		"half a key":     func(w *keyFileTest) { w.write(keyB.Encode()[:20]) },
+		"half a second":  func(w *keyFileTest) { w.write(encodeKeys(keyB) + keyA.Encode()[:42]) },
+		"one key twice":  func(w *keyFileTest) { w.write(encodeKeys(keyB, keyA, keyB)) },
+		"something else": func(w *keyFileTest) { w.write("-----BEGIN PRIVATE KEY-----\n" + encodeKeys(keyB)) },
 	}
 	for name, spoil := range tests {
 		t.Run(name, func(t *testing.T) {
-			inWatch(t, []seal.Key{keyA, keyC}, func(w *watched) {
+			testKeyFile(t, []seal.Key{keyA, keyC}, func(w *keyFileTest) {
 				spoil(w)
 				for range 3 {
-					w.pass()
+					w.waitForReload()
 				}
-				w.opens(keyA, keyC)
-				w.logged("error")
-				w.replace(lines(keyB, keyA))
-				w.pass()
-				w.opens(keyA, keyB)
-				w.logged("info")
+				w.wantKeys(keyA, keyC)
+				w.wantLogLevels("error")
+				w.replaceAtomically(encodeKeys(keyB, keyA))
+				w.waitForReload()
+				w.wantKeys(keyA, keyB)
+				w.wantLogLevels("info")
 			})
 		})
 	}
 }
 
-// A file that is just being written may look like a list of keys.
-func TestHalfWrittenKeyFileWaits(t *testing.T) {
-	inWatch(t, []seal.Key{keyA}, func(w *watched) {
+// A half-written file may look like a valid list of keys, so the reloader waits until it
+// stops changing.
+func TestChangingKeyFileIsNotLoaded(t *testing.T) {
+	testKeyFile(t, []seal.Key{keyA}, func(w *keyFileTest) {
 		time.Sleep(keyReloadEvery - time.Millisecond)
-		w.write(lines(keyB))
-		time.Sleep(keySettle / 2) // it has been seen
-		w.write(lines(keyB, keyA))
+		w.write(encodeKeys(keyB))
+		time.Sleep(keySettle / 2) // the reloader has read the first version
+		w.write(encodeKeys(keyB, keyA))
 		time.Sleep(keySettle)
 		synctest.Wait()
-		w.opens(keyA)
-		w.pass()
-		w.opens(keyA, keyB)
-		w.logged("info")
+		w.wantKeys(keyA)
+		w.waitForReload()
+		w.wantKeys(keyA, keyB)
+		w.wantLogLevels("info")
 	})
 }
 
-// sharedModule is a store that takes notes, as one that is shared does.
-type sharedModule struct{}
+// announcingModule is the module of a shared store that records announcements.
+type announcingModule struct{}
 
-func (sharedModule) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: storesNamespace + "test_notes", New: func() caddy.Module { return new(sharedModule) }}
+func (announcingModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: storesNamespace + "test_notes", New: func() caddy.Module { return new(announcingModule) }}
 }
 
-func (*sharedModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { return unmarshalStore(d, nil) }
-
-func (*sharedModule) StoreID() string { return "test_notes" }
-func (*sharedModule) Shared() bool    { return true }
-
-func (*sharedModule) OpenStore() (session.Store, error) {
-	return &noteStore{Store: memory.New()}, nil
+func (*announcingModule) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return unmarshalStore(d, nil)
 }
 
-// noteStore is used by one process, so there is nothing to share but notes.
-type noteStore struct {
-	session.SharedStore // nil: leases are not asked for
+func (*announcingModule) StoreID() string { return "test_notes" }
+func (*announcingModule) Shared() bool    { return true }
+
+func (*announcingModule) OpenStore() (session.Store, error) {
+	return &announcingStore{Store: memory.New()}, nil
+}
+
+// announcingStore keeps items in memory, because only one process uses it.
+type announcingStore struct {
+	session.SharedStore // nil: the test uses no leases
 	*memory.Store
 }
 
-var taken notesTaken
+var announcements announcementLog
 
-type notesTaken struct {
+type announcementLog struct {
 	mu    sync.Mutex
 	notes [][]byte
 }
 
-func (n *notesTaken) all() [][]byte {
+func (n *announcementLog) all() [][]byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.notes)
 }
 
-func (n *notesTaken) reset() {
+func (n *announcementLog) reset() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.notes = nil
 }
 
-func (s *noteStore) Watch(func([]session.ID)) {}
+func (s *announcingStore) Watch(func([]session.ID)) {}
 
-func (s *noteStore) Announce(_ context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
-	taken.mu.Lock()
-	defer taken.mu.Unlock()
-	taken.notes = append(taken.notes, slices.Clone(note))
+func (s *announcingStore) Announce(_ context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
+	announcements.mu.Lock()
+	defer announcements.mu.Unlock()
+	announcements.notes = append(announcements.notes, slices.Clone(note))
 	return [][]byte{note}, nil
 }
 
-func (s *noteStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
+func (s *announcingStore) View(ctx context.Context, id session.ID, f func(session.Item) error) error {
 	return s.Store.View(ctx, id, f)
 }
 
-func (s *noteStore) Create(ctx context.Context, id session.ID, item session.Item) error {
+func (s *announcingStore) Create(ctx context.Context, id session.ID, item session.Item) error {
 	return s.Store.Create(ctx, id, item)
 }
 
-func (s *noteStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
+func (s *announcingStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
 	return s.Store.Replace(ctx, id, item)
 }
 
-func (s *noteStore) Delete(ctx context.Context, id session.ID) error { return s.Store.Delete(ctx, id) }
+func (s *announcingStore) Delete(ctx context.Context, id session.ID) error {
+	return s.Store.Delete(ctx, id)
+}
 
-func (s *noteStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
+func (s *announcingStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
 	return s.Store.Tagged(ctx, tag)
 }
 
-// A running configuration announces its keys, watches their files, and takes
-// leave; one that is only validated does nothing of it.
-func TestKeysOfARunningConfiguration(t *testing.T) {
+// A running configuration announces its keys, reloads their files, and withdraws the
+// announcement at its end. Validation does nothing of this.
+func TestOnlyRunningConfigurationAnnouncesKeys(t *testing.T) {
 	w := newWorld(t)
-	taken.reset()
+	announcements.reset()
 	file := filepath.Join(t.TempDir(), "keys")
 	t.Setenv("KEY_FILE", file)
-	if err := os.WriteFile(file, []byte(lines(keyB, keyA)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(encodeKeys(keyB, keyA)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder
@@ -284,29 +288,29 @@ func TestKeysOfARunningConfiguration(t *testing.T) {
 	if err := w.validate(text.String()); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(taken.all()); n > 0 {
-		t.Errorf("validating wrote %d notes", n)
+	if n := len(announcements.all()); n > 0 {
+		t.Errorf("validating: got %d announcements, want none", n)
 	}
 	w.load(text.String())
 	if line := captured.wait(t, "this key seals sessions from now on"); !strings.Contains(line, keyB.ID()) {
-		t.Errorf("the log names another key than %s: %s", keyB.ID(), line)
+		t.Errorf("got log line %s, want key %s", line, keyB.ID())
 	}
 	if a := newBrowser(t, w.origin).visit("/"); a.status == http.StatusInternalServerError {
-		t.Errorf("a visit: status %d", a.status)
+		t.Errorf("got status %d of a visit, want another", a.status)
 	}
-	if err := os.WriteFile(file, []byte(lines(keyC, keyB, keyA)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(encodeKeys(keyC, keyB, keyA)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if line := captured.wait(t, "keys replaced"); !strings.Contains(line, keyC.ID()) {
-		t.Errorf("the log does not name key %s: %s", keyC.ID(), line)
+		t.Errorf("got log line %s, want key %s", line, keyC.ID())
 	}
 	captured.wait(t, "this key seals sessions from now on", keyC.ID())
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	notes := taken.all()
+	notes := announcements.all()
 	if n := len(notes); n < 3 || len(notes[n-1]) >= len(notes[0]) {
-		t.Errorf("%d notes, and the last of %d bytes takes no leave", n, len(notes[n-1]))
+		t.Errorf("got %d announcements, the last of %d bytes; want at least 3, the last without keys", n, len(notes[n-1]))
 	}
-	w.noSecrets("the log", captured.String(), keyA.Encode(), keyB.Encode(), keyC.Encode())
+	w.wantNoSecrets("the log", captured.String(), keyA.Encode(), keyB.Encode(), keyC.Encode())
 }

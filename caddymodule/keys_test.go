@@ -12,9 +12,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// With nothing given, key and store are files in Caddy's data directory that
-// only Caddy's user can read, and a restart finds both again.
-func TestDefaultFiles(t *testing.T) {
+// By default, key and store are files in Caddy's data directory. Only Caddy's user can
+// read them, and sessions survive a restart.
+func TestDefaultFilesArePrivateAndSurviveRestart(t *testing.T) {
 	w := newWorld(t)
 	text := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}"
 	w.load(text)
@@ -26,7 +26,7 @@ func TestDefaultFiles(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if info.Mode() != want {
-			t.Errorf("mode of oauth_session/%s is %v, want %v", name, info.Mode(), want)
+			t.Errorf("oauth_session/%s: got mode %v, want %v", name, info.Mode(), want)
 		}
 	}
 	before, err := os.ReadFile(filepath.Join(dir, "key"))
@@ -39,16 +39,15 @@ func TestDefaultFiles(t *testing.T) {
 	w.load(text)
 	after, err := os.ReadFile(filepath.Join(dir, "key"))
 	if err != nil || string(before) != string(after) {
-		t.Errorf("the key changed with a restart (%v)", err)
+		t.Errorf("got another key after a restart, error %v", err)
 	}
 	if a := b.open("/"); a.status != http.StatusOK {
-		t.Errorf("after a restart: status %d, want the session to live on", a.status)
+		t.Errorf("after a restart: got status %d, want 200 with the old session", a.status)
 	}
 }
 
-// Keys are replaced without logging anybody out, and dropped to log everybody
-// out.
-func TestGivenKeys(t *testing.T) {
+// A new first key keeps all sessions. Removing the old key ends its sessions.
+func TestSessionsLastUntilTheirKeyIsRemoved(t *testing.T) {
 	w := newWorld(t)
 	for _, name := range []string{"OLD_KEY", "NEW_KEY"} {
 		t.Setenv(name, seal.NewKey().Encode())
@@ -58,13 +57,13 @@ func TestGivenKeys(t *testing.T) {
 	b.login("/")
 	w.load(site("key {env.NEW_KEY} {env.OLD_KEY}", ""))
 	if a := b.open("/"); a.status != http.StatusOK {
-		t.Errorf("with the new key in front: status %d, want 200", a.status)
+		t.Errorf("with the new key first: got status %d, want 200", a.status)
 	}
 	w.load(site("key {env.NEW_KEY}", ""))
 	if a := b.open("/"); a.status != http.StatusFound {
-		t.Errorf("without the old key: status %d, want a new login", a.status)
+		t.Errorf("without the old key: got status %d, want a login", a.status)
 	}
 	if _, err := os.Stat(filepath.Join(w.data, "oauth_session", "key")); !os.IsNotExist(err) {
-		t.Errorf("a key was made although one is given (%v)", err)
+		t.Errorf("got error %v of a default key file, want no such file", err)
 	}
 }

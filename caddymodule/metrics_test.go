@@ -13,9 +13,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// metrics reads our counters from the registry of the running configuration, as
-// "logins_total result=completed".
-func metrics(t *testing.T) map[string]float64 {
+// readCounters returns the module's counters in the registry of the running
+// configuration, by names such as "logins_total result=completed".
+func readCounters(t *testing.T) map[string]float64 {
 	t.Helper()
 	ctx := caddy.ActiveContext()
 	families, err := ctx.GetMetricsRegistry().Gather()
@@ -24,8 +24,8 @@ func metrics(t *testing.T) map[string]float64 {
 	}
 	counts := map[string]float64{}
 	for _, family := range families {
-		name, ours := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
-		if !ours {
+		name, found := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
+		if !found {
 			continue
 		}
 		for _, m := range family.GetMetric() {
@@ -39,8 +39,8 @@ func metrics(t *testing.T) map[string]float64 {
 	return counts
 }
 
-// moved is what has been counted since before.
-func moved(before, after map[string]float64) map[string]float64 {
+// increments returns the counters that changed, with the difference.
+func increments(before, after map[string]float64) map[string]float64 {
 	diff := map[string]float64{}
 	for key, n := range after {
 		if n != before[key] {
@@ -50,8 +50,7 @@ func moved(before, after map[string]float64) map[string]float64 {
 	return diff
 }
 
-// TestMetrics does one thing after the other, and looks at what is counted.
-func TestMetrics(t *testing.T) {
+func TestLoginsRefusalsAndEndsAreCounted(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
@@ -66,7 +65,7 @@ func TestMetrics(t *testing.T) {
 		want map[string]float64
 	}{
 		{"script without a session", func() { b.fetch("/") }, map[string]float64{"refusals_total code=login_required": 1}},
-		{"endpoint that is none", func() { b.fetch("/oauth2/nothing") }, map[string]float64{"refusals_total code=not_found": 1}},
+		{"unknown endpoint", func() { b.fetch("/oauth2/nothing") }, map[string]float64{"refusals_total code=not_found": 1}},
 		{"login", func() { b.login("/") }, map[string]float64{"logins_total result=completed": 1}},
 		{"request with a session", func() { b.open("/") }, map[string]float64{}},
 		{"login that takes two attempts", func() {
@@ -77,7 +76,7 @@ func TestMetrics(t *testing.T) {
 			w.as.Fail(fakeas.OAuthError("access_denied").At(fakeas.EndpointAuthorize))
 			newBrowser(t, w.origin).visit("/")
 		}, map[string]float64{"logins_total result=access_denied": 1, "refusals_total code=access_denied": 1}},
-		{"callback of no login", func() { newBrowser(t, w.origin).open("/oauth2/callback?code=x&state=x") },
+		{"callback without a login", func() { newBrowser(t, w.origin).open("/oauth2/callback?code=x&state=x") },
 			map[string]float64{"logins_total result=login_expired": 1, "refusals_total code=login_expired": 1}},
 		{"unsafe request from another site", func() {
 			b.send(http.MethodPost, "/", http.Header{"Sec-Fetch-Site": {"cross-site"}})
@@ -88,17 +87,17 @@ func TestMetrics(t *testing.T) {
 			b.visit("/oauth2/login")
 		}, map[string]float64{"logins_total result=completed": 2, "sessions_ended_total reason=replaced_by_login": 1}},
 	} {
-		before := metrics(t)
+		before := readCounters(t)
 		step.do()
-		if diff := cmp.Diff(step.want, moved(before, metrics(t))); diff != "" {
+		if diff := cmp.Diff(step.want, increments(before, readCounters(t))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", step.name, diff)
 		}
 	}
 }
 
-// TestMetricsOfRefreshes: a request that finds its token expired waits for the
-// refresh, so all is counted when it is answered.
-func TestMetricsOfRefreshes(t *testing.T) {
+// A request with an expired token waits for the refresh, so the counters are complete
+// when the response arrives.
+func TestRefreshOutcomesAreCounted(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	w.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"expires_in": 0.000001} })
@@ -108,37 +107,36 @@ func TestMetricsOfRefreshes(t *testing.T) {
 		want   map[string]float64
 	}{
 		{nil, 200, map[string]float64{"refreshes_total outcome=refreshed": 1}},
-		{errorAnswer("invalid_grant"), 401, map[string]float64{
+		{refreshError("invalid_grant"), 401, map[string]float64{
 			"refreshes_total outcome=rejected": 1, "sessions_ended_total reason=refresh_rejected": 1, "refusals_total code=login_required": 1,
 		}},
-		{errorAnswer("invalid_request"), 401, map[string]float64{
+		{refreshError("invalid_request"), 401, map[string]float64{
 			"refreshes_total outcome=unclear": 2, "sessions_ended_total reason=refused_unclear": 1, "refusals_total code=login_required": 1,
 		}},
-		{errorAnswer("temporarily_unavailable"), 503, map[string]float64{"refreshes_total outcome=unavailable": 1, "refusals_total code=temporarily_unavailable": 1}},
+		{refreshError("temporarily_unavailable"), 503, map[string]float64{"refreshes_total outcome=unavailable": 1, "refusals_total code=temporarily_unavailable": 1}},
 	} {
 		b := newBrowser(t, w.origin)
-		b.open(b.callback("/"))
+		b.open(b.startLogin("/"))
 		if c.answer != nil {
 			w.as.Fail(c.answer.Repeat(-1))
 		}
-		before := metrics(t)
+		before := readCounters(t)
 		if a := b.fetch("/"); a.status != c.status {
-			t.Errorf("status %d, want %d", a.status, c.status)
+			t.Errorf("got status %d, want %d", a.status, c.status)
 		}
-		if diff := cmp.Diff(c.want, moved(before, metrics(t))); diff != "" {
+		if diff := cmp.Diff(c.want, increments(before, readCounters(t))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		w.as.ClearFaults()
 	}
 }
 
-func errorAnswer(code string) *fakeas.Fault {
+func refreshError(code string) *fakeas.Fault {
 	f := fakeas.OAuthError(code).For(fakeas.GrantRefresh)
 	return &f
 }
 
-// TestMetricsOfEvents: every kind of event that is worth a counter has one.
-func TestMetricsOfEvents(t *testing.T) {
+func TestEveryEventHasItsCounter(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	for want, e := range map[string]keeper.Event{
@@ -163,44 +161,44 @@ func TestMetricsOfEvents(t *testing.T) {
 		"discarded_total":                               {Kind: keeper.EventDiscarded},
 		"unreadable_total part=commitment":              {Kind: keeper.EventUnreadable, Err: &seal.UnreadableError{Part: seal.PartCommitment}},
 	} {
-		before := metrics(t)
+		before := readCounters(t)
 		countEvent(e)
-		if diff := cmp.Diff(map[string]float64{want: 1}, moved(before, metrics(t))); diff != "" {
+		if diff := cmp.Diff(map[string]float64{want: 1}, increments(before, readCounters(t))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", want, diff)
 		}
 	}
 }
 
-// TestReloadResetsNoCounter: the new configuration's registry goes on where the
-// old one's stood, also with several sites, and after reloads that fail.
-func TestReloadResetsNoCounter(t *testing.T) {
+// The registry of a new configuration starts with the counts of the old one, also with
+// several sites and after failed reloads.
+func TestReloadKeepsCounters(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
 	b.login("/")
 	b.fetch("/oauth2/nothing")
-	want := metrics(t)
+	want := readCounters(t)
 	if want["logins_total result=completed"] == 0 || want["refusals_total code=not_found"] == 0 {
-		t.Fatalf("counted is %v", want)
+		t.Fatalf("got counters %v, want a login and a refusal", want)
 	}
 	two := site("idle_timeout 1h", "") + strings.Replace(site("", ""), "http://localhost", "http://b.localhost", 1)
 	for _, text := range []string{site("idle_timeout 1h", ""), two, site("", "")} {
 		w.load(text)
-		if diff := cmp.Diff(want, metrics(t)); diff != "" {
+		if diff := cmp.Diff(want, readCounters(t)); diff != "" {
 			t.Errorf("after a reload (-before +after):\n%s", diff)
 		}
 	}
 	if err := w.tryLoad(site("trusted_ca /nonexistent/ca.pem", "")); err == nil {
-		t.Fatal("a configuration that cannot be was loaded")
+		t.Fatal("got no error for an invalid configuration")
 	}
 	b.fetch("/oauth2/nothing")
-	if diff := cmp.Diff(map[string]float64{"refusals_total code=not_found": 1}, moved(want, metrics(t))); diff != "" {
+	if diff := cmp.Diff(map[string]float64{"refusals_total code=not_found": 1}, increments(want, readCounters(t))); diff != "" {
 		t.Errorf("after reloads and one refusal (-want +got):\n%s", diff)
 	}
 }
 
-// TestMetricsTellNoSecrets: labels are words of ours, whatever is sent.
-func TestMetricsTellNoSecrets(t *testing.T) {
+// Labels hold only constants, so text from clients and servers cannot appear in them.
+func TestMetricLabelsHoldNoSecrets(t *testing.T) {
 	w := newWorld(t)
 	w.load(site("", ""))
 	b := newBrowser(t, w.origin)
@@ -208,16 +206,16 @@ func TestMetricsTellNoSecrets(t *testing.T) {
 	w.as.Fail(fakeas.OAuthError("an_error_of_their_own").At(fakeas.EndpointAuthorize))
 	newBrowser(t, w.origin).visit("/")
 	b.fetch("/oauth2/an_address_of_their_own")
-	for key := range metrics(t) {
+	for key := range readCounters(t) {
 		for _, secret := range append(w.as.Secrets(), "of_their_own", "alice", testSecret) {
 			if strings.Contains(key, secret) {
-				t.Errorf("the counter %q holds %.12q", key, secret)
+				t.Errorf("got %.12q in the counter %q", secret, key)
 			}
 		}
 	}
 }
 
-// sameOrigin are the headers of a script of the site.
+// sameOrigin returns the headers of a script of the site.
 func (b *browser) sameOrigin() http.Header {
 	return http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}, "Origin": {b.site}}
 }

@@ -28,9 +28,9 @@ var optionSections = map[string]string{
 	"match":            "Requests",
 }
 
-// TestOptionsPage holds docs/options.md against the Go comments and the Caddyfile
-// parser: each option is there with its syntax, its meaning and its default. To write
-// the page again, run `UPDATE=1 go test -run TestOptionsPage ./caddymodule`.
+// TestOptionsPage compares docs/options.md to the Go comments and the Caddyfile parser:
+// the page has each option with its syntax, meaning and default. To update the page, run
+// `UPDATE=1 go test -run TestOptionsPage ./caddymodule`.
 func TestOptionsPage(t *testing.T) {
 	want := renderOptions(t)
 	if os.Getenv("UPDATE") != "" {
@@ -47,7 +47,7 @@ func TestOptionsPage(t *testing.T) {
 	}
 	for name := range options {
 		if !strings.Contains(want, "### `"+name+"`") {
-			t.Errorf("the Caddyfile option %s has no field of this JSON name, and is missing in docs/options.md", name)
+			t.Errorf("got no section for the option %s, want a JSON field of this name", name)
 		}
 	}
 }
@@ -108,7 +108,7 @@ func renderStore(t *testing.T, types map[string][]field, store string) string {
 	return b.String()
 }
 
-// item is one setting as an item of a list.
+// item returns a setting as an item of a list.
 func item(bullet string, f field) string {
 	text := wrap("`" + f.json + "`: " + f.comment)
 	indent := "\n" + strings.Repeat(" ", len(bullet))
@@ -176,7 +176,7 @@ func settingsOf(t *testing.T, of string, s *ast.StructType) (fields []field) {
 		}
 		comment := strings.TrimSpace(f.Doc.Text())
 		if comment == "" {
-			t.Errorf("%s.%s has no comment", of, f.Names[0].Name)
+			t.Errorf("%s.%s: got no comment", of, f.Names[0].Name)
 		}
 		fields = append(fields, field{json: m[1], comment: comment, elem: elemOf(f.Type)})
 	}

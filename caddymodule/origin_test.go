@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// The public origin is what Caddy vouches for. What strangers write into
-// X-Forwarded-* changes neither redirect_uri nor where a login lands.
-func TestPublicOrigin(t *testing.T) {
+// Only trusted proxies set the origin. X-Forwarded-* of other clients changes neither
+// redirect_uri nor the page after a login.
+func TestOriginIgnoresUntrustedHeaders(t *testing.T) {
 	const trusted, untrusted = "127.0.0.2", "127.0.0.1"
 	forged := http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"evil.example.test"}}
 	for _, tc := range []struct {
@@ -22,7 +22,7 @@ func TestPublicOrigin(t *testing.T) {
 		{name: "direct, forged", from: untrusted, noTrust: true, header: forged},
 		{name: "untrusted, forged", from: untrusted, header: forged},
 		{name: "untrusted, other headers", from: untrusted, header: http.Header{"Forwarded": {"proto=https;host=evil.example.test"}, "X-Forwarded-Port": {"1"}, "X-Original-Host": {"evil.example.test"}}},
-		{name: "trusted, nothing said", from: trusted},
+		{name: "trusted, no headers", from: trusted},
 		{name: "trusted", from: trusted, header: http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"app.example.test"}}, want: "https://app.example.test"},
 		{name: "trusted, upper case", from: trusted, header: http.Header{"X-Forwarded-Proto": {"HTTPS"}, "X-Forwarded-Host": {"App.Example.Test"}}, want: "https://app.example.test"},
 		{name: "trusted, client's value before", from: trusted, header: http.Header{"X-Forwarded-Proto": {"http, https"}, "X-Forwarded-Host": {"evil.example.test, app.example.test"}}, want: "https://app.example.test"},
@@ -44,43 +44,43 @@ func TestPublicOrigin(t *testing.T) {
 				want = w.origin
 			}
 			if got := b.open("/x").redirectURI(t); got != want+"/oauth2/callback" {
-				t.Errorf("redirect_uri is %s, want one of %s", got, want)
+				t.Errorf("got redirect_uri %s, want one of %s", got, want)
 			}
 			if tc.want != "" {
-				return // the browser would go elsewhere
+				return // the browser would leave the test
 			}
 			if a := b.login("/x"); a.url != w.origin+"/x" {
-				t.Errorf("landed on %s", a.url)
+				t.Errorf("got page %s after the login, want /x", a.url)
 			}
 		})
 	}
 }
 
-// Where browsers keep no session a login is not even begun, and the page tells
-// the operator what to do.
+// Browsers refuse Secure cookies over plain HTTP, so no login begins. The page names the
+// options that help.
 func TestPlainHTTPIsRefused(t *testing.T) {
 	w := newWorld(t)
 	w.load(strings.Replace(site("", ""), "http://localhost:", "http://app.example.test:", 1))
 	b := newBrowser(t, "http://app.example.test:"+w.port)
 	a := b.open("/")
 	if a.status != http.StatusInternalServerError || len(b.cookies) != 0 {
-		t.Errorf("status %d with %d cookies, want 500 and none", a.status, len(b.cookies))
+		t.Errorf("got status %d and %d cookies, want 500 and none", a.status, len(b.cookies))
 	}
 	for _, text := range []string{"base_url", "trusted_proxies"} {
 		if !strings.Contains(a.body, text) {
-			t.Errorf("the page does not name %s:\n%s", text, a.body)
+			t.Errorf("got a page without %s:\n%s", text, a.body)
 		}
 		captured.wait(t, `"level":"error"`, `"code":"insecure_origin"`, text)
 	}
 }
 
-// What is rewritten on the way to the app is not the public origin.
-func TestUpstreamHostIsNotTheOrigin(t *testing.T) {
+// Rewriting Host on the way to the app does not change the redirect URI.
+func TestRewrittenHostDoesNotChangeOrigin(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\nrequest_header Host internal.example.test\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP} {\nheader_up Host other.example.test\n}\n}")
 	b := newBrowser(t, w.origin)
 	r := b.login("/").echo(t)
 	if got := r.Values("Host"); len(got) != 1 || got[0] != "other.example.test" {
-		t.Errorf("the app got Host %q", got)
+		t.Errorf("got Host %q at the app, want other.example.test", got)
 	}
 }

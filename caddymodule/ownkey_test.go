@@ -17,11 +17,11 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// byDefault is a site with the default key and store.
-const byDefault = "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}\n"
+// defaultSite is a site with the default key and store.
+const defaultSite = "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\n}\nreverse_proxy {$APP}\n}\n"
 
-// filesBelow lists everything in a directory that may be missing.
-func filesBelow(t *testing.T, dir string) (files []string) {
+// listFiles lists all files below a directory. A missing directory has none.
+func listFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != dir {
@@ -32,65 +32,65 @@ func filesBelow(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-// Key, file and their directory are made by the process that runs the
-// configuration, as its user: what only looks at a configuration makes nothing.
-func TestOnlyAStartMakesFiles(t *testing.T) {
+// The process that runs the configuration creates the key, the store and their directory
+// as its own user. Validation and failed reloads create nothing.
+func TestOnlyStartCreatesFiles(t *testing.T) {
 	w := newWorld(t)
-	if err := w.validate(byDefault); err != nil {
+	if err := w.validate(defaultSite); err != nil {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]string{
-		"after us":  byDefault + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ntrusted_ca /nonexistent/ca.pem\n}\n}\n",
-		"before us": "http://a.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ncookie {\nname wrong\n}\n}\n}\n" + byDefault,
+		"in a later site":    defaultSite + "http://b.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ntrusted_ca /nonexistent/ca.pem\n}\n}\n",
+		"in an earlier site": "http://a.localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id b\ncookie {\nname wrong\n}\n}\n}\n" + defaultSite,
 	} {
 		if err := w.tryLoad(bad); err == nil {
-			t.Fatalf("a configuration that is wrong %s was loaded", name)
+			t.Fatalf("mistake %s: got no error", name)
 		}
 	}
-	if found := filesBelow(t, filepath.Join(w.data, "oauth_session")); found != nil {
-		t.Errorf("without a start there are %q", found)
+	if found := listFiles(t, filepath.Join(w.data, "oauth_session")); found != nil {
+		t.Errorf("before the start: got files %q, want none", found)
 	}
 	if _, err := os.Stat(filepath.Join(w.data, "oauth_session")); !os.IsNotExist(err) {
-		t.Errorf("the directory is there (%v)", err)
+		t.Errorf("before the start: got error %v of the directory, want no such file", err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	newBrowser(t, w.origin).login("/")
 	if _, err := os.Stat(filepath.Join(w.data, "oauth_session", "key")); err != nil {
 		t.Error(err)
 	}
 }
 
-// Validating beside a Caddy at work changes neither its key nor its store, and a
-// key that cannot be used is found.
-func TestValidateReadsTheKey(t *testing.T) {
+// Validation next to a running Caddy changes neither its key nor its store. It reports an
+// invalid key.
+func TestValidateChecksKeyWithoutChangingFiles(t *testing.T) {
 	w := newWorld(t)
-	w.load(byDefault)
+	w.load(defaultSite)
 	b := newBrowser(t, w.origin)
 	b.login("/")
-	before := filesBelow(t, w.data)
-	if err := w.validate(byDefault); err != nil {
+	before := listFiles(t, w.data)
+	if err := w.validate(defaultSite); err != nil {
 		t.Error(err)
 	}
-	if after := filesBelow(t, w.data); len(after) != len(before) {
-		t.Errorf("files are %q, were %q", after, before)
+	if after := listFiles(t, w.data); len(after) != len(before) {
+		t.Errorf("got files %q, want %q", after, before)
 	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	if a := b.open("/"); a.status != http.StatusOK {
-		t.Errorf("status %d after a restart, want 200", a.status)
+		t.Errorf("after a restart: got status %d, want 200", a.status)
 	}
 	if err := os.WriteFile(filepath.Join(w.data, "oauth_session", "key"), []byte("changeme\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.validate(byDefault); err == nil || !strings.Contains(err.Error(), "oauth_session/key") || strings.Contains(err.Error(), "changeme") {
-		t.Errorf("error %v, want one that names the file and not what is in it", err)
+	if err := w.validate(defaultSite); err == nil || !strings.Contains(err.Error(), "oauth_session/key") || strings.Contains(err.Error(), "changeme") {
+		t.Errorf("got error %v, want one with the file name and without its content", err)
 	}
 }
 
-// Two processes that start at a time end up with one key.
-func TestTheFirstKeyInTheFileCounts(t *testing.T) {
+// Two processes that start at the same time use the key that was written first.
+func TestConcurrentStartsAgreeOnOneKey(t *testing.T) {
 	isolate(t)
 	one, two := new(ownKey), new(ownKey)
 	var sites []*seal.Site
@@ -115,18 +115,18 @@ func TestTheFirstKeyInTheFileCounts(t *testing.T) {
 		}
 		for j, to := range sites {
 			if _, ok := to.OpenFromBrowser("cookie", value); !ok {
-				t.Errorf("what site %d sealed does not open at site %d", i, j)
+				t.Errorf("site %d: got an error for a cookie of site %d", j, i)
 			}
 		}
 	}
 }
 
-// Caddy may take requests before it starts the app that makes the key: none is
-// answered with a key that is not in the file.
-func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
+// Caddy may accept requests before it starts the app that creates the key. Such a request
+// creates the key file, so it uses no key that is not in the file.
+func TestRequestBeforeStartCreatesKey(t *testing.T) {
 	w := newWorld(t)
 	var c *caddy.Config
-	if err := json.Unmarshal(w.config(byDefault), &c); err != nil {
+	if err := json.Unmarshal(w.config(defaultSite), &c); err != nil {
 		t.Fatal(err)
 	}
 	ctx, err := caddy.ProvisionContext(c)
@@ -139,30 +139,30 @@ func TestARequestBeforeTheStartMakesTheKey(t *testing.T) {
 	}
 	key := filepath.Join(w.data, "oauth_session", "key")
 	if _, err := os.Stat(key); !os.IsNotExist(err) {
-		t.Fatalf("provisioning made the key (%v)", err)
+		t.Fatalf("after provisioning: got error %v of the key, want no such file", err)
 	}
 	for _, server := range app.(*caddyhttp.App).Servers {
-		t.Cleanup(func() { cleanUp(t, server.Routes) })
+		t.Cleanup(func() { cleanUpRoutes(t, server.Routes) })
 		r := httptest.NewRequest(http.MethodGet, w.origin+"/", nil)
 		r.Header.Set("Accept", "text/html")
 		rec := httptest.NewRecorder()
 		server.ServeHTTP(rec, r)
 		if rec.Code != http.StatusFound {
-			t.Errorf("status %d, want a login", rec.Code)
+			t.Errorf("got status %d, want a login", rec.Code)
 		}
 	}
 	if _, err := os.Stat(key); err != nil {
 		t.Error(err)
 	}
-	w.load(byDefault)
+	w.load(defaultSite)
 	newBrowser(t, w.origin).login("/")
 }
 
-// If the key cannot be written, a page does not say where it should have been.
-func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
+// If the key cannot be written, the error page does not show its path.
+func TestKeyWriteErrorHidesPath(t *testing.T) {
 	for name, text := range map[string]string{
-		"our page":      byDefault,
-		"handle_errors": strings.TrimSuffix(strings.TrimSpace(byDefault), "}") + "\nhandle_errors {\nrespond \"{err.message}\"\n}\n}\n",
+		"module's page": defaultSite,
+		"handle_errors": strings.TrimSuffix(strings.TrimSpace(defaultSite), "}") + "\nhandle_errors {\nrespond \"{err.message}\"\n}\n}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -182,24 +182,24 @@ func TestARequestWithoutAKeyLearnsNoPath(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, server := range app.(*caddyhttp.App).Servers {
-				t.Cleanup(func() { cleanUp(t, server.Routes) })
+				t.Cleanup(func() { cleanUpRoutes(t, server.Routes) })
 				r := httptest.NewRequest(http.MethodGet, w.origin+"/", nil)
 				r.Header.Set("Accept", "text/html")
 				rec := httptest.NewRecorder()
 				server.ServeHTTP(rec, r)
-				if rec.Code != http.StatusServiceUnavailable || strings.Contains(rec.Body.String(), w.data) || !strings.Contains(rec.Body.String(), "cannot be kept") {
-					t.Errorf("status %d: %s", rec.Code, rec.Body)
+				if rec.Code != http.StatusServiceUnavailable || strings.Contains(rec.Body.String(), w.data) || !strings.Contains(rec.Body.String(), "cannot keep sessions") {
+					t.Errorf("got status %d, want 503 without a path: %s", rec.Code, rec.Body)
 				}
 				if got := rec.Header().Get("Cache-Control"); got != "no-store" {
-					t.Errorf("Cache-Control %q", got)
+					t.Errorf("got Cache-Control %q, want no-store", got)
 				}
 			}
 		})
 	}
 }
 
-// cleanUp releases the handlers of a configuration that was only provisioned.
-func cleanUp(t *testing.T, routes caddyhttp.RouteList) {
+// cleanUpRoutes releases the handlers of a configuration that was only provisioned.
+func cleanUpRoutes(t *testing.T, routes caddyhttp.RouteList) {
 	for _, route := range routes {
 		for _, handler := range route.Handlers {
 			switch h := handler.(type) {
@@ -208,7 +208,7 @@ func cleanUp(t *testing.T, routes caddyhttp.RouteList) {
 					t.Error(err)
 				}
 			case *caddyhttp.Subroute:
-				cleanUp(t, h.Routes)
+				cleanUpRoutes(t, h.Routes)
 			}
 		}
 	}

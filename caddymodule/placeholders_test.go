@@ -10,9 +10,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// The app learns who somebody is through ordinary placeholders, which are empty
-// for nobody, whatever the client writes into its request.
-func TestClaimsArePlaceholders(t *testing.T) {
+// Claims reach the app through placeholders. They are empty without a session, and no
+// header of the client changes them.
+func TestPlaceholdersHoldVerifiedClaims(t *testing.T) {
 	w := newWorld(t)
 	w.as.SetUser(fakeas.User{Name: "alice", Subject: "user-1", Claims: map[string]any{
 		"email": "alice@example.test", "groups": []string{"a", "b"}, "level": 3, "address": map[string]any{"country": "NO"},
@@ -59,17 +59,17 @@ func TestClaimsArePlaceholders(t *testing.T) {
 		t.Errorf("signed in (-want +got):\n%s", diff)
 	}
 	if got := captured.wait(t, "handled request", `"uri":"/private"`, `"status":200`, `"user_id":"user-1"`); got == "" {
-		t.Error("no access log line with the user")
+		t.Error("got no access log line with the user")
 	}
-	stranger := newBrowser(t, w.origin)
-	stranger.header.Set("X-Email", "root@example.test")
-	if diff := cmp.Diff(empty, seen(stranger.open("/public"))); diff != "" {
-		t.Errorf("nobody (-want +got):\n%s", diff)
+	anonymous := newBrowser(t, w.origin)
+	anonymous.header.Set("X-Email", "root@example.test")
+	if diff := cmp.Diff(empty, seen(anonymous.open("/public"))); diff != "" {
+		t.Errorf("without a session (-want +got):\n%s", diff)
 	}
 }
 
-// Every form of optional lets strangers in where it says so, and only there.
-func TestOptional(t *testing.T) {
+// Each form of the option admits anonymous requests on the matching paths only.
+func TestOptionalAdmitsAnonymousRequestsWhereConfigured(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lines  string
 		public []string
@@ -88,18 +88,18 @@ func TestOptional(t *testing.T) {
 			b.header.Set("Authorization", "Bearer forged")
 			for _, path := range tc.public {
 				if got := b.open(path).echo(t).Values("Authorization"); got != nil {
-					t.Errorf("%s reached the app with Authorization %q", path, got)
+					t.Errorf("%s: got Authorization %q at the app, want none", path, got)
 				}
 			}
 			for _, path := range tc.closed {
 				if a := b.open(path); a.status != http.StatusFound {
-					t.Errorf("%s: status %d, want a login", path, a.status)
+					t.Errorf("%s: got status %d, want a login", path, a.status)
 				}
 			}
 			b.login("/oauth2/login")
 			for _, path := range tc.public {
 				if b.open(path).echo(t).Bearer() == "" {
-					t.Errorf("%s: no token of somebody who is logged in", path)
+					t.Errorf("%s with a session: got no token at the app", path)
 				}
 			}
 		})

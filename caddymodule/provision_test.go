@@ -11,8 +11,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// Whatever is unsafe or cannot work keeps the configuration from starting. The
-// error names the option, and holds nothing of its value.
+// The error of an unsafe or impossible configuration names the option and does not
+// contain its value.
 func TestUnsafeConfigurationIsRefused(t *testing.T) {
 	w := newWorld(t)
 	file := func(name, content string) string {
@@ -32,8 +32,8 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 
 	for _, tc := range []struct {
 		name, options string
-		want          string   // the option
-		secrets       []string // what must not occur
+		want          string   // the option in the error
+		secrets       []string // not in the error
 	}{
 		{"missing env", "issuer {$ISSUER}\nclient_id app\nclient_secret {env.NO_SUCH_VARIABLE}", "client_secret", nil},
 		{"empty env", "issuer {$ISSUER}\nclient_id app\nclient_secret {env.EMPTY}", "client_secret", nil},
@@ -71,24 +71,24 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			err := w.validate("http://localhost:{$PORT} {\noauth_session {\n" + tc.options + "\n}\n}")
 			if err == nil {
-				t.Fatal("accepted")
+				t.Fatal("got no error")
 			}
-			// Caddy names the module first: the option has to come after it.
+			// Caddy's own text contains the name of the module, so the option must follow it.
 			_, text, _ := strings.Cut(err.Error(), "http.handlers.oauth_session")
 			if !strings.Contains(text, tc.want) {
-				t.Errorf("error does not name %q: %v", tc.want, err)
+				t.Errorf("got error %v, want one with %q", err, tc.want)
 			}
 			for _, s := range append(tc.secrets, testSecret) {
 				if strings.Contains(err.Error(), s) {
-					t.Errorf("error holds the value: %v", err)
+					t.Errorf("got a secret in the error %v", err)
 				}
 			}
 		})
 	}
 }
 
-// What the Caddyfile's parser refuses is refused in JSON too.
-func TestJSONIsCheckedToo(t *testing.T) {
+// Provisioning checks JSON as the Caddyfile parser checks its input.
+func TestInvalidJSONIsRefused(t *testing.T) {
 	isolate(t)
 	for _, tc := range []struct{ name, handler, want string }{
 		{"unknown option", `"issuer":"https://login.example.test","client_id":"app","clientsecret":"x"`, "clientsecret"},
@@ -109,11 +109,11 @@ func TestJSONIsCheckedToo(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			err := validateJSON(t, `{"handler":"oauth_session",`+tc.handler+`}`)
 			if err == nil {
-				t.Fatal("accepted")
+				t.Fatal("got no error")
 			}
 			_, text, _ := strings.Cut(err.Error(), "http.handlers.oauth_session")
 			if !strings.Contains(text, tc.want) {
-				t.Errorf("error does not name %q: %v", tc.want, err)
+				t.Errorf("got error %v, want one with %q", err, tc.want)
 			}
 		})
 	}
@@ -134,9 +134,8 @@ func validateRoutes(t *testing.T, routes string) error {
 	return caddy.Validate(c)
 }
 
-// A client secret in a file is read when it is used: replacing the file is all
-// there is to a rotation.
-func TestSecretFileIsReadAnew(t *testing.T) {
+// The client secret in a file is read for each use, so replacing the file rotates it.
+func TestReplacedSecretFileIsUsed(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "secret")
 	write := func(secret string) {
@@ -147,13 +146,13 @@ func TestSecretFileIsReadAnew(t *testing.T) {
 	write("CS_old")
 	w.load("http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nclient_secret {file." + file + "}\nstore memory\n}\nreverse_proxy {$APP}\n}")
 	if a := newBrowser(t, w.origin).visit("/"); a.status != 502 {
-		t.Fatalf("login with the old secret: status %d, want 502", a.status)
+		t.Fatalf("login with the old secret: got status %d, want 502", a.status)
 	}
 	write(testSecret)
 	newBrowser(t, w.origin).login("/")
 	for _, s := range []string{testSecret, "CS_old"} {
 		if found := captured.lines(s); found != nil {
-			t.Errorf("the secret is in the log: %s", found)
+			t.Errorf("got the secret in the log: %s", found)
 		}
 	}
 }

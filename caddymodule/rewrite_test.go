@@ -9,32 +9,32 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// Wherever paths are changed, above us or below, the login works, lands on the
-// page that the browser asked for, and the app sees what the directives say.
-func TestPathsAreRewritten(t *testing.T) {
+// With path rewrites before or after the directive, the login works and returns to the
+// requested page, and the app sees the rewritten request.
+func TestLoginWorksWithRewrittenPaths(t *testing.T) {
 	for _, tc := range []struct {
 		name, site string
 		prefix     string // of the endpoints; default /oauth2
 		wantLine   string
-		wantSeen   string // header X-Seen
+		wantSeen   string // in the header X-Seen
 	}{
 		{
-			name:     "rewrite above",
+			name:     "rewrite before",
 			site:     "rewrite * /index.html?from={path}\noauth_session {\n" + loginOptions + "\n}\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}",
 			wantLine: "GET /index.html?from=%2Fapp%2Fpage HTTP/1.1", wantSeen: "/index.html?from=%2Fapp%2Fpage",
 		},
 		{
-			name:     "try_files above",
+			name:     "try_files before",
 			site:     "root * {$WWW}\ntry_files {path} /index.html\noauth_session {\n" + loginOptions + "\n}\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}",
 			wantLine: "GET /index.html?q=1 HTTP/1.1", wantSeen: "/index.html?q=1",
 		},
 		{
-			name:     "rewrite below",
+			name:     "rewrite after",
 			site:     "route {\noauth_session {\n" + loginOptions + "\n}\nrewrite * /v2{uri}\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}\n}",
 			wantLine: "GET /v2/app/page?q=1 HTTP/1.1", wantSeen: "/v2/app/page?q=1",
 		},
 		{
-			name:     "handle_path below",
+			name:     "handle_path after",
 			site:     "oauth_session {\n" + loginOptions + "\n}\nhandle_path /app/* {\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}\n}",
 			wantLine: "GET /page?q=1 HTTP/1.1", wantSeen: "/page?q=1",
 		},
@@ -45,17 +45,17 @@ func TestPathsAreRewritten(t *testing.T) {
 			wantLine: "GET /page?q=1 HTTP/1.1", wantSeen: "/app/page?q=1",
 		},
 		{
-			name:     "a matcher that the endpoints do not meet",
+			name:     "a matcher without the endpoints",
 			site:     "oauth_session /app/* {\n" + loginOptions + "\n}\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}",
 			wantLine: "GET /app/page?q=1 HTTP/1.1", wantSeen: "/app/page?q=1",
 		},
 		{
-			name:     "a matcher and a rewrite above",
+			name:     "a matcher and a rewrite before",
 			site:     "@app path /index.html\nrewrite * /index.html\noauth_session @app {\n" + loginOptions + "\n}\nrequest_header X-Seen {uri}\nreverse_proxy {$APP}",
 			wantLine: "GET /index.html?q=1 HTTP/1.1", wantSeen: "/index.html?q=1",
 		},
 		{
-			name:     "a header written below us",
+			name:     "a header set after",
 			site:     "oauth_session {\n" + loginOptions + "\n}\nrequest_header X-Seen {http.auth.user.id}\nreverse_proxy {$APP}",
 			wantLine: "GET /app/page?q=1 HTTP/1.1", wantSeen: "alice",
 		},
@@ -77,32 +77,31 @@ func TestPathsAreRewritten(t *testing.T) {
 			const page = "/app/page?q=1"
 			a := b.login(page)
 			if a.url != w.origin+page {
-				t.Errorf("landed on %s, want %s", a.url, page)
+				t.Errorf("got page %s after the login, want %s", a.url, page)
 			}
 			r := a.echo(t)
 			if r.Line != tc.wantLine {
-				t.Errorf("the app got %q, want %q", r.Line, tc.wantLine)
+				t.Errorf("got request %q at the app, want %q", r.Line, tc.wantLine)
 			}
 			if got := strings.Join(r.Values("X-Seen"), "|"); got != tc.wantSeen {
-				t.Errorf("X-Seen is %q, want %q", got, tc.wantSeen)
+				t.Errorf("got X-Seen %q, want %q", got, tc.wantSeen)
 			}
 			if r.Bearer() == "" {
-				t.Error("no token reached the app")
+				t.Error("got no token at the app")
 			}
 		})
 	}
 }
 
-// A path outside of the matcher is none of our business.
-func TestMatcherLimitsTheLogin(t *testing.T) {
+func TestUnmatchedRequestsCarryNoToken(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\noauth_session /private/* {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}")
 	b := newBrowser(t, w.origin)
 	if r := b.open("/public").echo(t); r.Bearer() != "" {
-		t.Error("a stranger's request carries a token")
+		t.Error("without a session: got a token at the app")
 	}
 	b.login("/private/x")
 	if r := b.open("/public").echo(t); r.Bearer() != "" {
-		t.Error("a request outside of the matcher carries a token")
+		t.Error("with a session: got a token at the app")
 	}
 }

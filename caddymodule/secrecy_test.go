@@ -14,90 +14,89 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// noSecrets looks for what must not show up in a text: whatever the
-// authorization server has issued, the client secret, and cookies.
-func (w *world) noSecrets(what, text string, cookies ...string) {
+// wantNoSecrets searches a text for everything that the authorization server has issued,
+// the client secret, and cookies.
+func (w *world) wantNoSecrets(name, text string, cookies ...string) {
 	w.t.Helper()
 	for _, s := range slices.Concat(w.as.Secrets(), cookies, []string{testSecret}) {
 		if at := strings.Index(text, s); s != "" && at >= 0 {
-			w.t.Errorf("%s holds %.10s…: …%s", what, s, text[max(0, at-300):min(len(text), at+50)])
+			w.t.Errorf("got %.10s… in %s: …%s", s, name, text[max(0, at-300):min(len(text), at+50)])
 		}
 	}
 }
 
-// The log at its most talkative holds no secret of a whole life of a session:
-// login, refusal, refresh, logout. Callback and logout have no access line.
+// The log at level DEBUG holds no secret of a login, a refused login, a request and a
+// logout. Callback and logout have no access log line.
 func TestLogHoldsNoSecrets(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("KEY", seal.NewKey().Encode())
 	w.load(site("key {env.KEY}", "log_append token {http.request.header.Authorization}\nlog_append cookie {http.request.header.X-Nothing}"))
 	b := newBrowser(t, w.origin)
-	callback := b.callback("/wanted?x=1")
+	callback := b.startLogin("/wanted?x=1")
 	cookies := []string{}
-	keep := func() { cookies = slices.AppendSeq(cookies, maps.Values(b.cookies)) }
-	keep()
+	recordCookies := func() { cookies = slices.AppendSeq(cookies, maps.Values(b.cookies)) }
+	recordCookies()
 	if a := b.visit(callback); a.status != http.StatusOK {
-		t.Fatalf("login: status %d:\n%s", a.status, a.body)
+		t.Fatalf("login: got status %d, want 200:\n%s", a.status, a.body)
 	}
-	keep()
+	recordCookies()
 	token := b.open("/").echo(t).Bearer()
 	if token == "" {
-		t.Fatal("no token reached the app")
+		t.Fatal("got no token at the app")
 	}
-	// Once more, though the code is spent; and one that was never good.
+	// The callback once more with the used code, and with an invalid code.
 	b.open(callback)
 	b.open("/oauth2/callback?state=x&code=CODE_" + strings.Repeat("0", 64))
 	a := b.send(http.MethodPost, "/oauth2/logout", navigation.Clone())
 	logout := a.header.Get("Location")
 	if a.status != http.StatusSeeOther || !strings.Contains(logout, "id_token_hint") {
-		t.Fatalf("logout answered %d, Location %q", a.status, logout)
+		t.Fatalf("logout: got status %d, Location %q; want 303 with id_token_hint", a.status, logout)
 	}
-	b.open("/last") // all lines before this one are there
+	b.open("/last") // its log line follows all others
 	captured.wait(t, "handled request", `"uri":"/last"`)
 
-	w.noSecrets("the log", captured.String(), cookies...)
+	w.wantNoSecrets("the log", captured.String(), cookies...)
 	u, err := url.Parse(callback)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{"CODE_", "id_token_hint", os.Getenv("KEY"), "/oauth2/callback?"} {
 		if found := captured.lines(text); found != nil {
-			t.Errorf("%s is in the log: %s", text, found[0])
+			t.Errorf("got %s in the log: %s", text, found[0])
 		}
 	}
 	if found := captured.lines("handled request", `"uri":"`+u.Path); found != nil {
-		t.Errorf("the callback has an access line: %s", found[0])
+		t.Errorf("got an access log line of the callback: %s", found[0])
 	}
 	if found := captured.lines("handled request", `"uri":"/oauth2/logout"`); found != nil {
-		t.Errorf("the logout has an access line: %s", found[0])
+		t.Errorf("got an access log line of the logout: %s", found[0])
 	}
-	// The appended field is there, and empty.
+	// The appended field exists and is empty.
 	if found := captured.lines("handled request", `"uri":"/wanted?x=1"`, `"status":200`, `"token":""`); found == nil {
-		t.Error("no access line with an empty field token")
+		t.Error("got no access log line with an empty token field")
 	}
 }
 
-// A login that fails is where a code may still be good, so the lines about
-// errors are watched too.
+// After a failed login its code may still be valid, so error lines must not show it.
 func TestErrorLogHoldsNoCode(t *testing.T) {
 	for name, errorRoutes := range map[string]string{"own pages": "", "handle_errors": "handle_errors {\nrespond \"sorry\"\n}"} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.load(site("", errorRoutes))
 			b := newBrowser(t, w.origin)
-			callback := b.callback("/")
+			callback := b.startLogin("/")
 			w.as.Fail(fakeas.Unavailable().At(fakeas.EndpointToken).Repeat(10))
 			if a := b.open(callback); a.status != http.StatusServiceUnavailable {
-				t.Fatalf("callback: status %d, want 503", a.status)
+				t.Fatalf("callback: got status %d, want 503", a.status)
 			}
 			b.open("/last")
 			captured.wait(t, "handled request", `"uri":"/last"`)
-			w.noSecrets("the log", captured.String())
+			w.wantNoSecrets("the log", captured.String())
 		})
 	}
 }
 
-// `servers { trace }` logs every handler as it is configured.
+// `servers { trace }` logs the configuration of each handler.
 func TestTraceLogHoldsNoSecrets(t *testing.T) {
 	w := newWorld(t)
 	key := seal.NewKey().Encode()
@@ -105,17 +104,17 @@ func TestTraceLogHoldsNoSecrets(t *testing.T) {
 	newBrowser(t, w.origin).login("/")
 	line := captured.wait(t, `"logger":"http.log.trace"`, `"msg":"oauth_session"`)
 	if !strings.Contains(line, `"client_id":"app"`) {
-		t.Errorf("the trace does not tell which handler it is about: %s", line)
+		t.Errorf("got trace %s, want the client_id", line)
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 	if found := captured.lines(key); found != nil {
-		t.Errorf("the key is in the log: %s", found[0])
+		t.Errorf("got the key in the log: %s", found[0])
 	}
 }
 
-// Secrets that are given as placeholders are neither in what `caddy adapt`
-// prints, which is also what /config/ and autosave.json hold, nor in any file.
-func TestPlaceholdersStayPlaceholders(t *testing.T) {
+// Neither the JSON configuration (`caddy adapt`, /config/, autosave.json) nor any file
+// holds the value of a placeholder.
+func TestPlaceholderSecretsAreNotStored(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("KEY", seal.NewKey().Encode())
 	file := filepath.Join(t.TempDir(), "secret")
@@ -136,32 +135,31 @@ func TestPlaceholdersStayPlaceholders(t *testing.T) {
 		return err
 	})
 	if err != nil || len(all) < 2 {
-		t.Fatalf("reading the data directory: %d files, %v", len(all)-1, err)
+		t.Fatalf("reading the data directory: got %d files, error %v", len(all)-1, err)
 	}
-	for what, content := range all {
-		w.noSecrets(what, content, slices.Collect(maps.Values(b.cookies))...)
+	for name, content := range all {
+		w.wantNoSecrets(name, content, slices.Collect(maps.Values(b.cookies))...)
 		if strings.Contains(content, os.Getenv("KEY")) {
-			t.Errorf("%s holds the key", what)
+			t.Errorf("got the key in %s", name)
 		}
 	}
 	if !strings.Contains(all["the configuration"], "{file."+file+"}") {
-		t.Error("the placeholder is not in the configuration")
+		t.Error("got no placeholder in the configuration")
 	}
 }
 
-// A secret in plain text in the configuration works, and the log warns of
-// it without repeating it.
-func TestLiteralSecretIsWarnedOf(t *testing.T) {
+// A secret in plain text works. The log warns about it and does not contain it.
+func TestPlainTextSecretIsWarnedAbout(t *testing.T) {
 	w := newWorld(t)
 	w.load(strings.Replace(site("", ""), "{env.SECRET}", testSecret, 1))
 	newBrowser(t, w.origin).login("/")
 	if captured.lines(`"level":"warn"`, "client_secret is written in plain text in the configuration") == nil {
-		t.Error("no warning")
+		t.Error("got no warning")
 	}
-	w.noSecrets("the log", captured.String())
+	w.wantNoSecrets("the log", captured.String())
 	captured.reset()
 	w.load(site("", ""))
 	if found := captured.lines("is written in plain text"); found != nil {
-		t.Errorf("a placeholder is warned of: %s", found)
+		t.Errorf("got a warning about a placeholder: %s", found)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// twoDirectives is a Caddyfile with two sites, or one if the second address is
-// empty. Both directives have a matcher of their own.
-func twoDirectives(a, b, optionsA, optionsB string) string {
+// twoDirectivesCaddyfile returns a Caddyfile with two directives for different paths: in
+// two sites, or in one if the second address is empty.
+func twoDirectivesCaddyfile(a, b, optionsA, optionsB string) string {
 	directive := func(path, options string) string {
 		return "oauth_session " + path + " {\nissuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nstore memory\n" + options + "\n}\n"
 	}
@@ -20,14 +20,14 @@ func twoDirectives(a, b, optionsA, optionsB string) string {
 	return a + " {\n" + directive("/a/*", optionsA) + "reverse_proxy {$APP}\n}\n" + b + " {\n" + directive("/b/*", optionsB) + "reverse_proxy {$APP}\n}\n"
 }
 
-// A token goes only where it was asked for: directives that share a session have
-// to ask for the same one.
-func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
+// A token must reach only the apps for which it was requested. So directives that share
+// sessions must request the same scopes, audiences and parameters.
+func TestSharedSessionsRequireEqualTokenRequests(t *testing.T) {
 	w := newWorld(t)
 	const one, other = "http://one.localhost:{$PORT}", "http://two.localhost:{$PORT}"
 	for _, tc := range []struct {
 		name, a, b, optionsA, optionsB string
-		want                           string // the option, or "" if all is well
+		want                           string // the option in the error; "": no error
 	}{
 		{"audience", one, "", "audience A", "audience B", "audience"},
 		{"one audience", one, "", "audience A", "", "audience"},
@@ -64,31 +64,31 @@ func TestATokenGoesOnlyWhereItWasAskedFor(t *testing.T) {
 		{"domains that do not meet", "http://a.one.localhost:{$PORT}", "http://b.two.localhost:{$PORT}", "audience A\ncookie {\ndomain one.localhost\n}", "audience B\ncookie {\ndomain two.localhost\n}", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			text := twoDirectives(tc.a, tc.b, tc.optionsA, tc.optionsB)
+			text := twoDirectivesCaddyfile(tc.a, tc.b, tc.optionsA, tc.optionsB)
 			if i := strings.Index(tc.optionsB, "client_id b"); i >= 0 {
 				text = strings.Replace(text, "client_id app\nclient_secret {env.SECRET}\nstore memory\naudience B\nclient_id b", "client_id b\nclient_secret {env.SECRET}\nstore memory\naudience B", 1)
 			}
 			err := w.validate(text)
 			switch {
 			case tc.want == "" && err != nil:
-				t.Errorf("refused: %v", err)
+				t.Errorf("got error %v, want none", err)
 			case tc.want != "" && err == nil:
-				t.Error("accepted")
+				t.Error("got no error")
 			case tc.want != "":
-				_, told, _ := strings.Cut(err.Error(), "provision http.handlers.oauth_session: ")
-				if !strings.HasPrefix(told, tc.want+":") || !strings.Contains(told, "cookie { name") {
-					t.Errorf("error is %q, want one that begins with %s and tells the way out", told, tc.want)
+				_, text, _ := strings.Cut(err.Error(), "provision http.handlers.oauth_session: ")
+				if !strings.HasPrefix(text, tc.want+":") || !strings.Contains(text, "cookie { name") {
+					t.Errorf("got error %q, want one that begins with %s and names the remedy", text, tc.want)
 				}
 			}
 			if n := poolSize(); n != 0 {
-				t.Errorf("%d things are left in the pool", n)
+				t.Errorf("got %d entries in the pool, want none", n)
 			}
 		})
 	}
 }
 
-// Hosts are those of all matchers around a handler, in the Caddyfile and in JSON.
-func TestHostsOfNestedRoutes(t *testing.T) {
+// The hosts of a handler depend on all matchers around it, in the Caddyfile and in JSON.
+func TestHostsComeFromAllEnclosingMatchers(t *testing.T) {
 	w := newWorld(t)
 	inner := func(name, host, audience string) string {
 		return "@" + name + " host " + host + "\nhandle @" + name + " {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nstore memory\naudience " + audience + "\n}\nreverse_proxy {$APP}\n}\n"
@@ -97,11 +97,11 @@ func TestHostsOfNestedRoutes(t *testing.T) {
 		return "http://*.localhost:{$PORT} {\n" + inner("a", a, "A") + inner("b", b, "B") + "}\n"
 	}
 	if err := w.validate(sites("a.localhost", "b.localhost")); err != nil {
-		t.Errorf("other hosts: %v", err)
+		t.Errorf("other hosts: got error %v, want none", err)
 	}
 	for _, host := range []string{"a.localhost", "*.localhost", "{http.request.header.X-Host}"} {
 		if err := w.validate(sites("a.localhost", host)); err == nil || !strings.Contains(err.Error(), "audience") {
-			t.Errorf("a.localhost beside %s: error %v, want one for audience", host, err)
+			t.Errorf("a.localhost and %s: got error %v, want one for audience", host, err)
 		}
 	}
 	route := func(match, audience string) string {
@@ -121,30 +121,29 @@ func TestHostsOfNestedRoutes(t *testing.T) {
 	} {
 		err := validateRoutes(t, tc.routes)
 		if tc.ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "audience") {
-			t.Errorf("%s: error %v, want none is %v", name, err, tc.ok)
+			t.Errorf("%s: got error %v, want success %v", name, err, tc.ok)
 		}
 	}
 }
 
-// An area for admins, with a directive of its own for the same client, shares the
-// session.
-func TestAnAreaForAdminsSharesTheSession(t *testing.T) {
+// A second directive for admins, with the same client, shares the session.
+func TestAdminAreaSharesSession(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\n@admin path /admin/*\n@rest not path /admin/*\noauth_session @admin {\n" + loginOptions +
 		"\nrequire sub nobody\n}\noauth_session @rest {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
 	b := newBrowser(t, w.origin)
 	b.login("/")
 	if a := b.open("/"); a.status != http.StatusOK {
-		t.Errorf("status %d, want 200", a.status)
+		t.Errorf("got status %d, want 200", a.status)
 	}
 	if a := b.open("/admin/x"); a.status != http.StatusForbidden {
-		t.Errorf("status %d of the area for admins, want 403", a.status)
+		t.Errorf("admin area: got status %d, want 403", a.status)
 	}
 }
 
-// One site for hundreds of tenants, as for a wildcard certificate: the search for
-// hosts must not cost each handler the whole route.
-func TestManyHandlersInOneRoute(t *testing.T) {
+// A site with a wildcard certificate may have hundreds of tenants. The search for hosts
+// must not read the whole route again for each handler.
+func TestHostSearchScalesWithHandlers(t *testing.T) {
 	w := newWorld(t)
 	allocated := func(tenants int) uint64 {
 		var text strings.Builder
@@ -166,6 +165,6 @@ func TestManyHandlersInOneRoute(t *testing.T) {
 	once, twice := allocated(tenants), allocated(2*tenants)
 	t.Logf("%d tenants %d KB, %d tenants %d KB", tenants, once>>10, 2*tenants, twice>>10)
 	if twice > 3*once {
-		t.Errorf("twice as many tenants take %.1f times as much memory", float64(twice)/float64(once))
+		t.Errorf("got %.1f times the memory for twice the tenants, want at most 3", float64(twice)/float64(once))
 	}
 }

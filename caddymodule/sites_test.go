@@ -7,8 +7,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// Sites that differ in client or authorization server have nothing in common,
-// though they share key, store and cookie name.
+// Sites with different clients or authorization servers do not accept each other's
+// sessions, even with the same key, store and cookie name.
 func TestSitesDoNotShareSessions(t *testing.T) {
 	w := newWorld(t)
 	other := fakeas.Start(t, fakeas.Options{})
@@ -25,31 +25,31 @@ func TestSitesDoNotShareSessions(t *testing.T) {
 
 	first := newBrowser(t, a)
 	first.login("/")
-	half := newBrowser(t, a)
-	callback := half.callback("/")
-	for origin, why := range map[string]string{b: "another client", c: "another authorization server"} {
+	pending := newBrowser(t, a)
+	callback := pending.startLogin("/")
+	for origin, difference := range map[string]string{b: "another client", c: "another authorization server"} {
 		thief := newBrowser(t, origin)
 		thief.cookies = first.cookies
 		if got := thief.open("/"); got.status != http.StatusFound {
-			t.Errorf("a site of %s accepts the session: status %d", why, got.status)
+			t.Errorf("%s: got status %d with the session, want a login", difference, got.status)
 		}
-		// A login that was begun at one site is not completed at another.
+		// A login that began at one site cannot complete at another.
 		thief = newBrowser(t, origin)
-		thief.cookies = half.cookies
+		thief.cookies = pending.cookies
 		if thief.open(origin + callback[len(a):]); thief.cookies["__Host-oauth_session"] != "" {
-			t.Errorf("a site of %s completes the login", why)
+			t.Errorf("%s: got a session from a login of the first site", difference)
 		}
 	}
-	// The same client at the same server is the same site under two names.
+	// Two hosts with the same client at the same server are one site.
 	twin := newBrowser(t, d)
 	twin.cookies = first.cookies
 	if got := twin.open("/"); got.status != http.StatusOK {
-		t.Errorf("a site of the same client: status %d, want 200", got.status)
+		t.Errorf("same client: got status %d, want 200", got.status)
 	}
 }
 
-// Sites of the same client are told apart by the name of their cookie: what was
-// set under one name opens nothing under another.
+// The cookie name separates sites of the same client: a cookie is not valid under
+// another name.
 func TestCookieNameSeparatesSites(t *testing.T) {
 	w := newWorld(t)
 	a, b := "http://a.localhost:"+w.port, "http://b.localhost:"+w.port
@@ -63,7 +63,7 @@ func TestCookieNameSeparatesSites(t *testing.T) {
 	other := newBrowser(t, b)
 	other.cookies = map[string]string{"__Host-b": first.cookies["__Host-a"]}
 	if got := other.open("/"); got.status != http.StatusFound {
-		t.Errorf("status %d, want a login", got.status)
+		t.Errorf("got status %d, want a login", got.status)
 	}
 	other.login("/")
 }

@@ -31,19 +31,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/loopback"
 )
 
-// A process has one running configuration, so no test here may be parallel.
+// A process has one running configuration, so tests of this package must not be parallel.
 func TestMain(m *testing.M) {
 	caddy.RegisterModule(captureWriter{})
-	caddy.RegisterModule(sharedModule{})
+	caddy.RegisterModule(announcingModule{})
 	os.Exit(m.Run())
 }
 
-// patience bounds the waiting for events. It ends a test that has gone wrong, on a busy machine too.
+// patience is the longest wait for an event. It is long enough for a busy machine.
 const patience = 2 * time.Minute
 
 const testSecret = "CS_3f0a9d5c1b7e4286"
 
-// world is an authorization server, an app, and a Caddy between them.
+// world is an authorization server, an app, and Caddy between them.
 type world struct {
 	t      *testing.T
 	as     *fakeas.Server
@@ -53,15 +53,15 @@ type world struct {
 	data   string // Caddy's data directory
 }
 
-// newWorld starts the servers. Caddyfiles find them as {$ISSUER}, {$APP},
-// {$PORT} and {$DATA}, and the client secret as {env.SECRET}.
+// newWorld starts the servers. Caddyfiles use them as {$ISSUER}, {$APP}, {$PORT} and
+// {$DATA}, and the client secret as {env.SECRET}.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		t: t, as: fakeas.Start(t, fakeas.Options{}), app: echo.Start(t, echo.Options{}),
 		port: freePort(t), data: isolate(t),
 	}
-	// Making an RSA key on a busy machine may take longer than the module waits for an answer.
+	// Generating an RSA key on a busy machine may take longer than the module waits for a response.
 	w.as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 	w.origin = "http://localhost:" + w.port
 	w.register("app", w.origin)
@@ -79,7 +79,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// register makes a client whose site has these origins.
+// register adds a client with the redirect URIs of some origins.
 func (w *world) register(id string, origins ...string) {
 	c := fakeas.Client{ID: id, Secret: testSecret}
 	for _, o := range origins {
@@ -89,7 +89,7 @@ func (w *world) register(id string, origins ...string) {
 	w.as.AddClient(c)
 }
 
-// isolate gives Caddy directories of its own.
+// isolate gives Caddy temporary directories and returns its data directory.
 func isolate(t *testing.T) (data string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -104,17 +104,17 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(loopback.FreePort(t))
 }
 
-// site is a Caddyfile with one site that has the usual options, further ones,
-// and other directives; reverse_proxy is always among these.
+// site returns a Caddyfile with one site: loginOptions, additional options, additional
+// directives, and reverse_proxy.
 func site(options, directives string) string {
 	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\n%s\nreverse_proxy {$APP}\n}\n", loginOptions, options, directives)
 }
 
-// loginOptions make a working login at the world's server.
+// loginOptions configure a login at the world's authorization server.
 const loginOptions = "issuer {$ISSUER}\nclient_id app\nclient_secret {env.SECRET}\nscope openid offline_access\nstore memory"
 
-// globals keep a configuration to itself. More may follow from a Caddyfile
-// that begins with a block of global options.
+// globals isolate a configuration. A Caddyfile that begins with a block of global options
+// adds to them.
 const globals = "admin off\npersist_config off\ndefault_bind 127.0.0.1\nauto_https off\nstorage file_system {$DATA}\nlog {\noutput capture\nlevel DEBUG\n}\n"
 
 // config adapts a Caddyfile to an isolated configuration.
@@ -132,7 +132,7 @@ func (w *world) config(text string) []byte {
 	return adapted
 }
 
-// load runs a Caddyfile.
+// load loads a Caddyfile into the running Caddy.
 func (w *world) load(text string) {
 	w.t.Helper()
 	if err := w.tryLoad(text); err != nil {
@@ -145,12 +145,12 @@ func (w *world) tryLoad(text string) error {
 	if err := caddy.Load(w.config(text), true); err != nil {
 		return err
 	}
-	// Every later request must reach the new configuration.
+	// All later requests must reach the new configuration.
 	closeIdleConnections()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		twice, err := loopback.ListensTwice("self")
 		if err != nil || time.Now().After(end) {
-			w.t.Fatalf("the former configuration still listens (%v)", err)
+			w.t.Fatalf("got the old configuration still listening, error %v", err)
 		}
 		if !twice {
 			return nil
@@ -158,7 +158,7 @@ func (w *world) tryLoad(text string) error {
 	}
 }
 
-// validate is what `caddy validate` does.
+// validate does the same as `caddy validate`.
 func (w *world) validate(text string) error {
 	w.t.Helper()
 	var c *caddy.Config
@@ -176,7 +176,7 @@ func adapt(text string) ([]byte, error) {
 // captureWriter is a log output that tests read.
 type captureWriter struct{}
 
-// captured is what Caddy has logged.
+// captured holds the log of Caddy.
 var captured capture
 
 type capture struct {
@@ -237,7 +237,7 @@ next:
 	return found
 }
 
-// wait returns the first line with all of the texts, once it is there.
+// wait waits for a line with all of the texts and returns it.
 func (c *capture) wait(t *testing.T, texts ...string) string {
 	t.Helper()
 	deadline := time.After(patience)
@@ -254,7 +254,7 @@ func (c *capture) wait(t *testing.T, texts ...string) string {
 		select {
 		case <-changed:
 		case <-deadline:
-			t.Fatalf("no log line with %q in:\n%s", texts, c)
+			t.Fatalf("got no log line with %q in:\n%s", texts, c)
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
 )
 
-// countConnections is an address that counts who connects.
-func countConnections(t *testing.T) (url string, count func() int32) {
+// listenAndCount listens on an address and counts its connections.
+func listenAndCount(t *testing.T) (url string, count func() int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,11 +38,11 @@ func countConnections(t *testing.T) (url string, count func() int32) {
 	return "http://" + l.Addr().String(), n.Load
 }
 
-// `caddy validate` runs beside a Caddy at work: it opens neither its store nor
-// a connection, and a start needs no network either.
-func TestValidateTouchesNothing(t *testing.T) {
+// `caddy validate` may run next to a running Caddy, so it opens no store and no
+// connection. The start needs no network, either.
+func TestValidateOpensNoStoreOrConnection(t *testing.T) {
 	w := newWorld(t)
-	url, connections := countConnections(t)
+	url, connections := listenAndCount(t)
 	t.Setenv("ISSUER", url)
 	path := filepath.Join(t.TempDir(), "held.db")
 	held, err := bolt.Open(path)
@@ -51,26 +51,26 @@ func TestValidateTouchesNothing(t *testing.T) {
 	}
 	defer held.Close()
 	fresh := filepath.Join(t.TempDir(), "fresh.db")
-	for name, store := range map[string]string{"a store in use": path, "a store that is not there yet": fresh} {
+	for name, store := range map[string]string{"a store in use": path, "a missing store": fresh} {
 		text := "http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nuserinfo\nstore bolt {\npath " + store + "\n}\n}\n}"
 		if err := w.validate(text); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 		}
 	}
 	if _, err := os.Stat(fresh); !os.IsNotExist(err) {
-		t.Errorf("validate made the store (%v)", err)
+		t.Errorf("got error %v of the store, want no such file", err)
 	}
 	if n := poolSize(); n != 0 {
-		t.Errorf("%d things are left in the pool", n)
+		t.Errorf("got %d entries in the pool, want none", n)
 	}
 	w.load("http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nstore memory\n}\nrespond ok\n}")
 	if n := connections(); n != 0 {
-		t.Errorf("%d connections, want none", n)
+		t.Errorf("got %d connections, want none", n)
 	}
 }
 
-// A store that cannot be used is found at the start, not by the first visitor.
-func TestUnusableStoreFailsTheStart(t *testing.T) {
+// The start reports an unusable store, so the first request does not fail.
+func TestUnusableStorePreventsStart(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage.db")
@@ -84,10 +84,10 @@ func TestUnusableStoreFailsTheStart(t *testing.T) {
 	} {
 		err := w.tryLoad("http://localhost:{$PORT} {\noauth_session {\nissuer {$ISSUER}\nclient_id app\nstore bolt {\npath " + path + "\n}\n}\n}")
 		if err == nil || !strings.Contains(err.Error(), "store") {
-			t.Errorf("%s: error is %v, want one that names the store", name, err)
+			t.Errorf("%s: got error %v, want one with the store", name, err)
 		}
 		if n := poolSize(); n != 0 {
-			t.Errorf("%s: %d things are left in the pool", name, n)
+			t.Errorf("%s: got %d entries in the pool, want none", name, n)
 		}
 	}
 }

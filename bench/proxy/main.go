@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
 )
 
@@ -30,29 +31,26 @@ type options struct {
 	sessions                       []int
 	rounds, due, storms, neighbour int
 	gateOnly, quick, force         bool
+	// slot is the time of one measurement. Many short slots are steadier than a few long ones, because
+	// disturbances last for seconds.
+	slot time.Duration
 }
 
 func main() {
-	o, err := parse(os.Args[1:])
-	if err != nil {
-		os.Exit(2) // the flag package has printed the error
-	}
+	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	do := run
-	if o.neighbour > 0 {
-		do = neighbour
-	}
-	if err := do(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	check.Main(func() {
+		if o.neighbour > 0 {
+			neighbour(ctx, o)
+		} else {
+			run(ctx, o)
+		}
+	})
 }
 
-func parse(args []string) (options, error) {
-	var o options
-	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
-	flags.Func("sessions", "numbers of sessions, separated by commas (default 1,10000)", func(text string) error {
+func parse() (o options) {
+	flag.Func("sessions", "numbers of sessions, separated by commas (default 1,10000)", func(text string) error {
 		for field := range strings.SplitSeq(text, ",") {
 			n, err := strconv.Atoi(field)
 			if err != nil || n < 1 {
@@ -62,39 +60,29 @@ func parse(args []string) (options, error) {
 		}
 		return nil
 	})
-	flags.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; other loads have fewer")
-	flags.BoolVar(&o.gateOnly, "gate", false, "measure only the gate: 16 requests at a time, and 1; by default with 1 session")
-	flags.IntVar(&o.due, "due", 0, "measure only requests while tokens are refreshed, with this number of rounds for each store")
-	flags.IntVar(&o.storms, "storms", 0, "measure only storms of refreshes, this number of them for each store")
-	flags.IntVar(&o.neighbour, "neighbour", 0, "measure only requests of a site while the server of another site is down, with this number of rounds")
-	flags.BoolVar(&o.quick, "quick", false, "check in a minute or two that everything works")
-	flags.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, with a note about that")
-	if err := flags.Parse(args); err != nil {
-		return o, err
-	}
+	flag.IntVar(&o.rounds, "rounds", 28, "rounds of the gate; other loads have fewer")
+	flag.BoolVar(&o.gateOnly, "gate", false, "measure only the gate: 16 requests at a time, and 1; by default with 1 session")
+	flag.IntVar(&o.due, "due", 0, "measure only requests while tokens are refreshed, with this number of rounds for each store")
+	flag.IntVar(&o.storms, "storms", 0, "measure only storms of refreshes, this number of them for each store")
+	flag.IntVar(&o.neighbour, "neighbour", 0, "measure only requests of a site while the server of another site is down, with this number of rounds")
+	flag.BoolVar(&o.quick, "quick", false, "check in a minute or two that everything works")
+	flag.BoolVar(&o.force, "force", false, "print the table even if the machine was too noisy, with a note about that")
+	flag.Parse()
 	switch {
 	case o.refreshesOnly(), o.gateOnly && o.sessions == nil:
 		o.sessions = []int{1}
 	case o.sessions == nil:
 		o.sessions = []int{1, 10_000}
 	}
+	o.slot = 500 * time.Millisecond
 	if o.quick {
-		o.rounds = min(o.rounds, 2)
+		o.rounds, o.slot = min(o.rounds, 2), 300*time.Millisecond
 	}
-	return o, nil
+	return o
 }
 
 // refreshesOnly reports whether only the effect of refreshes on requests is measured.
 func (o options) refreshesOnly() bool { return o.due > 0 || o.storms > 0 }
-
-// slot is the time of one measurement. Many short slots are steadier than a few long ones, because
-// disturbances last for seconds.
-func (o options) slot() time.Duration {
-	if o.quick {
-		return 300 * time.Millisecond
-	}
-	return 500 * time.Millisecond
-}
 
 // laps is the number of times that everything is started. The memory layout of a process makes it a
 // few per cent faster or slower than another instance for as long as it runs.
@@ -109,15 +97,9 @@ func (o options) laps(sessions int) int {
 // further cells, since the cost of protocol and size does not depend on that number.
 func plan(sessions int, gateOnly bool) []figures.Cell {
 	cells := []figures.Cell{
-		{Size: 200, Concurrency: 16},
-		{Size: 200, Concurrency: 1},
-		{Size: 200, Concurrency: 64},
-		{Size: 200, Concurrency: 256},
-		{Size: 10 << 10, Concurrency: 16},
-		{Size: 10 << 10, Concurrency: 1},
-		{HTTP2: true, Size: 200, Concurrency: 16},
-		{HTTP2: true, Size: 200, Concurrency: 1},
-		{HTTP2: true, Size: 10 << 10, Concurrency: 16},
+		{Size: 200, Concurrency: 16}, {Size: 200, Concurrency: 1}, {Size: 200, Concurrency: 64}, {Size: 200, Concurrency: 256},
+		{Size: 10 << 10, Concurrency: 16}, {Size: 10 << 10, Concurrency: 1},
+		{HTTP2: true, Size: 200, Concurrency: 16}, {HTTP2: true, Size: 200, Concurrency: 1}, {HTTP2: true, Size: 10 << 10, Concurrency: 16},
 	}
 	if gateOnly || sessions > 1 {
 		cells = cells[:2]

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/fleet"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
@@ -26,57 +27,43 @@ type bench struct {
 	report figures.Report
 }
 
-func run(ctx context.Context, o options) error {
-	exe, err := fleet.Build(ctx)
-	if err != nil {
-		return err
-	}
-	peer, err := fleet.FindPeer()
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, o options) {
+	exe, peer := fleet.Build(ctx), fleet.FindPeer()
 	b := &bench{options: o, report: figures.Report{
 		Run: figures.Run{Baseline: fleet.Plain}, Twin: fleet.PlainAgain, Header: fleet.PlainHeader, Machine: machine.Describe(),
 		Gate: plan(o.sessions[0], true)[0], GateRounds: o.rounds / o.laps(o.sessions[0]) * o.laps(o.sessions[0]),
+		Note: fleet.PeerName + " was not measured: it is not installed (make bench-peers).",
 	}}
-	b.report.Notes = []string{fleet.PeerName + " was not measured: it is not installed (make bench-peers)."}
 	if peer != nil {
 		b.report.Peer = fleet.PeerName
-		b.report.Notes[0] = fmt.Sprintf("%s is %s. It keeps its sessions in Redis, and takes part with up to %d of them.", fleet.PeerName, peer.Version, fleet.RealLogins)
+		b.report.Note = fmt.Sprintf("%s is %s. It keeps its sessions in Redis, and takes part with up to %d of them.", fleet.PeerName, peer.Version, fleet.RealLogins)
 	}
 	for _, sessions := range o.sessions {
 		for lap := range o.laps(sessions) {
-			if b.Fleet, err = fleet.Start(ctx, exe, sessions, peer); err == nil {
-				err = b.lap(ctx, lap)
-				b.Close()
-			}
-			if err != nil {
-				return fmt.Errorf("measuring with %d sessions: %w", sessions, err)
-			}
+			fleet.With(ctx, exe, sessions, peer, func(f *fleet.Fleet) {
+				b.Fleet = f
+				b.lap(ctx, lap)
+			})
 		}
 	}
 	if o.refreshesOnly() {
 		fmt.Print(b.report.RefreshTables())
-		return nil
+		return
 	}
-	return b.report.Print(o.force)
+	b.report.Print(o.force)
 }
 
 // lap measures a fleet.
-func (b *bench) lap(ctx context.Context, lap int) error {
-	unpin, err := b.pin()
-	if err != nil {
-		return err
-	}
-	defer unpin()
+func (b *bench) lap(ctx context.Context, lap int) {
+	defer check.Doing("measuring with %d sessions", b.Sessions)
+	defer b.pin()()
 	if b.refreshesOnly() {
-		return b.refreshes(ctx, b.due, b.storms, stormSessions)
+		b.refreshes(ctx, b.due, b.storms, stormSessions)
+		return
 	}
 	first := !b.gateOnly && lap == 0
 	if first {
-		if err := b.sizes(ctx); err != nil {
-			return err
-		}
+		b.sizes(ctx)
 	}
 	for _, s := range b.Subjects {
 		rand.Shuffle(len(s.Cookies), func(i, j int) { s.Cookies[i], s.Cookies[j] = s.Cookies[j], s.Cookies[i] })
@@ -85,66 +72,58 @@ func (b *bench) lap(ctx context.Context, lap int) error {
 	rounds := b.rounds / b.laps(b.Sessions)
 	for i, c := range plan(b.Sessions, b.gateOnly) {
 		// The gate has all rounds. The peer takes part in the cells with the most rounds.
-		if err := b.cell(ctx, c, lap, max(rounds*[]int{7, 5, 3}[min(i, 2)]/7, 1), i < 2); err != nil {
-			return err
-		}
+		b.cell(ctx, c, lap, max(rounds*[]int{7, 5, 3}[min(i, 2)]/7, 1), i < 2)
 	}
 	switch {
 	case !first || b.Sessions != b.sessions[0]:
-		return nil
 	case b.quick:
-		return b.refreshes(ctx, 1, 1, 200)
+		b.refreshes(ctx, 1, 1, 200)
+	default:
+		b.refreshes(ctx, max(b.rounds/2, 1), 3, stormSessions)
 	}
-	return b.refreshes(ctx, max(b.rounds/2, 1), 3, stormSessions)
 }
 
 // cell measures the subjects in turns, and each round begins with another subject. Rounds are numbered
 // through all laps.
-func (b *bench) cell(ctx context.Context, c figures.Cell, lap, rounds int, peer bool) error {
+func (b *bench) cell(ctx context.Context, c figures.Cell, lap, rounds int, peer bool) {
 	subjects := slices.Clone(b.Subjects)
 	if !peer {
 		subjects = slices.DeleteFunc(subjects, (*fleet.Subject).IsPeer)
 	}
 	for round := range rounds {
 		for i := range subjects {
-			slot, err := b.measure(ctx, c, subjects[(round+i)%len(subjects)], nil)
-			if err != nil {
-				return err
-			}
+			slot := b.measure(ctx, c, subjects[(round+i)%len(subjects)])
 			slot.Round = lap*rounds + round
 			b.report.Slots = append(b.report.Slots, slot)
 		}
 		fleet.Progress("%s: lap %d, round %d of %d", c, lap+1, round+1, rounds)
 	}
-	return nil
 }
 
 // pin binds the subjects to one CPU and everything else to another, if there are two. The returned
 // function releases this process.
-func (b *bench) pin() (func(), error) {
-	cpus, err := machine.CPUs()
-	if err != nil {
-		return nil, err
-	}
+func (b *bench) pin() func() {
+	cpus := machine.CPUs()
 	first, second := cpus[0], cpus[min(1, len(cpus)-1)]
-	b.known = map[int][]int{first: b.PIDs()}
-	b.known[second] = append(b.known[second], os.Getpid(), b.RedisPID())
+	b.known = map[int][]int{}
+	for _, s := range b.Subjects {
+		b.known[first] = append(b.known[first], s.PID())
+	}
+	b.known[second] = append(b.known[second], os.Getpid(), b.Redis.PID())
 	for cpu, pids := range b.known {
 		for _, pid := range pids {
-			if err := machine.Pin(pid, machine.Favoured, cpu); err != nil {
-				return nil, err
-			}
+			machine.Pin(pid, cpu)
 		}
 	}
 	threads := runtime.GOMAXPROCS(1)
 	return func() {
 		runtime.GOMAXPROCS(threads)
-		_ = machine.Pin(os.Getpid(), machine.Normal, cpus...) // an error only makes later steps slower
-	}, nil
+		machine.Pin(os.Getpid(), cpus...)
+	}
 }
 
 // sizes uses each session once and measures the memory of the subjects.
-func (b *bench) sizes(ctx context.Context) error {
+func (b *bench) sizes(ctx context.Context) {
 	var plain figures.Size
 	for _, s := range b.Subjects {
 		if s.IsPeer() || s.Name != fleet.Plain && !s.LogsIn() {
@@ -154,122 +133,52 @@ func (b *bench) sizes(ctx context.Context) error {
 		if !s.LogsIn() {
 			t.Cookies = make([]string, min(b.Sessions, 10_000)) // without sessions, memory does not grow further
 		}
-		if _, err := load.Once(ctx, t, 64, 0, false); err != nil {
-			return fmt.Errorf("using each session of %s once: %w", s.Name, err)
-		}
-		memory, err := machine.MemoryOf(s.PID())
-		if err != nil {
-			return err
-		}
-		heap, err := s.Heap(ctx, true)
-		if err != nil {
-			return err
+		load.Once(ctx, t, 64, 0, false)
+		memory := machine.MemoryOf(s.PID())
+		size := figures.Size{
+			Subject: s.Name, Sessions: b.Sessions, Started: s.Started, StoreBytes: b.StoreBytes[s.Name],
+			Anonymous: memory.Anonymous - plain.Anonymous, File: memory.File - plain.File, Live: int64(s.Heap(ctx, true).Live) - plain.Live,
 		}
 		fleet.Progress("%s: each of %d sessions was used once", s.Name, b.Sessions)
-		if !s.LogsIn() {
-			plain = figures.Size{Anonymous: memory.Anonymous, File: memory.File, Live: int64(heap.Live)}
-			continue
+		if s.LogsIn() {
+			b.report.Sizes = append(b.report.Sizes, size)
+		} else {
+			plain = size
 		}
-		b.report.Sizes = append(b.report.Sizes, figures.Size{
-			Subject: s.Name, Sessions: b.Sessions, Started: s.Started, StoreBytes: b.StoreBytes[s.Name],
-			Anonymous: memory.Anonymous - plain.Anonymous, File: memory.File - plain.File, Live: int64(heap.Live) - plain.Live,
-		})
 	}
-	return nil
 }
 
 const warmUp = 150 * time.Millisecond
 
-// measure measures a subject, and checks that every request reached the app with the right token. It
-// first calls prepare, if not nil.
-func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject, prepare func() error) (slot figures.Slot, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("measuring %s, %v: %w", s.Name, c, err)
-		}
-	}()
-	if prepare != nil {
-		if err := prepare(); err != nil {
-			return slot, err
-		}
-	}
-	slot = figures.Slot{Cell: c, Subject: s.Name}
+// measure measures a subject, and checks that every request reached the app with the right token.
+func (b *bench) measure(ctx context.Context, c figures.Cell, s *fleet.Subject) figures.Slot {
+	defer check.Doing("measuring %s, %v", s.Name, c)
+	slot := figures.Slot{Cell: c, Subject: s.Name}
 	requests, bearers := b.Counts()
-	var heaps [3]fleet.Heap // the second reading shows the cost of the first
-	for i := range 2 {
-		if heaps[i], err = s.Heap(ctx, false); err != nil {
-			return slot, err
-		}
-	}
-	running, err := load.Start(ctx, s.Target(c.Size, c.HTTP2), c.Concurrency)
-	if err != nil {
-		return slot, err
-	}
-	wait(ctx, warmUp)
-	slot.Others, err = machine.Others(b.known, func() error { return b.record(running, s, &slot) })
-	result, loadErr := running.Stop()
-	if loadErr != nil {
-		return slot, loadErr
-	}
-	if err != nil {
-		return slot, err
-	}
-	if heaps[2], err = s.Heap(ctx, false); err != nil {
-		return slot, err
-	}
-	if err := b.checkCounts(s, result.Calls, requests, bearers); err != nil {
-		return slot, err
-	}
-	each := func(figure func(fleet.Heap) float64) float64 {
-		return (figure(heaps[2]) - 2*figure(heaps[1]) + figure(heaps[0])) / float64(result.Calls)
-	}
-	slot.Allocations = each(func(h fleet.Heap) float64 { return h.Objects })
-	slot.AllocatedBytes = each(func(h fleet.Heap) float64 { return h.Bytes })
-	slot.Requests, slot.Elapsed = len(result.Took), result.Elapsed
-	slot.P50, slot.P99 = result.Quantile(0.50), result.Quantile(0.99)
-	return slot, ctx.Err()
-}
-
-// record records a load for the time of a slot, with the CPU time of the subject and of Redis.
-func (b *bench) record(running *load.Load, s *fleet.Subject, slot *figures.Slot) error {
-	times := map[int]time.Duration{}
-	for _, after := range []bool{false, true} {
-		for _, pid := range []int{s.PID(), b.RedisPID()} {
-			t, err := machine.ProcessCPU(pid)
-			if err != nil {
-				return err
-			}
-			times[pid] = t - times[pid]
-		}
-		if !after {
+	before, again := s.Heap(ctx, false), s.Heap(ctx, false) // the second reading shows the cost of the first
+	result := load.During(ctx, s.Target(c.Size, c.HTTP2), c.Concurrency, func(record func(time.Duration)) {
+		time.Sleep(warmUp)
+		slot.Others = machine.Others(b.known, func() {
+			cpu, redis := machine.ProcessCPU(s.PID()), machine.ProcessCPU(b.Redis.PID())
 			b.TokenRequests() // drops earlier ones
-			running.Record(b.slot())
+			record(b.slot)
 			slot.Refreshes = b.TokenRequests().Calls
-		}
-	}
-	slot.CPU, slot.RedisCPU = times[s.PID()], times[b.RedisPID()]
-	return nil
-}
-
-// checkCounts returns an error unless the app got all requests, with tokens if the subject has sessions.
-func (b *bench) checkCounts(s *fleet.Subject, sent int, requests, bearers int64) error {
+			slot.CPU, slot.RedisCPU = machine.ProcessCPU(s.PID())-cpu, machine.ProcessCPU(b.Redis.PID())-redis
+		})
+	})
+	after := s.Heap(ctx, false)
 	requestsNow, bearersNow := b.Counts()
-	if got := int(requestsNow - requests); got != sent {
-		return fmt.Errorf("the app got %d requests, want %d", got, sent)
-	}
 	want := 0
 	if s.LogsIn() {
-		want = sent
+		want = result.Calls
 	}
-	if got := int(bearersNow - bearers); got != want {
-		return fmt.Errorf("the app got %d valid tokens, want %d", got, want)
+	if got, tokens := int(requestsNow-requests), int(bearersNow-bearers); got != result.Calls || tokens != want {
+		check.Failf("the app got %d requests and %d valid tokens, want %d and %d", got, tokens, result.Calls, want)
 	}
-	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	slot.Allocations = (after.Objects - 2*again.Objects + before.Objects) / float64(result.Calls)
+	slot.AllocatedBytes = (after.Bytes - 2*again.Bytes + before.Bytes) / float64(result.Calls)
+	slot.Requests, slot.Elapsed = len(result.Took), result.Elapsed
+	slot.P50, slot.P99 = result.Quantile(0.50), result.Quantile(0.99)
+	check.OK(ctx.Err())
+	return slot
 }

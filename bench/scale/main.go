@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/figures"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
@@ -54,55 +54,44 @@ func main() {
 	var stop context.CancelFunc
 	r.ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	do := func() error { return r.measure(*only) }
-	switch {
-	case *phase != "":
-		do = func() error { return phases[*phase](&worker{run: r}) }
-	case *compare:
-		do = r.compare
+	check.Main(func() {
+		switch {
+		case *phase != "":
+			phases[*phase](&worker{run: r})
+		case *compare:
+			r.compare()
+		default:
+			r.measure(*only)
+		}
+	})
+}
+
+func (r run) measure(only string) {
+	memory, _ := os.ReadFile("/proc/meminfo")
+	fmt.Printf("%d sessions; %s; %.0f GB of memory\n\n", r.sessions, machine.Describe(), machine.Field(string(memory), "MemTotal:")*1024/1e9)
+	if only != "redis" {
+		r.withDir(run.bolt)
 	}
-	if err := do(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if only != "bolt" {
+		r.withDir(run.redis)
 	}
 }
 
-func (r run) measure(only string) (err error) {
-	memory, _ := os.ReadFile("/proc/meminfo")
-	total, _ := machine.Field(string(memory), "MemTotal:") // 0: unknown
-	fmt.Printf("%d sessions; %s; %.0f GB of memory\n\n", r.sessions, machine.Describe(), total*1024/1e9)
-	for _, store := range []struct {
-		name string
-		run  func(run) error
-	}{{"bolt", run.bolt}, {"redis", run.redis}} {
-		if only != "" && only != store.name {
-			continue
-		}
-		if r.dir, err = os.MkdirTemp("", "scale-*"); err != nil {
-			return err
-		}
-		defer os.RemoveAll(r.dir)
-		r.secretsFile = filepath.Join(r.dir, "secrets")
-		if err := store.run(r); err != nil {
-			return fmt.Errorf("measuring %s: %w", store.name, err)
-		}
-	}
-	return nil
+// withDir measures a store in a temporary directory.
+func (r run) withDir(store func(run)) {
+	r.dir = check.Value(os.MkdirTemp("", "scale-*"))
+	defer os.RemoveAll(r.dir)
+	r.secretsFile = filepath.Join(r.dir, "secrets")
+	store(r)
 }
 
 // child runs a phase in a process and writes its output.
-func (r run) child(phase string, out io.Writer) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(r.ctx, self, "-phase", phase, "-secrets", r.secretsFile, "-place", r.place, "-key", r.key,
+func (r run) child(phase string, out io.Writer) {
+	defer check.Doing("running phase %s", phase)
+	cmd := exec.CommandContext(r.ctx, check.Value(os.Executable()), "-phase", phase, "-secrets", r.secretsFile, "-place", r.place, "-key", r.key,
 		"-sessions", strconv.Itoa(r.sessions), "-seconds", strconv.Itoa(r.seconds))
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("running phase %s: %w", phase, err)
-	}
-	return nil
+	check.OK(cmd.Run())
 }
 
 func mb[N int64 | float64](bytes N) float64 { return float64(bytes) / 1e6 }
@@ -121,31 +110,20 @@ const compareCallers = 64
 
 // compare prints rates and sizes of both stores, measured in turns. Redis shares the machine, so only
 // the ratios count.
-func (r run) compare() error {
-	dir, err := os.MkdirTemp("", "scale-*")
-	if err != nil {
-		return err
-	}
+func (r run) compare() {
+	dir := check.Value(os.MkdirTemp("", "scale-*"))
 	defer os.RemoveAll(dir)
-	server, err := process.StartRedis(r.ctx, dir)
-	if err != nil {
-		return err
-	}
+	server := process.StartRedis(r.ctx, dir)
 	defer server.Stop()
-	empty, err := stores.Size(server.URL())
-	if err != nil {
-		return err
-	}
 	bolt, redis := &compared{worker: &worker{run: r}}, &compared{worker: &worker{run: r}}
 	bolt.place, bolt.secretsFile = filepath.Join(dir, "sessions.db"), filepath.Join(dir, "bolt.secrets")
 	redis.place, redis.secretsFile = server.URL(), filepath.Join(dir, "redis.secrets")
-	if err := errors.Join(bolt.fillEmpty(0), redis.fillEmpty(empty)); err != nil {
-		return err
-	}
+	empty := stores.Size(redis.place)
+	bolt.fillEmpty(0)
+	redis.fillEmpty(empty)
 	for range r.rounds {
-		if err := errors.Join(bolt.round(), redis.round()); err != nil {
-			return err
-		}
+		bolt.round()
+		redis.round()
 	}
 	fmt.Printf("| | bolt | redis | ratio | spread of the ratio |\n|---|---:|---:|---:|---:|\n")
 	fmt.Printf("| logins/s | %.0f | %.0f | %.2f | |\n", bolt.logins, redis.logins, redis.logins/bolt.logins)
@@ -159,34 +137,23 @@ func (r run) compare() error {
 			figures.SpreadOf(bolt.rates[j]).Median, figures.SpreadOf(redis.rates[j]).Median, ratio.Median, ratio.Low, ratio.High)
 	}
 	fmt.Printf("| bytes a session | %.0f | %.0f | %.2f | |\n", bolt.bytes, redis.bytes, redis.bytes/bolt.bytes)
-	return errors.Join(bolt.Close(), redis.Close())
+	bolt.Close()
+	redis.Close()
 }
 
 // fillEmpty fills a store with the size it had when it was empty.
-func (c *compared) fillEmpty(empty int64) error {
-	if err := c.open(); err != nil {
-		return err
-	}
-	tenths, err := c.fill(compareCallers)
-	if err != nil {
-		return err
-	}
-	full, err := stores.Size(c.place)
-	c.logins, c.bytes = figures.SpreadOf(tenths).Median, float64(full-empty)/float64(c.sessions)
-	return err
+func (c *compared) fillEmpty(empty int64) {
+	c.open()
+	c.logins = figures.SpreadOf(c.fill(compareCallers)).Median
+	c.bytes = float64(stores.Size(c.place)-empty) / float64(c.sessions)
 }
 
-func (c *compared) round() error {
-	hot := func(int) error { return c.use(rand.IntN(min(1000, c.n))) }
-	for j, m := range []struct {
-		n    int
-		call func(i int) error
-	}{{200_000, hot}, {50_000, c.request}, {c.sessions / 5, c.refresh}} {
-		r, err := load.Times(m.n, compareCallers, m.call)
-		if err != nil {
-			return fmt.Errorf("measuring %s: %w", rows[j], err)
-		}
+func (c *compared) round() {
+	for j, r := range []load.Result{
+		load.Times(200_000, compareCallers, func(int) { c.use(rand.IntN(min(1000, c.n))) }),
+		load.Times(50_000, compareCallers, c.request),
+		load.Times(c.sessions/5, compareCallers, c.refresh),
+	} {
 		c.rates[j] = append(c.rates[j], r.Rate())
 	}
-	return nil
 }

@@ -1,10 +1,12 @@
 package figures
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 )
 
 // A Report is a run with its circumstances.
@@ -16,26 +18,21 @@ type Report struct {
 	Gate       Cell   // the cell that decides whether the machine was quiet
 	GateRounds int
 	Machine    string
-	Notes      []string
+	Note       string // the last line
 
 	Refreshing []Run // each compares a subject to itself, with and without tokens that become due
 	Storms     []Storm
 	Sizes      []Size
 }
 
-const (
-	// twinMedian is the largest accepted distance between 1 and the median of the twin.
-	twinMedian = 0.03
-	// twinRange is the largest accepted distance between the quartiles of the twin.
-	twinRange = 0.25
-)
+// The largest accepted distance between 1 and the median of the twin, and between its quartiles.
+const twinMedian, twinRange = 0.03, 0.25
 
 // Doubts returns the reasons to distrust the run: too few quiet rounds of the gate, or a twin that
 // differs too much from the baseline. It compares CPU per request, the steadiest figure.
-func (r Report) Doubts() []string {
+func (r Report) Doubts() (doubts []string) {
 	quiet := r.Run
 	quiet.Noisy = false
-	var doubts []string
 	for _, subject := range r.Subjects(r.Gate) {
 		if left := quiet.Ratio(r.Gate, subject, Slot.CPUPerRequest).Rounds; 2*left < r.GateRounds {
 			doubts = append(doubts, fmt.Sprintf("%s: %d of %d rounds are left, because other processes used more than %.0f %% of a CPU in the others",
@@ -54,21 +51,18 @@ func (r Report) Doubts() []string {
 	return doubts
 }
 
-// ErrNoisy is in the error of Print if the machine was too noisy.
-var ErrNoisy = errors.New("the machine was too noisy; no table is printed (-force prints it)")
-
-// Print prints the report. If there are doubts about the run, it prints nothing unless forced to.
-func (r Report) Print(force bool) error {
+// Print prints the report. If there are doubts about the run, it fails unless forced to print.
+func (r Report) Print(force bool) {
 	doubts := r.Doubts()
-	if len(doubts) > 0 && !force {
-		return fmt.Errorf("%w\n%d of %d slots were left out\n%s", ErrNoisy, r.loud(), len(r.Slots), strings.Join(doubts, "\n"))
-	}
 	r.Noisy = len(doubts) > 0
+	if r.Noisy && !force {
+		check.Failf("the machine was too noisy; no table is printed (-force prints it)\n%d of %d slots were left out\n%s",
+			r.loud(), len(r.Slots), strings.Join(doubts, "\n"))
+	}
 	for i := range r.Refreshing {
 		r.Refreshing[i].Noisy = r.Noisy
 	}
 	fmt.Print(r.table(doubts))
-	return nil
 }
 
 // A limit bounds one figure of each subject of this project.
@@ -120,14 +114,11 @@ var budget = []limit{
 
 // budget compares the run to the limits.
 func (r Report) budget(b *strings.Builder) {
-	b.WriteString("### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
+	b.WriteString("\n### Budget\n\n| | subject | limit | median (quartiles) | |\n|---|---|---:|---:|---|\n")
 	for _, l := range budget {
 		for _, subject := range r.Subjects(r.Gate) {
-			if subject == r.Baseline || subject == r.Twin || subject == r.Header || subject == r.Peer {
-				continue
-			}
 			s := l.measure(r, subject)
-			if math.IsNaN(s.Median) {
+			if slices.Contains([]string{r.Baseline, r.Twin, r.Header, r.Peer}, subject) || math.IsNaN(s.Median) {
 				continue
 			}
 			value, verdict := l.value, "kept"
@@ -140,5 +131,4 @@ func (r Report) budget(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s | %s | %g | "+l.format+" ("+l.format+"–"+l.format+") | %s |\n", l.name, subject, value, s.Median, s.Low, s.High, verdict)
 		}
 	}
-	b.WriteString("\n")
 }

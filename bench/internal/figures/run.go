@@ -54,11 +54,10 @@ type Slot struct {
 	CPU      time.Duration // of the subject's process during the recording
 	RedisCPU time.Duration
 	P50, P99 time.Duration
-
-	Allocations, AllocatedBytes float64 // per request
-
-	Refreshes int     // of tokens during the recording
-	Others    float64 // largest share of a CPU that other processes used
+	// Allocations and AllocatedBytes are per request.
+	Allocations, AllocatedBytes float64
+	Refreshes                   int     // of tokens during the recording
+	Others                      float64 // largest share of a CPU that other processes used
 }
 
 // Quiet reports whether the slot counts.
@@ -134,8 +133,7 @@ type Run struct {
 }
 
 // slots returns the slots of a subject that count.
-func (r Run) slots(c Cell, subject string) []Slot {
-	var slots []Slot
+func (r Run) slots(c Cell, subject string) (slots []Slot) {
 	for _, s := range r.Slots {
 		if s.Cell == c && s.Subject == subject && (r.Noisy || s.Quiet()) {
 			slots = append(slots, s)
@@ -164,22 +162,19 @@ func (r Run) Difference(c Cell, subject string, figure func(Slot) float64) Sprea
 }
 
 func (r Run) compare(c Cell, subject string, compared func(s, baseline Slot) float64) Spread {
-	baselines := map[int]Slot{}
-	for _, s := range r.slots(c, r.Baseline) {
-		baselines[s.Round] = s
-	}
 	var values []float64
 	for _, s := range r.slots(c, subject) {
-		if baseline, found := baselines[s.Round]; found {
-			values = append(values, compared(s, baseline))
+		for _, baseline := range r.slots(c, r.Baseline) {
+			if baseline.Round == s.Round {
+				values = append(values, compared(s, baseline))
+			}
 		}
 	}
 	return SpreadOf(values)
 }
 
 // Cells returns the kinds of load in the order of measurement.
-func (r Run) Cells() []Cell {
-	var cells []Cell
+func (r Run) Cells() (cells []Cell) {
 	for _, s := range r.Slots {
 		if !slices.Contains(cells, s.Cell) {
 			cells = append(cells, s.Cell)
@@ -201,11 +196,6 @@ func (r Run) Subjects(c Cell) []string {
 }
 
 // loud returns the number of slots that were not quiet.
-func (r Run) loud() (n int) {
-	for _, s := range r.Slots {
-		if !s.Quiet() {
-			n++
-		}
-	}
-	return n
+func (r Run) loud() int {
+	return len(slices.DeleteFunc(slices.Clone(r.Slots), Slot.Quiet))
 }

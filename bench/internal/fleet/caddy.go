@@ -3,20 +3,21 @@ package fleet
 import (
 	"context"
 	"debug/buildinfo"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
 	"github.com/oauth-session/caddy-oauth-session/e2e/build"
 )
 
 // Build builds the Caddy of all subjects, with the module in it. Plain Caddy is the same program with
 // another configuration.
-func Build(ctx context.Context) (string, error) {
-	return build.GoProgram{Name: "caddy", Dir: "../e2e/caddy", Flags: []string{"-trimpath", "-tags=nobadger,nomysql,nopgx"}}.Always(ctx, "-bench")
+func Build(ctx context.Context) string {
+	program := build.GoProgram{Name: "caddy", Dir: "../e2e/caddy", Flags: []string{"-trimpath", "-tags=nobadger,nomysql,nopgx"}}
+	return check.Value(program.Always(ctx, "-bench"))
 }
 
 // caddyfile configures a Caddy with the sites of subjects. All connections to the app are kept: with
@@ -59,55 +60,41 @@ func login(s *Subject) string {
 		s.issuer.URL, stores.ClientID, store)
 }
 
-// StartNeighbours starts one Caddy with two sites. Each site has its own authorization server, and both
-// have their sessions in one file. There are no sessions yet.
-func StartNeighbours(ctx context.Context, exe string) (f *Fleet, failing, healthy *Subject, err error) {
-	if f, err = newFleet(exe); err != nil {
-		return nil, nil, nil, err
-	}
-	failing, healthy = &Subject{Name: "failing", store: f.file()}, &Subject{Name: "healthy", store: f.file()}
-	err = errors.Join(f.startIssuer(failing), f.startIssuer(healthy))
-	if err == nil {
-		failing.config = f.caddyfile(f.dir+"/admin.sock", failing, healthy)
-		err = f.run(ctx, failing)
-	}
-	if err != nil {
-		f.Close()
-	}
-	return f, failing, healthy, err
+// WithNeighbours starts one Caddy with two sites and calls a function with them. Each site has its own
+// authorization server, and both have their sessions in one file. There are no sessions yet.
+func WithNeighbours(ctx context.Context, exe string, use func(f *Fleet, failing, healthy *Subject)) {
+	f := newFleet(exe)
+	defer f.Close()
+	failing, healthy := &Subject{Name: "failing", store: f.file()}, &Subject{Name: "healthy", store: f.file()}
+	f.startIssuer(failing)
+	f.startIssuer(healthy)
+	failing.config = f.caddyfile(f.dir+"/admin.sock", failing, healthy)
+	f.run(ctx, failing)
+	use(f, failing, healthy)
 }
 
 // Outage stops the authorization server of the subject.
-func (s *Subject) Outage() error { return s.issuer.http.Close() }
+func (s *Subject) Outage() { check.OK(s.issuer.http.Close()) }
 
 // PeerName is the program of the other login proxy: OAuth2 Proxy, https://oauth2-proxy.github.io/oauth2-proxy.
 const PeerName = "oauth2-proxy"
 
-const peerCookie = "_oauth2_proxy"
-
 // A Peer is an installed OAuth2 Proxy. It has its sessions in Redis.
 type Peer struct {
-	Version string // from the Go toolchain, or "of unknown version"
+	Version string // from the Go toolchain
 	exe     string
 }
 
 // FindPeer looks for OAuth2 Proxy in peers/bin of this module, where make bench-peers builds it, and in
 // PATH. It returns nil if OAuth2 Proxy is not installed.
-func FindPeer() (*Peer, error) {
-	module, err := build.ModuleDir()
-	if err != nil {
-		return nil, err
-	}
+func FindPeer() *Peer {
+	module := check.Value(build.ModuleDir())
 	for _, name := range []string{filepath.Join(module, "peers", "bin", PeerName), PeerName} {
 		if exe, err := exec.LookPath(name); err == nil {
-			p := &Peer{Version: "of unknown version", exe: exe}
-			if info, err := buildinfo.ReadFile(exe); err == nil && info.Main.Version != "" {
-				p.Version = info.Main.Version
-			}
-			return p, nil
+			return &Peer{Version: check.Value(buildinfo.ReadFile(exe)).Main.Version, exe: exe}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // peerConfig asks for the same as the module does: PKCE, a nonce, and the access token in the
@@ -149,7 +136,7 @@ func (f *Fleet) peerCommand(ctx context.Context, s *Subject, config string) *exe
 		"--email-domain=*",
 		"--skip-provider-button",
 		"--session-store-type=redis",
-		"--redis-connection-url="+f.redis.URL()+"?db=1", // the module has database 0
+		"--redis-connection-url="+f.Redis.URL()+"?db=1", // the module has database 0
 		"--cookie-refresh=1h",                           // an age that no session reaches
 		"--request-logging=false", "--auth-logging=false",
 	)

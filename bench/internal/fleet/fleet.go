@@ -12,12 +12,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/stores"
@@ -45,116 +47,77 @@ type Fleet struct {
 	Sessions int        // of each subject with a login
 	// StoreBytes is the size of the sessions in the file or in the memory of Redis, by subject.
 	StoreBytes map[string]int64
+	Redis      *process.Redis
 
 	dir, exe string
 	key      seal.Key
-	prefix   string // begins the access tokens of sessions that were written into a store
-	redis    *process.Redis
+	prefix   string   // begins the access tokens of sessions that were written into a store
 	ends     []func() // for Close
-	servers           // in this process
+
+	app               string // host and port
+	requests, bearers atomic.Int64
+	issuers           []*issuer
+
+	mu   sync.Mutex
+	took []time.Duration // of token requests
 }
 
-func newFleet(exe string) (*Fleet, error) {
-	dir, err := os.MkdirTemp("", "bench-*")
-	if err != nil {
-		return nil, fmt.Errorf("starting a fleet: %w", err)
-	}
+func newFleet(exe string) *Fleet {
+	dir := check.Value(os.MkdirTemp("", "bench-*"))
 	f := &Fleet{dir: dir, exe: exe, key: seal.NewKey(), prefix: rand.Text(), StoreBytes: map[string]int64{}}
 	f.atEnd(func() { _ = os.RemoveAll(dir) })
-	return f, f.startApp()
+	f.startApp()
+	return f
 }
 
 func (f *Fleet) file() string { return filepath.Join(f.dir, "sessions.db") }
 
-// Start starts a fleet, fills its stores and logs in. A peer, if not nil, takes part with up to RealLogins
-// sessions.
-func Start(ctx context.Context, exe string, sessions int, peer *Peer) (f *Fleet, err error) {
-	f, err = newFleet(exe)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	if f.redis, err = process.StartRedis(ctx, f.dir); err != nil {
-		return nil, err
-	}
-	f.atEnd(f.redis.Stop)
+// With starts a fleet, fills its stores, logs in and calls a function with the fleet. A peer, if not nil,
+// takes part with up to RealLogins sessions.
+func With(ctx context.Context, exe string, sessions int, peer *Peer, use func(*Fleet)) {
+	f := newFleet(exe)
+	defer f.Close()
+	f.Redis = process.StartRedis(ctx, f.dir)
+	f.atEnd(f.Redis.Stop)
 	f.Sessions = sessions
-	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.redis.URL()}}
+	f.Subjects = []*Subject{{Name: Plain}, {Name: PlainAgain}, {Name: PlainHeader}, {Name: Bolt, store: f.file()}, {Name: Redis, store: f.Redis.URL()}}
 	if peer != nil && sessions <= RealLogins {
 		f.Subjects = append(f.Subjects, &Subject{Name: PeerName, peer: peer})
 	}
-	if err := f.startIssuer(f.Subjects...); err != nil {
-		return nil, err
-	}
+	f.startIssuer(f.Subjects...)
 	for _, s := range f.Subjects {
-		if err := f.prepare(ctx, s); err != nil {
-			return nil, fmt.Errorf("preparing %s: %w", s.Name, err)
-		}
+		f.prepare(ctx, s)
 	}
-	return f, nil
+	use(f)
 }
 
 // prepare starts a subject with its sessions.
-func (f *Fleet) prepare(ctx context.Context, s *Subject) (err error) {
+func (f *Fleet) prepare(ctx context.Context, s *Subject) {
+	defer check.Doing("preparing %s", s.Name)
 	if s.LogsIn() && f.Sessions > RealLogins {
-		if err := f.prefill(ctx, s); err != nil {
-			return err
-		}
+		f.prefill(s)
 	}
-	if err := f.run(ctx, s); err != nil {
-		return err
-	}
+	f.run(ctx, s)
 	switch {
 	case !s.LogsIn():
 		// The requests of all subjects have the same length: an app with its own sessions has a cookie, too.
 		s.Cookies = []string{"__Host-app_session_1=" + strings.Repeat("A", 43)}
 	case s.Cookies == nil:
-		s.Cookies, err = f.Login(ctx, s, f.Sessions)
+		s.Cookies = f.Login(ctx, s, f.Sessions)
 	}
-	return err
 }
 
 // prefill writes sessions into the store of a subject that has not started yet.
-func (f *Fleet) prefill(ctx context.Context, s *Subject) error {
+func (f *Fleet) prefill(s *Subject) {
 	begun := time.Now()
-	opened, err := stores.Open(stores.Config{Place: s.store, Key: f.key, Issuer: s.issuer.URL})
-	if err != nil {
-		return err
-	}
+	opened := stores.Open(stores.Config{Place: s.store, Key: f.key, Issuer: s.issuer.URL})
 	defer opened.Close()
-	empty, err := stores.Size(s.store)
-	if err != nil {
-		return err
-	}
+	empty := stores.Size(s.store)
 	s.Cookies = make([]string, f.Sessions)
-	if _, err := load.Times(f.Sessions, stores.Callers, func(i int) error {
-		secret, err := opened.Login(ctx, f.prefix)
-		s.Cookies[i] = cookieName + "=" + secret.Cookie()
-		return err
-	}); err != nil {
-		return fmt.Errorf("filling the store: %w", err)
-	}
-	full, err := stores.Size(s.store)
-	f.StoreBytes[s.Name] = full - empty
+	load.Times(f.Sessions, stores.Callers, func(i int) { s.Cookies[i] = cookieName + "=" + opened.Login(f.prefix).Cookie() })
+	f.StoreBytes[s.Name] = stores.Size(s.store) - empty
 	Progress("%s: %d sessions were written in %v", s.Name, f.Sessions, time.Since(begun).Round(time.Second))
-	return err
 }
-
-// PIDs returns the processes of all subjects.
-func (f *Fleet) PIDs() []int {
-	var pids []int
-	for _, s := range f.Subjects {
-		pids = append(pids, s.PID())
-	}
-	return pids
-}
-
-// RedisPID returns the process of Redis.
-func (f *Fleet) RedisPID() int { return f.redis.PID() }
 
 func (f *Fleet) atEnd(end func()) { f.ends = append(f.ends, end) }
 
@@ -170,50 +133,37 @@ func Progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", 
 
 const (
 	clientSecret = "secret-of-the-benchmark"
+	cookieName   = "__Host-oauth_session" // the default
+	peerCookie   = "_oauth2_proxy"
 	// LongLife is the life of tokens that do not expire during a measurement.
 	LongLife = 12 * time.Hour
 )
 
-// servers are the app and the authorization servers.
-type servers struct {
-	app               string // host and port
-	requests, bearers atomic.Int64
-	issuers           []*issuer
-
-	mu   sync.Mutex
-	took []time.Duration // of token requests
-}
-
+// An issuer is an authorization server.
 type issuer struct {
 	*fakeas.Server
 	http *http.Server
 }
 
 // serve starts a server on a free port. A failure of the server shows as failed requests.
-func (f *Fleet) serve(handler func(addr string) http.Handler) (*http.Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("starting a server: %w", err)
-	}
+func (f *Fleet) serve(handler func(addr string) http.Handler) *http.Server {
+	listener := check.Value(net.Listen("tcp", "127.0.0.1:0"))
 	server := &http.Server{Addr: listener.Addr().String(), ReadHeaderTimeout: 10 * time.Second}
 	f.atEnd(func() { _ = server.Close() })
 	server.Handler = handler(server.Addr)
 	go func() { _ = server.Serve(listener) }()
-	return server, nil
+	return server
 }
 
 // body is the largest answer of the app.
 var body = bytes.Repeat([]byte("x"), 64<<10)
 
 // startApp starts an app that answers GET /N with N bytes and checks the token of each request.
-func (f *Fleet) startApp() error {
-	server, err := f.serve(func(string) http.Handler {
+func (f *Fleet) startApp() {
+	f.app = f.serve(func(string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			size, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
-			if err != nil || size < 0 || size > len(body) {
-				http.NotFound(w, r)
-				return
-			}
+			size, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/")) // the length is checked by the load
+			size = min(size, len(body))
 			f.requests.Add(1)
 			if token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found && f.valid(token) {
 				f.bearers.Add(1)
@@ -221,36 +171,25 @@ func (f *Fleet) startApp() error {
 			w.Header()["Content-Length"] = []string{strconv.Itoa(size)}
 			_, _ = w.Write(body[:size]) // an error shows as a failed request
 		})
-	})
-	if err != nil {
-		return err
-	}
-	f.app = server.Addr
-	return nil
+	}).Addr
 }
 
 func (f *Fleet) valid(token string) bool {
-	if strings.HasPrefix(token, f.prefix) {
-		return true
-	}
-	for _, i := range f.issuers {
-		if _, valid := i.ValidAccessToken(token); valid {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(token, f.prefix) || slices.ContainsFunc(f.issuers, func(i *issuer) bool {
+		_, valid := i.ValidAccessToken(token)
+		return valid
+	})
 }
 
 // startIssuer starts an authorization server for subjects and gives each subject its hosts.
-func (f *Fleet) startIssuer(subjects ...*Subject) error {
+func (f *Fleet) startIssuer(subjects ...*Subject) {
 	client := fakeas.Client{ID: stores.ClientID, Secret: clientSecret}
 	i := &issuer{}
 	for _, s := range subjects {
 		s.issuer, s.Host, s.HostH2C = i, freeHost(), freeHost()
 		client.RedirectURIs = append(client.RedirectURIs, "http://"+s.Host+"/oauth2/callback")
 	}
-	var err error
-	i.http, err = f.serve(func(addr string) http.Handler {
+	i.http = f.serve(func(addr string) http.Handler {
 		i.Server = fakeas.New(fakeas.Options{URL: "http://" + addr, Clients: []fakeas.Client{client}})
 		f.atEnd(i.Server.Close)
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -264,10 +203,7 @@ func (f *Fleet) startIssuer(subjects ...*Subject) error {
 		})
 	})
 	f.issuers = append(f.issuers, i)
-	if err == nil {
-		f.SetIssuers(LongLife, 0)
-	}
-	return err
+	f.SetIssuers(LongLife, 0)
 }
 
 // SetIssuers changes the life of future tokens and the latency of token requests.

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,14 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/load"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
 	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 )
-
-// cookieName is the default name of the session cookie.
-const cookieName = "__Host-oauth_session"
 
 // A Subject is a running proxy under measurement: Caddy or a peer.
 type Subject struct {
@@ -56,11 +53,9 @@ func (s *Subject) Target(size int, http2 bool) load.Target {
 }
 
 // run starts a subject and waits until it serves.
-func (f *Fleet) run(ctx context.Context, s *Subject) error {
+func (f *Fleet) run(ctx context.Context, s *Subject) {
 	dir := filepath.Join(f.dir, strings.ReplaceAll(s.Name, " ", "-"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("starting %s: %w", s.Name, err)
-	}
+	check.OK(os.MkdirAll(dir, 0o700))
 	s.admin = filepath.Join(dir, "admin.sock")
 	file, config, path := filepath.Join(dir, "config"), s.config, "/0"
 	cmd := exec.CommandContext(ctx, f.exe, "run", "--config", file, "--adapter", "caddyfile")
@@ -70,9 +65,7 @@ func (f *Fleet) run(ctx context.Context, s *Subject) error {
 	case config == "":
 		config = f.caddyfile(s.admin, s)
 	}
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return fmt.Errorf("starting %s: %w", s.Name, err)
-	}
+	check.OK(os.WriteFile(file, []byte(config), 0o600))
 	cmd.Env = append(os.Environ(), append(cmd.Env, "CLIENT_SECRET="+clientSecret, "SESSION_KEY="+f.key.Encode(),
 		"XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir, "GOMAXPROCS=1")...)
 	via := &http.Client{
@@ -80,8 +73,7 @@ func (f *Fleet) run(ctx context.Context, s *Subject) error {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	begun := time.Now()
-	var err error
-	s.Process, err = process.Start(ctx, dir, cmd, func() bool {
+	s.Process = process.Start(ctx, dir, cmd, func() bool {
 		resp, err := via.Get("http://" + loopback(s.Host) + path)
 		if err != nil {
 			return false
@@ -89,16 +81,13 @@ func (f *Fleet) run(ctx context.Context, s *Subject) error {
 		_ = resp.Body.Close() // the status is enough
 		return resp.StatusCode == http.StatusOK || !s.IsPeer()
 	})
-	if err != nil {
-		return err
-	}
 	s.Started = time.Since(begun)
 	f.atEnd(s.Stop)
-	return nil
 }
 
 // Login logs n browsers in and returns their Cookie headers.
-func (f *Fleet) Login(ctx context.Context, s *Subject, n int) ([]string, error) {
+func (f *Fleet) Login(ctx context.Context, s *Subject, n int) []string {
+	defer check.Doing("logging in")
 	const concurrent = 16
 	shared := &http.Transport{MaxIdleConnsPerHost: concurrent, DisableCompression: true}
 	defer shared.CloseIdleConnections()
@@ -107,21 +96,17 @@ func (f *Fleet) Login(ctx context.Context, s *Subject, n int) ([]string, error) 
 		name = peerCookie
 	}
 	cookies := make([]string, n)
-	_, err := load.Times(n, concurrent, func(i int) error {
+	load.Times(n, concurrent, func(i int) {
 		browser := client.New("", "") // the authorization server asks for no password
 		browser.Through(shared, s.Host, func() string { return loopback(s.Host) })
-		page, err := browser.Login(ctx, "http://"+s.Host+"/200")
-		if err != nil {
-			return fmt.Errorf("logging in: %w", err)
-		}
+		page := check.Value(browser.Login(ctx, "http://"+s.Host+"/200"))
 		cookie := browser.Jar.Cookie(&url.URL{Scheme: "http", Host: s.Host, Path: "/"}, name)
 		if page.Status != http.StatusOK || cookie == nil {
-			return fmt.Errorf("logging in: got %v, want the app with a session", page)
+			check.Failf("got %v, want the app with a session", page)
 		}
 		cookies[i] = cookie.Name + "=" + cookie.Value
-		return nil
 	})
-	return cookies, err
+	return cookies
 }
 
 // A Heap holds the allocations of a process since its start.
@@ -131,50 +116,34 @@ type Heap struct {
 }
 
 // Heap reads the allocations from the admin endpoint, if asked for after a garbage collection.
-func (s *Subject) Heap(ctx context.Context, collect bool) (h Heap, err error) {
+func (s *Subject) Heap(ctx context.Context, collect bool) Heap {
 	if collect {
-		if _, err := s.ask(ctx, "/debug/pprof/heap?gc=1"); err != nil {
-			return h, err
-		}
+		s.ask(ctx, "/debug/pprof/heap?gc=1")
 	}
-	text, err := s.ask(ctx, "/metrics")
-	if err != nil {
-		return h, err
+	text := s.ask(ctx, "/metrics")
+	number := func(name string) float64 { return machine.Field(text, "go_memstats_"+name+" ") }
+	h := Heap{Objects: number("mallocs_total"), Bytes: number("alloc_bytes_total"), Live: number("heap_alloc_bytes")}
+	if h.Objects == 0 {
+		check.Failf("reading the heap of %s: got no allocations in its metrics", s.Name)
 	}
-	for name, to := range map[string]*float64{
-		"go_memstats_mallocs_total ": &h.Objects, "go_memstats_alloc_bytes_total ": &h.Bytes, "go_memstats_heap_alloc_bytes ": &h.Live,
-	} {
-		if *to, err = machine.Field(text, name); err != nil {
-			return h, err
-		}
-	}
-	return h, nil
+	return h
 }
 
 // ask reads from the admin endpoint.
-func (s *Subject) ask(ctx context.Context, path string) (string, error) {
+func (s *Subject) ask(ctx context.Context, path string) string {
+	defer check.Doing("reading %s from the admin endpoint of %s", path, s.Name)
 	via := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", s.admin)
+			return new(net.Dialer).DialContext(ctx, "unix", s.admin)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := via.Do(req)
-	if err != nil {
-		return "", fmt.Errorf("asking the admin endpoint of %s: %w", s.Name, err)
-	}
+	resp, err := via.Do(check.Value(http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1"+path, nil)))
+	check.OK(err)
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("got status %d", resp.StatusCode)
+	text := check.Value(io.ReadAll(resp.Body))
+	if resp.StatusCode != http.StatusOK {
+		check.Failf("got status %d", resp.StatusCode)
 	}
-	if err != nil {
-		return "", fmt.Errorf("asking the admin endpoint of %s for %s: %w", s.Name, path, err)
-	}
-	return string(text), nil
+	return string(text)
 }

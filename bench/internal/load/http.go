@@ -3,11 +3,14 @@ package load
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 )
 
 // A Target is a site that answers GET /N with N bytes.
@@ -34,28 +37,42 @@ type client struct {
 	close   func()
 }
 
-// connect makes n clients: one for each HTTP/1.1 connection or HTTP/2 stream.
-func connect(ctx context.Context, t Target, n int) ([]*client, error) {
-	var clients []*client
+// connect makes n clients: one for each HTTP/1.1 connection or HTTP/2 stream. Their request is that of a
+// script's fetch in a browser.
+func connect(ctx context.Context, t Target, n int) (clients []*client) {
+	defer check.Doing("connecting to the proxy")
+	dialer := &net.Dialer{}
 	for i := range n {
-		c, err := newClient(t)
-		if err == nil && !t.HTTP2 {
-			err = c.dial(ctx, t.Addr)
+		request := check.Value(http.NewRequest(http.MethodGet, fmt.Sprintf("http://%s/%d", t.Host, t.Size), nil))
+		request.Header = http.Header{
+			"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"},
+			"Accept":          {"*/*"},
+			"Accept-Language": {"en-US,en;q=0.9"},
+			"Sec-Fetch-Site":  {"same-origin"},
+			"Sec-Fetch-Mode":  {"cors"},
+			"Sec-Fetch-Dest":  {"empty"},
 		}
-		if err != nil {
-			closeAll(clients)
-			return nil, err
-		}
+		c := &client{request: request, size: t.Size, close: func() {}}
 		switch {
-		case t.HTTP2 && i%streams == 0:
-			shared := newHTTP2(t.Addr)
+		case !t.HTTP2:
+			conn := check.Value(dialer.DialContext(ctx, "tcp", t.Addr))
+			c.RoundTripper = &http1{conn, bufio.NewReaderSize(conn, 32<<10), bufio.NewWriter(conn)}
+			c.close = func() { _ = conn.Close() }
+		case i%streams == 0:
+			shared := &http.Transport{
+				DisableCompression: true, MaxConnsPerHost: 1, Protocols: new(http.Protocols),
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return dialer.DialContext(ctx, "tcp", t.Addr)
+				},
+			}
+			shared.Protocols.SetUnencryptedHTTP2(true)
 			c.RoundTripper, c.close = shared, shared.CloseIdleConnections
-		case t.HTTP2:
-			c.RoundTripper, c.close = clients[i-1].RoundTripper, func() {}
+		default:
+			c.RoundTripper = clients[i-1].RoundTripper
 		}
 		clients = append(clients, c)
 	}
-	return clients, nil
+	return clients
 }
 
 func closeAll(clients []*client) {
@@ -64,24 +81,7 @@ func closeAll(clients []*client) {
 	}
 }
 
-// newClient prepares the request of a script's fetch in a browser.
-func newClient(t Target) (*client, error) {
-	r, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://%s/%d", t.Host, t.Size), nil)
-	if err != nil {
-		return nil, fmt.Errorf("preparing a request: %w", err)
-	}
-	r.Header = http.Header{
-		"User-Agent":      {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"},
-		"Accept":          {"*/*"},
-		"Accept-Language": {"en-US,en;q=0.9"},
-		"Sec-Fetch-Site":  {"same-origin"},
-		"Sec-Fetch-Mode":  {"cors"},
-		"Sec-Fetch-Dest":  {"empty"},
-	}
-	return &client{request: r, size: t.Size}, nil
-}
-
-// get sends the request with a cookie. Any answer but 200 with the right length is a StatusError.
+// get sends the request with a cookie. It returns an error unless the answer is 200 with the right length.
 func (c *client) get(cookie string) error {
 	if cookie != "" {
 		c.request.Header["Cookie"] = []string{cookie}
@@ -94,13 +94,10 @@ func (c *client) get(cookie string) error {
 	}
 	defer resp.Body.Close()
 	size, err := io.Copy(io.Discard, resp.Body)
-	if err != nil {
-		return fmt.Errorf("reading an answer: %w", err)
+	if err == nil && (resp.StatusCode != http.StatusOK || int(size) != c.size) {
+		err = fmt.Errorf("got status %d and %d bytes, want 200 and %d", resp.StatusCode, size, c.size)
 	}
-	if resp.StatusCode != http.StatusOK || int(size) != c.size {
-		return &StatusError{Status: resp.StatusCode, Size: int(size)}
-	}
-	return nil
+	return err
 }
 
 // http1 is a connection without the goroutines of http.Transport: the load shares its CPU with the
@@ -111,51 +108,11 @@ type http1 struct {
 	w    *bufio.Writer
 }
 
-func (c *client) dial(ctx context.Context, addr string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("connecting to the proxy: %w", err)
-	}
-	c.RoundTripper = &http1{conn, bufio.NewReaderSize(conn, 32<<10), bufio.NewWriter(conn)}
-	c.close = func() { _ = conn.Close() }
-	return nil
-}
-
 // RoundTrip implements [http.RoundTripper] for requests with a deadline and without a body.
 func (c *http1) RoundTrip(r *http.Request) (*http.Response, error) {
 	deadline, _ := r.Context().Deadline()
-	if err := c.conn.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
-	if err := r.Write(c.w); err != nil {
-		return nil, err
-	}
-	if err := c.w.Flush(); err != nil {
+	if err := errors.Join(c.conn.SetDeadline(deadline), r.Write(c.w), c.w.Flush()); err != nil {
 		return nil, err
 	}
 	return http.ReadResponse(c.r, r)
-}
-
-// newHTTP2 has one connection.
-func newHTTP2(addr string) *http.Transport {
-	t := &http.Transport{
-		DisableCompression: true, MaxConnsPerHost: 1, Protocols: new(http.Protocols),
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", addr)
-		},
-	}
-	t.Protocols.SetUnencryptedHTTP2(true)
-	return t
-}
-
-// A StatusError is an answer with a wrong status or length.
-type StatusError struct {
-	Status int
-	Size   int // in bytes
-}
-
-func (e *StatusError) Error() string {
-	return fmt.Sprintf("a request was answered with status %d and %d bytes", e.Status, e.Size)
 }

@@ -4,16 +4,14 @@ package load
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// ErrDone ends the worker whose call returns it. The call is not counted.
-var ErrDone = errors.New("no further call")
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
+)
 
 // A Result holds the times of calls.
 type Result struct {
@@ -28,16 +26,15 @@ func (r Result) Quantile(q float64) time.Duration {
 	if len(r.Took) == 0 {
 		return 0
 	}
-	i := int(q * float64(len(r.Took)))
-	return r.Took[min(i, len(r.Took)-1)]
+	return r.Took[min(int(q*float64(len(r.Took))), len(r.Took)-1)]
 }
 
 // Rate returns the recorded calls per second.
 func (r Result) Rate() float64 { return float64(len(r.Took)) / r.Elapsed.Seconds() }
 
-// Each calls a function with 0, 1, 2, … from a number of workers, until each worker has received
-// ErrDone. Any other error ends all workers and is returned.
-func Each(workers int, call func(worker, i int) error) (Result, error) {
+// Each calls a function with 0, 1, 2, … from a number of workers, until a call of each worker has
+// returned false. Such a call is not counted. A failed check ends all workers and the caller.
+func Each(workers int, call func(worker, i int) (more bool)) Result {
 	var (
 		next   atomic.Int64
 		failed atomic.Pointer[error]
@@ -47,41 +44,41 @@ func Each(workers int, call func(worker, i int) error) (Result, error) {
 	begun := time.Now()
 	for w := range workers {
 		all.Go(func() {
-			for failed.Load() == nil {
-				called := time.Now()
-				err := call(w, int(next.Add(1)-1))
-				if errors.Is(err, ErrDone) {
-					return
+			err := check.Run(func() {
+				for failed.Load() == nil {
+					called := time.Now()
+					if !call(w, int(next.Add(1)-1)) {
+						return
+					}
+					took[w] = append(took[w], time.Since(called))
 				}
-				if err != nil {
-					failed.CompareAndSwap(nil, &err)
-					return
-				}
-				took[w] = append(took[w], time.Since(called))
+			})
+			if err != nil {
+				failed.CompareAndSwap(nil, &err)
 			}
 		})
 	}
 	all.Wait()
 	if err := failed.Load(); err != nil {
-		return Result{}, *err
+		check.OK(*err)
 	}
-	return ResultOf(slices.Concat(took...), time.Since(begun)), nil
+	return ResultOf(slices.Concat(took...), time.Since(begun))
 }
 
 // Times calls a function with 0 to n-1 from a number of workers.
-func Times(n, workers int, call func(i int) error) (Result, error) {
-	return Each(workers, func(_, i int) error {
-		if i >= n {
-			return ErrDone
+func Times(n, workers int, call func(i int)) Result {
+	return Each(workers, func(_, i int) bool {
+		if i < n {
+			call(i)
 		}
-		return call(i)
+		return i < n
 	})
 }
 
 // Paced calls a function at a rate per second until over returns true. No call waits for an earlier
-// one, so a pause of the callee delays all calls that fall into it. The error is that of the last
-// call that failed.
-func Paced(rate int, over func() bool, call func(i int) error) (Result, error) {
+// one, so a pause of the callee delays all calls that fall into it. It fails with the last failed
+// check of a call.
+func Paced(rate int, over func() bool, call func(i int)) Result {
 	var (
 		mu     sync.Mutex
 		took   []time.Duration
@@ -93,7 +90,7 @@ func Paced(rate int, over func() bool, call func(i int) error) (Result, error) {
 		time.Sleep(time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		all.Go(func() {
 			called := time.Now()
-			err := call(i)
+			err := check.Run(func() { call(i) })
 			wait := time.Since(called)
 			mu.Lock()
 			defer mu.Unlock()
@@ -104,7 +101,8 @@ func Paced(rate int, over func() bool, call func(i int) error) (Result, error) {
 		})
 	}
 	all.Wait()
-	return ResultOf(took, time.Since(begun)), failed
+	check.OK(failed)
+	return ResultOf(took, time.Since(begun))
 }
 
 // ResultOf sorts the times of calls.
@@ -113,113 +111,84 @@ func ResultOf(took []time.Duration, elapsed time.Duration) Result {
 	return Result{Calls: len(took), Took: took, Elapsed: elapsed}
 }
 
-// A Load sends requests from Start to Stop. Every answer must be 200 with the right length; any
-// other answer ends the load with an error.
-type Load struct {
-	recording, stopping atomic.Bool
-	recorded            atomic.Int64
-	took                [][]time.Duration // of recorded requests, by worker
-	elapsed             time.Duration
-	done                chan struct{}
-	all                 Result // valid once done is closed, as is err
-	err                 error
-}
-
-// Start opens connections and sends requests, one at a time over each of n HTTP/1.1 connections or
-// HTTP/2 streams. Each request carries a random cookie of the target.
-func Start(ctx context.Context, t Target, n int) (*Load, error) {
-	clients, err := connect(ctx, t, n)
-	if err != nil {
-		return nil, err
-	}
-	l := &Load{took: make([][]time.Duration, n), done: make(chan struct{})}
+// During sends requests while f runs, one at a time over each of n HTTP/1.1 connections or HTTP/2
+// streams. Each request carries a random cookie of the target. Every answer must be 200 with the right
+// length. f calls record once, which records the answers that arrive within a time. On a very busy
+// machine it waits for the first.
+func During(ctx context.Context, t Target, n int, f func(record func(time.Duration))) Result {
+	clients := connect(ctx, t, n)
+	defer closeAll(clients)
+	var (
+		recording, stopping atomic.Bool
+		recorded            atomic.Int64
+		elapsed             time.Duration
+		all                 Result
+		err                 error
+	)
+	took := make([][]time.Duration, n)
+	done := make(chan struct{})
 	go func() {
-		defer close(l.done)
-		defer closeAll(clients)
-		l.all, l.err = Each(n, func(w, _ int) error {
-			if l.stopping.Load() {
-				return ErrDone
-			}
-			cookie := ""
-			if len(t.Cookies) > 0 {
-				cookie = t.Cookies[rand.IntN(len(t.Cookies))]
-			}
-			sent := time.Now()
-			if err := clients[w].get(cookie); err != nil {
-				return err
-			}
-			if l.recording.Load() {
-				l.took[w] = append(l.took[w], time.Since(sent))
-				l.recorded.Add(1)
-			}
-			return nil
+		defer close(done)
+		defer recorded.Add(1) // after an error, record must not wait any longer
+		err = check.Run(func() {
+			all = Each(n, func(w, _ int) bool {
+				if stopping.Load() {
+					return false
+				}
+				sent := time.Now()
+				check.OK(clients[w].get(t.Cookies[rand.IntN(len(t.Cookies))]))
+				if recording.Load() {
+					took[w] = append(took[w], time.Since(sent))
+					recorded.Add(1)
+				}
+				return true
+			})
 		})
 	}()
-	return l, nil
-}
-
-// Record records the answers that arrive within a time. On a very busy machine it waits for the first.
-func (l *Load) Record(d time.Duration) {
-	begun := time.Now()
-	l.recording.Store(true)
-	time.Sleep(d)
-	for l.recorded.Load() == 0 {
-		select {
-		case <-l.done: // an error ended the load
-			return
-		case <-time.After(time.Millisecond):
+	f(func(d time.Duration) {
+		begun := time.Now()
+		recording.Store(true)
+		for time.Sleep(d); recorded.Load() == 0; {
+			time.Sleep(time.Millisecond)
 		}
-	}
-	l.recording.Store(false)
-	l.elapsed = time.Since(begun)
-}
-
-// Stop waits for the answers to open requests and returns the recorded times.
-func (l *Load) Stop() (Result, error) {
-	l.stopping.Store(true)
-	<-l.done
-	if l.err != nil {
-		return Result{}, l.err
-	}
-	r := ResultOf(slices.Concat(l.took...), l.elapsed)
-	if r.Calls == 0 {
-		return Result{}, errors.New("no answer arrived during the recording")
-	}
-	r.Calls = l.all.Calls
-	return r, nil
+		recording.Store(false)
+		elapsed = time.Since(begun)
+	})
+	stopping.Store(true)
+	<-done
+	check.OK(err)
+	r := ResultOf(slices.Concat(took...), elapsed)
+	r.Calls = all.Calls
+	return r
 }
 
 // Once sends one request with each cookie, spread evenly over a time, over n connections that are
 // open before the first request. The connections stay open until the end, as those of browsers do.
 // With tolerate a wrong answer is recorded like any other and ends the use of its connection, so n
 // must be the number of cookies.
-func Once(ctx context.Context, t Target, n int, spread time.Duration, tolerate bool) (Result, error) {
-	clients, err := connect(ctx, t, min(n, len(t.Cookies)))
-	if err != nil {
-		return Result{}, err
-	}
+func Once(ctx context.Context, t Target, n int, spread time.Duration, tolerate bool) Result {
+	clients := connect(ctx, t, min(n, len(t.Cookies)))
 	defer closeAll(clients)
 	took := make([]time.Duration, len(t.Cookies))
 	var failed atomic.Int64
 	begun := time.Now()
-	_, err = Each(len(clients), func(w, i int) error {
+	Each(len(clients), func(w, i int) bool {
 		if i >= len(took) {
-			return ErrDone
+			return false
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+		check.OK(ctx.Err())
 		time.Sleep(time.Until(begun.Add(spread * time.Duration(i) / time.Duration(len(took)))))
 		sent := time.Now()
 		err := clients[w].get(t.Cookies[i])
 		took[i] = time.Since(sent)
 		if err != nil && tolerate {
 			failed.Add(1)
-			return ErrDone
+			return false
 		}
-		return err
+		check.OK(err)
+		return true
 	})
 	r := ResultOf(took, time.Since(begun))
 	r.Failed = int(failed.Load())
-	return r, err
+	return r
 }

@@ -4,7 +4,6 @@ package process
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/machine"
 )
 
@@ -30,52 +30,37 @@ type Process struct {
 	err  error         // of Wait, valid once done is closed
 }
 
-// Start runs a command and waits until it is ready. Its output goes to a file of the directory, except
-// for standard output that the command redirects.
-func Start(ctx context.Context, dir string, cmd *exec.Cmd, ready func() bool) (*Process, error) {
+// Start runs a command and waits until it is ready. Its output goes to a file of the directory.
+func Start(ctx context.Context, dir string, cmd *exec.Cmd, ready func() bool) *Process {
 	name := filepath.Base(cmd.Path)
-	log, err := os.Create(filepath.Join(dir, name+".log"))
-	if err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
-	}
+	defer check.Doing("starting %s", name)
+	log := check.Value(os.Create(filepath.Join(dir, name+".log")))
 	defer log.Close()
 	p := &Process{cmd: cmd, done: make(chan struct{})}
-	if cmd.Stderr = log; cmd.Stdout == nil {
-		cmd.Stdout = log
-	}
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
-	}
+	check.OK(cmd.Start())
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	if err := p.await(ctx, ready); err != nil {
-		p.Stop()
-		text, _ := os.ReadFile(log.Name()) // the first error is the cause
-		return nil, fmt.Errorf("starting %s: %w\n%s", name, err, text[max(0, len(text)-logTail):])
-	}
-	return p, nil
-}
-
-var errEnded = errors.New("ended before it was ready")
-
-func (p *Process) await(ctx context.Context, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
 	for !ready() {
+		var err error
 		select {
+		case <-time.After(5 * time.Millisecond):
+			continue
 		case <-p.done:
-			return errors.Join(errEnded, p.err)
+			err = errors.Join(errors.New("ended before it was ready"), p.err)
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+			err = ctx.Err()
 		}
+		p.Stop()
+		text, _ := os.ReadFile(log.Name()) // the first error is the cause
+		check.Failf("%w\n%s", err, text[max(0, len(text)-logTail):])
 	}
-	return nil
+	return p
 }
 
 // Stop sends SIGTERM, and SIGKILL if the process does not end in time.
@@ -99,17 +84,16 @@ type Redis struct {
 }
 
 // StartRedis starts a server with the data of a directory and waits until the data is loaded.
-func StartRedis(ctx context.Context, dir string) (*Redis, error) {
+func StartRedis(ctx context.Context, dir string) *Redis {
 	r := &Redis{socket: filepath.Join(dir, "redis.sock")}
 	cmd := exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", r.socket, "--dir", dir,
 		"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
 		"--tracking-table-max-keys", "100000", "--loglevel", "warning")
-	var err error
-	r.Process, err = Start(ctx, dir, cmd, func() bool {
-		info, err := r.Info("persistence")
-		return err == nil && info("loading:") == 0
+	r.Process = Start(ctx, dir, cmd, func() (ready bool) {
+		err := check.Run(func() { ready = r.Info("persistence")("loading:") == 0 })
+		return ready && err == nil
 	})
-	return r, err
+	return r
 }
 
 // RedisAt is a server that another process has started.
@@ -118,46 +102,27 @@ func RedisAt(url string) *Redis { return &Redis{socket: strings.TrimPrefix(url, 
 // URL is the address for a store.
 func (r *Redis) URL() string { return "unix://" + r.socket }
 
-// Do sends one command and returns the whole answer.
-func (r *Redis) Do(command string) (string, error) {
-	conn, err := net.DialTimeout("unix", r.socket, time.Second)
-	if err != nil {
-		return "", fmt.Errorf("sending %s to Redis: %w", command, err)
-	}
+// do sends one command and returns the whole answer.
+func (r *Redis) do(command string) string {
+	defer check.Doing("sending %s to Redis", command)
+	conn := check.Value(net.DialTimeout("unix", r.socket, time.Second))
 	defer conn.Close()
 	// A server that forks or waits for a slow disk does not answer for a long time.
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
-		return "", fmt.Errorf("sending %s to Redis: %w", command, err)
-	}
-	if _, err := io.WriteString(conn, command+"\r\nQUIT\r\n"); err != nil {
-		return "", fmt.Errorf("sending %s to Redis: %w", command, err)
-	}
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		return "", fmt.Errorf("sending %s to Redis: %w", command, err)
-	}
-	return string(answer), nil
+	check.OK(conn.SetDeadline(time.Now().Add(5 * time.Minute)))
+	check.Value(io.WriteString(conn, command+"\r\nQUIT\r\n"))
+	return string(check.Value(io.ReadAll(conn)))
 }
 
 // Info returns the numbers of a section of INFO. A missing number is 0.
-func (r *Redis) Info(section string) (func(name string) float64, error) {
-	text, err := r.Do("INFO " + section)
-	return func(name string) float64 {
-		n, _ := machine.Field(text, name)
-		return n
-	}, err
+func (r *Redis) Info(section string) func(name string) float64 {
+	text := r.do("INFO " + section)
+	return func(name string) float64 { return machine.Field(text, name) }
 }
 
 // Rewrite lets the server rewrite its append-only files.
-func (r *Redis) Rewrite() error {
-	if _, err := r.Do("BGREWRITEAOF"); err != nil {
-		return err
-	}
-	for {
-		info, err := r.Info("persistence")
-		if err != nil || info("aof_rewrite_in_progress:")+info("aof_rewrite_scheduled:") == 0 {
-			return err
-		}
+func (r *Redis) Rewrite() {
+	r.do("BGREWRITEAOF")
+	for info := r.Info("persistence"); info("aof_rewrite_in_progress:")+info("aof_rewrite_scheduled:") > 0; info = r.Info("persistence") {
 		time.Sleep(100 * time.Millisecond)
 	}
 }

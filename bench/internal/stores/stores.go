@@ -3,6 +3,7 @@ package stores
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/bench/internal/check"
 	"github.com/oauth-session/caddy-oauth-session/bench/internal/process"
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
@@ -27,12 +29,12 @@ const ClientID = "bench"
 
 // A Config describes an open store.
 type Config struct {
-	Place  string // a URL of Redis ("unix://…") or the path of a file
-	Key    seal.Key
-	Issuer string
+	Place   string // a URL of Redis ("unix://…") or the path of a file
+	Key     seal.Key
+	Issuer  string
+	Observe func(keeper.Event)
 	// IDTokens, if not nil, reports whether a refresh returns an ID token.
 	IDTokens func() bool
-	Observe  func(keeper.Event)
 }
 
 // Sessions are those of one store, with an authorization server that answers at once.
@@ -45,62 +47,44 @@ type Sessions struct {
 }
 
 // Open opens a store.
-func Open(c Config) (*Sessions, error) {
+func Open(c Config) *Sessions {
+	defer check.Doing("opening a store")
 	s := &Sessions{}
 	if strings.HasPrefix(c.Place, "unix://") {
-		store, err := redis.Open(redis.Config{URLs: []string{c.Place}})
-		if err != nil {
-			return nil, fmt.Errorf("opening a store: %w", err)
-		}
+		store := check.Value(redis.Open(redis.Config{URLs: []string{c.Place}}))
 		s.Store, s.close = store, store.Close
 	} else {
-		store, err := bolt.Open(c.Place)
-		if err != nil {
-			return nil, fmt.Errorf("opening a store: %w", err)
-		}
+		store := check.Value(bolt.Open(c.Place))
 		s.Store, s.close = store, store.Close
 	}
-	ring, err := seal.NewKeyRing(c.Key)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening a store: %w", err), s.close())
-	}
-	s.vault, s.Site = keeper.NewVault(s.Store), seal.NewSite(ring, c.Issuer, ClientID, "")
-	s.Keeper, err = keeper.New(keeper.Config{
+	s.vault, s.Site = keeper.NewVault(s.Store), seal.NewSite(check.Value(seal.NewKeyRing(c.Key)), c.Issuer, ClientID, "")
+	s.Keeper = check.Value(keeper.New(keeper.Config{
 		Vault: s.vault, Site: s.Site, Refresher: server{c.IDTokens}, Observe: c.Observe, DefaultTokenLifetime: 10 * time.Minute,
-	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening a store: %w", err), s.close())
-	}
-	return s, nil
+	}))
+	return s
 }
 
 // Close ends all work with the store and closes it.
-func (s *Sessions) Close() error {
-	return errors.Join(s.vault.Close(context.Background()), s.close())
-}
+func (s *Sessions) Close() { check.OK(errors.Join(s.vault.Close(context.Background()), s.close())) }
 
 // Login creates a session. A non-empty prefix begins its access token.
-func (s *Sessions) Login(ctx context.Context, prefix string) (seal.Secret, error) {
+func (s *Sessions) Login(prefix string) seal.Secret {
 	t := tokens(true)
 	t.AccessToken = prefix + t.AccessToken[len(prefix):]
-	secret, _, err := s.Create(ctx, keeper.Identity{
+	secret, _, err := s.Create(context.Background(), keeper.Identity{
 		Subject: Text(36), SID: Text(36), Nonce: Text(43), IssuedAt: time.Now(),
 		Claims: fmt.Appendf(nil, `{"name":%q}`, Text(claimsSize-len(`{"name":""}`))),
 	}, t)
-	return secret, err
+	check.OK(err)
+	return secret
 }
 
 // Size measures the data of a store in bytes.
-func Size(place string) (int64, error) {
+func Size(place string) int64 {
 	if strings.HasPrefix(place, "unix://") {
-		info, err := process.RedisAt(place).Info("memory")
-		return int64(info("used_memory_dataset:")), err
+		return int64(process.RedisAt(place).Info("memory")("used_memory_dataset:"))
 	}
-	info, err := os.Stat(place)
-	if err != nil {
-		return 0, fmt.Errorf("measuring a file: %w", err)
-	}
-	return info.Size(), nil
+	return check.Value(os.Stat(place)).Size()
 }
 
 // Sizes of a Keycloak without extras, in bytes. The refresh token is not a JWT, as with most other
@@ -112,13 +96,13 @@ const (
 	claimsSize       = 300
 )
 
-// TokenLife exceeds the time of any run: only explicit refreshes happen.
-const TokenLife = 20 * time.Hour
+// tokenLife exceeds the time of any run: only explicit refreshes happen.
+const tokenLife = 20 * time.Hour
 
 func tokens(withID bool) keeper.Tokens {
 	now := time.Now()
 	t := keeper.Tokens{
-		AccessToken: Text(AccessTokenSize), RefreshToken: Text(refreshTokenSize), Obtained: now, Expires: now.Add(TokenLife),
+		AccessToken: Text(AccessTokenSize), RefreshToken: Text(refreshTokenSize), Obtained: now, Expires: now.Add(tokenLife),
 	}
 	if withID {
 		t.IDToken = Text(idTokenSize)
@@ -129,13 +113,8 @@ func tokens(withID bool) keeper.Tokens {
 // Text returns random text that compresses like a token.
 func Text(n int) string {
 	var b strings.Builder
-	b.Grow(n + 16)
-	var random [8]byte
-	for b.Len() < n {
-		for i, bits := 0, rand.Uint64(); i < len(random); i, bits = i+1, bits>>8 {
-			random[i] = byte(bits)
-		}
-		b.WriteString(hex.EncodeToString(random[:]))
+	for b.Grow(n + 16); b.Len() < n; {
+		b.WriteString(hex.EncodeToString(binary.LittleEndian.AppendUint64(nil, rand.Uint64())))
 	}
 	return b.String()[:n]
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
 )
 
-// last is the last request that reached the app.
-func (w *world) last() echo.Request {
+// lastRequest returns the last request that reached the app.
+func (w *world) lastRequest() echo.Request {
 	w.t.Helper()
 	all := w.app.Requests()
 	if len(all) == 0 {
-		w.t.Fatal("nothing reached the app")
+		w.t.Fatal("got no request at the app")
 	}
 	return all[len(all)-1]
 }
 
-// What a matcher leaves open gets neither the session's cookie nor a login's,
-// and sets none. All else is as the client sent it.
-func TestCookiesBesideTheMatcher(t *testing.T) {
+// A request outside the matcher reaches the app without session and login cookies, and
+// its response cannot set them. All other headers are as the client sent them.
+func TestUnmatchedRequestsCarryNoSessionCookie(t *testing.T) {
 	for name, line := range map[string]string{
 		"a path":          "oauth_session /admin/* {",
 		"a named matcher": "@private path /admin/*\noauth_session @private {",
@@ -35,39 +35,39 @@ func TestCookiesBesideTheMatcher(t *testing.T) {
 			w.load("http://localhost:{$PORT} {\n" + line + "\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n")
 			b := newBrowser(t, w.origin)
 			b.login("/admin/")
-			b.open("/oauth2/login") // leaves a login under way
+			b.open("/oauth2/login") // leaves a pending login
 			if len(b.cookies) < 2 {
-				t.Fatalf("the browser has %d cookies, want a session's and a login's", len(b.cookies))
+				t.Fatalf("got %d cookies in the browser, want a session cookie and a login cookie", len(b.cookies))
 			}
 			b.cookies["app"] = "1"
 			b.header.Set("Authorization", "Basic dTpw")
 			b.fetch("/style.css")
-			r := w.last()
+			r := w.lastRequest()
 			if got := r.Values("Cookie"); !slices.Equal(got, []string{"app=1"}) {
-				t.Errorf("the app got the cookies %.60q", got)
+				t.Errorf("got cookies %.60q at the app, want app=1", got)
 			}
 			if got := r.Values("Authorization"); !slices.Equal(got, []string{"Basic dTpw"}) {
-				t.Errorf("the app got Authorization %q", got)
+				t.Errorf("got Authorization %q at the app, want the client's", got)
 			}
 			a := b.fetch("/u/setcookie?name=__Host-oauth_session")
 			for _, line := range a.header.Values("Set-Cookie") {
 				if strings.HasPrefix(line, "__Host-oauth_session=") {
-					t.Errorf("the app sets %q", line)
+					t.Errorf("got Set-Cookie %q, want no session cookie", line)
 				}
 			}
 			if len(a.header.Values("Set-Cookie")) == 0 {
-				t.Error("the app sets no cookie at all")
+				t.Error("got no Set-Cookie, want those of the app")
 			}
 		})
 	}
 }
 
-// A path that the app may read as one that the matcher protects is protected.
-// Matchers that look at no path decide as ever.
-func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
+// A path that another server might resolve to a protected path is protected, too.
+// Matchers that do not depend on the path are not affected.
+func TestAmbiguousPathsAreProtected(t *testing.T) {
 	for name, tc := range map[string]struct {
 		site         string
-		closed, open []string
+		closed, open []string // paths with and without protection
 	}{
 		"all but a path": {
 			"@m not path /public/*\noauth_session @m {",
@@ -124,19 +124,19 @@ func TestAmbiguousPathsBesideTheMatcher(t *testing.T) {
 			}
 			for target, status := range want {
 				before := len(w.app.Requests())
-				if got := w.status("GET " + target + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != status {
-					t.Errorf("%s: status %d, want %d", target, got, status)
+				if got := w.statusOf("GET " + target + " HTTP/1.1\r\nHost: localhost:" + w.port + "\r\nConnection: close\r\n\r\n"); got != status {
+					t.Errorf("%s: got status %d, want %d", target, got, status)
 				}
-				if asked := len(w.app.Requests()) > before; asked != (status == http.StatusOK) {
-					t.Errorf("%s: the app was asked: %v", target, asked)
+				if reached := len(w.app.Requests()) > before; reached != (status == http.StatusOK) {
+					t.Errorf("%s: got request at the app %v, want %v", target, reached, !reached)
 				}
 			}
 		})
 	}
 }
 
-// status is that of the answer to a request written byte for byte.
-func (w *world) status(request string) int {
+// statusOf sends a request byte for byte and returns the status of the response.
+func (w *world) statusOf(request string) int {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+w.port)
 	if err != nil {
@@ -154,9 +154,8 @@ func (w *world) status(request string) int {
 	return resp.StatusCode
 }
 
-// A matcher sees the request where the directive stands: after what runs before
-// it, and before what runs after it.
-func TestMatcherSeesWhatRunsBefore(t *testing.T) {
+// A matcher sees the changes of directives that run earlier, and none of later ones.
+func TestMatcherSeesRequestAtDirectivePosition(t *testing.T) {
 	for name, tc := range map[string]struct {
 		site, private, also, public string
 	}{
@@ -172,32 +171,31 @@ func TestMatcherSeesWhatRunsBefore(t *testing.T) {
 			b := newBrowser(t, w.origin)
 			for path, want := range map[string]int{tc.private: 401, tc.also: 401, tc.public: 200} {
 				if a := b.fetch(path); a.status != want {
-					t.Errorf("%s: status %d for nobody, want %d", path, a.status, want)
+					t.Errorf("%s without a session: got status %d, want %d", path, a.status, want)
 				}
 			}
 			if b.login(tc.private).echo(t).Bearer() == "" {
-				t.Errorf("%s: no token", tc.private)
+				t.Errorf("%s: got no token at the app", tc.private)
 			}
 			if b.open(tc.public).echo(t).Bearer() != "" {
-				t.Errorf("%s: a token", tc.public)
+				t.Errorf("%s: got a token at the app, want none", tc.public)
 			}
 		})
 	}
 }
 
-// A matcher that fails leaves nothing open.
-func TestMatcherFails(t *testing.T) {
+func TestFailingMatcherProtectsRequest(t *testing.T) {
 	w := newWorld(t)
 	w.load("http://localhost:{$PORT} {\n@m expression `{http.request.header.X-Level} / 0 == 1`\noauth_session @m {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}")
 	b := newBrowser(t, w.origin)
 	if a := b.fetch("/"); a.status != http.StatusUnauthorized || len(w.app.Requests()) > 0 {
-		t.Errorf("status %d, the app got %d requests", a.status, len(w.app.Requests()))
+		t.Errorf("got status %d and %d requests at the app, want 401 and none", a.status, len(w.app.Requests()))
 	}
 }
 
-// Several directives of one site each serve the requests of their matchers,
-// whatever the order, with clients and cookies of their own.
-func TestSeveralDirectives(t *testing.T) {
+// With several directives in one site, each serves the requests of its matcher, in any
+// order, with its own client and cookie.
+func TestDirectivesOfOneSiteKeepSeparateSessions(t *testing.T) {
 	for name, cookie := range map[string]string{"names of their own": "cookie {\nname __Host-%s\n}", "one name": ""} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -212,37 +210,37 @@ func TestSeveralDirectives(t *testing.T) {
 			for _, part := range []string{"a", "b"} {
 				b := newBrowser(t, w.origin)
 				if a := b.fetch("/" + part + "/x"); a.status != http.StatusUnauthorized {
-					t.Errorf("%s: status %d for nobody", part, a.status)
+					t.Errorf("%s without a session: got status %d, want 401", part, a.status)
 				}
 				r := b.login("/" + part + "/x").echo(t)
 				if r.Bearer() == "" || r.Values("Cookie") != nil {
-					t.Errorf("%s: the app got the token %q and the cookies %.60q", part, r.Bearer(), r.Values("Cookie"))
+					t.Errorf("%s: got token %q and cookies %.60q at the app, want a token and no cookies", part, r.Bearer(), r.Values("Cookie"))
 				}
 				tokens[r.Bearer()] = true
 				if r := b.open("/c").echo(t); r.Bearer() != "" || r.Values("Cookie") != nil {
-					t.Errorf("beside both, after a login at %s, the app got %v", part, r)
+					t.Errorf("outside both matchers, after a login at %s: got %v at the app, want no token and no cookies", part, r)
 				}
 			}
 			if len(tokens) != 2 {
-				t.Errorf("%d tokens, want one of each client", len(tokens))
+				t.Errorf("got %d tokens, want one of each client", len(tokens))
 			}
 		})
 	}
 }
 
-// Routes in handle_response get the request that went to the app: what keeps
-// the token from another upstream there is a line of the operator's.
-func TestHandleResponse(t *testing.T) {
+// Routes in handle_response get the request as the app got it, with the token. The
+// operator removes the token with request_header.
+func TestHandleResponseRouteCanRemoveToken(t *testing.T) {
 	w := newWorld(t)
 	pages := echo.Start(t, echo.Options{})
 	t.Setenv("PAGES", pages.Addr())
 	w.load("http://localhost:{$PORT} {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP} {\n@any status 2xx\nhandle_response @any {\nrequest_header -Authorization\nreverse_proxy {$PAGES}\n}\n}\n}\n")
 	newBrowser(t, w.origin).login("/x")
 	seen := pages.Requests()
-	if len(seen) != 1 || w.last().Bearer() == "" {
-		t.Fatalf("%d requests reached the other upstream, the app got the token %q", len(seen), w.last().Bearer())
+	if len(seen) != 1 || w.lastRequest().Bearer() == "" {
+		t.Fatalf("got %d requests at the other upstream and token %q at the app, want 1 and a token", len(seen), w.lastRequest().Bearer())
 	}
 	if seen[0].Bearer() != "" || seen[0].Values("Cookie") != nil {
-		t.Errorf("the other upstream got the token %q and the cookies %.60q", seen[0].Bearer(), seen[0].Values("Cookie"))
+		t.Errorf("got token %q and cookies %.60q at the other upstream, want none", seen[0].Bearer(), seen[0].Values("Cookie"))
 	}
 }
