@@ -74,7 +74,8 @@ type RefreshedIDTokenExpectation struct {
 // VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
 // 3.1.3.7). It accepts asymmetric signatures only, never "none" or HMAC. If the
 // token has further audiences, it must name this client as azp. Clocks may differ by
-// 60 seconds.
+// 60 seconds. The claims azp, at_hash, sid, auth_time and nbf count as missing if they
+// are of another type than they should be.
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about the
 // token. All other errors mean that the token is invalid.
@@ -191,10 +192,7 @@ func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken strin
 // checkAuthorizedParty refuses a token that names another client as azp, and a token
 // that has further audiences but no azp.
 func (p claims) checkAuthorizedParty(clientID string) error {
-	azp, err := p.text("azp")
-	if err != nil {
-		return err
-	}
+	azp := p.optionalText("azp")
 	aud, err := p.GetAudience()
 	if err != nil {
 		return err
@@ -212,9 +210,9 @@ func (p claims) checkAuthorizedParty(clientID string) error {
 // checkAccessTokenHash compares at_hash, if it exists, with the left half of the
 // access token's hash (OpenID Connect Core section 3.1.3.6).
 func (p claims) checkAccessTokenHash(alg, accessToken string) error {
-	want, err := p.text("at_hash")
-	if err != nil || want == "" || accessToken == "" {
-		return err
+	want := p.optionalText("at_hash")
+	if want == "" || accessToken == "" {
+		return nil
 	}
 	var sum []byte
 	switch {
@@ -236,7 +234,7 @@ func (p claims) checkAccessTokenHash(alg, accessToken string) error {
 }
 
 func (p claims) idToken() (*IDToken, error) {
-	t := &IDToken{Claims: p}
+	t := &IDToken{Claims: p, SessionID: p.optionalText("sid"), AuthTime: p.optionalTime("auth_time")}
 	var err error
 	if t.Subject, err = p.text("sub"); err != nil {
 		return nil, err
@@ -244,13 +242,7 @@ func (p claims) idToken() (*IDToken, error) {
 	if t.Subject == "" || len(t.Subject) > maxSubject {
 		return nil, fmt.Errorf("the claim sub must have 1 to %d bytes", maxSubject)
 	}
-	if t.SessionID, err = p.text("sid"); err != nil {
-		return nil, err
-	}
-	if t.IssuedAt, err = p.time("iat"); err != nil {
-		return nil, err
-	}
-	t.AuthTime, err = p.time("auth_time")
+	t.IssuedAt, err = p.time("iat")
 	return t, err
 }
 

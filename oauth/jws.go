@@ -209,6 +209,20 @@ func (p claims) text(name string) (string, error) {
 	return s, nil
 }
 
+// optionalText is text for a claim that need not exist. It counts a value of another
+// type as missing, because it says nothing about the token.
+func (p claims) optionalText(name string) string {
+	s, _ := p.text(name)
+	return s
+}
+
+// optionalTime is time for a claim that need not exist. It counts a value that is no
+// NumericDate as missing.
+func (p claims) optionalTime(name string) time.Time {
+	t, _ := p.time(name)
+	return t
+}
+
 // time returns a claim that must be a NumericDate. It returns the zero time for a
 // missing claim, and for 0, which some servers send as auth_time if they do not know
 // it.
@@ -239,9 +253,16 @@ func (p claims) numericDate(name string) (*jwt.NumericDate, error) {
 
 func (p claims) GetExpirationTime() (*jwt.NumericDate, error) { return p.numericDate("exp") }
 func (p claims) GetIssuedAt() (*jwt.NumericDate, error)       { return p.numericDate("iat") }
-func (p claims) GetNotBefore() (*jwt.NumericDate, error)      { return p.numericDate("nbf") }
 func (p claims) GetIssuer() (string, error)                   { return p.text("iss") }
 func (p claims) GetSubject() (string, error)                  { return p.text("sub") }
+
+// GetNotBefore is the only one for an optional claim.
+func (p claims) GetNotBefore() (*jwt.NumericDate, error) {
+	if t := p.optionalTime("nbf"); !t.IsZero() {
+		return jwt.NewNumericDate(t), nil
+	}
+	return nil, nil
+}
 
 func (p claims) GetAudience() (jwt.ClaimStrings, error) {
 	if s, ok := stringMember(p, "aud"); ok {
