@@ -2,6 +2,9 @@ package handler
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
@@ -53,5 +56,59 @@ func TestRequiredClaimsOfOddTypesFailALogin(t *testing.T) {
 				t.Errorf("%s %v: got status %d, want 502: %s", name, value, a.status, a.title())
 			}
 		}
+	}
+}
+
+// TestServersThatDeviateCompleteLogins: a login, a refresh and a request with its
+// token.
+func TestServersThatDeviateCompleteLogins(t *testing.T) {
+	groups := make([]string, 900)
+	for i := range groups {
+		groups[i] = fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)
+	}
+	for name, knob := range map[string]func(*fakeas.Knobs){
+		"keys without kid": func(k *fakeas.Knobs) { k.KeysWithoutID = true },
+		"keys without kid, beside others": func(k *fakeas.Knobs) {
+			k.KeysWithoutID, k.ExtraKeys = true, fakeas.OddKeys("odd")
+		},
+		"RSA key without kid":           func(k *fakeas.Knobs) { k.KeysWithoutID, k.SigningAlg = true, "RS256" },
+		"forms":                         func(k *fakeas.Knobs) { k.FormAnswers = true },
+		"forms, and lifetimes as texts": func(k *fakeas.Knobs) { k.FormAnswers, k.LoginAnswer.Set = true, map[string]any{"expires_in": "300"} },
+		"900 groups": func(k *fakeas.Knobs) {
+			edit := fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{"groups": groups}}}
+			k.LoginIDToken, k.RefreshIDToken = edit, edit
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			as := startAuthServer(t)
+			as.Set(knob)
+			g := newRigAt(t, as, refreshAlways)
+			g.loggedIn() // the page after the login waits for a refresh
+			if n := as.Stats().Granted[fakeas.GrantRefresh]; n != 1 {
+				t.Errorf("got %d refreshes, want 1", n)
+			}
+			if text := g.log.text(); strings.Contains(text, `"level":"warn"`) || strings.Contains(text, `"level":"error"`) {
+				t.Errorf("got log %s, want no warning", text)
+			}
+		})
+	}
+}
+
+// refreshAlways makes each request refresh its token.
+func refreshAlways(s *setup) {
+	s.handler.RefreshIfOlder = []AgeLimit{{Match: func(*http.Request) bool { return true }}}
+}
+
+// TestRefusedRefreshAsAFormEndsTheSession, as one in JSON does.
+func TestRefusedRefreshAsAFormEndsTheSession(t *testing.T) {
+	as := startAuthServer(t)
+	as.Set(func(k *fakeas.Knobs) { k.FormAnswers = true })
+	g := newRigAt(t, as, refreshAlways)
+	b := g.loggedIn()
+	for _, token := range as.Tokens() {
+		as.Revoke(token.Value)
+	}
+	if a := b.fetch("GET", "/after"); a.status != 401 {
+		t.Errorf("got status %d, want 401", a.status)
 	}
 }

@@ -17,9 +17,9 @@ import (
 // maxSubject is the longest accepted sub, in bytes (OpenID Connect Core section 2).
 const maxSubject = 255
 
-// idTokenTypes are the accepted values of typ in the header of an ID token; typ may
-// also be missing.
-var idTokenTypes = []string{"JWT"}
+// idTokens may be as large as access tokens: users in hundreds of groups have large
+// ones.
+var idTokens = jwtKind{types: []string{"JWT"}, maxSize: maxToken}
 
 // ErrOtherLogin means that the server has signed an ID token for another user,
 // issuer, client or login than expected.
@@ -117,7 +117,7 @@ func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want Re
 	}
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
-	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.refreshKeys)
+	header, payload, err := c.verifySignature(ctx, raw, idTokens, &c.refreshKeys)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 	}
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
-	header, payload, err := c.verifySignature(ctx, raw, idTokenTypes, &c.loginKeys)
+	header, payload, err := c.verifySignature(ctx, raw, idTokens, &c.loginKeys)
 	if err != nil {
 		return nil, err
 	}

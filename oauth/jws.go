@@ -13,12 +13,16 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-const (
-	maxJWT = 16 << 10 // bytes
-	// leeway is the accepted difference between the server's clock and the local
-	// one.
-	leeway = 60 * time.Second
-)
+// leeway is the accepted difference between the server's clock and the local one.
+const leeway = 60 * time.Second
+
+// jwtKind says which JWTs are accepted in one place.
+type jwtKind struct {
+	// types are the accepted values of typ in the header; typ may also be missing.
+	types []string
+	// maxSize is in bytes.
+	maxSize int
+}
 
 // algorithms are the accepted signature algorithms, all of them asymmetric. The
 // metadata cannot add "none" or HMAC, whose key would be the client secret.
@@ -44,9 +48,9 @@ type jwsHeader struct{ alg, kid string }
 // verifySignature checks the type and the signature of a token. It fetches the
 // server's keys again if no key matches and the budget allows it. It does not check
 // the claims.
-func (c *Client) verifySignature(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
+func (c *Client) verifySignature(ctx context.Context, raw string, kind jwtKind, budget *fetchBudget) (jwsHeader, claims, error) {
 	allowed := c.allowedAlgorithms()
-	header, err := parseHeader(raw, allowed, types)
+	header, err := parseHeader(raw, allowed, kind)
 	if err != nil {
 		return header, nil, err
 	}
@@ -68,11 +72,13 @@ func (c *Client) verifySignature(ctx context.Context, raw string, types []string
 		if set.value.hasKeyID(header.kid) {
 			reserve = 1
 		}
+		// A key without an id may have replaced another one.
+		unknown := noKey || header.kid != "" && !set.value.hasKeyID(header.kid)
 		newer, renewErr := c.keys.renew(ctx, set, budget, reserve)
 		switch {
 		case renewErr != nil:
 			return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
-		case newer == set && noKey:
+		case newer == set && unknown:
 			return header, nil, fmt.Errorf("%w: %w", err, errRecentlyFetched)
 		case newer == set:
 			return header, nil, err
@@ -97,12 +103,13 @@ func (c *Client) allowedAlgorithms() []string {
 }
 
 // parseHeader reads the header, and refuses tokens that no key can make valid. The
-// header must have one of the types, or no typ. This distinguishes ID tokens from
-// access tokens (at+jwt) and logout tokens (logout+jwt) of the same server.
-func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
+// header must have one of the types of the kind, or no typ. This distinguishes ID
+// tokens from access tokens (at+jwt) and logout tokens (logout+jwt) of the same
+// server.
+func parseHeader(raw string, allowed []string, kind jwtKind) (jwsHeader, error) {
 	switch dots := strings.Count(raw, "."); {
-	case len(raw) > maxJWT:
-		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", maxJWT)
+	case len(raw) > kind.maxSize:
+		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", kind.maxSize)
 	case dots == 4:
 		return jwsHeader{}, errors.New("the token is encrypted, which is not supported: register the client for signed tokens")
 	case dots != 2:
@@ -128,8 +135,8 @@ func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 		// RFC 7515 section 4.1.11: extensions that the client does not implement make
 		// the token invalid. It implements none.
 		return h, errors.New("the token's header has crit")
-	case typ != "" && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }):
-		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), types[0])
+	case typ != "" && !slices.ContainsFunc(kind.types, func(t string) bool { return strings.EqualFold(t, typ) }):
+		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), kind.types[0])
 	}
 	return h, nil
 }

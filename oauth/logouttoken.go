@@ -21,10 +21,10 @@ const (
 	maxTokenID = 1024
 )
 
-// logoutTokenTypes are the accepted values of typ in the header of a logout
-// token; typ may also be missing. Servers that are older than logout+jwt write
-// JWT. An ID token with that typ is refused because it has no claim events.
-var logoutTokenTypes = []string{"logout+jwt", "JWT"}
+// logoutTokens are small, and anyone can send one. Servers that are older than
+// logout+jwt write JWT. An ID token with that typ is refused because it has no claim
+// events.
+var logoutTokens = jwtKind{types: []string{"logout+jwt", "JWT"}, maxSize: 16 << 10}
 
 // LogoutToken is a verified logout token. At least one of Subject and SessionID
 // is set.
@@ -68,7 +68,7 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	if c.issuer == "" {
 		return nil, errors.New("a logout token needs the option issuer")
 	}
-	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokenTypes); err != nil {
+	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokens); err != nil {
 		return nil, err
 	}
 	payload, err := unverifiedClaims(raw)
@@ -82,7 +82,7 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	// The signature covers the bytes that t was read from.
-	_, _, err = c.verifySignature(ctx, raw, logoutTokenTypes, &c.logoutKeys)
+	_, _, err = c.verifySignature(ctx, raw, logoutTokens, &c.logoutKeys)
 	if errors.Is(err, errRecentlyFetched) {
 		// Forged tokens may have used up the budget, and this one may be valid.
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)

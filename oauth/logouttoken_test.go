@@ -68,7 +68,7 @@ func TestLogoutTokenWithOneDefectIsRefused(t *testing.T) {
 		{"nothing", "", "not a signed JWT", false},
 		{"dots", "..", "base64url|JSON object", false},
 		{"many dots", strings.Repeat(".", 1000), "not a signed JWT", false},
-		{"large", strings.Repeat("a", maxJWT) + ".b.c", "larger", false},
+		{"large", strings.Repeat("a", logoutTokens.maxSize) + ".b.c", "larger", false},
 		{"no payload", strings.Split(s.logoutToken(), ".")[0] + "..", "payload", false},
 		{"payload is no JSON", strings.Split(s.logoutToken(), ".")[0] + ".YWJj.", "payload", false},
 		{"none", forge(`{"alg":"none"}`, s.logoutClaims(), ""), "not allowed", false},

@@ -44,12 +44,12 @@ type TokenResponse struct {
 	RefreshExpires time.Time
 }
 
-// parseTokenResponse reads a response with status 2xx. It reads each member
-// separately, so that an invalid one does not affect the others. The last of
+// parseTokenResponse reads a response with status 2xx, as JSON or as a form (see
+// response.members). It reads each member separately, so that an invalid one does not affect the others. The last of
 // members with the same name counts. If the tokens are unusable except for the
 // refresh token, it returns that token together with the error.
 func parseTokenResponse(r response) (*TokenResponse, error) {
-	members, err := parseObject(r.body)
+	members, err := r.members()
 	if members == nil {
 		return nil, malformedError(tokenEndpoint, r.status, err)
 	}
