@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // maxSubject is the longest accepted sub, in bytes (OpenID Connect Core section 2).
@@ -126,7 +128,7 @@ func (c *Client) verifyRefreshedIDToken(ctx context.Context, raw string, want Re
 	if name := c.contradictedClaim(payload, want); name != "" {
 		return nil, fmt.Errorf("%w: the claim %s differs", ErrOtherLogin, name)
 	}
-	if err := c.checkClaims(payload); err != nil {
+	if err := c.checkClaims(payload, jwt.WithExpirationRequired()); err != nil {
 		return nil, err
 	}
 	t, err := c.readIDToken(header, payload, want.AccessToken)
@@ -172,7 +174,7 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkClaims(payload); err != nil {
+	if err := c.checkClaims(payload, jwt.WithExpirationRequired()); err != nil {
 		return nil, err
 	}
 	return c.readIDToken(header, payload, accessToken)

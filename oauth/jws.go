@@ -163,15 +163,14 @@ func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (clai
 }
 
 // checkClaims checks the claims that ID tokens and logout tokens share: iss, aud,
-// exp, iat and nbf.
-func (c *Client) checkClaims(payload claims) error {
-	validator := jwt.NewValidator(
+// exp, iat and nbf. Only exp may be missing; the caller decides with options.
+func (c *Client) checkClaims(payload claims, options ...jwt.ParserOption) error {
+	validator := jwt.NewValidator(append(options,
 		jwt.WithIssuer(c.issuer),
 		jwt.WithAudience(c.clientID),
-		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(leeway),
-	)
+	)...)
 	if err := validator.Validate(&payload); err != nil {
 		return payload.explain(err, c.issuer, time.Now())
 	}
