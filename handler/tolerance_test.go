@@ -112,3 +112,15 @@ func TestRefusedRefreshAsAFormEndsTheSession(t *testing.T) {
 		t.Errorf("got status %d, want 401", a.status)
 	}
 }
+
+// TestTooLargeIDTokenFailsALoginWithTheReason: nobody finds it without.
+func TestTooLargeIDTokenFailsALoginWithTheReason(t *testing.T) {
+	g := newRig(t)
+	for _, size := range []int{50 << 10, 100 << 10, 500 << 10} {
+		edit := fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{"x": strings.Repeat("x", size)}}}
+		g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken = edit })
+		if a := g.browser().open("/x"); a.status != 502 || len(g.log.lines("the token is larger than 65536 bytes")) == 0 {
+			t.Errorf("%d bytes: got status %d, log %s, want 502 and the reason", size, a.status, g.log.text())
+		}
+	}
+}
