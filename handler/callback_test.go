@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
-	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
 // wantNewLogin fails the test unless the browser was sent to a new login.
@@ -241,36 +240,6 @@ func TestErrorOfTheServerEndsOnAPageWithALoginLink(t *testing.T) {
 			}
 			g.as.ClearFaults()
 			b.mustReach("/wanted?x=1")
-		})
-	}
-}
-
-// TestRefusedSilentLoginIsNotRestarted if the configuration asks for silent logins
-// only: the server would refuse each of them.
-func TestRefusedSilentLoginIsNotRestarted(t *testing.T) {
-	for _, tt := range []struct {
-		prompt, error string
-		logins        int
-	}{
-		{"none", "login_required", 1},
-		{"none", "interaction_required", 1},
-		{"none", "consent_required", 1},
-		{"none", "account_selection_required", 1},
-		{" none ", "login_required", 1},
-		{"none", "temporarily_unavailable", 3},
-		{"consent", "login_required", 3},
-		{"nonexistent", "login_required", 3},
-	} {
-		t.Run(tt.prompt+", "+tt.error, func(t *testing.T) {
-			g := newRig(t, func(s *setup) { s.oauth.AuthorizeParams = []oauth.Param{{Name: "prompt", Value: tt.prompt}} })
-			g.as.Fail(fakeas.OAuthError(tt.error).At(fakeas.EndpointAuthorize).Repeat(-1))
-			b := g.browser()
-			wantLoginLink(t, b.open("/wanted"), 502, "login_failed")
-			if n := g.as.Stats().Requests[fakeas.EndpointAuthorize]; n != tt.logins {
-				t.Errorf("got %d visits to the server, want %d", n, tt.logins)
-			}
-			g.as.ClearFaults()
-			b.mustReach("/wanted")
 		})
 	}
 }
