@@ -40,7 +40,7 @@ var layers = map[string]layer{
 	},
 	"handler": {
 		ours:  []string{"oauth", "session", "session/keeper", "session/seal"},
-		other: []string{"go.uber.org/zap", "golang.org/x/text/unicode/norm"},
+		other: []string{"go.uber.org/zap", "golang.org/x/net/idna", "golang.org/x/text/unicode/norm"},
 	},
 	"oauth":             {ours: []string{"internal/tlskeys"}, other: []string{"github.com/golang-jwt/jwt/v5", "github.com/go-jose/go-jose/v4"}, not: []string{"net/http/httputil", "log", "log/slog"}},
 	"session":           {not: noWire},

@@ -136,6 +136,9 @@ func (b *browser) send(method, target string, header http.Header) answer {
 	for name, values := range header {
 		req.Header[name] = values
 	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
 	resp, err := b.do(req)
 	if err != nil {
 		b.t.Fatal(err)

@@ -77,7 +77,7 @@ type Handler struct {
 
 	// The public origin of the site, such as `https://app.example.com`. Default: the
 	// origin of the request; `X-Forwarded-*` headers count if Caddy's `trusted_proxies`
-	// allows.
+	// allows. The case of letters and a default port (`:443` with https) do not matter.
 	BaseURL string `json:"base_url,omitempty"`
 	// The scopes to request. Default: `openid` with an issuer, none without.
 	Scope []string `json:"scope,omitempty"`
@@ -150,7 +150,8 @@ type Handler struct {
 	// must be no such cache. Default: `Authorization "Bearer {token}"`.
 	Header *Header `json:"header,omitempty"`
 	// Other origins whose pages may send unsafe requests and open WebSockets. Their
-	// preflight requests pass without a session. Default: none.
+	// preflight requests pass without a session. The case of letters and a default port do
+	// not matter. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 	// The path of the handler's own endpoints, as the browser sees it. Default: `/oauth2`.
 	PathPrefix string `json:"path_prefix,omitempty"`

@@ -27,6 +27,13 @@ func TestOriginIgnoresUntrustedHeaders(t *testing.T) {
 		{name: "trusted, upper case", from: trusted, header: http.Header{"X-Forwarded-Proto": {"HTTPS"}, "X-Forwarded-Host": {"App.Example.Test"}}, want: "https://app.example.test"},
 		{name: "trusted, client's value before", from: trusted, header: http.Header{"X-Forwarded-Proto": {"http, https"}, "X-Forwarded-Host": {"evil.example.test, app.example.test"}}, want: "https://app.example.test"},
 		{name: "trusted, client's line before", from: trusted, header: http.Header{"X-Forwarded-Proto": {"http", "https"}, "X-Forwarded-Host": {"evil.example.test", "app.example.test"}}, want: "https://app.example.test"},
+		{name: "trusted, default port", from: trusted, header: http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"app.example.test:443"}}, want: "https://app.example.test"},
+		{name: "trusted, default port in Host", from: trusted, header: http.Header{"Host": {"App.example.test:443"}, "X-Forwarded-Proto": {"https"}}, want: "https://app.example.test"},
+		{name: "trusted, other port in Host", from: trusted, header: http.Header{"Host": {"app.example.test:8443"}, "X-Forwarded-Proto": {"https"}}, want: "https://app.example.test:8443"},
+		{name: "trusted, scheme of a WebSocket", from: trusted, header: http.Header{"X-Forwarded-Proto": {"wss"}, "X-Forwarded-Host": {"app.example.test"}}, want: "https://app.example.test"},
+		{name: "base_url, default port", from: untrusted, options: "base_url https://Public.example.test:443/", want: "https://public.example.test"},
+		{name: "base_url, upper case", from: untrusted, options: "base_url HTTPS://PUBLIC.EXAMPLE.TEST", want: "https://public.example.test"},
+		{name: "base_url, upper case loopback", from: untrusted, options: "base_url HTTP://LOCALHOST", want: "http://localhost"},
 		{name: "base_url", from: untrusted, header: forged, options: "base_url https://public.example.test/", want: "https://public.example.test"},
 		{name: "base_url, trusted", from: trusted, header: forged, options: "base_url https://public.example.test", want: "https://public.example.test"},
 	} {
@@ -35,6 +42,9 @@ func TestOriginIgnoresUntrustedHeaders(t *testing.T) {
 			text := site(tc.options, "")
 			if !tc.noTrust {
 				text = "{\nservers {\ntrusted_proxies static " + trusted + "/32\n}\n}\n" + text
+			}
+			if tc.header["Host"] != nil {
+				text = strings.Replace(text, "http://localhost:", "http://:", 1)
 			}
 			w.load(text)
 			b := newBrowserFrom(t, w.origin, tc.from)
@@ -51,6 +61,42 @@ func TestOriginIgnoresUntrustedHeaders(t *testing.T) {
 			}
 			if a := b.login("/x"); a.url != w.origin+"/x" {
 				t.Errorf("got page %s after the login, want /x", a.url)
+			}
+		})
+	}
+}
+
+// Forms of the site's own pages pass, however a proxy or the configuration spells the
+// site's origin. Those of other sites do not.
+func TestOwnFormsPassWhateverTheSpellingOfTheOrigin(t *testing.T) {
+	const trusted = "127.0.0.2"
+	forwarded := func(host, proto string) http.Header {
+		return http.Header{"Host": {host}, "X-Forwarded-Proto": {proto}}
+	}
+	for _, tc := range []struct {
+		name, options string
+		header        http.Header
+		ok, refused   string
+	}{
+		{"port of the proxy", "", forwarded("app.example.test:443", "https"), "https://app.example.test", "https://app.example.test:8443"},
+		{"upper case", "", forwarded("App.Example.test", "HTTPS"), "https://app.example.test", "http://app.example.test"},
+		{"WebSocket", "", forwarded("app.example.test", "wss"), "https://app.example.test", "https://evil.example.test"},
+		{"base_url", "base_url https://App.Test:443", nil, "https://app.test", "https://app.test:444"},
+		{"trusted_origins", "base_url https://app.test\ntrusted_origins https://Admin.Test:443", nil, "https://admin.test", "https://admin.test.evil.test"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			text := strings.Replace(site(tc.options, ""), "http://localhost:", "http://:", 1)
+			w.load("{\nservers {\ntrusted_proxies static " + trusted + "/32\n}\n}\n" + site("", ""))
+			b := newBrowserFrom(t, w.origin, trusted)
+			b.login("/")
+			w.load("{\nservers {\ntrusted_proxies static " + trusted + "/32\n}\n}\n" + text)
+			b.header = tc.header
+			if a := b.send(http.MethodPost, "/form", http.Header{"Origin": {tc.ok}}); a.status != http.StatusOK {
+				t.Errorf("Origin %s: got status %d, want the app's answer: %s", tc.ok, a.status, a.body)
+			}
+			if a := b.send(http.MethodPost, "/form", http.Header{"Origin": {tc.refused}}); a.status != http.StatusForbidden {
+				t.Errorf("Origin %s: got status %d, want 403", tc.refused, a.status)
 			}
 		})
 	}

@@ -78,7 +78,9 @@ func (h *Handler) setBaseURL(e *expander) {
 	}
 	if err := handler.CheckOrigin(h.baseURL); err != nil {
 		e.fail(fmt.Errorf("base_url: %w", err))
+		return
 	}
+	h.baseURL, _ = handler.CanonicalOrigin(h.baseURL) // CheckOrigin has accepted it
 	h.baseHost = urlHost(h.baseURL)
 	h.hosts = h.hosts.add(h.baseHost)
 }

@@ -13,7 +13,8 @@ import (
 
 // origin returns the origin that the browser sees: base_url, or the origin of the
 // request. X-Forwarded-* headers count only if Caddy trusts the sender. Of several values
-// the last one counts, because the trusted proxy itself has written it.
+// the last one counts, because the trusted proxy itself has written it. Package handler
+// makes the result canonical.
 func (h *Handler) origin(r *http.Request) (string, error) {
 	if h.baseURL != "" {
 		return h.baseURL, nil
@@ -24,13 +25,25 @@ func (h *Handler) origin(r *http.Request) (string, error) {
 	}
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
 		if proto := lastValue(r.Header, "X-Forwarded-Proto"); proto != "" {
-			scheme = strings.ToLower(proto)
+			scheme = forwardedScheme(proto)
 		}
 		if forwarded := lastValue(r.Header, "X-Forwarded-Host"); forwarded != "" {
 			host = forwarded
 		}
 	}
-	return scheme + "://" + strings.ToLower(host), nil
+	return scheme + "://" + host, nil
+}
+
+// forwardedScheme returns the scheme of the site for a value of X-Forwarded-Proto.
+// Traefik writes wss or ws there for the handshake of a WebSocket.
+func forwardedScheme(proto string) string {
+	switch {
+	case strings.EqualFold(proto, "wss"):
+		return "https"
+	case strings.EqualFold(proto, "ws"):
+		return "http"
+	}
+	return proto
 }
 
 func lastValue(header http.Header, name string) string {

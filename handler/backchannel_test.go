@@ -131,6 +131,34 @@ func (g *rig) peek(cookie string) (*keeper.Session, error) {
 	return g.keeper.Peek(context.Background(), secret)
 }
 
+// TestBackchannelLogoutWithoutExpiryEndsTheSession: Hydra and Glewlwyd send no exp.
+// Such a token works once, and for as long as any other.
+func TestBackchannelLogoutWithoutExpiryEndsTheSession(t *testing.T) {
+	g := newRig(t)
+	ago := func(d time.Duration) int64 { return time.Now().Add(-d).Unix() }
+	for _, tt := range []struct {
+		name   string
+		edit   fakeas.Edit
+		status int
+	}{
+		{"no exp", fakeas.Edit{Omit: []string{"exp"}}, 200},
+		{"exp null", fakeas.Edit{Set: map[string]any{"exp": nil}}, 200},
+		{"exp as a text", fakeas.Edit{Set: map[string]any{"exp": "soon"}}, 200},
+		{"no exp, four minutes old", fakeas.Edit{Set: map[string]any{"iat": ago(4 * time.Minute)}, Omit: []string{"exp"}}, 200},
+		{"no exp, ten minutes old", fakeas.Edit{Set: map[string]any{"iat": ago(10 * time.Minute)}, Omit: []string{"exp"}}, 400},
+		{"no exp, no iat", fakeas.Edit{Omit: []string{"exp", "iat"}}, 400},
+	} {
+		cookie := g.loggedIn().jar.get(sessionCookie).Value
+		edit := fakeas.TokenEdit{Claims: tt.edit, Header: fakeas.Edit{Set: map[string]any{"typ": "JWT"}}}
+		form := url.Values{"logout_token": {g.logoutToken(fakeas.Logout{SessionID: g.sid(), Edit: edit})}}.Encode()
+		wantLogout(t, tt.name, g.backchannel(urlencoded, form), tt.status)
+		if _, err := g.peek(cookie); errors.Is(err, keeper.ErrNoSession) != (tt.status == 200) {
+			t.Errorf("%s: got error %v from the session, want it ended: %v", tt.name, err, tt.status == 200)
+		}
+		wantLogout(t, tt.name+", again", g.backchannel(urlencoded, form), 400)
+	}
+}
+
 // TestBackchannelLogoutRefusesDefectiveRequests, which end no session.
 func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 	g := newRig(t)

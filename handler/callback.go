@@ -110,10 +110,17 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code, description string) error {
 	h.Logger.Info("login refused by the authorization server",
 		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
+	detail := "The sign-in service reported a problem."
 	switch code {
-	case "temporarily_unavailable", "server_error", "login_required", "interaction_required", "account_selection_required", "consent_required":
+	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		// The next try is sent without a prompt parameter, so that the server may
-		// show the page that it needs.
+		// show the page that it needs. A configured prompt=none forbids that page.
+		if h.Client.ConfiguresPromptNone() {
+			detail = "The sign-in service has to ask you something, which this site does not allow. Sign in there first."
+			break
+		}
+		fallthrough
+	case "temporarily_unavailable", "server_error":
 		if cb.state.Restarts < maxRestartsServer {
 			return h.restart(w, r, cb.state, cb.attempt)
 		}
@@ -125,7 +132,7 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The sign-in service reported a problem.", Retry: cb.attempt.ReturnTo, login: true,
+		Detail: detail, Retry: cb.attempt.ReturnTo, login: true,
 		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
 	})
 }

@@ -27,7 +27,8 @@ type Config struct {
 	// Origin returns the scheme and host under which the browser sees the site,
 	// such as "https://app.example.com" (see CheckOrigin). It must not use a value
 	// that a client can set, such as X-Forwarded-Host of an untrusted sender: the
-	// result becomes part of the redirect URI.
+	// result becomes part of the redirect URI. The Handler makes it canonical (see
+	// CanonicalOrigin).
 	Origin func(*http.Request) (string, error)
 	// OriginalURL returns the URL as the browser asked for it, before any
 	// rewriting. Default: the request's URL.
@@ -102,7 +103,8 @@ type Config struct {
 
 	// TrustedOrigins lists other origins whose pages may send unsafe requests and
 	// open WebSockets. An origin must match as a whole, such as
-	// "https://admin.example.com".
+	// "https://admin.example.com"; the case of letters and a default port do not
+	// matter.
 	TrustedOrigins []string
 	// PostLogoutRedirect is the URL to which the browser goes after a logout.
 	// Default: a page that confirms the logout.
@@ -151,11 +153,20 @@ func (c *Config) validate() error {
 	if err := c.Cookie.validate(); err != nil {
 		return err
 	}
+	return c.validateTrustedOrigins()
+}
+
+// validateTrustedOrigins checks TrustedOrigins and makes them canonical.
+func (c *Config) validateTrustedOrigins() error {
+	var trusted []string
 	for _, o := range c.TrustedOrigins {
 		if err := CheckOrigin(o); err != nil {
 			return fmt.Errorf("trusted_origins: %w", err)
 		}
+		canonical, _ := CanonicalOrigin(o) // CheckOrigin has accepted it
+		trusted = append(trusted, canonical)
 	}
+	c.TrustedOrigins = trusted
 	return nil
 }
 

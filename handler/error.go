@@ -35,7 +35,9 @@ type Error struct {
 	Err error
 
 	prefix string
-	login  bool // the error ends a login, for Meter.Login
+	// otherAccount is the prompt of the link that SwitchAccount adds.
+	otherAccount string
+	login        bool // the error ends a login, for Meter.Login
 	// reloadAt is the URL to which the page goes instead of reloading. Empty: it
 	// reloads.
 	reloadAt string
@@ -106,7 +108,7 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, ""), "Sign in again"
 	}
 	if e.SwitchAccount {
-		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, "select_account"), "Use another account"
+		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, e.otherAccount), "Use another account"
 	}
 	if e.SwitchAccount || e.SignOut {
 		p.Post, p.PostText = e.prefix+"/logout", "Sign out"

@@ -147,6 +147,9 @@ func methodListed(methods, method string) bool {
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	setSecurityHeaders(w)
 	e.prefix = h.PathPrefix
+	if e.SwitchAccount {
+		e.otherAccount = h.Client.OtherAccountPrompt()
+	}
 	h.Meter.Refusal(e.Code)
 	if e.login {
 		h.Meter.Login(e.Code)

@@ -57,7 +57,7 @@ func FuzzLocation(f *testing.F) {
 }
 
 // FuzzOrigin: a browser goes to the origin that the Handler has accepted, when a
-// path is appended to it.
+// path is appended to its canonical form.
 func FuzzOrigin(f *testing.F) {
 	for _, o := range []string{
 		appOrigin, "http://localhost:8080", "http://127.0.0.1", "https://APP.test", "https://app.test:443", "https://a@app.test", `https://app.test\evil.test`, "https://app.test/", "https://app.test?x",
@@ -69,12 +69,16 @@ func FuzzOrigin(f *testing.F) {
 		if CheckOrigin(origin) != nil {
 			return
 		}
-		u, err := url.Parse(origin)
+		canonical, ok := CanonicalOrigin(origin)
+		if again, stable := CanonicalOrigin(canonical); !ok || !stable || again != canonical {
+			t.Fatalf("%q: got %q and then %q, want one form", origin, canonical, again)
+		}
+		u, err := url.Parse(canonical)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// A URL without a host leads nowhere.
-		got, ok := browserOrigin(origin+"/x", "https://page.test")
+		got, ok := browserOrigin(canonical+"/x", "https://page.test")
 		if !ok {
 			return
 		}

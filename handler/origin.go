@@ -6,16 +6,20 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 )
 
 // CheckOrigin refuses any text that is not exactly the scheme and host of a site,
-// and any site whose browsers would not keep the session cookie.
+// and any site whose browsers would not keep the session cookie. The case of letters
+// and a default port do not matter (see CanonicalOrigin).
 func CheckOrigin(origin string) error {
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || u.Scheme+"://"+u.Host != origin {
-		return fmt.Errorf("%q is not an origin: give scheme and host alone, such as https://app.example.com", origin)
+	canonical, ok := CanonicalOrigin(origin)
+	if !ok {
+		return notOriginError(origin)
+	}
+	u, err := url.Parse(canonical)
+	if err != nil {
+		return notOriginError(origin)
 	}
 	switch u.Scheme {
 	case "https":
@@ -48,7 +52,7 @@ func isLoopback(host string) bool {
 // origin returns the public origin of the site. It fails if a login could not be
 // kept there.
 func (h *Handler) origin(r *http.Request) (string, *Error) {
-	origin, err := h.Origin(r)
+	origin, err := h.publicOrigin(r)
 	if err == nil {
 		err = CheckOrigin(origin)
 	}
@@ -102,7 +106,7 @@ func (h *Handler) isCrossOrigin(r *http.Request) bool {
 	if len(origins) > 1 {
 		return true
 	}
-	if len(origins) == 1 && slices.Contains(h.TrustedOrigins, origins[0]) {
+	if len(origins) == 1 && h.isTrustedOrigin(origins[0]) {
 		return false
 	}
 	site := r.Header.Get("Sec-Fetch-Site")
@@ -115,8 +119,9 @@ func (h *Handler) isCrossOrigin(r *http.Request) bool {
 	if len(origins) == 0 || origins[0] == "null" && site == "same-origin" {
 		return false
 	}
-	own, err := h.Origin(r)
-	return err != nil || origins[0] != own
+	own, err := h.publicOrigin(r)
+	sender, ok := CanonicalOrigin(origins[0])
+	return err != nil || !ok || sender != own
 }
 
 // isTrustedPreflight reports whether a browser asks if a page of a trusted origin
@@ -129,6 +134,6 @@ func (h *Handler) isCrossOrigin(r *http.Request) bool {
 func (h *Handler) isTrustedPreflight(r *http.Request) bool {
 	origins := r.Header["Origin"]
 	return r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" &&
-		len(origins) == 1 && slices.Contains(h.TrustedOrigins, origins[0]) &&
+		len(origins) == 1 && h.isTrustedOrigin(origins[0]) &&
 		r.ContentLength == 0 && r.Header["Upgrade"] == nil && !overridesMethod(r)
 }

@@ -30,7 +30,10 @@ var crossOriginRequests = []struct {
 	{"Origin: https://app.test:8443", false},
 	{"Origin: https://app.test.evil.test", false},
 	{"Origin: https://sub.app.test", false},
-	{"Origin: https://APP.test", false},
+	{"Origin: https://APP.test", true}, // the same origin in another spelling
+	{"Origin: https://app.test:443", true},
+	{"Origin: https://app.test:80", false},
+	{"Origin: HTTPS://Admin.Test:443|Sec-Fetch-Site: cross-site", true},
 	{"Origin: https://app.test/", false},
 	{"Origin: ", false},
 	{"Origin: null", false},
@@ -197,7 +200,12 @@ func TestCheckOriginAcceptsOnlyOrigins(t *testing.T) {
 		"":                       false,
 		"ftp://app.test":         false,
 		"https://app.test\r\nX:": false,
-		"HTTPS://app.test":       false,
+		"HTTPS://App.Test:443":   true,
+		"HTTP://LOCALHOST":       true,
+		"http://LocalHost:80":    true,
+		"http://APP.test":        false,
+		"https://app.test:65536": false,
+		"https://app.test:x":     false,
 	} {
 		if err := CheckOrigin(origin); (err == nil) != ok {
 			t.Errorf("%q: got error %v, want the opposite", origin, err)

@@ -81,13 +81,11 @@ func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 		"encrypted": func(_ *authServer, k *fakeas.Knobs) {
 			k.RefreshAnswer.Set = map[string]any{"id_token": "eyJh.b.c.d.e"}
 		},
-		"large":         func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("x", strings.Repeat("x", 17<<10)) },
+		"large":         func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("x", strings.Repeat("x", 60<<10)) },
 		"numeric sub":   func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("sub", 7) },
-		"numeric sid":   func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("sid", 7) },
 		"null sub":      func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("sub", nil) },
 		"numeric nonce": func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("nonce", 7) },
 		"odd exp":       func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("exp", "soon") },
-		"odd auth_time": func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("auth_time", "now") },
 		"odd aud":       func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = claim("aud", []any{"other", 7}) },
 		"keys are down": func(as *authServer, _ *fakeas.Knobs) { as.RotateKey(); keysFail(as, fakeas.Unavailable()) },
 		"keys are gone": func(as *authServer, _ *fakeas.Knobs) {
@@ -121,6 +119,32 @@ func unverifiable() map[string]func(as *authServer, k *fakeas.Knobs) {
 		all[string(d)] = func(_ *authServer, k *fakeas.Knobs) { k.RefreshIDToken = defect(d) }
 	}
 	return all
+}
+
+// TestOddOptionalClaimsOfARefreshCountAsMissing: the session gets the new claims. It
+// keeps the sid, and the time of authentication.
+func TestOddOptionalClaimsOfARefreshCountAsMissing(t *testing.T) {
+	for name, value := range map[string]any{"sid": 7, "auth_time": "now", "azp": 7, "nbf": "now", "at_hash": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			cookie := g.expiredLogin()
+			sid := g.sid()
+			_, before := g.claimsOf(cookie)
+			g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "changed@example.test"}})
+			g.as.Set(func(k *fakeas.Knobs) { k.RefreshIDToken = claim(name, value) })
+			g.refreshed(cookie)
+			_, after := g.claimsOf(cookie)
+			if after["email"] != "changed@example.test" || after["auth_time"] != before["auth_time"] {
+				t.Errorf("got claims %v, want the new e-mail and auth_time %v", after, before["auth_time"])
+			}
+			if lines := g.log.lines("could not be verified"); len(lines) != 0 {
+				t.Errorf("the log says %q, want nothing", lines)
+			}
+			wantLogout(t, name, g.sendLogout(fakeas.Logout{SessionID: sid}), http.StatusOK)
+			gone(t, g, cookie)
+		})
+	}
 }
 
 func keysFail(as *authServer, f fakeas.Fault) { as.Fail(f.At(fakeas.EndpointJWKS).Repeat(-1)) }

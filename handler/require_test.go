@@ -72,7 +72,7 @@ func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	g := newRig(t, func(s *setup) { s.handler.Require = []Requirement{{"email", []string{"bob@example.test"}}} })
 	b := g.browser()
 	a := b.open("/wanted?x=1")
-	if a.status != 403 || a.relayed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=select_account") ||
+	if a.status != 403 || a.relayed != 0 || !strings.Contains(a.body, `action="/oauth2/logout"`) || !strings.Contains(a.body, "prompt=login") ||
 		!strings.Contains(a.body, "return_to=%2Fwanted%3Fx%3D1") || strings.Contains(a.body, "alice") {
 		t.Errorf("got status %d: %s, want 403 with ways out", a.status, a.body)
 	}
@@ -82,7 +82,7 @@ func TestRefusedUserCanSwitchAccounts(t *testing.T) {
 	if p := b.fetch("OPTIONS", "/api"); p.status != 403 || p.relayed != 0 {
 		t.Errorf("OPTIONS: got status %d, want 403", p.status)
 	}
-	b.wantAppAt(b.open("/oauth2/login?prompt=select_account&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
+	b.wantAppAt(b.open("/oauth2/login?prompt=login&login_hint=bob&return_to=%2Fwanted%3Fx%3D1"), "/wanted?x=1")
 }
 
 // FuzzClaim: search and comparison of claims terminate for any input, and find

@@ -73,12 +73,32 @@ func escapeUnsafe(s string) string {
 	return string(b)
 }
 
+// cutOrigin returns what follows the site's origin in a URL. It reports false for a
+// URL of another origin, and for a text that is not an absolute URL.
+func cutOrigin(text, origin string) (rest string, ok bool) {
+	begin := strings.Index(text, "://")
+	if begin < 0 {
+		return "", false
+	}
+	begin += len("://")
+	end := len(text)
+	if i := strings.IndexAny(text[begin:], "/?#"); i >= 0 {
+		end = begin + i
+	}
+	canonical, ok := CanonicalOrigin(text[:end])
+	return text[end:], ok && canonical == origin
+}
+
 // returnToPath reads a `return_to` parameter: a path of this site, or a URL of this
 // site's origin. Any other value leads to "/": it could be an open redirect. So do
 // the endpoints, which could log the user out or begin an endless chain of logins.
+// The origin must be canonical.
 func (h *Handler) returnToPath(returnTo, origin string) string {
-	if rest, ok := strings.CutPrefix(returnTo, origin); ok && (rest == "" || strings.HasPrefix(rest, "/")) {
+	if rest, ok := cutOrigin(returnTo, origin); ok {
 		returnTo = rest
+		if strings.HasPrefix(rest, "?") {
+			returnTo = "/" + rest
+		}
 	}
 	// Browsers read a second slash, a backslash, or a slash after white space as
 	// the beginning of a host.

@@ -44,8 +44,9 @@ func (g *rig) loggedIn() *browser {
 	return b
 }
 
+// origin returns the site's origin as a browser writes it.
 func (g *rig) origin() string {
-	origin, _ := g.handler.Config.Origin(nil)
+	origin, _ := g.handler.publicOrigin(nil)
 	return origin
 }
 

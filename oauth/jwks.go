@@ -140,16 +140,25 @@ func (s keySet) hasKeyID(kid string) bool {
 
 // candidates returns the keys that may have made a signature. These have the
 // token's key id, unless it has none, and match its algorithm by type, curve and
-// their own alg.
+// their own alg. If no key has the token's key id, the only candidate is the key
+// without an id, provided that exactly one matches the algorithm: some servers name
+// the key in the token but not in the set.
 func (s keySet) candidates(kid, alg string) []jwt.VerificationKey {
+	wanted := kid
+	if !s.hasKeyID(kid) {
+		wanted = ""
+	}
 	var found []jwt.VerificationKey
 	for _, k := range s.keys {
-		if kid != "" && k.id != kid || k.alg != "" && k.alg != alg || !matchesAlgorithm(k.public, alg) {
+		if kid != "" && k.id != wanted || k.alg != "" && k.alg != alg || !matchesAlgorithm(k.public, alg) {
 			continue
 		}
 		if found = append(found, k.public); len(found) == maxKeysTried {
 			break
 		}
+	}
+	if kid != wanted && len(found) > 1 {
+		return nil
 	}
 	return found
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -450,6 +451,81 @@ func FuzzKeySet(f *testing.F) {
 			default:
 				t.Errorf("accepted a key of type %T", k)
 			}
+		}
+	})
+}
+
+// TestKeyWithoutIDIsTriedIfItIsTheOnlyOne: the token names a key that the set does
+// not name.
+func TestKeyWithoutIDIsTriedIfItIsTheOnlyOne(t *testing.T) {
+	bare := func(key crypto.Signer, change ...any) any { return publicJWK(key, "", change...) }
+	for _, tc := range []struct {
+		name string
+		keys []any
+		kid  any
+		ok   bool
+	}{
+		{"one key", []any{bare(keyA())}, "x", true},
+		{"one key with alg", []any{bare(keyA(), "alg", "ES256")}, "x", true},
+		{"empty kid", []any{bare(keyA(), "kid", "")}, "x", true},
+		{"kid of a wrong type", []any{bare(keyA(), "kid", 7)}, "x", true},
+		{"one of its type", []any{bare(rsaKey()), bare(edKey()), bare(key384()), bare(keyA())}, "x", true},
+		{"beside keys with kid", []any{publicJWK(keyB(), "b"), bare(keyA())}, "x", true},
+		{"beside an encryption key", []any{bare(keyB(), "use", "enc"), bare(keyA())}, "x", true},
+		{"beside a key with another alg", []any{bare(rsaKey(), "alg", "ES256"), bare(keyA())}, "x", true},
+
+		{"two keys", []any{bare(keyB()), bare(keyA())}, "x", false},
+		{"the same key twice", []any{bare(keyA()), bare(keyA())}, "x", false},
+		{"another key", []any{bare(keyB())}, "x", false},
+		{"the set has the kid", []any{publicJWK(keyB(), "x"), bare(keyA())}, "x", false},
+		{"the set has the kid for another type", []any{publicJWK(rsaKey(), "x"), bare(keyA())}, "x", false},
+		{"another alg", []any{bare(keyA(), "alg", "ES384")}, "x", false},
+		{"a key with another kid", []any{publicJWK(keyA(), "a")}, "x", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := startServer(t)
+			s.setKeys(tc.keys...)
+			err := verify(t, s, s.client(), keyA(), tc.kid)
+			if (err == nil) != tc.ok || errors.Is(err, ErrKeysUnavailable) {
+				t.Errorf("got error %v, want accepted: %v", err, tc.ok)
+			}
+			_, err = s.client().VerifyLogoutToken(testContext(t), sign(jwt.SigningMethodES256, keyA(), s.logoutClaims(), "kid", tc.kid))
+			if (err == nil) != tc.ok {
+				t.Errorf("logout token: got error %v, want accepted: %v", err, tc.ok)
+			}
+		})
+	}
+}
+
+// TestKeyWithoutIDMayBeReplaced: the token of the new key causes a fetch, as one with
+// an unknown kid does. While no fetch is allowed, a logout token is not called
+// invalid.
+func TestKeyWithoutIDMayBeReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newSynctestServer(t)
+		logout := func(key *ecdsa.PrivateKey) error {
+			_, err := c.VerifyLogoutToken(testContext(t), sign(jwt.SigningMethodES256, key, s.logoutClaims(), "kid", "x"))
+			return err
+		}
+		s.setKeys(publicJWK(keyA(), ""))
+		if err := verify(t, s, c, keyA(), "a"); err != nil {
+			t.Fatalf("first key: got error %v", err)
+		}
+		time.Sleep(time.Minute)
+		s.setKeys(publicJWK(keyB(), ""))
+		if err := verify(t, s, c, keyB(), "b"); err != nil {
+			t.Errorf("second key: got error %v", err)
+		}
+		for range 20 {
+			_ = logout(keyA()) // a forger, who spends the budget
+		}
+		s.setKeys(publicJWK(keyA(), ""))
+		if err := logout(keyA()); !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("third key, budget spent: got error %v, want %v", err, ErrKeysUnavailable)
+		}
+		time.Sleep(5 * time.Minute)
+		if err := logout(keyA()); err != nil {
+			t.Errorf("third key, later: got error %v", err)
 		}
 	})
 }

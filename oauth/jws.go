@@ -13,12 +13,16 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-const (
-	maxJWT = 16 << 10 // bytes
-	// leeway is the accepted difference between the server's clock and the local
-	// one.
-	leeway = 60 * time.Second
-)
+// leeway is the accepted difference between the server's clock and the local one.
+const leeway = 60 * time.Second
+
+// jwtKind says which JWTs are accepted in one place.
+type jwtKind struct {
+	// types are the accepted values of typ in the header; typ may also be missing.
+	types []string
+	// maxSize is in bytes.
+	maxSize int
+}
 
 // algorithms are the accepted signature algorithms, all of them asymmetric. The
 // metadata cannot add "none" or HMAC, whose key would be the client secret.
@@ -44,9 +48,9 @@ type jwsHeader struct{ alg, kid string }
 // verifySignature checks the type and the signature of a token. It fetches the
 // server's keys again if no key matches and the budget allows it. It does not check
 // the claims.
-func (c *Client) verifySignature(ctx context.Context, raw string, types []string, budget *fetchBudget) (jwsHeader, claims, error) {
+func (c *Client) verifySignature(ctx context.Context, raw string, kind jwtKind, budget *fetchBudget) (jwsHeader, claims, error) {
 	allowed := c.allowedAlgorithms()
-	header, err := parseHeader(raw, allowed, types)
+	header, err := parseHeader(raw, allowed, kind)
 	if err != nil {
 		return header, nil, err
 	}
@@ -68,11 +72,13 @@ func (c *Client) verifySignature(ctx context.Context, raw string, types []string
 		if set.value.hasKeyID(header.kid) {
 			reserve = 1
 		}
+		// A key without an id may have replaced another one.
+		unknown := noKey || header.kid != "" && !set.value.hasKeyID(header.kid)
 		newer, renewErr := c.keys.renew(ctx, set, budget, reserve)
 		switch {
 		case renewErr != nil:
 			return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
-		case newer == set && noKey:
+		case newer == set && unknown:
 			return header, nil, fmt.Errorf("%w: %w", err, errRecentlyFetched)
 		case newer == set:
 			return header, nil, err
@@ -97,12 +103,13 @@ func (c *Client) allowedAlgorithms() []string {
 }
 
 // parseHeader reads the header, and refuses tokens that no key can make valid. The
-// header must have one of the types, or no typ. This distinguishes ID tokens from
-// access tokens (at+jwt) and logout tokens (logout+jwt) of the same server.
-func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
+// header must have one of the types of the kind, or no typ. This distinguishes ID
+// tokens from access tokens (at+jwt) and logout tokens (logout+jwt) of the same
+// server.
+func parseHeader(raw string, allowed []string, kind jwtKind) (jwsHeader, error) {
 	switch dots := strings.Count(raw, "."); {
-	case len(raw) > maxJWT:
-		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", maxJWT)
+	case len(raw) > kind.maxSize:
+		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", kind.maxSize)
 	case dots == 4:
 		return jwsHeader{}, errors.New("the token is encrypted, which is not supported: register the client for signed tokens")
 	case dots != 2:
@@ -128,8 +135,8 @@ func parseHeader(raw string, allowed, types []string) (jwsHeader, error) {
 		// RFC 7515 section 4.1.11: extensions that the client does not implement make
 		// the token invalid. It implements none.
 		return h, errors.New("the token's header has crit")
-	case typ != "" && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, typ) }):
-		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), types[0])
+	case typ != "" && !slices.ContainsFunc(kind.types, func(t string) bool { return strings.EqualFold(t, typ) }):
+		return h, fmt.Errorf("the token's type is %s, not %s", quote(typ), kind.types[0])
 	}
 	return h, nil
 }
@@ -156,15 +163,14 @@ func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (clai
 }
 
 // checkClaims checks the claims that ID tokens and logout tokens share: iss, aud,
-// exp, iat and nbf.
-func (c *Client) checkClaims(payload claims) error {
-	validator := jwt.NewValidator(
+// exp, iat and nbf. Only exp may be missing; the caller decides with options.
+func (c *Client) checkClaims(payload claims, options ...jwt.ParserOption) error {
+	validator := jwt.NewValidator(append(options,
 		jwt.WithIssuer(c.issuer),
 		jwt.WithAudience(c.clientID),
-		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(leeway),
-	)
+	)...)
 	if err := validator.Validate(&payload); err != nil {
 		return payload.explain(err, c.issuer, time.Now())
 	}
@@ -209,6 +215,20 @@ func (p claims) text(name string) (string, error) {
 	return s, nil
 }
 
+// optionalText is text for a claim that need not exist. It counts a value of another
+// type as missing, because it says nothing about the token.
+func (p claims) optionalText(name string) string {
+	s, _ := p.text(name)
+	return s
+}
+
+// optionalTime is time for a claim that need not exist. It counts a value that is no
+// NumericDate as missing.
+func (p claims) optionalTime(name string) time.Time {
+	t, _ := p.time(name)
+	return t
+}
+
 // time returns a claim that must be a NumericDate. It returns the zero time for a
 // missing claim, and for 0, which some servers send as auth_time if they do not know
 // it.
@@ -239,9 +259,16 @@ func (p claims) numericDate(name string) (*jwt.NumericDate, error) {
 
 func (p claims) GetExpirationTime() (*jwt.NumericDate, error) { return p.numericDate("exp") }
 func (p claims) GetIssuedAt() (*jwt.NumericDate, error)       { return p.numericDate("iat") }
-func (p claims) GetNotBefore() (*jwt.NumericDate, error)      { return p.numericDate("nbf") }
 func (p claims) GetIssuer() (string, error)                   { return p.text("iss") }
 func (p claims) GetSubject() (string, error)                  { return p.text("sub") }
+
+// GetNotBefore is the only one for an optional claim.
+func (p claims) GetNotBefore() (*jwt.NumericDate, error) {
+	if t := p.optionalTime("nbf"); !t.IsZero() {
+		return jwt.NewNumericDate(t), nil
+	}
+	return nil, nil
+}
 
 func (p claims) GetAudience() (jwt.ClaimStrings, error) {
 	if s, ok := stringMember(p, "aud"); ok {

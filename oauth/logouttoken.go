@@ -3,8 +3,10 @@ package oauth
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -21,10 +23,10 @@ const (
 	maxTokenID = 1024
 )
 
-// logoutTokenTypes are the accepted values of typ in the header of a logout
-// token; typ may also be missing. Servers that are older than logout+jwt write
-// JWT. An ID token with that typ is refused because it has no claim events.
-var logoutTokenTypes = []string{"logout+jwt", "JWT"}
+// logoutTokens are small, and anyone can send one. Servers that are older than
+// logout+jwt write JWT. An ID token with that typ is refused because it has no claim
+// events.
+var logoutTokens = jwtKind{types: []string{"logout+jwt", "JWT"}, maxSize: 16 << 10}
 
 // LogoutToken is a verified logout token. At least one of Subject and SessionID
 // is set.
@@ -45,8 +47,10 @@ type LogoutToken struct {
 }
 
 // VerifyLogoutToken verifies a logout token by OpenID Connect Back-Channel
-// Logout section 2.6: signature, issuer, audience and times as for an ID token.
-// It refuses tokens that were issued more than five minutes ago. It checks all
+// Logout section 2.6: signature, issuer, audience and times as for an ID token,
+// except that exp may be missing: earlier drafts did not have it, and some servers
+// leave it out. It refuses tokens that were issued more than five minutes ago. It
+// checks all
 // claims before the signature, so that a token that no key can make valid does
 // not cause a fetch of the server's keys.
 //
@@ -68,7 +72,7 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	if c.issuer == "" {
 		return nil, errors.New("a logout token needs the option issuer")
 	}
-	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokenTypes); err != nil {
+	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokens); err != nil {
 		return nil, err
 	}
 	payload, err := unverifiedClaims(raw)
@@ -82,7 +86,7 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	// The signature covers the bytes that t was read from.
-	_, _, err = c.verifySignature(ctx, raw, logoutTokenTypes, &c.logoutKeys)
+	_, _, err = c.verifySignature(ctx, raw, logoutTokens, &c.logoutKeys)
 	if errors.Is(err, errRecentlyFetched) {
 		// Forged tokens may have used up the budget, and this one may be valid.
 		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
@@ -114,6 +118,7 @@ func (c *Client) readLogoutToken(p claims) (*LogoutToken, error) {
 	if err := p.checkLogoutEvent(); err != nil {
 		return nil, err
 	}
+	p = p.withoutUnreadableExpiry()
 	if err := c.checkClaims(p); err != nil {
 		return nil, err
 	}
@@ -161,19 +166,34 @@ func (p claims) checkLogoutEvent() error {
 	return nil
 }
 
-// readTimes sets IssuedAt and ValidUntil, and refuses a token that is too old.
-// checkClaims has checked that exp and iat exist.
-func (t *LogoutToken) readTimes(p claims, now time.Time) error {
-	expires, err := p.time("exp")
-	if err != nil {
-		return err
+// withoutUnreadableExpiry returns the claims without an exp that is not a number.
+// Such an exp counts as missing, because maxLogoutAge bounds the token anyway.
+func (p claims) withoutUnreadableExpiry() claims {
+	var seconds *float64
+	if raw, ok := p["exp"]; !ok || json.Unmarshal(raw, &seconds) == nil && seconds != nil {
+		return p
 	}
+	rest := maps.Clone(p)
+	delete(rest, "exp")
+	return rest
+}
+
+// readTimes sets IssuedAt and ValidUntil, and refuses a token that is too old.
+// checkClaims has checked that iat exists.
+func (t *LogoutToken) readTimes(p claims, now time.Time) error {
+	var err error
 	if t.IssuedAt, err = p.time("iat"); err != nil {
 		return err
 	}
 	t.ValidUntil = t.IssuedAt.Add(maxLogoutAge)
-	if expires.Before(t.ValidUntil) {
-		t.ValidUntil = expires
+	if _, ok := p["exp"]; ok {
+		expires, err := p.time("exp")
+		if err != nil {
+			return err
+		}
+		if expires.Before(t.ValidUntil) {
+			t.ValidUntil = expires
+		}
 	}
 	t.ValidUntil = t.ValidUntil.Add(leeway)
 	if !now.Before(t.ValidUntil) {

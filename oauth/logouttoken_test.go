@@ -57,6 +57,11 @@ func TestLogoutTokenWithOneDefectIsRefused(t *testing.T) {
 		{"event with members", events(map[string]any{backchannelEvent: map[string]any{"x": 1}, "other": 1}), "", true},
 		{"clock 45 s ahead", s.logoutToken("iat", in(45*time.Second), "exp", in(2*time.Minute)), "", true},
 		{"clock 45 s behind", s.logoutToken("exp", in(-45*time.Second)), "", true},
+		{"no exp", s.logoutToken("exp", nil), "", true},
+		{"no exp, almost too old", s.logoutToken("exp", nil, "iat", in(-maxLogoutAge-leeway+5*time.Second)), "", true},
+		{"exp null", s.logoutToken("exp", json.RawMessage("null")), "", true},
+		{"exp as string", s.logoutToken("exp", "2026-11-22T05:00:00Z"), "", true},
+		{"as Hydra sends it", sign(jwt.SigningMethodES256, keyA(), s.logoutClaims("exp", nil, "sub", nil, "aud", []string{testClient}), "kid", "a", "typ", "JWT"), "", true},
 		{"almost too old", s.logoutToken("iat", in(-maxLogoutAge-leeway+5*time.Second)), "", true},
 
 		{"other key", sign(jwt.SigningMethodES256, keyB(), s.logoutClaims(), "kid", "a"), "signature", true},
@@ -68,7 +73,7 @@ func TestLogoutTokenWithOneDefectIsRefused(t *testing.T) {
 		{"nothing", "", "not a signed JWT", false},
 		{"dots", "..", "base64url|JSON object", false},
 		{"many dots", strings.Repeat(".", 1000), "not a signed JWT", false},
-		{"large", strings.Repeat("a", maxJWT) + ".b.c", "larger", false},
+		{"large", strings.Repeat("a", logoutTokens.maxSize) + ".b.c", "larger", false},
 		{"no payload", strings.Split(s.logoutToken(), ".")[0] + "..", "payload", false},
 		{"payload is no JSON", strings.Split(s.logoutToken(), ".")[0] + ".YWJj.", "payload", false},
 		{"none", forge(`{"alg":"none"}`, s.logoutClaims(), ""), "not allowed", false},
@@ -104,8 +109,12 @@ func TestLogoutTokenWithOneDefectIsRefused(t *testing.T) {
 		{"no jti", s.logoutToken("jti", nil), "jti must have", false},
 		{"long jti", s.logoutToken("jti", strings.Repeat("a", maxTokenID+1)), "jti must have", false},
 		{"no iat", s.logoutToken("iat", nil), "iat is missing", false},
-		{"no exp", s.logoutToken("exp", nil), "exp claim is required", false},
 		{"exp overflows", s.logoutToken("exp", 1e300), "exp is not a number", false},
+		{"negative exp", s.logoutToken("exp", -1), "exp is not a number", false},
+		{"zero exp", s.logoutToken("exp", 0), "seconds old", false},
+		{"no exp, issued an hour ago", s.logoutToken("exp", nil, "iat", in(-time.Hour)), "seconds old, the limit is 300", false},
+		{"no exp, issued in the future", s.logoutToken("exp", nil, "iat", in(time.Hour)), "in the future", false},
+		{"no exp and no iat", s.logoutToken("exp", nil, "iat", nil), "iat is missing", false},
 		{"expired", s.logoutToken("iat", in(-4*time.Minute), "exp", in(-2*time.Minute)), "expired", false},
 		{"issued an hour ago", s.logoutToken("iat", in(-time.Hour), "exp", in(time.Hour)), "seconds old, the limit is 300", false},
 		{"issued in the future", s.logoutToken("iat", in(time.Hour), "exp", in(2*time.Hour)), "in the future", false},
@@ -148,8 +157,13 @@ func TestLogoutTokenIsAcceptedUntilValidUntil(t *testing.T) {
 		if err != nil || !cmp.Equal(got, want) {
 			t.Errorf("got error %v, diff %s", err, cmp.Diff(want, got))
 		}
-		// ValidUntil is six minutes after iat at the latest, even if exp is later.
-		raw := s.logoutToken("exp", now.Add(24*time.Hour).Unix())
+		// ValidUntil is six minutes after iat at the latest, even if exp is later or
+		// missing.
+		raw := s.logoutToken("exp", nil)
+		if got, err = c.VerifyLogoutToken(testContext(t), raw); err != nil || !got.ValidUntil.Equal(now.Add(6*time.Minute)) {
+			t.Errorf("without exp: got %+v, error %v; want ValidUntil 6m after iat", got, err)
+		}
+		raw = s.logoutToken("exp", now.Add(24*time.Hour).Unix())
 		if got, err = c.VerifyLogoutToken(testContext(t), raw); err != nil || !got.ValidUntil.Equal(now.Add(6*time.Minute)) {
 			t.Fatalf("got %+v, error %v; want ValidUntil 6m after iat", got, err)
 		}

@@ -25,6 +25,7 @@ type metadata struct {
 	invalidEndpoints map[string]error // why an endpoint is not in endpoints
 	authMethods      []string         // token_endpoint_auth_methods_supported
 	idTokenAlgs      []string         // id_token_signing_alg_values_supported
+	prompts          []string         // prompt_values_supported
 	issParameter     bool             // authorization_response_iss_parameter_supported
 	requirePAR       bool             // require_pushed_authorization_requests
 }
@@ -105,6 +106,7 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 		invalidEndpoints: make(map[string]error),
 		authMethods:      stringsMember(members, "token_endpoint_auth_methods_supported"),
 		idTokenAlgs:      stringsMember(members, "id_token_signing_alg_values_supported"),
+		prompts:          stringsMember(members, "prompt_values_supported"),
 	}
 	for _, name := range endpointNames {
 		u, ok := stringMember(members, name)

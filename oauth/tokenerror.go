@@ -142,7 +142,10 @@ func responseError(endpoint string, r response) *TokenError {
 	if r.status >= 300 && r.status < 400 {
 		return malformedError(endpoint, r.status, errors.New("redirects are not followed"))
 	}
-	members, _ := parseObject(r.body)
+	members, err := r.members()
+	if errors.Is(err, errNotUnique) {
+		members = nil // it is unclear which of the errors counts
+	}
 	code, _ := stringMember(members, "error")
 	description, _ := stringMember(members, "error_description")
 	status := r.status
@@ -163,8 +166,8 @@ func responseError(endpoint string, r response) *TokenError {
 }
 
 // fromServer reports whether a response with status 400 comes from the
-// authorization server: a JSON object with an error, or an empty body, which some
-// servers send for a dead token. Every other body comes from a gateway in
+// authorization server: a JSON object or a form with an error, or an empty body,
+// which some servers send for a dead token. Every other body comes from a gateway in
 // between, which cannot say anything about the grant.
 func fromServer(body []byte, members map[string]json.RawMessage) bool {
 	e, ok := members["error"]

@@ -44,12 +44,12 @@ type TokenResponse struct {
 	RefreshExpires time.Time
 }
 
-// parseTokenResponse reads a response with status 2xx. It reads each member
-// separately, so that an invalid one does not affect the others. The last of
+// parseTokenResponse reads a response with status 2xx, as JSON or as a form (see
+// response.members). It reads each member separately, so that an invalid one does not affect the others. The last of
 // members with the same name counts. If the tokens are unusable except for the
 // refresh token, it returns that token together with the error.
 func parseTokenResponse(r response) (*TokenResponse, error) {
-	members, err := parseObject(r.body)
+	members, err := r.members()
 	if members == nil {
 		return nil, malformedError(tokenEndpoint, r.status, err)
 	}
@@ -86,7 +86,7 @@ func (t *TokenResponse) readTokens(members map[string]json.RawMessage, sent time
 	if err := checkAccessToken(t.AccessToken); err != nil {
 		return err
 	}
-	t.IDToken = opaqueToken(members, "id_token")
+	t.IDToken = readIDToken(members)
 	t.Expires = expiry(sent, members, "expires_in")
 	if t.Expires.IsZero() {
 		t.Expires = jwtExpiry(t.AccessToken, sent)
@@ -123,6 +123,16 @@ func checkAccessToken(token string) error {
 		return errors.New("the access_token has characters that are not allowed")
 	}
 	return nil
+}
+
+// readIDToken reads the ID token. It cuts one that is too large, so that the
+// verification refuses it with the reason; as a missing one it would mislead.
+func readIDToken(members map[string]json.RawMessage) string {
+	token, _ := stringMember(members, "id_token")
+	if !isPrintable(token) {
+		return ""
+	}
+	return token[:min(len(token), maxToken+1)]
 }
 
 // opaqueToken reads a token that the client only sends back in a form. It may

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"github.com/oauth-session/caddy-oauth-session/internal/tlskeys"
 )
 
 // maxBody limits every response of the server, in bytes. Compression is off, so
@@ -31,82 +27,6 @@ const (
 )
 
 var errTooLarge = fmt.Errorf("the response is larger than %d bytes", maxBody)
-
-func newHTTPClient(roots *x509.CertPool) *http.Client {
-	return &http.Client{
-		Transport: &splitTransport{refreshes: newConnPool(roots, maxRefreshConns), others: newConnPool(roots, maxConns)},
-		// A redirect of a request that carries credentials is an attack or a
-		// mistake. RFC 6749 defines none, so the client returns it as the response.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-func newTransport(roots *x509.CertPool, conns int) *http.Transport {
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, VerifyConnection: tlskeys.RefuseWeak},
-		TLSHandshakeTimeout:    5 * time.Second,
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-		MaxConnsPerHost:        conns,
-		// All connections may stay open: after a peak of refreshes, opening new
-		// connections would cost more than the refreshes.
-		MaxIdleConns:        conns,
-		MaxIdleConnsPerHost: conns,
-		// Shorter than the keep-alive of common servers and firewalls: a grant
-		// that is sent over a dead connection gets no response.
-		IdleConnTimeout: 30 * time.Second,
-	}
-}
-
-// splitTransport gives refreshes separate connections: slow refreshes must not
-// delay codes, keys, metadata or revocations.
-type splitTransport struct{ refreshes, others *connPool }
-
-// refreshKey marks the context of a refresh.
-type refreshKey struct{}
-
-func (t *splitTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Context().Value(refreshKey{}) != nil {
-		return t.refreshes.roundTrip(r)
-	}
-	return t.others.roundTrip(r)
-}
-
-// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
-func (t *splitTransport) CloseIdleConnections() {
-	t.refreshes.current.Load().CloseIdleConnections()
-	t.others.current.Load().CloseIdleConnections()
-}
-
-// connPool is a pool of connections to the server. After a request has timed
-// out, connPool opens new connections for the next requests: net/http keeps using
-// an HTTP/2 connection after its peer is gone, and the operating system takes about
-// 15 minutes to notice. Running requests keep their connections: aborted refreshes
-// would be repeated, and the server would receive their tokens twice.
-type connPool struct {
-	roots   *x509.CertPool
-	limit   int
-	current atomic.Pointer[http.Transport]
-}
-
-func newConnPool(roots *x509.CertPool, limit int) *connPool {
-	p := &connPool{roots: roots, limit: limit}
-	p.current.Store(newTransport(roots, limit))
-	return p
-}
-
-func (p *connPool) roundTrip(r *http.Request) (*http.Response, error) {
-	used := p.current.Load()
-	resp, err := used.RoundTrip(r)
-	if err != nil && errors.Is(context.Cause(r.Context()), context.DeadlineExceeded) &&
-		p.current.CompareAndSwap(used, newTransport(p.roots, p.limit)) {
-		used.CloseIdleConnections()
-	}
-	return resp, err
-}
 
 // maxPrealloc limits the bytes that readBody allocates because a Content-Length
 // announces them. Token responses are smaller.

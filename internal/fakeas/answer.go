@@ -38,6 +38,21 @@ func jsonAnswer(status int, v any) answer {
 	return a
 }
 
+// asForm converts an answer with a JSON object to one with a form.
+func (a answer) asForm() answer {
+	var members map[string]any
+	if json.Unmarshal(a.body, &members) != nil {
+		return a
+	}
+	form := url.Values{}
+	for name, value := range members {
+		form.Set(name, text(value))
+	}
+	a.body = []byte(form.Encode())
+	a.header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return a
+}
+
 func redirect(to string) answer {
 	a := newAnswer(http.StatusFound, "text/html; charset=utf-8", "")
 	a.header.Set("Location", to)

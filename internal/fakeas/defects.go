@@ -13,7 +13,8 @@ import (
 type Defect string
 
 // A client must refuse an ID token with any of these defects. The defects of
-// the header, the signature, iss, aud and the times apply to logout tokens, too.
+// the header, the signature, iss, aud and the times, except DefectNoExpiry, apply to
+// logout tokens, too.
 const (
 	DefectIssuer         Defect = "wrong_iss"
 	DefectIssuerSlash    Defect = "iss_slash"

@@ -137,11 +137,16 @@ func (s *Server) jwks(c *call) answer {
 		return page(http.StatusInternalServerError, err.Error())
 	}
 	keys := slices.Clone(c.knobs.ExtraKeys)
-	for _, k := range s.keys.old {
-		keys = append(keys, k.jwk())
-	}
+	own := slices.Clone(s.keys.old)
 	for _, k := range s.keys.current {
-		keys = append(keys, k.jwk())
+		own = append(own, k)
+	}
+	for _, k := range own {
+		m := k.jwk()
+		if c.knobs.KeysWithoutID {
+			delete(m, "kid")
+		}
+		keys = append(keys, m)
 	}
 	return jsonAnswer(http.StatusOK, map[string]any{"keys": keys})
 }

@@ -155,6 +155,11 @@ type Knobs struct {
 
 	// ExtraKeys are further members of the JWKS; see OddKeys.
 	ExtraKeys []map[string]any `json:"extra_keys"`
+	// KeysWithoutID omits kid from the server's own keys in the JWKS. Tokens still
+	// have one.
+	KeysWithoutID bool `json:"keys_without_id"`
+	// FormAnswers sends token answers, also refusals, as forms in place of JSON.
+	FormAnswers bool `json:"form_answers"`
 	// ClockOffset shifts the times in tokens and headers (iat, exp, auth_time,
 	// Date). Token lifetimes do not change.
 	ClockOffset time.Duration `json:"clock_offset"`

@@ -9,7 +9,8 @@ type LogoutDefect struct {
 }
 
 // LogoutDefects lists the logout tokens that a client must refuse, although they
-// name a subject or a session. Some defects concern logout tokens only, the
+// name a subject or a session. A missing exp is not among them: iat bounds such a
+// token. Some defects concern logout tokens only, the
 // others are Defects of any token.
 func LogoutDefects() []LogoutDefect {
 	set := func(name string, value any) TokenEdit {
@@ -31,7 +32,7 @@ func LogoutDefects() []LogoutDefect {
 	}
 	for _, d := range []Defect{
 		DefectIssuer, DefectIssuerSlash, DefectNoIssuer, DefectAudience, DefectAudienceOther, DefectNoAudience, DefectAZP,
-		DefectExpired, DefectExpiredFlipped, DefectIssuedLater, DefectNotBefore, DefectNoExpiry, DefectNoIssuedAt,
+		DefectExpired, DefectExpiredFlipped, DefectIssuedLater, DefectNotBefore, DefectNoIssuedAt,
 		DefectKey, DefectFlipped, DefectNoSignature, DefectNone, DefectNoneMixed, DefectNoneUpper,
 		DefectHMACSecret, DefectHMACPEM, DefectHMACDER, DefectKeyType, DefectKeyID, DefectEmbeddedKey,
 		DefectTypeAccess, DefectCritical, DefectNotJWT,

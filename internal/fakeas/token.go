@@ -11,6 +11,14 @@ import (
 
 // token serves the token endpoint.
 func (s *Server) token(c *call) answer {
+	a := s.tokenAnswer(c)
+	if c.knobs.FormAnswers {
+		return a.asForm()
+	}
+	return a
+}
+
+func (s *Server) tokenAnswer(c *call) answer {
 	c.form = c.r.PostForm
 	grant := c.form.Get("grant_type")
 	if refused := checkTokenRequest(c); refused != nil {
