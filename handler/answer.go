@@ -81,6 +81,12 @@ func beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Content-Security-Policy", contentSecurityPolicy)
 	header.Set("X-Frame-Options", "DENY")
+	if r.ProtoMajor == 1 && hasMember(r.Header["Expect"], "100-continue") {
+		// The client waits before it sends the body. To use the connection again,
+		// net/http would read the body before it sends the answer, if a server
+		// around the Handler has replaced Request.Body, as Caddy does.
+		header.Set("Connection", "close")
+	}
 }
 
 // retryAfterSeconds rounds up, so that a client does not come back too early.
