@@ -136,14 +136,28 @@ func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginSta
 	return h.startLogin(w, r, loginRequest{returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1})
 }
 
-// callbackError turns a failure between the code and the session into an answer. A
-// failure that will pass is 503 with Retry-After, and any other is 502.
+// callbackError answers a failure between the code and the session.
 func callbackError(err error, returnTo string) *Error {
+	if e := serverFailure(err, returnTo); e != nil {
+		return e
+	}
+	return &Error{
+		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: returnTo, Err: err, login: true,
+	}
+}
+
+// serverFailure answers a call of the authorization server that failed during a
+// login: 502 without a reload if only an operator can help, and 503 with Retry-After
+// if time may help. It returns nil if the failure is neither.
+func serverFailure(err error, returnTo string) *Error {
 	if errors.Is(err, oauth.ErrBusy) {
 		return loginBusy(err, returnTo)
 	}
-	var tokenErr *oauth.TokenError
-	if errors.As(err, &tokenErr) {
+	if oauth.NeedsOperator(err) {
+		return loginMisconfigured(err, returnTo)
+	}
+	if tokenErr, ok := errors.AsType[*oauth.TokenError](err); ok {
 		switch tokenErr.Kind {
 		case oauth.Unavailable, oauth.Unanswered, oauth.TimedOut:
 			return loginUnavailable(err, returnTo)
@@ -152,8 +166,5 @@ func callbackError(err error, returnTo string) *Error {
 	if errors.Is(err, oauth.ErrMetadataUnavailable) || errors.Is(err, oauth.ErrKeysUnavailable) {
 		return loginUnavailable(err, returnTo)
 	}
-	return &Error{
-		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The answer of the sign-in service could not be accepted.", Retry: returnTo, Err: err, login: true,
-	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -94,6 +95,16 @@ func loginUnavailable(err error, returnTo string) *Error {
 	}
 }
 
+// loginMisconfigured answers a login that stays impossible until an operator corrects
+// the configuration here or at the authorization server.
+func loginMisconfigured(err error, returnTo string) *Error {
+	return &Error{
+		Status: http.StatusBadGateway, Code: "misconfigured", NeedsOperator: true,
+		Title: "Sign-in is not set up correctly", Detail: "The sign-in service and this site do not fit together. The operator of this site has to correct that.",
+		Retry: returnTo, Err: err, login: true,
+	}
+}
+
 // storeUnavailable answers a login while the store takes no sessions.
 func storeUnavailable(err error, returnTo string) *Error {
 	return &Error{
@@ -144,7 +155,8 @@ func unavailable(err error) *Error {
 	var u *keeper.UnavailableError
 	if errors.As(err, &u) {
 		e.RetryAfter = max(u.RetryAfter, time.Second)
-		if u.Misconfigured {
+		if u.Misconfigured || oauth.NeedsOperator(err) {
+			e.NeedsOperator = true
 			e.Status, e.Code, e.Title = http.StatusBadGateway, "misconfigured", "Sign-in is not set up correctly"
 			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has to correct that."
 		}

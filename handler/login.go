@@ -90,7 +90,11 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 		Prompt: l.prompt, LoginHint: l.hint,
 	})
 	if err != nil {
-		return h.fail(w, r, loginUnavailable(err, l.returnTo))
+		failure := serverFailure(err, l.returnTo)
+		if failure == nil {
+			failure = loginUnavailable(err, l.returnTo)
+		}
+		return h.fail(w, r, failure)
 	}
 	if err := h.setLoginAttempt(w, &c, loginCookieName(state), a); err != nil {
 		return h.fail(w, r, sealingFailed(err, l.returnTo))
