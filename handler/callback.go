@@ -2,8 +2,8 @@ package handler
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -41,6 +41,9 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, badRequest(err))
 	}
 	state, ok := h.openState(q["state"])
+	if !ok && q["error"] != "" {
+		return h.refusedUnknownLogin(w, r, loginState{ReturnTo: "/"}, q["error"])
+	}
 	if !ok {
 		// A state of unknown origin must not begin a login, or a link could do so
 		// endlessly.
@@ -49,7 +52,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	c := h.readCookies(r)
 	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
 	if !ok {
-		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
+		return h.staleCallback(w, r, state, missingAttempt(q["error"]))
 	}
 	// Mix-up defence: the code may come from another server (RFC 9207).
 	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
@@ -58,7 +61,12 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	cb := callback{cookie: cookie, state: state, attempt: a, code: q["code"]}
 	if q["error"] != "" {
 		h.clearLoginCookie(w, cookie.Name)
-		return h.refusedLogin(w, r, cb, q["error"], q["error_description"])
+		h.logRefusal(q["error"], q["error_description"])
+		if q["error"] != accessDenied && !a.Explicit && h.hasSession(r, &c) {
+			// Another tab has completed its login, which is all that this one was for.
+			return h.redirectAfterLogin(w, r, a.ReturnTo)
+		}
+		return h.refusedLogin(w, r, cb, q["error"])
 	}
 	if cb.code == "" {
 		return h.fail(w, r, badRequest(errors.New("the callback has neither code nor error")))
@@ -78,6 +86,10 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 // browser goes to the requested page. Without one the login is restarted, which
 // users seldom notice: the authorization server usually answers without a prompt.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
+	refused, isRefusal := errors.AsType[*refusalError](cause)
+	if isRefusal && refused.code == accessDenied {
+		return h.refusedUnknownLogin(w, r, state, refused.code) // the user may have wanted that
+	}
 	retryLater := func(err error) *Error {
 		e := unavailable(err)
 		e.Retry = state.ReturnTo
@@ -97,7 +109,13 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if state.Restarts < maxRestartsStale {
 		return h.restart(w, r, state, loginAttempt{ReturnTo: state.ReturnTo})
 	}
+	if isRefusal {
+		return h.refusedUnknownLogin(w, r, state, refused.code)
+	}
 	h.Logger.Info("login not completed", zap.Error(cause))
+	if r.Header["Cookie"] == nil && time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime {
+		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
+	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in has expired",
 		Detail: "It took too long, was completed already, or was begun in another browser.",
@@ -107,9 +125,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 
 // refusedLogin answers a callback that carries an error code (RFC 6749, section
 // 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
-func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code, description string) error {
-	h.Logger.Info("login refused by the authorization server",
-		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code string) error {
 	switch code {
 	case "temporarily_unavailable", "server_error", "login_required", "interaction_required", "account_selection_required", "consent_required":
 		// The next try is sent without a prompt parameter, so that the server may
@@ -117,17 +133,10 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 		if cb.state.Restarts < maxRestartsServer {
 			return h.restart(w, r, cb.state, cb.attempt)
 		}
-	case "access_denied":
-		return h.fail(w, r, &Error{
-			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
-			Detail: "You, or the sign-in service, did not allow it.", Retry: cb.attempt.ReturnTo, login: true,
-		})
+	case accessDenied:
+		return h.fail(w, r, loginDenied(cb.attempt.ReturnTo))
 	}
-	return h.fail(w, r, &Error{
-		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The sign-in service reported a problem.", Retry: cb.attempt.ReturnTo, login: true,
-		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
-	})
+	return h.fail(w, r, loginRefused(code, cb.attempt.ReturnTo))
 }
 
 // restart begins another login for the same page, without a prompt parameter.
