@@ -18,8 +18,8 @@ func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, e *Error) error
 }
 
 // fail answers with an error. All errors of the Handler come through here. kindOf
-// decides whether the answer is a page or a problem document, and wayOut what the
-// page offers.
+// decides whether the answer is a page or a problem document, and wayOut decides the
+// actions of the page.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	beginAnswer(w, r)
 	e.prefix = h.PathPrefix

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// requestKind says what becomes of the answer to a request. It decides whether a
-// request may begin a login, and what an error answer looks like.
+// requestKind is the use of the answer to a request. It decides whether the request
+// may begin a login, and the form of an error answer.
 type requestKind int
 
 const (
-	// programRequest is a request whose answer a program reads. An error is a problem
-	// document (RFC 9457).
+	// programRequest is the request of a program. An error is a problem document (RFC
+	// 9457).
 	programRequest requestKind = iota
-	// pageRequest is a request whose answer is HTML, but not for a window: a frame, a
-	// prefetch, a fetch that asks for HTML. An error is a page; no login begins.
+	// pageRequest asks for HTML, but not for a window: a frame, a prefetch, a fetch
+	// that names HTML in Accept. An error is a page; no login begins.
 	pageRequest
 	// formRequest is a form that the browser sent. It shows the answer in the window.
 	// The form's content would be lost in a login, so no login begins.

@@ -11,8 +11,8 @@ import (
 // accessDenied is the error code of a login that the user or a policy has denied.
 const accessDenied = "access_denied"
 
-// refusalError is the error of a callback with an error code whose login attempt the
-// browser does not have.
+// refusalError is the error of a callback with an error code, if the browser does not
+// have its login attempt.
 type refusalError struct{ code string }
 
 func (e *refusalError) Error() string {

@@ -174,7 +174,7 @@ func TestErrorWithoutStateIsLoggedAndShown(t *testing.T) {
 }
 
 // TestRefusalWithoutAttemptIsSaid: the state is known, but the browser has lost the
-// attempt. After one restart the page says what the server said.
+// attempt. After one restart the page says that the server refused.
 func TestRefusalWithoutAttemptIsSaid(t *testing.T) {
 	for code, logins := range map[string]int{"invalid_scope": 2, "server_error": 2, "access_denied": 1} {
 		t.Run(code, func(t *testing.T) {
