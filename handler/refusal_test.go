@@ -163,7 +163,7 @@ func TestErrorWithoutStateIsLoggedAndShown(t *testing.T) {
 			if len(lines) != 1 || !strings.Contains(lines[0], code) || !strings.Contains(lines[0], `"level":"warn"`) {
 				t.Errorf("got log lines %q, want one with %q", lines, code)
 			}
-			if strings.Contains(g.log.text(), "SECRET") || strings.Contains(g.log.text(), "\x1b") || len(g.log.lines(`"level":"forged"`)) > 0 {
+			if strings.Contains(g.log.text(), "SECRET") || strings.Contains(g.log.text(), `\u001b`) || strings.Contains(g.log.text(), `</b>\n`) || len(g.log.lines(`"level":"forged"`)) > 0 {
 				t.Errorf("got log %s, want the printable code alone", g.log.text())
 			}
 			if a := g.get("/oauth2/callback?"+query, script...); a.problem(t).Code != "login_refused" {
