@@ -145,6 +145,9 @@ func (e *Error) wayOut(p *page, r *http.Request) {
 	case !e.SignOut:
 		p.Link, p.LinkText = cmp.Or(e.home, "/"), "Continue"
 	}
+	if e.Status == http.StatusUnauthorized {
+		p.LinkID = "login_url" // as the member of a problem document
+	}
 	if e.SwitchAccount || e.SignOut {
 		p.Post, p.PostText = e.prefix+"/logout", "Sign out"
 	}

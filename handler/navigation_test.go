@@ -105,7 +105,7 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 				t.Errorf("%s: %s: got status %d, Location %q, cookies %q, want a login for navigations only", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
 			case namesHTML.MatchString(tt.header):
 				wantPage(t, tt.name, a)
-				if method == "GET" && !strings.Contains(a.body, `href="/oauth2/login?return_to=`) {
+				if method == "GET" && (!strings.Contains(a.body, `href="/oauth2/login?return_to=`) || !strings.Contains(a.body, `id="login_url"`)) {
 					t.Errorf("%s: got page %s, want a link to the login", tt.name, a.body)
 				}
 			default:
@@ -232,7 +232,7 @@ func TestPageOfAPartLeadsToTheWholePage(t *testing.T) {
 		appOrigin + "/board?tab=2": "%2Fboard%3Ftab%3D2", "https://other.test/x": "%2F", "": "%2F", "//evil.test/": "%2F",
 	} {
 		a := g.get("/part", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Accept: text/html", "Referer: "+referer)
-		if !strings.Contains(a.body, `href="/oauth2/login?return_to=`+want+`"`) {
+		if !strings.Contains(a.body, `<a href="/oauth2/login?return_to=`+want+`" id="login_url">`) {
 			t.Errorf("Referer %q: got page %s, want a login that leads to %s", referer, a.body, want)
 		}
 	}
