@@ -253,8 +253,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	// Caddy starts apps in any order, so requests may come before App.Start.
 	if h.ownKey != nil {
 		if err := h.ownKey.keep(); err != nil {
-			w.Header().Set("Cache-Control", "no-store")
-			return fail(w, r, noKey(err))
+			return h.handler.Refuse(w, r, noKey(err))
 		}
 	}
 	return h.handler.ServeHTTP(w, r, next)

@@ -56,6 +56,7 @@ type loginAttempt struct {
 type loginState struct {
 	ReturnTo string `json:"r,omitempty"` // empty if it is too long
 	Restarts int    `json:"n,omitempty"` // automatic restarts before this attempt
+	Begun    int64  `json:"b,omitempty"` // Unix time; 0 in a state of an older version
 	Random   string `json:"x"`
 }
 
@@ -66,7 +67,7 @@ const stateCookieName = "state"
 // sealState returns a state parameter. It cannot be guessed: it is sealed under a
 // random salt and nonce, and contains 128 random bits.
 func (h *Handler) sealState(s loginState) (string, error) {
-	s.Random = randomText(16)
+	s.Random, s.Begun = randomText(16), time.Now().Unix()
 	if len(s.ReturnTo) > maxStateReturnPath {
 		s.ReturnTo = ""
 	}

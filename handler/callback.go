@@ -2,8 +2,8 @@ package handler
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -41,6 +41,9 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		return h.fail(w, r, badRequest(err))
 	}
 	state, ok := h.openState(q["state"])
+	if !ok && q["error"] != "" {
+		return h.refusedUnknownLogin(w, r, loginState{ReturnTo: "/"}, q["error"])
+	}
 	if !ok {
 		// A state of unknown origin must not begin a login, or a link could do so
 		// endlessly.
@@ -49,7 +52,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	c := h.readCookies(r)
 	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
 	if !ok {
-		return h.staleCallback(w, r, state, errors.New("this login was completed, given up or begun in another browser"))
+		return h.staleCallback(w, r, state, missingAttempt(q["error"]))
 	}
 	// Mix-up defence: the code may come from another server (RFC 9207).
 	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
@@ -58,7 +61,12 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	cb := callback{cookie: cookie, state: state, attempt: a, code: q["code"]}
 	if q["error"] != "" {
 		h.clearLoginCookie(w, cookie.Name)
-		return h.refusedLogin(w, r, cb, q["error"], q["error_description"])
+		h.logRefusal(q["error"], q["error_description"])
+		if q["error"] != accessDenied && !a.Explicit && h.hasSession(r, &c) {
+			// Another tab has completed its login, which is all that this one was for.
+			return h.redirectAfterLogin(w, r, a.ReturnTo)
+		}
+		return h.refusedLogin(w, r, cb, q["error"])
 	}
 	if cb.code == "" {
 		return h.fail(w, r, badRequest(errors.New("the callback has neither code nor error")))
@@ -78,6 +86,10 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 // browser goes to the requested page. Without one the login is restarted, which
 // users seldom notice: the authorization server usually answers without a prompt.
 func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state loginState, cause error) error {
+	refused, isRefusal := errors.AsType[*refusalError](cause)
+	if isRefusal && refused.code == accessDenied {
+		return h.refusedUnknownLogin(w, r, state, refused.code) // the user may have wanted that
+	}
 	retryLater := func(err error) *Error {
 		e := unavailable(err)
 		e.Retry = state.ReturnTo
@@ -97,7 +109,13 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if state.Restarts < maxRestartsStale {
 		return h.restart(w, r, state, loginAttempt{ReturnTo: state.ReturnTo})
 	}
+	if isRefusal {
+		return h.refusedUnknownLogin(w, r, state, refused.code)
+	}
 	h.Logger.Info("login not completed", zap.Error(cause))
+	if r.Header["Cookie"] == nil && time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime {
+		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
+	}
 	return h.fail(w, r, &Error{
 		Status: http.StatusBadRequest, Code: "login_expired", Title: "This sign-in has expired",
 		Detail: "It took too long, was completed already, or was begun in another browser.",
@@ -107,16 +125,14 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 
 // refusedLogin answers a callback that carries an error code (RFC 6749, section
 // 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
-func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code, description string) error {
-	h.Logger.Info("login refused by the authorization server",
-		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
-	detail := "The sign-in service reported a problem."
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code string) error {
+	e := loginRefused(code, cb.attempt.ReturnTo)
 	switch code {
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		// The next try is sent without a prompt parameter, so that the server may
 		// show the page that it needs. A configured prompt=none forbids that page.
 		if h.Client.ConfiguresPromptNone() {
-			detail = "The sign-in service has to ask you something, which this site does not allow. Sign in there first."
+			e.Detail = "The sign-in service has to ask you something, which this site does not allow. Sign in there first."
 			break
 		}
 		fallthrough
@@ -124,17 +140,10 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 		if cb.state.Restarts < maxRestartsServer {
 			return h.restart(w, r, cb.state, cb.attempt)
 		}
-	case "access_denied":
-		return h.fail(w, r, &Error{
-			Status: http.StatusForbidden, Code: "access_denied", Title: "Sign-in was refused",
-			Detail: "You, or the sign-in service, did not allow it.", Retry: cb.attempt.ReturnTo, login: true,
-		})
+	case accessDenied:
+		e = loginDenied(cb.attempt.ReturnTo)
 	}
-	return h.fail(w, r, &Error{
-		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: detail, Retry: cb.attempt.ReturnTo, login: true,
-		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
-	})
+	return h.fail(w, r, e)
 }
 
 // restart begins another login for the same page, without a prompt parameter.
@@ -143,14 +152,28 @@ func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginSta
 	return h.startLogin(w, r, loginRequest{returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1})
 }
 
-// callbackError turns a failure between the code and the session into an answer. A
-// failure that will pass is 503 with Retry-After, and any other is 502.
+// callbackError answers a failure between the code and the session.
 func callbackError(err error, returnTo string) *Error {
+	if e := serverFailure(err, returnTo); e != nil {
+		return e
+	}
+	return &Error{
+		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
+		Detail: "The answer of the sign-in service could not be accepted.", Retry: returnTo, Err: err, login: true,
+	}
+}
+
+// serverFailure answers a call of the authorization server that failed during a
+// login: 502 without a reload if only an operator can help, and 503 with Retry-After
+// if time may help. It returns nil if the failure is neither.
+func serverFailure(err error, returnTo string) *Error {
 	if errors.Is(err, oauth.ErrBusy) {
 		return loginBusy(err, returnTo)
 	}
-	var tokenErr *oauth.TokenError
-	if errors.As(err, &tokenErr) {
+	if oauth.NeedsOperator(err) {
+		return loginMisconfigured(err, returnTo)
+	}
+	if tokenErr, ok := errors.AsType[*oauth.TokenError](err); ok {
 		switch tokenErr.Kind {
 		case oauth.Unavailable, oauth.Unanswered, oauth.TimedOut:
 			return loginUnavailable(err, returnTo)
@@ -159,8 +182,5 @@ func callbackError(err error, returnTo string) *Error {
 	if errors.Is(err, oauth.ErrMetadataUnavailable) || errors.Is(err, oauth.ErrKeysUnavailable) {
 		return loginUnavailable(err, returnTo)
 	}
-	return &Error{
-		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
-		Detail: "The answer of the sign-in service could not be accepted.", Retry: returnTo, Err: err, login: true,
-	}
+	return nil
 }

@@ -73,7 +73,7 @@ func TestCallbackOfAnotherBrowserLogsNobodyIn(t *testing.T) {
 			// One login of the victim is begun. The next failure shows a page.
 			wantNewLogin(t, g, a)
 			again := attackerState(t, callback, a.location())
-			wantLoginLink(t, g.get(again, navigation...), 400, "login_expired")
+			wantLoginLink(t, g.get(again, append(navigation, "Cookie: app=1")...), 400, "login_expired")
 		})
 	}
 }

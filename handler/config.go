@@ -112,11 +112,11 @@ type Config struct {
 
 	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
-	// Fail answers a navigation or a form that ends in an error page. Any other
-	// request gets a problem document (RFC 9457), and the callback always gets the
-	// Handler's own page, because its URL contains the code. ServeHTTP returns
-	// Fail's error, and then expects that nothing was written. Default:
-	// Error.Write.
+	// Fail answers a request that ends in an error page: a navigation, a form, or any
+	// other request that names text/html in Accept. All others get a problem document
+	// (RFC 9457), and the callback always gets the Handler's own page, because its
+	// URL contains the code. ServeHTTP returns Fail's error, and then expects that
+	// nothing was written. Default: Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
 }
 

@@ -1,15 +1,11 @@
 package handler
 
 import (
-	"encoding/json"
 	"errors"
-	"math"
 	"net/http"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -22,8 +18,12 @@ type Error struct {
 	Title string
 	// Detail is a sentence for users.
 	Detail string
-	// RetryAfter, if not zero, makes the page reload after that time.
+	// RetryAfter, if not zero, is when a new try can succeed. The page reloads after
+	// that time, unless NeedsOperator is set.
 	RetryAfter time.Duration
+	// NeedsOperator means that a new try does not help: the operator of the site has
+	// to correct something first.
+	NeedsOperator bool
 	// Retry, if not empty, is a path. The page links to a new login that leads
 	// there.
 	Retry string
@@ -38,9 +38,11 @@ type Error struct {
 	// otherAccount is the prompt of the link that SwitchAccount adds.
 	otherAccount string
 	login        bool // the error ends a login, for Meter.Login
-	// reloadAt is the URL to which the page goes instead of reloading. Empty: it
+	// again is the URL to which the page goes instead of reloading. Empty: it
 	// reloads.
-	reloadAt string
+	again string
+	// home is where the page links to if nothing else is offered. Empty: "/".
+	home string
 }
 
 // Error returns the code and the cause.
@@ -53,68 +55,6 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
-
-// setSecurityHeaders sets the headers of every answer that the Handler itself
-// gives. Such an answer concerns one user: it must not be stored, framed or leaked
-// by a referrer.
-func setSecurityHeaders(w http.ResponseWriter) {
-	header := w.Header()
-	header.Set("Cache-Control", "no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("Content-Security-Policy", contentSecurityPolicy)
-	header.Set("X-Frame-Options", "DENY")
-}
-
-// retryAfterSeconds rounds up, so that a client does not come back too early.
-func (e *Error) retryAfterSeconds() int { return int(math.Ceil(e.RetryAfter.Seconds())) }
-
-func (e *Error) setRetryAfter(w http.ResponseWriter) {
-	if e.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfterSeconds()))
-	}
-}
-
-// problem is a problem document (RFC 9457).
-type problem struct {
-	Title    string `json:"title"`
-	Status   int    `json:"status"`
-	Code     string `json:"code"`
-	Detail   string `json:"detail,omitempty"`
-	LoginURL string `json:"login_url,omitempty"`
-}
-
-func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
-	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
-	if e.Status == http.StatusUnauthorized {
-		p.LoginURL = prefix + "/login"
-	}
-	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
-	e.setRetryAfter(w)
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(e.Status)
-	_, _ = w.Write(append(body, '\n'))
-}
-
-// Write answers with an HTML page. ServeHTTP has set the security headers before it
-// calls Config.Fail.
-func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
-	e.setRetryAfter(w)
-	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
-	if e.RetryAfter > 0 {
-		p.RefreshAfter, p.RefreshTo = e.retryAfterSeconds(), e.reloadAt
-	}
-	if e.Retry != "" {
-		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, ""), "Sign in again"
-	}
-	if e.SwitchAccount {
-		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, e.otherAccount), "Use another account"
-	}
-	if e.SwitchAccount || e.SignOut {
-		p.Post, p.PostText = e.prefix+"/logout", "Sign out"
-	}
-	_ = writePage(w, r, e.Status, p)
-}
 
 // badRequest answers a request to an endpoint with missing or invalid parameters.
 func badRequest(err error) *Error {
@@ -153,6 +93,16 @@ func loginUnavailable(err error, returnTo string) *Error {
 	return &Error{
 		Status: http.StatusServiceUnavailable, Code: "login_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "The sign-in service does not answer at the moment. Please try again shortly.",
+		Retry: returnTo, Err: err, login: true,
+	}
+}
+
+// loginMisconfigured answers a login that stays impossible until an operator corrects
+// the configuration here or at the authorization server.
+func loginMisconfigured(err error, returnTo string) *Error {
+	return &Error{
+		Status: http.StatusBadGateway, Code: "misconfigured", NeedsOperator: true,
+		Title: "Sign-in is not set up correctly", Detail: "The sign-in service and this site do not fit together. The operator of this site has to correct that.",
 		Retry: returnTo, Err: err, login: true,
 	}
 }
@@ -196,42 +146,27 @@ func logoutUnavailable(err error) *Error {
 	}
 }
 
+// unavailable answers a request whose session cannot be used at the moment. The
+// session and the cookie stay.
+func unavailable(err error) *Error {
+	e := &Error{
+		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: time.Second,
+		Title: "One moment", Detail: "Your session is kept, but it cannot be used right now. This page tries again by itself.",
+		Err: err,
+	}
+	var u *keeper.UnavailableError
+	if errors.As(err, &u) {
+		e.RetryAfter = max(u.RetryAfter, time.Second)
+		if u.Misconfigured || oauth.NeedsOperator(err) {
+			e.NeedsOperator = true
+			e.Status, e.Code, e.Title = http.StatusBadGateway, "misconfigured", "Sign-in is not set up correctly"
+			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has to correct that."
+		}
+	}
+	return e
+}
+
 func isUnavailable(err error) bool {
 	var u *keeper.UnavailableError
 	return errors.As(err, &u)
-}
-
-// logLimiter keeps one cause from filling the log. The causes are a short fixed
-// list, so the map stays small.
-type logLimiter struct {
-	mu   sync.Mutex
-	last map[string]time.Time
-}
-
-// allow reports whether a cause was not logged within the last minute.
-func (p *logLimiter) allow(cause string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	if last, ok := p.last[cause]; ok && now.Sub(last) < logInterval {
-		return false
-	}
-	if p.last == nil {
-		p.last = map[string]time.Time{}
-	}
-	p.last[cause] = now
-	return true
-}
-
-// printable keeps text from outside from forging log lines. It cuts the text to 200
-// bytes and replaces everything but printable ASCII.
-func printable(s string) string {
-	const limit = 200
-	s = strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, s[:min(len(s), limit)])
-	return s
 }

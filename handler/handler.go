@@ -1,18 +1,13 @@
 package handler
 
 import (
-	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // Handler serves one site. New makes it.
@@ -117,7 +112,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	if e.hasSecrets { // in any spelling, because the URL is logged as it is
 		h.KeepOutOfLog(r)
 	}
-	setSecurityHeaders(w)
+	beginAnswer(w, r)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
 		return h.fail(w, r, notFound())
 	}
@@ -140,64 +135,6 @@ func methodListed(methods, method string) bool {
 		}
 	}
 	return false
-}
-
-// fail answers with an error: a page for a navigation, and a problem document (RFC
-// 9457) for any other request.
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
-	setSecurityHeaders(w)
-	e.prefix = h.PathPrefix
-	if e.SwitchAccount {
-		e.otherAccount = h.Client.OtherAccountPrompt()
-	}
-	h.Meter.Refusal(e.Code)
-	if e.login {
-		h.Meter.Login(e.Code)
-	}
-	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
-		h.logFailure(e)
-	}
-	if !isNavigation(r) && !isFormPost(r) {
-		e.writeProblem(w, h.PathPrefix)
-		return nil
-	}
-	if h.OriginalURL(r).Path == h.PathPrefix+callbackPath {
-		// Config.Fail may log the error with the URL, which contains the code. The
-		// page of the callback is therefore always the Handler's own. It does not
-		// reload the callback either, since that would send the code again.
-		e.reloadAt = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
-		e.Write(w, r)
-		return nil
-	}
-	c := h.readCookies(r)
-	removeOwnCookies(r, &c)
-	e.setRetryAfter(w)
-	return h.Fail(w, r, e)
-}
-
-func (h *Handler) logFailure(e *Error) {
-	if h.logLimiter.allow(e.Code) {
-		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
-	}
-}
-
-// unavailable answers a request whose session cannot be used at the moment. The
-// session and the cookie stay.
-func unavailable(err error) *Error {
-	e := &Error{
-		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: time.Second,
-		Title: "One moment", Detail: "Your session is kept, but it cannot be used right now. This page tries again by itself.",
-		Err: err,
-	}
-	var u *keeper.UnavailableError
-	if errors.As(err, &u) {
-		e.RetryAfter = max(u.RetryAfter, time.Second)
-		if u.Misconfigured {
-			e.Status, e.Code, e.Title = http.StatusBadGateway, "misconfigured", "Sign-in is not set up correctly"
-			e.Detail = "Your session is kept, but the sign-in service refuses this site. Its operator has to correct that."
-		}
-	}
-	return e
 }
 
 // originalRequestURI returns path and query as the browser asked for them.

@@ -62,7 +62,7 @@ type loginRequest struct {
 // startLogin redirects the browser to the authorization server. It stores the
 // attempt in a cookie, and nothing on the server.
 func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
-	setSecurityHeaders(w)
+	beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
@@ -90,7 +90,11 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 		Prompt: l.prompt, LoginHint: l.hint,
 	})
 	if err != nil {
-		return h.fail(w, r, loginUnavailable(err, l.returnTo))
+		failure := serverFailure(err, l.returnTo)
+		if failure == nil {
+			failure = loginUnavailable(err, l.returnTo)
+		}
+		return h.fail(w, r, failure)
 	}
 	if err := h.setLoginAttempt(w, &c, loginCookieName(state), a); err != nil {
 		return h.fail(w, r, sealingFailed(err, l.returnTo))
@@ -137,11 +141,15 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Open login_url in the browser window.",
 	}
-	if isFormPost(r) {
-		e.Title, e.Detail, e.Retry = "Please sign in again", "Your session has ended, and what you sent was not passed on.", "/"
-		if origin, failure := h.origin(r); failure == nil {
-			e.Retry = h.returnToPath(r.Referer(), origin)
-		}
+	switch kindOf(r) {
+	case formRequest:
+		e.Title, e.Detail = "Please sign in again", "Your session has ended, and what you sent was not passed on."
+		e.Retry = h.refererPath(r)
+	case pageRequest:
+		// The answer is a part of a page, such as a frame. After the login the
+		// browser needs the whole page.
+		e.Title, e.Detail = "Please sign in", "You are not signed in, or your session has ended."
+		e.Retry = h.refererPath(r)
 	}
 	return h.fail(w, r, e)
 }
@@ -150,7 +158,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 // send a cookie with SameSite=Strict with it, but does when a page of this site
 // navigates to the same URL.
 func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
-	setSecurityHeaders(w)
+	beginAnswer(w, r)
 	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
 }
 

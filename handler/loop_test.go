@@ -37,7 +37,7 @@ func TestLoginLoopWithoutAnyCookieIsStopped(t *testing.T) {
 	g := newRig(t)
 	b := g.browser()
 	b.jar.refuse = func(string) bool { return true }
-	wantLoginLink(t, b.open("/wanted"), 400, "login_expired")
+	wantLoginLink(t, b.open("/wanted"), 400, "cookies_blocked")
 	if n := g.as.codesRedeemed(); n != 0 {
 		t.Errorf("got %d redeemed codes, want 0", n)
 	}

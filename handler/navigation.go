@@ -5,44 +5,89 @@ import (
 	"strings"
 )
 
-// isNavigation reports whether the browser will show the answer as a page: a
-// request of a window, by its Sec-Fetch headers (Fetch Metadata), or by Accept
-// where a browser sends none. Only such a request may start a login. A script or an
-// image could not show the login page, and would leave a login cookie behind with
-// every request.
-func isNavigation(r *http.Request) bool {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+// requestKind is the use of the answer to a request. It decides whether the request
+// may begin a login, and the form of an error answer.
+type requestKind int
+
+const (
+	// programRequest is the request of a program. An error is a problem document (RFC
+	// 9457).
+	programRequest requestKind = iota
+	// pageRequest asks for HTML, but not for a window: a frame, a prefetch, a fetch
+	// that names HTML in Accept. An error is a page; no login begins.
+	pageRequest
+	// formRequest is a form that the browser sent. It shows the answer in the window.
+	// The form's content would be lost in a login, so no login begins.
+	formRequest
+	// navigationRequest is a window that goes to a URL. It may begin a login.
+	navigationRequest
+)
+
+// kindOf classifies a request. Every answer of the Handler itself follows this
+// classification.
+func kindOf(r *http.Request) requestKind {
+	switch window := isForWindow(r); {
+	case window && isRead(r) && !isPrefetch(r):
+		return navigationRequest
+	case window && r.Method == http.MethodPost:
+		return formRequest
+	case acceptsHTML(r.Header["Accept"]):
+		return pageRequest
+	}
+	return programRequest
+}
+
+// isNavigation reports whether a request may begin a login. A script or an image
+// could not show the login page, and would leave a login cookie behind with every
+// request.
+func isNavigation(r *http.Request) bool { return kindOf(r) == navigationRequest }
+
+// isForWindow reports whether the browser will show the answer in a window. It
+// reads the Sec-Fetch headers (Fetch Metadata), or Accept where a browser sends
+// none. An iframe is no window: a login page refuses to be framed.
+//
+// A service worker that passes a navigation on with fetch keeps the mode
+// "navigate", but its destination is empty. A page cannot send that mode (Fetch,
+// Request constructor), and other programs do not ask for HTML with it.
+func isForWindow(r *http.Request) bool {
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	switch {
+	case mode == "" && dest == "":
+		return acceptsHTML(r.Header["Accept"]) && r.Header.Get("Upgrade") == "" &&
+			!strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest")
+	case mode != "navigate":
 		return false
 	}
-	return isDocument(r) && !isPrefetch(r)
+	return dest == "document" || dest == "empty" && acceptsHTML(r.Header["Accept"])
 }
 
-// isFormPost reports whether the browser sent a form and will show the answer. Its
-// body would be lost in a login, so the user gets a page and no redirect.
-func isFormPost(r *http.Request) bool {
-	return r.Method == http.MethodPost && isDocument(r)
-}
-
-// isDocument reports whether the destination of a request is a window. An iframe is
-// none: its destination is "iframe", and a login page refuses to be framed.
-func isDocument(r *http.Request) bool {
-	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
-	if mode != "" || dest != "" {
-		return mode == "navigate" && dest == "document"
-	}
-	return acceptsHTML(r.Header.Values("Accept")) && r.Header.Get("Upgrade") == "" &&
-		!strings.EqualFold(r.Header.Get("X-Requested-With"), "XMLHttpRequest")
+func isRead(r *http.Request) bool {
+	return r.Method == http.MethodGet || r.Method == http.MethodHead
 }
 
 // acceptsHTML looks for the media type itself: scripts send "*/*", which matches
-// every type.
+// every type. A weight of zero means that the client does not accept the type (RFC
+// 9110, section 12.4.2).
 func acceptsHTML(accept []string) bool {
 	for _, line := range accept {
 		for part := range strings.SplitSeq(line, ",") {
-			mediaType, _, _ := strings.Cut(part, ";")
-			if strings.EqualFold(strings.TrimSpace(mediaType), "text/html") {
+			mediaType, params, _ := strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(mediaType), "text/html") && !hasZeroWeight(params) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// hasZeroWeight reports whether the parameters of a media range have q=0, in any
+// of its forms such as q=0.000.
+func hasZeroWeight(params string) bool {
+	for param := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(param, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			value = strings.TrimSpace(value)
+			return value != "" && strings.Trim(value, "0.") == ""
 		}
 	}
 	return false

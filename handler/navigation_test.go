@@ -2,6 +2,8 @@ package handler
 
 import (
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,7 +27,10 @@ var clientRequests = []struct {
 	{"Safari 15, without Sec-Fetch", true, acceptFirefox},
 	{"Internet Explorer 11", true, "Accept: text/html, application/xhtml+xml, image/jxr, */*"},
 	{"w3m", true, "Accept: text/html, text/*;q=0.5, image/*"},
-	{"service worker passes a navigation on", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|Service-Worker-Navigation-Preload: true|" + acceptChrome},
+	{"service worker, navigation preload", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|Service-Worker-Navigation-Preload: true|" + acceptChrome},
+	{"service worker passes a navigation on, Chrome", true, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|" + acceptChrome},
+	{"service worker passes a navigation on, Firefox", true, "Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|" + acceptFirefox},
+	{"service worker passes a link of another site on", true, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Accept: text/HTML;q=0.9, */*"},
 
 	{"fetch", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Accept: */*"},
 	{"fetch that wants HTML (htmx, Turbo)", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: cors|Sec-Fetch-Dest: empty|Accept: text/html"},
@@ -47,6 +52,10 @@ var clientRequests = []struct {
 	{"object", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: object|" + acceptChrome},
 	{"embed", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: embed|" + acceptChrome},
 	{"fenced frame", false, "Sec-Fetch-Site: cross-site|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: fencedframe|" + acceptChrome},
+	{"navigate without a window or HTML", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Accept: */*"},
+	{"navigate that refuses HTML", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|Accept: text/html;q=0.0, application/json"},
+	{"service worker passes a prefetch on", false, "Sec-Purpose: prefetch|Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: empty|" + acceptChrome},
+	{"service worker passes a frame on", false, "Sec-Fetch-Site: same-origin|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: iframe|" + acceptChrome},
 	{"mode alone", false, "Sec-Fetch-Mode: navigate|" + acceptChrome},
 	{"Chrome prefetch", false, "Sec-Purpose: prefetch|Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|" + acceptChrome},
 	{"Chrome prerender", false, "Sec-Purpose: prefetch;prerender|Purpose: prefetch|Sec-Fetch-Site: none|Sec-Fetch-Mode: navigate|Sec-Fetch-Dest: document|" + acceptChrome},
@@ -62,6 +71,20 @@ var clientRequests = []struct {
 	{"gRPC", false, "Content-Type: application/grpc|Te: trailers"},
 	{"own bearer", false, "Authorization: Bearer EVIL|Accept: */*"},
 	{"lookalike types", false, "Accept: text/html5, application/text/html, x-text/html"},
+}
+
+// namesHTML matches headers whose Accept names text/html.
+var namesHTML = regexp.MustCompile(`(?i)(^|\|)accept: ([^|]*,\s*)?text/html(;q=0\.[1-9])?\s*(,|\||$)`)
+
+// wantPage fails the test unless an answer is a page with a way out.
+func wantPage(t *testing.T, name string, a *answer) {
+	t.Helper()
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+		t.Errorf("%s: %s, status %d: got %s: %.200s, want a page", name, a.uri, a.status, a.header.Get("Content-Type"), a.body)
+	}
+	if !strings.HasPrefix(a.uri, "HEAD ") && !strings.Contains(a.body, "<a href=") && !strings.Contains(a.body, "<button>") {
+		t.Errorf("%s: %s, status %d: got page %s, want a link or a button", name, a.uri, a.status, a.body)
+	}
 }
 
 func TestOnlyNavigationsStartALogin(t *testing.T) {
@@ -80,6 +103,11 @@ func TestOnlyNavigationsStartALogin(t *testing.T) {
 				wantNewLogin(t, g, a)
 			case a.status != 401 || a.location() != "" || a.header["Set-Cookie"] != nil || a.header.Get("WWW-Authenticate") == "":
 				t.Errorf("%s: %s: got status %d, Location %q, cookies %q, want a login for navigations only", tt.name, method, a.status, a.location(), a.header["Set-Cookie"])
+			case namesHTML.MatchString(tt.header):
+				wantPage(t, tt.name, a)
+				if method == "GET" && (!strings.Contains(a.body, `href="/oauth2/login?return_to=`) || !strings.Contains(a.body, `id="login_url"`)) {
+					t.Errorf("%s: got page %s, want a link to the login", tt.name, a.body)
+				}
 			default:
 				if p := a.problem(t); p.LoginURL != "/oauth2/login" || p.Code != "login_required" || p.Status != 401 {
 					t.Errorf("%s: got problem %+v, want login_required", tt.name, p)
@@ -137,5 +165,87 @@ func TestFormPostWithoutASessionGetsAPage(t *testing.T) {
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, "/oauth2/login") {
 			t.Errorf("%s: got %s: %s, want a page that explains the lost form", name, a.header.Get("Content-Type"), a.body)
 		}
+	}
+}
+
+// TestErrorsArePagesForReadersOfHTML, and problem documents for all others, whatever
+// the error and the method.
+func TestErrorsArePagesForReadersOfHTML(t *testing.T) {
+	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Authorization = RejectAuthorization })
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	for _, request := range [][]string{
+		{"GET", "/"}, {"POST", "/"}, {"DELETE", "/x"}, {"TRACE", "/", cookie}, {"GET", "/oauth2/unknown"}, {"POST", "/oauth2/session"},
+		{"POST", "/oauth2/session/refresh"}, {"PUT", "/", cookie, "Sec-Fetch-Site: cross-site"}, {"POST", "/oauth2/logout", "Sec-Fetch-Site: cross-site"},
+		{"GET", "/", cookie, "Authorization: Bearer EVIL"}, {"POST", "/", cookie, "Early-Data: 1"}, {"GET", "/oauth2/callback"},
+		{"GET", "/oauth2/callback?code=x&state=y"}, {"GET", "/oauth2/callback", "Sec-Purpose: prefetch"},
+	} {
+		header := request[2:]
+		for _, accept := range []string{acceptHTML, "Accept: text/html", "accept-is-not-this: 1|Accept: application/json, TEXT/HTML ;charset=utf-8"} {
+			for _, fetch := range [][]string{nil, {"Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty"}, {"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}} {
+				a := g.do(g.request(request[0], request[1], slices.Concat(header, fetch, strings.Split(accept, "|"))...))
+				if a.status >= 400 {
+					wantPage(t, strings.Join(fetch, " "), a)
+				} else if a.status != http.StatusFound {
+					t.Errorf("%s: got status %d, want an error or a login", a.uri, a.status)
+				}
+			}
+		}
+		for _, accept := range []string{"Accept: */*", "Accept: application/json", "X-No-Accept: 1", "Accept: text/html;q=0, */*"} {
+			a := g.do(g.request(request[0], request[1], slices.Concat(header, []string{accept})...))
+			if a.problem(t).Status != a.status {
+				t.Errorf("%s, %s: got status %d: %s, want the same status in the document", a.uri, accept, a.status, a.body)
+			}
+		}
+	}
+}
+
+// TestServiceWorkerPassesEveryStepOfALoginOn: the worker of the app answers each
+// navigation with fetch(event.request), so the browser goes through login, error
+// pages and logout as without it.
+func TestServiceWorkerPassesEveryStepOfALoginOn(t *testing.T) {
+	g := newRig(t)
+	b := g.browser()
+	b.worker = true
+	b.mustReach("/wanted?x=1")
+	b.wantAppAt(b.open("/oauth2/login?return_to=/other"), "/other")
+	wantPage(t, "unknown endpoint", b.open("/oauth2/unknown"))
+	r := g.request(http.MethodPost, "/oauth2/logout", formPost...)
+	r.Header.Set("Sec-Fetch-Dest", "empty")
+	if a := b.send(r, false); a.status != http.StatusSeeOther || b.jar.get(sessionCookie) != nil {
+		t.Errorf("logout: got status %d: %s, want 303 and no session", a.status, a.body)
+	}
+	r = g.request(http.MethodPost, "/form", formPost...)
+	r.Header.Set("Sec-Fetch-Dest", "empty")
+	a := b.send(r, false)
+	wantPage(t, "form", a)
+	if !strings.Contains(a.body, "what you sent was not passed on") {
+		t.Errorf("got page %s, want one that explains the lost form", a.body)
+	}
+	b.mustReach("/")
+}
+
+// TestPageOfAPartLeadsToTheWholePage: a login in place of a frame or of a fragment
+// must return to the page around it.
+func TestPageOfAPartLeadsToTheWholePage(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	for referer, want := range map[string]string{
+		appOrigin + "/board?tab=2": "%2Fboard%3Ftab%3D2", "https://other.test/x": "%2F", "": "%2F", "//evil.test/": "%2F",
+	} {
+		a := g.get("/part", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Accept: text/html", "Referer: "+referer)
+		if !strings.Contains(a.body, `<a href="/oauth2/login?return_to=`+want+`" id="login_url">`) {
+			t.Errorf("Referer %q: got page %s, want a login that leads to %s", referer, a.body, want)
+		}
+	}
+}
+
+// TestAnswerToAFormDoesNotReload: the browser would request the form's target with
+// GET.
+func TestAnswerToAFormDoesNotReload(t *testing.T) {
+	g := newRig(t, plainOAuth)
+	cookie := "Cookie: " + sessionCookie + "=" + g.session("")
+	g.store.down.Store(true)
+	a := g.post("/form", append(slices.Clone(formPost), cookie, "Referer: "+appOrigin+"/edit?id=1")...)
+	if a.status != 503 || strings.Contains(a.body, `http-equiv="refresh"`) || !strings.Contains(a.body, `<a href="/edit?id=1">`) {
+		t.Errorf("got status %d: %s, want 503 with a link to the page of the form", a.status, a.body)
 	}
 }

@@ -20,6 +20,7 @@ type page struct {
 	RefreshAfter   int
 	RefreshTo      string
 	Link, LinkText string
+	LinkID         string // of the link's element, for scripts; may be empty
 	Post, PostText string
 }
 
@@ -39,7 +40,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <main>
 <h1>{{.Title}}</h1>
 <p>{{.Detail}}</p>
-{{if .Link}}<p><a href="{{.Link}}">{{.LinkText}}</a></p>
+{{if .Link}}<p><a href="{{.Link}}"{{with .LinkID}} id="{{.}}"{{end}}>{{.LinkText}}</a></p>
 {{end}}{{if .Post}}<form method="post" action="{{.Post}}"><button>{{.PostText}}</button></form>
 {{end}}{{with .Code}}<p><small>{{.}}</small></p>
 {{end}}</main>

@@ -138,8 +138,8 @@ func TestIssuerWithATenantPlaceholderIsRefused(t *testing.T) {
 	g := newRig(t)
 	g.as.Set(func(k *fakeas.Knobs) { k.Issuer = "https://login.test/{tenantid}/v2.0" })
 	a := g.browser().open("/")
-	if a.status != 503 || a.relayed != 0 || a.location() != "" {
-		t.Errorf("got status %d, want 503 to %q", a.status, a.location())
+	if a.status != 502 || a.relayed != 0 || a.location() != "" {
+		t.Errorf("got status %d, Location %q, want 502", a.status, a.location())
 	}
 	if lines := g.log.lines("{tenantid}"); len(lines) != 1 {
 		t.Errorf("got log %q, want one line with the placeholder", g.log.text())

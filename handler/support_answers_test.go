@@ -87,8 +87,12 @@ func (s answerScene) wantTrouble(t *testing.T, a *answer, tt refreshAnswer, kind
 		t.Errorf("%s: Retry-After %q, want %d, or a quarter and one more", a.uri, a.header.Get("Retry-After"), tt.wait)
 	}
 	if kind == "navigation" {
-		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, code) || !strings.Contains(a.body, fmt.Sprintf(`content="%d"`, wait)) {
-			t.Errorf("%s: got %s: %s, want a page that reloads", a.uri, a.header.Get("Content-Type"), a.body)
+		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || !strings.Contains(a.body, code) {
+			t.Errorf("%s: got %s: %s, want a page with %s", a.uri, a.header.Get("Content-Type"), a.body, code)
+		}
+		// Only an outage ends by itself.
+		if reloads := strings.Contains(a.body, fmt.Sprintf(`content="%d"`, wait)); reloads != (tt.status == 503) {
+			t.Errorf("%s: status %d: got a page that reloads: %v, want it for 503 only", a.uri, a.status, reloads)
 		}
 		return
 	}

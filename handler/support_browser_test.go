@@ -28,6 +28,8 @@ var formPost = []string{
 type browser struct {
 	*rig
 	jar jar
+	// worker makes a service worker pass all navigations on with fetch.
+	worker bool
 	// hops are the URLs of the last walk, the first one included.
 	hops []string
 }
@@ -158,6 +160,9 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 		target, _, _ = strings.Cut(target, "#")
 		r := b.request(http.MethodGet, target, navigation...)
 		r.Header.Set("Sec-Fetch-Site", site)
+		if b.worker {
+			r.Header.Set("Sec-Fetch-Dest", "empty")
+		}
 		return b.send(r, crossSite)
 	}
 	if !strings.HasPrefix(to, b.as.URL+"/") {

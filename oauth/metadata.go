@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -16,7 +15,13 @@ var ErrMetadataUnavailable = errors.New("the authorization server's metadata is 
 
 // errNotMetadata marks a response without metadata. The client then tries the next
 // well-known URL.
-var errNotMetadata = errors.New("no metadata there")
+var errNotMetadata error = metadataError{errors.New("no metadata there")}
+
+// metadataError is an error of a valid document that this client cannot use. Only an
+// operator can correct that.
+type metadataError struct{ error }
+
+func (metadataError) Is(target error) bool { return target == errNeedsOperator }
 
 // metadata holds the used members of the server's metadata (OpenID Connect
 // Discovery section 3, RFC 8414 section 2).
@@ -66,7 +71,7 @@ func (c *Client) fetchMetadata(ctx context.Context) (metadata, time.Duration, er
 	var first error
 	for _, u := range c.metadataURLs {
 		body, fresh, err := c.fetchDocument(ctx, u)
-		if s, ok := errors.AsType[statusError](err); ok && s >= 300 && s < 500 && s != http.StatusTooManyRequests {
+		if s, ok := errors.AsType[statusError](err); ok && errors.Is(s, errNeedsOperator) {
 			err = fmt.Errorf("%w (%w)", errNotMetadata, s)
 		}
 		var m metadata
@@ -97,9 +102,9 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 	got, _ := stringMember(members, "issuer")
 	if got != issuer {
 		// OpenID Connect Discovery section 4.3, RFC 8414 section 3.3.
-		return metadata{}, fmt.Errorf("the metadata names the issuer %s, but the option issuer says %s: "+
+		return metadata{}, metadataError{fmt.Errorf("the metadata names the issuer %s, but the option issuer says %s: "+
 			"both must be identical; if the metadata has another URL than the issuer, "+
-			"set issuer to the server's value and discovery_url to that URL", quote(got), quote(issuer))
+			"set issuer to the server's value and discovery_url to that URL", quote(got), quote(issuer))}
 	}
 	m := metadata{
 		endpoints:        make(map[string]string),

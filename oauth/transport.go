@@ -57,6 +57,13 @@ func (e statusError) Error() string {
 	return fmt.Sprintf("HTTP %d", int(e))
 }
 
+// Is reports true for errNeedsOperator if the server has nothing at the URL for this
+// client: a redirect, or a status 4xx that does not ask for patience.
+func (e statusError) Is(target error) bool {
+	return target == errNeedsOperator && e >= 300 && e < 500 &&
+		e != http.StatusRequestTimeout && e != http.StatusTooEarly && e != http.StatusTooManyRequests
+}
+
 // fetchDocument gets a public document of the server. It also returns how long
 // the document is fresh.
 func (c *Client) fetchDocument(ctx context.Context, url string) ([]byte, time.Duration, error) {

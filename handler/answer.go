@@ -1,0 +1,157 @@
+package handler
+
+import (
+	"cmp"
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+
+	"go.uber.org/zap"
+)
+
+// Refuse answers a request with an error, as the Handler answers it with its own:
+// people get a page, by Config.Fail, and programs get a problem document (RFC 9457).
+// It is for a surrounding server that cannot pass the request to ServeHTTP.
+func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, e *Error) error {
+	return h.fail(w, r, e)
+}
+
+// fail answers with an error. All errors of the Handler come through here. kindOf
+// decides whether the answer is a page or a problem document, and wayOut decides the
+// actions of the page.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
+	beginAnswer(w, r)
+	e.prefix = h.PathPrefix
+	if e.SwitchAccount {
+		e.otherAccount = h.Client.OtherAccountPrompt()
+	}
+	h.Meter.Refusal(e.Code)
+	if e.login {
+		h.Meter.Login(e.Code)
+	}
+	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
+		h.logFailure(e)
+	}
+	kind := kindOf(r)
+	if kind == programRequest {
+		e.writeProblem(w, h.PathPrefix)
+		return nil
+	}
+	switch {
+	case h.OriginalURL(r).Path == h.PathPrefix+callbackPath:
+		// Config.Fail may log the error with the URL, which contains the code. The
+		// page of the callback is therefore always the Handler's own. It does not
+		// reload the callback either, since that would send the code again.
+		if e.home == "" {
+			e.Retry = cmp.Or(e.Retry, "/")
+		}
+		e.again = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
+		e.Write(w, r)
+		return nil
+	case kind == formRequest:
+		e.home = h.refererPath(r)
+	case e.RetryAfter > 0 && isRead(r):
+		e.home = h.originalRequestURI(r)
+	}
+	c := h.parseCookies(r)
+	removeOwnCookies(r, &c)
+	e.setRetryAfter(w)
+	return h.Fail(w, r, e)
+}
+
+func (h *Handler) logFailure(e *Error) {
+	if h.logLimiter.allow(e.Code) {
+		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
+	}
+}
+
+// refererPath returns the path of the page of this site that sent a request, or "/".
+func (h *Handler) refererPath(r *http.Request) string {
+	origin, failure := h.origin(r)
+	if failure != nil {
+		return "/"
+	}
+	return h.returnToPath(r.Referer(), origin)
+}
+
+// beginAnswer sets the headers of every answer that the Handler itself gives. Such an
+// answer concerns one user: it must not be stored, framed or leaked by a referrer.
+func beginAnswer(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Content-Security-Policy", contentSecurityPolicy)
+	header.Set("X-Frame-Options", "DENY")
+	if r.ProtoMajor == 1 && hasMember(r.Header["Expect"], "100-continue") {
+		// The client waits before it sends the body. To use the connection again,
+		// net/http would read the body before it sends the answer, if a server
+		// around the Handler has replaced Request.Body, as Caddy does.
+		header.Set("Connection", "close")
+	}
+}
+
+// retryAfterSeconds rounds up, so that a client does not come back too early.
+func (e *Error) retryAfterSeconds() int { return int(math.Ceil(e.RetryAfter.Seconds())) }
+
+func (e *Error) setRetryAfter(w http.ResponseWriter) {
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfterSeconds()))
+	}
+}
+
+// problem is a problem document (RFC 9457).
+type problem struct {
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Code     string `json:"code"`
+	Detail   string `json:"detail,omitempty"`
+	LoginURL string `json:"login_url,omitempty"`
+}
+
+func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
+	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
+	if e.Status == http.StatusUnauthorized {
+		p.LoginURL = prefix + "/login"
+	}
+	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
+	e.setRetryAfter(w)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// Write answers with an HTML page. ServeHTTP has set the security headers before it
+// calls Config.Fail.
+func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
+	e.setRetryAfter(w)
+	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
+	e.wayOut(&p, r)
+	_ = writePage(w, r, e.Status, p)
+}
+
+// wayOut adds the actions of an error page. Every page has one: a link, a button, or
+// both. A page reloads by itself only if time alone can help. The answer to a form
+// does not reload, because that would request the form's target with GET.
+func (e *Error) wayOut(p *page, r *http.Request) {
+	if e.RetryAfter > 0 && !e.NeedsOperator && isRead(r) {
+		p.RefreshAfter, p.RefreshTo = e.retryAfterSeconds(), e.again
+	}
+	switch {
+	case e.SwitchAccount:
+		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, e.otherAccount), "Use another account"
+	case e.Retry != "":
+		p.Link, p.LinkText = loginLink(e.prefix, e.Retry, ""), "Sign in again"
+	case e.RetryAfter > 0 && e.home != "":
+		p.Link, p.LinkText = e.home, "Try again"
+	case !e.SignOut:
+		p.Link, p.LinkText = cmp.Or(e.home, "/"), "Continue"
+	}
+	if e.Status == http.StatusUnauthorized {
+		p.LinkID = "login_url" // as the member of a problem document
+	}
+	if e.SwitchAccount || e.SignOut {
+		p.Post, p.PostText = e.prefix+"/logout", "Sign out"
+	}
+}
