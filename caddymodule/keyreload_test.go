@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,8 +226,9 @@ type noteStore struct {
 var taken notesTaken
 
 type notesTaken struct {
-	mu    sync.Mutex
-	notes [][]byte
+	mu     sync.Mutex
+	notes  [][]byte
+	frozen atomic.Bool // the store does not answer
 }
 
 func (n *notesTaken) all() [][]byte {
@@ -243,7 +245,11 @@ func (n *notesTaken) reset() {
 
 func (s *noteStore) Watch(func([]session.ID)) {}
 
-func (s *noteStore) Announce(_ context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
+func (s *noteStore) Announce(ctx context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
+	if taken.frozen.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	taken.mu.Lock()
 	defer taken.mu.Unlock()
 	taken.notes = append(taken.notes, slices.Clone(note))

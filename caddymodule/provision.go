@@ -27,6 +27,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	app := module.(*App)
+	h.app = app
 	h.hosts = h.routeHosts(ctx, app)
 	if err := h.loadModules(ctx); err != nil {
 		return err
@@ -98,14 +99,12 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
-	h.keyTasks = &keyTasks{}
 	if vault.store.shared {
-		h.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
+		app.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
 	}
 	if len(h.Key) > 0 {
-		h.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
+		app.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
 	}
-	app.atStart(h.keyTasks.start)
 	return keeper.New(keeper.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
