@@ -198,35 +198,31 @@ func TestMatcherFails(t *testing.T) {
 // Several directives of one site each serve the requests of their matchers,
 // whatever the order, with clients and cookies of their own.
 func TestSeveralDirectives(t *testing.T) {
-	for name, cookie := range map[string]string{"names of their own": "cookie {\nname __Host-%s\n}", "one name": ""} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			site := "http://localhost:{$PORT} {\n"
-			for _, part := range []string{"a", "b"} {
-				w.as.AddClient(fakeas.Client{ID: part, Secret: testSecret, RedirectURIs: []string{w.origin + "/" + part + "/oauth2/callback"}})
-				site += "oauth_session /" + part + "/* {\n" + strings.Replace(loginOptions, "client_id app", "client_id "+part, 1) +
-					"\npath_prefix /" + part + "/oauth2\n" + strings.ReplaceAll(cookie, "%s", part) + "\n}\n"
-			}
-			w.load(site + "reverse_proxy {$APP}\n}")
-			tokens := map[string]bool{}
-			for _, part := range []string{"a", "b"} {
-				b := newBrowser(t, w.origin)
-				if a := b.fetch("/" + part + "/x"); a.status != http.StatusUnauthorized {
-					t.Errorf("%s: status %d for nobody", part, a.status)
-				}
-				r := b.login("/" + part + "/x").echo(t)
-				if r.Bearer() == "" || r.Values("Cookie") != nil {
-					t.Errorf("%s: the app got the token %q and the cookies %.60q", part, r.Bearer(), r.Values("Cookie"))
-				}
-				tokens[r.Bearer()] = true
-				if r := b.open("/c").echo(t); r.Bearer() != "" || r.Values("Cookie") != nil {
-					t.Errorf("beside both, after a login at %s, the app got %v", part, r)
-				}
-			}
-			if len(tokens) != 2 {
-				t.Errorf("%d tokens, want one of each client", len(tokens))
-			}
-		})
+	w := newWorld(t)
+	site := "http://localhost:{$PORT} {\n"
+	for _, part := range []string{"a", "b"} {
+		w.as.AddClient(fakeas.Client{ID: part, Secret: testSecret, RedirectURIs: []string{w.origin + "/" + part + "/oauth2/callback"}})
+		site += "oauth_session /" + part + "/* {\n" + strings.Replace(loginOptions, "client_id app", "client_id "+part, 1) +
+			"\npath_prefix /" + part + "/oauth2\n" + "cookie {\nname __Host-" + part + "\n}" + "\n}\n"
+	}
+	w.load(site + "reverse_proxy {$APP}\n}")
+	tokens := map[string]bool{}
+	for _, part := range []string{"a", "b"} {
+		b := newBrowser(t, w.origin)
+		if a := b.fetch("/" + part + "/x"); a.status != http.StatusUnauthorized {
+			t.Errorf("%s: status %d for nobody", part, a.status)
+		}
+		r := b.login("/" + part + "/x").echo(t)
+		if r.Bearer() == "" || r.Values("Cookie") != nil {
+			t.Errorf("%s: the app got the token %q and the cookies %.60q", part, r.Bearer(), r.Values("Cookie"))
+		}
+		tokens[r.Bearer()] = true
+		if r := b.open("/c").echo(t); r.Bearer() != "" || r.Values("Cookie") != nil {
+			t.Errorf("beside both, after a login at %s, the app got %v", part, r)
+		}
+	}
+	if len(tokens) != 2 {
+		t.Errorf("%d tokens, want one of each client", len(tokens))
 	}
 }
 

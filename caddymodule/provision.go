@@ -28,7 +28,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	app := module.(*App)
 	h.app = app
-	h.hosts = h.routeHosts(ctx, app)
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	routeHosts := h.routeHosts(server, app)
+	h.hosts = routeHosts
+	if h.hosts == nil {
+		h.hosts = anyHost
+	}
 	if err := h.loadModules(ctx); err != nil {
 		return err
 	}
@@ -51,18 +56,23 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	ring, err := h.keyRing(keys, app.key)
+	if err != nil {
+		return err
+	}
 	use := sharing{
 		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
-		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig),
+		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig), keys: ring.IDs(),
 	}
 	handlerConfig.Client = client
-	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, keys); err != nil {
+	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, ring, keys); err != nil {
 		return err
 	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
 	use.cookie = h.cookieUse(h.handler.Cookie.Name)
+	use.place = h.place(server, routeHosts, h.handler.PathPrefix)
 	if err := app.share(use); err != nil {
 		return err
 	}
@@ -85,11 +95,7 @@ func (h *Handler) setBaseURL(e *expander) {
 }
 
 // newKeeper returns the keeper of the sessions, with its store and keys.
-func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*keeper.Keeper, error) {
-	ring, err := h.keyRing(keys, app.key)
-	if err != nil {
-		return nil, err
-	}
+func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *seal.KeyRing, keys []string) (*keeper.Keeper, error) {
 	vault, err := h.pooled.vault(h.store)
 	if err != nil {
 		return nil, err

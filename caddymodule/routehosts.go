@@ -17,15 +17,15 @@ type handlerHosts map[string]hosts
 
 // routeHosts returns the hosts whose requests can reach the handler, according to the
 // host matchers of the enclosing routes. It finds the handler in its route by its JSON,
-// and must be called before the handler's modules are loaded.
-func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return anyHost
+// and must be called before the handler's modules are loaded. It returns nil if it does
+// not find the handler: in a named route, or in a route of another module.
+func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
+	if server == nil {
+		return nil
 	}
 	own, err := json.Marshal(h)
 	if err != nil {
-		return anyHost
+		return nil
 	}
 	lists := []caddyhttp.RouteList{server.Routes}
 	if server.Errors != nil {
@@ -36,7 +36,7 @@ func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
 			return slices.Clip(found) // equal handlers share it
 		}
 	}
-	return anyHost // a named route, or a route of another module
+	return nil
 }
 
 // firstUnloaded returns the route that Caddy is provisioning, or nil: the first one that
