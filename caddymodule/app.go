@@ -86,6 +86,7 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
+	a.warnOfUnroutedCallbacks()
 	a.keyTasks.start()
 	return nil
 }

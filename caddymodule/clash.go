@@ -16,11 +16,13 @@ type place struct {
 	hosts  hosts
 	prefix string // of the paths of the endpoints
 	domain string // of the cookie
+	// callbackUnrouted says that no request for the callback reaches the handler.
+	callbackUnrouted bool
 }
 
 // place returns the place of a handler that has found its hosts.
 func (h *Handler) place(server *caddyhttp.Server, route hosts, prefix string) place {
-	p := place{server: server, hosts: route, prefix: prefix}
+	p := place{server: server, hosts: route, prefix: prefix, callbackUnrouted: h.callbackUnrouted}
 	if h.baseHost != "" {
 		p.hosts = hosts{h.baseHost}
 	}

@@ -171,6 +171,8 @@ type Handler struct {
 	// hosts has the hosts of requests that can reach the handler, and that of base_url.
 	hosts    hosts
 	baseHost string
+	// callbackUnrouted says that no request for the callback reaches the handler.
+	callbackUnrouted bool
 	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
 }
