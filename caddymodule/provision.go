@@ -30,8 +30,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	routeHosts := h.routeHosts(server, app)
-	h.hosts = routeHosts
-	if h.hosts == nil {
+	if h.hosts = routeHosts; routeHosts == nil {
 		h.hosts = anyHost
 	}
 	if err := h.loadModules(ctx); err != nil {
@@ -46,10 +45,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.setBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
-	if err := e.err; err != nil {
-		return err
-	}
-	if err := h.checkTimes(); err != nil {
+	if err := cmp.Or(e.err, h.checkTimes()); err != nil {
 		return err
 	}
 	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)

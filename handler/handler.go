@@ -86,7 +86,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	if outer := h.reclaim(w, r); outer != nil {
 		switch {
 		case !h.sameSite(outer.handler):
-			return h.fail(w, r, h.nestedLogins(r, outer.handler))
+			if isEndpoint || h.hasAmbiguousPath(r) || !h.isOptional(r) && !h.isTrustedPreflight(r) {
+				return h.fail(w, r, h.nestedLogins(r, outer.handler))
+			}
 		case isEndpoint, outer.session == nil:
 			h.takeOver(r, outer)
 		default:
