@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/memory"
@@ -58,7 +59,7 @@ func TestReadinessFollowsStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := p.release(); err != nil {
+		if err := p.release(time.Now().Add(destructTimeout)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -26,8 +27,11 @@ type App struct {
 	key    *ownKey
 	shared []sharing
 	routes map[*caddyhttp.Route]handlerHosts
-	starts []func() // the handlers' tasks at the start of the configuration
 	logger *zap.Logger
+
+	keyTasks *keyTasks
+	// stop is the end of the time for stopping. It is zero while the configuration runs.
+	stop time.Time
 }
 
 // CaddyModule returns the Caddy module information.
@@ -37,7 +41,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger, a.key, a.routes = ctx.Logger(), new(ownKey), map[*caddyhttp.Route]handlerHosts{}
+	a.logger, a.key, a.keyTasks, a.routes = ctx.Logger(), new(ownKey), new(keyTasks), map[*caddyhttp.Route]handlerHosts{}
 	return nil
 }
 
@@ -49,8 +53,14 @@ func (a *App) use(id string, s *lazyStore) {
 	a.stores[id] = s
 }
 
-// atStart registers f to be called when the configuration starts. f must not block.
-func (a *App) atStart(f func()) { a.starts = append(a.starts, f) }
+// stopBy returns the time by which all stores of a configuration that has ended must be
+// closed. The first call sets it.
+func (a *App) stopBy() time.Time {
+	if a.stop.IsZero() {
+		a.stop = time.Now().Add(destructTimeout)
+	}
+	return a.stop
+}
 
 // Start writes the key file, if there is none yet, and opens the stores. A shared store
 // is opened in the background, because an unreachable one must not delay other sites. It
@@ -76,9 +86,8 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
-	for _, f := range a.starts {
-		f()
-	}
+	a.warnOfUnroutedCallbacks()
+	a.keyTasks.start()
 	return nil
 }
 

@@ -87,3 +87,52 @@ func TestErrorMessageHidesCause(t *testing.T) {
 	}
 	captured.wait(t, `"level":"error"`, `"logger":"http.handlers.oauth_session"`, "127.0.0.1")
 }
+
+// An error route of another site, or for other errors, must not leave the page empty.
+func TestErrorPageIsNotEmptyBesideErrorRoutes(t *testing.T) {
+	const other = "\nhttp://other.localhost:{$PORT} {\nhandle_errors {\nrespond \"themed\"\n}\n}\n"
+	for name, tc := range map[string]struct {
+		errors, sites string // error routes of this site, and other sites
+		themed        bool
+	}{
+		"another site":                     {"", other, false},
+		"a site for all hosts":             {"", "\nhttp://:{$PORT} {\nhandle_errors {\nrespond \"themed\"\n}\n}\n", true},
+		"another status":                   {"handle_errors 404 {\nrespond \"themed\"\n}", "", false},
+		"several other statuses":           {"handle_errors 404 5xx 403 {\n@f expression {err.status_code} == 404\nrespond @f \"themed\"\n}", other, false},
+		"another path":                     {"handle_errors {\nhandle /api/* {\nrespond \"themed\"\n}\n}", "", false},
+		"another host within":              {"handle_errors {\n@o host other.localhost\nrespond @o \"themed\"\n}", "", false},
+		"only a header":                    {"handle_errors {\nheader X-Error 1\n}", "", false},
+		"only a rewrite":                   {"handle_errors {\nrewrite * /{err.status_code}.html\n}", "", false},
+		"this status":                      {"handle_errors 503 {\nrespond \"themed\"\n}", other, true},
+		"this status, by an expression":    {"handle_errors {\n@f expression {err.status_code} == 503\nheader X-Error 1\nrespond @f \"themed\"\n}", other, true},
+		"this path":                        {"handle_errors {\nhandle /page* {\nrespond \"themed\"\n}\n}", "", true},
+		"a path after a rewrite":           {"handle_errors {\nrewrite * /{err.status_code}.html\nrespond /503.html \"themed\"\n}", "", true},
+		"the path before the site's own":   {"rewrite /page /other\nhandle_errors {\nrespond /page \"themed\"\n}", "", true},
+		"the second of exclusive handlers": {"handle_errors {\nhandle /api/* {\nrespond \"api\"\n}\nhandle {\nrespond \"themed\"\n}\n}", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
+			w.load(site("", tc.errors) + tc.sites)
+			a := newBrowser(t, w.origin).open("/page")
+			switch {
+			case a.status != http.StatusServiceUnavailable:
+				t.Errorf("got status %d, want 503", a.status)
+			case tc.themed && a.body != "themed":
+				t.Errorf("got page %q, want that of handle_errors", a.body)
+			case !tc.themed && !strings.Contains(a.body, "Sign-in is not available"):
+				t.Errorf("got page %q, want the module's own", a.body)
+			}
+		})
+	}
+}
+
+// A directive among the error routes has no other place for its own errors.
+func TestErrorWithinErrorRoutesHasAPage(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("ISSUER", "http://127.0.0.1:"+freePort(t))
+	w.load("http://localhost:{$PORT} {\nerror * 404\nhandle_errors {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\n}\n")
+	if a := newBrowser(t, w.origin).open("/page"); !strings.Contains(a.body, "Sign-in is not available") {
+		t.Errorf("got status %d and page %q, want the module's own", a.status, a.body)
+	}
+}

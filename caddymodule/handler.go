@@ -164,7 +164,7 @@ type Handler struct {
 	match    caddyhttp.MatcherSets
 	optional caddyhttp.MatcherSets
 	pooled   pooled
-	keyTasks *keyTasks
+	app      *App    // nil before Provision
 	ownKey   *ownKey // nil: keys are given
 	baseURL  string
 	header   headerTemplate
@@ -172,6 +172,8 @@ type Handler struct {
 	// hosts has the hosts of requests that can reach the handler, and that of base_url.
 	hosts    hosts
 	baseHost string
+	// callbackUnrouted says that no request for the callback reaches the handler.
+	callbackUnrouted bool
 	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
 }
@@ -262,14 +264,17 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 // Cleanup releases the store and the client, which other configurations may share. It
 // also works after a Provision that failed half-way.
 func (h *Handler) Cleanup() error {
-	if h.keyTasks != nil {
-		h.keyTasks.stop() // before release may close the store
-	}
 	if h.cookieInUse.name != "" {
 		cookieNames.remove(h.cookieInUse)
 		h.cookieInUse = cookieUse{}
 	}
-	return h.pooled.release()
+	if h.app == nil {
+		return nil
+	}
+	// The first handler that is cleaned up stops the tasks of all, before release may
+	// close a store.
+	h.app.keyTasks.stop()
+	return h.pooled.release(h.app.stopBy())
 }
 
 // MarshalLogObject keeps secrets out of Caddy's `servers { trace }`, which logs whole

@@ -112,8 +112,10 @@ func keyObserver(logger *zap.Logger) func(seal.KeyEvent) {
 	}
 }
 
-// keyTasks are the background tasks for the keys of one handler. App.Start starts them,
-// and not Provision: `caddy validate` provisions too, and must not contact a store.
+// keyTasks are the background tasks for the keys of all handlers of a configuration.
+// App.Start starts them, and not Provision: `caddy validate` provisions too, and must not
+// contact a store. They end together: each of them may wait a second for a store that
+// does not answer.
 type keyTasks struct {
 	tasks   []func(context.Context)
 	cancel  context.CancelFunc
@@ -130,7 +132,8 @@ func (k *keyTasks) start() {
 	}
 }
 
-// stop ends the tasks and waits for them, if they were started.
+// stop ends the tasks and waits for them, if they were started. It may be called
+// repeatedly.
 func (k *keyTasks) stop() {
 	if k.cancel != nil {
 		k.cancel()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,8 +228,9 @@ type announcingStore struct {
 var announcements announcementLog
 
 type announcementLog struct {
-	mu    sync.Mutex
-	notes [][]byte
+	mu     sync.Mutex
+	notes  [][]byte
+	frozen atomic.Bool // the store does not answer
 }
 
 func (n *announcementLog) all() [][]byte {
@@ -245,7 +247,11 @@ func (n *announcementLog) reset() {
 
 func (s *announcingStore) Watch(func([]session.ID)) {}
 
-func (s *announcingStore) Announce(_ context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
+func (s *announcingStore) Announce(ctx context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
+	if announcements.frozen.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	announcements.mu.Lock()
 	defer announcements.mu.Unlock()
 	announcements.notes = append(announcements.notes, slices.Clone(note))

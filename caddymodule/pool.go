@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,8 +18,11 @@ import (
 // their fetched metadata and keys.
 var pool = caddy.NewUsagePool()
 
-// pooled has the keys of one handler's objects in the pool.
-type pooled struct{ keys []string }
+// pooled has the keys of one handler's objects in the pool, and its vaults.
+type pooled struct {
+	keys   []string
+	vaults []*pooledVault
+}
 
 func (p *pooled) take(key string, construct caddy.Constructor) (any, error) {
 	v, _, err := pool.LoadOrNew(key, construct)
@@ -28,14 +32,17 @@ func (p *pooled) take(key string, construct caddy.Constructor) (any, error) {
 	return v, err
 }
 
-// release returns all objects to the pool.
-func (p *pooled) release() error {
+// release returns all objects to the pool. The time for closing a store ends with by.
+func (p *pooled) release(by time.Time) error {
+	for _, v := range p.vaults {
+		v.closeBy.Store(&by)
+	}
 	var err error
 	for _, key := range p.keys {
 		_, e := pool.Delete(key)
 		err = errors.Join(err, e)
 	}
-	p.keys = nil
+	*p = pooled{}
 	return err
 }
 
@@ -51,24 +58,29 @@ func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.(*pooledVault), nil
+	vault := v.(*pooledVault)
+	p.vaults = append(p.vaults, vault)
+	return vault, nil
 }
 
 type pooledVault struct {
 	*keeper.Vault
 	store *lazyStore
 	name  string // the store's ID
+	// closeBy is set before the vault returns to the pool.
+	closeBy atomic.Pointer[time.Time]
 }
 
 // destructTimeout is how long refreshes in progress may take to finish when the last
-// configuration that uses their store is gone: one request to a slow server, and the
+// configuration that uses their stores is gone: one request to a slow server, and the
 // write of its result. A refresh that has to repeat its request may be cancelled. Without
-// refreshes in progress, closing takes no time.
+// refreshes in progress, closing takes no time. Caddy closes one store after another, but
+// the refreshes of all run at the same time, so the time is that of all stores together.
 const destructTimeout = 90 * time.Second
 
 // Destruct implements caddy.Destructor.
 func (v *pooledVault) Destruct() error {
-	ctx, cancel := context.WithTimeout(context.Background(), destructTimeout)
+	ctx, cancel := context.WithDeadline(context.Background(), *v.closeBy.Load())
 	defer cancel()
 	err := v.Close(ctx)
 	return errors.Join(err, v.store.close())

@@ -27,7 +27,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	app := module.(*App)
-	h.hosts = h.routeHosts(ctx, app)
+	h.app = app
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	routeHosts := h.routeHosts(server, app)
+	if h.hosts = routeHosts; routeHosts == nil {
+		h.hosts = anyHost
+	}
 	if err := h.loadModules(ctx); err != nil {
 		return err
 	}
@@ -40,28 +45,30 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.setBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
-	if err := e.err; err != nil {
-		return err
-	}
-	if err := h.checkTimes(); err != nil {
+	if err := cmp.Or(e.err, h.checkTimes()); err != nil {
 		return err
 	}
 	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)
 	if err != nil {
 		return err
 	}
+	ring, err := h.keyRing(keys, app.key)
+	if err != nil {
+		return err
+	}
 	use := sharing{
 		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
-		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig),
+		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig), keys: ring.IDs(),
 	}
 	handlerConfig.Client = client
-	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, keys); err != nil {
+	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, ring, keys); err != nil {
 		return err
 	}
 	if h.handler, err = handler.New(handlerConfig); err != nil {
 		return err
 	}
 	use.cookie = h.cookieUse(h.handler.Cookie.Name)
+	use.place = h.place(server, routeHosts, h.handler.PathPrefix)
 	if err := app.share(use); err != nil {
 		return err
 	}
@@ -86,11 +93,7 @@ func (h *Handler) setBaseURL(e *expander) {
 }
 
 // newKeeper returns the keeper of the sessions, with its store and keys.
-func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []string) (*keeper.Keeper, error) {
-	ring, err := h.keyRing(keys, app.key)
-	if err != nil {
-		return nil, err
-	}
+func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *seal.KeyRing, keys []string) (*keeper.Keeper, error) {
 	vault, err := h.pooled.vault(h.store)
 	if err != nil {
 		return nil, err
@@ -100,14 +103,12 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, keys []
 	if h.ownKey != nil {
 		h.ownKey.use(site)
 	}
-	h.keyTasks = &keyTasks{}
 	if vault.store.shared {
-		h.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
+		app.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
 	}
 	if len(h.Key) > 0 {
-		h.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
+		app.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
 	}
-	app.atStart(h.keyTasks.start)
 	return keeper.New(keeper.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),

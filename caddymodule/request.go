@@ -7,8 +7,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/oauth-session/caddy-oauth-session/handler"
 )
 
 // origin returns the origin that the browser sees: base_url, or the origin of the
@@ -67,26 +65,6 @@ func originalURL(r *http.Request) *url.URL {
 func keepOutOfAccessLog(r *http.Request) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 }
-
-// fail passes an error to the site's handle_errors routes. If there are none, it writes
-// the module's own page.
-func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
-	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Errors == nil || len(server.Errors.Routes) == 0 {
-		e.Write(w, r)
-		return nil
-	}
-	return caddyhttp.Error(e.Status, publicError{e})
-}
-
-// publicError is an error whose text error pages may show as {err.message}. The handler
-// has already logged its cause.
-type publicError struct{ cause *handler.Error }
-
-func (e publicError) Error() string { return e.cause.Detail }
-
-// Unwrap returns the full error.
-func (e publicError) Unwrap() error { return e.cause }
 
 const tokenPlaceholder = "{token}"
 

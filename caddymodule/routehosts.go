@@ -11,32 +11,44 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// handlerHosts maps the JSON of each handler in a route to the hosts whose requests can
-// reach it. Handlers with equal JSON count as one.
-type handlerHosts map[string]hosts
+// handlerHosts has, by the JSON of each handler in a route, the hosts whose requests can
+// reach it, and whether a request for its callback may. Handlers with equal JSON count as
+// one.
+type handlerHosts struct {
+	hosts    map[string]hosts
+	callback map[string]bool
+}
+
+// around is what encloses a handler.
+type around struct {
+	hosts hosts
+	paths pathMatchers
+}
 
 // routeHosts returns the hosts whose requests can reach the handler, according to the
 // host matchers of the enclosing routes. It finds the handler in its route by its JSON,
-// and must be called before the handler's modules are loaded.
-func (h *Handler) routeHosts(ctx caddy.Context, app *App) hosts {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return anyHost
+// and must be called before the handler's modules are loaded. It returns nil if it does
+// not find the handler: in a named route, or in a route of another module.
+func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
+	if server == nil {
+		return nil
 	}
 	own, err := json.Marshal(h)
 	if err != nil {
-		return anyHost
+		return nil
 	}
 	lists := []caddyhttp.RouteList{server.Routes}
 	if server.Errors != nil {
 		lists = append(lists, server.Errors.Routes)
 	}
 	for _, routes := range lists {
-		if found := app.hostsIn(firstUnloaded(routes))[string(own)]; found != nil {
-			return slices.Clip(found) // equal handlers share it
+		found := app.hostsIn(firstUnloaded(routes))
+		if hosts := found.hosts[string(own)]; hosts != nil {
+			h.callbackUnrouted = !found.callback[string(own)]
+			return slices.Clip(hosts) // equal handlers share it
 		}
 	}
-	return anyHost // a named route, or a route of another module
+	return nil
 }
 
 // firstUnloaded returns the route that Caddy is provisioning, or nil: the first one that
@@ -53,12 +65,15 @@ func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
 // hostsIn searches each route once, because a route may have many handlers.
 func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
 	if route == nil {
-		return nil
+		return handlerHosts{}
 	}
 	found, ok := a.routes[route]
 	if !ok {
-		found = handlerHosts{}
-		reached := matcherHosts(route.MatcherSets, route.MatcherSetsRaw)
+		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}}
+		reached := around{
+			hosts: matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
+			paths: pathMatchers{}.within(loadedPaths(route.MatcherSets)),
+		}
 		for _, raw := range route.HandlersRaw {
 			found.walk(raw, reached)
 		}
@@ -111,7 +126,7 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 }
 
 // walk visits every value, because handlers of any module may contain routes.
-func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
+func (found handlerHosts) walk(raw json.RawMessage, reached around) {
 	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
 		return
 	}
@@ -119,6 +134,9 @@ func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 	if json.Unmarshal(raw, &list) == nil {
 		for _, v := range list {
 			found.walk(v, reached)
+			if bytes.Contains(v, []byte(`"rewrite"`)) {
+				reached.paths.rewritten = true
+			}
 		}
 		return
 	}
@@ -133,7 +151,8 @@ func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 	if object["handle"] != nil { // a route
 		var sets caddyhttp.RawMatcherSets
 		if json.Unmarshal(object["match"], &sets) == nil {
-			reached = reached.within(matcherHosts(nil, sets))
+			reached.hosts = reached.hosts.within(matcherHosts(nil, sets))
+			reached.paths = reached.paths.within(rawPaths(sets))
 		}
 	}
 	for _, v := range object {
@@ -142,13 +161,14 @@ func (found handlerHosts) walk(raw json.RawMessage, reached hosts) {
 }
 
 // add adds the hosts of a handler under the JSON that the handler itself produces.
-func (found handlerHosts) add(raw json.RawMessage, reached hosts) {
+func (found handlerHosts) add(raw json.RawMessage, reached around) {
 	var h Handler
 	if json.Unmarshal(raw, &h) != nil {
 		return
 	}
 	if text, err := json.Marshal(&h); err == nil {
-		found[string(text)] = found[string(text)].add(reached...)
+		found.hosts[string(text)] = found.hosts[string(text)].add(reached.hosts...)
+		found.callback[string(text)] = found.callback[string(text)] || reached.paths.admit(h.PathPrefix)
 	}
 }
 

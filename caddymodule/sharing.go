@@ -16,6 +16,8 @@ type sharing struct {
 	cookie                         cookieUse
 	hosts                          hosts
 	asked                          map[string]string // by option
+	keys                           []string          // the IDs of the keys
+	place                          place
 }
 
 // share refuses a handler that would use the sessions of another handler although it
@@ -24,6 +26,9 @@ func (a *App) share(s sharing) error {
 	for _, other := range a.shared {
 		if reflect.DeepEqual(s, other) {
 			return nil // an equal one has been compared
+		}
+		if err := s.clash(other); err != nil {
+			return err
 		}
 		if !s.sameSession(other) {
 			continue

@@ -196,35 +196,31 @@ func TestFailingMatcherProtectsRequest(t *testing.T) {
 // With several directives in one site, each serves the requests of its matcher, in any
 // order, with its own client and cookie.
 func TestDirectivesOfOneSiteKeepSeparateSessions(t *testing.T) {
-	for name, cookie := range map[string]string{"names of their own": "cookie {\nname __Host-%s\n}", "one name": ""} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			site := "http://localhost:{$PORT} {\n"
-			for _, part := range []string{"a", "b"} {
-				w.as.AddClient(fakeas.Client{ID: part, Secret: testSecret, RedirectURIs: []string{w.origin + "/" + part + "/oauth2/callback"}})
-				site += "oauth_session /" + part + "/* {\n" + strings.Replace(loginOptions, "client_id app", "client_id "+part, 1) +
-					"\npath_prefix /" + part + "/oauth2\n" + strings.ReplaceAll(cookie, "%s", part) + "\n}\n"
-			}
-			w.load(site + "reverse_proxy {$APP}\n}")
-			tokens := map[string]bool{}
-			for _, part := range []string{"a", "b"} {
-				b := newBrowser(t, w.origin)
-				if a := b.fetch("/" + part + "/x"); a.status != http.StatusUnauthorized {
-					t.Errorf("%s without a session: got status %d, want 401", part, a.status)
-				}
-				r := b.login("/" + part + "/x").echo(t)
-				if r.Bearer() == "" || r.Values("Cookie") != nil {
-					t.Errorf("%s: got token %q and cookies %.60q at the app, want a token and no cookies", part, r.Bearer(), r.Values("Cookie"))
-				}
-				tokens[r.Bearer()] = true
-				if r := b.open("/c").echo(t); r.Bearer() != "" || r.Values("Cookie") != nil {
-					t.Errorf("outside both matchers, after a login at %s: got %v at the app, want no token and no cookies", part, r)
-				}
-			}
-			if len(tokens) != 2 {
-				t.Errorf("got %d tokens, want one of each client", len(tokens))
-			}
-		})
+	w := newWorld(t)
+	site := "http://localhost:{$PORT} {\n"
+	for _, part := range []string{"a", "b"} {
+		w.as.AddClient(fakeas.Client{ID: part, Secret: testSecret, RedirectURIs: []string{w.origin + "/" + part + "/oauth2/callback"}})
+		site += "oauth_session /" + part + "/* {\n" + strings.Replace(loginOptions, "client_id app", "client_id "+part, 1) +
+			"\npath_prefix /" + part + "/oauth2\n" + "cookie {\nname __Host-" + part + "\n}" + "\n}\n"
+	}
+	w.load(site + "reverse_proxy {$APP}\n}")
+	tokens := map[string]bool{}
+	for _, part := range []string{"a", "b"} {
+		b := newBrowser(t, w.origin)
+		if a := b.fetch("/" + part + "/x"); a.status != http.StatusUnauthorized {
+			t.Errorf("%s without a session: got status %d, want 401", part, a.status)
+		}
+		r := b.login("/" + part + "/x").echo(t)
+		if r.Bearer() == "" || r.Values("Cookie") != nil {
+			t.Errorf("%s: got token %q and cookies %.60q at the app, want a token and no cookies", part, r.Bearer(), r.Values("Cookie"))
+		}
+		tokens[r.Bearer()] = true
+		if r := b.open("/c").echo(t); r.Bearer() != "" || r.Values("Cookie") != nil {
+			t.Errorf("outside both matchers, after a login at %s: got %v at the app, want no token and no cookies", part, r)
+		}
+	}
+	if len(tokens) != 2 {
+		t.Errorf("got %d tokens, want one of each client", len(tokens))
 	}
 }
 

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -9,9 +8,6 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
-
-	"github.com/oauth-session/caddy-oauth-session/session/keeper"
-	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // protects reports whether a request needs a session. It also does if the app may
@@ -24,32 +20,6 @@ func (h *Handler) protects(r *http.Request) bool {
 // reads its path.
 func (h *Handler) isOptional(r *http.Request) bool {
 	return h.Optional(r) && (!h.hasAmbiguousPath(r) || h.AlwaysOptional(r))
-}
-
-// relayNested handles a request that an outer Handler has relayed as protected, and
-// that may also belong to this Handler, because its path is ambiguous. The outer
-// Handler has removed the cookies, and a login here would lead back to the same
-// situation. The outer session therefore has to be valid for this Handler, too. It
-// is if both use the same site, that is, the same login.
-func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, outer *cookieGuard, next Next) error {
-	var none seal.Secret
-	switch {
-	case h.Keeper.Site.Ref(none).ID != outer.handler.Keeper.Site.Ref(none).ID:
-		return h.fail(w, r, ambiguousPath())
-	case outer.session == nil:
-		return h.relay(w, r, next)
-	}
-	c := &cookies{secret: outer.secret, valid: true}
-	s, err := h.loadSession(r, c)
-	switch {
-	case err == nil:
-		return h.relaySession(w, r, c, s, next)
-	case errors.Is(err, errTooEarly):
-		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld), errors.Is(err, keeper.ErrNoSession):
-		return h.fail(w, r, ambiguousPath())
-	}
-	return h.fail(w, r, unavailable(err))
 }
 
 // hasAmbiguousPath reports whether an app may read the path of a request

@@ -34,6 +34,8 @@ type cookieGuard struct {
 	// without a session.
 	session *keeper.Session
 	secret  seal.Secret
+	// cookies has the lines of the Cookie header as they arrived.
+	cookies []string
 
 	policy cachePolicy
 	// private holds the value of Cache-Control, which saves an allocation.
@@ -51,7 +53,7 @@ const (
 
 // guardCookies returns a guard for the answer to a request.
 func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGuard {
-	return cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header()}
+	return cookieGuard{ResponseWriter: w, handler: h, request: r, header: w.Header(), cookies: r.Header["Cookie"]}
 }
 
 // finish checks what net/http writes after the handler has returned: trailers, and

@@ -78,9 +78,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next Next) e
 	if !isEndpoint && !h.protects(r) {
 		return h.relayUnprotected(w, r, next)
 	}
-	outer := h.reclaim(w, r)
-	if outer != nil && !isEndpoint && h.hasAmbiguousPath(r) {
-		return h.relayNested(w, r, outer, next) // the outer Handler has set the user
+	if outer := h.reclaim(w, r); outer != nil {
+		switch {
+		case !h.sameSite(outer.handler):
+			if h.hasAmbiguousPath(r) || !h.mayServeBehind(r, isEndpoint) {
+				return h.fail(w, r, h.nestedLogins(r, outer.handler))
+			}
+		case isEndpoint, outer.session == nil:
+			h.takeOver(r, outer)
+		default:
+			return h.relayNested(w, r, outer, next) // the outer Handler has set the user
+		}
 	}
 	h.SetUser(r, nil)
 	if isEndpoint {

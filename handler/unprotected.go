@@ -12,7 +12,7 @@ import (
 // and an app that gets one could act as its user on protected paths. No session is
 // looked up, so such a request costs no access to the store.
 func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next Next) error {
-	guard := &unprotectedWriter{cookieGuard: h.guardCookies(w, r), cookies: r.Header["Cookie"]}
+	guard := &unprotectedWriter{cookieGuard: h.guardCookies(w, r)}
 	c := h.parseCookies(r)
 	removeOwnCookies(r, &c)
 	guard.removePathHeaders(r)
@@ -35,8 +35,6 @@ func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next 
 type unprotectedWriter struct {
 	cookieGuard
 	savedHeaders
-	// cookies has the lines of the Cookie header as they arrived.
-	cookies []string
 }
 
 // reclaim undoes the changes of earlier Handlers that left a request unprotected.
