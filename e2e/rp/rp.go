@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // A Client is a client registered at one authorization server.
@@ -149,9 +150,13 @@ func (c *Client) EndSessionURL(idToken, postLogoutRedirectURI string) string {
 	}.Encode()
 }
 
+// httpClient uses a new connection for each request: a test may make the server break
+// connections, and no request of another test may wait on one of them.
+var httpClient = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+
 func do(req *http.Request, answer any) error {
 	req.Header.Set("Accept", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		return err
 	}
