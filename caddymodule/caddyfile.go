@@ -186,7 +186,7 @@ var notAvailable = map[string]string{
 	"client_certificate": "use client_secret",
 }
 
-// isURL also accepts a text with placeholders, whose value is not known yet.
+// isURL also accepts a text with placeholders, because their values are not known yet.
 func isURL(text string) bool {
 	if strings.Contains(text, "{") {
 		return true

@@ -15,7 +15,7 @@ import (
 //	""                  every host
 type hosts []string
 
-// anyHost stands for a handler whose hosts are unknown.
+// anyHost stands for a handler with unknown hosts.
 var anyHost = hosts{""}
 
 // normalHost returns a host as browsers compare it: in lower case, without port and

@@ -11,16 +11,16 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// handlerHosts has, by the JSON of each handler in a route, the hosts whose requests can
-// reach it, and whether a request for its callback may. Handlers with equal JSON count as
-// one.
+// handlerHosts has the hosts from which requests can reach each handler in a route, and
+// whether a request for its callback can. The keys are the JSON of the handlers; handlers
+// with equal JSON count as one.
 type handlerHosts struct {
 	hosts    map[string]hosts
 	callback map[string]bool
 }
 
-// around is what encloses a handler.
-type around struct {
+// enclosure has the conditions of the routes around a handler.
+type enclosure struct {
 	hosts hosts
 	paths pathMatchers
 }
@@ -70,7 +70,7 @@ func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
 	found, ok := a.routes[route]
 	if !ok {
 		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}}
-		reached := around{
+		reached := enclosure{
 			hosts: matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
 			paths: pathMatchers{}.within(loadedPaths(route.MatcherSets)),
 		}
@@ -126,7 +126,7 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 }
 
 // walk visits every value, because handlers of any module may contain routes.
-func (found handlerHosts) walk(raw json.RawMessage, reached around) {
+func (found handlerHosts) walk(raw json.RawMessage, reached enclosure) {
 	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
 		return
 	}
@@ -161,7 +161,7 @@ func (found handlerHosts) walk(raw json.RawMessage, reached around) {
 }
 
 // add adds the hosts of a handler under the JSON that the handler itself produces.
-func (found handlerHosts) add(raw json.RawMessage, reached around) {
+func (found handlerHosts) add(raw json.RawMessage, reached enclosure) {
 	var h Handler
 	if json.Unmarshal(raw, &h) != nil {
 		return
