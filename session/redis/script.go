@@ -20,15 +20,15 @@ if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
 `
 
 // replaceScript is the commit of a refresh (session.Store.Replace): it overwrites an item
-// of the given version. It does not check the lease: the version is enough, because every
-// write raises it.
+// of the given version. It does not check the lease: every write raises the version, so an
+// instance that lost its lease and was overtaken gets 0.
 //
 //	ARGV: present version, new item, its time to live in ms
-//	answer: 1, or 0 if the item is missing or has another version
+//	answer: 1, 0 if the item is missing or has another version, or an error if it is malformed
 //
-// The lease gets the item's time to live, so that it does not end earlier. An item without
-// any time left is deleted. With one key, while a cluster slot moves, the lease keeps its
-// time to live; see runOnOneKey. codec.go has the layout of items and leases.
+// The lease gets the item's time to live, so that the lease does not end before the item.
+// An item without any time left is deleted. While a cluster slot moves, the script may get
+// only the item's key; then the lease's time to live does not change; see runOnOneKey. codec.go has the layout of items and leases.
 var replaceScript = script{"aa54896fa25f7512ee26f4a65939ec639e7735b8", `
 local item = redis.call('GET', KEYS[1])
 if item and #item < 16 then return redis.error_reply('MALFORMED item') end
