@@ -60,9 +60,10 @@ func (p place) sameCookie(other place) bool {
 
 // clash refuses a handler whose login cannot work beside that of another handler: each
 // login would replace the cookie of the other, or one handler would get the callbacks of
-// the other.
+// the other. It compares the sites of one port: on several ports of one host, a browser may
+// well visit one site only, as on a developer's machine.
 func (s sharing) clash(other sharing) error {
-	if s.sameLogin(other) {
+	if s.sameLogin(other) || !s.place.sameServer(other.place) {
 		return nil
 	}
 	var same []string

@@ -63,7 +63,7 @@ func TestS36UnverifiableIDTokenEndsNothing(t *testing.T) {
 	kept := map[string]fakeas.TokenEdit{
 		"no-sub": {Defect: fakeas.DefectNoSubject}, "further-aud": {Defect: fakeas.DefectAudienceOther},
 		"older-auth-time": {Defect: fakeas.DefectAuthTime}, "other-key": {Defect: fakeas.DefectKey}, "unknown-key": {Defect: fakeas.DefectKeyID},
-		"expired": {Defect: fakeas.DefectExpired}, "later": {Defect: fakeas.DefectIssuedLater}, "large": set("x", strings.Repeat("x", 17<<10)),
+		"expired": {Defect: fakeas.DefectExpired}, "later": {Defect: fakeas.DefectIssuedLater}, "large": set("x", strings.Repeat("x", 65<<10)),
 	}
 	var all []*variant
 	for name := range kept {
