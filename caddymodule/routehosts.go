@@ -33,7 +33,7 @@ func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
 	if server == nil {
 		return nil
 	}
-	own, err := json.Marshal(h)
+	own, err := json.Marshal(h) //nolint:gosec // only compared, and never leaves the process
 	if err != nil {
 		return nil
 	}
@@ -166,7 +166,7 @@ func (found handlerHosts) add(raw json.RawMessage, reached enclosure) {
 	if json.Unmarshal(raw, &h) != nil {
 		return
 	}
-	if text, err := json.Marshal(&h); err == nil {
+	if text, err := json.Marshal(&h); err == nil { //nolint:gosec // only compared, and never leaves the process
 		found.hosts[string(text)] = found.hosts[string(text)].add(reached.hosts...)
 		found.callback[string(text)] = found.callback[string(text)] || reached.paths.admit(h.PathPrefix)
 	}

@@ -76,9 +76,9 @@ func New(c Config) (*Keeper, error) {
 	case c.Vault.store == nil:
 		return nil, errors.New("Vault has no store")
 	case c.Site == nil:
-		return nil, errors.New("Site is missing")
+		return nil, errors.New("Site is missing") //nolint:staticcheck // the name of a field
 	case !c.Site.HasKeys():
-		return nil, errors.New("Site has no keys")
+		return nil, errors.New("Site has no keys") //nolint:staticcheck // the name of a field
 	case c.Refresher == nil:
 		return nil, errors.New("Refresher is missing")
 	}
