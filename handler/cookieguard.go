@@ -60,12 +60,12 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 // the header of an answer without a body.
 func (g *cookieGuard) finish() {
 	if !g.wroteHeader {
-		g.addExpiredCookie()
+		g.addExpiredCookie(http.StatusOK)
 	}
 	g.removeForgedIn(setCookie)
 	g.removeForgedIn(setCookieTrailer)
 	if !g.wroteHeader {
-		g.applyCachePolicy()
+		g.applyCachePolicy(http.StatusOK)
 	}
 }
 
@@ -88,13 +88,19 @@ func (g *cookieGuard) isForged(line string) bool {
 }
 
 // addExpiredCookie adds the expired cookie to the answer. It also marks the answer
-// as private, because a cache must not store the Set-Cookie line.
-func (g *cookieGuard) addExpiredCookie() {
+// as private, because a cache must not store the Set-Cookie line. On a 304 without
+// Cache-Control, this line replaces the one that a cache has stored: no-cache is
+// then right for every page.
+func (g *cookieGuard) addExpiredCookie(status int) {
 	if g.expiredCookie == "" || g.disabled {
 		return
 	}
 	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expiredCookie)
-	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
+	caching := slices.Clone(g.header["Cache-Control"])
+	if status == http.StatusNotModified && caching == nil {
+		caching = append(caching, "no-cache")
+	}
+	caching = append(caching, "private")
 	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
 }
 
@@ -156,10 +162,10 @@ func (g *cookieGuard) WriteHeader(status int) {
 		g.removeForgedIn(setCookie)
 		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
 		if g.wroteHeader {
-			g.addExpiredCookie()
+			g.addExpiredCookie(status)
 		}
 		if status >= http.StatusOK {
-			g.applyCachePolicy()
+			g.applyCachePolicy(status)
 		}
 	}
 	g.ResponseWriter.WriteHeader(status)
@@ -169,8 +175,8 @@ func (g *cookieGuard) WriteHeader(status int) {
 func (g *cookieGuard) beforeWrite() {
 	if !g.wroteHeader {
 		g.removeForgedIn(setCookie)
-		g.addExpiredCookie()
-		g.applyCachePolicy()
+		g.addExpiredCookie(http.StatusOK)
+		g.applyCachePolicy(http.StatusOK)
 		g.wroteHeader = true
 	}
 }
