@@ -80,6 +80,11 @@ func (h *Handler) refererPath(r *http.Request) string {
 func beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
+	// The cache of a service worker ignores no-store, but it never answers with a
+	// stored answer that has this line (Service Workers, "Request matches cached
+	// item"). A stored redirect to the login would lead in a circle: after the login,
+	// the worker would answer the requested page with it again.
+	header.Set("Vary", "*")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Content-Security-Policy", contentSecurityPolicy)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/storage"
 	"github.com/chromedp/chromedp"
@@ -64,6 +65,17 @@ func Start(t testing.TB) (*Browser, *Page) {
 	return &Browser{ctx: ctx}, newPage(t, ctx)
 }
 
+// NewProfile opens a window without any cookie, in the same process. Its tabs share nothing with those of b.
+func (b *Browser) NewProfile(t testing.TB) (*Browser, *Page) {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("opening a window: %v", err)
+	}
+	return &Browser{ctx: ctx}, newPage(t, ctx)
+}
+
 // NewPage opens another tab of the same profile.
 func (b *Browser) NewPage(t testing.TB) *Page {
 	t.Helper()
@@ -80,7 +92,7 @@ func (b *Browser) Cookies(t testing.TB) []*network.Cookie {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, actionLimit)
 	defer cancel()
-	result, err := chromedp.CallBrowser(ctx, storage.GetCookies, storage.GetCookiesParams{})
+	result, err := chromedp.CallBrowser(ctx, storage.GetCookies, storage.GetCookiesParams{BrowserContextID: profileID(ctx)})
 	if err != nil {
 		t.Fatalf("reading the cookies: %v", err)
 	}
@@ -98,9 +110,49 @@ func (b *Browser) Cookie(t testing.TB, name string) *network.Cookie {
 	return nil
 }
 
+// DeleteCookies deletes all cookies of the profile, as the end of the browser and a day do.
+func (b *Browser) DeleteCookies(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, actionLimit)
+	defer cancel()
+	if _, err := chromedp.Call(ctx, network.ClearBrowserCookies, cdp.Empty{}); err != nil {
+		t.Fatalf("deleting the cookies: %v", err)
+	}
+}
+
+// profileID returns the identifier of the profile, or "" for the first one.
+func profileID(ctx context.Context) cdp.BrowserContextID {
+	return chromedp.FromContext(ctx).BrowserContextID
+}
+
+// AllowCookies sets whether sites may use cookies, on Chromium's page of settings, as a user does. It opens a tab for that.
+// Only the first profile of a browser has that page.
+func (b *Browser) AllowCookies(t testing.TB, allow bool) {
+	t.Helper()
+	setting := "block"
+	if allow {
+		setting = "allow"
+	}
+	settings := b.NewPage(t)
+	settings.Open(t, "chrome://settings/content/siteData")
+	if !Eval[bool](t, settings, call(t, setCookiePolicy, setting)) {
+		t.Fatalf("setting cookies to %s: Chromium kept the former setting", setting)
+	}
+}
+
+// setCookiePolicy sends the message of the page of settings, and returns whether the setting has changed.
+const setCookiePolicy = `async (setting) => {
+	const { sendWithPromise } = await import('chrome://resources/js/cr.js');
+	chrome.send('setDefaultValueForContentType', ['cookies', setting]);
+	return (await sendWithPromise('getDefaultValueForContentType', 'cookies')).setting === setting;
+}`
+
 // newPage returns a page. A failed test logs the page's text and takes a screenshot, which `go test -artifacts` keeps.
 func newPage(t testing.TB, ctx context.Context) *Page {
 	p := &Page{ctx: ctx}
+	if err := chromedp.Listen(ctx, p.noteRequest); err != nil {
+		t.Fatalf("observing a tab: %v", err)
+	}
 	dir := t.ArtifactDir()
 	t.Cleanup(func() {
 		if !t.Failed() {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"sync"
 	"testing"
 
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
 
@@ -17,12 +19,37 @@ const maxForms = 10
 // A Page is one tab.
 type Page struct {
 	ctx context.Context
+	mu  sync.Mutex
+	// requested has the URLs of the documents that the tab has requested since the user's last action.
+	requested []string
 }
 
 // A Document is the result of a navigation, after all redirects.
 type Document struct {
 	URL    string
 	Status int
+	// Via has the URLs that led the tab to URL without the user: they redirected, or their page went on by itself.
+	Via []string
+}
+
+// noteRequest notes a request of the tab for a document. A redirect leads to a request of its own.
+func (p *Page) noteRequest(event any) {
+	sent, ok := event.(*network.EventRequestWillBeSent)
+	if !ok || sent.Type != network.ResourceTypeDocument || string(sent.FrameID) != string(chromedp.FromContext(p.ctx).Target.TargetID) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requested = append(p.requested, sent.Request.URL)
+}
+
+// takeRequested returns the noted URLs and forgets them.
+func (p *Page) takeRequested() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	urls := p.requested
+	p.requested = nil
+	return urls
 }
 
 // Open opens the URL as if the user had typed it, and waits until the page has loaded.
@@ -89,18 +116,44 @@ func (p *Page) SubmitForm(t testing.TB, user, password string) Document {
 	}))
 }
 
+// OpenAll opens the n-th URL in the n-th page, all at the same time, and waits until all pages have loaded.
+func OpenAll(t testing.TB, pages []*Page, rawURLs []string) []Document {
+	t.Helper()
+	documents, errs := make([]Document, len(pages)), make([]error, len(pages))
+	var all sync.WaitGroup
+	for i, p := range pages {
+		all.Go(func() { documents[i], errs[i] = p.tryNavigate(chromedp.Navigate(rawURLs[i])) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatalf("opening %d pages: %v", len(pages), err)
+	}
+	return documents
+}
+
 func (p *Page) navigate(t testing.TB, step chromedp.Action[chromedp.Void]) Document {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
-	defer cancel()
-	resp, err := chromedp.RunResponse(ctx, step)
+	doc, err := p.tryNavigate(step)
 	if err != nil {
 		t.Fatalf("navigating: %v", err)
 	}
-	if resp == nil {
-		t.Fatal("navigating: the browser got no answer")
+	return doc
+}
+
+func (p *Page) tryNavigate(step chromedp.Action[chromedp.Void]) (Document, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
+	defer cancel()
+	p.takeRequested()
+	resp, err := chromedp.RunResponse(ctx, step)
+	if err != nil {
+		return Document{}, err
 	}
-	return Document{URL: p.URL(t), Status: int(resp.Status)}
+	if resp == nil {
+		return Document{}, errors.New("the browser got no answer")
+	}
+	address, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href`))
+	via := p.takeRequested()
+	return Document{URL: address, Status: int(resp.Status), Via: via[:max(0, len(via)-1)]}, err
 }
 
 // URL returns the address of the page.
