@@ -48,7 +48,7 @@ func (a ClientAssertion) check() error {
 	case !isPrintable(a.Type) || strings.Contains(a.Type, " "):
 		return fmt.Errorf("client_assertion: the type %s is not a name or a URI", quote(a.Type))
 	}
-	return nil
+	return checkPath("client_assertion", a.File)
 }
 
 // foundAssertion is an assertion from a file.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -142,6 +143,9 @@ func (cfg Config) checkAuthMethod() error {
 	if err := cfg.checkCredentials(method); err != nil {
 		return err
 	}
+	if err := checkPath("client_key", cfg.ClientKeyFile); err != nil {
+		return err
+	}
 	if err := cfg.ClientAssertion.check(); err != nil {
 		return err
 	}
@@ -176,6 +180,17 @@ func (cfg Config) checkCredentials(method string) error {
 		return fmt.Errorf("client_secret is set, but token_endpoint_auth_method is %s", method)
 	case cfg.AuthMethod == "" && cfg.ClientSecret != nil && cfg.ClientKeyFile != "":
 		return errors.New("client_secret and client_key are both set: say with token_endpoint_auth_method which of them authenticates the client")
+	}
+	return nil
+}
+
+// checkPath refuses the content of a file in place of its path, because errors name the
+// path.
+func checkPath(option, path string) error {
+	for _, begin := range []string{"{", "-----", "eyJ"} { // JSON, PEM, a JWT
+		if strings.HasPrefix(path, begin) || !isPrintable(path) {
+			return errors.New(option + ": give the path of the file, not its content")
+		}
 	}
 	return nil
 }

@@ -69,6 +69,10 @@ func TestNewRefuses(t *testing.T) {
 			c.AuthMethod, c.ClientAssertion = "none", ClientAssertion{File: "/f"}
 		}, "client_assertion is set, but token_endpoint_auth_method is none"},
 		{"client_assertion with a secret", oidc, func(c *Config) { c.ClientSecret, c.ClientAssertion = secret, ClientAssertion{File: "/f"} }, "client_secret is set, but"},
+		{"content in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = `{"kty":"EC","d":"` + canary + `"}` }, "client_key: give the path"},
+		{"PEM in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = "-----BEGIN PRIVATE KEY-----\n" + canary }, "client_key: give the path"},
+		{"JWT in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "eyJhbGciOiJ9.e30." + canary} }, "client_assertion: give the path"},
+		{"lines in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "a\n" + canary} }, "client_assertion: give the path"},
 		{"client_assertion of an odd type", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "/f", Type: "a b"} }, "client_assertion: the type"},
 		{"unknown method", oidc, func(c *Config) { c.AuthMethod = "basic" }, `"basic" is unknown`},
 		{"openid without issuer", plain, func(c *Config) { c.Scopes = []string{"openid"} }, "scope openid needs issuer"},
