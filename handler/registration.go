@@ -10,11 +10,10 @@ const (
 	keysPath   = "/jwks.json"
 )
 
-// clientMetadata is the answer of client.json: what to register at the authorization
-// server (RFC 7591, section 2; OpenID Connect Registration, section 2). With its URL as
-// client_id, it is a client ID metadata document
-// (draft-ietf-oauth-client-id-metadata-document). It leaves out what the Handler does not
-// know.
+// clientMetadata is the answer of client.json: the metadata to register at the
+// authorization server (RFC 7591, section 2; OpenID Connect Registration, section 2). With
+// its URL as client_id, it is a client ID metadata document
+// (draft-ietf-oauth-client-id-metadata-document). Unknown values are left out.
 type clientMetadata struct {
 	ClientID                string   `json:"client_id"`
 	ApplicationType         string   `json:"application_type"`
@@ -30,8 +29,8 @@ type clientMetadata struct {
 	JWKSURI                 string   `json:"jwks_uri,omitempty"`
 }
 
-// serveClient answers what to register at the authorization server. It needs no session
-// and uses no network.
+// serveClient answers the metadata to register at the authorization server. It needs no
+// session and uses no network.
 func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) error {
 	origin, failure := h.origin(r)
 	if failure != nil {

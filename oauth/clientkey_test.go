@@ -154,6 +154,40 @@ func TestClientKeyFormsAreRead(t *testing.T) {
 	}
 }
 
+// FuzzClientKey: any content of a key file is an error or a set of strong keys, and no
+// private member is published.
+func FuzzClientKey(f *testing.F) {
+	for _, seed := range []string{
+		pkcs8(keyA()), pkcs8(edKey()) + pemBlock("CERTIFICATE", certificate(edKey())), pemBlock("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(key384()))),
+		asJSON(privateJWK(keyA(), "kid", "a", "alg", "ES256", "use", "sig")), jwkSet(privateJWK(edKey()), privateJWK(keyB())), publicPEM(keyA()), `{"keys":[{}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		keys, err := parseClientKeys(content)
+		if err != nil {
+			if !isPrintable(err.Error()) || len(err.Error()) > 500 {
+				t.Errorf("got error %q, want a short printable one", err)
+			}
+			return
+		}
+		var set struct{ Keys []map[string]any }
+		if err := json.Unmarshal(keys.public, &set); err != nil || len(set.Keys) != len(keys.keys) || len(set.Keys) == 0 {
+			t.Fatalf("got public set %s of %d keys, error %v", keys.public, len(keys.keys), err)
+		}
+		for i, members := range set.Keys {
+			for _, private := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
+				if _, ok := members[private]; ok {
+					t.Errorf("got the member %s in the public set", private)
+				}
+			}
+			if err := checkStrength(keys.keys[i].private); err != nil || members["kid"] == "" {
+				t.Errorf("got key %v with kid %v", err, members["kid"])
+			}
+		}
+	})
+}
+
 // withKey configures private_key_jwt.
 func withKey(path string) func(*Config) {
 	return func(c *Config) { c.ClientSecret, c.AuthMethod, c.ClientKeyFile = nil, "private_key_jwt", path }
