@@ -138,6 +138,7 @@ var validArguments = map[string]string{
 	"pushed_authorization_request_endpoint": "https://login.example.com/par",
 	"base_url":                              "https://app.example.com", "post_logout_redirect": "https://example.com/bye",
 	"client_id": "app", "client_secret": "{env.CLIENT_SECRET}", "audience": "api",
+	"client_key": "/etc/client.pem", "client_assertion": "/run/token jwt-spiffe", "assertion_audience": "token_endpoint",
 	"token_endpoint_auth_method": "client_secret_post", "authorization": "replace", "path_prefix": "/auth",
 	"trusted_ca": "/etc/ca.pem", "scope": "openid", "resource": "https://api.example.com", "key": "{env.KEY}",
 	"trusted_origins": "https://admin.example.com",
@@ -204,6 +205,9 @@ func malformedLines(name, args, valid string) map[string]malformed {
 		ways["one argument missing"] = malformed{name + " " + first, 1}
 		ways["empty name"] = malformed{name + ` "" ` + rest, 1}
 	}
+	if name == "client_assertion" { // the type is optional
+		delete(ways, "one argument missing")
+	}
 	if list {
 		ways["one of them empty"] = malformed{valid + ` ""`, 1}
 	} else {
@@ -215,7 +219,8 @@ func malformedLines(name, args, valid string) map[string]malformed {
 // parseLines adapts a site with lines of one option, followed by the required options.
 func parseLines(name, lines string) error {
 	for _, needed := range []string{"issuer", "client_id", "client_secret"} {
-		if needed != name {
+		replaced := needed == "client_secret" && (name == "client_key" || name == "client_assertion")
+		if needed != name && !replaced {
 			lines += "\n" + needed + " " + validArguments[needed]
 		}
 	}

@@ -24,7 +24,8 @@ func init() {
 // A navigation without a session is redirected to the login. Any other request without
 // a session gets status 401 and a JSON body with `login_url`. The handler itself answers
 // the endpoints below `path_prefix`: `login`, `callback`, `logout`, `logout/callback`,
-// `backchannel_logout`, `session` and `session/refresh`. Register
+// `backchannel_logout`, `session`, `session/refresh`, `client.json` (what to register at
+// the authorization server) and `jwks.json` (the public keys of the client). Register
 // `<origin>/oauth2/callback` as redirect URI and `<origin>/oauth2/logout/callback` as
 // post-logout redirect URI at the authorization server.
 //
@@ -66,11 +67,30 @@ type Handler struct {
 	// The client identifier. Required.
 	ClientID string `json:"client_id,omitempty"`
 	// The client secret. The handler expands a placeholder again for each use, so a rotated
-	// file takes effect at once. Without a secret, the client is public.
+	// file takes effect at once. Without credentials, the client is public.
 	ClientSecret string `json:"client_secret,omitempty"`
-	// How the client authenticates: `client_secret_basic`, `client_secret_post` or `none`.
-	// The handler never finds it out by trying. Default: from the metadata.
+	// How the client authenticates: `client_secret_basic`, `client_secret_post`,
+	// `client_secret_jwt`, `private_key_jwt`, `client_assertion` or `none`. The handler
+	// never finds it out by trying. Default: `private_key_jwt` with a `client_key`,
+	// `client_assertion` with a `client_assertion`, `none` with no credentials, and from
+	// the metadata with a `client_secret`.
 	TokenEndpointAuthMethod string `json:"token_endpoint_auth_method,omitempty"`
+	// A file with the private key of the client: PEM without a passphrase, a JWK or a JWK
+	// Set. RSA with 2048 bits or more, EC with P-256, P-384 or P-521, and Ed25519 are
+	// possible. The first key signs the assertions of `private_key_jwt`, and `jwks.json`
+	// publishes all keys of the file. The handler looks at the file for each use. A
+	// changed content takes effect after one second; one that cannot be used does not
+	// replace the former keys. Default: none.
+	ClientKey string `json:"client_key,omitempty"`
+	// An assertion about the client that another program writes and renews: a service
+	// account token of Kubernetes, a federated token of Entra workload identity, or a
+	// SPIFFE JWT-SVID. The handler looks at the file for each use. Default: none.
+	ClientAssertion *ClientAssertion `json:"client_assertion,omitempty"`
+	// The audience of the assertions that the handler makes. `issuer` is that of the draft
+	// rfc7523bis, with the type `client-authentication+jwt`; no other server accepts such
+	// an assertion. `token_endpoint` gives the older form for servers that refuse it.
+	// Default: `issuer`.
+	AssertionAudience string `json:"assertion_audience,omitempty"`
 	// Files with CA certificates (PEM) to trust for the authorization server, in addition
 	// to those of the system.
 	TrustedCA []string `json:"trusted_ca,omitempty"`
@@ -184,6 +204,15 @@ type Param struct {
 	Name string `json:"name"`
 	// The value.
 	Value string `json:"value"`
+}
+
+// ClientAssertion is a file with an assertion about the client.
+type ClientAssertion struct {
+	// The file. It holds one JWT.
+	File string `json:"file"`
+	// The `client_assertion_type`: `jwt-bearer`, `jwt-spiffe` for a JWT-SVID, or a whole
+	// URI. Default: `jwt-bearer`.
+	Type string `json:"type,omitempty"`
 }
 
 // Cookie has the attributes of the session cookie. It is always Secure and HttpOnly.

@@ -38,7 +38,10 @@ func init() { // not a literal: the parsers refer to the table
 		"client_id":                  textOption("client_id <id>", func(h *Handler) *string { return &h.ClientID }),
 		"client_secret":              textOption("client_secret <secret>, such as {env.CLIENT_SECRET} or {file./path}", func(h *Handler) *string { return &h.ClientSecret }),
 		"audience":                   textOption("audience <value>", func(h *Handler) *string { return &h.Audience }),
-		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "none"),
+		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "client_assertion", "none"),
+		"client_key":                 {usage: "client_key <file>", parse: parseClientKey},
+		"client_assertion":           {usage: "client_assertion <file> [<type>]", parse: parseClientAssertion},
+		"assertion_audience":         wordOption("assertion_audience", func(h *Handler) *string { return &h.AssertionAudience }, "issuer", "token_endpoint"),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 
@@ -197,6 +200,40 @@ func parsePathPrefix(p *parser, usage string) error {
 	}
 	p.handler.PathPrefix = text
 	return err
+}
+
+func parseClientKey(p *parser, usage string) error {
+	file, err := p.one(usage)
+	if err == nil {
+		err = p.isFile("client_key", file)
+	}
+	p.handler.ClientKey = file
+	return err
+}
+
+func parseClientAssertion(p *parser, usage string) error {
+	args := p.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
+		return p.Errf("wrong number of values (%d): write %s", len(args), usage)
+	}
+	if err := p.isFile("client_assertion", args[0]); err != nil {
+		return err
+	}
+	p.handler.ClientAssertion = &ClientAssertion{File: args[0]}
+	if len(args) == 2 {
+		p.handler.ClientAssertion.Type = args[1]
+	}
+	return p.noBlock(usage)
+}
+
+// isFile refuses the placeholder of a file's content. Errors name the file, and must not
+// contain a secret.
+func (p *parser) isFile(option, text string) error {
+	if path, ok := strings.CutPrefix(text, "{file."); ok {
+		path = strings.TrimSuffix(path, "}")
+		return p.Errf("%s takes the path of a file and not its content: write %s %s", option, option, path)
+	}
+	return nil
 }
 
 func parseHeader(p *parser, usage string) error {

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -50,6 +51,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	client, err := h.pooled.client(clientConfig, h.ClientSecret, certificates)
 	if err != nil {
+		return err
+	}
+	if err := h.watchCredentials(client, app.keyTasks); err != nil {
 		return err
 	}
 	ring, err := h.keyRing(keys, app.key)
@@ -216,6 +220,7 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		},
 		ClientID:        e.text("client_id", h.ClientID),
 		ClientSecret:    e.secret("client_secret", h.ClientSecret, h.logger),
+		ClientKeyFile:   e.text("client_key", h.ClientKey),
 		AuthMethod:      h.TokenEndpointAuthMethod,
 		Scopes:          e.texts("scope", h.Scope),
 		Audience:        e.text("audience", h.Audience),
@@ -223,6 +228,14 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		AuthorizeParams: e.params("authorize_param", h.AuthorizeParam),
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
+
+		AssertionAudience: h.AssertionAudience,
+	}
+	if a := h.ClientAssertion; a != nil {
+		c.ClientAssertion = oauth.ClientAssertion{File: e.text("client_assertion", a.File), Type: a.Type}
+		if c.ClientAssertion.File == "" {
+			e.fail(errors.New("client_assertion: the file is missing"))
+		}
 	}
 	return c
 }

@@ -50,6 +50,8 @@ func New(c Config) (*Handler, error) {
 		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, hasSecrets: true},
 		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
 		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
+		clientPath:         {methods: "GET, HEAD", serve: h.serveClient},
+		keysPath:           {methods: "GET, HEAD", serve: h.serveKeys},
 	}
 	return h, nil
 }

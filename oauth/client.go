@@ -16,6 +16,9 @@ type Client struct {
 	endpoints       map[string]string // configured URLs, by metadata name
 	clientID        string
 	clientSecret    func() (string, error)
+	keyFile         *watchedFile[clientKeys]     // nil: none
+	assertionFile   *watchedFile[foundAssertion] // nil: none
+	assertionType   string
 	authMethod      string // empty: chosen by the metadata
 	scopes          []string
 	audience        string
@@ -26,6 +29,7 @@ type Client struct {
 	maxAge          *int // max_age of authorizeParams, in seconds
 	timeout         time.Duration
 
+	assertionAudience      string
 	refreshResponseTimeout time.Duration
 
 	http            *http.Client
@@ -46,7 +50,7 @@ type Client struct {
 // that cannot work or are not safe; its errors name the option as it is written
 // in the Caddyfile, and never hold a secret.
 //
-// New does not use the network. A Client fetches metadata and keys when a call
+// New reads the files with credentials, and does not use the network. A Client fetches metadata and keys when a call
 // first needs them, and again after a failure.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
@@ -57,7 +61,8 @@ func New(cfg Config) (*Client, error) {
 		endpoints:       cfg.Endpoints.byName(),
 		clientID:        cfg.ClientID,
 		clientSecret:    cfg.ClientSecret,
-		authMethod:      cfg.AuthMethod,
+		assertionType:   cfg.ClientAssertion.typeURI(),
+		authMethod:      cfg.authMethod(),
 		scopes:          cfg.RequestedScopes(),
 		audience:        cfg.Audience,
 		resources:       slices.Clone(cfg.Resources),
@@ -67,6 +72,7 @@ func New(cfg Config) (*Client, error) {
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cmp.Or(cfg.Timeout, defaultTimeout),
 
+		assertionAudience:      cfg.AssertionAudience,
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
 		http:            newHTTPClient(cfg.RootCAs),
@@ -87,6 +93,9 @@ func New(cfg Config) (*Client, error) {
 		timeout:       c.timeout,
 		maxEmptyPause: time.Second,
 		maxStale:      maxKeyStaleness,
+	}
+	if err := c.loadCredentials(cfg); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

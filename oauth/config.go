@@ -50,11 +50,38 @@ type Config struct {
 	// so a rotated secret is in use at once. Nil means a public client.
 	ClientSecret func() (string, error)
 
-	// AuthMethod is how the client authenticates: "none", "client_secret_basic" or
-	// "client_secret_post" (RFC 6749 section 2.3.1). Empty means "none" for a public
-	// client. For others it means client_secret_basic if the metadata lists that or
-	// lists no methods, and else client_secret_post.
+	// ClientKeyFile is a file with the client's private keys: PEM (PKCS #8, PKCS #1 or
+	// SEC 1), a JWK or a JWK Set. The first key signs assertions. The public parts of
+	// all are those of Client.PublicKeys, so that a server can know a key before it
+	// signs. The client looks at the file for each use. It uses a changed content after
+	// one second, if it is valid. Empty means no key.
+	//
+	// The key may be RSA with 2048 bits or more, EC with P-256, P-384 or P-521, or
+	// Ed25519. An RSA key signs with PS256 if the metadata lists that, else RS256 or
+	// another listed algorithm. The member alg of a JWK overrides that.
+	ClientKeyFile string
+
+	// ClientAssertion is an assertion of another program.
+	ClientAssertion ClientAssertion
+
+	// AuthMethod is how the client authenticates, wherever it sends a code, a refresh
+	// token, a token to revoke, or a pushed request: "none", "client_secret_basic",
+	// "client_secret_post" (RFC 6749 section 2.3.1), "client_secret_jwt",
+	// "private_key_jwt" (OpenID Connect Core section 9), or "client_assertion" for
+	// ClientAssertion.
+	//
+	// Empty means client_assertion with a ClientAssertion, private_key_jwt with a
+	// ClientKeyFile, and none with no credentials. With a ClientSecret, it means
+	// client_secret_basic if the metadata lists that or lists no methods, and else
+	// client_secret_post.
 	AuthMethod string
+
+	// AssertionAudience is the aud of the assertions that the client makes: "issuer",
+	// with the typ client-authentication+jwt (draft-ietf-oauth-rfc7523bis), or
+	// "token_endpoint", with the typ JWT, for servers that know the older form only
+	// (RFC 7523 section 3). Empty means "issuer". An assertion for the issuer cannot be
+	// used at another server.
+	AssertionAudience string
 
 	// Scopes are requested at login (RFC 6749 section 3.3), one scope per element.
 	// Nil means ["openid"] with an Issuer and none without one; an empty slice means
@@ -179,26 +206,6 @@ func (cfg Config) checkServer() error {
 		if err := checkURL(endpoints[name]); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-	}
-	return nil
-}
-
-func (cfg Config) checkAuthMethod() error {
-	switch cfg.AuthMethod {
-	case "":
-	case authNone:
-		if cfg.ClientSecret != nil {
-			return errors.New("client_secret is set, but token_endpoint_auth_method is none")
-		}
-	case authBasic, authPost:
-		if cfg.ClientSecret == nil {
-			return fmt.Errorf("token_endpoint_auth_method %s needs client_secret", cfg.AuthMethod)
-		}
-	case "client_secret_jwt", "private_key_jwt", "tls_client_auth":
-		return fmt.Errorf("token_endpoint_auth_method %s is not supported yet", cfg.AuthMethod)
-	default:
-		return fmt.Errorf("token_endpoint_auth_method %s is unknown: use client_secret_basic, client_secret_post or none",
-			quote(cfg.AuthMethod))
 	}
 	return nil
 }

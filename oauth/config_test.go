@@ -45,7 +45,35 @@ func TestNewRefuses(t *testing.T) {
 		{"secret with none", oidc, func(c *Config) { c.ClientSecret, c.AuthMethod = secret, "none" }, "token_endpoint_auth_method is none"},
 		{"basic without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_basic" }, "needs client_secret"},
 		{"post without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_post" }, "needs client_secret"},
-		{"unsupported method", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt is not supported yet"},
+		{"unsupported method", oidc, func(c *Config) { c.AuthMethod = "tls_client_auth" }, "tls_client_auth is not supported yet"},
+		{"private_key_jwt without a key", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt needs client_key"},
+		{"private_key_jwt with a secret", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientKeyFile, c.ClientSecret = "private_key_jwt", "/k", secret
+		}, "client_secret is set, but token_endpoint_auth_method is private_key_jwt"},
+		{"secret and key without a method", oidc, func(c *Config) { c.ClientKeyFile, c.ClientSecret = "/k", secret }, "client_secret and client_key are both set"},
+		{"client_secret_jwt without a secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_jwt" }, "client_secret_jwt needs client_secret"},
+		{"client_secret_jwt", oidc, func(c *Config) { c.AuthMethod, c.ClientSecret = "client_secret_jwt", secret }, ""},
+		{"client_secret_jwt with a short secret", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientSecret = "client_secret_jwt", func() (string, error) { return canary, nil }
+		}, "client_secret: client_secret_jwt needs a secret of at least 32 bytes"},
+		{"client_secret_jwt without an issuer", plain, func(c *Config) { c.AuthMethod, c.ClientSecret = "client_secret_jwt", secret }, "client_secret_jwt needs issuer"},
+		{"client_secret_jwt for the token endpoint", plain, func(c *Config) {
+			c.AuthMethod, c.ClientSecret, c.AssertionAudience = "client_secret_jwt", secret, "token_endpoint"
+		}, ""},
+		{"unknown assertion_audience", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientSecret, c.AssertionAudience = "client_secret_jwt", secret, "both"
+		}, `assertion_audience "both" is unknown`},
+		{"assertion_audience without assertions", oidc, func(c *Config) { c.ClientSecret, c.AssertionAudience = secret, "issuer" }, "assertion_audience needs"},
+		{"client_assertion without a file", oidc, func(c *Config) { c.AuthMethod = "client_assertion" }, "client_assertion needs client_assertion"},
+		{"client_assertion with another method", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientAssertion = "none", ClientAssertion{File: "/f"}
+		}, "client_assertion is set, but token_endpoint_auth_method is none"},
+		{"client_assertion with a secret", oidc, func(c *Config) { c.ClientSecret, c.ClientAssertion = secret, ClientAssertion{File: "/f"} }, "client_secret is set, but"},
+		{"content in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = `{"kty":"EC","d":"` + canary + `"}` }, "client_key: give the path"},
+		{"PEM in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = "-----BEGIN PRIVATE KEY-----\n" + canary }, "client_key: give the path"},
+		{"JWT in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "eyJhbGciOiJ9.e30." + canary} }, "client_assertion: give the path"},
+		{"lines in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "a\n" + canary} }, "client_assertion: give the path"},
+		{"client_assertion of an odd type", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "/f", Type: "a b"} }, "client_assertion: the type"},
 		{"unknown method", oidc, func(c *Config) { c.AuthMethod = "basic" }, `"basic" is unknown`},
 		{"openid without issuer", plain, func(c *Config) { c.Scopes = []string{"openid"} }, "scope openid needs issuer"},
 		{"two scopes in one element", oidc, func(c *Config) { c.Scopes = []string{"openid email"} }, "scope"},
