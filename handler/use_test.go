@@ -343,6 +343,45 @@ func TestIgnoredRequestsRefreshTheToken(t *testing.T) {
 	})
 }
 
+// TestRetriesOfIgnoredRequestsAreNoUse: the app refuses the first token of each poll.
+func TestRetriesOfIgnoredRequestsAreNoUse(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} { // a request with a body is not repeated
+		as := startAuthServer(t)
+		synctest.Test(t, func(t *testing.T) {
+			g := newRigAt(t, as, plainOAuth, ignorePolls, func(s *setup) {
+				s.session.IdleTimeout, s.handler.RetryUnauthorized = 10*time.Minute, true
+			})
+			cookie := g.loggedIn().jar.get(sessionCookie).Value
+			began, status := time.Now(), 200
+			for status != 302 && status != 401 && time.Since(began) < time.Hour {
+				time.Sleep(time.Minute)
+				tries := 0
+				r := g.request(method, "/poll", with(cookie, navigation)...)
+				if method == "POST" {
+					r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
+				}
+				w := g.ask(r, func(w http.ResponseWriter, _ *http.Request) error {
+					if tries++; tries == 1 {
+						w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+						w.WriteHeader(http.StatusUnauthorized)
+					}
+					return nil
+				})
+				if status = w.Code; tries > 0 {
+					status = 200 // of the app
+				}
+			}
+			synctest.Wait()
+			if lived := time.Since(began); lived < 10*time.Minute || lived > 11*time.Minute+time.Second {
+				t.Errorf("%s: got an end after %v, want it after the idle time-out", method, lived)
+			}
+			if n := g.as.refreshes(); n < 8 {
+				t.Errorf("%s: got %d refreshes, want one for each poll", method, n)
+			}
+		})
+	}
+}
+
 // TestOuterHandlerDecidesWhetherANestedRequestIsUse: the inner one neither counts a
 // request that the outer one ignores, nor ignores another.
 func TestOuterHandlerDecidesWhetherANestedRequestIsUse(t *testing.T) {

@@ -116,6 +116,28 @@ func TestRequestInProgressIsUseAtOtherInstances(t *testing.T) {
 	}
 }
 
+// TestRefreshDuringARequestDoesNotDelayItsUses: the refresh writes a use between two of the
+// request, which is then not written.
+func TestRefreshDuringARequestDoesNotDelayItsUses(t *testing.T) {
+	for _, refresh := range []time.Duration{time.Minute, 3 * time.Minute, 299 * time.Second} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.useLongTokens()
+			began := time.Now()
+			secret, _ := r.login()
+			_, attached := r.attachUse(secret)
+			time.Sleep(refresh)
+			if _, err := r.keeper.FreshSince(t.Context(), secret, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Until(began.Add(2*maxUseInterval - time.Second)))
+			attached.Detach()
+			if unwritten := time.Since(r.stored(secret).lastUsed); unwritten > maxUseInterval {
+				t.Errorf("refresh after %v: got a last use %v before the end of the request, want %v at most", refresh, unwritten, maxUseInterval)
+			}
+		})
+	}
+}
+
 // TestUsesOfARequestInProgressAreWrittenOncePerInterval, however many requests there are.
 func TestUsesOfARequestInProgressAreWrittenOncePerInterval(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
@@ -271,8 +293,11 @@ func TestSessionInUseShowsItsWholeIdleTime(t *testing.T) {
 		attached.Detach()
 		time.Sleep(time.Second)
 		s, err := r.keeper.Peek(t.Context(), secret)
-		if left := time.Until(s.IdleEnd); err != nil || left > shortIdle || left < shortIdle-3*time.Second {
-			t.Errorf("got an idle end in %v and error %v, want it to approach", left, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(s.IdleEnd); left > shortIdle || left < shortIdle-3*time.Second {
+			t.Errorf("got an idle end in %v, want it to approach", left)
 		}
 	})
 }
