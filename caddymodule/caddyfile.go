@@ -45,7 +45,9 @@ func init() {
 //	    store             memory | bolt [{ path <file> }] | redis [<url...>] [{ ... }] | <module> ...
 //	    key               <key...>
 //	    idle_timeout      <duration>
+//	    idle_ignore       <matcher>
 //	    max_lifetime      <duration>
+//	    stream_token_expiry  keep|close
 //	    cookie {
 //	        name        <name>
 //	        domain      <host>

@@ -127,12 +127,23 @@ type Handler struct {
 	// directory.
 	Key []string `json:"key,omitempty"`
 	// A session ends when it has not been used for this time, and its WebSockets and event
-	// streams end with it. An open connection does not count as use. The handler writes a
-	// use at most every five minutes (5 % of the time-out, if that is less), so a session
-	// may live longer by that time, and never shorter. Default: 8h.
+	// streams end with it. Every request is use, from its beginning to its end, except those
+	// of `idle_ignore`. An open WebSocket or event stream is not. The handler writes a use at
+	// most every five minutes (5 % of the time-out, if that is less), so a session may live
+	// longer by that time, and never shorter. Default: 8h.
 	IdleTimeout caddy.Duration `json:"idle_timeout,omitempty"`
+	// Requests that are no use of the session, such as `/api/poll*` of a page that polls
+	// without its user. They are relayed and refresh the token as usual, but the session
+	// becomes idle in spite of them, and then they end with it. The option may repeat. With
+	// a directive inside another one of the same login, the outer one decides. Default: none.
+	IdleIgnoreRaw caddyhttp.RawMatcherSets `json:"idle_ignore,omitempty" caddy:"namespace=http.matchers"`
 	// A session ends this time after the login. Default: 24h.
 	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
+	// What happens to WebSockets and event streams when the access token expires that they
+	// brought to the app: `keep` them until their session ends, or `close` them. A client
+	// that connects again brings a fresh token. Use `close` if the app calls other servers
+	// with the token of an open stream. Default: `keep`.
+	StreamTokenExpiry string `json:"stream_token_expiry,omitempty"`
 	// The attributes of the session cookie, which is always `Secure` and `HttpOnly`.
 	// Default: `__Host-oauth_session`, `SameSite=Lax`.
 	Cookie *Cookie `json:"cookie,omitempty"`
@@ -183,12 +194,14 @@ type Handler struct {
 	store    StoreModule
 	match    caddyhttp.MatcherSets
 	optional caddyhttp.MatcherSets
-	pooled   pooled
-	app      *App    // nil before Provision
-	ownKey   *ownKey // nil: keys are given
-	baseURL  string
-	header   headerTemplate
-	handler  *handler.Handler
+	// idleIgnore has the matchers of IdleIgnoreRaw.
+	idleIgnore caddyhttp.MatcherSets
+	pooled     pooled
+	app        *App    // nil before Provision
+	ownKey     *ownKey // nil: keys are given
+	baseURL    string
+	header     headerTemplate
+	handler    *handler.Handler
 	// hosts has the hosts of requests that can reach the handler, and that of base_url.
 	hosts    hosts
 	baseHost string

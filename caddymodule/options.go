@@ -42,6 +42,7 @@ func init() { // not a literal: the parsers refer to the table
 		"client_key":                 {usage: "client_key <file>", parse: parseClientKey},
 		"client_assertion":           {usage: "client_assertion <file> [<type>]", parse: parseClientAssertion},
 		"assertion_audience":         wordOption("assertion_audience", func(h *Handler) *string { return &h.AssertionAudience }, "issuer", "token_endpoint"),
+		"stream_token_expiry":        wordOption("stream_token_expiry", func(h *Handler) *string { return &h.StreamTokenExpiry }, "keep", "close"),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 
@@ -70,6 +71,10 @@ func init() { // not a literal: the parsers refer to the table
 		"refresh_if_older": {
 			usage: "refresh_if_older <matcher> <duration>, such as refresh_if_older /payments/* 1m", repeats: true,
 			reset: func(h *Handler) { h.RefreshIfOlder = nil }, parse: parseRefreshIfOlder,
+		},
+		"idle_ignore": {
+			usage: "idle_ignore <matcher>, such as idle_ignore /api/poll*", repeats: true,
+			reset: func(h *Handler) { h.IdleIgnoreRaw = nil }, parse: parseIdleIgnore,
 		},
 		"header":   {usage: "header <name> <value>, such as header X-Access-Token {token}", parse: parseHeader},
 		"store":    {usage: "store memory, store bolt { path <file> }, or store redis { url <url> }", parse: parseStore},
@@ -293,4 +298,27 @@ func parseOptional(p *parser, usage string) error {
 	}
 	p.handler.OptionalRaw = append(p.handler.OptionalRaw, set)
 	return p.noMore(usage)
+}
+
+func parseIdleIgnore(p *parser, usage string) error {
+	if p.matcher == nil {
+		return p.Errf("idle_ignore is not a default for all sites: write it into the directive")
+	}
+	set, ok, err := p.matcher()
+	if err != nil {
+		return p.WrapErr(err)
+	}
+	switch {
+	case !ok && p.Val() == "idle_ignore":
+		return p.Errf("idle_ignore takes a matcher: write %s", usage)
+	case !ok:
+		return p.Errf("'%s' is not a matcher: write idle_ignore /path/* or idle_ignore @name", p.Val())
+	case p.NextArg():
+		return p.Errf("unexpected '%s': write a line idle_ignore <matcher> for each matcher", p.Val())
+	}
+	if set == nil {
+		set = caddy.ModuleMap{} // matches every request
+	}
+	p.handler.IdleIgnoreRaw = append(p.handler.IdleIgnoreRaw, set)
+	return p.noBlock(usage)
 }

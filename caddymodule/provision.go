@@ -173,6 +173,11 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 			return fmt.Errorf("optional: %w", err)
 		}
 	}
+	if h.IdleIgnoreRaw != nil {
+		if err := loadMatchers(ctx, h, "IdleIgnoreRaw", &h.idleIgnore); err != nil {
+			return fmt.Errorf("idle_ignore: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -262,27 +267,12 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	for _, req := range h.Require {
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
-	if h.match != nil {
-		// A request on which a matcher fails needs a session.
-		c.Protects = matches(h.match, true)
-		onSomePath, _ := splitByPath(h.match)
-		c.MayProtect = matches(onSomePath, true)
-	}
-	if h.optional != nil { // OptionalRaw is nil after loading
-		c.Optional = matches(h.optional, false)
-		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
-			c.AlwaysOptional = matches(onEveryPath, false)
-		}
-	}
+	h.setMatchers(&c)
 	c.RetryUnauthorized = h.RetryUnauthorized
-	for _, limit := range h.RefreshIfOlder {
-		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
-			Age: time.Duration(limit.Age),
-			// A request on which a matcher fails is treated as sensitive.
-			Match: matches(limit.matchers, true),
-		})
-	}
 	var ok bool
+	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {
+		e.fail(fmt.Errorf("stream_token_expiry %q: give keep or close", h.StreamTokenExpiry))
+	}
 	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {
 		e.fail(fmt.Errorf("authorization %q: give replace, keep or reject", h.Authorization))
 	}
@@ -296,6 +286,34 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	return c
 }
 
+// setMatchers sets the functions that select requests. The raw matchers are nil after
+// loading.
+func (h *Handler) setMatchers(c *handler.Config) {
+	if h.match != nil {
+		// A request on which a matcher fails needs a session.
+		c.Protects = matches(h.match, true)
+		onSomePath, _ := splitByPath(h.match)
+		c.MayProtect = matches(onSomePath, true)
+	}
+	if h.optional != nil {
+		c.Optional = matches(h.optional, false)
+		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
+			c.AlwaysOptional = matches(onEveryPath, false)
+		}
+	}
+	if h.idleIgnore != nil {
+		// A request on which a matcher fails counts as use, as without the option.
+		c.IdleIgnore = matches(h.idleIgnore, false)
+	}
+	for _, limit := range h.RefreshIfOlder {
+		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
+			Age: time.Duration(limit.Age),
+			// A request on which a matcher fails is treated as sensitive.
+			Match: matches(limit.matchers, true),
+		})
+	}
+}
+
 // matches returns a function that reports whether one of the matcher sets matches a
 // request. It returns failed if a matcher fails.
 func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
@@ -307,6 +325,8 @@ func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
 		return match
 	}
 }
+
+var closesStreams = map[string]bool{"": false, "keep": false, "close": true}
 
 var authorizationPolicies = map[string]handler.AuthorizationPolicy{
 	"":        handler.ReplaceAuthorization,

@@ -98,6 +98,8 @@ func TestInvalidJSONIsRefused(t *testing.T) {
 		{"basic without secret", `"issuer":"https://login.example.test","client_id":"app","token_endpoint_auth_method":"client_secret_basic"`, "client_secret"},
 		{"unknown method", `"issuer":"https://login.example.test","client_id":"app","client_secret":"x","token_endpoint_auth_method":"basic"`, "token_endpoint_auth_method"},
 		{"unknown policy", `"issuer":"https://login.example.test","client_id":"app","authorization":"drop"`, "authorization"},
+		{"unknown stream_token_expiry", `"issuer":"https://login.example.test","client_id":"app","stream_token_expiry":"end"`, "stream_token_expiry"},
+		{"unknown matcher", `"issuer":"https://login.example.test","client_id":"app","idle_ignore":[{"paths":["/poll"]}]`, "idle_ignore"},
 		{"header without token", `"issuer":"https://login.example.test","client_id":"app","header":{"name":"X-Token","value":"x"}`, "header"},
 		{"header without name", `"issuer":"https://login.example.test","client_id":"app","header":{"value":"{token}"}`, "header"},
 		{"require without values", `"issuer":"https://login.example.test","client_id":"app","require":[{"claim":"groups","values":[]}]`, "require"},

@@ -43,6 +43,14 @@ type Config struct {
 	// RefreshIfOlder limits the age of the token for some requests. An older token
 	// is refreshed first.
 	RefreshIfOlder []AgeLimit
+	// IdleIgnore reports whether a request does not count as use of its session, for
+	// instance because a page sends it again and again without its user. Default: every
+	// request counts from its beginning to its end, or until it becomes a WebSocket or
+	// an event stream.
+	IdleIgnore func(*http.Request) bool
+	// CloseExpiredStreams ends WebSockets and event streams when the access token expires
+	// with which they began. Default: they end with their session.
+	CloseExpiredStreams bool
 	// RetryUnauthorized refreshes a token that the app calls invalid (RFC 6750,
 	// section 3.1), and repeats the request if it had no body.
 	RetryUnauthorized bool

@@ -133,6 +133,8 @@ type cookies struct {
 	present bool
 	// ended reports that the session has just been found to be at its end.
 	ended bool
+	// passive reports that the request does not count as use of the session.
+	passive bool
 	// logins has the login cookies, in the order of the header.
 	logins []*http.Cookie
 	// others has the lines of the header without the module's cookies.

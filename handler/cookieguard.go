@@ -34,6 +34,8 @@ type cookieGuard struct {
 	// without a session.
 	session *keeper.Session
 	secret  seal.Secret
+	// attachment binds the request to its session. Nil without a session.
+	attachment *keeper.Attachment
 	// cookies has the lines of the Cookie header as they arrived.
 	cookies []string
 
@@ -157,6 +159,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
 		if g.wroteHeader {
 			g.addExpiredCookie()
+			g.noteStream(status)
 		}
 		if status >= http.StatusOK {
 			g.applyCachePolicy()
@@ -172,6 +175,7 @@ func (g *cookieGuard) beforeWrite() {
 		g.addExpiredCookie()
 		g.applyCachePolicy()
 		g.wroteHeader = true
+		g.noteStream(http.StatusOK)
 	}
 }
 
@@ -200,6 +204,7 @@ func (g *cookieGuard) Flush() { _ = g.FlushError() }
 // Hijack implements http.Hijacker.
 func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	g.wroteHeader = true
+	g.noteStream(http.StatusSwitchingProtocols)
 	return http.NewResponseController(g.ResponseWriter).Hijack()
 }
 

@@ -32,7 +32,8 @@ func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
 // the same situation, so only the token's age and the requirements of this Handler are
 // left to check.
 func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, outer *cookieGuard, next Next) error {
-	c := &cookies{secret: outer.secret, valid: true}
+	// The outer Handler has decided whether the request counts as use of the session.
+	c := &cookies{secret: outer.secret, valid: true, passive: true}
 	s, err := h.loadSession(r, c)
 	switch {
 	case err == nil:

@@ -28,6 +28,7 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 	case !c.valid:
 		return h.relayAnonymous(w, r, &c, next)
 	}
+	c.passive = h.IdleIgnore != nil && h.IdleIgnore(r)
 	s, err := h.loadSession(r, &c)
 	switch {
 	case err == nil:
@@ -131,7 +132,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	}
 	removeOwnCookies(r, c)
 	p.context.Context = h.RelayContext(r)
-	ctx := h.Keeper.Attach(&p.context, s, &p.attachment)
+	p.guard.attachment = &p.attachment
+	ctx := h.attach(p, c, s)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
@@ -147,6 +149,14 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 		return h.unauthenticated(w, r)
 	}
 	return err
+}
+
+// attach binds a request in progress to its session.
+func (h *Handler) attach(p *relayState, c *cookies, s *keeper.Session) context.Context {
+	if c.passive {
+		return h.Keeper.Attach(&p.context, s, &p.attachment)
+	}
+	return h.Keeper.AttachUse(&p.context, c.secret, s, &p.attachment)
 }
 
 // relayOnce calls the next handler with the rewritten headers, and restores the
