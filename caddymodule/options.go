@@ -7,6 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
 // option is one option of the directive's block.
@@ -39,6 +42,7 @@ func init() { // not a literal: the parsers refer to the table
 		"client_secret":              textOption("client_secret <secret>, such as {env.CLIENT_SECRET} or {file./path}", func(h *Handler) *string { return &h.ClientSecret }),
 		"audience":                   textOption("audience <value>", func(h *Handler) *string { return &h.Audience }),
 		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "none"),
+		"response_mode":              wordOption("response_mode", func(h *Handler) *string { return &h.ResponseMode }, oauth.ResponseModeQuery, oauth.ResponseModeFormPost),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 
@@ -47,6 +51,8 @@ func init() { // not a literal: the parsers refer to the table
 		"resource":        listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
 		"key":             listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
 		"trusted_origins": listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
+
+		"login_param": {usage: "login_param <name...>, such as login_param kc_idp_hint", parse: parseLoginParam},
 
 		"authorize_param": paramOption("authorize_param <name> <value>", func(h *Handler) *[]Param { return &h.AuthorizeParam }),
 		"token_param":     paramOption("token_param <name> <value>", func(h *Handler) *[]Param { return &h.TokenParam }),
@@ -183,11 +189,29 @@ func paramOption(usage string, field func(*Handler) *[]Param) option {
 			if len(args) != 2 || args[0] == "" {
 				return p.Errf("wrong number of values (%d): write %s", len(args), usage)
 			}
+			if args[0] == "response_mode" {
+				return p.Errf("response_mode is an option of its own: write %s", options["response_mode"].usage)
+			}
 			list := field(p.handler)
 			*list = append(*list, Param{Name: args[0], Value: args[1]})
 			return p.noBlock(usage)
 		},
 	}
+}
+
+func parseLoginParam(p *parser, usage string) error {
+	if err := listOption(usage, func(h *Handler) *[]string { return &h.LoginParam }).parse(p, usage); err != nil {
+		return err
+	}
+	for _, name := range p.handler.LoginParam {
+		if strings.Contains(name, "{") {
+			continue // the value of a placeholder is not known yet
+		}
+		if err := handler.CheckLoginParam(name); err != nil {
+			return p.Errf("login_param: %v: write %s", err, usage)
+		}
+	}
+	return nil
 }
 
 func parsePathPrefix(p *parser, usage string) error {

@@ -47,7 +47,9 @@ type loginAttempt struct {
 	Begun    time.Time `json:"b"`
 	// Completed counts the logins that were completed one after the other since
 	// LoopSince without the session cookie being sent back (see loop.go).
-	Completed int       `json:"c,omitempty"`
+	Completed int `json:"c,omitempty"`
+	// FormPost means that the server was asked to send its response as a form.
+	FormPost  bool      `json:"f,omitempty"`
 	LoopSince time.Time `json:"l,omitzero"`
 }
 
@@ -58,6 +60,8 @@ type loginState struct {
 	Restarts int    `json:"n,omitempty"` // automatic restarts before this attempt
 	Begun    int64  `json:"b,omitempty"` // Unix time; 0 in a state of an older version
 	Random   string `json:"x"`
+	// Params are those of the login endpoint that the authorization request had.
+	Params loginParams `json:"p,omitempty"`
 }
 
 // stateCookieName is the name under which state is sealed. It keeps a sealed state
@@ -203,8 +207,10 @@ func (h *Handler) clearLoginCookies(w http.ResponseWriter, c *cookies) {
 }
 
 // loginCookie returns a login cookie. The browser must send it on the redirect from
-// the authorization server, which SameSite=Lax does for navigations. A site that is
-// embedded in others needs None, like its session cookie.
+// the authorization server, which SameSite=Lax does for navigations. A response that
+// the server's page posts comes without it, and a page of this site hands the response
+// over (servePostedCallback). A site that is embedded in others needs None, like its
+// session cookie.
 func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
 	sameSite := http.SameSiteLaxMode
 	if h.Cookie.sameSite == http.SameSiteNoneMode {
