@@ -46,7 +46,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		if e.home == "" {
 			e.Retry = cmp.Or(e.Retry, "/")
 		}
-		e.again = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
+		e.again = cmp.Or(e.again, loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), ""))
 		e.Write(w, r)
 		return nil
 	case kind == formRequest:

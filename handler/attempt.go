@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,8 @@ const (
 	// maxLoginCookiesSize bounds the login cookies next to a new one, in bytes, so
 	// that the whole Cookie header stays below the limit of common servers.
 	maxLoginCookiesSize = 4 << 10
+	// recentAttempt is the age up to which an attempt is expected to be completed soon.
+	recentAttempt = time.Minute
 	// stateNameLength is how many characters of the state parameter are part of the
 	// name of the attempt's cookie.
 	stateNameLength = 12
@@ -171,6 +174,15 @@ func (h *Handler) openLoginAttempt(c *http.Cookie) (a loginAttempt, ok bool) {
 		return loginAttempt{}, false
 	}
 	return a, true
+}
+
+// hasRecentAttempt reports whether the browser has begun a login lately that is still in
+// progress.
+func (h *Handler) hasRecentAttempt(c *cookies) bool {
+	return slices.ContainsFunc(c.logins, func(login *http.Cookie) bool {
+		a, ok := h.openLoginAttempt(login)
+		return ok && a.State != nil && time.Since(a.Begun) < recentAttempt
+	})
 }
 
 // findLoginAttempt returns the attempt of a state, and its cookie. It reports false

@@ -129,8 +129,12 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if isRefusal {
 		return h.refusedUnknownLogin(w, r, state, refused.code)
 	}
+	recent := time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime
+	if c := h.parseCookies(r); recent && h.hasRecentAttempt(&c) {
+		return h.fail(w, r, loginInOtherTab(cause, state.ReturnTo))
+	}
 	h.Logger.Info("login not completed", zap.Error(cause))
-	if r.Header["Cookie"] == nil && time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime {
+	if r.Header["Cookie"] == nil && recent {
 		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
 	}
 	return h.fail(w, r, &Error{
