@@ -26,7 +26,8 @@ func init() {
 // the endpoints below `path_prefix`: `login`, `callback`, `logout`, `logout/callback`,
 // `backchannel_logout`, `session` and `session/refresh`. Register
 // `<origin>/oauth2/callback` as redirect URI and `<origin>/oauth2/logout/callback` as
-// post-logout redirect URI at the authorization server.
+// post-logout redirect URI at the authorization server, and `<origin>/oauth2/login` as
+// initiate_login_uri if it begins logins by itself.
 //
 // The handler sets the placeholders `{http.auth.user.id}` (the `sub` claim of the user)
 // and `{http.auth.user.<claim>}`. They are empty without a session, and for requests that
@@ -60,7 +61,8 @@ type Handler struct {
 	// The end session endpoint (OpenID Connect RP-Initiated Logout).
 	EndSessionEndpoint string `json:"end_session_endpoint,omitempty"`
 	// The pushed authorization request endpoint (RFC 9126). The handler uses it if it is
-	// set here or if the metadata requires pushed requests.
+	// set here, if the metadata requires pushed requests, or if the metadata offers them and
+	// the authorization URL would be longer than 2,000 bytes.
 	PAREndpoint string `json:"pushed_authorization_request_endpoint,omitempty"`
 
 	// The client identifier. Required.
