@@ -176,8 +176,8 @@ func (h *Handler) openLoginAttempt(c *http.Cookie) (a loginAttempt, ok bool) {
 	return a, true
 }
 
-// hasRecentAttempt reports whether the browser has begun a login lately that is still in
-// progress.
+// hasRecentAttempt reports whether the browser has begun a login within the last minute
+// that is still in progress.
 func (h *Handler) hasRecentAttempt(c *cookies) bool {
 	return slices.ContainsFunc(c.logins, func(login *http.Cookie) bool {
 		a, ok := h.openLoginAttempt(login)

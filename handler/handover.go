@@ -44,7 +44,7 @@ const (
 	// handOverName is the name under which a posted response is sealed. It keeps it
 	// apart from the cookies and the state.
 	handOverName = "posted response"
-	// maxHandOver bounds what is sealed, in bytes, so that the form of the hand-over
+	// maxHandOver bounds a sealed response, in bytes, so that the form of the hand-over
 	// has less than maxForm.
 	maxHandOver = 40 << 10
 )
@@ -59,7 +59,7 @@ const (
 //
 // Any origin may send the first form, since servers also use other hosts than that of
 // their authorization endpoint: as for a callback in the URL, the cookie of the
-// attempt is what binds the response to this browser.
+// attempt binds the response to this browser.
 func (h *Handler) servePostedCallback(w http.ResponseWriter, r *http.Request) error {
 	form, err := readForm(w, r)
 	if err != nil {
@@ -76,17 +76,17 @@ func (h *Handler) servePostedCallback(w http.ResponseWriter, r *http.Request) er
 	if err != nil {
 		return h.fail(w, r, badRequest(err))
 	}
-	if _, ok := h.openState(resp.State); ok {
+	if state, ok := h.openState(resp.State); ok {
 		c := h.parseCookies(r)
 		if _, _, found := h.findLoginAttempt(&c, resp.State); !found {
-			return h.handOver(w, r, resp)
+			return h.handOver(w, r, resp, state.ReturnTo)
 		}
 	}
 	return h.acceptResponse(w, r, resp)
 }
 
 // handOver answers with a page that sends the response again, from this site.
-func (h *Handler) handOver(w http.ResponseWriter, r *http.Request, resp authorizationResponse) error {
+func (h *Handler) handOver(w http.ResponseWriter, r *http.Request, resp authorizationResponse, returnTo string) error {
 	plain, err := marshal(resp)
 	if err == nil && len(plain) > maxHandOver {
 		return h.fail(w, r, badRequest(errors.New("the authorization response is too large")))
@@ -96,7 +96,7 @@ func (h *Handler) handOver(w http.ResponseWriter, r *http.Request, resp authoriz
 	}
 	sealed, err := h.Keeper.Site.SealForBrowser(handOverName, plain)
 	if err != nil {
-		return h.fail(w, r, sealingFailed(err, "/"))
+		return h.fail(w, r, sealingFailed(err, returnTo))
 	}
 	return writePage(w, r, http.StatusOK, page{
 		Title: "Signing in", Detail: "Your sign-in is almost complete.",

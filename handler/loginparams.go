@@ -17,8 +17,8 @@ import (
 // Parameters of the login endpoint that are handed on to the authorization endpoint
 // (OpenID Connect Core, section 3.1.2.1). Config.LoginParams adds others.
 var (
-	// anyPageParams are those that a link on any site may choose. They affect what the
-	// user sees.
+	// anyPageParams are those that a link on any site may choose. They affect the
+	// sign-in page only.
 	anyPageParams = []string{"prompt", "login_hint", "ui_locales"}
 	// ownPageParams are those that only this site may choose. They say how the user
 	// has to authenticate.

@@ -118,7 +118,7 @@ var (
 		"client_id", "client_secret", "client_assertion", "client_assertion_type",
 	}
 	// Parameters that may be configured, but that no link may choose. They change
-	// what the tokens grant or contain, or how the client is identified, or they hold
+	// the content of the tokens, or how the client is identified, or they hold
 	// a token, which does not belong into a URL.
 	reservedLoginParams = []string{
 		"authorization_details", "claims", "registration", "id_token_hint", "dpop_jkt", "client_assertion", "client_assertion_type",
@@ -126,7 +126,7 @@ var (
 )
 
 // CheckLoginParam refuses the name of a parameter that a link to the login must not
-// choose: the client sets it itself, or it changes what the tokens grant or contain.
+// choose: the client sets it itself, or it changes the content of the tokens.
 func CheckLoginParam(name string) error {
 	switch {
 	case name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != "":
