@@ -142,6 +142,7 @@ var validArguments = map[string]string{
 	"token_endpoint_auth_method": "client_secret_post", "authorization": "replace", "path_prefix": "/auth",
 	"trusted_ca": "/etc/ca.pem", "scope": "openid", "resource": "https://api.example.com", "key": "{env.KEY}",
 	"trusted_origins": "https://admin.example.com",
+	"response_mode":   "form_post", "login_param": "kc_idp_hint",
 	"authorize_param": "prompt consent", "token_param": "a b", "refresh_param": "a b",
 	"idle_timeout": "1h", "max_lifetime": "1h", "refresh_timeout": "5s",
 	"userinfo": "", "header": "X-Token {token}", "store": "memory", "cookie": "{\nname __Host-s\n}", "optional": "/public*",
@@ -187,7 +188,7 @@ type malformed struct {
 
 // malformedLines derives malformed lines from a valid one, by the kind of mistake.
 func malformedLines(name, args, valid string) map[string]malformed {
-	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require"}, name)
+	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require", "login_param"}, name)
 	ways := map[string]malformed{"with a block": {valid + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":

@@ -38,6 +38,8 @@ func init() {
 //	    scope             <scope...>
 //	    audience          <value>
 //	    resource          <uri...>
+//	    response_mode     query|form_post
+//	    login_param       <name...>
 //	    authorize_param   <name> <value>
 //	    token_param       <name> <value>
 //	    refresh_param     <name> <value>

@@ -27,7 +27,8 @@ func init() {
 // `backchannel_logout`, `session`, `session/refresh`, `client.json` (what to register at
 // the authorization server) and `jwks.json` (the public keys of the client). Register
 // `<origin>/oauth2/callback` as redirect URI and `<origin>/oauth2/logout/callback` as
-// post-logout redirect URI at the authorization server.
+// post-logout redirect URI at the authorization server, and `<origin>/oauth2/login` as
+// initiate_login_uri if it begins logins by itself.
 //
 // The handler sets the placeholders `{http.auth.user.id}` (the `sub` claim of the user)
 // and `{http.auth.user.<claim>}`. They are empty without a session, and for requests that
@@ -61,7 +62,8 @@ type Handler struct {
 	// The end session endpoint (OpenID Connect RP-Initiated Logout).
 	EndSessionEndpoint string `json:"end_session_endpoint,omitempty"`
 	// The pushed authorization request endpoint (RFC 9126). The handler uses it if it is
-	// set here or if the metadata requires pushed requests.
+	// set here, if the metadata requires pushed requests, or if the metadata offers them and
+	// the authorization URL would be longer than 2,000 bytes.
 	PAREndpoint string `json:"pushed_authorization_request_endpoint,omitempty"`
 
 	// The client identifier. Required.
@@ -105,12 +107,24 @@ type Handler struct {
 	Audience string `json:"audience,omitempty"`
 	// Resource indicators (RFC 8707). Default: none.
 	Resource []string `json:"resource,omitempty"`
+	// How the authorization server delivers its answer to the callback: `query` in the URL, or
+	// `form_post` as a form, which keeps the code out of the browser's history and of logs.
+	// Apple requires `form_post` for the scopes `name` and `email`. Default: `query`, without
+	// the parameter `response_mode` in the request.
+	ResponseMode string `json:"response_mode,omitempty"`
 	// An additional parameter of the authorization request. The option may repeat.
 	AuthorizeParam []Param `json:"authorize_param,omitempty"`
 	// An additional parameter of the request that redeems a code. The option may repeat.
 	TokenParam []Param `json:"token_param,omitempty"`
 	// An additional parameter of a refresh request. The option may repeat.
 	RefreshParam []Param `json:"refresh_param,omitempty"`
+	// Parameters of the endpoint `login` that the handler hands on to the authorization
+	// endpoint, such as `kc_idp_hint` (Keycloak), `domain_hint` (Entra ID) or `connection`
+	// (Auth0): they replace those of `authorize_param`. Anyone who can write a link chooses
+	// their values. `prompt`, `login_hint` and `ui_locales` are always handed on, and
+	// `acr_values` and `max_age` unless a page of another site began the login. Default: no
+	// others.
+	LoginParam []string `json:"login_param,omitempty"`
 	// Fetch claims from the UserInfo endpoint at login. A refreshed ID token renews the
 	// other claims. Default: off.
 	UserInfo bool `json:"userinfo,omitempty"`

@@ -7,6 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
 // option is one option of the directive's block.
@@ -43,6 +46,7 @@ func init() { // not a literal: the parsers refer to the table
 		"client_assertion":           {usage: "client_assertion <file> [<type>]", parse: parseClientAssertion},
 		"assertion_audience":         wordOption("assertion_audience", func(h *Handler) *string { return &h.AssertionAudience }, "issuer", "token_endpoint"),
 		"stream_token_expiry":        wordOption("stream_token_expiry", func(h *Handler) *string { return &h.StreamTokenExpiry }, "keep", "close"),
+		"response_mode":              wordOption("response_mode", func(h *Handler) *string { return &h.ResponseMode }, oauth.ResponseModeQuery, oauth.ResponseModeFormPost),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 
@@ -51,6 +55,8 @@ func init() { // not a literal: the parsers refer to the table
 		"resource":        listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
 		"key":             listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
 		"trusted_origins": listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
+
+		"login_param": {usage: "login_param <name...>, such as login_param kc_idp_hint", parse: parseLoginParam},
 
 		"authorize_param": paramOption("authorize_param <name> <value>", func(h *Handler) *[]Param { return &h.AuthorizeParam }),
 		"token_param":     paramOption("token_param <name> <value>", func(h *Handler) *[]Param { return &h.TokenParam }),
@@ -191,11 +197,29 @@ func paramOption(usage string, field func(*Handler) *[]Param) option {
 			if len(args) != 2 || args[0] == "" {
 				return p.Errf("wrong number of values (%d): write %s", len(args), usage)
 			}
+			if args[0] == "response_mode" {
+				return p.Errf("response_mode is an option of its own: write %s", options["response_mode"].usage)
+			}
 			list := field(p.handler)
 			*list = append(*list, Param{Name: args[0], Value: args[1]})
 			return p.noBlock(usage)
 		},
 	}
+}
+
+func parseLoginParam(p *parser, usage string) error {
+	if err := listOption(usage, func(h *Handler) *[]string { return &h.LoginParam }).parse(p, usage); err != nil {
+		return err
+	}
+	for _, name := range p.handler.LoginParam {
+		if strings.Contains(name, "{") {
+			continue // the value of a placeholder is not known yet
+		}
+		if err := handler.CheckLoginParam(name); err != nil {
+			return p.Errf("login_param: %v: write %s", err, usage)
+		}
+	}
+	return nil
 }
 
 func parsePathPrefix(p *parser, usage string) error {

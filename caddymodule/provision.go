@@ -63,6 +63,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	use := sharing{
 		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
 		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig), keys: ring.IDs(),
+		responseMode: cmp.Or(clientConfig.ResponseMode, oauth.ResponseModeQuery),
 	}
 	handlerConfig.Client = client
 	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, ring, keys); err != nil {
@@ -230,6 +231,7 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		Scopes:          e.texts("scope", h.Scope),
 		Audience:        e.text("audience", h.Audience),
 		Resources:       e.texts("resource", h.Resource),
+		ResponseMode:    e.text("response_mode", h.ResponseMode),
 		AuthorizeParams: e.params("authorize_param", h.AuthorizeParam),
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
@@ -252,6 +254,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		OriginalURL:        originalURL,
 		PathPrefix:         h.PathPrefix,
 		UserInfo:           h.UserInfo,
+		LoginParams:        e.texts("login_param", h.LoginParam),
 		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,

@@ -106,6 +106,9 @@ func TestInvalidJSONIsRefused(t *testing.T) {
 		{"negative duration", `"issuer":"https://login.example.test","client_id":"app","idle_timeout":-1`, "idle_timeout"},
 		{"unknown store", `"issuer":"https://login.example.test","client_id":"app","store":{"store":"paper"}`, "store"},
 		{"bad prefix", `"issuer":"https://login.example.test","client_id":"app","path_prefix":"oauth2/"`, "path_prefix"},
+		{"unknown response_mode", `"issuer":"https://login.example.test","client_id":"app","response_mode":"fragment"`, "use query or form_post"},
+		{"response_mode as a parameter", `"issuer":"https://login.example.test","client_id":"app","authorize_param":[{"name":"response_mode","value":"form_post"}]`, "use the option response_mode"},
+		{"reserved login_param", `"issuer":"https://login.example.test","client_id":"app","login_param":["nonce"]`, "login_param"},
 		{"bad same_site", `"issuer":"https://login.example.test","client_id":"app","cookie":{"same_site":"loose"}`, "same_site"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		if e.home == "" {
 			e.Retry = cmp.Or(e.Retry, "/")
 		}
-		e.again = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
+		e.again = cmp.Or(e.again, loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), ""))
 		e.Write(w, r)
 		return nil
 	case kind == formRequest:
@@ -118,7 +118,7 @@ type problem struct {
 func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
 	if e.Status == http.StatusUnauthorized {
-		p.LoginURL = prefix + "/login"
+		p.LoginURL = prefix + loginPath
 	}
 	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
 	e.setRetryAfter(w)
@@ -138,9 +138,10 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 
 // wayOut adds the actions of an error page. Every page has one: a link, a button, or
 // both. A page reloads by itself only if time alone can help. The answer to a form
-// does not reload, because that would request the form's target with GET.
+// does not reload, because that would request the form's target with GET; that of the
+// callback goes to a new login instead.
 func (e *Error) wayOut(p *page, r *http.Request) {
-	if e.RetryAfter > 0 && !e.NeedsOperator && isRead(r) {
+	if e.RetryAfter > 0 && !e.NeedsOperator && (isRead(r) || e.again != "") {
 		p.RefreshAfter, p.RefreshTo = e.retryAfterSeconds(), e.again
 	}
 	switch {

@@ -81,6 +81,12 @@ type Config struct {
 	AlwaysOptional func(*http.Request) bool
 	// Require lists the claims that a session must have. All of them must match.
 	Require []Requirement
+	// LoginParams are parameters of the login endpoint that are handed on to the
+	// authorization endpoint, such as "kc_idp_hint", in addition to prompt, login_hint
+	// and ui_locales, and, if no page of another site began the login, acr_values and
+	// max_age. Anyone who can write a link can choose their values. New refuses names
+	// that CheckLoginParam refuses.
+	LoginParams []string
 	// UserInfo makes each login ask the UserInfo endpoint, and adds its claims.
 	UserInfo bool
 
@@ -160,6 +166,11 @@ func (c *Config) validate() error {
 	}
 	if err := c.Cookie.validate(); err != nil {
 		return err
+	}
+	for _, name := range c.LoginParams {
+		if err := CheckLoginParam(name); err != nil {
+			return fmt.Errorf("login_param: %w", err)
+		}
 	}
 	return c.validateTrustedOrigins()
 }

@@ -20,8 +20,11 @@ type Handler struct {
 	logLimiter         logLimiter
 }
 
-// callbackPath is relative to the path prefix.
-const callbackPath = "/callback"
+// Paths relative to the path prefix.
+const (
+	loginPath    = "/login"
+	callbackPath = "/callback"
+)
 
 // endpoint is one of the Handler's own URLs.
 type endpoint struct {
@@ -42,9 +45,13 @@ func New(c Config) (*Handler, error) {
 	}
 	c.setDefaults()
 	h := &Handler{Config: c}
+	callbackMethods := "GET"
+	if c.Client.FormPost() {
+		callbackMethods = "GET, POST" // the server sends errors in the URL all the same
+	}
 	h.endpoints = map[string]endpoint{
-		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
-		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
+		loginPath:          {methods: "GET, HEAD, POST", serve: h.serveLogin},
+		callbackPath:       {methods: callbackMethods, serve: h.serveCallback, hasSecrets: true},
 		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, hasSecrets: true},
 		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
 		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, hasSecrets: true},
@@ -127,8 +134,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 		return h.fail(w, r, notFound())
 	}
 	if !methodListed(e.methods, r.Method) {
-		w.Header().Set("Allow", e.methods)
-		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This address answers " + e.methods + "."})
+		return h.wrongMethod(w, r, path, e.methods)
 	}
 	// A request that begins or ends a login must not be replayed from TLS early
 	// data (RFC 8470, section 5.2).

@@ -23,6 +23,7 @@ type Client struct {
 	scopes          []string
 	audience        string
 	resources       []string
+	responseMode    string
 	authorizeParams []Param
 	tokenParams     []Param
 	refreshParams   []Param
@@ -66,6 +67,7 @@ func New(cfg Config) (*Client, error) {
 		scopes:          cfg.RequestedScopes(),
 		audience:        cfg.Audience,
 		resources:       slices.Clone(cfg.Resources),
+		responseMode:    cfg.ResponseMode,
 		authorizeParams: slices.Clone(cfg.AuthorizeParams),
 		tokenParams:     slices.Clone(cfg.TokenParams),
 		refreshParams:   slices.Clone(cfg.RefreshParams),
@@ -103,6 +105,19 @@ func New(cfg Config) (*Client, error) {
 // OpenID reports whether the requested scopes contain "openid". If so, every
 // login must end with a verified ID token.
 func (c *Client) OpenID() bool { return slices.Contains(c.scopes, openIDScope) }
+
+// FormPost reports whether the authorization server is asked to send its answer to
+// the callback as a form (Config.ResponseMode).
+func (c *Client) FormPost() bool { return c.responseMode == ResponseModeFormPost }
+
+// ConfiguresParam reports whether Config.AuthorizeParams has a parameter.
+func (c *Client) ConfiguresParam(name string) bool {
+	return slices.ContainsFunc(c.authorizeParams, func(p Param) bool { return p.Name == name })
+}
+
+// HasIssuer reports whether a URL is the configured issuer identifier, byte for byte.
+// It reports false without Config.Issuer.
+func (c *Client) HasIssuer(iss string) bool { return c.issuer != "" && iss == c.issuer }
 
 // configuresAllEndpoints reports whether users can log in without the server's
 // metadata, because the configuration names all the endpoints that this takes.

@@ -96,6 +96,12 @@ type Config struct {
 	// (RFC 8707 section 2): absolute URIs without fragment.
 	Resources []string
 
+	// ResponseMode is how the server delivers the answer to the callback:
+	// ResponseModeQuery, or ResponseModeFormPost (OAuth 2.0 Form Post Response Mode).
+	// It is the parameter response_mode. Empty means that the parameter is not sent,
+	// and that the answer is expected in the query.
+	ResponseMode string
+
 	// AuthorizeParams, TokenParams and RefreshParams are added to the authorization
 	// request, to the redemption of a code and to a refresh. New refuses parameters
 	// that this package sets itself. A field of AuthorizationRequest, such as Prompt,
@@ -117,6 +123,12 @@ type Config struct {
 	RefreshResponseTimeout time.Duration
 }
 
+// Values of Config.ResponseMode.
+const (
+	ResponseModeQuery    = "query"
+	ResponseModeFormPost = "form_post"
+)
+
 // Param is a parameter of a request.
 type Param struct{ Name, Value string }
 
@@ -132,7 +144,25 @@ var (
 		"grant_type", "code", "code_verifier", "redirect_uri", "refresh_token", "resource",
 		"client_id", "client_secret", "client_assertion", "client_assertion_type",
 	}
+	// Parameters that may be configured, but that no link may choose. They change
+	// the content of the tokens, or how the client is identified, or they hold
+	// a token, which does not belong into a URL.
+	reservedLoginParams = []string{
+		"authorization_details", "claims", "registration", "id_token_hint", "dpop_jkt", "client_assertion", "client_assertion_type",
+	}
 )
+
+// CheckLoginParam refuses the name of a parameter that a link to the login must not
+// choose: the client sets it itself, or it changes the content of the tokens.
+func CheckLoginParam(name string) error {
+	switch {
+	case name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != "":
+		return fmt.Errorf("the parameter %s: a name has letters, digits, - . and _ only", quote(name))
+	case slices.Contains(reservedAuthorizeParams, name) || slices.Contains(reservedLoginParams, name):
+		return fmt.Errorf("the parameter %s: a link must not choose it, since the protocol or the configuration does", name)
+	}
+	return nil
+}
 
 // RequestedScopes returns the scopes requested at login: Scopes or their default.
 func (cfg Config) RequestedScopes() []string {
@@ -158,6 +188,11 @@ func (cfg Config) check() error {
 	}
 	if err := cfg.checkScopes(); err != nil {
 		return err
+	}
+	switch cfg.ResponseMode {
+	case "", ResponseModeQuery, ResponseModeFormPost:
+	default:
+		return fmt.Errorf("response_mode %s is unknown: use query or form_post", quote(cfg.ResponseMode))
 	}
 	for _, r := range cfg.Resources {
 		// RFC 8707 section 2: an absolute URI without a fragment.
@@ -236,6 +271,9 @@ func (cfg Config) checkParams() error {
 		for _, p := range group.params {
 			if p.Name == "" {
 				return fmt.Errorf("%s: the name is empty", group.option)
+			}
+			if group.option == "authorize_param" && p.Name == "response_mode" {
+				return errors.New("authorize_param response_mode: use the option response_mode query|form_post")
 			}
 			if slices.Contains(group.reserved, p.Name) {
 				return fmt.Errorf("%s %s: the protocol or another option sets this parameter", group.option, p.Name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ func TestNewRefuses(t *testing.T) {
 		{"urn resource", oidc, func(c *Config) { c.Resources = []string{"urn:api"} }, ""},
 		{"authorize_param state", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"state", canary}} }, "authorize_param state"},
 		{"authorize_param prompt", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"prompt", "consent"}} }, ""},
+		{"authorize_param response_mode", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"response_mode", "form_post"}} }, "use the option response_mode query|form_post"},
+		{"response_mode query", oidc, func(c *Config) { c.ResponseMode = "query" }, ""},
+		{"response_mode form_post", oidc, func(c *Config) { c.ResponseMode = "form_post" }, ""},
+		{"response_mode fragment", oidc, func(c *Config) { c.ResponseMode = "fragment" }, "use query or form_post"},
+		{"response_mode form_post.jwt", oidc, func(c *Config) { c.ResponseMode = "form_post.jwt" }, "use query or form_post"},
 		{"authorize_param invalid max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
 		{"token_param code", oidc, func(c *Config) { c.TokenParams = []Param{{"code", canary}} }, "token_param code"},
 		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
@@ -166,6 +172,46 @@ func TestAuthorizationURL(t *testing.T) {
 	}
 }
 
+// TestRequestParametersReplaceTheConfiguredOnes, except that the smaller max_age counts.
+func TestRequestParametersReplaceTheConfiguredOnes(t *testing.T) {
+	s := startServer(t)
+	c := s.client(func(c *Config) {
+		c.ResponseMode = ResponseModeFormPost
+		c.AuthorizeParams = []Param{{"kc_idp_hint", "a"}, {"domain_hint", "b"}, {"max_age", "60"}}
+	})
+	request := AuthorizationRequest{RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier}
+	for _, tc := range []struct {
+		name   string
+		maxAge *int
+		want   string
+	}{{"no max_age", nil, "60"}, {"larger", new(3600), "60"}, {"smaller", new(5), "5"}, {"zero", new(0), "0"}} {
+		r := request
+		r.MaxAge, r.Params = tc.maxAge, []Param{{"kc_idp_hint", "google&x=y"}, {"organization", "o"}, {"empty", ""}}
+		got, err := c.AuthorizationURL(testContext(t), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string][]string{
+			"kc_idp_hint": {"google&x=y"}, "domain_hint": {"b"}, "organization": {"o"}, "empty": nil, "max_age": {tc.want}, "response_mode": {"form_post"},
+		} {
+			if !slices.Equal(u.Query()[name], want) {
+				t.Errorf("%s: %s is %q, want %q", tc.name, name, u.Query()[name], want)
+			}
+		}
+	}
+	for _, name := range []string{"state", "redirect_uri", "scope", "response_mode", "claims", "", "a b"} {
+		r := request
+		r.Params = []Param{{name, "x"}}
+		if u, err := c.AuthorizationURL(testContext(t), r); err == nil {
+			t.Errorf("parameter %q: got %s, want an error", name, u)
+		}
+	}
+}
+
 func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
 	c, err := New(Config{ClientID: "app", Endpoints: Endpoints{Authorization: "https://idp.test/a", Token: "https://idp.test/t"}})
 	if err != nil {
@@ -222,6 +268,29 @@ func TestPushedAuthorizationRequest(t *testing.T) {
 		s.metadata["require_pushed_authorization_requests"] = true
 		if u, err := s.client().AuthorizationURL(testContext(t), request); !errors.Is(err, ErrNoEndpoint) {
 			t.Errorf("got %q, %v; want %v", u, err, ErrNoEndpoint)
+		}
+	})
+	t.Run("offered, and the request is long", func(t *testing.T) {
+		for name, tc := range map[string]struct {
+			length, status int
+			pushed         bool
+			url            string // its end
+		}{
+			"short":           {100, 201, false, "&state="},
+			"long":            {2000, 201, true, "client_id=client%3Aid%2B1&request_uri=urn%3Ax%3A1"},
+			"long, refused":   {2000, 401, true, "&state="},
+			"long, no answer": {2000, 503, true, "&state="},
+		} {
+			s := startServer(t)
+			s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
+			s.respond("/par", tc.status, `{"request_uri":"urn:x:1","expires_in":60}`)
+			c := s.client(func(c *Config) {
+				c.AuthorizeParams = []Param{{"authorization_details", strings.Repeat("x", tc.length)}}
+			})
+			got, err := c.AuthorizationURL(testContext(t), request)
+			if err != nil || !strings.Contains(got, tc.url) || s.count("/par") != 0 != tc.pushed {
+				t.Errorf("%s: got %.200s, error %v and %d pushed requests; want %s", name, got, err, s.count("/par"), tc.url)
+			}
 		}
 	})
 	t.Run("only offered", func(t *testing.T) {

@@ -8,8 +8,11 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -129,6 +132,57 @@ func OpenAll(t testing.TB, pages []*Page, rawURLs []string) []Document {
 		t.Fatalf("opening %d pages: %v", len(pages), err)
 	}
 	return documents
+}
+
+// Press fills in and submits the first form of the page, and does not wait for the next page.
+func (p *Page) Press(t testing.TB, user, password string) {
+	t.Helper()
+	// The button is pressed after the evaluation, which a navigation would interrupt.
+	Eval[bool](t, p, "(setTimeout(() => "+call(t, fillForm, user, password)+"), true)")
+}
+
+// A Shown is a page that has loaded.
+type Shown struct{ URL, Text string }
+
+// Await waits until reached accepts the page, and returns it. Pages on the way may go on by themselves.
+func (p *Page) Await(t testing.TB, reached func(Shown) bool) Shown {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last Shown
+	for {
+		// An error is that of a page that is being left.
+		now, err := chromedp.Run(ctx, chromedp.Evaluate[Shown](
+			`document.readyState === 'complete' ? { URL: location.href, Text: document.documentElement.innerText.trim() } : {}`))
+		if err == nil && now.URL != "" {
+			if last = now; reached(now) {
+				return now
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waiting for a page: the last one was %s: %s", last.URL, last.Text)
+		}
+	}
+}
+
+// History returns the addresses in the tab's history.
+func (p *Page) History(t testing.TB) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
+	defer cancel()
+	history, err := chromedp.Call(ctx, page.GetNavigationHistory, cdp.Empty{})
+	if err != nil {
+		t.Fatalf("reading the history: %v", err)
+	}
+	var urls []string
+	for _, entry := range history.Entries {
+		urls = append(urls, entry.URL)
+	}
+	return urls
 }
 
 func (p *Page) navigate(t testing.TB, step chromedp.Action[chromedp.Void]) Document {
