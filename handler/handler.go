@@ -18,6 +18,7 @@ type Handler struct {
 	// configuration.
 	warnNoRefreshToken sync.Once
 	logLimiter         logLimiter
+	frames             framePolicy
 }
 
 // callbackPath is relative to the path prefix.
@@ -41,7 +42,7 @@ func New(c Config) (*Handler, error) {
 		return nil, err
 	}
 	c.setDefaults()
-	h := &Handler{Config: c}
+	h := &Handler{Config: c, frames: newFramePolicy(c)}
 	h.endpoints = map[string]endpoint{
 		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
 		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
@@ -120,7 +121,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	if e.hasSecrets { // in any spelling, because the URL is logged as it is
 		h.KeepOutOfLog(r)
 	}
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
 		return h.fail(w, r, notFound())
 	}

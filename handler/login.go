@@ -16,7 +16,7 @@ var prompts = map[string]bool{"": true, "none": true, "login": true, "consent": 
 
 // serveLogin begins a login for a link of the app or of one of the Handler's pages.
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if !isNavigation(r) {
+	if !h.isNavigation(r) {
 		return h.unauthenticated(w, r)
 	}
 	origin, failure := h.origin(r)
@@ -62,7 +62,7 @@ type loginRequest struct {
 // startLogin redirects the browser to the authorization server. It stores the
 // attempt in a cookie, and nothing on the server.
 func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
@@ -129,7 +129,7 @@ func (h *Handler) redirectURI(origin string) string { return origin + h.PathPref
 // unauthenticated answers a request without a session. A navigation is redirected
 // to the login; any other request gets 401 with the URL of the login.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
-	if isNavigation(r) {
+	if h.isNavigation(r) {
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 			return h.reloadForStrictCookie(w, r)
 		}
@@ -141,7 +141,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Open login_url in the browser window.",
 	}
-	switch kindOf(r) {
+	switch h.kindOf(r) {
 	case formRequest:
 		e.Title, e.Detail = "Please sign in again", "Your session has ended, and what you sent was not passed on."
 		e.Retry = h.refererPath(r)
@@ -158,7 +158,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 // send a cookie with SameSite=Strict with it, but does when a page of this site
 // navigates to the same URL.
 func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
 }
 

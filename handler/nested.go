@@ -39,7 +39,7 @@ func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, outer *coo
 		return h.relaySession(w, r, c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld) && isNavigation(r):
+	case errors.Is(err, errTooOld) && h.isNavigation(r):
 		h.takeOver(r, outer)
 		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), explicit: true})
 	case errors.Is(err, errTooOld), errors.Is(err, keeper.ErrNoSession):

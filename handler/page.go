@@ -2,8 +2,6 @@ package handler
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -46,17 +44,6 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 {{end}}</main>
 </html>
 `))
-
-// contentSecurityPolicy allows the style above, and forms that are sent to this
-// site. The answer to the logout form redirects to the authorization server, and
-// some browsers apply form-action to redirects. It therefore allows https: and
-// loopback hosts, too.
-var contentSecurityPolicy = fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; form-action 'self' https: http://localhost:* http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'", styleHash())
-
-func styleHash() string {
-	sum := sha256.Sum256([]byte(pageStyle))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
 
 // writePage answers with a page. It adds no script: the page must work without one.
 func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error {

@@ -34,7 +34,7 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 		return h.relaySession(w, r, &c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld) && isNavigation(r):
+	case errors.Is(err, errTooOld) && h.isNavigation(r):
 		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), explicit: true})
 	case errors.Is(err, errTooOld):
 		return h.unauthenticated(w, r)
@@ -75,7 +75,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			// cleared on answers of the app, which a cache may store.
 			h.clearSession(w)
 			h.clearLoopCount(w, c)
-			if isNavigation(r) {
+			if h.isNavigation(r) {
 				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), cookieReturned: true})
 			}
 		}
