@@ -20,6 +20,21 @@ func (h *Handler) sameSite(other *Handler) bool {
 	return h.Keeper.Site.Ref(none).ID == other.Keeper.Site.Ref(none).ID
 }
 
+// isNested reports whether an outer Handler has relayed the request, given the writer to
+// which this Handler relays. The request's headers are then those of the outer Handler.
+func isNested(w http.ResponseWriter) bool {
+	for guards := 0; ; {
+		if _, ok := w.(*cookieGuard); ok {
+			guards++ // the first one is that of this Handler
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if guards > 1 || !ok {
+			return guards > 1
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
 // takeOver makes an inner Handler answer a request as if the outer one had left it
 // unprotected: it gets its cookies back, and sets cookies.
 func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {

@@ -84,7 +84,9 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.policy = cacheByCookie
 	removeOwnCookies(r, c)
-	h.rewriteHeaders(&p.savedHeaders, r, nil)
+	if removed := h.rewriteHeaders(&p.savedHeaders, r, nil); removed != nil {
+		h.logRemovedAuthorization(removed)
+	}
 	defer p.restore()
 	p.removePathHeaders(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(withoutUser(r.Context()), r))
@@ -152,7 +154,9 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 // relayOnce calls the next handler with the rewritten headers, and restores the
 // headers when it returns.
 func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, saved *savedHeaders, s *keeper.Session, next Next) error {
-	h.rewriteHeaders(saved, r, s)
+	if removed := h.rewriteHeaders(saved, r, s); removed != nil && !isNested(w) {
+		h.logRemovedAuthorization(removed)
+	}
 	defer saved.restore()
 	return next.ServeHTTP(w, r)
 }
