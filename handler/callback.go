@@ -47,8 +47,9 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		// A state of unknown origin must not begin a login, or a link could do so
 		// endlessly.
-		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, h.unknownState(r, q["state"]))
 	}
+	h.callbackArrived.Store(true)
 	c := h.readCookies(r)
 	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
 	if !ok {

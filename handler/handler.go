@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 )
@@ -19,6 +20,8 @@ type Handler struct {
 	warnNoRefreshToken sync.Once
 	logLimiter         logLimiter
 	frames             framePolicy
+	// callbackArrived reports that a callback of this site has reached the Handler.
+	callbackArrived atomic.Bool
 }
 
 // callbackPath is relative to the path prefix.
@@ -123,7 +126,7 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	}
 	h.beginAnswer(w, r)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
-		return h.fail(w, r, notFound())
+		return h.fail(w, r, h.unknownEndpoint(r))
 	}
 	if !methodListed(e.methods, r.Method) {
 		w.Header().Set("Allow", e.methods)

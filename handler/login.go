@@ -81,6 +81,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
+	h.warnOfMissingCallback(&c, l.returnTo, h.redirectURI(origin))
 	if !l.cookieReturned && !h.hasSession(r, &c) {
 		// The request has no session, so earlier logins may have been in vain.
 		a.Completed, a.LoopSince = h.readLoopCount(&c)
@@ -130,6 +131,7 @@ func (h *Handler) redirectURI(origin string) string { return origin + h.PathPref
 // to the login; any other request gets 401 with the URL of the login.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
 	if h.isNavigation(r) {
+		h.warnOfStrayCallback(r)
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 			return h.reloadForStrictCookie(w, r)
 		}
