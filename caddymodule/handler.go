@@ -177,16 +177,19 @@ type Handler struct {
 	// Matchers of the route keep requests from the handler, so it cannot remove its
 	// cookies from them. Default: all requests.
 	MatchRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
-	// Requests that pass without a session, and without `Authorization`. With a session,
-	// they get the token. The option may repeat. Default: none.
+	// Requests that pass without a session, and without `Authorization`: with
+	// `authorization keep`, they keep the header of the client. With a session, they get
+	// the token. The option may repeat. Default: none.
 	OptionalRaw caddyhttp.RawMatcherSets `json:"optional,omitempty" caddy:"namespace=http.matchers"`
 	// A claim that the user must have, with one of the values: the claim is the value, or a
 	// list that contains it. The name may be a path with dots into nested claims. The
 	// option may repeat; all requirements must hold. Default: none.
 	Require []Requirement `json:"require,omitempty"`
 	// How to treat an `Authorization` header of the client: `replace` it with the token,
-	// `keep` it and send no token (the request still needs a session), or `reject` the request with status 400. Default:
-	// `replace`.
+	// `keep` it and send no token (the request still needs a session), or `reject` the
+	// request with status 400. An app with a login of its own needs `keep`; `header` then
+	// gives the token another name. When `replace` removes a header, the log says so once a
+	// minute. Default: `replace`.
 	Authorization string `json:"authorization,omitempty"`
 	// The header that carries the token to the app; the value contains `{token}`. With a
 	// header other than `Authorization`, Caddy's DEBUG log shows the value. A cache between
@@ -195,7 +198,8 @@ type Handler struct {
 	// must be no such cache. Default: `Authorization "Bearer {token}"`.
 	Header *Header `json:"header,omitempty"`
 	// Other origins whose pages may send unsafe requests and open WebSockets. Their
-	// preflight requests pass without a session. The case of letters and a default port do
+	// preflight requests pass without a session. With `cookie { partitioned }`, their pages
+	// may show the handler's own pages in a frame. The case of letters and a default port do
 	// not matter. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 	// The path of the handler's own endpoints, as the browser sees it. Default: `/oauth2`.
@@ -251,8 +255,9 @@ type Cookie struct {
 	Domain string `json:"domain,omitempty"`
 	// `lax`, `strict` or `none`. Default: `lax`.
 	SameSite string `json:"same_site,omitempty"`
-	// Browsers keep a separate cookie for each site that embeds this one (CHIPS).
-	// Default: off.
+	// Browsers keep a separate cookie for each site that embeds this one in a frame (CHIPS),
+	// and a frame may begin a login. It requires `same_site none`. The page on placement
+	// names the conditions under "an app in a frame". Default: off.
 	Partitioned bool `json:"partitioned,omitempty"`
 }
 

@@ -56,7 +56,6 @@ func TestUnsafeConfigurationIsRefused(t *testing.T) {
 		{"empty key", "issuer {$ISSUER}\nclient_id app\nkey {env.GOOD_KEY} {env.EMPTY}", "key", []string{key}},
 		{"missing CA file", "issuer {$ISSUER}\nclient_id app\ntrusted_ca /nonexistent/ca.pem", "trusted_ca", nil},
 		{"CA file without certificate", "issuer {$ISSUER}\nclient_id app\ntrusted_ca " + file("ca.pem", "no certificate"), "trusted_ca", nil},
-		{"partitioned cookie", "issuer {$ISSUER}\nclient_id app\ncookie {\npartitioned\n}", "same_site", nil},
 		{"cookie without its prefix", "issuer {$ISSUER}\nclient_id app\ncookie {\nname session\n}", "cookie name", nil},
 		{"cookie of a domain with __Host-", "issuer {$ISSUER}\nclient_id app\ncookie {\nname __Host-s\ndomain example.test\n}", "cookie name", nil},
 		{"trusted origin with a path", "issuer {$ISSUER}\nclient_id app\ntrusted_origins https://a.example.test/x", "trusted_origins", nil},
@@ -109,6 +108,7 @@ func TestInvalidJSONIsRefused(t *testing.T) {
 		{"unknown response_mode", `"issuer":"https://login.example.test","client_id":"app","response_mode":"fragment"`, "use query or form_post"},
 		{"response_mode as a parameter", `"issuer":"https://login.example.test","client_id":"app","authorize_param":[{"name":"response_mode","value":"form_post"}]`, "use the option response_mode"},
 		{"reserved login_param", `"issuer":"https://login.example.test","client_id":"app","login_param":["nonce"]`, "login_param"},
+		{"partitioned without same_site none", `"issuer":"https://login.example.test","client_id":"app","cookie":{"partitioned":true}`, "same_site none"},
 		{"bad same_site", `"issuer":"https://login.example.test","client_id":"app","cookie":{"same_site":"loose"}`, "same_site"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -21,7 +21,7 @@ func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, e *Error) error
 // decides whether the answer is a page or a problem document, and wayOut decides the
 // actions of the page.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	e.prefix = h.PathPrefix
 	if e.SwitchAccount {
 		e.otherAccount = h.Client.OtherAccountPrompt()
@@ -33,7 +33,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		h.logFailure(e)
 	}
-	kind := kindOf(r)
+	kind := h.kindOf(r)
 	if kind == programRequest {
 		e.writeProblem(w, h.PathPrefix)
 		return nil
@@ -76,8 +76,9 @@ func (h *Handler) refererPath(r *http.Request) string {
 }
 
 // beginAnswer sets the headers of every answer that the Handler itself gives. Such an
-// answer concerns one user: it must not be stored, framed or leaked by a referrer.
-func beginAnswer(w http.ResponseWriter, r *http.Request) {
+// answer concerns one user: it must not be stored or leaked by a referrer, and no
+// other site may frame it (see framePolicy).
+func (h *Handler) beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	// The cache of a service worker ignores no-store, but it never answers with a
@@ -87,8 +88,7 @@ func beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header.Set("Vary", "*")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("Content-Security-Policy", contentSecurityPolicy)
-	header.Set("X-Frame-Options", "DENY")
+	h.frames.set(header)
 	if r.ProtoMajor == 1 && hasMember(r.Header["Expect"], "100-continue") {
 		// The client waits before it sends the body. To use the connection again,
 		// net/http would read the body before it sends the answer, if a server

@@ -56,8 +56,9 @@ func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp au
 	if !ok {
 		// A state of unknown origin must not begin a login, or a link could do so
 		// endlessly.
-		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, h.unknownState(r, resp.State))
 	}
+	h.callbackArrived.Store(true)
 	c := h.readCookies(r)
 	a, cookie, ok := h.findLoginAttempt(&c, resp.State)
 	if !ok {

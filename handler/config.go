@@ -118,7 +118,7 @@ type Config struct {
 	// TrustedOrigins lists other origins whose pages may send unsafe requests and
 	// open WebSockets. An origin must match as a whole, such as
 	// "https://admin.example.com"; the case of letters and a default port do not
-	// matter.
+	// matter. With Cookie.Partitioned, they may also frame the Handler's pages.
 	TrustedOrigins []string
 	// PostLogoutRedirect is the URL to which the browser goes after a logout.
 	// Default: a page that confirms the logout.

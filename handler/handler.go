@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 )
@@ -18,6 +19,9 @@ type Handler struct {
 	// configuration.
 	warnNoRefreshToken sync.Once
 	logLimiter         logLimiter
+	frames             framePolicy
+	// callbackArrived reports that a callback of this site has reached the Handler.
+	callbackArrived atomic.Bool
 }
 
 // Paths relative to the path prefix.
@@ -44,7 +48,7 @@ func New(c Config) (*Handler, error) {
 		return nil, err
 	}
 	c.setDefaults()
-	h := &Handler{Config: c}
+	h := &Handler{Config: c, frames: newFramePolicy(c)}
 	callbackMethods := "GET"
 	if c.Client.FormPost() {
 		callbackMethods = "GET, POST" // the server sends errors in the URL all the same
@@ -129,9 +133,9 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	if e.hasSecrets { // in any spelling, because the URL is logged as it is
 		h.KeepOutOfLog(r)
 	}
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
-		return h.fail(w, r, notFound())
+		return h.fail(w, r, h.unknownEndpoint(r))
 	}
 	if !methodListed(e.methods, r.Method) {
 		return h.wrongMethod(w, r, path, e.methods)

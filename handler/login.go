@@ -15,7 +15,7 @@ import (
 // serveLogin begins a login for a link of the app, of one of the Handler's pages, or of
 // a third party (OpenID Connect Core, section 4).
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if kind := kindOf(r); kind != navigationRequest && kind != formRequest {
+	if kind := h.kindOf(r); kind != navigationRequest && kind != formRequest {
 		return h.unauthenticated(w, r)
 	}
 	origin, failure := h.origin(r)
@@ -79,7 +79,7 @@ type loginRequest struct {
 // startLogin redirects the browser to the authorization server. It stores the
 // attempt in a cookie, and nothing on the server.
 func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
@@ -101,6 +101,7 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 		a.Nonce = randomText(32)
 	}
 	c := h.readCookies(r)
+	h.warnOfMissingCallback(&c, l.returnTo, h.redirectURI(origin))
 	if !l.cookieReturned && !h.hasSession(r, &c) {
 		// The request has no session, so earlier logins may have been in vain.
 		a.Completed, a.LoopSince = h.readLoopCount(&c)
@@ -152,7 +153,8 @@ func (h *Handler) redirectURI(origin string) string { return origin + h.PathPref
 // unauthenticated answers a request without a session. A navigation is redirected
 // to the login; any other request gets 401 with the URL of the login.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
-	if isNavigation(r) {
+	if h.isNavigation(r) {
+		h.warnOfStrayCallback(r)
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 			return h.reloadForStrictCookie(w, r)
 		}
@@ -164,7 +166,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Open login_url in the browser window.",
 	}
-	switch kindOf(r) {
+	switch h.kindOf(r) {
 	case formRequest:
 		e.Title, e.Detail = "Please sign in again", "Your session has ended, and what you sent was not passed on."
 		e.Retry = h.refererPath(r)
@@ -181,7 +183,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 // send a cookie with SameSite=Strict with it, but does when a page of this site
 // navigates to the same URL.
 func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
 }
 

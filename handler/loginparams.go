@@ -145,7 +145,7 @@ func (h *Handler) servePostedLogin(w http.ResponseWriter, r *http.Request, l log
 	for name, value := range l.params {
 		q.Set(name, value)
 	}
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	w.Header().Set("Location", h.PathPrefix+loginPath+"?"+q.Encode())
 	w.WriteHeader(http.StatusSeeOther)
 	return nil

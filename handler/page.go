@@ -54,12 +54,6 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 </html>
 `))
 
-// contentSecurityPolicy allows the style above, and forms that are sent to this
-// site. The answer to the logout form redirects to the authorization server, and
-// some browsers apply form-action to redirects. It therefore allows https: and
-// loopback hosts, too.
-var contentSecurityPolicy = fmt.Sprintf("default-src 'none'; style-src '%s'; form-action 'self' https: http://localhost:* http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'", sourceHash(pageStyle))
-
 // sourceHash returns the hash by which a Content-Security-Policy allows an inline
 // style or script.
 func sourceHash(text string) string {
@@ -85,7 +79,8 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error
 		w.Header().Set("Referrer-Policy", "same-origin")
 	}
 	if p.PostNow {
-		w.Header().Set("Content-Security-Policy", contentSecurityPolicy+"; script-src '"+sourceHash(pageScript)+"'")
+		policy := w.Header().Get("Content-Security-Policy") // that of beginAnswer
+		w.Header().Set("Content-Security-Policy", policy+"; script-src '"+sourceHash(pageScript)+"'")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)

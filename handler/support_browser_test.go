@@ -30,6 +30,8 @@ type browser struct {
 	jar jar
 	// worker makes a service worker pass all navigations on with fetch.
 	worker bool
+	// frame makes all navigations those of an iframe in a page of another site.
+	frame bool
 	// hops are the URLs of the last walk, the first one included.
 	hops []string
 }
@@ -220,6 +222,9 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 		r.Header.Set("Sec-Fetch-Site", site)
 		if b.worker {
 			r.Header.Set("Sec-Fetch-Dest", "empty")
+		}
+		if b.frame {
+			r.Header.Set("Sec-Fetch-Dest", "iframe")
 		}
 		return b.send(r, crossSite)
 	}

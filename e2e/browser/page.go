@@ -79,6 +79,25 @@ func (p *Page) Click(t testing.TB, selector string) Document {
 	return p.navigate(t, chromedp.Click(chromedp.CSS(selector)))
 }
 
+// Press clicks the element with the CSS selector and does not wait for a page. It also works in a frame, whose process may end
+// with the click: the answer of the browser is then lost.
+func (p *Page) Press(t testing.TB, selector string) {
+	t.Helper()
+	if !Eval[bool](t, p, call(t, `(selector) => document.querySelector(selector) !== null`, selector)) {
+		t.Fatalf("got page %s, want an element %s", p.Text(t), selector)
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = chromedp.Run(ctx, chromedp.Evaluate[bool](call(t, `(selector) => { document.querySelector(selector).click(); return true }`, selector)))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
 // Login opens the URL and submits the forms of the authorization server until a page of the URL's origin has loaded. It
 // returns that page.
 func (p *Page) Login(t testing.TB, rawURL, user, password string) Document {
