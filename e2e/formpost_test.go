@@ -165,7 +165,7 @@ func finishPosted(t *testing.T, p *op.OIDCProvider, page *browser.Page, wanted s
 			return
 		}
 		form = shown.URL
-		page.Press(t, "alice", "any")
+		page.BeginSubmit(t, "alice", "any")
 	}
 	t.Fatalf("got %s after all forms, want %s", page.URL(t), wanted)
 }

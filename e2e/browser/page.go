@@ -153,8 +153,8 @@ func OpenAll(t testing.TB, pages []*Page, rawURLs []string) []Document {
 	return documents
 }
 
-// Press fills in and submits the first form of the page, and does not wait for the next page.
-func (p *Page) Press(t testing.TB, user, password string) {
+// BeginSubmit fills in and submits the first form of the page, and does not wait for the next page.
+func (p *Page) BeginSubmit(t testing.TB, user, password string) {
 	t.Helper()
 	// The button is pressed after the evaluation, which a navigation would interrupt.
 	Eval[bool](t, p, "(setTimeout(() => "+call(t, fillForm, user, password)+"), true)")
