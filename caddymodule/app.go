@@ -87,6 +87,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.warnOfUnroutedCallbacks()
+	a.warnOfEarlyUsers()
 	a.keyTasks.start()
 	return nil
 }

@@ -17,12 +17,16 @@ import (
 type handlerHosts struct {
 	hosts    map[string]hosts
 	callback map[string]bool
+	// early has the directives that read the user's placeholders before a handler.
+	early map[string]bool
 }
 
 // enclosure has the conditions of the routes around a handler.
 type enclosure struct {
 	hosts hosts
 	paths pathMatchers
+	// userMayBeSet reports that an earlier handler may set the user's placeholders.
+	userMayBeSet bool
 }
 
 // routeHosts returns the hosts whose requests can reach the handler, according to the
@@ -42,7 +46,7 @@ func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
 		lists = append(lists, server.Errors.Routes)
 	}
 	for _, routes := range lists {
-		found := app.hostsIn(firstUnloaded(routes))
+		found := app.hostsIn(routes)
 		if hosts := found.hosts[string(own)]; hosts != nil {
 			h.callbackUnrouted = !found.callback[string(own)]
 			return slices.Clip(hosts) // equal handlers share it
@@ -51,32 +55,31 @@ func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
 	return nil
 }
 
-// firstUnloaded returns the route that Caddy is provisioning, or nil: the first one that
-// still has the JSON of its handlers.
-func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
-	for i := range routes {
-		if len(routes[i].HandlersRaw) > 0 {
-			return &routes[i]
-		}
-	}
-	return nil
+// firstUnloaded returns the index of the route that Caddy is provisioning, or -1: the first
+// one that still has the JSON of its handlers.
+func firstUnloaded(routes caddyhttp.RouteList) int {
+	return slices.IndexFunc(routes, func(r caddyhttp.Route) bool { return len(r.HandlersRaw) > 0 })
 }
 
-// hostsIn searches each route once, because a route may have many handlers.
-func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
-	if route == nil {
+// hostsIn searches the route that Caddy is provisioning. It searches each route once,
+// because a route may have many handlers.
+func (a *App) hostsIn(routes caddyhttp.RouteList) handlerHosts {
+	i := firstUnloaded(routes)
+	if i < 0 {
 		return handlerHosts{}
 	}
+	route := &routes[i]
 	found, ok := a.routes[route]
 	if !ok {
-		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}}
+		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}, early: map[string]bool{}}
+		early, known := earlyReadersBefore(routes[:i])
 		reached := enclosure{
 			hosts: matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
 			paths: pathMatchers{}.within(loadedPaths(route.MatcherSets)),
+
+			userMayBeSet: !known,
 		}
-		for _, raw := range route.HandlersRaw {
-			found.walk(raw, reached)
-		}
+		found.walkList(route.HandlersRaw, reached, early)
 		a.routes[route] = found
 	}
 	return found
@@ -127,17 +130,12 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 
 // walk visits every value, because handlers of any module may contain routes.
 func (found handlerHosts) walk(raw json.RawMessage, reached enclosure) {
-	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
+	if !hasDirective(raw) {
 		return
 	}
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) == nil {
-		for _, v := range list {
-			found.walk(v, reached)
-			if bytes.Contains(v, []byte(`"rewrite"`)) {
-				reached.paths.rewritten = true
-			}
-		}
+		found.walkList(list, reached, nil)
 		return
 	}
 	var object map[string]json.RawMessage
@@ -159,6 +157,27 @@ func (found handlerHosts) walk(raw json.RawMessage, reached enclosure) {
 		found.walk(v, reached)
 	}
 }
+
+// walkList visits handlers or routes in the order in which requests pass them. The early
+// directives run before the list.
+func (found handlerHosts) walkList(list []json.RawMessage, reached enclosure, early []string) {
+	for _, v := range list {
+		if hasDirective(v) {
+			found.addEarly(early)
+			found.walk(v, reached)
+		}
+		if !reached.userMayBeSet {
+			directives, known := earlyReadersIn(v)
+			early = append(early, directives...)
+			reached.userMayBeSet = !known
+		}
+		if bytes.Contains(v, []byte(`"rewrite"`)) {
+			reached.paths.rewritten = true
+		}
+	}
+}
+
+func hasDirective(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"`+directive+`"`)) }
 
 // add adds the hosts of a handler under the JSON that the handler itself produces.
 func (found handlerHosts) add(raw json.RawMessage, reached enclosure) {

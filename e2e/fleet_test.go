@@ -200,14 +200,22 @@ func (v *visitor) loginBy(ctx context.Context, c *client.Client, path string) er
 	return err
 }
 
-// ask sends a fetch to one instance and checks the answer. It returns the token in the app's request.
+// ask sends a fetch to one instance and checks the answer. It returns the token in the app's request. It repeats the fetch
+// while the answer is 503 with a Retry-After, as a client does.
 func (v *visitor) ask(ctx context.Context, instance int) (token string, err error) {
-	resp, err := v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
-	if err != nil {
-		return "", err
+	for try := 1; ; try++ {
+		resp, err := v.at[instance].Fetch(ctx, http.MethodGet, v.fleet.site+"/api", "")
+		if err != nil {
+			return "", err
+		}
+		if resp.Status != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || try == maxAsks {
+			return v.checkAnswer(resp)
+		}
 	}
-	return v.checkAnswer(resp)
 }
+
+// maxAsks limits how often ask sends a request. A call of Redis may exceed its time-out while the machine is busy.
+const maxAsks = 5
 
 // checkAnswer checks that the answer is the app's, with this visitor's user and a valid token of this user. It returns the
 // token.

@@ -34,6 +34,8 @@ type cookieGuard struct {
 	// without a session.
 	session *keeper.Session
 	secret  seal.Secret
+	// attachment binds the request to its session. Nil without a session.
+	attachment *keeper.Attachment
 	// cookies has the lines of the Cookie header as they arrived.
 	cookies []string
 
@@ -163,6 +165,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
 		if g.wroteHeader {
 			g.addExpiredCookie(status)
+			g.noteStream(status)
 		}
 		if status >= http.StatusOK {
 			g.applyCachePolicy(status)
@@ -178,6 +181,7 @@ func (g *cookieGuard) beforeWrite() {
 		g.addExpiredCookie(http.StatusOK)
 		g.applyCachePolicy(http.StatusOK)
 		g.wroteHeader = true
+		g.noteStream(http.StatusOK)
 	}
 }
 
@@ -206,6 +210,7 @@ func (g *cookieGuard) Flush() { _ = g.FlushError() }
 // Hijack implements http.Hijacker.
 func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	g.wroteHeader = true
+	g.noteStream(http.StatusSwitchingProtocols)
 	return http.NewResponseController(g.ResponseWriter).Hijack()
 }
 

@@ -116,6 +116,17 @@ func storeUnavailable(err error, returnTo string) *Error {
 	}
 }
 
+// loginInOtherTab answers a callback whose attempt has made room for those of other tabs.
+// As soon as one of them is complete, its session serves this tab, too. The page goes to
+// the wanted page and not to a new login, which would take the room of others again.
+func loginInOtherTab(err error, returnTo string) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "login_in_other_tab", RetryAfter: 2 * time.Second,
+		Title: "One moment", Detail: "Other tabs are signing in to this site. This page continues by itself.",
+		Err: err, login: true, again: returnTo, home: returnTo,
+	}
+}
+
 // loginBusy answers a login for which no token request was sent. A new try loses
 // nothing.
 func loginBusy(err error, returnTo string) *Error {

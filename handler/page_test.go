@@ -48,7 +48,7 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 			t.Errorf("%s: got a call of the app, want none", a.uri)
 		}
 		for name, want := range map[string]string{
-			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
+			"Cache-Control": "no-store", "Vary": "*", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
 		} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%s, status %d: %s is %q, want %q", a.uri, a.status, name, got, want)

@@ -20,6 +20,9 @@ var (
 	// token cannot be obtained now: there is no refresh token, or the server has
 	// refused it once without saying that it is invalid.
 	ErrNotRefreshable = errors.New("the session cannot be refreshed now")
+	// ErrTokenExpired is the cause of the end of a stream that was limited to the
+	// lifetime of its access token (see Attachment.BecomeStream).
+	ErrTokenExpired = errors.New("the access token of this stream has expired")
 	// ErrNotEnded means that a session has ended in this process, but other
 	// processes on the store do not know that yet.
 	ErrNotEnded = errors.New("the store did not take the end of the session")
