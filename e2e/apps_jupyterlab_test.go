@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,9 +61,39 @@ func (l *lab) clickRun() {
 	l.page.MouseClick(l.t, `.jp-NotebookPanel-toolbar [data-command="notebook:run-cell-and-select-next"]`)
 }
 
-func (l *lab) save() {
+// save presses the button that saves the notebook until the server has answered with the status.
+func (l *lab) save(status int) {
 	l.t.Helper()
-	l.page.MouseClick(l.t, `.jp-NotebookPanel-toolbar [data-command="docmanager:save"]`)
+	const file = "/api/contents/work.ipynb"
+	before := l.traffic.Answers(file, status)
+	var again time.Time
+	eventually(l.t, fmt.Sprintf("answer with status %d to the notebook", status), func() bool {
+		if now := time.Now(); now.After(again) {
+			l.closeDialogs()
+			l.page.MouseClick(l.t, `.jp-NotebookPanel-toolbar [data-command="docmanager:save"]`)
+			again = now.Add(5 * time.Second)
+		}
+		return l.traffic.Answers(file, status) > before
+	})
+}
+
+// closeDialogs closes JupyterLab's dialogs, which hide the page. Which of them come depends on what the page did last.
+func (l *lab) closeDialogs() {
+	l.t.Helper()
+	const text = `[...document.querySelectorAll(".jp-Dialog")].map((d) => d.innerText.replaceAll("\n", " ")).join("; ")`
+	seen := ""
+	eventually(l.t, "page without a dialog", func() bool {
+		dialogs := browser.Eval[string](l.t, l.page, text)
+		if dialogs == "" {
+			return true
+		}
+		if dialogs != seen {
+			seen = dialogs
+			l.t.Logf("the user sees: %s", dialogs)
+		}
+		l.page.MouseClick(l.t, ".jp-Dialog:last-of-type .jp-Dialog-footer button:last-of-type")
+		return false
+	})
 }
 
 // TestAppsJupyterLab is a day in JupyterLab.
@@ -95,33 +126,55 @@ func TestAppsJupyterLab(t *testing.T) {
 		}
 		l.reload()
 		l.ready()
+		l.run()
+		// Caddy closes the WebSocket with code 1001, after which JupyterLab connects no more.
 		l.reloadCaddy(l.example)
 		l.kernelIs("disconnected")
 		l.shows("Python 3 (ipykernel) | Disconnected")
 		l.clickRun()
-		t.Logf("the user sees %s", l.page.Text(t))
+		l.shows("[*]:")
 		l.reload()
 		l.ready()
-		t.Logf("after reload the user sees %s", l.page.Text(t))
 		l.run()
+		l.wantUnauthorized(false)
 	})
 	l.scene("Logout", func(t *testing.T) {
+		// The WebSocket belongs to the former configuration, whose stream_close_delay keeps it.
+		l.reloadCaddy(l.example)
+		l.run()
 		l.logOut()
-		l.awaitClosed("/channels")
-		l.kernelIs("disconnected")
-		t.Logf("the user sees %s", l.page.Text(t))
-		eventually(t, "401", func() bool { return l.traffic.Answers("/", http.StatusUnauthorized) > 5 })
-		t.Logf("the user sees %s", l.page.Text(t))
-		l.clickRun()
-		l.save()
-		eventually(t, "401", func() bool { return l.traffic.Answers("/api/contents", http.StatusUnauthorized) > 0 })
-		t.Logf("the user sees %s", l.page.Text(t))
+		l.wantLost()
+		l.save(http.StatusUnauthorized)
+		l.shows("Saving failed")
 		l.logIn()
-		eventually(t, "success", func() bool {
-			return browser.Eval[bool](t, l.page, `document.querySelector(".jp-Notebook-ExecutionIndicator")?.dataset.status === "idle"`) || l.traffic.Open("/channels") > 0
-		})
-		t.Logf("after login the user sees %s", l.page.Text(t))
+		l.save(http.StatusOK)
+		l.shows("Saving completed")
+		l.kernelIs("disconnected")
+		l.reload()
+		l.ready()
+		l.run()
 	})
+	l.scene("IdleIgnore", func(t *testing.T) {
+		sites := strings.Replace(l.with(shortIdle), "oauth_session {\n", "@polls {\n\tmethod GET\n\tpath /api/*\n}\noauth_session {\nidle_ignore @polls\n", 1)
+		l.reloadCaddy(sites)
+		l.reload()
+		l.ready()
+		l.run()
+		l.wantLost()
+		l.reload()
+		l.ready()
+		l.run()
+	})
+}
+
+// wantLost waits until the session has ended, and the page shows it.
+func (l *lab) wantLost() {
+	l.t.Helper()
+	before := l.traffic.Answers("", http.StatusUnauthorized)
+	l.awaitClosed("/channels")
+	l.kernelIs("disconnected")
+	l.shows("Python 3 (ipykernel) | Disconnected")
+	eventually(l.t, "answer with status 401", func() bool { return l.traffic.Answers("", http.StatusUnauthorized) > before })
 }
 
 // TestAppsJupyterLabSettings shows what a user sees before JupyterLab is set up for the proxy.

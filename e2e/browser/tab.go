@@ -32,7 +32,7 @@ func (p *Page) AcceptDialogs() {
 	}()
 }
 
-// Front shows the tab, and hides the others. The browser slows down the timers of hidden tabs.
+// Front shows the tab in place of another one.
 func (p *Page) Front(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
