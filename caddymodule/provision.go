@@ -241,6 +241,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		KeepOutOfLog:       keepOutOfAccessLog,
 		OtherCookies:       h.otherCookies,
 		Fail:               fail,
+		ErrorRedirect:      errorRedirect,
 		Meter:              meter{},
 	}
 	if h.Cookie != nil {

@@ -64,7 +64,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		h.logRefusal(q["error"], q["error_description"])
 		if q["error"] != accessDenied && !a.Explicit && h.hasSession(r, &c) {
 			// Another tab has completed its login, which is all that this one was for.
-			return h.redirectAfterLogin(w, r, a.ReturnTo)
+			return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 		}
 		return h.refusedLogin(w, r, cb, q["error"])
 	}
@@ -76,7 +76,7 @@ func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 		// is all that this login was for. A second session would end the first one,
 		// and the requests that use it.
 		h.clearLoginCookie(w, cookie.Name)
-		return h.redirectAfterLogin(w, r, a.ReturnTo)
+		return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 	}
 	return h.redeem(w, r, &c, cb)
 }
@@ -101,7 +101,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			return h.redirectAfterLogin(w, r, state.ReturnTo)
+			return h.landWithSession(w, r, &c, h.landingsBeforeStale(&c, state), state.ReturnTo)
 		case isUnavailable(err):
 			return h.fail(w, r, retryLater(err))
 		}
@@ -113,7 +113,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 		return h.refusedUnknownLogin(w, r, state, refused.code)
 	}
 	h.Logger.Info("login not completed", zap.Error(cause))
-	if r.Header["Cookie"] == nil && time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime {
+	if r.Header["Cookie"] == nil && time.Since(time.UnixMicro(state.Begun)) < loginAttemptLifetime {
 		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
 	}
 	return h.fail(w, r, &Error{

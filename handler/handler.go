@@ -20,8 +20,11 @@ type Handler struct {
 	logLimiter         logLimiter
 }
 
-// callbackPath is relative to the path prefix.
-const callbackPath = "/callback"
+// Paths of endpoints, relative to the path prefix.
+const (
+	callbackPath = "/callback"
+	loginPath    = "/login"
+)
 
 // endpoint is one of the Handler's own URLs.
 type endpoint struct {
@@ -43,7 +46,7 @@ func New(c Config) (*Handler, error) {
 	c.setDefaults()
 	h := &Handler{Config: c}
 	h.endpoints = map[string]endpoint{
-		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
+		loginPath:          {methods: "GET, HEAD", serve: h.serveLogin},
 		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
 		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, hasSecrets: true},
 		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},

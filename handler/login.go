@@ -51,12 +51,12 @@ func isCrossSiteNavigation(r *http.Request) bool {
 
 // loginRequest has the parameters of one login attempt.
 type loginRequest struct {
-	returnTo       string // the path to which the login leads
-	explicit       bool   // it began at the login endpoint, by the user or the app
-	restarts       int    // automatic restarts before this attempt
-	cookieReturned bool   // the browser has sent the cookie of the last session
-	prompt         string
-	hint           string
+	returnTo string // the path to which the login leads
+	explicit bool   // it began at the login endpoint, by the user or the app
+	restarts int    // automatic restarts before this attempt
+	ended    bool   // this request has found the end of the session
+	prompt   string
+	hint     string
 }
 
 // startLogin redirects the browser to the authorization server. It stores the
@@ -65,6 +65,12 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	c := h.readCookies(r)
+	landings, failure := h.landingsBefore(r, &c, l)
+	if failure != nil {
+		h.clearLoopCount(w, &c)
 		return h.fail(w, r, failure)
 	}
 	// Do not begin a login whose session cannot be stored: the code would be spent,
@@ -80,10 +86,8 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
-	c := h.readCookies(r)
-	if !l.cookieReturned && !h.hasSession(r, &c) {
-		// The request has no session, so earlier logins may have been in vain.
-		a.Completed, a.LoopSince = h.readLoopCount(&c)
+	if landings.Landings > 0 {
+		a.Completed, a.LoopSince = landings.Landings, time.Unix(landings.Since, 0)
 	}
 	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
 		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,

@@ -74,20 +74,22 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			// has set the next cookie, and would delete that. The cookie is also not
 			// cleared on answers of the app, which a cache may store.
 			h.clearSession(w)
-			h.clearLoopCount(w, c)
 			if isNavigation(r) {
-				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), cookieReturned: true})
+				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), ended: true})
 			}
+			h.clearLoopCount(w, c)
 		}
 		return h.unauthenticated(w, r)
 	}
 	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.policy = cacheByCookie
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
 	h.rewriteHeaders(&p.savedHeaders, r, nil)
 	defer p.restore()
 	p.removePathHeaders(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(withoutUser(r.Context()), r))
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	return err
 }
@@ -126,9 +128,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	p.guard = h.guardCookies(w, r)
 	p.guard.session, p.guard.secret = s, c.secret
 	p.guard.policy = cachePrivate
-	if c.hasLoopCount() {
-		p.guard.expiredCookie = h.loginCookie(loopCookieName, "", -1).String()
-	}
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
 	p.context.Context = h.RelayContext(r)
 	ctx := h.Keeper.Attach(&p.context, s, &p.attachment)
@@ -141,6 +141,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	} else {
 		err = h.relayOnce(&p.guard, relayed, &p.savedHeaders, s, next)
 	}
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	if err != nil && !p.guard.wroteHeader && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// The session ended during the request, and the app has not answered.
