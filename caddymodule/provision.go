@@ -98,7 +98,7 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 	if err != nil {
 		return nil, err
 	}
-	app.use(use.store, vault.store)
+	app.use(vault)
 	site := seal.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
