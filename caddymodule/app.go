@@ -29,6 +29,8 @@ type App struct {
 	routes map[*caddyhttp.Route]handlerHosts
 	logger *zap.Logger
 
+	nesting *nesting
+
 	keyTasks *keyTasks
 	// stop is the end of the time for stopping. It is zero while the configuration runs.
 	stop time.Time
@@ -42,6 +44,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger, a.key, a.keyTasks, a.routes = ctx.Logger(), new(ownKey), new(keyTasks), map[*caddyhttp.Route]handlerHosts{}
+	a.nesting = newNesting()
 	return nil
 }
 
@@ -103,6 +106,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.warnOfUnroutedCallbacks()
+	a.warnOfNestedLogins()
 	a.keyTasks.start()
 	return nil
 }

@@ -29,6 +29,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app := module.(*App)
 	h.app = app
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	text := h.text()
+	app.nesting.search(server)
 	routeHosts := h.routeHosts(server, app)
 	if h.hosts = routeHosts; routeHosts == nil {
 		h.hosts = anyHost
@@ -69,7 +71,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	use.cookie = h.cookieUse(h.handler.Cookie.Name)
 	use.place = h.place(server, routeHosts, h.handler.PathPrefix)
-	if err := app.share(use); err != nil {
+	if err := cmp.Or(app.share(use), app.nesting.provisioned(text, use)); err != nil {
 		return err
 	}
 	h.cookieInUse = use.cookie
