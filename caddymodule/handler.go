@@ -335,6 +335,7 @@ func (h *Handler) Cleanup() error {
 	// The first handler that is cleaned up stops the tasks of all, before release may
 	// close a store.
 	h.app.keyTasks.stop()
+	h.app.closeStores()
 	return h.pooled.release(h.app.stopBy())
 }
 

@@ -132,6 +132,11 @@ type Config struct {
 	// URL contains the code. ServeHTTP returns Fail's error, and then expects that
 	// nothing was written. Default: Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
+	// ErrorRedirect returns the Location with which the surrounding server answers an
+	// error of Fail or of the next handler, or "" if it shows a page. A redirect to
+	// the login can be part of an endless loop, which the Handler then ends with a
+	// page of its own. It is called only shortly after a login. Default: "".
+	ErrorRedirect func(r *http.Request, err error) string
 }
 
 // Meter counts events for metrics. All labels come from a short fixed list, so they
