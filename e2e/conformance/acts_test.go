@@ -172,18 +172,24 @@ func (r *run) signOut(state string) {
 	}
 }
 
+// sid returns the server's name for the session of the app's page.
+func (r *run) sid(page *client.Response) string {
+	r.Helper()
+	for _, issued := range r.as.Tokens() {
+		if issued.Value == bearer(page) {
+			return issued.Family
+		}
+	}
+	r.Fatalf("got %v, want a page with a token of the server", page)
+	return ""
+}
+
 // logOutByToken returns an act: the server sends a logout token for the session. After a refused token, the user signs out.
 func logOutByToken(edit fakeas.TokenEdit) func(*run) {
 	return func(r *run) {
 		page := r.visit(r.site + "/wanted")
 		r.wantApp(page)
-		sid := ""
-		for _, issued := range r.as.Tokens() {
-			if issued.Value == bearer(page) {
-				sid = issued.Family
-			}
-		}
-		token, err := r.as.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: fakeas.DefaultUser, SessionID: sid, Edit: edit})
+		token, err := r.as.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: fakeas.DefaultUser, SessionID: r.sid(page), Edit: edit})
 		if err != nil {
 			r.Fatal(err)
 		}
