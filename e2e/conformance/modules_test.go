@@ -35,29 +35,21 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// keyChanges is how many new keys in a row the client fetches without a pause.
-const keyChanges = 3
-
 // TestWholePlanWithOneClient plays the modules of basic certification one after another at one site, as an operator who runs
-// the suite does. The server has another key in some of the modules.
+// the suite does. The server has another key in three of the modules, which is as many as the client fetches without a pause.
 func TestWholePlanWithOneClient(t *testing.T) {
 	t.Parallel()
 	app := echo.Start(t, echo.Options{})
 	site, as := newSite(t)
 	startCaddy(t, siteBlock(site, as, app, "scope openid profile email"))
-	changes := 0
 	for i, m := range basicModules {
 		t.Run(m.name, func(t *testing.T) {
 			r := &run{T: t, module: m, site: site, as: as, browser: client.New("", "")}
-			if i > 0 && m.act == nil && m.end == loggedIn && changes < keyChanges {
+			if i > 0 && m.act == nil && m.end == loggedIn {
 				configure(as, m)
 				r.newKey(false)
-				changes++
 			}
 			r.play()
 		})
-	}
-	if changes == 0 {
-		t.Error("got no new key, want some")
 	}
 }
