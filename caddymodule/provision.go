@@ -274,6 +274,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
 	h.setMatchers(&c)
+	c.FrontchannelLogout = h.FrontchannelLogout
 	c.RetryUnauthorized = h.RetryUnauthorized
 	var ok bool
 	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {
