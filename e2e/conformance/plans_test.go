@@ -115,6 +115,7 @@ var plans = []plan{
 			k.RefreshSubject = "mallory"
 		}},
 	}},
+	frontchannelPlan,
 	{name: "oidcc-client-rp-initiated-logout-rp-basic", modules: []module{
 		{name: "oidcc-client-test-rp-init-logout", server: "no deviation", end: signedOut, act: signOut("same")},
 		{name: "oidcc-client-test-rp-init-logout-other-state", server: "another `state`", end: signedOut, act: signOut("other")},
