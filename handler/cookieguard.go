@@ -66,7 +66,7 @@ func (g *cookieGuard) finish() {
 	g.removeForgedIn(setCookie)
 	g.removeForgedIn(setCookieTrailer)
 	if !g.wroteHeader {
-		g.applyCachePolicy()
+		g.applyCachePolicy(http.StatusOK)
 	}
 }
 
@@ -150,7 +150,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 			g.noteStream(status)
 		}
 		if status >= http.StatusOK {
-			g.applyCachePolicy()
+			g.applyCachePolicy(status)
 		}
 	}
 	g.ResponseWriter.WriteHeader(status)
@@ -161,7 +161,7 @@ func (g *cookieGuard) beforeWrite() {
 	if !g.wroteHeader {
 		g.removeForgedIn(setCookie)
 		g.updateLoopCount(http.StatusOK)
-		g.applyCachePolicy()
+		g.applyCachePolicy(http.StatusOK)
 		g.wroteHeader = true
 		g.noteStream(http.StatusOK)
 	}

@@ -107,7 +107,13 @@ func (g *cookieGuard) updateLoopCount(status int) {
 	}
 	g.loop.line = cookie.String()
 	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.loop.line)
-	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
+	caching := slices.Clone(g.header["Cache-Control"])
+	if status == http.StatusNotModified && caching == nil {
+		// The line replaces the one that a cache has stored. no-cache is right for
+		// every page.
+		caching = append(caching, "no-cache")
+	}
+	caching = append(caching, "private")
 	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
 }
 
