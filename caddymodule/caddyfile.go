@@ -65,6 +65,7 @@ func init() {
 //	    header            <name> <value>
 //	    trusted_origins   <origin...>
 //	    path_prefix       <path>
+//	    frontchannel_logout
 //	    post_logout_redirect <url>
 //	}
 //
@@ -169,6 +170,9 @@ func (p *parser) check() error {
 		return p.Errf("discovery_url needs issuer: the metadata found there must name it")
 	case h.UserInfo && h.Issuer == "" && h.UserinfoEndpoint == "":
 		return p.Errf("userinfo needs userinfo_endpoint <url> where there is no issuer")
+	}
+	if h.FrontchannelLogout && h.Issuer == "" {
+		return p.Errf("frontchannel_logout needs issuer <url>: without an ID token, no session has a sid")
 	}
 	return p.checkClientAuth()
 }

@@ -24,10 +24,11 @@ func init() {
 // A navigation without a session is redirected to the login. Any other request without
 // a session gets status 401 and a JSON body with `login_url`. The handler itself answers
 // the endpoints below `path_prefix`: `login`, `callback`, `logout`, `logout/callback`,
-// `backchannel_logout`, `session`, `session/refresh`, `client.json` (what to register at
-// the authorization server) and `jwks.json` (the public keys of the client). Register
-// `<origin>/oauth2/callback` as redirect URI and `<origin>/oauth2/logout/callback` as
-// post-logout redirect URI at the authorization server, and `<origin>/oauth2/login` as
+// `backchannel_logout`, `frontchannel_logout` (if configured), `session`,
+// `session/refresh`, `client.json` (what to register at the authorization server) and
+// `jwks.json` (the public keys of the client). Register `<origin>/oauth2/callback` as
+// redirect URI and `<origin>/oauth2/logout/callback` as post-logout redirect URI at the
+// authorization server, and `<origin>/oauth2/login` as
 // initiate_login_uri if it begins logins by itself.
 //
 // The handler sets the placeholders `{http.auth.user.id}` (the `sub` claim of the user)
@@ -204,6 +205,12 @@ type Handler struct {
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 	// The path of the handler's own endpoints, as the browser sees it. Default: `/oauth2`.
 	PathPrefix string `json:"path_prefix,omitempty"`
+	// A page of the authorization server may end the session of the browser that shows it,
+	// by the endpoint `frontchannel_logout` (OpenID Connect Front-Channel Logout). It needs
+	// `iss`, `sid` and the session's cookie, which browsers send to a frame only if the
+	// server is on the same site, or with `same_site none` where they allow third-party
+	// cookies. Prefer back-channel logout. Default: off.
+	FrontchannelLogout bool `json:"frontchannel_logout,omitempty"`
 	// Where the browser goes after signing out: a path of the site or a URL. Default: a
 	// page that says so.
 	PostLogoutRedirect string `json:"post_logout_redirect,omitempty"`
@@ -335,6 +342,7 @@ func (h *Handler) Cleanup() error {
 	// The first handler that is cleaned up stops the tasks of all, before release may
 	// close a store.
 	h.app.keyTasks.stop()
+	h.app.closeStores()
 	return h.pooled.release(h.app.stopBy())
 }
 

@@ -70,6 +70,10 @@ func init() { // not a literal: the parsers refer to the table
 			p.handler.UserInfo = true
 			return p.noMore(usage)
 		}},
+		"frontchannel_logout": {usage: "frontchannel_logout", parse: func(p *parser, usage string) error {
+			p.handler.FrontchannelLogout = true
+			return p.noMore(usage)
+		}},
 		"retry_unauthorized": {usage: "retry_unauthorized", parse: func(p *parser, usage string) error {
 			p.handler.RetryUnauthorized = true
 			return p.noMore(usage)

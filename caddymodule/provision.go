@@ -30,6 +30,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app := module.(*App)
 	h.app = app
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	text := h.text()
+	app.nesting.search(server)
 	routeHosts := h.routeHosts(server, app)
 	if h.hosts = routeHosts; routeHosts == nil {
 		h.hosts = anyHost
@@ -74,7 +76,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	use.cookie = h.cookieUse(h.handler.Cookie.Name)
 	use.place = h.place(server, routeHosts, h.handler.PathPrefix)
-	if err := app.share(use); err != nil {
+	if err := cmp.Or(app.share(use), app.nesting.provisioned(text, use)); err != nil {
 		return err
 	}
 	h.cookieInUse = use.cookie
@@ -103,7 +105,7 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 	if err != nil {
 		return nil, err
 	}
-	app.use(use.store, vault.store)
+	app.use(vault)
 	site := seal.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
@@ -262,6 +264,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		KeepOutOfLog:       keepOutOfAccessLog,
 		OtherCookies:       h.otherCookies,
 		Fail:               fail,
+		ErrorRedirect:      errorRedirect,
 		Meter:              meter{},
 	}
 	if h.Cookie != nil {
@@ -271,6 +274,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
 	h.setMatchers(&c)
+	c.FrontchannelLogout = h.FrontchannelLogout
 	c.RetryUnauthorized = h.RetryUnauthorized
 	var ok bool
 	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {

@@ -37,18 +37,15 @@ func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
 	if server == nil {
 		return nil
 	}
-	own, err := json.Marshal(h) //nolint:gosec // only compared, and never leaves the process
-	if err != nil {
-		return nil
-	}
+	own := h.text()
 	lists := []caddyhttp.RouteList{server.Routes}
 	if server.Errors != nil {
 		lists = append(lists, server.Errors.Routes)
 	}
 	for _, routes := range lists {
 		found := app.hostsIn(routes)
-		if hosts := found.hosts[string(own)]; hosts != nil {
-			h.callbackUnrouted = !found.callback[string(own)]
+		if hosts := found.hosts[own]; hosts != nil {
+			h.callbackUnrouted = !found.callback[own]
 			return slices.Clip(hosts) // equal handlers share it
 		}
 	}
@@ -74,9 +71,8 @@ func (a *App) hostsIn(routes caddyhttp.RouteList) handlerHosts {
 		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}, early: map[string]bool{}}
 		early, known := earlyReadersBefore(routes[:i])
 		reached := enclosure{
-			hosts: matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
-			paths: pathMatchers{}.within(loadedPaths(route.MatcherSets)),
-
+			hosts:        matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
+			paths:        pathMatchers{}.within(loadedPaths(route.MatcherSets)),
 			userMayBeSet: !known,
 		}
 		found.walkList(route.HandlersRaw, reached, early)
@@ -185,10 +181,19 @@ func (found handlerHosts) add(raw json.RawMessage, reached enclosure) {
 	if json.Unmarshal(raw, &h) != nil {
 		return
 	}
-	if text, err := json.Marshal(&h); err == nil { //nolint:gosec // only compared, and never leaves the process
-		found.hosts[string(text)] = found.hosts[string(text)].add(reached.hosts...)
-		found.callback[string(text)] = found.callback[string(text)] || reached.paths.admit(h.PathPrefix)
+	text := h.text()
+	found.hosts[text] = found.hosts[text].add(reached.hosts...)
+	found.callback[text] = found.callback[text] || reached.paths.admit(h.PathPrefix)
+}
+
+// text returns the JSON of a handler, by which it is found in its route. It must be
+// called before the handler's modules are loaded.
+func (h *Handler) text() string {
+	text, err := json.Marshal(h) //nolint:gosec // only compared, and never leaves the process
+	if err != nil {
+		return "" // texts, numbers and valid JSON cannot fail
 	}
+	return string(text)
 }
 
 // urlHost returns the host of a URL, or "" if it has none.

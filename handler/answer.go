@@ -55,8 +55,15 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		e.home = h.originalRequestURI(r)
 	}
 	c := h.parseCookies(r)
+	if !e.loop && c.hasLoopCount() {
+		h.countAnswer(w, r, &c, h.errorTarget(r, e), false)
+	}
 	removeOwnCookies(r, &c)
 	e.setRetryAfter(w)
+	if e.loop && h.errorTarget(r, e) != toPage {
+		e.Write(w, r) // the redirect would lead back into the loop
+		return nil
+	}
 	return h.Fail(w, r, e)
 }
 

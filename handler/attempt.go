@@ -48,11 +48,11 @@ type loginAttempt struct {
 	Explicit bool      `json:"a,omitempty"`
 	ReturnTo string    `json:"r"`
 	Begun    time.Time `json:"b"`
-	// Completed counts the logins that were completed one after the other since
-	// LoopSince without the session cookie being sent back (see loop.go).
-	Completed int `json:"c,omitempty"`
 	// FormPost means that the server was asked to send its response as a form.
-	FormPost  bool      `json:"f,omitempty"`
+	FormPost bool `json:"f,omitempty"`
+	// Completed counts the landings before this attempt, of which the first was at
+	// LoopSince (see loop.go).
+	Completed int       `json:"c,omitempty"`
 	LoopSince time.Time `json:"l,omitzero"`
 }
 
@@ -61,7 +61,7 @@ type loginAttempt struct {
 type loginState struct {
 	ReturnTo string `json:"r,omitempty"` // empty if it is too long
 	Restarts int    `json:"n,omitempty"` // automatic restarts before this attempt
-	Begun    int64  `json:"b,omitempty"` // Unix time; 0 in a state of an older version
+	Begun    int64  `json:"t,omitempty"` // in Unix microseconds; 0 in a state of an older version
 	Random   string `json:"x"`
 	// Params are those of the login endpoint that the authorization request had.
 	Params loginParams `json:"p,omitempty"`
@@ -74,7 +74,7 @@ const stateCookieName = "state"
 // sealState returns a state parameter. It cannot be guessed: it is sealed under a
 // random salt and nonce, and contains 128 random bits.
 func (h *Handler) sealState(s loginState) (string, error) {
-	s.Random, s.Begun = randomText(16), time.Now().Unix()
+	s.Random, s.Begun = randomText(16), time.Now().UnixMicro()
 	if len(s.ReturnTo) > maxStateReturnPath {
 		s.ReturnTo = ""
 	}

@@ -74,7 +74,7 @@ func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp au
 		h.logRefusal(resp.Error, resp.Description)
 		if resp.Error != accessDenied && !a.Explicit && h.hasSession(r, &c) {
 			// Another tab has completed its login, which is all that this one was for.
-			return h.redirectAfterLogin(w, r, a.ReturnTo)
+			return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 		}
 		return h.refusedLogin(w, r, cb, resp.Error)
 	}
@@ -91,7 +91,7 @@ func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp au
 		// is all that this login was for. A second session would end the first one,
 		// and the requests that use it.
 		h.clearLoginCookie(w, cookie.Name)
-		return h.redirectAfterLogin(w, r, a.ReturnTo)
+		return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 	}
 	return h.redeem(w, r, &c, cb)
 }
@@ -119,7 +119,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			return h.redirectAfterLogin(w, r, state.ReturnTo)
+			return h.landWithSession(w, r, &c, h.landingsBeforeStale(&c, state), state.ReturnTo)
 		case isUnavailable(err):
 			return h.fail(w, r, retryLater(err))
 		}
@@ -130,7 +130,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if isRefusal {
 		return h.refusedUnknownLogin(w, r, state, refused.code)
 	}
-	recent := time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime
+	recent := time.Since(time.UnixMicro(state.Begun)) < loginAttemptLifetime
 	if c := h.parseCookies(r); recent && h.hasRecentAttempt(&c) {
 		return h.fail(w, r, loginInOtherTab(cause, state.ReturnTo))
 	}

@@ -124,6 +124,12 @@ type Config struct {
 	// Default: a page that confirms the logout.
 	PostLogoutRedirect string
 
+	// FrontchannelLogout lets a page of the authorization server end the session of the
+	// browser that shows it (OpenID Connect Front-Channel Logout 1.0). It requires an
+	// issuer and the scope openid. Default: only POST requests of the authorization
+	// server do (back-channel logout).
+	FrontchannelLogout bool
+
 	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
 	// Fail answers a request that ends in an error page: a navigation, a form, or any
@@ -132,6 +138,11 @@ type Config struct {
 	// URL contains the code. ServeHTTP returns Fail's error, and then expects that
 	// nothing was written. Default: Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
+	// ErrorRedirect returns the Location with which the surrounding server answers an
+	// error of Fail or of the next handler, or "" if it shows a page. A redirect to
+	// the login can be part of an endless loop, which the Handler then ends with a
+	// page of its own. It is called only shortly after a login. Default: "".
+	ErrorRedirect func(r *http.Request, err error) string
 }
 
 // Meter counts events for metrics. All labels come from a short fixed list, so they
@@ -160,6 +171,9 @@ func (c *Config) validate() error {
 	}
 	if !isPlainPath(c.PathPrefix) {
 		return fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
+	}
+	if c.FrontchannelLogout && (c.Client.Issuer() == "" || !c.Client.OpenID()) {
+		return errors.New("frontchannel_logout needs an issuer and the scope openid: without an ID token, no session has a sid")
 	}
 	if err := validateHeaderName(c.HeaderName); err != nil {
 		return err

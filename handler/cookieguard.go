@@ -42,10 +42,9 @@ type cookieGuard struct {
 	policy cachePolicy
 	// private holds the value of Cache-Control, which saves an allocation.
 	private [1]string
-	// expiredCookie is a Set-Cookie line that is added to the app's answer. It
-	// deletes a cookie of the module that is not needed any longer. Empty: nothing
-	// is added.
-	expiredCookie string
+	// loop changes the loop count with the answer. It is nil for a request without
+	// a count.
+	loop *loopWatch
 }
 
 const (
@@ -62,7 +61,7 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 // the header of an answer without a body.
 func (g *cookieGuard) finish() {
 	if !g.wroteHeader {
-		g.addExpiredCookie(http.StatusOK)
+		g.updateLoopCount(0)
 	}
 	g.removeForgedIn(setCookie)
 	g.removeForgedIn(setCookieTrailer)
@@ -82,28 +81,11 @@ func (g *cookieGuard) removeForgedIn(field string) {
 	}
 }
 
-// isForged reports whether the app must not set a cookie. Deleting the loop count
-// is allowed: an earlier Handler does it through this writer, and an app does no
-// harm with it.
+// isForged reports whether the app must not set a cookie. An earlier Handler changes
+// or deletes the loop count through this writer. An app may delete it, too, and does
+// no harm with that.
 func (g *cookieGuard) isForged(line string) bool {
-	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;")
-}
-
-// addExpiredCookie adds the expired cookie to the answer. It also marks the answer
-// as private, because a cache must not store the Set-Cookie line. On a 304 without
-// Cache-Control, this line replaces the one that a cache has stored: no-cache is
-// then right for every page.
-func (g *cookieGuard) addExpiredCookie(status int) {
-	if g.expiredCookie == "" || g.disabled {
-		return
-	}
-	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expiredCookie)
-	caching := slices.Clone(g.header["Cache-Control"])
-	if status == http.StatusNotModified && caching == nil {
-		caching = append(caching, "no-cache")
-	}
-	caching = append(caching, "private")
-	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
+	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;") && !g.isLoopLine(line)
 }
 
 // removeForged removes the forged lines from a field, and logs a warning.
@@ -164,7 +146,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 		g.removeForgedIn(setCookie)
 		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
 		if g.wroteHeader {
-			g.addExpiredCookie(status)
+			g.updateLoopCount(status)
 			g.noteStream(status)
 		}
 		if status >= http.StatusOK {
@@ -178,7 +160,7 @@ func (g *cookieGuard) WriteHeader(status int) {
 func (g *cookieGuard) beforeWrite() {
 	if !g.wroteHeader {
 		g.removeForgedIn(setCookie)
-		g.addExpiredCookie(http.StatusOK)
+		g.updateLoopCount(http.StatusOK)
 		g.applyCachePolicy(http.StatusOK)
 		g.wroteHeader = true
 		g.noteStream(http.StatusOK)

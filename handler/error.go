@@ -38,6 +38,7 @@ type Error struct {
 	// otherAccount is the prompt of the link that SwitchAccount adds.
 	otherAccount string
 	login        bool // the error ends a login, for Meter.Login
+	loop         bool // the error ends a loop of logins
 	// again is the URL to which the page goes instead of reloading. Empty: it
 	// reloads.
 	again string

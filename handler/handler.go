@@ -64,6 +64,10 @@ func New(c Config) (*Handler, error) {
 		clientPath:         {methods: "GET, HEAD", serve: h.serveClient},
 		keysPath:           {methods: "GET, HEAD", serve: h.serveKeys},
 	}
+	if c.FrontchannelLogout {
+		// The URL has the sid, with which a page of another site could end the session.
+		h.endpoints[frontchannelPath] = endpoint{methods: "GET", serve: h.serveFrontchannelLogout, hasSecrets: true}
+	}
 	return h, nil
 }
 

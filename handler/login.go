@@ -69,11 +69,11 @@ func isCrossSiteNavigation(r *http.Request) bool {
 
 // loginRequest has the parameters of one login attempt.
 type loginRequest struct {
-	returnTo       string // the path to which the login leads
-	explicit       bool   // it began at the login endpoint, by the user or the app
-	restarts       int    // automatic restarts before this attempt
-	cookieReturned bool   // the browser has sent the cookie of the last session
-	params         loginParams
+	returnTo string // the path to which the login leads
+	explicit bool   // it began at the login endpoint, by the user or the app
+	restarts int    // automatic restarts before this attempt
+	ended    bool   // this request has found the end of the session
+	params   loginParams
 }
 
 // startLogin redirects the browser to the authorization server. It stores the
@@ -82,6 +82,12 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	h.beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	c := h.readCookies(r)
+	landings, failure := h.landingsBefore(r, &c, l)
+	if failure != nil {
+		h.clearLoopCount(w, &c)
 		return h.fail(w, r, failure)
 	}
 	// Do not begin a login whose session cannot be stored: the code would be spent,
@@ -100,11 +106,9 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
-	c := h.readCookies(r)
 	h.warnOfMissingCallback(&c, l.returnTo, h.redirectURI(origin))
-	if !l.cookieReturned && !h.hasSession(r, &c) {
-		// The request has no session, so earlier logins may have been in vain.
-		a.Completed, a.LoopSince = h.readLoopCount(&c)
+	if landings.Landings > 0 {
+		a.Completed, a.LoopSince = landings.Landings, time.Unix(landings.Since, 0)
 	}
 	request := oauth.AuthorizationRequest{RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier}
 	l.params.addTo(&request)

@@ -20,6 +20,8 @@ type clientMetadata struct {
 	RedirectURIs            []string `json:"redirect_uris"`
 	PostLogoutRedirectURIs  []string `json:"post_logout_redirect_uris,omitempty"`
 	BackchannelLogoutURI    string   `json:"backchannel_logout_uri,omitempty"`
+	FrontchannelLogoutURI   string   `json:"frontchannel_logout_uri,omitempty"`
+	FrontchannelNeedsSID    bool     `json:"frontchannel_logout_session_required,omitempty"`
 	InitiateLoginURI        string   `json:"initiate_login_uri,omitempty"`
 	GrantTypes              []string `json:"grant_types"`
 	ResponseTypes           []string `json:"response_types"`
@@ -61,6 +63,9 @@ func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) error {
 		if methodListed(h.endpoints["/login"].methods, http.MethodPost) && strings.HasPrefix(base, "https:") {
 			m.InitiateLoginURI = base + "/login"
 		}
+	}
+	if h.FrontchannelLogout {
+		m.FrontchannelLogoutURI, m.FrontchannelNeedsSID = base+frontchannelPath, true
 	}
 	if h.Client.PublicKeys() != nil {
 		m.JWKSURI = base + keysPath

@@ -75,15 +75,16 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			// has set the next cookie, and would delete that. The cookie is also not
 			// cleared on answers of the app, which a cache may store.
 			h.clearSession(w)
-			h.clearLoopCount(w, c)
 			if h.isNavigation(r) {
-				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), cookieReturned: true})
+				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), ended: true})
 			}
+			h.clearLoopCount(w, c)
 		}
 		return h.unauthenticated(w, r)
 	}
 	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.policy = cacheByCookie
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
 	if removed := h.rewriteHeaders(&p.savedHeaders, r, nil); removed != nil {
 		h.logRemovedAuthorization(removed)
@@ -91,6 +92,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 	defer p.restore()
 	p.removePathHeaders(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(withoutUser(r.Context()), r))
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	return err
 }
@@ -129,9 +131,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	p.guard = h.guardCookies(w, r)
 	p.guard.session, p.guard.secret = s, c.secret
 	p.guard.policy = cachePrivate
-	if c.hasLoopCount() {
-		p.guard.expiredCookie = h.loginCookie(loopCookieName, "", -1).String()
-	}
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
 	p.context.Context = h.RelayContext(r)
 	p.guard.attachment = &p.attachment
@@ -145,6 +145,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	} else {
 		err = h.relayOnce(&p.guard, relayed, &p.savedHeaders, s, next)
 	}
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	if err != nil && !p.guard.wroteHeader && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// The session ended during the request, and the app has not answered.

@@ -115,6 +115,9 @@ func (c *Client) ConfiguresParam(name string) bool {
 	return slices.ContainsFunc(c.authorizeParams, func(p Param) bool { return p.Name == name })
 }
 
+// Issuer returns the configured issuer, or "".
+func (c *Client) Issuer() string { return c.issuer }
+
 // HasIssuer reports whether a URL is the configured issuer identifier, byte for byte.
 // It reports false without Config.Issuer.
 func (c *Client) HasIssuer(iss string) bool { return c.issuer != "" && iss == c.issuer }

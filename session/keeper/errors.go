@@ -47,15 +47,16 @@ type EndReason string
 
 // Reasons for the end of a session.
 const (
-	EndLogout          EndReason = "logout"             // the user logged out
-	EndIdle            EndReason = "idle_timeout"       // not used for IdleTimeout
-	EndLifetime        EndReason = "max_lifetime"       // MaxLifetime after the login
-	EndRejected        EndReason = "refresh_rejected"   // the refresh token is invalid (Rejected)
-	EndRefusedUnclear  EndReason = "refused_unclear"    // the server refused it twice (Unclear)
-	EndNoRefreshToken  EndReason = "no_refresh_token"   // the access token expired
-	EndIdentityChanged EndReason = "identity_changed"   // ErrIdentityChanged
-	EndReplaced        EndReason = "replaced_by_login"  // the browser logged in again
-	EndBackchannel     EndReason = "backchannel_logout" // the authorization server logged the user out
+	EndLogout          EndReason = "logout"              // the user logged out
+	EndIdle            EndReason = "idle_timeout"        // not used for IdleTimeout
+	EndLifetime        EndReason = "max_lifetime"        // MaxLifetime after the login
+	EndRejected        EndReason = "refresh_rejected"    // the refresh token is invalid (Rejected)
+	EndRefusedUnclear  EndReason = "refused_unclear"     // the server refused it twice (Unclear)
+	EndNoRefreshToken  EndReason = "no_refresh_token"    // the access token expired
+	EndIdentityChanged EndReason = "identity_changed"    // ErrIdentityChanged
+	EndReplaced        EndReason = "replaced_by_login"   // the browser logged in again
+	EndBackchannel     EndReason = "backchannel_logout"  // the authorization server logged the user out
+	EndFrontchannel    EndReason = "frontchannel_logout" // its page in the browser did
 )
 
 // EndedError is returned to the one request that ends a session or finds it expired.
