@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat test-servers test-keycloak test-scenes bench bench-peers bench-scale bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat test-servers test-keycloak test-apps test-scenes bench bench-peers bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -43,6 +43,12 @@ test-servers: setup
 # Whole visits at Keycloak, which Maven downloads. Needs Java 17 or later.
 test-keycloak: setup
 	@cd e2e && KEYCLOAK=1 $(gotest) -race -count 1 -v -run '^TestKeycloak$$' .
+
+# JupyterLab, Streamlit and Node-RED in a real browser (docs/apps.md). Not part of make
+# test: the first run downloads some hundred megabytes with pip and npm.
+test-apps:
+	@cd e2e && go run ./cmd/setup apps
+	@cd e2e && APPS=1 $(gotest) -race -count 1 -v -run '^TestApps' .
 
 # Thousands of sessions while their authorization server is in trouble, and storms
 # over three instances at a slow one. A quarter of an hour; make test has a short version.

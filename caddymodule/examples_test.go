@@ -45,6 +45,29 @@ func TestExamplesAreValid(t *testing.T) {
 	}
 }
 
+// docs/apps.md shows the examples of its apps, without their comments.
+func TestAppsPageShowsItsExamples(t *testing.T) {
+	page, err := os.ReadFile("../docs/apps.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, app := range []string{"jupyterlab", "streamlit", "node-red"} {
+		text, err := os.ReadFile("../examples/" + app + ".Caddyfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shown strings.Builder
+		for line := range strings.Lines(string(text)) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "#") {
+				shown.WriteString(line)
+			}
+		}
+		if !strings.Contains(string(page), "```caddyfile\n"+shown.String()+"```") {
+			t.Errorf("docs/apps.md lacks the example %s:\n%s", app, shown.String())
+		}
+	}
+}
+
 func validateExample(t *testing.T, text []byte) {
 	t.Helper()
 	data := isolate(t)

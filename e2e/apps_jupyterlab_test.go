@@ -20,6 +20,9 @@ const (
 	notebook = "/lab/tree/work.ipynb"
 )
 
+// polls matches the polls of JupyterLab, together with /lab/api/*, where it keeps the layout of its page.
+const polls = "@polls {\n\tmethod GET\n\tpath /api/*\n}\n"
+
 // lab is a user at a notebook in JupyterLab.
 type lab struct {
 	*desk
@@ -115,7 +118,7 @@ func TestAppsJupyterLab(t *testing.T) {
 		if n := l.traffic.Opened("/channels"); n != sockets {
 			t.Errorf("got %d WebSockets, want no more than %d", n, sockets)
 		}
-		l.wantUnauthorized(false)
+		l.wantNoRefusal()
 	})
 	l.scene("CaddyReload", func(t *testing.T) {
 		sockets := l.traffic.Opened("/channels")
@@ -136,7 +139,7 @@ func TestAppsJupyterLab(t *testing.T) {
 		l.reload()
 		l.ready()
 		l.run()
-		l.wantUnauthorized(false)
+		l.wantNoRefusal()
 	})
 	l.scene("Logout", func(t *testing.T) {
 		// The WebSocket belongs to the former configuration, whose stream_close_delay keeps it.
@@ -154,8 +157,17 @@ func TestAppsJupyterLab(t *testing.T) {
 		l.ready()
 		l.run()
 	})
+	l.scene("TokenExpiry", func(t *testing.T) {
+		l.reloadCaddy(l.with("stream_token_expiry close"))
+		l.reload()
+		l.ready()
+		sockets := l.traffic.Opened("/channels")
+		eventually(t, "two WebSockets more", func() bool { return l.traffic.Opened("/channels") >= sockets+2 })
+		l.run()
+		l.wantNoRefusal()
+	})
 	l.scene("IdleIgnore", func(t *testing.T) {
-		sites := strings.Replace(l.with(shortIdle), "oauth_session {\n", "@polls {\n\tmethod GET\n\tpath /api/*\n}\noauth_session {\nidle_ignore @polls\n", 1)
+		sites := strings.Replace(l.with(shortIdle), "oauth_session {\n", polls+"oauth_session {\nidle_ignore @polls\nidle_ignore /lab/api/*\n", 1)
 		l.reloadCaddy(sites)
 		l.reload()
 		l.ready()
@@ -170,22 +182,21 @@ func TestAppsJupyterLab(t *testing.T) {
 // wantLost waits until the session has ended, and the page shows it.
 func (l *lab) wantLost() {
 	l.t.Helper()
-	before := l.traffic.Answers("", http.StatusUnauthorized)
 	l.awaitClosed("/channels")
 	l.kernelIs("disconnected")
 	l.shows("Python 3 (ipykernel) | Disconnected")
-	eventually(l.t, "answer with status 401", func() bool { return l.traffic.Answers("", http.StatusUnauthorized) > before })
+	l.awaitRefusal()
 }
 
-// TestAppsJupyterLabSettings shows what a user sees before JupyterLab is set up for the proxy.
+// TestAppsJupyterLabSettings shows what a user sees before JupyterLab is set up for the proxy, and JupyterLab below a path.
 func TestAppsJupyterLabSettings(t *testing.T) {
 	needApps(t)
 	for _, c := range []struct {
 		name, setting, sees string
 		status              int
 	}{
-		{"no allow_remote_access", "--IdentityProvider.token=", "403 : Forbidden", http.StatusForbidden},
-		{"JupyterLab's own token", "--ServerApp.allow_remote_access=True", "Password or token:", http.StatusOK},
+		{"without allow_remote_access", "--IdentityProvider.token=", "403 : Forbidden", http.StatusForbidden},
+		{"with its own token", "--ServerApp.allow_remote_access=True", "Password or token:", http.StatusOK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newDesk(t, "jupyterlab", jupyterPort, apps.JupyterLab(t, nil, c.setting))
@@ -196,4 +207,13 @@ func TestAppsJupyterLabSettings(t *testing.T) {
 			l.shows(c.sees)
 		})
 	}
+	t.Run("below a path", func(t *testing.T) {
+		app := apps.JupyterLab(t, map[string]string{"work.ipynb": workCode},
+			"--IdentityProvider.token=", "--ServerApp.allow_remote_access=True", "--ServerApp.base_url=/jupyter/")
+		l := lab{desk: newDesk(t, "jupyterlab", jupyterPort, app)}
+		l.reloadCaddy(block(l.site, "handle /jupyter/* {\n"+protect(l.server, "path_prefix /jupyter/oauth2")+"reverse_proxy "+l.app+"\n}"))
+		l.open("/jupyter" + notebook)
+		l.ready()
+		l.run()
+	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/apps"
 	"github.com/oauth-session/caddy-oauth-session/e2e/browser"
+	"github.com/oauth-session/caddy-oauth-session/e2e/client"
 )
 
 const noderedPort = "127.0.0.1:1880"
@@ -76,13 +77,13 @@ func TestAppsNodeRED(t *testing.T) {
 		if n := e.traffic.Opened("/comms"); n != 1 {
 			t.Errorf("got %d WebSockets, want 1 during all refreshes", n)
 		}
-		e.wantUnauthorized(false)
+		e.wantNoRefusal()
 	})
 	e.scene("CaddyReload", func(t *testing.T) {
 		e.reloadCaddy(e.example)
 		eventually(t, "second WebSocket", func() bool { return e.traffic.Opened("/comms") == 2 })
 		e.press()
-		e.wantUnauthorized(false)
+		e.wantNoRefusal()
 	})
 	e.scene("Logout", func(t *testing.T) {
 		e.logOut()
@@ -90,7 +91,7 @@ func TestAppsNodeRED(t *testing.T) {
 		e.notice("Lost connection to server, reconnecting")
 		e.deploy()
 		e.notice("Deploy failed: Not authorized")
-		e.wantUnauthorized(true)
+		e.awaitRefusal()
 		e.logIn()
 		// The editor waits up to a minute; its link connects at once.
 		eventually(t, "connection", func() bool {
@@ -99,6 +100,19 @@ func TestAppsNodeRED(t *testing.T) {
 		e.hides("Lost connection")
 		e.deploy()
 		e.notice("Successfully deployed")
+	})
+	e.scene("Endpoint", func(t *testing.T) {
+		program := client.New("", "")
+		for _, c := range []struct {
+			sites  string
+			status int
+		}{{e.example, http.StatusUnauthorized}, {e.with("optional /hook/*"), http.StatusNoContent}} {
+			e.reloadCaddy(c.sites)
+			resp, err := program.Fetch(t.Context(), http.MethodPost, e.site+"/hook/x", "{}")
+			if err != nil || resp.Status != c.status {
+				t.Errorf("got %v and error %v, want status %d", resp, err, c.status)
+			}
+		}
 	})
 	e.scene("Idle", func(t *testing.T) {
 		e.reload()
@@ -150,6 +164,6 @@ func TestAppsNodeREDOwnLogin(t *testing.T) {
 		e.awaitClosed("/comms")
 		e.notice("Lost connection to server, reconnecting")
 		e.deploy()
-		t.Logf("the user sees %s", e.page.Text(t))
+		e.notice("Deploy failed: Not authorized")
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/e2e/apps"
 	"github.com/oauth-session/caddy-oauth-session/e2e/browser"
@@ -18,17 +19,32 @@ type dashboard struct {
 	count int
 }
 
-// press presses the app's button. It works over the WebSocket alone.
+// ready waits for the app at its beginning, whose parts load one after another.
+func (d *dashboard) ready() {
+	d.t.Helper()
+	d.shows("count is 0")
+	d.holds(`document.querySelector('[data-testid="stButton"] button') && document.querySelector('[data-testid="stFileUploader"] input[type=file]')`)
+}
+
+// press presses the app's button, which counts. The work goes over the WebSocket alone.
 func (d *dashboard) press() {
 	d.t.Helper()
-	d.count++
-	d.click()
-	eventually(d.t, fmt.Sprintf("count %d", d.count), func() bool { return strings.Contains(d.page.Text(d.t), fmt.Sprintf("count is %d\n", d.count)) })
+	before := d.count
+	var again time.Time
+	eventually(d.t, fmt.Sprintf("count after %d", before), func() bool {
+		if now := time.Now(); now.After(again) {
+			d.click() // the app ignores a click while it connects
+			again = now.Add(5 * time.Second)
+		}
+		_, rest, _ := strings.Cut(d.page.Text(d.t), "count is ")
+		_, _ = fmt.Sscan(rest, &d.count) // fails while the app connects
+		return d.count > before
+	})
 }
 
 func (d *dashboard) click() {
 	d.t.Helper()
-	d.page.MouseClick(d.t, `[data-testid="stButton"] button`)
+	d.page.Press(d.t, `[data-testid="stButton"] button`)
 }
 
 // token returns the token that the app shows.
@@ -56,11 +72,12 @@ const uploadFile = `(() => {
 func TestAppsStreamlit(t *testing.T) {
 	needApps(t)
 	d := dashboard{desk: newDesk(t, "streamlit", streamlitPort, apps.Streamlit(t))}
+	d.example = d.without("stream_token_expiry")
 	d.scene("FourTokenLifetimes", func(t *testing.T) {
+		d.reloadCaddy(d.example)
 		d.open("/")
-		d.shows("count is 0")
+		d.ready()
 		first := d.token()
-		before := d.refreshes()
 		d.press()
 		// Work in the app alone refreshes nothing. Requests of another tab do.
 		tab := d.browser.NewPage(t)
@@ -72,14 +89,13 @@ func TestAppsStreamlit(t *testing.T) {
 		})
 		d.page.Front(t)
 		d.press()
-		t.Logf("%d refreshes, of which the app sees none", d.refreshes()-before)
 		if token := d.token(); token != first {
 			t.Errorf("got token %s, want %s, with which the WebSocket began", token, first)
 		}
 		if n := d.traffic.Opened("/stream"); n != 1 {
 			t.Errorf("got %d WebSockets, want 1", n)
 		}
-		d.wantUnauthorized(false)
+		d.wantNoRefusal()
 	})
 	d.scene("Upload", func(t *testing.T) {
 		browser.Eval[bool](t, d.page, uploadFile)
@@ -93,7 +109,7 @@ func TestAppsStreamlit(t *testing.T) {
 		if token := d.token(); token == former {
 			t.Error("after the reload: got the former token, want a new one")
 		}
-		d.wantUnauthorized(false)
+		d.wantNoRefusal()
 	})
 	d.scene("Logout", func(t *testing.T) {
 		d.begin()
@@ -105,10 +121,9 @@ func TestAppsStreamlit(t *testing.T) {
 	d.scene("Idle", func(t *testing.T) {
 		d.begin()
 		d.reloadCaddy(d.with(shortIdle))
-		refused := d.traffic.Answers("", http.StatusUnauthorized)
 		eventually(t, "end by idle_timeout while the user works", func() bool {
 			d.click()
-			return d.traffic.Answers("", http.StatusUnauthorized) > refused
+			return d.traffic.Answers("", http.StatusUnauthorized) > d.refused
 		})
 		d.wantLoginRequired()
 		d.reloadCaddy(d.example)
@@ -118,12 +133,12 @@ func TestAppsStreamlit(t *testing.T) {
 	})
 }
 
-// begin begins anew in a new page.
+// begin starts again in a new page.
 func (d *dashboard) begin() {
 	d.t.Helper()
 	d.reload()
 	d.count = 0
-	d.shows("count is 0")
+	d.ready()
 	d.press()
 }
 
@@ -145,18 +160,24 @@ func (d *dashboard) wantReconnected() {
 	d.press()
 }
 
-// TestAppsStreamlitTokenExpiry shows that stream_token_expiry gives the app fresh tokens, without a word to its user.
+// TestAppsStreamlitTokenExpiry shows that stream_token_expiry gives the app fresh tokens, without a word to its user. Each new
+// connection is a use of the session.
 func TestAppsStreamlitTokenExpiry(t *testing.T) {
 	needApps(t)
 	d := dashboard{desk: newDesk(t, "streamlit", streamlitPort, apps.Streamlit(t))}
-	d.reloadCaddy(d.with("stream_token_expiry close"))
+	d.reloadCaddy(d.with(shortIdle))
 	d.open("/")
-	d.shows("count is 0")
+	d.ready()
+	d.press()
 	first := d.token()
 	d.awaitRefreshes(4, func() {})
 	d.press()
-	if token := d.token(); token == first {
-		t.Error("after four token lifetimes: got the first token, want a fresh one")
+	if token := d.token(); token == first || d.count != 2 {
+		t.Errorf("after four token lifetimes: got count %d and token %s, want 2 and another one", d.count, token)
 	}
-	d.wantUnauthorized(false)
+	d.wantNoRefusal()
+	// Connections that are no use let the session become idle.
+	d.reloadCaddy(strings.Replace(d.with(shortIdle), "oauth_session {\n", "oauth_session {\nidle_ignore /_stcore/*\n", 1))
+	d.reload()
+	d.wantLoginRequired()
 }

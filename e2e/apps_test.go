@@ -43,6 +43,7 @@ type desk struct {
 	browser *browser.Browser
 	page    *browser.Page
 	traffic *browser.Traffic
+	refused int // answers with status 401 before the scene
 }
 
 // newDesk starts Caddy and a browser. The app at the address does not know the host name of the site. example is the
@@ -57,7 +58,7 @@ func newDesk(t *testing.T, example, upstream, app string) *desk {
 	d.server = &op.Server{ClientID: "YOUR_CLIENT_ID", ClientSecret: "apps-client-secret"}
 	d.as = fakeas.Start(t, fakeas.Options{Clients: []fakeas.Client{{
 		ID: d.server.ClientID, Secret: d.server.ClientSecret,
-		RedirectURIs: []string{d.site + "/oauth2/callback"}, PostLogoutRedirectURIs: []string{d.site + "/oauth2/logout/callback"},
+		RedirectURIs: []string{d.site + "/oauth2/callback", d.site + "/jupyter/oauth2/callback"}, PostLogoutRedirectURIs: []string{d.site + "/oauth2/logout/callback"},
 	}}})
 	setAccessTokenLifetime(d.as, appLife)
 	d.server.Issuer = d.as.URL
@@ -106,7 +107,7 @@ func (d *desk) scene(name string, f func(t *testing.T)) {
 	whole := d.t
 	defer func() { d.t = whole }()
 	if !d.t.Run(name, func(t *testing.T) {
-		d.t = t
+		d.t, d.refused = t, d.traffic.Answers("", http.StatusUnauthorized)
 		f(t)
 	}) {
 		whole.FailNow()
@@ -181,12 +182,18 @@ func (d *desk) awaitOpen(path string) {
 	eventually(d.t, "WebSocket "+path, func() bool { return d.traffic.Open(path) > 0 })
 }
 
-// wantNo401 fails the test if a request or handshake got status 401 since the last call.
-func (d *desk) wantUnauthorized(want bool) {
+// wantNoRefusal fails the test if a request or a handshake of a WebSocket in the scene got status 401.
+func (d *desk) wantNoRefusal() {
 	d.t.Helper()
-	if n := d.traffic.Answers("", http.StatusUnauthorized); (n > 0) != want {
-		d.t.Errorf("got %d answers with status 401, want some: %t", n, want)
+	if n := d.traffic.Answers("", http.StatusUnauthorized); n > d.refused {
+		d.t.Errorf("got %d answers with status 401, want none", n-d.refused)
 	}
+}
+
+// awaitRefusal waits until a request or a handshake of a WebSocket in the scene gets status 401.
+func (d *desk) awaitRefusal() {
+	d.t.Helper()
+	eventually(d.t, "answer with status 401", func() bool { return d.traffic.Answers("", http.StatusUnauthorized) > d.refused })
 }
 
 // logOut presses the module's button in another tab, and returns to the app's.

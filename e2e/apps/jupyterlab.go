@@ -35,6 +35,6 @@ func JupyterLab(t testing.TB, notebooks map[string]string, args ...string) strin
 	cmd := exec.Command(python, args...)
 	cmd.Env = append(os.Environ(), "HOME="+home)
 	p := proc.Start(t, "jupyterlab", cmd)
-	awaitOK(t, p, "http://"+address(port)+"/api")
+	awaitAnswer(t, p, "http://"+address(port)+"/api")
 	return address(port)
 }

@@ -16,10 +16,12 @@ const (
 	NodeREDPassword = "node-red-password"
 )
 
-// flows are a flow with a button, which sends a message to the debug sidebar.
+// flows are a flow with a button, which sends a message to the debug sidebar, and an HTTP endpoint, POST /hook/x.
 const flows = `[{"id": "tab", "type": "tab", "label": "Flow"},
 {"id": "button", "type": "inject", "z": "tab", "name": "button", "props": [{"p": "payload"}], "payload": "pressed", "payloadType": "str", "repeat": "", "x": 150, "y": 80, "wires": [["shown"]]},
-{"id": "shown", "type": "debug", "z": "tab", "name": "shown", "active": true, "tosidebar": true, "complete": "payload", "targetType": "msg", "x": 350, "y": 80, "wires": []}]`
+{"id": "shown", "type": "debug", "z": "tab", "name": "shown", "active": true, "tosidebar": true, "complete": "payload", "targetType": "msg", "x": 350, "y": 80, "wires": []},
+{"id": "hook", "type": "http in", "z": "tab", "name": "", "url": "/hook/x", "method": "post", "x": 150, "y": 160, "wires": [["answer"]]},
+{"id": "answer", "type": "http response", "z": "tab", "name": "", "statusCode": "204", "headers": {}, "x": 350, "y": 160, "wires": []}]`
 
 const adminAuth = `adminAuth: {
 	type: "credentials",
@@ -51,6 +53,6 @@ func NodeRED(t testing.TB, ownLogin bool) string {
 		}
 	}
 	p := proc.Start(t, "node-red", exec.Command("node", program, "--settings", filepath.Join(dir, "settings.js")))
-	awaitOK(t, p, "http://"+address(port)+"/")
+	awaitAnswer(t, p, "http://"+address(port)+"/")
 	return address(port)
 }

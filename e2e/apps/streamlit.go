@@ -28,6 +28,6 @@ func Streamlit(t testing.TB, args ...string) string {
 	cmd := exec.Command(python, args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 	p := proc.Start(t, "streamlit", cmd)
-	awaitOK(t, p, "http://"+address(port)+"/_stcore/health")
+	awaitAnswer(t, p, "http://"+address(port)+"/_stcore/health")
 	return address(port)
 }

@@ -1,6 +1,7 @@
 // Command setup installs and builds all programs of the end-to-end tests. It prints nothing on success:
 //
 //	go run ./cmd/setup
+//	go run ./cmd/setup apps    # also JupyterLab, Streamlit and Node-RED
 //
 // It installs missing Debian packages with apt-get if it runs as root, and otherwise lists them in its error.
 package main
@@ -12,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/oauth-session/caddy-oauth-session/e2e/apps"
 	"github.com/oauth-session/caddy-oauth-session/e2e/browser"
 	"github.com/oauth-session/caddy-oauth-session/e2e/build"
 	"github.com/oauth-session/caddy-oauth-session/e2e/caddyserver"
@@ -27,21 +30,29 @@ const minNode = 20
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := setup(ctx); err != nil {
+	if err := setup(ctx, slices.Contains(os.Args[1:], "apps")); err != nil {
 		fmt.Fprintln(os.Stderr, "setup:", err)
 		os.Exit(1)
 	}
 }
 
-func setup(ctx context.Context) error {
-	if err := installPackages(ctx, missingPackages()); err != nil {
+func setup(ctx context.Context, withApps bool) error {
+	missing := missingPackages()
+	if withApps && exec.CommandContext(ctx, "python3", "-c", "import ensurepip, venv").Run() != nil {
+		missing = append(missing, "python3", "python3-venv")
+	}
+	if err := installPackages(ctx, missing); err != nil {
 		return err
 	}
 	if err := checkNode(ctx); err != nil {
 		return err
 	}
 	_, errCaddy := caddyserver.Binary()
-	return errors.Join(errCaddy, op.Install(ctx))
+	var errApps error
+	if withApps {
+		errApps = apps.Install()
+	}
+	return errors.Join(errCaddy, op.Install(ctx), errApps)
 }
 
 // missingPackages returns the Debian packages of missing programs. A program from another source counts as present.
