@@ -50,7 +50,7 @@ func (tr *Traffic) record(event any) {
 			s.open, s.opened = true, true
 		}
 	case *network.EventWebSocketFrameError:
-		// Chromium reports a handshake with another status than 101 in words only.
+		// Chromium reports the status of a refused handshake as a text.
 		if s := tr.sockets[e.RequestID]; s != nil && strings.HasPrefix(e.ErrorMessage, "HTTP Authentication failed") {
 			tr.answers = append(tr.answers, answer{s.path, http.StatusUnauthorized})
 		}
@@ -61,7 +61,7 @@ func (tr *Traffic) record(event any) {
 	case *network.EventResponseReceived:
 		tr.answers = append(tr.answers, answer{pathOf(e.Response.URL), int(e.Response.Status)})
 	case *page.EventFrameNavigated:
-		// The former page took its WebSockets along, without an event.
+		// The WebSockets of the former page are closed without an event.
 		if e.Frame.ParentID == "" {
 			for _, s := range tr.sockets {
 				s.open = false
@@ -78,12 +78,12 @@ func pathOf(rawURL string) string {
 	return u.Path
 }
 
-// Open returns the number of open WebSockets whose path contains the text.
+// Open returns the number of open WebSockets with the text in their path.
 func (tr *Traffic) Open(path string) int {
 	return tr.count(path, func(s *socket) bool { return s.open })
 }
 
-// Opened returns the number of WebSockets whose path contains the text, with those that have ended.
+// Opened returns the number of WebSockets with the text in their path, including ended ones.
 func (tr *Traffic) Opened(path string) int {
 	return tr.count(path, func(s *socket) bool { return s.opened })
 }
@@ -100,8 +100,8 @@ func (tr *Traffic) count(path string, counts func(*socket) bool) int {
 	return n
 }
 
-// Answers returns the number of answers with the status to requests whose path contains the text, with those to handshakes
-// of WebSockets.
+// Answers returns the number of answers with the status, to requests with the text in their path. Handshakes of WebSockets
+// are included.
 func (tr *Traffic) Answers(path string, status int) int {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
