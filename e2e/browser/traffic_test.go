@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"golang.org/x/net/websocket"
 
@@ -36,16 +37,27 @@ func TestTrafficCountsWebSocketsAndAnswers(t *testing.T) {
 	}
 	page.Fetch(t, "/refused/x", browser.Request{})
 	wantTraffic(t, traffic, "ws", 1, 1)
-	if n := traffic.Answers("/refused", http.StatusUnauthorized); n != 2 {
-		t.Errorf("got %d answers with status 401, want those to the fetch and to the WebSocket", n)
-	}
+	wantSoon(t, "answers with status 401, to the fetch and to the WebSocket", 2, func() int {
+		return traffic.Answers("/refused", http.StatusUnauthorized)
+	})
 	page.Reload(t)
 	wantTraffic(t, traffic, "ws", 0, 1)
 }
 
 func wantTraffic(t *testing.T, traffic *browser.Traffic, path string, open, opened int) {
 	t.Helper()
-	if gotOpen, gotOpened := traffic.Open(path), traffic.Opened(path); gotOpen != open || gotOpened != opened {
-		t.Errorf("got %d open WebSockets of %d, want %d of %d", gotOpen, gotOpened, open, opened)
+	wantSoon(t, "open WebSockets", open, func() int { return traffic.Open(path) })
+	wantSoon(t, "opened WebSockets", opened, func() int { return traffic.Opened(path) })
+}
+
+// wantSoon waits until a count is the wanted one: the browser reports its traffic after the page has seen it.
+func wantSoon(t *testing.T, name string, want int, count func() int) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for count() != want {
+		if time.Now().After(end) {
+			t.Fatalf("got %d %s, want %d", count(), name, want)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
