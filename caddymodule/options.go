@@ -287,13 +287,22 @@ func parseRequire(p *parser, usage string) error {
 	return p.noBlock(usage)
 }
 
-func parseRefreshIfOlder(p *parser, usage string) error {
+// requestMatcher parses the matcher of an option. Only a directive can have such an option,
+// because the names of matchers belong to a site. ok is false if there is no matcher.
+func (p *parser) requestMatcher(option string) (set caddy.ModuleMap, ok bool, err error) {
 	if p.matcher == nil {
-		return p.Errf("refresh_if_older is not a default for all sites: write it into the directive")
+		return nil, false, p.Errf("%s is not a default for all sites: write it into the directive", option)
 	}
-	set, ok, err := p.matcher()
+	if set, ok, err = p.matcher(); err != nil {
+		return nil, false, p.WrapErr(err)
+	}
+	return set, ok, nil
+}
+
+func parseRefreshIfOlder(p *parser, usage string) error {
+	set, ok, err := p.requestMatcher("refresh_if_older")
 	if err != nil {
-		return p.WrapErr(err)
+		return err
 	}
 	if !ok || !p.NextArg() {
 		return p.Errf("refresh_if_older takes a matcher and a duration: write %s", usage)
@@ -311,12 +320,9 @@ func parseRefreshIfOlder(p *parser, usage string) error {
 }
 
 func parseOptional(p *parser, usage string) error {
-	if p.matcher == nil {
-		return p.Errf("optional is not a default for all sites: write it into the directive")
-	}
-	set, ok, err := p.matcher()
+	set, ok, err := p.requestMatcher("optional")
 	if err != nil {
-		return p.WrapErr(err)
+		return err
 	}
 	if !ok && p.Val() != "optional" {
 		return p.Errf("'%s' is not a matcher: write optional, optional /path/* or optional @name", p.Val())
@@ -329,12 +335,9 @@ func parseOptional(p *parser, usage string) error {
 }
 
 func parseIdleIgnore(p *parser, usage string) error {
-	if p.matcher == nil {
-		return p.Errf("idle_ignore is not a default for all sites: write it into the directive")
-	}
-	set, ok, err := p.matcher()
+	set, ok, err := p.requestMatcher("idle_ignore")
 	if err != nil {
-		return p.WrapErr(err)
+		return err
 	}
 	switch {
 	case !ok && p.Val() == "idle_ignore":

@@ -138,6 +138,17 @@ func wantDeadCookie(t *testing.T, site, cookie string, app *echo.Server) {
 	}
 }
 
+// openTabs starts a browser with empty tabs.
+func openTabs(t testing.TB, n int) (*browser.Browser, []*browser.Page) {
+	t.Helper()
+	b, first := browser.Start(t)
+	pages := []*browser.Page{first}
+	for len(pages) < n {
+		pages = append(pages, b.NewPage(t))
+	}
+	return b, pages
+}
+
 // TestTabs opens more tabs than there are login cookies, and logs in from the last tab to the first.
 func TestTabs(t *testing.T) {
 	t.Parallel()
@@ -146,11 +157,7 @@ func TestTabs(t *testing.T) {
 	p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{site + "/oauth2/callback"}, Forms: true})
 	app := echo.Start(t, echo.Options{})
 	caddyserver.Start(t, protected(site, &p.Server, "", app))
-	b, first := browser.Start(t)
-	pages := []*browser.Page{first}
-	for len(pages) < tabs {
-		pages = append(pages, b.NewPage(t))
-	}
+	b, pages := openTabs(t, tabs)
 	wanted := func(i int) string { return fmt.Sprintf("%s/tab/%d?n=%d", site, i, i) }
 	for i, page := range pages {
 		if doc := page.Open(t, wanted(i)); !strings.HasPrefix(doc.URL, p.Issuer+"/interaction/") {
@@ -171,7 +178,7 @@ func TestTabs(t *testing.T) {
 			t.Errorf("tab %d: got %+v, want the app's page: %s", i, doc, pages[i].Text(t))
 		}
 	}
-	if r := first.Fetch(t, "/oauth2/session", browser.Request{}); !strings.Contains(r.Body, `"authenticated":true`) {
+	if r := pages[0].Fetch(t, "/oauth2/session", browser.Request{}); !strings.Contains(r.Body, `"authenticated":true`) {
 		t.Errorf("after all logins: got %+v, want an authenticated session", r)
 	}
 }

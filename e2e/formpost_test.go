@@ -181,11 +181,7 @@ func TestFormPostTabs(t *testing.T) {
 			p := op.StartOIDCProvider(t, op.OIDCProviderOptions{RedirectURIs: []string{site + "/oauth2/callback"}, Forms: true})
 			app := echo.Start(t, echo.Options{})
 			caddyserver.Start(t, protected(site, &p.Server, formPostOptions(mode), app))
-			b, first := browser.Start(t)
-			pages := []*browser.Page{first}
-			for len(pages) < tabs {
-				pages = append(pages, b.NewPage(t))
-			}
+			_, pages := openTabs(t, tabs)
 			wanted := func(i int) string { return fmt.Sprintf("%s/tab/%d?n=%d", site, i, i) }
 			for i, page := range pages {
 				if doc := page.Open(t, wanted(i)); !strings.HasPrefix(doc.URL, p.Issuer+"/interaction/") {
@@ -195,7 +191,7 @@ func TestFormPostTabs(t *testing.T) {
 			for i, page := range slices.Backward(pages) {
 				finishPosted(t, p, page, wanted(i))
 			}
-			if r := first.Fetch(t, "/oauth2/session", browser.Request{}); !strings.Contains(r.Body, `"authenticated":true`) {
+			if r := pages[0].Fetch(t, "/oauth2/session", browser.Request{}); !strings.Contains(r.Body, `"authenticated":true`) {
 				t.Errorf("after all logins: got %+v, want an authenticated session", r)
 			}
 		})
@@ -213,11 +209,7 @@ func TestFormPostTabsAtOnce(t *testing.T) {
 			as, s := startFake(t, site+"/oauth2/callback")
 			app := echo.Start(t, echo.Options{})
 			caddyserver.Start(t, protected(site, s, formPostOptions(mode), app))
-			b, first := browser.Start(t)
-			pages := []*browser.Page{first}
-			for len(pages) < tabs {
-				pages = append(pages, b.NewPage(t))
-			}
+			_, pages := openTabs(t, tabs)
 			wanted := func(i int) string { return fmt.Sprintf("%s/tab/%d?n=%d", site, i, i) }
 			for i, page := range pages {
 				browser.Eval[bool](t, page, fmt.Sprintf("(setTimeout(() => { location = %q }), true)", wanted(i)))

@@ -59,9 +59,8 @@ func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) error {
 	if h.Client.OpenID() {
 		m.PostLogoutRedirectURIs = []string{base + "/logout/callback"}
 		m.BackchannelLogoutURI = base + backchannelPath
-		// OpenID Connect Core, section 4: the URL takes GET and POST, and is https.
-		if methodListed(h.endpoints["/login"].methods, http.MethodPost) && strings.HasPrefix(base, "https:") {
-			m.InitiateLoginURI = base + "/login"
+		if strings.HasPrefix(base, "https:") { // OpenID Connect Core, section 4
+			m.InitiateLoginURI = base + loginPath
 		}
 	}
 	if h.FrontchannelLogout {

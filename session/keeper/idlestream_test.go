@@ -211,14 +211,7 @@ func TestUseAtAnotherInstanceKeepsStreams(t *testing.T) {
 	for _, missesPushes := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.lifetime = time.Hour
-			for i := range r.keepers {
-				c := r.keepers[i].Config
-				c.IdleTimeout = shortIdle
-				r.keepers[i] = mustKeeper(c)
-			}
-			r.users[0].mu.Lock()
-			r.users[0].missesPushes = missesPushes
-			r.users[0].mu.Unlock()
+			r.shortenIdleTime(0, missesPushes)
 			secret := r.loginAs(r.keepers[0], "alice", "1")
 			stream, attached := attach(r.keepers[0], t.Context(), r.freshAt(0, secret))
 			defer attached.Detach()
@@ -234,4 +227,17 @@ func TestUseAtAnotherInstanceKeepsStreams(t *testing.T) {
 			wantIdleEnd(t, stream, last, shortIdle, 0)
 		})
 	}
+}
+
+// shortenIdleTime gives all instances the idle time-out shortIdle. One instance may miss the
+// pushes of the store.
+func (r *instances) shortenIdleTime(of int, missesPushes bool) {
+	for i := range r.keepers {
+		c := r.keepers[i].Config
+		c.IdleTimeout = shortIdle
+		r.keepers[i] = mustKeeper(c)
+	}
+	r.users[of].mu.Lock()
+	defer r.users[of].mu.Unlock()
+	r.users[of].missesPushes = missesPushes
 }

@@ -93,14 +93,7 @@ func TestRequestInProgressIsUseAtOtherInstances(t *testing.T) {
 	for _, missesPushes := range []bool{false, true} {
 		inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
 			r.server.lifetime = time.Hour
-			for i := range r.keepers {
-				c := r.keepers[i].Config
-				c.IdleTimeout = shortIdle
-				r.keepers[i] = mustKeeper(c)
-			}
-			r.users[1].mu.Lock()
-			r.users[1].missesPushes = missesPushes
-			r.users[1].mu.Unlock()
+			r.shortenIdleTime(1, missesPushes)
 			secret := r.loginAs(r.keepers[0], "alice", "1")
 			stream, streaming := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
 			defer streaming.Detach()
