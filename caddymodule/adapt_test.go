@@ -139,6 +139,7 @@ var validArguments = map[string]string{
 	"base_url":                              "https://app.example.com", "post_logout_redirect": "https://example.com/bye",
 	"client_id": "app", "client_secret": "{env.CLIENT_SECRET}", "audience": "api",
 	"token_endpoint_auth_method": "client_secret_post", "authorization": "replace", "path_prefix": "/auth",
+	"id_token_signed_response_alg": "ES256", "trusted_audiences": "api",
 	"trusted_ca": "/etc/ca.pem", "scope": "openid", "resource": "https://api.example.com", "key": "{env.KEY}",
 	"trusted_origins": "https://admin.example.com",
 	"authorize_param": "prompt consent", "token_param": "a b", "refresh_param": "a b",
@@ -185,7 +186,7 @@ type malformed struct {
 
 // malformedLines derives malformed lines from a valid one, by the kind of mistake.
 func malformedLines(name, args, valid string) map[string]malformed {
-	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require"}, name)
+	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "trusted_audiences", "require"}, name)
 	ways := map[string]malformed{"with a block": {valid + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":

@@ -30,6 +30,8 @@ func init() {
 //	    client_id         <id>
 //	    client_secret     <secret>
 //	    token_endpoint_auth_method  client_secret_basic|client_secret_post|none
+//	    id_token_signed_response_alg <alg>
+//	    trusted_audiences <audience...>
 //	    trusted_ca        <file...>
 //	    base_url          <url>
 //	    scope             <scope...>

@@ -71,6 +71,14 @@ type Handler struct {
 	// How the client authenticates: `client_secret_basic`, `client_secret_post` or `none`.
 	// The handler never finds it out by trying. Default: from the metadata.
 	TokenEndpointAuthMethod string `json:"token_endpoint_auth_method,omitempty"`
+	// The algorithm with which the server signs ID tokens, logout tokens and UserInfo for
+	// this client, as it is registered there: `RS256`, `RS384`, `RS512`, `PS256`, `PS384`,
+	// `PS512`, `ES256`, `ES384`, `ES512` or `EdDSA`. The handler accepts no other. Default:
+	// `RS256`, or the only one of these that the metadata lists.
+	IDTokenSignedResponseAlg string `json:"id_token_signed_response_alg,omitempty"`
+	// Further audiences that an ID token or logout token may have besides this client. The
+	// handler refuses a token with any other audience. Default: none.
+	TrustedAudiences []string `json:"trusted_audiences,omitempty"`
 	// Files with CA certificates (PEM) to trust for the authorization server, in addition
 	// to those of the system.
 	TrustedCA []string `json:"trusted_ca,omitempty"`

@@ -223,6 +223,9 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		AuthorizeParams: e.params("authorize_param", h.AuthorizeParam),
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
+
+		IDTokenAlgorithm: e.text("id_token_signed_response_alg", h.IDTokenSignedResponseAlg),
+		TrustedAudiences: e.texts("trusted_audiences", h.TrustedAudiences),
 	}
 	return c
 }

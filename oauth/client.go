@@ -26,6 +26,9 @@ type Client struct {
 	maxAge          *int // max_age of authorizeParams, in seconds
 	timeout         time.Duration
 
+	idTokenAlgorithm string // empty: chosen by the metadata
+	trustedAudiences []string
+
 	refreshResponseTimeout time.Duration
 
 	http            *http.Client
@@ -66,6 +69,9 @@ func New(cfg Config) (*Client, error) {
 		refreshParams:   slices.Clone(cfg.RefreshParams),
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cmp.Or(cfg.Timeout, defaultTimeout),
+
+		idTokenAlgorithm: cfg.IDTokenAlgorithm,
+		trustedAudiences: slices.Clone(cfg.TrustedAudiences),
 
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 

@@ -75,6 +75,17 @@ type Config struct {
 	// overrides the parameter of the same name in AuthorizeParams.
 	AuthorizeParams, TokenParams, RefreshParams []Param
 
+	// IDTokenAlgorithm is the algorithm with which the server signs ID tokens, logout
+	// tokens and UserInfo for this client: its id_token_signed_response_alg (OpenID
+	// Connect Registration section 2). No other is accepted. Asymmetric algorithms only:
+	// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA (Ed25519).
+	// Empty means RS256, or the only one of these that the metadata lists.
+	IDTokenAlgorithm string
+
+	// TrustedAudiences are further audiences that an ID token or logout token may name
+	// next to this client (OpenID Connect Core section 3.1.3.7). Nil means none.
+	TrustedAudiences []string
+
 	// RootCAs verify the server's certificate. Nil means those of the system.
 	RootCAs *x509.CertPool
 
@@ -127,6 +138,9 @@ func (cfg Config) check() error {
 		return err
 	}
 	if err := cfg.checkAuthMethod(); err != nil {
+		return err
+	}
+	if err := cfg.checkAlgorithm(); err != nil {
 		return err
 	}
 	if err := cfg.checkScopes(); err != nil {

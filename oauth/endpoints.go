@@ -66,7 +66,7 @@ func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
 	}
 	if m != nil {
 		if err := m.invalidEndpoints[name]; err != nil {
-			return "", metadataError{fmt.Errorf("%s in the server's metadata: %w", name, err)}
+			return "", operatorError{fmt.Errorf("%s in the server's metadata: %w", name, err)}
 		}
 		if u := m.endpoints[name]; u != "" {
 			return u, nil

@@ -21,7 +21,7 @@ const maxSubject = 255
 
 // idTokens may be as large as access tokens: users in hundreds of groups have large
 // ones.
-var idTokens = jwtKind{types: []string{"JWT"}, maxSize: maxToken}
+var idTokens = jwtKind{name: "ID token", types: []string{"JWT"}, maxSize: maxToken}
 
 // ErrOtherLogin means that the server has signed an ID token for another user,
 // issuer, client or login than expected.
@@ -74,9 +74,9 @@ type RefreshedIDTokenExpectation struct {
 }
 
 // VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
-// 3.1.3.7). It accepts asymmetric signatures only, never "none" or HMAC. If the
-// token has further audiences, it must name this client as azp. Clocks may differ by
-// 60 seconds. The claims azp, at_hash, sid, auth_time and nbf count as missing if they
+// 3.1.3.7). It accepts one signature algorithm, see Config.IDTokenAlgorithm. If the
+// token has further audiences, Config.TrustedAudiences must list them, and the token
+// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash, sid, auth_time and nbf count as missing if they
 // are of another type than they should be.
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about the
@@ -182,7 +182,7 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 
 // readIDToken checks and reads the claims that are specific to ID tokens.
 func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken string) (*IDToken, error) {
-	if err := payload.checkAuthorizedParty(c.clientID); err != nil {
+	if err := c.checkAudiences(payload, idTokens); err != nil {
 		return nil, err
 	}
 	if err := payload.checkAccessTokenHash(header.alg, accessToken); err != nil {
@@ -191,22 +191,28 @@ func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken strin
 	return payload.idToken()
 }
 
-// checkAuthorizedParty refuses a token that names another client as azp, and a token
-// that has further audiences but no azp.
-func (p claims) checkAuthorizedParty(clientID string) error {
+// checkAudiences refuses a token that names another client as azp, and a token that has
+// further audiences but no azp, or audiences that are not trusted: each of them can
+// present the token as its own (OpenID Connect Core section 3.1.3.7).
+func (c *Client) checkAudiences(p claims, kind jwtKind) error {
 	azp := p.optionalText("azp")
 	aud, err := p.GetAudience()
 	if err != nil {
 		return err
 	}
-	others := slices.ContainsFunc(aud, func(a string) bool { return a != clientID })
+	others := slices.DeleteFunc(slices.Clone(aud), func(a string) bool { return a == c.clientID })
 	switch {
-	case azp == clientID, azp == "" && !others:
-		return nil
-	case azp == "":
+	case azp != "" && azp != c.clientID:
+		return errors.New("the claim azp names another client")
+	case azp == "" && len(others) > 0:
 		return errors.New("the token has further audiences and no azp")
 	}
-	return errors.New("the claim azp names another client")
+	for _, a := range others {
+		if !slices.Contains(c.trustedAudiences, a) {
+			return operatorError{fmt.Errorf("the %s is also for the audience %s: if you trust it, list it in trusted_audiences", kind.name, quote(a))}
+		}
+	}
+	return nil
 }
 
 // checkAccessTokenHash compares at_hash, if it exists, with the left half of the

@@ -98,7 +98,6 @@ func TestKeyMustMatchToken(t *testing.T) {
 		publicJWK(rsaKey(), "rs256", "alg", "RS256"),
 		publicJWK(rsaKey(), "enc", "use", "enc"),
 	)
-	c := s.client()
 	tests := []struct {
 		method jwt.SigningMethod
 		key    any
@@ -121,6 +120,7 @@ func TestKeyMustMatchToken(t *testing.T) {
 		{jwt.SigningMethodES256, keyB(), nil, false},
 	}
 	for _, tc := range tests {
+		c := s.client(withAlgorithm(tc.method.Alg()))
 		token := sign(tc.method, tc.key, s.idClaims(), "kid", tc.kid)
 		if _, err := c.VerifyIDToken(testContext(t), token, IDTokenExpectation{Nonce: testNonce}); (err == nil) != tc.ok {
 			t.Errorf("%s, kid %v: got error %v, want accepted: %v", tc.method.Alg(), tc.kid, err, tc.ok)
