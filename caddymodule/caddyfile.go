@@ -40,7 +40,7 @@ func init() {
 //	    authorize_param   <name> <value>
 //	    token_param       <name> <value>
 //	    refresh_param     <name> <value>
-//	    userinfo
+//	    userinfo          [get|post]
 //	    store             memory | bolt [{ path <file> }] | redis [<url...>] [{ ... }] | <module> ...
 //	    key               <key...>
 //	    idle_timeout      <duration>
@@ -166,7 +166,7 @@ func (p *parser) check() error {
 		return p.Errf("client_secret and token_endpoint_auth_method none exclude each other: leave one of them out")
 	case strings.HasPrefix(h.TokenEndpointAuthMethod, "client_secret_") && h.ClientSecret == "":
 		return p.Errf("token_endpoint_auth_method %s needs client_secret <secret>", h.TokenEndpointAuthMethod)
-	case h.UserInfo && h.Issuer == "" && h.UserinfoEndpoint == "":
+	case h.UserInfo != "" && h.Issuer == "" && h.UserinfoEndpoint == "":
 		return p.Errf("userinfo needs userinfo_endpoint <url> where there is no issuer")
 	}
 	return nil

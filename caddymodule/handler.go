@@ -99,9 +99,10 @@ type Handler struct {
 	TokenParam []Param `json:"token_param,omitempty"`
 	// An additional parameter of a refresh request. The option may repeat.
 	RefreshParam []Param `json:"refresh_param,omitempty"`
-	// Fetch claims from the UserInfo endpoint at login. A refreshed ID token renews the
-	// other claims. Default: off.
-	UserInfo bool `json:"userinfo,omitempty"`
+	// Fetch claims from the UserInfo endpoint at login, signed or plain. `get` sends the
+	// access token in the header, `post` in the body; in a Caddyfile, the option alone
+	// means `get`. A refreshed ID token renews the other claims. Default: off.
+	UserInfo string `json:"userinfo,omitempty"`
 
 	// Where sessions are kept: `bolt` in a file, `memory` until Caddy stops, `redis` for
 	// any number of instances, or another module of the namespace. Default: `bolt`, in

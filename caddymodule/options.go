@@ -59,10 +59,7 @@ func init() { // not a literal: the parsers refer to the table
 		"max_lifetime":    durationOption("max_lifetime", "12h", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
 		"refresh_timeout": durationOption("refresh_timeout", "10s", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
 
-		"userinfo": {usage: "userinfo", parse: func(p *parser, usage string) error {
-			p.handler.UserInfo = true
-			return p.noMore(usage)
-		}},
+		"userinfo": {usage: "userinfo [get|post]", parse: parseUserInfo},
 		"retry_unauthorized": {usage: "retry_unauthorized", parse: func(p *parser, usage string) error {
 			p.handler.RetryUnauthorized = true
 			return p.noMore(usage)
@@ -209,6 +206,17 @@ func parseHeader(p *parser, usage string) error {
 	}
 	p.handler.Header = &Header{Name: args[0], Value: args[1]}
 	return p.noBlock(usage)
+}
+
+func parseUserInfo(p *parser, usage string) error {
+	p.handler.UserInfo = "get"
+	if p.NextArg() {
+		p.handler.UserInfo = p.Val()
+	}
+	if method := p.handler.UserInfo; method != "get" && method != "post" {
+		return p.Errf("userinfo '%s' is unknown: write %s", method, usage)
+	}
+	return p.noMore(usage)
 }
 
 func parseRequire(p *parser, usage string) error {

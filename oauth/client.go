@@ -28,6 +28,7 @@ type Client struct {
 
 	idTokenAlgorithm string // empty: chosen by the metadata
 	trustedAudiences []string
+	userInfoMethod   string // empty: get
 
 	refreshResponseTimeout time.Duration
 
@@ -72,6 +73,7 @@ func New(cfg Config) (*Client, error) {
 
 		idTokenAlgorithm: cfg.IDTokenAlgorithm,
 		trustedAudiences: slices.Clone(cfg.TrustedAudiences),
+		userInfoMethod:   cfg.UserInfoMethod,
 
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 

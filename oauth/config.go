@@ -86,6 +86,11 @@ type Config struct {
 	// next to this client (OpenID Connect Core section 3.1.3.7). Nil means none.
 	TrustedAudiences []string
 
+	// UserInfoMethod is how UserInfo sends the access token: "get" in the Authorization
+	// header, "post" in the form of a POST request (RFC 6750 section 2). Empty means
+	// "get".
+	UserInfoMethod string
+
 	// RootCAs verify the server's certificate. Nil means those of the system.
 	RootCAs *x509.CertPool
 
@@ -142,6 +147,9 @@ func (cfg Config) check() error {
 	}
 	if err := cfg.checkAlgorithm(); err != nil {
 		return err
+	}
+	if m := cfg.UserInfoMethod; m != "" && m != userInfoGet && m != userInfoPost {
+		return fmt.Errorf("userinfo %s is unknown: use get or post", quote(m))
 	}
 	if err := cfg.checkScopes(); err != nil {
 		return err
