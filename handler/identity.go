@@ -41,6 +41,7 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 			return identity, fmt.Errorf("checking ID token: %w", err)
 		}
 		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
+		identity.SessionExpiry = idToken.SessionExpiry
 		maps.Copy(claims, idToken.Claims)
 	}
 	if h.UserInfo {

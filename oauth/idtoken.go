@@ -39,6 +39,10 @@ type IDToken struct {
 	AuthTime time.Time
 	// IssuedAt is the claim iat.
 	IssuedAt time.Time
+	// SessionExpiry is the claim session_expiry: when the session of this client must
+	// end, unless a later ID token moves it (OpenID IPSIE SL1). Zero means that the
+	// server sets no such limit, or sends a value that is no NumericDate.
+	SessionExpiry time.Time
 	// Claims are all claims, in the JSON of the server.
 	Claims map[string]json.RawMessage
 }
@@ -76,8 +80,9 @@ type RefreshedIDTokenExpectation struct {
 // VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
 // 3.1.3.7). It accepts one signature algorithm, see Config.IDTokenAlgorithm. If the
 // token has further audiences, Config.TrustedAudiences must list them, and the token
-// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash, sid, auth_time and nbf count as missing if they
-// are of another type than they should be.
+// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash, sid, auth_time, nbf and session_expiry count
+// as missing if they are of another type than they should be. A session_expiry in the
+// past is refused.
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about the
 // token. All other errors mean that the token is invalid.
@@ -242,7 +247,10 @@ func (p claims) checkAccessTokenHash(alg, accessToken string) error {
 }
 
 func (p claims) idToken() (*IDToken, error) {
-	t := &IDToken{Claims: p, SessionID: p.optionalText("sid"), AuthTime: p.optionalTime("auth_time")}
+	t := &IDToken{
+		Claims: p, SessionID: p.optionalText("sid"),
+		AuthTime: p.optionalTime("auth_time"), SessionExpiry: p.optionalTime("session_expiry"),
+	}
 	var err error
 	if t.Subject, err = p.text("sub"); err != nil {
 		return nil, err
@@ -261,6 +269,9 @@ func (want IDTokenExpectation) check(t *IDToken) error {
 	}
 	if subtle.ConstantTimeCompare([]byte(nonce), []byte(want.Nonce)) != 1 {
 		return errors.New("the claim nonce is not that of this login")
+	}
+	if !t.SessionExpiry.IsZero() && !time.Now().Before(t.SessionExpiry) {
+		return fmt.Errorf("the claim session_expiry is %d seconds in the past: the session would end at once", int64(time.Since(t.SessionExpiry).Seconds()))
 	}
 	if want.MaxAge != nil {
 		// A missing auth_time is the zero time, which is older than any max_age.

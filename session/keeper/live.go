@@ -85,7 +85,9 @@ func (s *liveShard) invalidateAll() []session.ID {
 type Attachment struct {
 	keeper *Keeper
 	id     session.ID
-	end    time.Time // the session's absolute end
+	// maxEnd and expiry are the absolute ends of the session: by MaxLifetime, and by the
+	// authorization server. A refresh may move the second one; zero: there is none.
+	maxEnd, expiry time.Time
 	// idleCheck is when the last use of the session must be looked up.
 	idleCheck time.Time
 	cancel    context.CancelCauseFunc
@@ -102,7 +104,7 @@ type Attachment struct {
 func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &k.Vault.live
-	*a = Attachment{keeper: k, id: s.ID, end: s.End, idleCheck: s.IdleEnd.Add(k.useInterval), cancel: cancel}
+	*a = Attachment{keeper: k, id: s.ID, maxEnd: s.maxEnd, expiry: s.sessionExpiry, idleCheck: s.IdleEnd.Add(k.useInterval), cancel: cancel}
 	l.add(a)
 	// The session may have ended after it was read, in this process or another.
 	if k.Vault.overlay.get(s.ID).isEnd() {
@@ -160,11 +162,13 @@ func (l *liveRequests) remove(a *Attachment) {
 
 // nextLimit is the earlier of the idle check and the absolute end.
 func (a *Attachment) nextLimit() time.Time {
-	if a.idleCheck.Before(a.end) {
-		return a.idleCheck
+	if end := a.end(); end.Before(a.idleCheck) {
+		return end
 	}
-	return a.end
+	return a.idleCheck
 }
+
+func (a *Attachment) end() time.Time { return earlierEnd(a.maxEnd, a.expiry) }
 
 // checkBy moves the idle check to the given time, unless it is earlier.
 func (a *Attachment) checkBy(at time.Time) {
@@ -205,12 +209,12 @@ func (l *liveRequests) expire(s *liveShard) (idle []session.ID) {
 	for id, first := range s.requests {
 		check := false
 		for a := first; a != nil; a = a.next {
-			if !now.Before(a.end) {
+			if !now.Before(a.end()) {
 				a.cancel(ErrNoSession) // has no effect the second time
 				continue
 			}
 			if !now.Before(a.idleCheck) {
-				check, a.idleCheck = true, a.end // until setIdleEnd
+				check, a.idleCheck = true, a.end() // until setIdleEnd
 			}
 			if limit := a.nextLimit(); next.IsZero() || limit.Before(next) {
 				next = limit
@@ -234,6 +238,18 @@ func (l *liveRequests) setIdleEnd(id session.ID, idleEnd time.Time) {
 	defer s.mu.Unlock()
 	for a := s.requests[id]; a != nil; a = a.next {
 		a.idleCheck = idleEnd
+		l.scheduleBy(s, a.nextLimit())
+	}
+}
+
+// setExpiry moves the end that the authorization server has set, for the requests of a
+// session in progress.
+func (l *liveRequests) setExpiry(id session.ID, expiry time.Time) {
+	s := l.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := s.requests[id]; a != nil; a = a.next {
+		a.expiry = expiry
 		l.scheduleBy(s, a.nextLimit())
 	}
 }
