@@ -33,6 +33,8 @@ type Client struct {
 	refreshResponseTimeout time.Duration
 
 	http            *http.Client
+	publicHTTP      *http.Client // for URLs in claims, see httpFor
+	providers       claimsProviders
 	codeSlots       slots
 	pushSlots       slots
 	userInfoSlots   slots
@@ -43,7 +45,7 @@ type Client struct {
 	keys            *cache[keySet]
 
 	// Each kind of token has a separate budget for fetches of keys.
-	loginKeys, refreshKeys, logoutKeys fetchBudget
+	loginKeys, refreshKeys, sourceKeys, logoutKeys fetchBudget
 }
 
 // New checks the configuration and returns a client. It refuses configurations
@@ -78,12 +80,14 @@ func New(cfg Config) (*Client, error) {
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
 		http:            newHTTPClient(cfg.RootCAs),
+		publicHTTP:      newPublicHTTPClient(cfg.RootCAs, cfg.Issuer),
 		codeSlots:       newSlots(),
 		pushSlots:       newSlots(),
 		userInfoSlots:   newSlots(),
 		revocationSlots: newSlots(),
 		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}
+	c.loginKeys.fromServer, c.refreshKeys.fromServer = true, true
 	c.skipDiscovery = c.configuresAllEndpoints()
 	c.discovery = &cache[metadata]{
 		fetch:         c.fetchMetadata,

@@ -42,9 +42,10 @@ type Identity struct {
 	SessionExpiry time.Time
 	// Claims are the claims of the ID token and of UserInfo: a JSON object, or empty.
 	Claims json.RawMessage
-	// UserInfo are the claims from UserInfo alone, because a refresh renews only those
-	// of the ID token: a JSON object. It is empty if UserInfo was not requested, or if
-	// an earlier release, which did not separate them, created the session.
+	// UserInfo are the claims from UserInfo and from other sources, which are read at the
+	// login alone: a refresh renews only those of the ID token. It is a JSON object. It is
+	// empty if there were none, or if an earlier release, which did not separate them,
+	// created the session.
 	UserInfo json.RawMessage
 	// IDToken is the source of Claims. It is set only in the argument of
 	// Refresher.Identify.
