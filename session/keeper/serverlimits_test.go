@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -300,5 +301,73 @@ func TestUnusableAnswerRenewsTheExpiryOfTheRefreshToken(t *testing.T) {
 		r.server.normal()
 		time.Sleep(10 * time.Minute)
 		r.fresh(secret)
+	})
+}
+
+// TestRefreshThatBeganInTimeIsAwaited: the refresh token expires while another instance
+// refreshes. The session goes on with the tokens of that refresh.
+func TestRefreshThatBeganInTimeIsAwaited(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		_, user, tokens := r.server.login()
+		tokens.RefreshExpires = time.Now().Add(r.server.lifetime + 5*time.Second)
+		secret, _, err := r.keepers[0].Create(t.Context(), user, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.server.set(func() { r.server.latency = 8 * time.Second })
+		r.waitUntilExpired()
+		go func() { _, _ = r.keepers[0].Fresh(context.Background(), secret) }()
+		time.Sleep(6 * time.Second)
+		r.freshAt(1, secret)
+		r.wantCalls(1)
+	})
+}
+
+// TestInstancesAgreeThatTheTokensHaveExpired: one of them ends the session.
+func TestInstancesAgreeThatTheTokensHaveExpired(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		_, user, tokens := r.server.login()
+		tokens.RefreshExpires = time.Now().Add(time.Minute)
+		secret, _, err := r.keepers[0].Create(t.Context(), user, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.waitUntilExpired()
+		_, err = r.keepers[1].Fresh(t.Context(), secret)
+		if ended, ok := errors.AsType[*EndedError](err); !ok || ended.Reason != EndRefreshExpired {
+			t.Errorf("got error %v, want an end with reason %s", err, EndRefreshExpired)
+		}
+		if _, err := r.keepers[0].Fresh(t.Context(), secret); !errors.Is(err, ErrNoSession) {
+			t.Errorf("the other instance: got error %v, want ErrNoSession", err)
+		}
+		r.wantCalls(0)
+		r.wantNoLease(secret)
+	})
+}
+
+// TestStreamElsewhereEndsAtAnEarlierSessionExpiry that another instance has learned.
+func TestStreamElsewhereEndsAtAnEarlierSessionExpiry(t *testing.T) {
+	inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+		begun := time.Now()
+		_, user, tokens := r.server.login()
+		user.SessionExpiry = begun.Add(5 * time.Hour)
+		secret, _, err := r.keepers[0].Create(t.Context(), user, tokens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, attached := attach(r.keepers[1], t.Context(), r.freshAt(1, secret))
+		defer attached.Detach()
+		r.moveExpiry(func(time.Time) time.Time { return begun.Add(time.Hour) })
+		r.waitUntilExpired()
+		r.freshAt(0, secret)
+		time.Sleep(time.Until(begun.Add(time.Hour)) - time.Second)
+		if stream.Err() != nil {
+			t.Error("the stream has ended early")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if stream.Err() == nil {
+			t.Error("the stream goes on after the end of the session")
+		}
 	})
 }
