@@ -80,9 +80,9 @@ type RefreshedIDTokenExpectation struct {
 // VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
 // 3.1.3.7). It accepts one signature algorithm, see Config.IDTokenAlgorithm. If the
 // token has further audiences, Config.TrustedAudiences must list them, and the token
-// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash, sid, auth_time, nbf and session_expiry count
-// as missing if they are of another type than they should be. A session_expiry in the
-// past is refused.
+// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash,
+// sid, auth_time, nbf and session_expiry count as missing if they are of another type
+// than they should be. A session_expiry in the past is refused.
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about the
 // token. All other errors mean that the token is invalid.

@@ -43,7 +43,8 @@ func fullRecord() *record {
 }
 
 // recordWithUnknownFields returns the record in testdata/record_v1_full.hex: every field
-// but those of recordWithServerLimits, and unknown fields in each part, as a later release may write them.
+// but those of recordWithServerLimits, and unknown fields in each part, as a later
+// release may write them.
 func recordWithUnknownFields() *record {
 	rec := fullRecord()
 	rec.nonce, rec.rotates, rec.unclear = "nonce-n-0S6_WzA2Mj", true, true
