@@ -1,4 +1,4 @@
-.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat test-scenes bench bench-peers bench-scale bench-stores lint fuzz vuln clean
+.PHONY: demo test setup test-go test-fuzz test-model test-e2e test-demo test-tomcat test-servers test-keycloak test-scenes bench bench-peers bench-scale bench-stores lint fuzz vuln clean
 
 # The main job on one machine: a login server, an app and Caddy between them.
 demo:
@@ -34,6 +34,15 @@ test-demo:
 # Java. Not part of make test, where a stand-in reads paths as Tomcat does.
 test-tomcat:
 	@cd e2e && TOMCAT=1 go test -race -count 1 -v -run '^TestTomcat$$' .
+
+# Whole visits at Ory Hydra. Not part of make test: a clean checkout downloads some
+# hundred modules for Hydra and builds for minutes.
+test-servers: setup
+	@cd e2e && SERVERS=1 $(gotest) -race -count 1 -v -run '^TestHydra$$' .
+
+# Whole visits at Keycloak, which Maven downloads. Needs Java 17 or later.
+test-keycloak: setup
+	@cd e2e && KEYCLOAK=1 $(gotest) -race -count 1 -v -run '^TestKeycloak$$' .
 
 # Thousands of sessions while their authorization server is in trouble, and storms
 # over three instances at a slow one. A quarter of an hour; make test has a short version.

@@ -182,6 +182,32 @@ func TestProviderPageNamesTests(t *testing.T) {
 	}
 }
 
+// TestConformancePageNamesTests: each clause of docs/conformance.md names tests that exist.
+func TestConformancePageNamesTests(t *testing.T) {
+	page, err := os.ReadFile("docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, missing := range missingNamedTests(string(page), testsByDir(t)) {
+		t.Errorf("docs/conformance.md names %s, which does not exist", missing)
+	}
+	_, clauses, _ := strings.Cut(string(page), "\n## Clauses\n")
+	rows := clauseRows(clauses)
+	for _, row := range rows {
+		if !strings.Contains(row[strings.LastIndex(strings.TrimRight(row, "| "), "|"):], "` Test") {
+			t.Errorf("docs/conformance.md: got no test in %s, want one in the last cell", row)
+		}
+	}
+	if len(rows) < 40 {
+		t.Errorf("docs/conformance.md: got %d clauses, want at least 40", len(rows))
+	}
+}
+
+// clauseRows returns the rows of tables, without their heads.
+func clauseRows(text string) []string {
+	return regexp.MustCompile(`(?m)^\| [^-].*$`).FindAllString(strings.ReplaceAll(text, "| clause | kept | how | tests |\n", ""), -1)
+}
+
 // TestDependenciesAreExplained checks that docs/dependencies.md has a row for each direct
 // dependency.
 func TestDependenciesAreExplained(t *testing.T) {

@@ -138,14 +138,17 @@ var validArguments = map[string]string{
 	"pushed_authorization_request_endpoint": "https://login.example.com/par",
 	"base_url":                              "https://app.example.com", "post_logout_redirect": "https://example.com/bye",
 	"client_id": "app", "client_secret": "{env.CLIENT_SECRET}", "audience": "api",
+	"client_key": "/etc/client.pem", "client_assertion": "/run/token jwt-spiffe", "assertion_audience": "token_endpoint",
 	"token_endpoint_auth_method": "client_secret_post", "authorization": "replace", "path_prefix": "/auth",
 	"id_token_signed_response_alg": "ES256", "trusted_audiences": "api",
 	"trusted_ca": "/etc/ca.pem", "scope": "openid", "resource": "https://api.example.com", "key": "{env.KEY}",
 	"trusted_origins": "https://admin.example.com",
+	"response_mode":   "form_post", "login_param": "kc_idp_hint",
 	"authorize_param": "prompt consent", "token_param": "a b", "refresh_param": "a b",
 	"idle_timeout": "1h", "max_lifetime": "1h", "refresh_timeout": "5s",
 	"userinfo": "", "header": "X-Token {token}", "store": "memory", "cookie": "{\nname __Host-s\n}", "optional": "/public*",
-	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "",
+	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "", "frontchannel_logout": "",
+	"idle_ignore": "/poll*", "stream_token_expiry": "close",
 }
 
 // The error of a malformed line ends in the file and line, and shows the syntax.
@@ -186,7 +189,7 @@ type malformed struct {
 
 // malformedLines derives malformed lines from a valid one, by the kind of mistake.
 func malformedLines(name, args, valid string) map[string]malformed {
-	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "trusted_audiences", "require"}, name)
+	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "trusted_audiences", "require", "login_param"}, name)
 	ways := map[string]malformed{"with a block": {valid + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":
@@ -205,6 +208,9 @@ func malformedLines(name, args, valid string) map[string]malformed {
 		ways["one argument missing"] = malformed{name + " " + first, 1}
 		ways["empty name"] = malformed{name + ` "" ` + rest, 1}
 	}
+	if name == "client_assertion" { // the type is optional
+		delete(ways, "one argument missing")
+	}
 	if list {
 		ways["one of them empty"] = malformed{valid + ` ""`, 1}
 	} else {
@@ -216,7 +222,8 @@ func malformedLines(name, args, valid string) map[string]malformed {
 // parseLines adapts a site with lines of one option, followed by the required options.
 func parseLines(name, lines string) error {
 	for _, needed := range []string{"issuer", "client_id", "client_secret"} {
-		if needed != name {
+		replaced := needed == "client_secret" && (name == "client_key" || name == "client_assertion")
+		if needed != name && !replaced {
 			lines += "\n" + needed + " " + validArguments[needed]
 		}
 	}

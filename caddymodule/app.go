@@ -23,11 +23,13 @@ func init() {
 // Handlers do not open stores in Provision, because `caddy validate` provisions too, and
 // must not disturb a running Caddy.
 type App struct {
-	stores map[string]*lazyStore
+	vaults map[*pooledVault]int // with the number of handlers that use each
 	key    *ownKey
 	shared []sharing
 	routes map[*caddyhttp.Route]handlerHosts
 	logger *zap.Logger
+
+	nesting *nesting
 
 	keyTasks *keyTasks
 	// stop is the end of the time for stopping. It is zero while the configuration runs.
@@ -42,15 +44,16 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger, a.key, a.keyTasks, a.routes = ctx.Logger(), new(ownKey), new(keyTasks), map[*caddyhttp.Route]handlerHosts{}
+	a.nesting = newNesting()
 	return nil
 }
 
-// use registers a store of this configuration.
-func (a *App) use(id string, s *lazyStore) {
-	if a.stores == nil {
-		a.stores = map[string]*lazyStore{}
+// use registers a store that one more handler of this configuration uses.
+func (a *App) use(v *pooledVault) {
+	if a.vaults == nil {
+		a.vaults = map[*pooledVault]int{}
 	}
-	a.stores[id] = s
+	a.vaults[v]++
 }
 
 // stopBy returns the time by which all stores of a configuration that has ended must be
@@ -62,6 +65,21 @@ func (a *App) stopBy() time.Time {
 	return a.stop
 }
 
+// closeStores begins to close all stores that no other configuration uses, when the first
+// handler of this one is cleaned up. Caddy cleans up one handler after another, and each
+// of many stores may have to wait for a server that does not answer.
+func (a *App) closeStores() {
+	if !a.stop.IsZero() {
+		return
+	}
+	by := a.stopBy()
+	for v, handlers := range a.vaults {
+		if all, ok := pool.References(vaultKey(v.name)); ok && all == handlers {
+			v.startClosing(by)
+		}
+	}
+}
+
 // Start writes the key file, if there is none yet, and opens the stores. A shared store
 // is opened in the background, because an unreachable one must not delay other sites. It
 // is opened again when a request needs it.
@@ -70,7 +88,8 @@ func (a *App) Start() error {
 		return err
 	}
 	var err error
-	for _, s := range a.stores {
+	for v := range a.vaults {
+		s := v.store
 		if s.shared {
 			go func() {
 				if _, err := s.get(context.Background()); err != nil {
@@ -87,6 +106,8 @@ func (a *App) Start() error {
 		return err
 	}
 	a.warnOfUnroutedCallbacks()
+	a.warnOfEarlyUsers()
+	a.warnOfNestedLogins()
 	a.keyTasks.start()
 	return nil
 }

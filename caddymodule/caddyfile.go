@@ -29,7 +29,10 @@ func init() {
 //	    end_session_endpoint | pushed_authorization_request_endpoint  <url>
 //	    client_id         <id>
 //	    client_secret     <secret>
-//	    token_endpoint_auth_method  client_secret_basic|client_secret_post|none
+//	    token_endpoint_auth_method  client_secret_basic|client_secret_post|client_secret_jwt|private_key_jwt|client_assertion|none
+//	    client_key        <file>
+//	    client_assertion  <file> [<type>]
+//	    assertion_audience issuer|token_endpoint
 //	    id_token_signed_response_alg <alg>
 //	    trusted_audiences <audience...>
 //	    trusted_ca        <file...>
@@ -37,6 +40,8 @@ func init() {
 //	    scope             <scope...>
 //	    audience          <value>
 //	    resource          <uri...>
+//	    response_mode     query|form_post
+//	    login_param       <name...>
 //	    authorize_param   <name> <value>
 //	    token_param       <name> <value>
 //	    refresh_param     <name> <value>
@@ -44,7 +49,9 @@ func init() {
 //	    store             memory | bolt [{ path <file> }] | redis [<url...>] [{ ... }] | <module> ...
 //	    key               <key...>
 //	    idle_timeout      <duration>
+//	    idle_ignore       <matcher>
 //	    max_lifetime      <duration>
+//	    stream_token_expiry  keep|close
 //	    cookie {
 //	        name        <name>
 //	        domain      <host>
@@ -60,6 +67,7 @@ func init() {
 //	    header            <name> <value>
 //	    trusted_origins   <origin...>
 //	    path_prefix       <path>
+//	    frontchannel_logout
 //	    post_logout_redirect <url>
 //	}
 //
@@ -162,12 +170,37 @@ func (p *parser) check() error {
 		return p.Errf("token_endpoint is missing: without issuer, both authorization_endpoint <url> and token_endpoint <url> are needed")
 	case h.Issuer == "" && h.DiscoveryURL != "":
 		return p.Errf("discovery_url needs issuer: the metadata found there must name it")
-	case h.TokenEndpointAuthMethod == "none" && h.ClientSecret != "":
-		return p.Errf("client_secret and token_endpoint_auth_method none exclude each other: leave one of them out")
-	case strings.HasPrefix(h.TokenEndpointAuthMethod, "client_secret_") && h.ClientSecret == "":
-		return p.Errf("token_endpoint_auth_method %s needs client_secret <secret>", h.TokenEndpointAuthMethod)
 	case h.UserInfo != "" && h.Issuer == "" && h.UserinfoEndpoint == "":
 		return p.Errf("userinfo needs userinfo_endpoint <url> where there is no issuer")
+	}
+	if h.FrontchannelLogout && h.Issuer == "" {
+		return p.Errf("frontchannel_logout needs issuer <url>: without an ID token, no session has a sid")
+	}
+	return p.checkClientAuth()
+}
+
+// checkClientAuth finds a method without its credentials, and credentials without their
+// method.
+func (p *parser) checkClientAuth() error {
+	h := p.handler
+	method := h.TokenEndpointAuthMethod
+	usesSecret := method == "" || strings.HasPrefix(method, "client_secret_")
+	switch {
+	case !usesSecret && h.ClientSecret != "":
+		return p.Errf("client_secret and token_endpoint_auth_method %s exclude each other: leave one of them out", method)
+	case usesSecret && method != "" && h.ClientSecret == "":
+		return p.Errf("token_endpoint_auth_method %s needs client_secret <secret>", method)
+	case method == "private_key_jwt" && h.ClientKey == "":
+		return p.Errf("token_endpoint_auth_method private_key_jwt needs client_key <file>")
+	case method == "client_assertion" && h.ClientAssertion == nil:
+		return p.Errf("token_endpoint_auth_method client_assertion needs client_assertion <file>")
+	case method != "" && method != "client_assertion" && h.ClientAssertion != nil:
+		return p.Errf("client_assertion and token_endpoint_auth_method %s exclude each other: leave one of them out", method)
+	case method == "" && h.ClientSecret != "" && h.ClientAssertion != nil:
+		return p.Errf("client_secret and client_assertion exclude each other: leave one of them out")
+	case method == "" && h.ClientSecret != "" && h.ClientKey != "":
+		return p.Errf("client_secret and client_key are both set: write token_endpoint_auth_method private_key_jwt and leave client_secret out, " +
+			"or write the method that uses the secret")
 	}
 	return nil
 }
@@ -184,8 +217,7 @@ func (p *parser) unrecognized(name string) error {
 
 // notAvailable has planned options that this release does not have.
 var notAvailable = map[string]string{
-	"client_key":         "use client_secret",
-	"client_certificate": "use client_secret",
+	"client_certificate": "use client_key <file> or client_secret <secret>",
 }
 
 // isURL also accepts a text with placeholders, because their values are not known yet.

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -32,7 +33,8 @@ func parseCookie(p *parser, usage string) error {
 	}
 	c := new(Cookie)
 	p.handler.Cookie = c
-	return parseSubBlock(p.Dispenser, "cookie", map[string]setting{
+	var partitioned error // with the line of the option
+	err := parseSubBlock(p.Dispenser, "cookie", map[string]setting{
 		"name":   word(&c.Name),
 		"domain": word(&c.Domain),
 		"same_site": {values: 1, set: func(v []string) error {
@@ -41,8 +43,16 @@ func parseCookie(p *parser, usage string) error {
 			}
 			return nil
 		}},
-		"partitioned": {set: func([]string) error { c.Partitioned = true; return nil }},
+		"partitioned": {set: func([]string) error {
+			c.Partitioned = true
+			partitioned = p.Errf("cookie partitioned needs same_site none, because browsers send no other cookie in a frame of another site: write both, each on its own line, or neither")
+			return nil
+		}},
 	})
+	if c.SameSite == "none" {
+		partitioned = nil
+	}
+	return cmp.Or(err, partitioned)
 }
 
 // setting is one line of a sub-block.

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -35,4 +36,45 @@ func TestUnroutedCallbackIsReportedAtStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A login of such a directive ends at an answer of something else. The log says what to
+// check when the user tries again; the start has said it before.
+func TestLoginWhoseCallbackGoesElsewhereIsExplained(t *testing.T) {
+	for name, block := range map[string]string{"handle": "handle /app1/*", "handle_path": "handle_path /app1/*", "route": "route /app1/*"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.load("http://localhost:{$PORT} {\n" + block + " {\noauth_session {\n" + loginOptions + "\n}\nreverse_proxy {$APP}\n}\nrespond \"of another app\" 404\n}\n")
+			b := newBrowser(t, w.origin)
+			for range 3 {
+				if a := b.visit("/app1/x"); a.status != 404 || a.body != "of another app" {
+					t.Fatalf("got status %d: %s, want the answer of the other app", a.status, a.body)
+				}
+			}
+			line := captured.wait(t, `"level":"warn"`, "no callback has reached", "path_prefix", w.origin+"/oauth2/callback")
+			if lines := captured.lines("no callback has reached"); len(lines) != 1 {
+				t.Errorf("got log lines %q, want one a minute", lines)
+			}
+			if strings.Contains(line, "state=") || strings.Contains(line, "code=") {
+				t.Errorf("got %s, want no parameters of the login", line)
+			}
+		})
+	}
+}
+
+// A path below path_prefix belongs to the directive. Its 404 says so, to people and
+// programs.
+func TestUnknownEndpointNamesPathPrefix(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("path_prefix /app1/auth", ""))
+	b := newBrowser(t, w.origin)
+	for _, path := range []string{"/app1/auth/app2/callback", "/app1/auth/index.html", "/app1/auth/"} {
+		for _, header := range []http.Header{navigation, {"Accept": {"*/*"}}} {
+			a := b.send(http.MethodGet, path, header)
+			if a.status != http.StatusNotFound || !strings.Contains(a.body, "path_prefix") || !strings.Contains(a.body, "/app1/auth") {
+				t.Errorf("%s: got status %d: %s, want a 404 that says what to check", path, a.status, a.body)
+			}
+		}
+	}
+	captured.wait(t, "no endpoint has this address", "path_prefix", "handle")
 }

@@ -32,6 +32,7 @@ func TestExplicitDefaultKeepsSessions(t *testing.T) {
 		{"path_prefix", bare(""), bare("path_prefix /oauth2")},
 		{"base_url", bare(""), bare("base_url http://localhost:{$PORT}")},
 		{"times", bare(""), bare("idle_timeout 8h\nmax_lifetime 24h\nrefresh_timeout 10s")},
+		{"stream_token_expiry", bare(""), bare("stream_token_expiry keep")},
 		{"authorization", bare(""), bare("authorization replace")},
 		{"key", bare(""), bare("key {file.{$DATA}/oauth_session/key}")},
 	} {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,14 +35,37 @@ func (e publicError) Unwrap() error { return e.cause }
 // errorRouteAnswers reports whether an error route of the server would answer the
 // request. The error routes of all sites of a server are in one list, and a route may
 // match some errors or paths only.
-func errorRouteAnswers(r *http.Request, err error) bool {
+func errorRouteAnswers(r *http.Request, err error) bool { return findErrorRoute(r, err) != nil }
+
+// errorRedirect returns the Location to which an error route redirects the browser, or ""
+// if it shows a page. It leaves no placeholders of the error.
+func errorRedirect(r *http.Request, err error) string {
+	if e, ok := errors.AsType[*handler.Error](err); ok {
+		err = caddyhttp.Error(e.Status, publicError{e})
+	}
+	route := findErrorRoute(r, err)
+	if route == nil {
+		return ""
+	}
+	repl := replacerOf(r)
+	defer repl.DeleteByPrefix("http.error")
+	response, ok := route.(*caddyhttp.StaticResponse) // the directive redir
+	if !ok || !strings.HasPrefix(repl.ReplaceAll(string(response.StatusCode), ""), "3") {
+		return ""
+	}
+	return repl.ReplaceAll(response.Headers.Get("Location"), "")
+}
+
+// findErrorRoute returns the handler of an error route that would answer a request, or
+// nil.
+func findErrorRoute(r *http.Request, err error) caddyhttp.MiddlewareHandler {
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	repl := replacerOf(r)
 	if !ok || repl == nil || server.Errors == nil || len(server.Errors.Routes) == 0 {
-		return false
+		return nil
 	}
 	if r.Context().Value(caddyhttp.ErrorCtxKey) != nil {
-		return false // Caddy does not handle an error of an error route
+		return nil // Caddy does not handle an error of an error route
 	}
 	// Error routes see the request as it arrived, and placeholders of the error.
 	asked := server.Errors.WithError(r, err)
@@ -52,11 +76,11 @@ func errorRouteAnswers(r *http.Request, err error) bool {
 	url := *asked.URL
 	asked.URL = &url
 	search := errorRouteSearch{request: asked, repl: repl, groups: map[string]bool{}}
-	found, _ := search.in(server.Errors.Routes)
-	if !found {
+	search.in(server.Errors.Routes)
+	if search.found == nil {
 		repl.DeleteByPrefix("http.error")
 	}
-	return found
+	return search.found
 }
 
 // errorRouteSearch looks for the handler that would answer a request. Its request is a
@@ -65,36 +89,37 @@ type errorRouteSearch struct {
 	request *http.Request
 	repl    *caddy.Replacer
 	groups  map[string]bool // groups of which a route has matched
+	found   caddyhttp.MiddlewareHandler
 }
 
-// in searches a list of routes. It also reports whether the search ends there, because a
+// in searches a list of routes. It reports whether the search ends there, because a
 // handler was found or because the later routes are not reached.
-func (s *errorRouteSearch) in(routes caddyhttp.RouteList) (found, ended bool) {
+func (s *errorRouteSearch) in(routes caddyhttp.RouteList) (ended bool) {
 	for _, route := range routes {
 		if route.Group != "" && s.groups[route.Group] {
 			continue
 		}
 		match, err := route.MatcherSets.AnyMatchWithError(s.request)
 		if err != nil {
-			return false, true // Caddy would leave the routes, and send an empty page
+			return true // Caddy would leave the routes, and send an empty page
 		}
 		if !match {
 			continue
 		}
 		s.groups[route.Group] = true
 		for _, h := range route.Handlers {
-			if found, ended = s.handler(h); ended {
-				return found, true
+			if s.handler(h) {
+				return true
 			}
 		}
 		if route.Terminal {
-			return false, true
+			return true
 		}
 	}
-	return false, false
+	return false
 }
 
-func (s *errorRouteSearch) handler(h caddyhttp.MiddlewareHandler) (found, ended bool) {
+func (s *errorRouteSearch) handler(h caddyhttp.MiddlewareHandler) (ended bool) {
 	switch h := h.(type) {
 	case *caddyhttp.Subroute:
 		return s.in(h.Routes)
@@ -102,14 +127,15 @@ func (s *errorRouteSearch) handler(h caddyhttp.MiddlewareHandler) (found, ended 
 		Rewrite(*http.Request, *caddy.Replacer) bool
 	}:
 		h.Rewrite(s.request, s.repl)
-		return false, false
+		return false
 	case caddy.Module:
 		name := strings.TrimPrefix(string(h.CaddyModule().ID), "http.handlers.")
 		if slices.Contains(passingHandlers, name) {
-			return false, false
+			return false
 		}
 	}
-	return true, true
+	s.found = h
+	return true
 }
 
 // passingHandlers are the handlers of Caddy that answer no request themselves.

@@ -1,6 +1,8 @@
 package caddymodule
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -52,6 +54,7 @@ func validateExample(t *testing.T, text []byte) {
 	t.Setenv("CLIENT_SECRET", testSecret)
 	t.Setenv("SESSION_KEY", seal.NewKey().Encode())
 	t.Setenv("REDIS_PASSWORD", "unused")
+	text, credentials := withCredentialFiles(t, text)
 	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("adapting: got error %v, warnings %v", err, warnings)
@@ -59,26 +62,57 @@ func validateExample(t *testing.T, text []byte) {
 	if strings.Contains(string(out), testSecret) {
 		t.Error("got the secret in the configuration")
 	}
-	c := new(caddy.Config)
-	if err := json.Unmarshal(out, c); err != nil {
-		t.Fatal(err)
-	}
-	c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
-	if err := caddy.Validate(c); err != nil {
+	if err := validateIn(t, out, data); err != nil {
 		t.Errorf("validating: got error %v", err)
 	}
-	// Without the secret the configuration is invalid.
+	// Without the secret or the file the configuration is invalid.
 	if strings.Contains(string(text), "{env.CLIENT_SECRET}") {
 		unsetenv(t, "CLIENT_SECRET")
-		c := new(caddy.Config)
-		if err := json.Unmarshal(out, c); err != nil {
-			t.Fatal(err)
-		}
-		c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
-		if err := caddy.Validate(c); err == nil || !strings.Contains(err.Error(), "client_secret") {
+		if err := validateIn(t, out, data); err == nil || !strings.Contains(err.Error(), "client_secret") {
 			t.Errorf("without the secret: got error %v, want one for client_secret", err)
 		}
 	}
+	for _, option := range []string{"client_key", "client_assertion"} {
+		if !strings.Contains(string(out), `"`+option+`"`) {
+			continue
+		}
+		if err := os.RemoveAll(credentials); err != nil {
+			t.Fatal(err)
+		}
+		if err := validateIn(t, out, data); err == nil || !strings.Contains(err.Error(), option+" "+credentials) {
+			t.Errorf("without the file: got error %v, want one for %s", err, option)
+		}
+	}
+}
+
+// validateIn does the same as `caddy validate`, with Caddy's data in a directory.
+func validateIn(t *testing.T, config []byte, data string) error {
+	t.Helper()
+	c := new(caddy.Config)
+	if err := json.Unmarshal(config, c); err != nil {
+		t.Fatal(err)
+	}
+	c.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": data}, nil)
+	return caddy.Validate(c)
+}
+
+// withCredentialFiles makes the files with credentials that an example names, in a
+// directory of the test.
+func withCredentialFiles(t *testing.T, text []byte) (example []byte, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	part := base64.RawURLEncoding.EncodeToString
+	token := part([]byte(`{"alg":"ES256"}`)) + "." + part([]byte(`{"exp":9999999999}`)) + "." + part([]byte("signature"))
+	t.Setenv("AZURE_FEDERATED_TOKEN_FILE", filepath.Join(dir, "azure"))
+	writeSettled(t, filepath.Join(dir, "azure"), token)
+	for path, content := range map[string]string{
+		"/etc/caddy/client.pem": newClientKeys(t, 1).pem(t), "/var/run/secrets/login/token": token, "/run/spiffe/login.jwt": token,
+	} {
+		file := filepath.Join(dir, filepath.Base(path))
+		writeSettled(t, file, content)
+		text = bytes.ReplaceAll(text, []byte(path), []byte(file))
+	}
+	return text, dir
 }
 
 // unsetenv unsets a variable until the test ends.

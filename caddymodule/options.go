@@ -7,6 +7,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/oauth-session/caddy-oauth-session/handler"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
 // option is one option of the directive's block.
@@ -38,11 +41,16 @@ func init() { // not a literal: the parsers refer to the table
 		"client_id":                  textOption("client_id <id>", func(h *Handler) *string { return &h.ClientID }),
 		"client_secret":              textOption("client_secret <secret>, such as {env.CLIENT_SECRET} or {file./path}", func(h *Handler) *string { return &h.ClientSecret }),
 		"audience":                   textOption("audience <value>", func(h *Handler) *string { return &h.Audience }),
-		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "none"),
+		"token_endpoint_auth_method": wordOption("token_endpoint_auth_method", func(h *Handler) *string { return &h.TokenEndpointAuthMethod }, "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "client_assertion", "none"),
+		"client_key":                 {usage: "client_key <file>", parse: parseClientKey},
+		"client_assertion":           {usage: "client_assertion <file> [<type>]", parse: parseClientAssertion},
+		"assertion_audience":         wordOption("assertion_audience", func(h *Handler) *string { return &h.AssertionAudience }, "issuer", "token_endpoint"),
+		"stream_token_expiry":        wordOption("stream_token_expiry", func(h *Handler) *string { return &h.StreamTokenExpiry }, "keep", "close"),
+		"response_mode":              wordOption("response_mode", func(h *Handler) *string { return &h.ResponseMode }, oauth.ResponseModeQuery, oauth.ResponseModeFormPost),
+		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
+		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 		"id_token_signed_response_alg": wordOption("id_token_signed_response_alg", func(h *Handler) *string { return &h.IDTokenSignedResponseAlg },
 			"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"),
-		"authorization": wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
-		"path_prefix":   {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 
 		"trusted_audiences": listOption("trusted_audiences <audience...>", func(h *Handler) *[]string { return &h.TrustedAudiences }),
 		"trusted_ca":        listOption("trusted_ca <file...>", func(h *Handler) *[]string { return &h.TrustedCA }),
@@ -50,6 +58,8 @@ func init() { // not a literal: the parsers refer to the table
 		"resource":          listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
 		"key":               listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
 		"trusted_origins":   listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
+
+		"login_param": {usage: "login_param <name...>, such as login_param kc_idp_hint", parse: parseLoginParam},
 
 		"authorize_param": paramOption("authorize_param <name> <value>", func(h *Handler) *[]Param { return &h.AuthorizeParam }),
 		"token_param":     paramOption("token_param <name> <value>", func(h *Handler) *[]Param { return &h.TokenParam }),
@@ -60,6 +70,10 @@ func init() { // not a literal: the parsers refer to the table
 		"refresh_timeout": durationOption("refresh_timeout", "10s", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
 
 		"userinfo": {usage: "userinfo [get|post]", parse: parseUserInfo},
+		"frontchannel_logout": {usage: "frontchannel_logout", parse: func(p *parser, usage string) error {
+			p.handler.FrontchannelLogout = true
+			return p.noMore(usage)
+		}},
 		"retry_unauthorized": {usage: "retry_unauthorized", parse: func(p *parser, usage string) error {
 			p.handler.RetryUnauthorized = true
 			return p.noMore(usage)
@@ -67,6 +81,10 @@ func init() { // not a literal: the parsers refer to the table
 		"refresh_if_older": {
 			usage: "refresh_if_older <matcher> <duration>, such as refresh_if_older /payments/* 1m", repeats: true,
 			reset: func(h *Handler) { h.RefreshIfOlder = nil }, parse: parseRefreshIfOlder,
+		},
+		"idle_ignore": {
+			usage: "idle_ignore <matcher>, such as idle_ignore /api/poll*", repeats: true,
+			reset: func(h *Handler) { h.IdleIgnoreRaw = nil }, parse: parseIdleIgnore,
 		},
 		"header":   {usage: "header <name> <value>, such as header X-Access-Token {token}", parse: parseHeader},
 		"store":    {usage: "store memory, store bolt { path <file> }, or store redis { url <url> }", parse: parseStore},
@@ -183,11 +201,29 @@ func paramOption(usage string, field func(*Handler) *[]Param) option {
 			if len(args) != 2 || args[0] == "" {
 				return p.Errf("wrong number of values (%d): write %s", len(args), usage)
 			}
+			if args[0] == "response_mode" {
+				return p.Errf("response_mode is an option of its own: write %s", options["response_mode"].usage)
+			}
 			list := field(p.handler)
 			*list = append(*list, Param{Name: args[0], Value: args[1]})
 			return p.noBlock(usage)
 		},
 	}
+}
+
+func parseLoginParam(p *parser, usage string) error {
+	if err := listOption(usage, func(h *Handler) *[]string { return &h.LoginParam }).parse(p, usage); err != nil {
+		return err
+	}
+	for _, name := range p.handler.LoginParam {
+		if strings.Contains(name, "{") {
+			continue // the value of a placeholder is not known yet
+		}
+		if err := handler.CheckLoginParam(name); err != nil {
+			return p.Errf("login_param: %v: write %s", err, usage)
+		}
+	}
+	return nil
 }
 
 func parsePathPrefix(p *parser, usage string) error {
@@ -197,6 +233,40 @@ func parsePathPrefix(p *parser, usage string) error {
 	}
 	p.handler.PathPrefix = text
 	return err
+}
+
+func parseClientKey(p *parser, usage string) error {
+	file, err := p.one(usage)
+	if err == nil {
+		err = p.isFile("client_key", file)
+	}
+	p.handler.ClientKey = file
+	return err
+}
+
+func parseClientAssertion(p *parser, usage string) error {
+	args := p.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 || slices.Contains(args, "") {
+		return p.Errf("wrong number of values (%d): write %s", len(args), usage)
+	}
+	if err := p.isFile("client_assertion", args[0]); err != nil {
+		return err
+	}
+	p.handler.ClientAssertion = &ClientAssertion{File: args[0]}
+	if len(args) == 2 {
+		p.handler.ClientAssertion.Type = args[1]
+	}
+	return p.noBlock(usage)
+}
+
+// isFile refuses the placeholder of a file's content. Errors name the file, and must not
+// contain a secret.
+func (p *parser) isFile(option, text string) error {
+	if path, ok := strings.CutPrefix(text, "{file."); ok {
+		path = strings.TrimSuffix(path, "}")
+		return p.Errf("%s takes the path of a file and not its content: write %s %s", option, option, path)
+	}
+	return nil
 }
 
 func parseHeader(p *parser, usage string) error {
@@ -267,4 +337,27 @@ func parseOptional(p *parser, usage string) error {
 	}
 	p.handler.OptionalRaw = append(p.handler.OptionalRaw, set)
 	return p.noMore(usage)
+}
+
+func parseIdleIgnore(p *parser, usage string) error {
+	if p.matcher == nil {
+		return p.Errf("idle_ignore is not a default for all sites: write it into the directive")
+	}
+	set, ok, err := p.matcher()
+	if err != nil {
+		return p.WrapErr(err)
+	}
+	switch {
+	case !ok && p.Val() == "idle_ignore":
+		return p.Errf("idle_ignore takes a matcher: write %s", usage)
+	case !ok:
+		return p.Errf("'%s' is not a matcher: write idle_ignore /path/* or idle_ignore @name", p.Val())
+	case p.NextArg():
+		return p.Errf("unexpected '%s': write a line idle_ignore <matcher> for each matcher", p.Val())
+	}
+	if set == nil {
+		set = caddy.ModuleMap{} // matches every request
+	}
+	p.handler.IdleIgnoreRaw = append(p.handler.IdleIgnoreRaw, set)
+	return p.noBlock(usage)
 }

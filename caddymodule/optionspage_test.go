@@ -62,8 +62,8 @@ Which options does ` + "`oauth_session`" + ` have? This page lists all of them. 
 that Caddy's website publishes.
 
 * **Place.** Options stand in the block of the directive, or in a global block ` + "`oauth_session { … }`" + `. The global block sets
-  defaults for all sites, and accepts all options except ` + "`optional` and `refresh_if_older`" + `. A line in the directive replaces
-  the default.
+  defaults for all sites, and accepts all options except those with matchers (` + "`idle_ignore`, `optional`, `refresh_if_older`" + `).
+  A line in the directive replaces the default.
 * **Matcher.** The directive takes one matcher, as in ` + "`oauth_session /private/* { … }`" + `. It selects the requests that need a session.
 * **Placeholders.** Texts, URLs, lists and parameter values may be placeholders that are known at start, such as ` + "`{env.NAME}` and" + `
   ` + "`{file./path}`" + `. An empty or missing placeholder is an error. In durations, ` + "`path_prefix`, words such as `replace`" + `, and the

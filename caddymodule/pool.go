@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,7 +49,7 @@ func (p *pooled) release(by time.Time) error {
 
 // vault returns the vault of a store. The store is not opened yet.
 func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
-	v, err := p.take("store "+module.StoreID(), func() (caddy.Destructor, error) {
+	v, err := p.take(vaultKey(module.StoreID()), func() (caddy.Destructor, error) {
 		s := &lazyStore{open: module.OpenStore, shared: module.Shared()}
 		if s.shared {
 			return &pooledVault{Vault: keeper.NewVault(lazySharedStore{s}), store: s, name: module.StoreID()}, nil
@@ -69,21 +70,41 @@ type pooledVault struct {
 	name  string // the store's ID
 	// closeBy is set before the vault returns to the pool.
 	closeBy atomic.Pointer[time.Time]
+
+	closing  sync.Once
+	closed   chan struct{} // set by closing
+	closeErr error         // set before closed is closed
 }
+
+// vaultKey returns the key in the pool for a store's ID.
+func vaultKey(storeID string) string { return "store " + storeID }
 
 // destructTimeout is how long refreshes in progress may take to finish when the last
 // configuration that uses their stores is gone: one request to a slow server, and the
 // write of its result. A refresh that has to repeat its request may be cancelled. Without
-// refreshes in progress, closing takes no time. Caddy closes one store after another, but
-// the refreshes of all run at the same time, so the time is that of all stores together.
+// refreshes in progress and unwritten uses, closing takes no time. All stores close at the
+// same time (see App.closeStores), so the time is that of all stores together.
 const destructTimeout = 90 * time.Second
+
+// startClosing begins to close the vault and its store. Later calls do nothing.
+func (v *pooledVault) startClosing(by time.Time) {
+	v.closing.Do(func() {
+		v.closed = make(chan struct{})
+		go func() {
+			defer close(v.closed)
+			ctx, cancel := context.WithDeadline(context.Background(), by)
+			defer cancel()
+			err := v.Close(ctx)
+			v.closeErr = errors.Join(err, v.store.close())
+		}()
+	})
+}
 
 // Destruct implements caddy.Destructor.
 func (v *pooledVault) Destruct() error {
-	ctx, cancel := context.WithDeadline(context.Background(), *v.closeBy.Load())
-	defer cancel()
-	err := v.Close(ctx)
-	return errors.Join(err, v.store.close())
+	v.startClosing(*v.closeBy.Load())
+	<-v.closed
+	return v.closeErr
 }
 
 // client returns the client for a configuration. Equal configurations share one client,

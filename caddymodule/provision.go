@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -29,6 +30,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app := module.(*App)
 	h.app = app
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	text := h.text()
+	app.nesting.search(server)
 	routeHosts := h.routeHosts(server, app)
 	if h.hosts = routeHosts; routeHosts == nil {
 		h.hosts = anyHost
@@ -52,6 +55,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.watchCredentials(client, app.keyTasks); err != nil {
+		return err
+	}
 	ring, err := h.keyRing(keys, app.key)
 	if err != nil {
 		return err
@@ -59,6 +65,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	use := sharing{
 		store: h.store.StoreID(), authority: cmp.Or(clientConfig.Issuer, clientConfig.Endpoints.Token), client: clientConfig.ClientID,
 		site: siteName(handlerConfig.Cookie), hosts: h.hosts, asked: askedFor(clientConfig), keys: ring.IDs(),
+		responseMode: cmp.Or(clientConfig.ResponseMode, oauth.ResponseModeQuery),
 	}
 	handlerConfig.Client = client
 	if handlerConfig.Keeper, err = h.newKeeper(app, use, client, ring, keys); err != nil {
@@ -69,7 +76,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	use.cookie = h.cookieUse(h.handler.Cookie.Name)
 	use.place = h.place(server, routeHosts, h.handler.PathPrefix)
-	if err := app.share(use); err != nil {
+	if err := cmp.Or(app.share(use), app.nesting.provisioned(text, use)); err != nil {
 		return err
 	}
 	h.cookieInUse = use.cookie
@@ -98,7 +105,7 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 	if err != nil {
 		return nil, err
 	}
-	app.use(use.store, vault.store)
+	app.use(vault)
 	site := seal.NewSite(ring, use.authority, use.client, use.site)
 	if h.ownKey != nil {
 		h.ownKey.use(site)
@@ -169,6 +176,11 @@ func (h *Handler) loadModules(ctx caddy.Context) error {
 			return fmt.Errorf("optional: %w", err)
 		}
 	}
+	if h.IdleIgnoreRaw != nil {
+		if err := loadMatchers(ctx, h, "IdleIgnoreRaw", &h.idleIgnore); err != nil {
+			return fmt.Errorf("idle_ignore: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -216,17 +228,26 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		},
 		ClientID:        e.text("client_id", h.ClientID),
 		ClientSecret:    e.secret("client_secret", h.ClientSecret, h.logger),
+		ClientKeyFile:   e.text("client_key", h.ClientKey),
 		AuthMethod:      h.TokenEndpointAuthMethod,
 		Scopes:          e.texts("scope", h.Scope),
 		Audience:        e.text("audience", h.Audience),
 		Resources:       e.texts("resource", h.Resource),
+		ResponseMode:    e.text("response_mode", h.ResponseMode),
 		AuthorizeParams: e.params("authorize_param", h.AuthorizeParam),
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
 
-		IDTokenAlgorithm: e.text("id_token_signed_response_alg", h.IDTokenSignedResponseAlg),
-		UserInfoMethod:   h.UserInfo,
-		TrustedAudiences: e.texts("trusted_audiences", h.TrustedAudiences),
+		IDTokenAlgorithm:  e.text("id_token_signed_response_alg", h.IDTokenSignedResponseAlg),
+		UserInfoMethod:    h.UserInfo,
+		TrustedAudiences:  e.texts("trusted_audiences", h.TrustedAudiences),
+		AssertionAudience: h.AssertionAudience,
+	}
+	if a := h.ClientAssertion; a != nil {
+		c.ClientAssertion = oauth.ClientAssertion{File: e.text("client_assertion", a.File), Type: a.Type}
+		if c.ClientAssertion.File == "" {
+			e.fail(errors.New("client_assertion: the file is missing"))
+		}
 	}
 	return c
 }
@@ -238,6 +259,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		OriginalURL:        originalURL,
 		PathPrefix:         h.PathPrefix,
 		UserInfo:           h.UserInfo != "",
+		LoginParams:        e.texts("login_param", h.LoginParam),
 		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),
 		SetUser:            setUser,
@@ -245,6 +267,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		KeepOutOfLog:       keepOutOfAccessLog,
 		OtherCookies:       h.otherCookies,
 		Fail:               fail,
+		ErrorRedirect:      errorRedirect,
 		Meter:              meter{},
 	}
 	if h.Cookie != nil {
@@ -253,27 +276,13 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	for _, req := range h.Require {
 		c.Require = append(c.Require, handler.Requirement{Claim: req.Claim, Values: e.texts("require", req.Values)})
 	}
-	if h.match != nil {
-		// A request on which a matcher fails needs a session.
-		c.Protects = matches(h.match, true)
-		onSomePath, _ := splitByPath(h.match)
-		c.MayProtect = matches(onSomePath, true)
-	}
-	if h.optional != nil { // OptionalRaw is nil after loading
-		c.Optional = matches(h.optional, false)
-		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
-			c.AlwaysOptional = matches(onEveryPath, false)
-		}
-	}
+	h.setMatchers(&c)
+	c.FrontchannelLogout = h.FrontchannelLogout
 	c.RetryUnauthorized = h.RetryUnauthorized
-	for _, limit := range h.RefreshIfOlder {
-		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
-			Age: time.Duration(limit.Age),
-			// A request on which a matcher fails is treated as sensitive.
-			Match: matches(limit.matchers, true),
-		})
-	}
 	var ok bool
+	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {
+		e.fail(fmt.Errorf("stream_token_expiry %q: give keep or close", h.StreamTokenExpiry))
+	}
 	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {
 		e.fail(fmt.Errorf("authorization %q: give replace, keep or reject", h.Authorization))
 	}
@@ -287,6 +296,34 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	return c
 }
 
+// setMatchers sets the functions that select requests. The raw matchers are nil after
+// loading.
+func (h *Handler) setMatchers(c *handler.Config) {
+	if h.match != nil {
+		// A request on which a matcher fails needs a session.
+		c.Protects = matches(h.match, true)
+		onSomePath, _ := splitByPath(h.match)
+		c.MayProtect = matches(onSomePath, true)
+	}
+	if h.optional != nil {
+		c.Optional = matches(h.optional, false)
+		if _, onEveryPath := splitByPath(h.optional); onEveryPath != nil {
+			c.AlwaysOptional = matches(onEveryPath, false)
+		}
+	}
+	if h.idleIgnore != nil {
+		// A request on which a matcher fails counts as use, as without the option.
+		c.IdleIgnore = matches(h.idleIgnore, false)
+	}
+	for _, limit := range h.RefreshIfOlder {
+		c.RefreshIfOlder = append(c.RefreshIfOlder, handler.AgeLimit{
+			Age: time.Duration(limit.Age),
+			// A request on which a matcher fails is treated as sensitive.
+			Match: matches(limit.matchers, true),
+		})
+	}
+}
+
 // matches returns a function that reports whether one of the matcher sets matches a
 // request. It returns failed if a matcher fails.
 func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
@@ -298,6 +335,8 @@ func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
 		return match
 	}
 }
+
+var closesStreams = map[string]bool{"": false, "keep": false, "close": true}
 
 var authorizationPolicies = map[string]handler.AuthorizationPolicy{
 	"":        handler.ReplaceAuthorization,

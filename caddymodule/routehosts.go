@@ -17,12 +17,16 @@ import (
 type handlerHosts struct {
 	hosts    map[string]hosts
 	callback map[string]bool
+	// early has the directives that read the user's placeholders before a handler.
+	early map[string]bool
 }
 
 // enclosure has the conditions of the routes around a handler.
 type enclosure struct {
 	hosts hosts
 	paths pathMatchers
+	// userMayBeSet reports that an earlier handler may set the user's placeholders.
+	userMayBeSet bool
 }
 
 // routeHosts returns the hosts whose requests can reach the handler, according to the
@@ -33,50 +37,45 @@ func (h *Handler) routeHosts(server *caddyhttp.Server, app *App) hosts {
 	if server == nil {
 		return nil
 	}
-	own, err := json.Marshal(h) //nolint:gosec // only compared, and never leaves the process
-	if err != nil {
-		return nil
-	}
+	own := h.text()
 	lists := []caddyhttp.RouteList{server.Routes}
 	if server.Errors != nil {
 		lists = append(lists, server.Errors.Routes)
 	}
 	for _, routes := range lists {
-		found := app.hostsIn(firstUnloaded(routes))
-		if hosts := found.hosts[string(own)]; hosts != nil {
-			h.callbackUnrouted = !found.callback[string(own)]
+		found := app.hostsIn(routes)
+		if hosts := found.hosts[own]; hosts != nil {
+			h.callbackUnrouted = !found.callback[own]
 			return slices.Clip(hosts) // equal handlers share it
 		}
 	}
 	return nil
 }
 
-// firstUnloaded returns the route that Caddy is provisioning, or nil: the first one that
-// still has the JSON of its handlers.
-func firstUnloaded(routes caddyhttp.RouteList) *caddyhttp.Route {
-	for i := range routes {
-		if len(routes[i].HandlersRaw) > 0 {
-			return &routes[i]
-		}
-	}
-	return nil
+// firstUnloaded returns the index of the route that Caddy is provisioning, or -1: the first
+// one that still has the JSON of its handlers.
+func firstUnloaded(routes caddyhttp.RouteList) int {
+	return slices.IndexFunc(routes, func(r caddyhttp.Route) bool { return len(r.HandlersRaw) > 0 })
 }
 
-// hostsIn searches each route once, because a route may have many handlers.
-func (a *App) hostsIn(route *caddyhttp.Route) handlerHosts {
-	if route == nil {
+// hostsIn searches the route that Caddy is provisioning. It searches each route once,
+// because a route may have many handlers.
+func (a *App) hostsIn(routes caddyhttp.RouteList) handlerHosts {
+	i := firstUnloaded(routes)
+	if i < 0 {
 		return handlerHosts{}
 	}
+	route := &routes[i]
 	found, ok := a.routes[route]
 	if !ok {
-		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}}
+		found = handlerHosts{hosts: map[string]hosts{}, callback: map[string]bool{}, early: map[string]bool{}}
+		early, known := earlyReadersBefore(routes[:i])
 		reached := enclosure{
-			hosts: matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
-			paths: pathMatchers{}.within(loadedPaths(route.MatcherSets)),
+			hosts:        matcherHosts(route.MatcherSets, route.MatcherSetsRaw),
+			paths:        pathMatchers{}.within(loadedPaths(route.MatcherSets)),
+			userMayBeSet: !known,
 		}
-		for _, raw := range route.HandlersRaw {
-			found.walk(raw, reached)
-		}
+		found.walkList(route.HandlersRaw, reached, early)
 		a.routes[route] = found
 	}
 	return found
@@ -127,17 +126,12 @@ func namedHosts(m caddyhttp.MatchHost) hosts {
 
 // walk visits every value, because handlers of any module may contain routes.
 func (found handlerHosts) walk(raw json.RawMessage, reached enclosure) {
-	if !bytes.Contains(raw, []byte(`"`+directive+`"`)) {
+	if !hasDirective(raw) {
 		return
 	}
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) == nil {
-		for _, v := range list {
-			found.walk(v, reached)
-			if bytes.Contains(v, []byte(`"rewrite"`)) {
-				reached.paths.rewritten = true
-			}
-		}
+		found.walkList(list, reached, nil)
 		return
 	}
 	var object map[string]json.RawMessage
@@ -160,16 +154,46 @@ func (found handlerHosts) walk(raw json.RawMessage, reached enclosure) {
 	}
 }
 
+// walkList visits handlers or routes in the order in which requests pass them. The early
+// directives run before the list.
+func (found handlerHosts) walkList(list []json.RawMessage, reached enclosure, early []string) {
+	for _, v := range list {
+		if hasDirective(v) {
+			found.addEarly(early)
+			found.walk(v, reached)
+		}
+		if !reached.userMayBeSet {
+			directives, known := earlyReadersIn(v)
+			early = append(early, directives...)
+			reached.userMayBeSet = !known
+		}
+		if bytes.Contains(v, []byte(`"rewrite"`)) {
+			reached.paths.rewritten = true
+		}
+	}
+}
+
+func hasDirective(raw json.RawMessage) bool { return bytes.Contains(raw, []byte(`"`+directive+`"`)) }
+
 // add adds the hosts of a handler under the JSON that the handler itself produces.
 func (found handlerHosts) add(raw json.RawMessage, reached enclosure) {
 	var h Handler
 	if json.Unmarshal(raw, &h) != nil {
 		return
 	}
-	if text, err := json.Marshal(&h); err == nil { //nolint:gosec // only compared, and never leaves the process
-		found.hosts[string(text)] = found.hosts[string(text)].add(reached.hosts...)
-		found.callback[string(text)] = found.callback[string(text)] || reached.paths.admit(h.PathPrefix)
+	text := h.text()
+	found.hosts[text] = found.hosts[text].add(reached.hosts...)
+	found.callback[text] = found.callback[text] || reached.paths.admit(h.PathPrefix)
+}
+
+// text returns the JSON of a handler, by which it is found in its route. It must be
+// called before the handler's modules are loaded.
+func (h *Handler) text() string {
+	text, err := json.Marshal(h) //nolint:gosec // only compared, and never leaves the process
+	if err != nil {
+		return "" // texts, numbers and valid JSON cannot fail
 	}
+	return string(text)
 }
 
 // urlHost returns the host of a URL, or "" if it has none.

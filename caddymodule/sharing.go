@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -18,6 +19,7 @@ type sharing struct {
 	asked                          map[string]string // by option
 	keys                           []string          // the IDs of the keys
 	place                          place
+	responseMode                   string
 }
 
 // share refuses a handler that would use the sessions of another handler although it
@@ -27,7 +29,7 @@ func (a *App) share(s sharing) error {
 		if reflect.DeepEqual(s, other) {
 			return nil // an equal one has been compared
 		}
-		if err := s.clash(other); err != nil {
+		if err := cmp.Or(s.clash(other), s.checkResponseMode(other)); err != nil {
 			return err
 		}
 		if !s.sameSession(other) {
@@ -41,6 +43,16 @@ func (a *App) share(s sharing) error {
 	}
 	a.shared = append(a.shared, s)
 	return nil
+}
+
+// checkResponseMode refuses two handlers of one login of which one would answer the
+// callbacks of the other, and refuse them.
+func (s sharing) checkResponseMode(other sharing) error {
+	if s.responseMode == other.responseMode || !s.sameLogin(other) || s.place.prefix != other.place.prefix || !s.hosts.meet(other.hosts) {
+		return nil
+	}
+	return fmt.Errorf("response_mode: two oauth_session directives with one login, one host and the path_prefix %s have the values %s and %s, "+
+		"and the first of them answers the callbacks of both. Give both the same value, or give one of them another path_prefix", s.place.prefix, other.responseMode, s.responseMode)
 }
 
 // sameSession reports whether one handler may find a session of the other.

@@ -20,6 +20,32 @@ func twoDirectivesCaddyfile(a, b, optionsA, optionsB string) string {
 	return a + " {\n" + directive("/a/*", optionsA) + "reverse_proxy {$APP}\n}\n" + b + " {\n" + directive("/b/*", optionsB) + "reverse_proxy {$APP}\n}\n"
 }
 
+// Two directives of one login share the callback of one path_prefix. One of them would
+// refuse the answers that the other has asked for.
+func TestOneCallbackHasOneResponseMode(t *testing.T) {
+	w := newWorld(t)
+	const one, other = "http://one.localhost:{$PORT}", "http://two.localhost:{$PORT}"
+	for _, tc := range []struct {
+		name, a, b, optionsA, optionsB string
+		refused                        bool
+	}{
+		{"two values", one, "", "response_mode form_post", "", true},
+		{"two values, turned round", one, "", "response_mode query", "response_mode form_post", true},
+		{"same base_url", one, other, "response_mode form_post\nbase_url https://app.test", "response_mode query\nbase_url https://app.test", true},
+		{"default written out", one, "", "response_mode query", "", false},
+		{"form_post twice", one, "", "response_mode form_post", "response_mode form_post", false},
+		{"another path_prefix", one, "", "response_mode form_post", "path_prefix /b/oauth2", false},
+		{"another host", one, other, "response_mode form_post", "", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := w.validate(twoDirectivesCaddyfile(tc.a, tc.b, tc.optionsA, tc.optionsB))
+			if (err != nil) != tc.refused || err != nil && (!strings.Contains(err.Error(), "response_mode: ") || !strings.Contains(err.Error(), "another path_prefix")) {
+				t.Errorf("got error %v, want one that names response_mode and the remedy: %v", err, tc.refused)
+			}
+		})
+	}
+}
+
 // A token must reach only the apps for which it was requested. So directives that share
 // sessions must request the same scopes, audiences and parameters.
 func TestSharedSessionsRequireEqualTokenRequests(t *testing.T) {

@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -75,5 +77,81 @@ func TestStoresCloseWithinOneDeadline(t *testing.T) {
 	}
 	if a, b := *vaults[0].closeBy.Load(), *vaults[1].closeBy.Load(); !a.Equal(b) {
 		t.Errorf("got deadlines %v and %v, want one", a, b)
+	}
+}
+
+// A gatedStore closes when all stores of its gate are closing.
+type gatedStore struct {
+	namedStore
+	session.Store
+	gate *closingGate
+}
+
+type closingGate struct {
+	left atomic.Int32
+	all  chan struct{}
+}
+
+func (s gatedStore) OpenStore() (session.Store, error) { return s, nil }
+
+func (s gatedStore) Close() error {
+	if s.gate.left.Add(-1) == 0 {
+		close(s.gate.all)
+	}
+	select {
+	case <-s.gate.all:
+		return nil
+	case <-time.After(patience):
+		return errors.New("the other store is not closing")
+	}
+}
+
+// Each store may have to wait for a server that does not answer.
+func TestStoresCloseAtTheSameTime(t *testing.T) {
+	var app App
+	gate := &closingGate{all: make(chan struct{})}
+	handlers := make([]pooled, 3) // the first two share a store
+	gate.left.Store(2)
+	for i, name := range []namedStore{"gated a", "gated a", "gated b"} {
+		vault, err := handlers[i].vault(gatedStore{name, memory.New(), gate})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vault.store.get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		app.use(vault)
+	}
+	for i := range handlers {
+		app.closeStores()
+		if err := handlers[i].release(app.stopBy()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A store that the next configuration uses goes on.
+func TestStoreOfAnotherConfigurationStaysOpen(t *testing.T) {
+	var old, next App
+	var of [2]pooled
+	for i, app := range []*App{&old, &next} {
+		vault, err := of[i].vault(namedStore("kept"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		app.use(vault)
+	}
+	old.closeStores()
+	if err := of[0].release(old.stopBy()); err != nil {
+		t.Error(err)
+	}
+	for v := range next.vaults {
+		if v.closed != nil {
+			t.Error("got the store closing at the end of the old configuration, want it open")
+		}
+	}
+	next.closeStores()
+	if err := of[1].release(next.stopBy()); err != nil {
+		t.Error(err)
 	}
 }

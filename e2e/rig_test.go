@@ -52,6 +52,9 @@ func protect(s *op.Server, options string) string {
 	if !strings.Contains(options, "refresh_timeout") {
 		options += "\nrefresh_timeout 50s"
 	}
+	if s.DiscoveryURL != "" {
+		options += "\ndiscovery_url " + s.DiscoveryURL
+	}
 	return fmt.Sprintf("oauth_session {\nissuer %s\nclient_id %q\nclient_secret {env.CLIENT_SECRET}\n%s\n}\n",
 		s.Issuer, s.ClientID, options)
 }
@@ -84,7 +87,7 @@ func setAccessTokenLifetime(as *fakeas.Server, d time.Duration) {
 func login(t testing.TB, s *op.Server, rawURL string) *client.Client {
 	t.Helper()
 	c := client.New(s.User, s.Password)
-	page, err := c.Login(t.Context(), rawURL)
+	page, err := s.Login(t.Context(), c, rawURL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,6 +109,16 @@ func surroundingsReplacer(t *testing.T, s *op.Server) *strings.Replacer {
 	if err := os.WriteFile(filepath.Join(root, "index.php"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	files := t.TempDir()
+	for path, user := range map[string]string{"who.txt": "", "alice/who.txt": "alice"} {
+		file := filepath.Join(files, path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("user=["+user+"]"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	login := "issuer " + s.Issuer + "\nclient_secret {env.CLIENT_SECRET}\n"
 	return strings.NewReplacer(
 		"$login", login+"client_id "+s.ClientID,
@@ -121,6 +131,7 @@ func surroundingsReplacer(t *testing.T, s *op.Server) *strings.Replacer {
 		"$nowhere", fmt.Sprintf("127.0.0.1:%d", proc.FreePort(t)),
 		"$fastcgi", fastCGIServer(t),
 		"$root", root,
+		"$files", files,
 	)
 }
 

@@ -126,10 +126,34 @@ var surroundings = []surrounding{
 	{"`log_append` → `oauth_session` → `vars http.auth.user.id bob`", "log_append seen {http.auth.user.id}\nroute {\noauth_session {\n$login\n}\nvars http.auth.user.id bob\n}", []surroundingVisit{
 		{"alice", "/log", "alice", notAsked},
 	}},
+	{"`oauth_session` with `optional` → `templates` with `httpInclude`", "oauth_session {\n$login\noptional\n}\ntemplates {\nmime text/plain\n}\nheader Content-Type text/plain\nrespond /include `{{httpInclude \"/\"}}`\n$app", []surroundingVisit{
+		{"alice", "/include", empty, noToken},
+	}},
+	{"`oauth_session` → `templates` with `httpInclude` of a protected page", "oauth_session {\n$login\n}\ntemplates {\nmime text/plain\n}\nheader Content-Type text/plain\nrespond /include `{{httpInclude \"/\"}}`\n$app", []surroundingVisit{
+		{"alice", "/include", "status 500", notAsked},
+	}},
+	{"`oauth_session /private/*` → `templates` with `httpInclude` of an open page", "oauth_session /private/* {\n$login\n}\ntemplates {\nmime text/plain\n}\nheader Content-Type text/plain\nrespond /private/ `{{httpInclude \"/\"}}`\n$app", []surroundingVisit{
+		{"alice", "/private/", empty, alicesToken},
+	}},
+	{"`oauth_session` with `optional` → `rewrite`", "route {\noauth_session {\n$login\noptional\n}\nrewrite /me /users/{http.auth.user.id}/\nrespond user=[{path.1}]\n}", []surroundingVisit{
+		{"alice", "/me", "alice", notAsked}, {"anonymous", "/me", empty, notAsked},
+	}},
+	{"`oauth_session` with `optional` → `root`", "route {\noauth_session {\n$login\noptional\n}\nroot $files/{http.auth.user.id}\nfile_server\n}", []surroundingVisit{
+		{"alice", "/who.txt", "alice", notAsked}, {"anonymous", "/who.txt", empty, notAsked},
+	}},
 	{"`redir` → `oauth_session` " + tooEarly, "redir /me /to?user=[{http.auth.user.id}]\noauth_session {\n$login\n}\n$app", []surroundingVisit{
 		{"alice", "/me", literal, notAsked},
 	}},
 	{"`header` → `oauth_session` " + tooEarly, "header X-Seen user=[{http.auth.user.id}]\noauth_session {\n$login\n}\nrespond ok", []surroundingVisit{
 		{"alice", "/", literal, notAsked},
+	}},
+	{"`rewrite` → `oauth_session` " + tooEarly, "rewrite /me /users/{http.auth.user.id}/\noauth_session {\n$login\noptional\n}\nrespond user=[{path.1}]", []surroundingVisit{
+		{"alice", "/me", empty, notAsked},
+	}},
+	{"`vars` → `oauth_session` " + tooEarly, "vars who {http.auth.user.id}\noauth_session {\n$login\noptional\n}\nrespond user=[{vars.who}]", []surroundingVisit{
+		{"alice", "/", empty, notAsked},
+	}},
+	{"`root` → `oauth_session` " + tooEarly, "root $files/{http.auth.user.id}\noauth_session {\n$login\noptional\n}\nfile_server", []surroundingVisit{
+		{"alice", "/who.txt", empty, notAsked},
 	}},
 }

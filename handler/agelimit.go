@@ -2,12 +2,14 @@ package handler
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // AgeLimit limits the age of the token for some requests: for sensitive ones, or
@@ -28,19 +30,35 @@ const minReloginAge = 30 * time.Second
 // freshSession returns the session of a request, with a token that is young enough
 // for the request. The error is that of the keeper, or errTooOld.
 func (h *Handler) freshSession(r *http.Request, c *cookies) (*keeper.Session, error) {
+	source := h.sessions(c)
 	age, limited := h.ageLimit(r)
 	if !limited {
-		return h.Keeper.Fresh(r.Context(), c.secret)
+		return source.Fresh(r.Context(), c.secret)
 	}
-	s, err := h.Keeper.FreshSince(r.Context(), c.secret, time.Now().Add(-age))
+	s, err := source.FreshSince(r.Context(), c.secret, time.Now().Add(-age))
 	if !errors.Is(err, keeper.ErrNotRefreshable) {
 		return s, err
 	}
-	s, err = h.Keeper.Fresh(r.Context(), c.secret)
+	s, err = source.Fresh(r.Context(), c.secret)
 	if err == nil && time.Since(s.TokenObtained) > max(age, minReloginAge) {
 		return nil, errTooOld
 	}
 	return s, err
+}
+
+// sessionSource returns the session of a request: the Keeper, or the Keeper's Passive for
+// a request that does not count as use of its session.
+type sessionSource interface {
+	Fresh(ctx context.Context, secret seal.Secret) (*keeper.Session, error)
+	FreshSince(ctx context.Context, secret seal.Secret, since time.Time) (*keeper.Session, error)
+	FreshOtherThan(ctx context.Context, secret seal.Secret, refused string) (*keeper.Session, error)
+}
+
+func (h *Handler) sessions(c *cookies) sessionSource {
+	if c.passive {
+		return h.Keeper.Passive()
+	}
+	return h.Keeper
 }
 
 // errTooOld reports a token that is too old for the request and cannot be

@@ -21,7 +21,7 @@ func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, e *Error) error
 // decides whether the answer is a page or a problem document, and wayOut decides the
 // actions of the page.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	e.prefix = h.PathPrefix
 	if e.SwitchAccount {
 		e.otherAccount = h.Client.OtherAccountPrompt()
@@ -33,7 +33,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		h.logFailure(e)
 	}
-	kind := kindOf(r)
+	kind := h.kindOf(r)
 	if kind == programRequest {
 		e.writeProblem(w, h.PathPrefix)
 		return nil
@@ -46,7 +46,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		if e.home == "" {
 			e.Retry = cmp.Or(e.Retry, "/")
 		}
-		e.again = loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), "")
+		e.again = cmp.Or(e.again, loginLink(h.PathPrefix, cmp.Or(e.Retry, "/"), ""))
 		e.Write(w, r)
 		return nil
 	case kind == formRequest:
@@ -55,8 +55,15 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 		e.home = h.originalRequestURI(r)
 	}
 	c := h.parseCookies(r)
+	if !e.loop && c.hasLoopCount() {
+		h.countAnswer(w, r, &c, h.errorTarget(r, e), false)
+	}
 	removeOwnCookies(r, &c)
 	e.setRetryAfter(w)
+	if e.loop && h.errorTarget(r, e) != toPage {
+		e.Write(w, r) // the redirect would lead back into the loop
+		return nil
+	}
 	return h.Fail(w, r, e)
 }
 
@@ -76,8 +83,9 @@ func (h *Handler) refererPath(r *http.Request) string {
 }
 
 // beginAnswer sets the headers of every answer that the Handler itself gives. Such an
-// answer concerns one user: it must not be stored, framed or leaked by a referrer.
-func beginAnswer(w http.ResponseWriter, r *http.Request) {
+// answer concerns one user: it must not be stored or leaked by a referrer, and no
+// other site may frame it (see framePolicy).
+func (h *Handler) beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	// The cache of a service worker ignores no-store, but it never answers with a
@@ -87,8 +95,7 @@ func beginAnswer(w http.ResponseWriter, r *http.Request) {
 	header.Set("Vary", "*")
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("Content-Security-Policy", contentSecurityPolicy)
-	header.Set("X-Frame-Options", "DENY")
+	h.frames.set(header)
 	if r.ProtoMajor == 1 && hasMember(r.Header["Expect"], "100-continue") {
 		// The client waits before it sends the body. To use the connection again,
 		// net/http would read the body before it sends the answer, if a server
@@ -118,7 +125,7 @@ type problem struct {
 func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
 	if e.Status == http.StatusUnauthorized {
-		p.LoginURL = prefix + "/login"
+		p.LoginURL = prefix + loginPath
 	}
 	body, _ := json.Marshal(p) // marshalling strings and a number cannot fail
 	e.setRetryAfter(w)
@@ -138,9 +145,10 @@ func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 
 // wayOut adds the actions of an error page. Every page has one: a link, a button, or
 // both. A page reloads by itself only if time alone can help. The answer to a form
-// does not reload, because that would request the form's target with GET.
+// does not reload, because that would request the form's target with GET; that of the
+// callback goes to a new login instead.
 func (e *Error) wayOut(p *page, r *http.Request) {
-	if e.RetryAfter > 0 && !e.NeedsOperator && isRead(r) {
+	if e.RetryAfter > 0 && !e.NeedsOperator && (isRead(r) || e.again != "") {
 		p.RefreshAfter, p.RefreshTo = e.retryAfterSeconds(), e.again
 	}
 	switch {

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -22,6 +23,8 @@ const (
 	// maxLoginCookiesSize bounds the login cookies next to a new one, in bytes, so
 	// that the whole Cookie header stays below the limit of common servers.
 	maxLoginCookiesSize = 4 << 10
+	// recentAttempt is the age up to which an attempt is expected to be completed soon.
+	recentAttempt = time.Minute
 	// stateNameLength is how many characters of the state parameter are part of the
 	// name of the attempt's cookie.
 	stateNameLength = 12
@@ -45,8 +48,10 @@ type loginAttempt struct {
 	Explicit bool      `json:"a,omitempty"`
 	ReturnTo string    `json:"r"`
 	Begun    time.Time `json:"b"`
-	// Completed counts the logins that were completed one after the other since
-	// LoopSince without the session cookie being sent back (see loop.go).
+	// FormPost means that the server was asked to send its response as a form.
+	FormPost bool `json:"f,omitempty"`
+	// Completed counts the landings before this attempt, of which the first was at
+	// LoopSince (see loop.go).
 	Completed int       `json:"c,omitempty"`
 	LoopSince time.Time `json:"l,omitzero"`
 }
@@ -56,8 +61,10 @@ type loginAttempt struct {
 type loginState struct {
 	ReturnTo string `json:"r,omitempty"` // empty if it is too long
 	Restarts int    `json:"n,omitempty"` // automatic restarts before this attempt
-	Begun    int64  `json:"b,omitempty"` // Unix time; 0 in a state of an older version
+	Begun    int64  `json:"t,omitempty"` // in Unix microseconds; 0 in a state of an older version
 	Random   string `json:"x"`
+	// Params are those of the login endpoint that the authorization request had.
+	Params loginParams `json:"p,omitempty"`
 }
 
 // stateCookieName is the name under which state is sealed. It keeps a sealed state
@@ -67,7 +74,7 @@ const stateCookieName = "state"
 // sealState returns a state parameter. It cannot be guessed: it is sealed under a
 // random salt and nonce, and contains 128 random bits.
 func (h *Handler) sealState(s loginState) (string, error) {
-	s.Random, s.Begun = randomText(16), time.Now().Unix()
+	s.Random, s.Begun = randomText(16), time.Now().UnixMicro()
 	if len(s.ReturnTo) > maxStateReturnPath {
 		s.ReturnTo = ""
 	}
@@ -169,6 +176,15 @@ func (h *Handler) openLoginAttempt(c *http.Cookie) (a loginAttempt, ok bool) {
 	return a, true
 }
 
+// hasRecentAttempt reports whether the browser has begun a login within the last minute
+// that is still in progress.
+func (h *Handler) hasRecentAttempt(c *cookies) bool {
+	return slices.ContainsFunc(c.logins, func(login *http.Cookie) bool {
+		a, ok := h.openLoginAttempt(login)
+		return ok && a.State != nil && time.Since(a.Begun) < recentAttempt
+	})
+}
+
 // findLoginAttempt returns the attempt of a state, and its cookie. It reports false
 // if two cookies have the name, because one of them may be planted.
 func (h *Handler) findLoginAttempt(c *cookies, state string) (a loginAttempt, cookie *http.Cookie, ok bool) {
@@ -203,8 +219,10 @@ func (h *Handler) clearLoginCookies(w http.ResponseWriter, c *cookies) {
 }
 
 // loginCookie returns a login cookie. The browser must send it on the redirect from
-// the authorization server, which SameSite=Lax does for navigations. A site that is
-// embedded in others needs None, like its session cookie.
+// the authorization server, which SameSite=Lax does for navigations. A response that
+// the server's page posts comes without it, and a page of this site hands the response
+// over (servePostedCallback). A site that is embedded in others needs None, like its
+// session cookie.
 func (h *Handler) loginCookie(name, value string, maxAge int) *http.Cookie {
 	sameSite := http.SameSiteLaxMode
 	if h.Cookie.sameSite == http.SameSiteNoneMode {

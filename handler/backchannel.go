@@ -3,8 +3,6 @@ package handler
 import (
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"time"
 
@@ -14,14 +12,7 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
-const (
-	backchannelPath = "/backchannel_logout"
-	// maxLogoutBody bounds the body of a logout request, in bytes. A logout token
-	// has 16 KiB at most.
-	maxLogoutBody = 64 << 10
-	// logoutBodyTime is how long the body may take to arrive.
-	logoutBodyTime = 10 * time.Second
-)
+const backchannelPath = "/backchannel_logout"
 
 // serveBackchannelLogout ends the sessions that a logout token names (OpenID
 // Connect Back-Channel Logout, section 2.5). The authorization server calls it, and
@@ -59,23 +50,11 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 // readLogoutToken reads the parameter logout_token. Section 2.5 requires that other
 // parameters are ignored.
 func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/x-www-form-urlencoded" {
-		return "", errors.New("the logout request is not a form (application/x-www-form-urlencoded)")
+	var form map[string]string
+	body, err := readForm(w, r)
+	if err == nil {
+		form, err = singleParams(body, "logout_token")
 	}
-	// A writer without deadlines is limited by the time-outs of the server.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(logoutBodyTime))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogoutBody))
-	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return "", fmt.Errorf("the logout request is larger than %d bytes", maxLogoutBody)
-		}
-		return "", errors.New("the logout request did not arrive as a whole")
-	}
-	_ = control.SetReadDeadline(time.Time{})
-	form, err := singleParams(string(body), "logout_token")
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading the logout request: %w", err)

@@ -187,7 +187,7 @@ func TestBackchannelLogoutRefusesDefectiveRequests(t *testing.T) {
 		"twice, one empty":   {urlencoded, good + "&logout_token="},
 		"twice, escaped":     {urlencoded, good + "&logout%5ftoken=x"},
 		"not a form":         {urlencoded, "logout_token=%zz"},
-		"too large":          {urlencoded, good + "&x=" + strings.Repeat("x", maxLogoutBody)},
+		"too large":          {urlencoded, good + "&x=" + strings.Repeat("x", maxForm)},
 		"too large, garbage": {urlencoded, strings.Repeat(".", 1<<20)},
 		"dots":               {urlencoded, "logout_token=" + strings.Repeat(".", 10<<10)},
 		"odd bytes":          {urlencoded, "logout_token=%00%ff%0d%0a"},
@@ -365,7 +365,7 @@ func TestLogoutBodyHasADeadline(t *testing.T) {
 	if err := g.handler.ServeHTTP(w, r, NextFunc(g.app.serve)); err != nil {
 		t.Fatal(err)
 	}
-	if len(w.read) != 2 || w.read[0].IsZero() || time.Until(w.read[0]) > logoutBodyTime || !w.read[1].IsZero() {
+	if len(w.read) != 2 || w.read[0].IsZero() || time.Until(w.read[0]) > formTime || !w.read[1].IsZero() {
 		t.Errorf("got read deadlines %v, want one within the limit, and then none", w.read)
 	}
 }

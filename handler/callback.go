@@ -18,8 +18,7 @@ const (
 	maxRestartsServer = 2
 )
 
-// callback is the authorization server's answer to a login, as the browser delivers
-// it, with the login attempt that it belongs to.
+// callback is an authorization response with the login attempt that it belongs to.
 type callback struct {
 	cookie  *http.Cookie // of the attempt
 	state   loginState
@@ -28,58 +27,77 @@ type callback struct {
 	origin  string // set by redeem
 }
 
-// serveCallback completes a login. It checks everything that binds the answer to
-// this browser before it sends anything to the authorization server. The order is:
-// state, the attempt's cookie, the issuer, and then error or code. A forged callback
-// therefore costs no request and spends no code.
+// serveCallback completes a login with the authorization response in the URL, or, if
+// the server is asked for that, in a form.
 func (h *Handler) serveCallback(w http.ResponseWriter, r *http.Request) error {
 	if isPrefetch(r) {
 		return h.fail(w, r, badRequest(errors.New("a prefetch cannot complete a login")))
 	}
-	q, err := singleParams(h.OriginalURL(r).RawQuery, "state", "code", "error", "error_description", "iss")
+	if r.Method == http.MethodPost {
+		return h.servePostedCallback(w, r)
+	}
+	resp, err := readResponse(h.OriginalURL(r).RawQuery)
 	if err != nil {
 		return h.fail(w, r, badRequest(err))
 	}
-	state, ok := h.openState(q["state"])
-	if !ok && q["error"] != "" {
-		return h.refusedUnknownLogin(w, r, loginState{ReturnTo: "/"}, q["error"])
+	resp.inURL = true
+	return h.acceptResponse(w, r, resp)
+}
+
+// acceptResponse checks everything that binds a response to this browser before it
+// sends anything to the authorization server. The order is: state, the attempt's
+// cookie, the issuer, and then error or code. A forged callback therefore costs no
+// request and spends no code.
+func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp authorizationResponse) error {
+	state, ok := h.openState(resp.State)
+	if !ok && resp.Error != "" {
+		return h.refusedUnknownLogin(w, r, loginState{ReturnTo: "/"}, resp.Error)
 	}
 	if !ok {
 		// A state of unknown origin must not begin a login, or a link could do so
 		// endlessly.
-		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, errors.New("the state parameter is missing or was not made here"))
+		return h.staleCallback(w, r, loginState{ReturnTo: "/", Restarts: maxRestartsStale}, h.unknownState(r, resp.State))
 	}
+	h.callbackArrived.Store(true)
 	c := h.readCookies(r)
-	a, cookie, ok := h.findLoginAttempt(&c, q["state"])
+	a, cookie, ok := h.findLoginAttempt(&c, resp.State)
 	if !ok {
-		return h.staleCallback(w, r, state, missingAttempt(q["error"]))
+		return h.staleCallback(w, r, state, missingAttempt(resp.Error))
 	}
-	// Mix-up defence: the code may come from another server (RFC 9207).
-	if err := h.Client.CheckIssuer(r.Context(), h.OriginalURL(r).Query()["iss"]); err != nil {
+	// Mix-up defence: the response may come from another server (RFC 9207).
+	if err := h.Client.CheckIssuer(r.Context(), resp.Issuer); err != nil {
 		return h.fail(w, r, callbackError(err, a.ReturnTo))
 	}
-	cb := callback{cookie: cookie, state: state, attempt: a, code: q["code"]}
-	if q["error"] != "" {
+	cb := callback{cookie: cookie, state: state, attempt: a, code: resp.Code}
+	if resp.Error != "" {
 		h.clearLoginCookie(w, cookie.Name)
-		h.logRefusal(q["error"], q["error_description"])
-		if q["error"] != accessDenied && !a.Explicit && h.hasSession(r, &c) {
+		h.logRefusal(resp.Error, resp.Description)
+		if resp.Error != accessDenied && !a.Explicit && h.hasSession(r, &c) {
 			// Another tab has completed its login, which is all that this one was for.
-			return h.redirectAfterLogin(w, r, a.ReturnTo)
+			return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 		}
-		return h.refusedLogin(w, r, cb, q["error"])
+		return h.refusedLogin(w, r, cb, resp.Error)
 	}
 	if cb.code == "" {
 		return h.fail(w, r, badRequest(errors.New("the callback has neither code nor error")))
+	}
+	if resp.inURL && a.FormPost {
+		// The browser's history and the logs of other servers may have the code now.
+		h.clearLoginCookie(w, cookie.Name)
+		return h.fail(w, r, loginMisconfigured(errCodeInURL, a.ReturnTo))
 	}
 	if !a.Explicit && h.hasSession(r, &c) {
 		// Another tab has completed its login first. The browser has a session, which
 		// is all that this login was for. A second session would end the first one,
 		// and the requests that use it.
 		h.clearLoginCookie(w, cookie.Name)
-		return h.redirectAfterLogin(w, r, a.ReturnTo)
+		return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 	}
 	return h.redeem(w, r, &c, cb)
 }
+
+// errCodeInURL is the cause for which a login with form_post fails.
+var errCodeInURL = errors.New("the authorization server sent the code in the URL, although response_mode form_post asks for a form: if it does not support that, leave the option out")
 
 // staleCallback answers a callback whose login attempt does not exist any longer.
 // It comes from the back button, a second tab or a bookmark. With a session the
@@ -101,7 +119,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	case c.valid:
 		switch _, err := h.Keeper.Peek(r.Context(), c.secret); {
 		case err == nil:
-			return h.redirectAfterLogin(w, r, state.ReturnTo)
+			return h.landWithSession(w, r, &c, h.landingsBeforeStale(&c, state), state.ReturnTo)
 		case isUnavailable(err):
 			return h.fail(w, r, retryLater(err))
 		}
@@ -112,8 +130,12 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if isRefusal {
 		return h.refusedUnknownLogin(w, r, state, refused.code)
 	}
+	recent := time.Since(time.UnixMicro(state.Begun)) < loginAttemptLifetime
+	if c := h.parseCookies(r); recent && h.hasRecentAttempt(&c) {
+		return h.fail(w, r, loginInOtherTab(cause, state.ReturnTo))
+	}
 	h.Logger.Info("login not completed", zap.Error(cause))
-	if r.Header["Cookie"] == nil && time.Since(time.Unix(state.Begun, 0)) < loginAttemptLifetime {
+	if r.Header["Cookie"] == nil && recent {
 		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
 	}
 	return h.fail(w, r, &Error{
@@ -129,8 +151,8 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 	e := loginRefused(code, cb.attempt.ReturnTo)
 	switch code {
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
-		// The next try is sent without a prompt parameter, so that the server may
-		// show the page that it needs. A configured prompt=none forbids that page.
+		// The next try is sent without prompt=none, so that the server may show the
+		// page that it needs. A configured prompt=none forbids that page.
 		if h.Client.ConfiguresPromptNone() {
 			e.Detail = "The sign-in service has to ask you something, which this site does not allow. Sign in there first."
 			break
@@ -146,10 +168,12 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 	return h.fail(w, r, e)
 }
 
-// restart begins another login for the same page, without a prompt parameter.
+// restart begins another login for the same page, with the same parameters.
 func (h *Handler) restart(w http.ResponseWriter, r *http.Request, state loginState, a loginAttempt) error {
 	h.Meter.Login("restarted")
-	return h.startLogin(w, r, loginRequest{returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1})
+	return h.startLogin(w, r, loginRequest{
+		returnTo: a.ReturnTo, explicit: a.Explicit, restarts: state.Restarts + 1, params: state.Params.afterRefusal(),
+	})
 }
 
 // callbackError answers a failure between the code and the session.

@@ -43,6 +43,14 @@ type Config struct {
 	// RefreshIfOlder limits the age of the token for some requests. An older token
 	// is refreshed first.
 	RefreshIfOlder []AgeLimit
+	// IdleIgnore reports whether a request does not count as use of its session, for
+	// instance because a page sends it again and again without its user. Default: every
+	// request counts from its beginning to its end, or until it becomes a WebSocket or
+	// an event stream.
+	IdleIgnore func(*http.Request) bool
+	// CloseExpiredStreams ends WebSockets and event streams when the access token expires
+	// with which they began. Default: they end with their session.
+	CloseExpiredStreams bool
 	// RetryUnauthorized refreshes a token that the app calls invalid (RFC 6750,
 	// section 3.1), and repeats the request if it had no body.
 	RetryUnauthorized bool
@@ -73,6 +81,12 @@ type Config struct {
 	AlwaysOptional func(*http.Request) bool
 	// Require lists the claims that a session must have. All of them must match.
 	Require []Requirement
+	// LoginParams are parameters of the login endpoint that are handed on to the
+	// authorization endpoint, such as "kc_idp_hint", in addition to prompt, login_hint
+	// and ui_locales, and, if no page of another site began the login, acr_values and
+	// max_age. Anyone who can write a link can choose their values. New refuses names
+	// that CheckLoginParam refuses.
+	LoginParams []string
 	// UserInfo makes each login ask the UserInfo endpoint, and adds its claims.
 	UserInfo bool
 
@@ -104,11 +118,17 @@ type Config struct {
 	// TrustedOrigins lists other origins whose pages may send unsafe requests and
 	// open WebSockets. An origin must match as a whole, such as
 	// "https://admin.example.com"; the case of letters and a default port do not
-	// matter.
+	// matter. With Cookie.Partitioned, they may also frame the Handler's pages.
 	TrustedOrigins []string
 	// PostLogoutRedirect is the URL to which the browser goes after a logout.
 	// Default: a page that confirms the logout.
 	PostLogoutRedirect string
+
+	// FrontchannelLogout lets a page of the authorization server end the session of the
+	// browser that shows it (OpenID Connect Front-Channel Logout 1.0). It requires an
+	// issuer and the scope openid. Default: only POST requests of the authorization
+	// server do (back-channel logout).
+	FrontchannelLogout bool
 
 	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
@@ -118,6 +138,11 @@ type Config struct {
 	// URL contains the code. ServeHTTP returns Fail's error, and then expects that
 	// nothing was written. Default: Error.Write.
 	Fail func(w http.ResponseWriter, r *http.Request, e *Error) error
+	// ErrorRedirect returns the Location with which the surrounding server answers an
+	// error of Fail or of the next handler, or "" if it shows a page. A redirect to
+	// the login can be part of an endless loop, which the Handler then ends with a
+	// page of its own. It is called only shortly after a login. Default: "".
+	ErrorRedirect func(r *http.Request, err error) string
 }
 
 // Meter counts events for metrics. All labels come from a short fixed list, so they
@@ -147,11 +172,19 @@ func (c *Config) validate() error {
 	if !isPlainPath(c.PathPrefix) {
 		return fmt.Errorf("path_prefix %q: give a path such as /oauth2, without a slash at its end", c.PathPrefix)
 	}
+	if c.FrontchannelLogout && (c.Client.Issuer() == "" || !c.Client.OpenID()) {
+		return errors.New("frontchannel_logout needs an issuer and the scope openid: without an ID token, no session has a sid")
+	}
 	if err := validateHeaderName(c.HeaderName); err != nil {
 		return err
 	}
 	if err := c.Cookie.validate(); err != nil {
 		return err
+	}
+	for _, name := range c.LoginParams {
+		if err := CheckLoginParam(name); err != nil {
+			return fmt.Errorf("login_param: %w", err)
+		}
 	}
 	return c.validateTrustedOrigins()
 }

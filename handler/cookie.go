@@ -25,7 +25,10 @@ type Cookie struct {
 	// SameSite is "lax" (default), "strict" or "none".
 	SameSite string
 	// Partitioned makes browsers keep a separate cookie for each site that embeds
-	// this one (CHIPS). It requires SameSite "none".
+	// this one (CHIPS). It requires SameSite "none". A frame may then begin a login,
+	// which ends in that frame only if the authorization server allows to be framed or
+	// answers without a page. Pages of Config.TrustedOrigins may frame the Handler's
+	// own pages.
 	Partitioned bool
 
 	sameSite http.SameSite
@@ -80,7 +83,7 @@ func (c *Cookie) validate() error {
 		return fmt.Errorf("cookie same_site %q: give lax, strict or none", c.SameSite)
 	}
 	if c.Partitioned && c.sameSite != http.SameSiteNoneMode {
-		return errors.New("cookie partitioned needs same_site none")
+		return errors.New("cookie partitioned needs same_site none: browsers send no other cookie in a frame of another site")
 	}
 	return nil
 }
@@ -133,6 +136,8 @@ type cookies struct {
 	present bool
 	// ended reports that the session has just been found to be at its end.
 	ended bool
+	// passive reports that the request does not count as use of the session.
+	passive bool
 	// logins has the login cookies, in the order of the header.
 	logins []*http.Cookie
 	// others has the lines of the header without the module's cookies.

@@ -34,16 +34,17 @@ type cookieGuard struct {
 	// without a session.
 	session *keeper.Session
 	secret  seal.Secret
+	// attachment binds the request to its session. Nil without a session.
+	attachment *keeper.Attachment
 	// cookies has the lines of the Cookie header as they arrived.
 	cookies []string
 
 	policy cachePolicy
 	// private holds the value of Cache-Control, which saves an allocation.
 	private [1]string
-	// expiredCookie is a Set-Cookie line that is added to the app's answer. It
-	// deletes a cookie of the module that is not needed any longer. Empty: nothing
-	// is added.
-	expiredCookie string
+	// loop changes the loop count with the answer. It is nil for a request without
+	// a count.
+	loop *loopWatch
 }
 
 const (
@@ -60,12 +61,12 @@ func (h *Handler) guardCookies(w http.ResponseWriter, r *http.Request) cookieGua
 // the header of an answer without a body.
 func (g *cookieGuard) finish() {
 	if !g.wroteHeader {
-		g.addExpiredCookie()
+		g.updateLoopCount(0)
 	}
 	g.removeForgedIn(setCookie)
 	g.removeForgedIn(setCookieTrailer)
 	if !g.wroteHeader {
-		g.applyCachePolicy()
+		g.applyCachePolicy(http.StatusOK)
 	}
 }
 
@@ -80,22 +81,11 @@ func (g *cookieGuard) removeForgedIn(field string) {
 	}
 }
 
-// isForged reports whether the app must not set a cookie. Deleting the loop count
-// is allowed: an earlier Handler does it through this writer, and an app does no
-// harm with it.
+// isForged reports whether the app must not set a cookie. An earlier Handler changes
+// or deletes the loop count through this writer. An app may delete it, too, and does
+// no harm with that.
 func (g *cookieGuard) isForged(line string) bool {
-	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;")
-}
-
-// addExpiredCookie adds the expired cookie to the answer. It also marks the answer
-// as private, because a cache must not store the Set-Cookie line.
-func (g *cookieGuard) addExpiredCookie() {
-	if g.expiredCookie == "" || g.disabled {
-		return
-	}
-	g.header[setCookie] = append(slices.Clone(g.header[setCookie]), g.expiredCookie)
-	caching := append(slices.Clone(g.header["Cache-Control"]), "private")
-	g.header["Cache-Control"] = []string{strings.Join(caching, ", ")}
+	return g.handler.isOwnCookie(g.request, line) && !strings.HasPrefix(line, loopCookieName+"=;") && !g.isLoopLine(line)
 }
 
 // removeForged removes the forged lines from a field, and logs a warning.
@@ -156,10 +146,11 @@ func (g *cookieGuard) WriteHeader(status int) {
 		g.removeForgedIn(setCookie)
 		g.wroteHeader = status >= http.StatusOK || status == http.StatusSwitchingProtocols
 		if g.wroteHeader {
-			g.addExpiredCookie()
+			g.updateLoopCount(status)
+			g.noteStream(status)
 		}
 		if status >= http.StatusOK {
-			g.applyCachePolicy()
+			g.applyCachePolicy(status)
 		}
 	}
 	g.ResponseWriter.WriteHeader(status)
@@ -169,9 +160,10 @@ func (g *cookieGuard) WriteHeader(status int) {
 func (g *cookieGuard) beforeWrite() {
 	if !g.wroteHeader {
 		g.removeForgedIn(setCookie)
-		g.addExpiredCookie()
-		g.applyCachePolicy()
+		g.updateLoopCount(http.StatusOK)
+		g.applyCachePolicy(http.StatusOK)
 		g.wroteHeader = true
+		g.noteStream(http.StatusOK)
 	}
 }
 
@@ -200,6 +192,7 @@ func (g *cookieGuard) Flush() { _ = g.FlushError() }
 // Hijack implements http.Hijacker.
 func (g *cookieGuard) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	g.wroteHeader = true
+	g.noteStream(http.StatusSwitchingProtocols)
 	return http.NewResponseController(g.ResponseWriter).Hijack()
 }
 

@@ -21,7 +21,8 @@
 //
 //   - A request to an endpoint is answered by the Handler itself. Below the path
 //     prefix (/oauth2) are login, callback, logout, logout/callback,
-//     backchannel_logout, session and session/refresh.
+//     backchannel_logout, frontchannel_logout (if configured), session and
+//     session/refresh.
 //   - A request that [Config.Protects] leaves open is passed on without a token.
 //   - A request with a session is passed on with the access token of the session.
 //   - A request without a session is passed on if [Config.Optional] allows it.

@@ -38,6 +38,7 @@ type Error struct {
 	// otherAccount is the prompt of the link that SwitchAccount adds.
 	otherAccount string
 	login        bool // the error ends a login, for Meter.Login
+	loop         bool // the error ends a loop of logins
 	// again is the URL to which the page goes instead of reloading. Empty: it
 	// reloads.
 	again string
@@ -113,6 +114,17 @@ func storeUnavailable(err error, returnTo string) *Error {
 		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second,
 		Title: "Sign-in is not available", Detail: "Your sign-in cannot be saved at the moment. Please try again shortly.",
 		Retry: returnTo, Err: err, login: true,
+	}
+}
+
+// loginInOtherTab answers a callback whose attempt has made room for those of other tabs.
+// As soon as one of them is complete, its session serves this tab, too. The page goes to
+// the wanted page and not to a new login, which would take the room of others again.
+func loginInOtherTab(err error, returnTo string) *Error {
+	return &Error{
+		Status: http.StatusServiceUnavailable, Code: "login_in_other_tab", RetryAfter: 2 * time.Second,
+		Title: "One moment", Detail: "Other tabs are signing in to this site. This page continues by itself.",
+		Err: err, login: true, again: returnTo, home: returnTo,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 )
@@ -18,10 +19,16 @@ type Handler struct {
 	// configuration.
 	warnNoRefreshToken sync.Once
 	logLimiter         logLimiter
+	frames             framePolicy
+	// callbackArrived reports that a callback of this site has reached the Handler.
+	callbackArrived atomic.Bool
 }
 
-// callbackPath is relative to the path prefix.
-const callbackPath = "/callback"
+// Paths relative to the path prefix.
+const (
+	loginPath    = "/login"
+	callbackPath = "/callback"
+)
 
 // endpoint is one of the Handler's own URLs.
 type endpoint struct {
@@ -41,15 +48,25 @@ func New(c Config) (*Handler, error) {
 		return nil, err
 	}
 	c.setDefaults()
-	h := &Handler{Config: c}
+	h := &Handler{Config: c, frames: newFramePolicy(c)}
+	callbackMethods := "GET"
+	if c.Client.FormPost() {
+		callbackMethods = "GET, POST" // the server sends errors in the URL all the same
+	}
 	h.endpoints = map[string]endpoint{
-		"/login":           {methods: "GET, HEAD", serve: h.serveLogin},
-		callbackPath:       {methods: "GET", serve: h.serveCallback, hasSecrets: true},
+		loginPath:          {methods: "GET, HEAD, POST", serve: h.serveLogin},
+		callbackPath:       {methods: callbackMethods, serve: h.serveCallback, hasSecrets: true},
 		"/logout":          {methods: "GET, HEAD, POST", serve: h.serveLogout, hasSecrets: true},
 		"/logout/callback": {methods: "GET, HEAD", serve: h.serveLoggedOut},
 		backchannelPath:    {methods: "POST", serve: h.serveBackchannelLogout, hasSecrets: true},
 		"/session":         {methods: "GET, HEAD", serve: h.serveSession},
 		"/session/refresh": {methods: "POST", serve: h.serveRefresh},
+		clientPath:         {methods: "GET, HEAD", serve: h.serveClient},
+		keysPath:           {methods: "GET, HEAD", serve: h.serveKeys},
+	}
+	if c.FrontchannelLogout {
+		// The URL has the sid, with which a page of another site could end the session.
+		h.endpoints[frontchannelPath] = endpoint{methods: "GET", serve: h.serveFrontchannelLogout, hasSecrets: true}
 	}
 	return h, nil
 }
@@ -120,13 +137,12 @@ func (h *Handler) serveEndpoint(w http.ResponseWriter, r *http.Request, path str
 	if e.hasSecrets { // in any spelling, because the URL is logged as it is
 		h.KeepOutOfLog(r)
 	}
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	if !ok || h.OriginalURL(r).EscapedPath() != h.PathPrefix+path {
-		return h.fail(w, r, notFound())
+		return h.fail(w, r, h.unknownEndpoint(r))
 	}
 	if !methodListed(e.methods, r.Method) {
-		w.Header().Set("Allow", e.methods)
-		return h.fail(w, r, &Error{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Title: "Method not allowed", Detail: "This address answers " + e.methods + "."})
+		return h.wrongMethod(w, r, path, e.methods)
 	}
 	// A request that begins or ends a login must not be replayed from TLS early
 	// data (RFC 8470, section 5.2).

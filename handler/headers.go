@@ -92,12 +92,14 @@ func (p *savedHeaders) removePathHeaders(r *http.Request) {
 
 // rewriteHeaders changes the headers of a request to those that the app may see. It
 // changes the request itself and no copy, because Caddy's placeholders are bound to
-// it. Without a session s is nil, and the app gets no token.
-func (h *Handler) rewriteHeaders(p *savedHeaders, r *http.Request, s *keeper.Session) {
+// it. Without a session s is nil, and the app gets no token. It returns the values of
+// Authorization that it has removed, or nil.
+func (h *Handler) rewriteHeaders(p *savedHeaders, r *http.Request, s *keeper.Session) (removed []string) {
 	p.header = r.Header
 	removeHopByHop(r, p)
-	if r.Header["Authorization"] != nil && h.Authorization != KeepAuthorization {
+	if values := r.Header["Authorization"]; values != nil && h.Authorization != KeepAuthorization {
 		p.set("Authorization", nil)
+		removed = values
 	}
 	// No spelling of the token's header may come from the client. Authorization needs
 	// no loop: it has one word, and net/http has already canonicalized its case.
@@ -112,6 +114,7 @@ func (h *Handler) rewriteHeaders(p *savedHeaders, r *http.Request, s *keeper.Ses
 		p.credentials[0] = h.headerValue(r, s)
 		p.set(h.HeaderName, p.credentials[:])
 	}
+	return removed
 }
 
 func (h *Handler) headerValue(r *http.Request, s *keeper.Session) string {

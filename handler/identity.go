@@ -38,15 +38,16 @@ var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
 // identify returns the identity of a login. It comes from the ID token with OpenID
 // Connect, and from the UserInfo endpoint if Config.UserInfo is set. Both may leave
-// claims to other sources.
-func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string) (keeper.Identity, error) {
+// claims to other sources. maxAge is how long ago the user may have authenticated, in
+// seconds; nil means any time.
+func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string, maxAge *int) (keeper.Identity, error) {
 	var identity keeper.Identity
 	claims, atLogin := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
 			return identity, errors.New("the authorization server sent no ID token although scope has openid")
 		}
-		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: t.AccessToken})
+		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: t.AccessToken, MaxAge: maxAge})
 		if err != nil {
 			return identity, fmt.Errorf("checking ID token: %w", err)
 		}

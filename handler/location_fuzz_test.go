@@ -95,6 +95,7 @@ func FuzzLoginQuery(f *testing.F) {
 	for _, q := range []string{
 		"return_to=%2Fwanted", "prompt=login&login_hint=a%26redirect_uri%3Dx", "iss=https://evil.test&target_link_uri=//evil.test", "scope=admin&redirect_uri=https://evil.test&client_id=x",
 		"prompt=none&prompt=login", "prompt=evil", "state=x&code_challenge_method=plain", "login_hint=%0d%0aX:%20y", "return_to=//evil.test", "a=%zz", ";=;", "response_mode=fragment&request=x",
+		"acr_values=a&ui_locales=sv%20de&kc_idp_hint=x", "acr_values=a&acr_values=b", "max_age=0", "ui_locales=%ff", "target_link_uri=/x&return_to=",
 	} {
 		f.Add(q)
 	}
@@ -126,7 +127,7 @@ func FuzzLoginQuery(f *testing.F) {
 		}
 		ours := map[string]string{
 			"response_type": "code", "client_id": "app", "redirect_uri": appOrigin + "/oauth2/callback", "code_challenge_method": "S256",
-			"prompt": given.Get("prompt"), "login_hint": given.Get("login_hint"),
+			"prompt": given.Get("prompt"), "login_hint": given.Get("login_hint"), "ui_locales": given.Get("ui_locales"), "acr_values": given.Get("acr_values"),
 		}
 		for name, values := range q {
 			want, known := ours[name]

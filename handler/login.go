@@ -1,70 +1,93 @@
 package handler
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
-// prompts has the values of `prompt` that a link to the login may use (OpenID
-// Connect Core, section 3.1.2.1).
-var prompts = map[string]bool{"": true, "none": true, "login": true, "consent": true, "select_account": true}
-
-// serveLogin begins a login for a link of the app or of one of the Handler's pages.
+// serveLogin begins a login for a link of the app, of one of the Handler's pages, or of
+// a third party (OpenID Connect Core, section 4).
 func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
-	if !isNavigation(r) {
+	if kind := h.kindOf(r); kind != navigationRequest && kind != formRequest {
 		return h.unauthenticated(w, r)
 	}
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	q, err := singleParams(h.OriginalURL(r).RawQuery, "return_to", "prompt", "login_hint", "iss")
+	encoded := h.OriginalURL(r).RawQuery
+	if r.Method == http.MethodPost {
+		form, err := readForm(w, r)
+		if err != nil {
+			return h.fail(w, r, badRequest(err))
+		}
+		encoded += "&" + form
+	}
+	l, err := h.readLoginRequest(encoded, origin, !isCrossSiteNavigation(r))
 	if err != nil {
 		return h.fail(w, r, badRequest(err))
 	}
-	if !prompts[q["prompt"]] || len(q["login_hint"]) > 256 {
-		return h.fail(w, r, badRequest(errors.New("prompt or login_hint is not valid")))
+	if r.Method == http.MethodPost {
+		return h.servePostedLogin(w, r, l)
 	}
-	// A third party that begins a login names the server with iss (OpenID Connect
-	// Core, section 4). This site has only one server.
-	if iss := q["iss"]; iss != "" && h.Client.CheckIssuer(r.Context(), []string{iss}) != nil {
-		return h.fail(w, r, badRequest(errors.New("the parameter iss names another authorization server")))
+	return h.startLogin(w, r, l)
+}
+
+// readLoginRequest reads the parameters of the login endpoint. ownPage reports that no
+// page of another site has chosen them.
+func (h *Handler) readLoginRequest(encoded, origin string, ownPage bool) (loginRequest, error) {
+	q, err := singleParams(encoded, loginEndpointParams...)
+	if err != nil {
+		return loginRequest{}, err
 	}
-	return h.startLogin(w, r, loginRequest{
-		returnTo: h.returnToPath(q["return_to"], origin), explicit: !isCrossSiteNavigation(r),
-		prompt: q["prompt"], hint: q["login_hint"],
-	})
+	// A third party that begins a login names the server with iss. This site has only
+	// one server.
+	if iss := q["iss"]; iss != "" && !h.Client.HasIssuer(iss) {
+		return loginRequest{}, errors.New("the parameter iss names another authorization server")
+	}
+	params, err := h.readLoginParams(encoded, ownPage)
+	if err != nil {
+		return loginRequest{}, err
+	}
+	returnTo := h.returnToPath(cmp.Or(q["return_to"], q["target_link_uri"]), origin)
+	return loginRequest{returnTo: returnTo, explicit: ownPage, params: params}, nil
 }
 
 // isCrossSiteNavigation reports whether a page of another site led to this request.
 // Such a link begins a login for a browser without a session, but must not replace
 // an existing session (login CSRF).
 func isCrossSiteNavigation(r *http.Request) bool {
-	site := r.Header.Get("Sec-Fetch-Site")
-	return site == "cross-site" || site == "same-site"
+	return slices.ContainsFunc(r.Header["Sec-Fetch-Site"], func(site string) bool { return site == "cross-site" || site == "same-site" })
 }
 
 // loginRequest has the parameters of one login attempt.
 type loginRequest struct {
-	returnTo       string // the path to which the login leads
-	explicit       bool   // it began at the login endpoint, by the user or the app
-	restarts       int    // automatic restarts before this attempt
-	cookieReturned bool   // the browser has sent the cookie of the last session
-	prompt         string
-	hint           string
+	returnTo string // the path to which the login leads
+	explicit bool   // it began at the login endpoint, by the user or the app
+	restarts int    // automatic restarts before this attempt
+	ended    bool   // this request has found the end of the session
+	params   loginParams
 }
 
 // startLogin redirects the browser to the authorization server. It stores the
 // attempt in a cookie, and nothing on the server.
 func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequest) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	origin, failure := h.origin(r)
 	if failure != nil {
+		return h.fail(w, r, failure)
+	}
+	c := h.readCookies(r)
+	landings, failure := h.landingsBefore(r, &c, l)
+	if failure != nil {
+		h.clearLoopCount(w, &c)
 		return h.fail(w, r, failure)
 	}
 	// Do not begin a login whose session cannot be stored: the code would be spent,
@@ -72,23 +95,24 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	if err := h.Keeper.CanKeep(r.Context()); err != nil {
 		return h.fail(w, r, storeUnavailable(err, l.returnTo))
 	}
-	state, err := h.sealState(loginState{ReturnTo: l.returnTo, Restarts: l.restarts})
+	state, err := h.sealState(loginState{ReturnTo: l.returnTo, Restarts: l.restarts, Params: l.params})
 	if err != nil {
 		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
-	a := loginAttempt{State: hashState(state), Verifier: randomText(32), ReturnTo: l.returnTo, Explicit: l.explicit, Begun: time.Now()}
+	a := loginAttempt{
+		State: hashState(state), Verifier: randomText(32), ReturnTo: l.returnTo, Explicit: l.explicit, Begun: time.Now(),
+		FormPost: h.Client.FormPost(),
+	}
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
-	c := h.readCookies(r)
-	if !l.cookieReturned && !h.hasSession(r, &c) {
-		// The request has no session, so earlier logins may have been in vain.
-		a.Completed, a.LoopSince = h.readLoopCount(&c)
+	h.warnOfMissingCallback(&c, l.returnTo, h.redirectURI(origin))
+	if landings.Landings > 0 {
+		a.Completed, a.LoopSince = landings.Landings, time.Unix(landings.Since, 0)
 	}
-	target, err := h.Client.AuthorizationURL(r.Context(), oauth.AuthorizationRequest{
-		RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier,
-		Prompt: l.prompt, LoginHint: l.hint,
-	})
+	request := oauth.AuthorizationRequest{RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier}
+	l.params.addTo(&request)
+	target, err := h.Client.AuthorizationURL(r.Context(), request)
 	if err != nil {
 		failure := serverFailure(err, l.returnTo)
 		if failure == nil {
@@ -100,7 +124,11 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 		return h.fail(w, r, sealingFailed(err, l.returnTo))
 	}
 	w.Header().Set("Location", target)
-	w.WriteHeader(http.StatusFound)
+	status := http.StatusFound
+	if r.Method == http.MethodPost {
+		status = http.StatusSeeOther // the browser must not post to the server (RFC 9700, section 4.12)
+	}
+	w.WriteHeader(status)
 	return nil
 }
 
@@ -129,7 +157,8 @@ func (h *Handler) redirectURI(origin string) string { return origin + h.PathPref
 // unauthenticated answers a request without a session. A navigation is redirected
 // to the login; any other request gets 401 with the URL of the login.
 func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error {
-	if isNavigation(r) {
+	if h.isNavigation(r) {
+		h.warnOfStrayCallback(r)
 		if h.Cookie.sameSite == http.SameSiteStrictMode && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 			return h.reloadForStrictCookie(w, r)
 		}
@@ -141,7 +170,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Open login_url in the browser window.",
 	}
-	switch kindOf(r) {
+	switch h.kindOf(r) {
 	case formRequest:
 		e.Title, e.Detail = "Please sign in again", "Your session has ended, and what you sent was not passed on."
 		e.Retry = h.refererPath(r)
@@ -158,20 +187,22 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 // send a cookie with SameSite=Strict with it, but does when a page of this site
 // navigates to the same URL.
 func (h *Handler) reloadForStrictCookie(w http.ResponseWriter, r *http.Request) error {
-	beginAnswer(w, r)
+	h.beginAnswer(w, r)
 	return h.redirectAfterLogin(w, r, h.originalRequestURI(r))
 }
 
 // redirectAfterLogin sends the browser to a page of this site. A redirect that began
 // at the authorization server is cross-site, and carries no cookie with
-// SameSite=Strict. With such cookies a small page navigates instead.
+// SameSite=Strict. With such cookies a small page navigates instead, unless a form of
+// this site led here.
 func (h *Handler) redirectAfterLogin(w http.ResponseWriter, r *http.Request, path string) error {
 	origin, failure := h.origin(r)
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
 	target := origin + path
-	if h.Cookie.sameSite == http.SameSiteStrictMode {
+	ownForm := r.Method == http.MethodPost && r.Header.Get("Sec-Fetch-Site") == "same-origin"
+	if h.Cookie.sameSite == http.SameSiteStrictMode && !ownForm {
 		return writePage(w, r, http.StatusOK, page{Title: "Signed in", Detail: "Taking you to the page you asked for.", RefreshTo: target, Link: target, LinkText: "Continue"})
 	}
 	w.Header().Set("Location", target)

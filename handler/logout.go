@@ -55,7 +55,7 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 		// The server returns the browser to an address that must be registered
 		// there. It is therefore the same one whatever PostLogoutRedirect is.
 		hint := ended.IDToken
-		if kindOf(r) != formRequest {
+		if h.kindOf(r) != formRequest {
 			hint = "" // a script must not read any token
 		}
 		end, err := h.Client.EndSessionURL(r.Context(), hint, origin+target, randomText(16))
@@ -66,7 +66,7 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 			target = end
 		}
 	}
-	if kindOf(r) != formRequest {
+	if h.kindOf(r) != formRequest {
 		return writeJSON(w, r, http.StatusOK, map[string]string{"logout_url": target})
 	}
 	w.Header().Set("Location", target)

@@ -248,34 +248,3 @@ func TestMaxLifetimeEndsRunningRequests(t *testing.T) {
 		}
 	})
 }
-
-// TestIdleTimeoutEndsRunningRequests at most 5 % late, after any earlier uses.
-func TestIdleTimeoutEndsRunningRequests(t *testing.T) {
-	const idle = 20 * time.Second
-	for _, uses := range []int{0, 1, 20} {
-		synctest.Test(t, func(t *testing.T) {
-			g := newRigAt(t, &authServer{Server: offline()}, plainOAuth, func(s *setup) { s.session.IdleTimeout = idle })
-			header := append(slices.Clone(script), "Cookie: "+sessionCookie+"="+g.session(""))
-			ended := make(chan time.Time, 1)
-			r := g.request("GET", "/stream", header...)
-			go func() {
-				g.ask(r, func(_ http.ResponseWriter, r *http.Request) error {
-					<-r.Context().Done()
-					return nil
-				})
-				ended <- time.Now()
-			}()
-			last := time.Now()
-			for range uses {
-				time.Sleep(3 * time.Second)
-				last = time.Now()
-				if a := g.get("/", header...); a.status != 200 {
-					t.Fatalf("got status %d, want 200", a.status)
-				}
-			}
-			if unused := (<-ended).Sub(last); unused < idle || unused > idle*21/20 {
-				t.Errorf("after %d uses: got an end %v after the last one, want the idle timeout", uses, unused)
-			}
-		})
-	}
-}

@@ -13,20 +13,21 @@ const (
 	// programRequest is the request of a program. An error is a problem document (RFC
 	// 9457).
 	programRequest requestKind = iota
-	// pageRequest asks for HTML, but not for a window: a frame, a prefetch, a fetch
-	// that names HTML in Accept. An error is a page; no login begins.
+	// pageRequest asks for HTML, but not for a window: a frame (unless cookies are
+	// partitioned), a prefetch, a fetch that names HTML in Accept. An error is a page;
+	// no login begins.
 	pageRequest
-	// formRequest is a form that the browser sent. It shows the answer in the window.
+	// formRequest is a form that the browser sent. The window shows the answer.
 	// The form's content would be lost in a login, so no login begins.
 	formRequest
-	// navigationRequest is a window that goes to a URL. It may begin a login.
+	// navigationRequest is a window, or a frame in it, that goes to a URL. It may begin a login.
 	navigationRequest
 )
 
 // kindOf classifies a request. Every answer of the Handler itself follows this
 // classification.
-func kindOf(r *http.Request) requestKind {
-	switch window := isForWindow(r); {
+func (h *Handler) kindOf(r *http.Request) requestKind {
+	switch window := h.isForWindow(r); {
 	case window && isRead(r) && !isPrefetch(r):
 		return navigationRequest
 	case window && r.Method == http.MethodPost:
@@ -40,16 +41,18 @@ func kindOf(r *http.Request) requestKind {
 // isNavigation reports whether a request may begin a login. A script or an image
 // could not show the login page, and would leave a login cookie behind with every
 // request.
-func isNavigation(r *http.Request) bool { return kindOf(r) == navigationRequest }
+func (h *Handler) isNavigation(r *http.Request) bool { return h.kindOf(r) == navigationRequest }
 
 // isForWindow reports whether the browser will show the answer in a window. It
 // reads the Sec-Fetch headers (Fetch Metadata), or Accept where a browser sends
-// none. An iframe is no window: a login page refuses to be framed.
+// none. A frame is no window, because most login pages refuse to be framed. With
+// partitioned cookies it is one: the operator wants the site to be used in frames of
+// other sites (decision 0030).
 //
 // A service worker that passes a navigation on with fetch keeps the mode
 // "navigate", but its destination is empty. A page cannot send that mode (Fetch,
 // Request constructor), and other programs do not ask for HTML with it.
-func isForWindow(r *http.Request) bool {
+func (h *Handler) isForWindow(r *http.Request) bool {
 	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
 	switch {
 	case mode == "" && dest == "":
@@ -58,7 +61,15 @@ func isForWindow(r *http.Request) bool {
 	case mode != "navigate":
 		return false
 	}
-	return dest == "document" || dest == "empty" && acceptsHTML(r.Header["Accept"])
+	switch dest {
+	case "document":
+		return true
+	case "empty":
+		return acceptsHTML(r.Header["Accept"])
+	case "iframe", "frame":
+		return h.Cookie.Partitioned
+	}
+	return false
 }
 
 func isRead(r *http.Request) bool {

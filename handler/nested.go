@@ -20,6 +20,21 @@ func (h *Handler) sameSite(other *Handler) bool {
 	return h.Keeper.Site.Ref(none).ID == other.Keeper.Site.Ref(none).ID
 }
 
+// isNested reports whether an outer Handler has relayed the request, given the writer to
+// which this Handler relays. The request's headers are then those of the outer Handler.
+func isNested(w http.ResponseWriter) bool {
+	for guards := 0; ; {
+		if _, ok := w.(*cookieGuard); ok {
+			guards++ // the first one is that of this Handler
+		}
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if guards > 1 || !ok {
+			return guards > 1
+		}
+		w = wrapper.Unwrap()
+	}
+}
+
 // takeOver makes an inner Handler answer a request as if the outer one had left it
 // unprotected: it gets its cookies back, and sets cookies.
 func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
@@ -32,14 +47,15 @@ func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
 // the same situation, so only the token's age and the requirements of this Handler are
 // left to check.
 func (h *Handler) relayNested(w http.ResponseWriter, r *http.Request, outer *cookieGuard, next Next) error {
-	c := &cookies{secret: outer.secret, valid: true}
+	// The outer Handler has decided whether the request counts as use of the session.
+	c := &cookies{secret: outer.secret, valid: true, passive: true}
 	s, err := h.loadSession(r, c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld) && isNavigation(r):
+	case errors.Is(err, errTooOld) && h.isNavigation(r):
 		h.takeOver(r, outer)
 		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), explicit: true})
 	case errors.Is(err, errTooOld), errors.Is(err, keeper.ErrNoSession):

@@ -21,8 +21,14 @@ type page struct {
 	RefreshTo      string
 	Link, LinkText string
 	LinkID         string // of the link's element, for scripts; may be empty
-	Post, PostText string
+	// Post is the target of a form with a button, and with a hidden field if PostName
+	// is set. PostNow sends it at once where the browser runs scripts.
+	Post, PostText, PostName, PostValue string
+	PostNow                             bool
 }
+
+// pageScript sends the first form of the page.
+const pageScript = `document.forms[0].submit()`
 
 const pageStyle = `body{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:15vh auto;padding:0 1rem;color:#1a1a1a;background:#fff}` +
 	`h1{font-size:1.5rem}a,button{font:inherit;color:#0b57d0}button{padding:.4rem 1rem;cursor:pointer}small{color:#555}` +
@@ -41,30 +47,29 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 <h1>{{.Title}}</h1>
 <p>{{.Detail}}</p>
 {{if .Link}}<p><a href="{{.Link}}"{{with .LinkID}} id="{{.}}"{{end}}>{{.LinkText}}</a></p>
-{{end}}{{if .Post}}<form method="post" action="{{.Post}}"><button>{{.PostText}}</button></form>
+{{end}}{{if .Post}}<form method="post" action="{{.Post}}">{{if .PostName}}<input type="hidden" name="{{.PostName}}" value="{{.PostValue}}">{{end}}<button>{{.PostText}}</button></form>
+{{end}}{{if .PostNow}}<script>{{.Script}}</script>
 {{end}}{{with .Code}}<p><small>{{.}}</small></p>
 {{end}}</main>
 </html>
 `))
 
-// contentSecurityPolicy allows the style above, and forms that are sent to this
-// site. The answer to the logout form redirects to the authorization server, and
-// some browsers apply form-action to redirects. It therefore allows https: and
-// loopback hosts, too.
-var contentSecurityPolicy = fmt.Sprintf("default-src 'none'; style-src 'sha256-%s'; form-action 'self' https: http://localhost:* http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'", styleHash())
-
-func styleHash() string {
-	sum := sha256.Sum256([]byte(pageStyle))
-	return base64.StdEncoding.EncodeToString(sum[:])
+// sourceHash returns the hash by which a Content-Security-Policy allows an inline
+// style or script.
+func sourceHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// writePage answers with a page. It adds no script: the page must work without one.
+// writePage answers with a page. The only script is that of PostNow: every page must
+// work without one.
 func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error {
 	var body bytes.Buffer
 	err := pageTemplate.Execute(&body, struct {
 		page
-		Style template.CSS
-	}{p, pageStyle})
+		Style  template.CSS
+		Script template.JS
+	}{p, pageStyle, pageScript})
 	if err != nil {
 		return fmt.Errorf("writing page: %w", err)
 	}
@@ -72,6 +77,10 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error
 		// With no-referrer a browser would send the form with Origin: null, which
 		// isCrossOrigin refuses without Sec-Fetch-Site.
 		w.Header().Set("Referrer-Policy", "same-origin")
+	}
+	if p.PostNow {
+		policy := w.Header().Get("Content-Security-Policy") // that of beginAnswer
+		w.Header().Set("Content-Security-Policy", policy+"; script-src '"+sourceHash(pageScript)+"'")
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
@@ -87,5 +96,5 @@ func loginLink(prefix, returnTo, prompt string) string {
 	if prompt != "" {
 		q.Set("prompt", prompt)
 	}
-	return prefix + "/login?" + q.Encode()
+	return prefix + loginPath + "?" + q.Encode()
 }

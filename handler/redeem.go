@@ -53,7 +53,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 		// may discard the answer to any of them, such as that of a closed tab.
 		h.setSession(w, secret)
 		h.clearLoginCookie(w, cb.cookie.Name)
-		h.setLoopCount(w, cb.attempt)
+		h.setLoopCount(w, cb.attempt.landings().another())
 		return h.redirectAfterLogin(w, r, cb.attempt.ReturnTo)
 	case ended:
 		return h.loginFailed(w, r, c, cb, failed)
@@ -129,12 +129,12 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 // createSession creates a session from the tokens of a login.
 func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
-	identity, err := h.identify(ctx, answer, a.Nonce)
+	identity, err := h.identify(ctx, answer, a.Nonce, cb.state.Params.maxAge())
 	if err != nil {
 		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}
 	if a.Completed+1 >= loopLimit {
-		return seal.Secret{}, &loginFailure{answer: loginLoop(a), clearAll: true}
+		return seal.Secret{}, &loginFailure{answer: cookieLoop(a.ReturnTo), clearAll: true}
 	}
 	t := sessionTokens(answer)
 	secret, s, err := h.Keeper.Create(ctx, identity, t)

@@ -226,6 +226,18 @@ func TestAnswerAfterTheLoginDeletesTheLoopCookie(t *testing.T) {
 			}
 		})
 	}
+	// Its Cache-Control replaces that of the page in the browser's cache.
+	t.Run("304 without Cache-Control", func(t *testing.T) {
+		g := newRig(t, plainOAuth)
+		g.app.answer = func(w http.ResponseWriter, _ *http.Request) error {
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		landing := g.browser().open("/wanted")
+		if got := landing.header["Cache-Control"]; !slices.Equal(got, []string{"no-cache, private"}) || len(landing.header["Set-Cookie"]) != 1 {
+			t.Errorf("got Cache-Control %q and %d cookies, want no-cache, private and the deletion", got, len(landing.header["Set-Cookie"]))
+		}
+	})
 	t.Run("session endpoint", func(t *testing.T) {
 		g := newRig(t)
 		b := g.browser()

@@ -28,7 +28,7 @@ func (g *rig) expiredLogin() (cookie string) {
 	}
 	var nonce string
 	_ = json.Unmarshal(decodePayload(tokens.IDToken)["nonce"], &nonce)
-	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, nonce)
+	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, nonce, nil)
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -28,13 +28,14 @@ func (h *Handler) relay(w http.ResponseWriter, r *http.Request, next Next) error
 	case !c.valid:
 		return h.relayAnonymous(w, r, &c, next)
 	}
+	c.passive = h.IdleIgnore != nil && h.IdleIgnore(r)
 	s, err := h.loadSession(r, &c)
 	switch {
 	case err == nil:
 		return h.relaySession(w, r, &c, s, next)
 	case errors.Is(err, errTooEarly):
 		return h.fail(w, r, tooEarly())
-	case errors.Is(err, errTooOld) && isNavigation(r):
+	case errors.Is(err, errTooOld) && h.isNavigation(r):
 		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), explicit: true})
 	case errors.Is(err, errTooOld):
 		return h.unauthenticated(w, r)
@@ -74,20 +75,24 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			// has set the next cookie, and would delete that. The cookie is also not
 			// cleared on answers of the app, which a cache may store.
 			h.clearSession(w)
-			h.clearLoopCount(w, c)
-			if isNavigation(r) {
-				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), cookieReturned: true})
+			if h.isNavigation(r) {
+				return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r), ended: true})
 			}
+			h.clearLoopCount(w, c)
 		}
 		return h.unauthenticated(w, r)
 	}
 	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.policy = cacheByCookie
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
-	h.rewriteHeaders(&p.savedHeaders, r, nil)
+	if removed := h.rewriteHeaders(&p.savedHeaders, r, nil); removed != nil {
+		h.logRemovedAuthorization(removed)
+	}
 	defer p.restore()
 	p.removePathHeaders(r)
 	err := next.ServeHTTP(&p.guard, withoutTrailers(withoutUser(r.Context()), r))
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	return err
 }
@@ -126,12 +131,11 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	p.guard = h.guardCookies(w, r)
 	p.guard.session, p.guard.secret = s, c.secret
 	p.guard.policy = cachePrivate
-	if c.hasLoopCount() {
-		p.guard.expiredCookie = h.loginCookie(loopCookieName, "", -1).String()
-	}
+	p.guard.loop = h.watchLoop(r, c)
 	removeOwnCookies(r, c)
 	p.context.Context = h.RelayContext(r)
-	ctx := h.Keeper.Attach(&p.context, s, &p.attachment)
+	p.guard.attachment = &p.attachment
+	ctx := h.attach(p, c, s)
 	defer p.attachment.Detach()
 	relayed := withoutTrailers(ctx, r)
 	var err error
@@ -141,6 +145,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	} else {
 		err = h.relayOnce(&p.guard, relayed, &p.savedHeaders, s, next)
 	}
+	p.guard.loop.failed(err)
 	p.guard.finish()
 	if err != nil && !p.guard.wroteHeader && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// The session ended during the request, and the app has not answered.
@@ -149,10 +154,20 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	return err
 }
 
+// attach binds a request in progress to its session.
+func (h *Handler) attach(p *relayState, c *cookies, s *keeper.Session) context.Context {
+	if c.passive {
+		return h.Keeper.Attach(&p.context, s, &p.attachment)
+	}
+	return h.Keeper.AttachUse(&p.context, c.secret, s, &p.attachment)
+}
+
 // relayOnce calls the next handler with the rewritten headers, and restores the
 // headers when it returns.
 func (h *Handler) relayOnce(w http.ResponseWriter, r *http.Request, saved *savedHeaders, s *keeper.Session, next Next) error {
-	h.rewriteHeaders(saved, r, s)
+	if removed := h.rewriteHeaders(saved, r, s); removed != nil && !isNested(w) {
+		h.logRemovedAuthorization(removed)
+	}
 	defer saved.restore()
 	return next.ServeHTTP(w, r)
 }

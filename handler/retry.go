@@ -25,7 +25,7 @@ const minRetryAge = 10 * time.Second
 func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *keeper.Session, next Next) error {
 	probe := &probeWriter{ResponseWriter: &p.guard, before: p.guard.Header().Clone()}
 	probe.hold = func() bool { return hasNoBody(r) && time.Since(s.TokenObtained) >= minRetryAge }
-	secret := p.guard.secret
+	secret, source := p.guard.secret, h.sessions(c)
 	err := h.relayOnce(probe, r, &p.savedHeaders, s, next)
 	if !probe.invalidToken || time.Since(s.TokenObtained) < minRetryAge {
 		return err
@@ -33,10 +33,10 @@ func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *
 	if !probe.held {
 		// The client has the answer. Refresh in the background for its next request.
 		ctx := context.WithoutCancel(r.Context())
-		go func() { _, _ = h.Keeper.FreshOtherThan(ctx, secret, s.AccessToken) }()
+		go func() { _, _ = source.FreshOtherThan(ctx, secret, s.AccessToken) }()
 		return err
 	}
-	fresh, freshErr := h.Keeper.FreshOtherThan(r.Context(), secret, s.AccessToken)
+	fresh, freshErr := source.FreshOtherThan(r.Context(), secret, s.AccessToken)
 	if freshErr != nil {
 		// Without a new token the app's own answer is the best one.
 		_, _ = probe.release()
@@ -45,6 +45,7 @@ func (h *Handler) relayWithRetry(p *relayState, r *http.Request, c *cookies, s *
 	probe.discard()
 	// The handlers behind may have changed the Cookie header of the first request.
 	removeOwnCookies(r, c)
+	p.guard.session = fresh
 	return h.relayOnce(&p.guard, r, new(savedHeaders), fresh, next)
 }
 

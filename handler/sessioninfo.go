@@ -43,7 +43,7 @@ func (h *Handler) serveSession(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.clearLoopCount(w, &c)
+	h.countAnswer(w, r, &c, toPage, true)
 	return h.writeSession(w, r, s)
 }
 
@@ -78,7 +78,7 @@ func (h *Handler) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return h.fail(w, r, unavailable(err))
 	}
-	h.clearLoopCount(w, &c)
+	h.countAnswer(w, r, &c, toPage, true)
 	return h.writeSession(w, r, s)
 }
 

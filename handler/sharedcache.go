@@ -22,7 +22,12 @@ const (
 
 // applyCachePolicy adds headers for shared caches to an answer. It changes nothing
 // if the app has decided itself whether caches may share the answer.
-func (g *cookieGuard) applyCachePolicy() {
+//
+// A 304 gets no field that the app left out: a cache replaces the fields of its
+// stored answer by those of the 304 (RFC 9111, section 3.2), so a new Cache-Control
+// would remove the app's no-cache or max-age. The stored answer has the module's
+// fields already.
+func (g *cookieGuard) applyCachePolicy(status int) {
 	if g.disabled || g.policy == cacheAsAnswered {
 		return
 	}
@@ -30,7 +35,9 @@ func (g *cookieGuard) applyCachePolicy() {
 	if lines != nil && decidesSharing(lines) {
 		return
 	}
+	revalidated := status == http.StatusNotModified
 	switch {
+	case g.policy == cachePrivate && revalidated && lines == nil:
 	case g.policy == cachePrivate:
 		g.private[0] = "private"
 		if directives := strings.Join(lines, ", "); directives != "" {
@@ -38,7 +45,7 @@ func (g *cookieGuard) applyCachePolicy() {
 		}
 		g.header["Cache-Control"] = g.private[:]
 	case g.request.Method == http.MethodGet || g.request.Method == http.MethodHead:
-		if vary := g.header["Vary"]; !hasMember(vary, "Cookie") && !hasMember(vary, "*") {
+		if vary := g.header["Vary"]; !(revalidated && vary == nil) && !hasMember(vary, "Cookie") && !hasMember(vary, "*") {
 			g.header["Vary"] = append(vary[:len(vary):len(vary)], "Cookie")
 		}
 	}

@@ -66,13 +66,20 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 					}
 					return answer(w)
 				}
+				control, anonymousVary := tt.control, tt.vary
+				if how == "304" && tt.app["Cache-Control"] == nil {
+					control = nil
+				}
+				if how == "304" && tt.app["Vary"] == nil {
+					anonymousVary = nil
+				}
 				for _, method := range []string{"GET", "HEAD", "POST"} {
 					a := g.do(g.request(method, "/", with(cookie, script)...))
-					if got := a.header["Cache-Control"]; !slices.Equal(got, tt.control) || !slices.Equal(a.header["Vary"], tt.app["Vary"]) {
+					if got := a.header["Cache-Control"]; !slices.Equal(got, control) || !slices.Equal(a.header["Vary"], tt.app["Vary"]) {
 						t.Errorf("%s %s %s: with a session: of %v got Cache-Control %q, Vary %q, want those of the table", name, method, how, tt.app, got, a.header["Vary"])
 					}
 					a = g.do(g.request(method, "/", script...))
-					vary := tt.vary
+					vary := anonymousVary
 					if method == "POST" {
 						vary = tt.app["Vary"]
 					}
@@ -85,6 +92,60 @@ func TestSharedCachesKeepAnswersApart(t *testing.T) {
 				if !slices.Equal(tt.app[field], lines) {
 					t.Errorf("got the app's slice changed to %q, want it unchanged", tt.app[field])
 				}
+			}
+		}
+	}
+}
+
+// TestNotModifiedKeepsTheStoredHeader: a cache updates its stored answer with the
+// fields of a 304. Many apps send no Cache-Control with it, and their page must still
+// be revalidated afterwards: the navigation after a logout has to reach the module.
+func TestNotModifiedKeepsTheStoredHeader(t *testing.T) {
+	for _, tt := range []struct {
+		page, notModified http.Header
+		// session and anonymous are the stored Cache-Control and Vary after the 304.
+		session, anonymous [2]string
+	}{
+		{
+			http.Header{"Cache-Control": {"no-cache"}, "Vary": {"Accept-Encoding"}}, http.Header{"Etag": {`"1"`}},
+			[2]string{"no-cache, private", "Accept-Encoding"}, [2]string{"no-cache", "Accept-Encoding, Cookie"},
+		},
+		{
+			http.Header{"Cache-Control": {"public, max-age=31536000, immutable"}}, http.Header{"Etag": {`"1"`}},
+			[2]string{"public, max-age=31536000, immutable", ""}, [2]string{"public, max-age=31536000, immutable", ""},
+		},
+		{
+			http.Header{"Cache-Control": {"max-age=60"}, "Vary": {"Accept"}}, http.Header{"Cache-Control": {"max-age=5"}, "Vary": {"Accept"}},
+			[2]string{"max-age=5, private", "Accept"}, [2]string{"max-age=5", "Accept, Cookie"},
+		},
+		{
+			http.Header{}, http.Header{"Cache-Control": {"no-cache"}},
+			[2]string{"no-cache, private", ""}, [2]string{"no-cache", "Cookie"},
+		},
+	} {
+		g := newRig(t, plainOAuth, optional)
+		g.app.answer = func(w http.ResponseWriter, r *http.Request) error {
+			header, status := tt.page, http.StatusOK
+			if r.Header.Get("If-None-Match") != "" {
+				header, status = tt.notModified, http.StatusNotModified
+			}
+			for name, lines := range header {
+				w.Header()[name] = lines
+			}
+			w.WriteHeader(status)
+			return nil
+		}
+		for who, c := range map[string]struct {
+			request []string
+			want    [2]string
+		}{"session": {with(g.session(""), script), tt.session}, "anonymous": {script, tt.anonymous}} {
+			stored := g.get("/", c.request...).header.Clone()
+			for name, lines := range g.get("/", append(slices.Clone(c.request), `If-None-Match: "1"`)...).header {
+				stored[name] = lines
+			}
+			got := [2]string{strings.Join(stored["Cache-Control"], ", "), strings.Join(stored["Vary"], ", ")}
+			if got != c.want {
+				t.Errorf("%s: after a 304 with %v, the page %v has Cache-Control and Vary %q, want %q", who, tt.notModified, tt.page, got, c.want)
 			}
 		}
 	}

@@ -30,6 +30,8 @@ type browser struct {
 	jar jar
 	// worker makes a service worker pass all navigations on with fetch.
 	worker bool
+	// frame makes all navigations those of an iframe in a page of another site.
+	frame bool
 	// hops are the URLs of the last walk, the first one included.
 	hops []string
 }
@@ -130,14 +132,72 @@ func (b *browser) send(r *http.Request, crossSite bool) *answer {
 // refreshNow matches a page that navigates at once.
 var refreshNow = regexp.MustCompile(`<meta http-equiv="refresh" content="0;url=([^"]*)">`)
 
-// walk follows redirects until stop says so, or to the end.
+var (
+	// postNow matches a page that sends its form at once.
+	postNow    = regexp.MustCompile(`(onload="|<script>)document\.forms\[0\]\.submit\(\)`)
+	formTarget = regexp.MustCompile(`<form method="post" action="([^"]*)">`)
+	formField  = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+)
+
+// submittedForm returns the target and the encoded fields of a form that a page sends
+// at once.
+func submittedForm(body string) (target, form string) {
+	m := formTarget.FindStringSubmatch(body)
+	if m == nil || !postNow.MatchString(body) {
+		return "", ""
+	}
+	values := url.Values{}
+	for _, field := range formField.FindAllStringSubmatch(body, -1) {
+		values.Add(html.UnescapeString(field[1]), html.UnescapeString(field[2]))
+	}
+	return html.UnescapeString(m[1]), values.Encode()
+}
+
+// submit sends a form to the site, from a page of another origin or of the site.
+func (b *browser) submit(path, form, origin string) *answer {
+	b.t.Helper()
+	r := b.request(http.MethodPost, path, navigation...)
+	r.Header.Set("Origin", origin)
+	r.Header.Set("Content-Type", urlencoded)
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(form)), int64(len(form))
+	lines := b.jar.header(false)
+	if origin != b.origin() {
+		r.Header.Set("Sec-Fetch-Site", "cross-site")
+		lines = b.jar.crossSitePost()
+	}
+	if lines != nil {
+		r.Header["Cookie"] = lines
+	}
+	a := b.do(r)
+	b.jar.set(a.header["Set-Cookie"])
+	return a
+}
+
+// walk follows redirects and forms that a page sends at once, until stop says so, or
+// to the end.
 func (b *browser) walk(to, site string, stop func(next string) bool) *answer {
 	b.t.Helper()
 	crossSite := site == "cross-site"
 	b.hops = []string{to}
+	form := ""
 	for len(b.hops) <= 20 {
-		a := b.visit(to, site, crossSite)
+		var a *answer
+		if path, ok := strings.CutPrefix(to, b.origin()); ok && form != "" {
+			from := "null"
+			if !crossSite {
+				from = b.origin()
+			}
+			a = b.submit(path, form, from)
+		} else {
+			a = b.visit(to, site, crossSite)
+		}
 		next := a.location()
+		var target string
+		if target, form = submittedForm(a.body); form != "" && next == "" {
+			next, crossSite = target, !strings.HasPrefix(to, b.origin()+"/")
+			site = "same-origin"
+		}
 		if m := refreshNow.FindStringSubmatch(a.body); m != nil && next == "" {
 			// The page itself navigates, so the request is same-origin.
 			next, site, crossSite = html.UnescapeString(m[1]), "same-origin", false
@@ -162,6 +222,9 @@ func (b *browser) visit(to, site string, crossSite bool) *answer {
 		r.Header.Set("Sec-Fetch-Site", site)
 		if b.worker {
 			r.Header.Set("Sec-Fetch-Dest", "empty")
+		}
+		if b.frame {
+			r.Header.Set("Sec-Fetch-Dest", "iframe")
 		}
 		return b.send(r, crossSite)
 	}

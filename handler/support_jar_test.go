@@ -82,6 +82,17 @@ func (j *jar) header(crossSite bool) []string {
 	return []string{line}
 }
 
+// crossSitePost returns the Cookie lines of a form that another site has sent.
+func (j *jar) crossSitePost() []string {
+	var none jar
+	for _, c := range j.cookies {
+		if c.SameSite == http.SameSiteNoneMode {
+			none.cookies = append(none.cookies, c)
+		}
+	}
+	return none.header(true)
+}
+
 // get returns a cookie by its name, or nil.
 func (j *jar) get(name string) *http.Cookie {
 	for _, c := range j.cookies {

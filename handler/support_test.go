@@ -457,6 +457,12 @@ func (l *logBuffer) text() string {
 	return l.b.String()
 }
 
+func (l *logBuffer) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 // lines returns the log lines that contain a word.
 func (l *logBuffer) lines(word string) []string {
 	var found []string

@@ -2,6 +2,7 @@ package handler
 
 import (
 	"fmt"
+	"html"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -89,6 +90,49 @@ func TestTabsThatFinishTogetherReachTheirPages(t *testing.T) {
 	b.mustReach("/")
 	if len(b.hops) != 1 {
 		t.Errorf("got hops %q, want a session in the end", b.hops)
+	}
+}
+
+// TestTabsThatPushEachOtherOutReachTheirPages: each of ten tabs has lost its attempt to
+// the later ones when its callback arrives, and so has the attempt of its second login.
+func TestTabsThatPushEachOtherOutReachTheirPages(t *testing.T) {
+	for name, mode := range map[string]func(*setup){"query": func(*setup) {}, "form_post": formPostMode, "strict": sameSite("strict")} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, mode)
+			b := g.browser()
+			back := func(at string) *answer {
+				if g.handler.Client.FormPost() {
+					_, form := submittedForm(b.post(b.response(at)).body)
+					return b.submit("/oauth2/callback", form, b.origin())
+				}
+				return b.send(g.request("GET", b.approve(at), navigation...), true)
+			}
+			wanted, at := startTabs(b, 10)
+			for i := range at[:5] {
+				at[i] = back(at[i]).location() // takes the room of a tab that has it
+			}
+			for i := range at[5:] {
+				at[5+i] = back(at[5+i]).location()
+			}
+			for i := range at[:5] {
+				a := back(at[i])
+				wait := goesOn.FindStringSubmatch(a.body)
+				if a.status != 503 || a.header.Get("Retry-After") != "2" || wait == nil || html.UnescapeString(wait[2]) != wanted[i] || !strings.Contains(a.body, "login_in_other_tab") {
+					t.Fatalf("tab %d: got status %d: %s, want a page that waits for the other tabs", i, a.status, a.body)
+				}
+			}
+			for i := range at[5:] {
+				if a := back(at[5+i]); !strings.Contains(a.body+a.location(), html.EscapeString(wanted[5+i])) {
+					t.Errorf("tab %d: got status %d to %s, want %s", 5+i, a.status, a.location(), wanted[5+i])
+				}
+			}
+			for i := range wanted {
+				b.mustReach(wanted[i])
+				if len(b.hops) != 1 {
+					t.Errorf("tab %d: got hops %q, want the session of another tab", i, b.hops)
+				}
+			}
+		})
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next Next) error {
 	guard := &unprotectedWriter{cookieGuard: h.guardCookies(w, r)}
 	c := h.parseCookies(r)
+	guard.loop = h.watchLoop(r, &c)
 	removeOwnCookies(r, &c)
 	guard.removePathHeaders(r)
 	// A connection of another protocol, such as h2c, would also reach protected
@@ -24,6 +25,7 @@ func (h *Handler) relayUnprotected(w http.ResponseWriter, r *http.Request, next 
 	}
 	defer guard.restore()
 	err := next.ServeHTTP(guard, r)
+	guard.loop.failed(err)
 	guard.finish()
 	return err
 }

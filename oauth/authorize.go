@@ -28,15 +28,28 @@ type AuthorizationRequest struct {
 	// login_hint, acr_values and ui_locales. An empty one is not sent, unless
 	// Config.AuthorizeParams has it. Give ACRValues to VerifyIDToken, too.
 	Prompt, LoginHint, ACRValues, UILocales string
-	// MaxAge is the parameter max_age in seconds. Nil means that of
-	// Config.AuthorizeParams, or none. Give it to VerifyIDToken, too.
+	// MaxAge is the parameter max_age in seconds. If Config.AuthorizeParams has one,
+	// too, the smaller one is sent. Nil means that of Config.AuthorizeParams, or none.
+	// Give it to VerifyIDToken, too.
 	MaxAge *int
+
+	// Params are further parameters, which replace those of the same name in
+	// Config.AuthorizeParams. CheckLoginParam must accept their names.
+	Params []Param
 }
+
+// maxPlainURL is the longest authorization URL, in bytes, that is not pushed if the
+// server offers that. Some servers and proxies accept at most 2,048 bytes of query.
+const maxPlainURL = 2000
 
 // AuthorizationURL returns the URL that the browser must visit to log in. If
 // Endpoints.PushedAuthorizationRequest is set, or if the server's metadata
 // requires it, AuthorizationURL first pushes the request (RFC 9126). An error of
 // that call is a *TokenError.
+//
+// If the metadata only offers an endpoint for it, AuthorizationURL pushes requests
+// that would make a URL of more than 2,000 bytes. If that fails, it returns the long
+// URL.
 func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (string, error) {
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
@@ -46,23 +59,37 @@ func (c *Client) AuthorizationURL(ctx context.Context, r AuthorizationRequest) (
 	if len(r.Verifier) < 43 || len(r.Verifier) > 128 {
 		return "", errors.New("building the authorization request: the verifier must have 43 to 128 characters")
 	}
+	for _, p := range r.Params {
+		if err := CheckLoginParam(p.Name); err != nil {
+			return "", fmt.Errorf("building the authorization request: %w", err)
+		}
+	}
 	endpoint, err := c.endpoint(ctx, authorizationEndpoint)
 	if err != nil {
 		return "", fmt.Errorf("building the authorization request: %w", err)
 	}
 	query := c.authorizationParams(r)
-	push, err := c.mustPush(ctx)
+	plain, err := withQuery(endpoint, query)
+	if err != nil {
+		return "", err
+	}
+	must, may, err := c.canPush(ctx)
 	if err != nil {
 		return "", fmt.Errorf("building the authorization request: %w", err)
 	}
-	if push {
-		// If the push fails, the login fails: parameters that must be pushed are
-		// never sent through the browser.
-		if query, err = c.pushAuthorizationRequest(ctx, query); err != nil {
-			return "", err
-		}
+	if !must && (!may || len(plain) <= maxPlainURL) {
+		return plain, nil
 	}
-	return withQuery(endpoint, query)
+	pushed, err := c.pushAuthorizationRequest(ctx, query)
+	switch {
+	case err == nil:
+		return withQuery(endpoint, pushed)
+	case must:
+		// The login fails: parameters that must be pushed are never sent through the
+		// browser.
+		return "", err
+	}
+	return plain, nil
 }
 
 func (c *Client) authorizationParams(r AuthorizationRequest) url.Values {
@@ -83,6 +110,10 @@ func (c *Client) authorizationParams(r AuthorizationRequest) url.Values {
 			q.Set(name, value)
 		}
 	}
+	for _, p := range r.Params {
+		setUnlessEmpty(p.Name, p.Value)
+	}
+	setUnlessEmpty("response_mode", c.responseMode)
 	setUnlessEmpty("scope", strings.Join(c.scopes, " "))
 	setUnlessEmpty("audience", c.audience)
 	setUnlessEmpty("prompt", r.Prompt)
@@ -92,8 +123,8 @@ func (c *Client) authorizationParams(r AuthorizationRequest) url.Values {
 	if c.OpenID() {
 		q.Set("nonce", r.Nonce)
 	}
-	if r.MaxAge != nil {
-		q.Set("max_age", strconv.Itoa(*r.MaxAge))
+	if age := c.smallerMaxAge(r.MaxAge); age != nil {
+		q.Set("max_age", strconv.Itoa(*age))
 	}
 	if len(c.resources) > 0 {
 		q["resource"] = c.resources
@@ -101,15 +132,27 @@ func (c *Client) authorizationParams(r AuthorizationRequest) url.Values {
 	return q
 }
 
-// mustPush reports whether the configuration or the server requires pushed
-// requests. A server that only offers the endpoint is not worth an extra call at
-// each login.
-func (c *Client) mustPush(ctx context.Context) (bool, error) {
+// canPush reports whether the configuration or the server requires pushed requests,
+// and whether the server offers them. An offer alone is not worth an extra call at
+// each login: every visitor without a session would cause one.
+func (c *Client) canPush(ctx context.Context) (must, may bool, err error) {
 	if c.endpoints[parEndpoint] != "" {
-		return true, nil
+		return true, true, nil
 	}
 	m, err := c.metadata(ctx)
-	return m != nil && m.requirePAR, err
+	if m == nil {
+		return false, false, err
+	}
+	return m.requirePAR, m.endpoints[parEndpoint] != "", nil
+}
+
+// smallerMaxAge returns the smaller one of a request's max_age and the configured
+// one. Nil means none.
+func (c *Client) smallerMaxAge(requested *int) *int {
+	if requested == nil || c.maxAge != nil && *c.maxAge < *requested {
+		return c.maxAge
+	}
+	return requested
 }
 
 // pushAuthorizationRequest pushes the parameters, and returns those that refer to

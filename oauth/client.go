@@ -16,10 +16,14 @@ type Client struct {
 	endpoints       map[string]string // configured URLs, by metadata name
 	clientID        string
 	clientSecret    func() (string, error)
+	keyFile         *watchedFile[clientKeys]     // nil: none
+	assertionFile   *watchedFile[foundAssertion] // nil: none
+	assertionType   string
 	authMethod      string // empty: chosen by the metadata
 	scopes          []string
 	audience        string
 	resources       []string
+	responseMode    string
 	authorizeParams []Param
 	tokenParams     []Param
 	refreshParams   []Param
@@ -30,6 +34,7 @@ type Client struct {
 	trustedAudiences []string
 	userInfoMethod   string // empty: get
 
+	assertionAudience      string
 	refreshResponseTimeout time.Duration
 
 	http            *http.Client
@@ -52,7 +57,7 @@ type Client struct {
 // that cannot work or are not safe; its errors name the option as it is written
 // in the Caddyfile, and never hold a secret.
 //
-// New does not use the network. A Client fetches metadata and keys when a call
+// New reads the files with credentials, and does not use the network. A Client fetches metadata and keys when a call
 // first needs them, and again after a failure.
 func New(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
@@ -63,10 +68,12 @@ func New(cfg Config) (*Client, error) {
 		endpoints:       cfg.Endpoints.byName(),
 		clientID:        cfg.ClientID,
 		clientSecret:    cfg.ClientSecret,
-		authMethod:      cfg.AuthMethod,
+		assertionType:   cfg.ClientAssertion.typeURI(),
+		authMethod:      cfg.authMethod(),
 		scopes:          cfg.RequestedScopes(),
 		audience:        cfg.Audience,
 		resources:       slices.Clone(cfg.Resources),
+		responseMode:    cfg.ResponseMode,
 		authorizeParams: slices.Clone(cfg.AuthorizeParams),
 		tokenParams:     slices.Clone(cfg.TokenParams),
 		refreshParams:   slices.Clone(cfg.RefreshParams),
@@ -77,6 +84,7 @@ func New(cfg Config) (*Client, error) {
 		trustedAudiences: slices.Clone(cfg.TrustedAudiences),
 		userInfoMethod:   cfg.UserInfoMethod,
 
+		assertionAudience:      cfg.AssertionAudience,
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
 		http:            newHTTPClient(cfg.RootCAs),
@@ -100,12 +108,31 @@ func New(cfg Config) (*Client, error) {
 		maxEmptyPause: time.Second,
 		maxStale:      maxKeyStaleness,
 	}
+	if err := c.loadCredentials(cfg); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
 // OpenID reports whether the requested scopes contain "openid". If so, every
 // login must end with a verified ID token.
 func (c *Client) OpenID() bool { return slices.Contains(c.scopes, openIDScope) }
+
+// FormPost reports whether the authorization server is asked to send its answer to
+// the callback as a form (Config.ResponseMode).
+func (c *Client) FormPost() bool { return c.responseMode == ResponseModeFormPost }
+
+// ConfiguresParam reports whether Config.AuthorizeParams has a parameter.
+func (c *Client) ConfiguresParam(name string) bool {
+	return slices.ContainsFunc(c.authorizeParams, func(p Param) bool { return p.Name == name })
+}
+
+// Issuer returns the configured issuer, or "".
+func (c *Client) Issuer() string { return c.issuer }
+
+// HasIssuer reports whether a URL is the configured issuer identifier, byte for byte.
+// It reports false without Config.Issuer.
+func (c *Client) HasIssuer(iss string) bool { return c.issuer != "" && iss == c.issuer }
 
 // configuresAllEndpoints reports whether users can log in without the server's
 // metadata, because the configuration names all the endpoints that this takes.

@@ -50,11 +50,38 @@ type Config struct {
 	// so a rotated secret is in use at once. Nil means a public client.
 	ClientSecret func() (string, error)
 
-	// AuthMethod is how the client authenticates: "none", "client_secret_basic" or
-	// "client_secret_post" (RFC 6749 section 2.3.1). Empty means "none" for a public
-	// client. For others it means client_secret_basic if the metadata lists that or
-	// lists no methods, and else client_secret_post.
+	// ClientKeyFile is a file with the client's private keys: PEM (PKCS #8, PKCS #1 or
+	// SEC 1), a JWK or a JWK Set. The first key signs assertions. The public parts of
+	// all are those of Client.PublicKeys, so that a server can know a key before it
+	// signs. The client looks at the file for each use. It uses a changed content after
+	// one second, if it is valid. Empty means no key.
+	//
+	// The key may be RSA with 2048 bits or more, EC with P-256, P-384 or P-521, or
+	// Ed25519. An RSA key signs with PS256 if the metadata lists that, else RS256 or
+	// another listed algorithm. The member alg of a JWK overrides that.
+	ClientKeyFile string
+
+	// ClientAssertion is an assertion of another program.
+	ClientAssertion ClientAssertion
+
+	// AuthMethod is how the client authenticates, wherever it sends a code, a refresh
+	// token, a token to revoke, or a pushed request: "none", "client_secret_basic",
+	// "client_secret_post" (RFC 6749 section 2.3.1), "client_secret_jwt",
+	// "private_key_jwt" (OpenID Connect Core section 9), or "client_assertion" for
+	// ClientAssertion.
+	//
+	// Empty means client_assertion with a ClientAssertion, private_key_jwt with a
+	// ClientKeyFile, and none with no credentials. With a ClientSecret, it means
+	// client_secret_basic if the metadata lists that or lists no methods, and else
+	// client_secret_post.
 	AuthMethod string
+
+	// AssertionAudience is the aud of the assertions that the client makes: "issuer",
+	// with the typ client-authentication+jwt (draft-ietf-oauth-rfc7523bis), or
+	// "token_endpoint", with the typ JWT, for servers that know the older form only
+	// (RFC 7523 section 3). Empty means "issuer". An assertion for the issuer cannot be
+	// used at another server.
+	AssertionAudience string
 
 	// Scopes are requested at login (RFC 6749 section 3.3), one scope per element.
 	// Nil means ["openid"] with an Issuer and none without one; an empty slice means
@@ -68,6 +95,12 @@ type Config struct {
 	// Resources are sent to the authorization and token endpoints as "resource"
 	// (RFC 8707 section 2): absolute URIs without fragment.
 	Resources []string
+
+	// ResponseMode is how the server delivers the answer to the callback:
+	// ResponseModeQuery, or ResponseModeFormPost (OAuth 2.0 Form Post Response Mode).
+	// It is the parameter response_mode. Empty means that the parameter is not sent,
+	// and that the answer is expected in the query.
+	ResponseMode string
 
 	// AuthorizeParams, TokenParams and RefreshParams are added to the authorization
 	// request, to the redemption of a code and to a refresh. New refuses parameters
@@ -106,6 +139,12 @@ type Config struct {
 	RefreshResponseTimeout time.Duration
 }
 
+// Values of Config.ResponseMode.
+const (
+	ResponseModeQuery    = "query"
+	ResponseModeFormPost = "form_post"
+)
+
 // Param is a parameter of a request.
 type Param struct{ Name, Value string }
 
@@ -121,7 +160,25 @@ var (
 		"grant_type", "code", "code_verifier", "redirect_uri", "refresh_token", "resource",
 		"client_id", "client_secret", "client_assertion", "client_assertion_type",
 	}
+	// Parameters that may be configured, but that no link may choose. They change
+	// the content of the tokens, or how the client is identified, or they hold
+	// a token, which does not belong into a URL.
+	reservedLoginParams = []string{
+		"authorization_details", "claims", "registration", "id_token_hint", "dpop_jkt", "client_assertion", "client_assertion_type",
+	}
 )
+
+// CheckLoginParam refuses the name of a parameter that a link to the login must not
+// choose: the client sets it itself, or it changes the content of the tokens.
+func CheckLoginParam(name string) error {
+	switch {
+	case name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") != "":
+		return fmt.Errorf("the parameter %s: a name has letters, digits, - . and _ only", quote(name))
+	case slices.Contains(reservedAuthorizeParams, name) || slices.Contains(reservedLoginParams, name):
+		return fmt.Errorf("the parameter %s: a link must not choose it, since the protocol or the configuration does", name)
+	}
+	return nil
+}
 
 // RequestedScopes returns the scopes requested at login: Scopes or their default.
 func (cfg Config) RequestedScopes() []string {
@@ -153,6 +210,11 @@ func (cfg Config) check() error {
 	}
 	if err := cfg.checkScopes(); err != nil {
 		return err
+	}
+	switch cfg.ResponseMode {
+	case "", ResponseModeQuery, ResponseModeFormPost:
+	default:
+		return fmt.Errorf("response_mode %s is unknown: use query or form_post", quote(cfg.ResponseMode))
 	}
 	for _, r := range cfg.Resources {
 		// RFC 8707 section 2: an absolute URI without a fragment.
@@ -205,26 +267,6 @@ func (cfg Config) checkServer() error {
 	return nil
 }
 
-func (cfg Config) checkAuthMethod() error {
-	switch cfg.AuthMethod {
-	case "":
-	case authNone:
-		if cfg.ClientSecret != nil {
-			return errors.New("client_secret is set, but token_endpoint_auth_method is none")
-		}
-	case authBasic, authPost:
-		if cfg.ClientSecret == nil {
-			return fmt.Errorf("token_endpoint_auth_method %s needs client_secret", cfg.AuthMethod)
-		}
-	case "client_secret_jwt", "private_key_jwt", "tls_client_auth":
-		return fmt.Errorf("token_endpoint_auth_method %s is not supported yet", cfg.AuthMethod)
-	default:
-		return fmt.Errorf("token_endpoint_auth_method %s is unknown: use client_secret_basic, client_secret_post or none",
-			quote(cfg.AuthMethod))
-	}
-	return nil
-}
-
 func (cfg Config) checkScopes() error {
 	for _, s := range cfg.Scopes {
 		// RFC 6749 section 3.3: printable ASCII without space, " and \.
@@ -251,6 +293,9 @@ func (cfg Config) checkParams() error {
 		for _, p := range group.params {
 			if p.Name == "" {
 				return fmt.Errorf("%s: the name is empty", group.option)
+			}
+			if group.option == "authorize_param" && p.Name == "response_mode" {
+				return errors.New("authorize_param response_mode: use the option response_mode query|form_post")
 			}
 			if slices.Contains(group.reserved, p.Name) {
 				return fmt.Errorf("%s %s: the protocol or another option sets this parameter", group.option, p.Name)

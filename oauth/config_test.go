@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,35 @@ func TestNewRefuses(t *testing.T) {
 		{"secret with none", oidc, func(c *Config) { c.ClientSecret, c.AuthMethod = secret, "none" }, "token_endpoint_auth_method is none"},
 		{"basic without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_basic" }, "needs client_secret"},
 		{"post without secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_post" }, "needs client_secret"},
-		{"unsupported method", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt is not supported yet"},
+		{"unsupported method", oidc, func(c *Config) { c.AuthMethod = "tls_client_auth" }, "tls_client_auth is not supported yet"},
+		{"private_key_jwt without a key", oidc, func(c *Config) { c.AuthMethod = "private_key_jwt" }, "private_key_jwt needs client_key"},
+		{"private_key_jwt with a secret", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientKeyFile, c.ClientSecret = "private_key_jwt", "/k", secret
+		}, "client_secret is set, but token_endpoint_auth_method is private_key_jwt"},
+		{"secret and key without a method", oidc, func(c *Config) { c.ClientKeyFile, c.ClientSecret = "/k", secret }, "client_secret and client_key are both set"},
+		{"client_secret_jwt without a secret", oidc, func(c *Config) { c.AuthMethod = "client_secret_jwt" }, "client_secret_jwt needs client_secret"},
+		{"client_secret_jwt", oidc, func(c *Config) { c.AuthMethod, c.ClientSecret = "client_secret_jwt", secret }, ""},
+		{"client_secret_jwt with a short secret", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientSecret = "client_secret_jwt", func() (string, error) { return canary, nil }
+		}, "client_secret: client_secret_jwt needs a secret of at least 32 bytes"},
+		{"client_secret_jwt without an issuer", plain, func(c *Config) { c.AuthMethod, c.ClientSecret = "client_secret_jwt", secret }, "client_secret_jwt needs issuer"},
+		{"client_secret_jwt for the token endpoint", plain, func(c *Config) {
+			c.AuthMethod, c.ClientSecret, c.AssertionAudience = "client_secret_jwt", secret, "token_endpoint"
+		}, ""},
+		{"unknown assertion_audience", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientSecret, c.AssertionAudience = "client_secret_jwt", secret, "both"
+		}, `assertion_audience "both" is unknown`},
+		{"assertion_audience without assertions", oidc, func(c *Config) { c.ClientSecret, c.AssertionAudience = secret, "issuer" }, "assertion_audience needs"},
+		{"client_assertion without a file", oidc, func(c *Config) { c.AuthMethod = "client_assertion" }, "client_assertion needs client_assertion"},
+		{"client_assertion with another method", oidc, func(c *Config) {
+			c.AuthMethod, c.ClientAssertion = "none", ClientAssertion{File: "/f"}
+		}, "client_assertion is set, but token_endpoint_auth_method is none"},
+		{"client_assertion with a secret", oidc, func(c *Config) { c.ClientSecret, c.ClientAssertion = secret, ClientAssertion{File: "/f"} }, "client_secret is set, but"},
+		{"content in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = `{"kty":"EC","d":"` + canary + `"}` }, "client_key: give the path"},
+		{"PEM in place of a key file", oidc, func(c *Config) { c.ClientKeyFile = "-----BEGIN PRIVATE KEY-----\n" + canary }, "client_key: give the path"},
+		{"JWT in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "eyJhbGciOiJ9.e30." + canary} }, "client_assertion: give the path"},
+		{"lines in place of a file", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "a\n" + canary} }, "client_assertion: give the path"},
+		{"client_assertion of an odd type", oidc, func(c *Config) { c.ClientAssertion = ClientAssertion{File: "/f", Type: "a b"} }, "client_assertion: the type"},
 		{"unknown method", oidc, func(c *Config) { c.AuthMethod = "basic" }, `"basic" is unknown`},
 		{"openid without issuer", plain, func(c *Config) { c.Scopes = []string{"openid"} }, "scope openid needs issuer"},
 		{"two scopes in one element", oidc, func(c *Config) { c.Scopes = []string{"openid email"} }, "scope"},
@@ -55,6 +84,11 @@ func TestNewRefuses(t *testing.T) {
 		{"urn resource", oidc, func(c *Config) { c.Resources = []string{"urn:api"} }, ""},
 		{"authorize_param state", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"state", canary}} }, "authorize_param state"},
 		{"authorize_param prompt", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"prompt", "consent"}} }, ""},
+		{"authorize_param response_mode", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"response_mode", "form_post"}} }, "use the option response_mode query|form_post"},
+		{"response_mode query", oidc, func(c *Config) { c.ResponseMode = "query" }, ""},
+		{"response_mode form_post", oidc, func(c *Config) { c.ResponseMode = "form_post" }, ""},
+		{"response_mode fragment", oidc, func(c *Config) { c.ResponseMode = "fragment" }, "use query or form_post"},
+		{"response_mode form_post.jwt", oidc, func(c *Config) { c.ResponseMode = "form_post.jwt" }, "use query or form_post"},
 		{"authorize_param invalid max_age", oidc, func(c *Config) { c.AuthorizeParams = []Param{{"max_age", "-1"}} }, "authorize_param max_age"},
 		{"token_param code", oidc, func(c *Config) { c.TokenParams = []Param{{"code", canary}} }, "token_param code"},
 		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
@@ -144,6 +178,46 @@ func TestAuthorizationURL(t *testing.T) {
 	}
 }
 
+// TestRequestParametersReplaceTheConfiguredOnes, except that the smaller max_age counts.
+func TestRequestParametersReplaceTheConfiguredOnes(t *testing.T) {
+	s := startServer(t)
+	c := s.client(func(c *Config) {
+		c.ResponseMode = ResponseModeFormPost
+		c.AuthorizeParams = []Param{{"kc_idp_hint", "a"}, {"domain_hint", "b"}, {"max_age", "60"}}
+	})
+	request := AuthorizationRequest{RedirectURI: testRedirect, State: testStateValue, Nonce: testNonce, Verifier: testVerifier}
+	for _, tc := range []struct {
+		name   string
+		maxAge *int
+		want   string
+	}{{"no max_age", nil, "60"}, {"larger", new(3600), "60"}, {"smaller", new(5), "5"}, {"zero", new(0), "0"}} {
+		r := request
+		r.MaxAge, r.Params = tc.maxAge, []Param{{"kc_idp_hint", "google&x=y"}, {"organization", "o"}, {"empty", ""}}
+		got, err := c.AuthorizationURL(testContext(t), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string][]string{
+			"kc_idp_hint": {"google&x=y"}, "domain_hint": {"b"}, "organization": {"o"}, "empty": nil, "max_age": {tc.want}, "response_mode": {"form_post"},
+		} {
+			if !slices.Equal(u.Query()[name], want) {
+				t.Errorf("%s: %s is %q, want %q", tc.name, name, u.Query()[name], want)
+			}
+		}
+	}
+	for _, name := range []string{"state", "redirect_uri", "scope", "response_mode", "claims", "", "a b"} {
+		r := request
+		r.Params = []Param{{name, "x"}}
+		if u, err := c.AuthorizationURL(testContext(t), r); err == nil {
+			t.Errorf("parameter %q: got %s, want an error", name, u)
+		}
+	}
+}
+
 func TestPlainOAuthSendsNoOpenIDParameters(t *testing.T) {
 	c, err := New(Config{ClientID: "app", Endpoints: Endpoints{Authorization: "https://idp.test/a", Token: "https://idp.test/t"}})
 	if err != nil {
@@ -200,6 +274,29 @@ func TestPushedAuthorizationRequest(t *testing.T) {
 		s.metadata["require_pushed_authorization_requests"] = true
 		if u, err := s.client().AuthorizationURL(testContext(t), request); !errors.Is(err, ErrNoEndpoint) {
 			t.Errorf("got %q, %v; want %v", u, err, ErrNoEndpoint)
+		}
+	})
+	t.Run("offered, and the request is long", func(t *testing.T) {
+		for name, tc := range map[string]struct {
+			length, status int
+			pushed         bool
+			url            string // its end
+		}{
+			"short":           {100, 201, false, "&state="},
+			"long":            {2000, 201, true, "client_id=client%3Aid%2B1&request_uri=urn%3Ax%3A1"},
+			"long, refused":   {2000, 401, true, "&state="},
+			"long, no answer": {2000, 503, true, "&state="},
+		} {
+			s := startServer(t)
+			s.metadata["pushed_authorization_request_endpoint"] = s.issuer + "/par"
+			s.respond("/par", tc.status, `{"request_uri":"urn:x:1","expires_in":60}`)
+			c := s.client(func(c *Config) {
+				c.AuthorizeParams = []Param{{"authorization_details", strings.Repeat("x", tc.length)}}
+			})
+			got, err := c.AuthorizationURL(testContext(t), request)
+			if err != nil || !strings.Contains(got, tc.url) || s.count("/par") != 0 != tc.pushed {
+				t.Errorf("%s: got %.200s, error %v and %d pushed requests; want %s", name, got, err, s.count("/par"), tc.url)
+			}
 		}
 	})
 	t.Run("only offered", func(t *testing.T) {

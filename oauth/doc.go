@@ -5,7 +5,8 @@
 //
 // It implements OAuth 2.0 (RFC 6749) with PKCE (RFC 7636), server metadata
 // (RFC 8414), pushed authorization requests (RFC 9126), resource indicators
-// (RFC 8707), issuer identification (RFC 9207) and revocation (RFC 7009), and
+// (RFC 8707), issuer identification (RFC 9207), revocation (RFC 7009) and client
+// authentication with assertions (RFC 7521, RFC 7523), and
 // OpenID Connect Core, Discovery, RP-Initiated Logout and Back-Channel Logout.
 //
 // # Use

@@ -54,8 +54,9 @@ type IDTokenExpectation struct {
 	// AccessToken is the one of the same response. A claim at_hash must match it.
 	AccessToken string
 	// MaxAge is that of the authorization request, in seconds. The claim auth_time
-	// must then exist and not be older, with a leeway of 60 seconds. Nil means the
-	// max_age of Config.AuthorizeParams, or no limit.
+	// must then exist and not be older, with a leeway of 60 seconds. If
+	// Config.AuthorizeParams has a max_age, too, the smaller one is the limit. Nil
+	// means that of Config.AuthorizeParams, or no limit.
 	MaxAge *int
 	// ACRValues are those of the authorization request, separated by spaces. If not
 	// empty, the claim acr must be one of them.
@@ -90,9 +91,7 @@ func (c *Client) VerifyIDToken(ctx context.Context, raw string, want IDTokenExpe
 	if want.Nonce == "" {
 		return nil, errors.New("verifying ID token: no nonce to compare with")
 	}
-	if want.MaxAge == nil {
-		want.MaxAge = c.maxAge
-	}
+	want.MaxAge = c.smallerMaxAge(want.MaxAge)
 	t, err := c.verifyIDToken(ctx, raw, want.AccessToken)
 	if err == nil {
 		err = want.check(t)

@@ -213,6 +213,8 @@ func TestIDTokenMustMatchTheLogin(t *testing.T) {
 		{"max_age without auth_time", bare, s.idToken(), IDTokenExpectation{Nonce: testNonce, MaxAge: &age}, false},
 		{"configured max_age kept", configured, s.idToken("auth_time", now.Unix()), IDTokenExpectation{Nonce: testNonce}, true},
 		{"configured max_age exceeded", configured, s.idToken("auth_time", now.Unix()-180), IDTokenExpectation{Nonce: testNonce}, false},
+		{"larger max_age than configured", configured, s.idToken("auth_time", now.Unix()-180), IDTokenExpectation{Nonce: testNonce, MaxAge: new(3600)}, false},
+		{"smaller max_age than configured", configured, s.idToken("auth_time", now.Unix()-90), IDTokenExpectation{Nonce: testNonce, MaxAge: new(0)}, false},
 		{"acr", bare, s.idToken("acr", "gold"), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver gold"}, true},
 		{"other acr", bare, s.idToken("acr", "bronze"), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver gold"}, false},
 		{"no acr", bare, s.idToken(), IDTokenExpectation{Nonce: testNonce, ACRValues: "silver"}, false},

@@ -23,6 +23,7 @@ type metadata struct {
 	endpoints        map[string]string
 	invalidEndpoints map[string]error // why an endpoint is not in endpoints
 	authMethods      []string         // token_endpoint_auth_methods_supported
+	assertionAlgs    []string         // token_endpoint_auth_signing_alg_values_supported
 	idTokenAlgs      []string         // id_token_signing_alg_values_supported
 	prompts          []string         // prompt_values_supported
 	issParameter     bool             // authorization_response_iss_parameter_supported
@@ -104,6 +105,7 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 		endpoints:        make(map[string]string),
 		invalidEndpoints: make(map[string]error),
 		authMethods:      stringsMember(members, "token_endpoint_auth_methods_supported"),
+		assertionAlgs:    stringsMember(members, "token_endpoint_auth_signing_alg_values_supported"),
 		idTokenAlgs:      stringsMember(members, "id_token_signing_alg_values_supported"),
 		prompts:          stringsMember(members, "prompt_values_supported"),
 	}

@@ -27,7 +27,7 @@ import (
 // Errors must never contain a secret. All secrets contain the canary.
 const (
 	canary         = "canary7f3a"
-	testSecret     = canary + "-client secret/+%:&="
+	testSecret     = canary + "-client secret/+%:&=-of-32-bytes"
 	testCode       = canary + "-code"
 	testVerifier   = canary + "-verifier-0123456789012345678901234567890123456789"
 	testRefresh    = canary + "-refresh"
@@ -218,14 +218,16 @@ var (
 	key384  = sync.OnceValue(func() *ecdsa.PrivateKey { return newECKey(elliptic.P384()) })
 	rsaKey  = sync.OnceValue(func() *rsa.PrivateKey { return newRSAKey(2048) })
 	weakRSA = sync.OnceValue(func() *rsa.PrivateKey { return newRSAKey(1024) })
-	edKey   = sync.OnceValue(func() ed25519.PrivateKey {
-		_, k, err := ed25519.GenerateKey(rand.Reader)
-		return must(k, err)
-	})
+	edKey   = sync.OnceValue(newEdKey)
 )
 
 func newECKey(curve elliptic.Curve) *ecdsa.PrivateKey {
 	return must(ecdsa.GenerateKey(curve, rand.Reader))
+}
+
+func newEdKey() ed25519.PrivateKey {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return must(key, err)
 }
 
 func newRSAKey(bits int) *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, bits)) }

@@ -157,11 +157,12 @@ func TestHangingRefreshesLeaveConnections(t *testing.T) {
 	if err := c.Revoke(testContext(t), testRefresh, ""); err != nil {
 		t.Errorf("revoking: got error %v", err)
 	}
-	close(goOn)
-	all.Wait()
+	// Afterwards the server may count connections that the client has closed.
 	if n := most.Load(); n > maxRefreshConns+2 {
 		t.Errorf("got %d open connections, want at most %d", n, maxRefreshConns+2)
 	}
+	close(goOn)
+	all.Wait()
 }
 
 // TestErrorHoldsGrantedTokens: if the response to a code is unusable, the error holds its

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,10 +35,32 @@ type Browser struct {
 	ctx context.Context
 }
 
+// A Setting is a choice of the browser's user.
+type Setting func(testing.TB) chromedp.ExecAllocatorOption
+
+// BlockThirdPartyCookies makes the browser block the cookies of other sites in a page, unless they are partitioned.
+func BlockThirdPartyCookies(t testing.TB) chromedp.ExecAllocatorOption {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chromium-profile-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "Default"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// 1 is CookieControlsMode::kBlockThirdParty.
+	preferences := []byte(`{"profile":{"cookie_controls_mode":1,"block_third_party_cookies":true}}`)
+	if err := os.WriteFile(filepath.Join(dir, "Default", "Preferences"), preferences, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return chromedp.UserDataDir(dir)
+}
+
 // Start runs a browser until the test ends and returns it with its first page.
 //
 // The browser resolves localhost only, so that no page can leave the machine.
-func Start(t testing.TB) (*Browser, *Page) {
+func Start(t testing.TB, settings ...Setting) (*Browser, *Page) {
 	t.Helper()
 	path, err := Path()
 	if err != nil {
@@ -53,6 +76,9 @@ func Start(t testing.TB) (*Browser, *Page) {
 	)
 	if os.Getuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not work for root
+	}
+	for _, setting := range settings {
+		options = append(options, setting(t))
 	}
 	// The browser must outlive the test's context: a failed test takes a screenshot in its cleanup.
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), options...)
@@ -85,6 +111,45 @@ func (b *Browser) NewPage(t testing.TB) *Page {
 		t.Fatalf("opening a tab: %v", err)
 	}
 	return newPage(t, ctx)
+}
+
+// Frame waits for a frame of another site whose URL begins with the prefix, and returns it when it has loaded. If the frame
+// goes to another site, it has to be found again.
+func (b *Browser) Frame(t testing.TB, prefix string) *Page {
+	t.Helper()
+	limited, cancel := context.WithTimeout(b.ctx, actionLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		infos, err := chromedp.Targets(limited)
+		if err != nil {
+			t.Fatalf("listing the frames: %v", err)
+		}
+		var urls []string
+		for _, info := range infos {
+			if info.Type != "iframe" {
+				continue
+			}
+			if strings.HasPrefix(info.URL, prefix) {
+				ctx, cancel := chromedp.NewContext(b.ctx, chromedp.WithTargetID(info.TargetID))
+				t.Cleanup(cancel)
+				// The first action attaches to the frame for as long as its context lives.
+				if err := chromedp.Do(ctx); err != nil {
+					t.Fatalf("attaching to the frame: %v", err)
+				}
+				p := &Page{ctx: ctx}
+				Eval[bool](t, p, `document.readyState === "complete" || new Promise(r => addEventListener("load", () => r(true)))`)
+				return p
+			}
+			urls = append(urls, info.URL)
+		}
+		select {
+		case <-tick.C:
+		case <-limited.Done():
+			t.Fatalf("got frames %q, want one at %s", urls, prefix)
+		}
+	}
 }
 
 // Cookies returns all cookies of the profile.

@@ -8,8 +8,11 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -76,6 +79,25 @@ func (p *Page) Click(t testing.TB, selector string) Document {
 	return p.navigate(t, chromedp.Click(chromedp.CSS(selector)))
 }
 
+// Press clicks the element with the CSS selector and does not wait for a page. It also works in a frame, whose process may end
+// with the click: the answer of the browser is then lost.
+func (p *Page) Press(t testing.TB, selector string) {
+	t.Helper()
+	if !Eval[bool](t, p, call(t, `(selector) => document.querySelector(selector) !== null`, selector)) {
+		t.Fatalf("got page %s, want an element %s", p.Text(t), selector)
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = chromedp.Run(ctx, chromedp.Evaluate[bool](call(t, `(selector) => { document.querySelector(selector).click(); return true }`, selector)))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
 // Login opens the URL and submits the forms of the authorization server until a page of the URL's origin has loaded. It
 // returns that page.
 func (p *Page) Login(t testing.TB, rawURL, user, password string) Document {
@@ -129,6 +151,57 @@ func OpenAll(t testing.TB, pages []*Page, rawURLs []string) []Document {
 		t.Fatalf("opening %d pages: %v", len(pages), err)
 	}
 	return documents
+}
+
+// BeginSubmit fills in and submits the first form of the page, and does not wait for the next page.
+func (p *Page) BeginSubmit(t testing.TB, user, password string) {
+	t.Helper()
+	// The button is pressed after the evaluation, which a navigation would interrupt.
+	Eval[bool](t, p, "(setTimeout(() => "+call(t, fillForm, user, password)+"), true)")
+}
+
+// A Shown is a page that has loaded.
+type Shown struct{ URL, Text string }
+
+// Await waits until reached accepts the page, and returns it. Pages on the way may go on by themselves.
+func (p *Page) Await(t testing.TB, reached func(Shown) bool) Shown {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last Shown
+	for {
+		// An error is that of a page that is being left.
+		now, err := chromedp.Run(ctx, chromedp.Evaluate[Shown](
+			`document.readyState === 'complete' ? { URL: location.href, Text: document.documentElement.innerText.trim() } : {}`))
+		if err == nil && now.URL != "" {
+			if last = now; reached(now) {
+				return now
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waiting for a page: the last one was %s: %s", last.URL, last.Text)
+		}
+	}
+}
+
+// History returns the addresses in the tab's history.
+func (p *Page) History(t testing.TB) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, actionLimit)
+	defer cancel()
+	history, err := chromedp.Call(ctx, page.GetNavigationHistory, cdp.Empty{})
+	if err != nil {
+		t.Fatalf("reading the history: %v", err)
+	}
+	var urls []string
+	for _, entry := range history.Entries {
+		urls = append(urls, entry.URL)
+	}
+	return urls
 }
 
 func (p *Page) navigate(t testing.TB, step chromedp.Action[chromedp.Void]) Document {

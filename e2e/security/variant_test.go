@@ -24,6 +24,8 @@ type variant struct {
 	options string
 	// issuer replaces the URL of the server. "-" omits the line.
 	issuer string
+	// keyFile is the client's private key, which replaces the client secret.
+	keyFile string
 	// noAccessLog excludes the site from the access log.
 	noAccessLog bool
 	// checkToken validates each token at the app, see echo.Options.
@@ -47,10 +49,14 @@ func (w *world) addVariants(t *testing.T, all ...*variant) {
 			v.idp = fakeas.Start(t, fakeas.Options{})
 			v.idp.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
 		}
-		v.idp.AddClient(fakeas.Client{
+		registered := fakeas.Client{
 			ID: clientID, Secret: w.clientSecret, RedirectURIs: []string{v.url + callback},
 			PostLogoutRedirectURIs: []string{v.url + logoutCallback},
-		})
+		}
+		if v.keyFile != "" {
+			registered.Secret, registered.AuthMethod = "", fakeas.AuthPrivateKeyJWT
+		}
+		v.idp.AddClient(registered)
 	}
 	w.reloadVariants(t, all...)
 	atCleanup(t, func(t testing.TB) {
@@ -81,9 +87,11 @@ func (w *world) reloadVariants(t testing.TB, all ...*variant) {
 
 // site returns the Caddyfile block of the variant.
 func (v *variant) site() string {
-	lines := []string{
-		"client_id " + clientID, "client_secret {env.CLIENT_SECRET}", "base_url " + v.url,
-		"key {file." + v.w.keyFile + "}",
+	lines := []string{"client_id " + clientID, "base_url " + v.url, "key {file." + v.w.keyFile + "}"}
+	if v.keyFile != "" {
+		lines = append(lines, "client_key "+v.keyFile)
+	} else {
+		lines = append(lines, "client_secret {env.CLIENT_SECRET}")
 	}
 	if !strings.Contains(v.options, "scope ") {
 		lines = append(lines, "scope openid profile email offline_access")

@@ -10,6 +10,8 @@ const (
 	AuthBasic = "client_secret_basic"
 	AuthPost  = "client_secret_post"
 	AuthNone  = "none"
+	// AuthPrivateKeyJWT needs SetAssertionKeys.
+	AuthPrivateKeyJWT = "private_key_jwt"
 )
 
 // Client is a registered client.
@@ -65,6 +67,8 @@ func (s *Server) authenticate(c *call) (Client, *refusal) {
 		return Client{}, refuse(http.StatusUnauthorized, "invalid_client", "unknown Authorization scheme")
 	case c.form.Has("client_secret"):
 		method = AuthPost
+	case c.form.Has("client_assertion"):
+		method = AuthPrivateKeyJWT
 	}
 	c.entry.AuthMethod = method
 	if basic {
@@ -85,6 +89,11 @@ func (s *Server) authenticate(c *call) (Client, *refusal) {
 		return Client{}, refuse(http.StatusUnauthorized, "invalid_client", "the client is registered for "+client.AuthMethod+", not "+method)
 	case client.Secret != secret:
 		return Client{}, refuse(http.StatusUnauthorized, "invalid_client", "wrong client secret")
+	}
+	if method == AuthPrivateKeyJWT {
+		if refused := s.checkAssertion(c, client); refused != nil {
+			return Client{}, refused
+		}
 	}
 	c.entry.ClientID = id
 	return client, nil

@@ -41,9 +41,10 @@ func (s *Server) discovery(c *call, kind Discovery) answer {
 		"response_modes_supported":              []string{"query", "form_post"},
 		"grant_types_supported":                 []string{GrantCode, GrantRefresh},
 		"code_challenge_methods_supported":      []string{"S256"},
-		"token_endpoint_auth_methods_supported": []string{AuthBasic, AuthPost, AuthNone},
+		"token_endpoint_auth_methods_supported": []string{AuthBasic, AuthPost, AuthPrivateKeyJWT, AuthNone},
 		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
 	}
+	m["token_endpoint_auth_signing_alg_values_supported"] = assertionAlgs
 	if k.IssParameter {
 		m["authorization_response_iss_parameter_supported"] = true
 	}

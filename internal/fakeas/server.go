@@ -1,6 +1,7 @@
 package fakeas
 
 import (
+	"crypto"
 	"net/http"
 	"net/url"
 	"strings"
@@ -36,6 +37,10 @@ type Server struct {
 	ledger  ledger
 	log     requestLog
 	nonces  nonces
+	// assertionKeys has the keys of clients by client ID and kid, and assertions the
+	// jti of all assertions that were accepted.
+	assertionKeys map[string]map[string]crypto.PublicKey
+	assertions    map[string]bool
 }
 
 // New returns a server with DefaultKnobs.
@@ -47,6 +52,9 @@ func New(opts Options) *Server {
 		clients: map[string]Client{},
 		users:   map[string]User{},
 		ledger:  newLedger(),
+
+		assertionKeys: map[string]map[string]crypto.PublicKey{},
+		assertions:    map[string]bool{},
 	}
 	s.control = s.controlHandler()
 	for _, c := range opts.Clients {

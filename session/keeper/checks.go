@@ -98,7 +98,7 @@ func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
 	// The time is taken before the last use is read. A use after it comes too late: the
 	// session has ended for that request, too.
 	now := time.Now()
-	end, complete := v.unwrittenIdleEnd(k, id)
+	end, complete := v.unwrittenIdleEnd(k, id, now)
 	if !complete {
 		// View, because ViewCurrent does not subscribe to the next change.
 		written, err := v.idleEnd(id, v.store.View)
@@ -124,9 +124,10 @@ func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
 }
 
 // unwrittenIdleEnd returns when the idle time of a session ends by uses that are not
-// written yet, or the zero time. complete means that the store has no later use.
-func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID) (end time.Time, complete bool) {
-	if last := v.uses.last(id); !last.IsZero() {
+// written yet, requests in progress included, or the zero time. complete means that the
+// store has no later use.
+func (v *Vault) unwrittenIdleEnd(k *Keeper, id session.ID, now time.Time) (end time.Time, complete bool) {
+	if last := v.lastUse(id, now); !last.IsZero() {
 		end = last.Add(k.IdleTimeout + k.useInterval)
 	}
 	if entry := v.overlay.get(id); entry != nil && !entry.isEnd() {

@@ -16,7 +16,8 @@
 // stores the new session. [Keeper.CanKeep] reports in advance whether the store works.
 // [Keeper.Fresh] returns the session of a request, and refreshes its token if necessary;
 // [Keeper.FreshSince] and [Keeper.FreshOtherThan] ask for a newer token, and [Keeper.Peek]
-// only reads. [Keeper.Attach] binds a request in progress to its session.
+// only reads. [Keeper.AttachUse] binds a request in progress to its session, and
+// [Keeper.Attach] does so for a request that does not count as use.
 //
 // [Keeper.End], [Keeper.EndByServerLogout], the time limits and refreshes end sessions; the
 // reasons are those of [EndReason].

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"time"
@@ -64,6 +65,22 @@ func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) 
 		}
 		return ended, nil
 	}
+}
+
+// EndIfSID is End for a session with the given `sid`, and returns ErrNoSession for any
+// other one.
+func (k *Keeper) EndIfSID(ctx context.Context, secret seal.Secret, sid string) (Ended, error) {
+	ref := k.Site.Ref(secret)
+	if !k.endIsUnwritten(ref.ID) {
+		rec, err := k.read(ctx, ref)
+		if err != nil {
+			return Ended{}, err
+		}
+		if rec.sid == "" || subtle.ConstantTimeCompare([]byte(rec.sid), []byte(sid)) != 1 {
+			return Ended{}, ErrNoSession
+		}
+	}
+	return k.End(ctx, secret, EndFrontchannel)
 }
 
 // maxEndTries bounds how often a session is read again because it changed before its end.

@@ -20,6 +20,9 @@ var (
 	// token cannot be obtained now: there is no refresh token, or the server has
 	// refused it once without saying that it is invalid.
 	ErrNotRefreshable = errors.New("the session cannot be refreshed now")
+	// ErrTokenExpired is the cause of the end of a stream that was limited to the
+	// lifetime of its access token (see Attachment.BecomeStream).
+	ErrTokenExpired = errors.New("the access token of this stream has expired")
 	// ErrNotEnded means that a session has ended in this process, but other
 	// processes on the store do not know that yet.
 	ErrNotEnded = errors.New("the store did not take the end of the session")
@@ -44,17 +47,18 @@ type EndReason string
 
 // Reasons for the end of a session.
 const (
-	EndLogout          EndReason = "logout"             // the user logged out
-	EndIdle            EndReason = "idle_timeout"       // not used for IdleTimeout
-	EndLifetime        EndReason = "max_lifetime"       // MaxLifetime after the login
-	EndSessionExpiry   EndReason = "session_expiry"     // the authorization server limits the session
-	EndRefreshExpired  EndReason = "refresh_expired"    // the access and refresh token expired, as the server said
-	EndRejected        EndReason = "refresh_rejected"   // the refresh token is invalid (Rejected)
-	EndRefusedUnclear  EndReason = "refused_unclear"    // the server refused it twice (Unclear)
-	EndNoRefreshToken  EndReason = "no_refresh_token"   // the access token expired
-	EndIdentityChanged EndReason = "identity_changed"   // ErrIdentityChanged
-	EndReplaced        EndReason = "replaced_by_login"  // the browser logged in again
-	EndBackchannel     EndReason = "backchannel_logout" // the authorization server logged the user out
+	EndLogout          EndReason = "logout"              // the user logged out
+	EndIdle            EndReason = "idle_timeout"        // not used for IdleTimeout
+	EndLifetime        EndReason = "max_lifetime"        // MaxLifetime after the login
+	EndSessionExpiry   EndReason = "session_expiry"      // the authorization server limits the session
+	EndRefreshExpired  EndReason = "refresh_expired"     // the access and refresh token expired, as the server said
+	EndRejected        EndReason = "refresh_rejected"    // the refresh token is invalid (Rejected)
+	EndRefusedUnclear  EndReason = "refused_unclear"     // the server refused it twice (Unclear)
+	EndNoRefreshToken  EndReason = "no_refresh_token"    // the access token expired
+	EndIdentityChanged EndReason = "identity_changed"    // ErrIdentityChanged
+	EndReplaced        EndReason = "replaced_by_login"   // the browser logged in again
+	EndBackchannel     EndReason = "backchannel_logout"  // the authorization server logged the user out
+	EndFrontchannel    EndReason = "frontchannel_logout" // its page in the browser did
 )
 
 // EndedError is returned to the one request that ends a session or finds it expired.

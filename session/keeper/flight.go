@@ -85,7 +85,7 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 		}
 		f = &flight{ready: make(chan struct{}), done: make(chan struct{})}
 		v.flights[ref.ID] = f
-		r := refresh{Keeper: k, flight: f, ref: ref, demand: d, requestedAt: time.Now()}
+		r := refresh{Keeper: k, flight: f, ref: ref, demand: d, startedAt: time.Now()}
 		v.running.Go(r.run)
 	}
 	if !use.IsZero() {
@@ -134,11 +134,16 @@ type demand struct {
 	// any other token is accepted too: it was obtained while the request waited, even if
 	// the clock was set back.
 	other string
+	// passive: the request does not count as use of the session.
+	passive bool
 }
+
+// isFresher reports whether the request requires more than a usable token.
+func (d demand) isFresher() bool { return !d.since.IsZero() }
 
 // metBy reports whether a token is usable and as fresh as the request requires.
 func (d demand) metBy(t *accessToken, now time.Time) bool {
-	return t.usable(now) && (d.since.IsZero() || !t.obtained.Before(d.since) || t.value != d.other)
+	return t.usable(now) && (!d.isFresher() || !t.obtained.Before(d.since) || t.value != d.other)
 }
 
 // serveWithRefresh serves a request whose token is due for a refresh, or does not meet
@@ -171,7 +176,7 @@ func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d d
 			return nil, unavailable(errors.New("the refresh takes longer than refresh_timeout"))
 		case err == nil:
 			h = refreshed
-		case errors.Is(err, ErrNotRefreshable) && d.since.IsZero():
+		case errors.Is(err, ErrNotRefreshable) && !d.isFresher():
 			// The request that started the flight demanded a fresher token than this one.
 		default:
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -34,10 +35,10 @@ type Config struct {
 	// refresh at a time as a probe. With an empty name the keeper has a circuit
 	// breaker to itself.
 	Server string
-	// IdleTimeout ends a session this long after its last use. The keeper writes
-	// uses at most every five minutes, or every 5 % of the time-out if that is
-	// less. A session may end later by that interval, and never earlier. Default:
-	// DefaultIdleTimeout.
+	// IdleTimeout ends a session this long after its last use. A request is use until it
+	// ends, unless it is passive or becomes a stream. The keeper writes uses at most
+	// every five minutes, or every 5 % of the time-out if that is less. A session may
+	// end later by that interval, and never earlier. Default: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 	// MaxLifetime ends a session this long after the login. Default:
 	// DefaultMaxLifetime.
@@ -63,6 +64,9 @@ type Keeper struct {
 	client *circuit
 	// useInterval is the shortest time between two written uses of a session.
 	useInterval time.Duration
+	// siteInterval is the useInterval, in nanoseconds, by which requests in progress record
+	// their uses (see shareInterval).
+	siteInterval *atomic.Int64
 }
 
 // maxUseInterval bounds useInterval for long idle time-outs.
@@ -100,9 +104,10 @@ func New(c Config) (*Keeper, error) {
 	if c.Observe == nil {
 		c.Observe = func(Event) {}
 	}
+	useInterval := min(maxUseInterval, c.IdleTimeout/20)
 	return &Keeper{
 		Config: c, breaker: c.Vault.breaker(c.Server), client: &circuit{},
-		useInterval: min(maxUseInterval, c.IdleTimeout/20),
+		useInterval: useInterval, siteInterval: c.Vault.shareInterval(c.Site, useInterval),
 	}, nil
 }
 
@@ -124,6 +129,9 @@ type Session struct {
 	TokenObtained time.Time
 	// TokenExpires is when the access token expires.
 	TokenExpires time.Time
+	// TokenUsableUntil is when the access token is last sent to the app. It is before
+	// TokenExpires, by 10 s or 5 % of the lifetime, whichever is less.
+	TokenUsableUntil time.Time
 	// Created is when the user logged in.
 	Created time.Time
 	// IdleEnd is when the session ends unless it is used again.
@@ -136,7 +144,8 @@ type Session struct {
 	// has said. A refresh may move it.
 	LastsUntil time.Time
 
-	epoch uint64 // see liveRequests
+	epoch    uint64    // see liveRequests
+	lastUsed time.Time // the last use that the store has
 	// sessionExpiry and maxEnd are the two times of which End is the earlier one.
 	sessionExpiry, maxEnd time.Time
 }
@@ -223,12 +232,15 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 		h.epoch = epoch
 	}
 	unused := now.Sub(h.lastUsed)
-	if h.token.due(now) || d != (demand{}) {
+	if d.passive {
+		unused = 0 // no use is recorded
+	}
+	if h.token.due(now) || d.isFresher() {
 		// A refresh may have new tokens whose write takes long.
 		if newer := k.Vault.uncommitted(ref.ID); newer != nil && newer.rotation > h.rotation {
 			h = *newer.withEpoch(h.epoch)
 		}
-		if d.other == "" && d != (demand{}) {
+		if d.other == "" && d.isFresher() {
 			d.other = h.token.value // any other token is obtained during this call
 		}
 	}
@@ -243,16 +255,20 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 		default:
 			use = now
 		}
-		h.lastUsed = now
+		if !d.passive {
+			h.usedAt = now
+		}
 		return k.serveWithRefresh(ctx, ref, &h, d, use)
 	}
 	if unused >= k.useInterval {
 		k.recordUse(ref, now)
 	}
-	if d == (demand{}) && h.cached != nil {
+	if !d.isFresher() && h.cached != nil {
 		return h.cached.sessionFor(k, ref.ID, h.epoch), nil // allocates nothing
 	}
-	h.lastUsed = now
+	if !d.passive {
+		h.usedAt = now
+	}
 	return k.sessionOf(ref.ID, &h), nil
 }
 
@@ -269,13 +285,14 @@ func (k *Keeper) Peek(ctx context.Context, secret seal.Secret) (*Session, error)
 	if k.endReason(ref.ID, &h, now) != "" || !now.Before(h.tokensEnd(farFuture)) {
 		return nil, ErrNoSession
 	}
+	h.usedAt = k.Vault.lastUse(ref.ID, now)
 	return k.sessionOf(ref.ID, &h), nil
 }
 
 // sessionOf returns the Session that a request gets for a hot part.
 func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	end := k.absoluteEnd(h)
-	idleEnd := h.lastUsed.Add(k.IdleTimeout)
+	idleEnd := latest(h.lastUsed, h.usedAt).Add(k.IdleTimeout)
 	if idleEnd.After(end) {
 		idleEnd = end
 	}
@@ -289,9 +306,9 @@ func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	}
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
-		AccessToken: h.token.value, Bearer: authorization, TokenObtained: h.token.obtained, TokenExpires: h.token.expires,
+		AccessToken: h.token.value, Bearer: authorization, TokenObtained: h.token.obtained, TokenExpires: h.token.expires, TokenUsableUntil: h.token.usableUntil,
 		Created: h.created, IdleEnd: idleEnd, End: end, LastsUntil: lasts,
-		epoch: h.epoch, sessionExpiry: h.sessionExpiry, maxEnd: k.maxEnd(h),
+		epoch: h.epoch, lastUsed: h.lastUsed, sessionExpiry: h.sessionExpiry, maxEnd: k.maxEnd(h),
 	}
 }
 
@@ -342,7 +359,7 @@ func (k *Keeper) endReason(id session.ID, h *hot, now time.Time) EndReason {
 		return EndLifetime
 	case !now.Before(k.absoluteEnd(h)):
 		return EndSessionExpiry
-	case !now.Before(h.lastUsed.Add(idle)) && !now.Before(k.Vault.uses.last(id).Add(idle)):
+	case !now.Before(h.lastUsed.Add(idle)) && !now.Before(k.Vault.lastUse(id, now).Add(idle)):
 		return EndIdle
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // liveRequests holds the requests in progress of every session, so that the end of a
@@ -84,34 +85,49 @@ func (s *liveShard) invalidateAll() []session.ID {
 // Attachment binds a request in progress to its session.
 type Attachment struct {
 	keeper *Keeper
-	id     session.ID
+	ref    seal.Ref // without a secret unless the request counts as use
 	// maxEnd and expiry are the absolute ends of the session: by MaxLifetime, and by the
 	// authorization server. A refresh may move the second one; zero: there is none.
 	maxEnd, expiry time.Time
 	// idleCheck is when the last use of the session must be looked up.
 	idleCheck time.Time
-	cancel    context.CancelCauseFunc
+	// lastUse is the last use of the session that is written or being written, as far as
+	// the request knows. Zero: the request does not count as use while it is in progress.
+	lastUse time.Time
+	// tokenEnd is when a stream ends because its access token expires. Zero: it does not.
+	tokenEnd time.Time
+	cancel   context.CancelCauseFunc
 
 	prev, next *Attachment
 }
 
 // Attach returns a context that is cancelled with the cause ErrNoSession when the session
 // ends: by a logout, by a refused refresh, at its absolute end, or because for its idle
-// time no other request has used it. The caller calls Detach when the request is over.
+// time no other request has used it. The request does not count as use while it is in
+// progress; see AttachUse. The caller calls Detach when the request is over.
 //
 // The Attachment must be new. The caller provides it so that it can be a part of another
 // allocation.
 func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.Context {
-	ctx, cancel := context.WithCancelCause(ctx)
-	l := &k.Vault.live
-	*a = Attachment{keeper: k, id: s.ID, maxEnd: s.maxEnd, expiry: s.sessionExpiry, idleCheck: s.IdleEnd.Add(k.useInterval), cancel: cancel}
-	l.add(a)
+	*a = k.attachment(s)
+	return a.start(ctx, s.epoch)
+}
+
+func (k *Keeper) attachment(s *Session) Attachment {
+	return Attachment{keeper: k, ref: seal.Ref{ID: s.ID}, maxEnd: s.maxEnd, expiry: s.sessionExpiry, idleCheck: s.IdleEnd.Add(k.useInterval)}
+}
+
+// start attaches the request to its session, which was read at the given epoch.
+func (a *Attachment) start(ctx context.Context, epoch uint64) context.Context {
+	ctx, a.cancel = context.WithCancelCause(ctx)
+	v, id := a.keeper.Vault, a.ref.ID
+	v.live.add(a)
 	// The session may have ended after it was read, in this process or another.
-	if k.Vault.overlay.get(s.ID).isEnd() {
-		cancel(ErrNoSession)
+	if v.overlay.get(id).isEnd() {
+		a.cancel(ErrNoSession)
 	}
-	if l.epoch(s.ID) != s.epoch {
-		k.Vault.check(s.ID)
+	if v.live.epoch(id) != epoch {
+		v.check(id)
 	}
 	return ctx
 }
@@ -123,21 +139,21 @@ func (a *Attachment) Detach() {
 }
 
 func (l *liveRequests) add(a *Attachment) {
-	s := l.shard(a.id)
+	s := l.shard(a.ref.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.requests == nil {
 		s.requests = map[session.ID]*Attachment{}
 	}
-	if a.next = s.requests[a.id]; a.next != nil {
+	if a.next = s.requests[a.ref.ID]; a.next != nil {
 		a.next.prev = a
 	}
-	s.requests[a.id] = a
+	s.requests[a.ref.ID] = a
 	l.scheduleBy(s, a.nextLimit())
 }
 
 func (l *liveRequests) remove(a *Attachment) {
-	s := l.shard(a.id)
+	s := l.shard(a.ref.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Another request of the session takes over the earlier check: this one may have
@@ -154,18 +170,29 @@ func (l *liveRequests) remove(a *Attachment) {
 	case a.prev != nil:
 		a.prev.next = a.next
 	case a.next != nil:
-		s.requests[a.id] = a.next
+		s.requests[a.ref.ID] = a.next
 	default:
-		delete(s.requests, a.id)
+		delete(s.requests, a.ref.ID)
 	}
 }
 
-// nextLimit is the earlier of the idle check and the absolute end.
+// nextLimit is the earliest time at which something must be done about the request.
 func (a *Attachment) nextLimit() time.Time {
-	if end := a.end(); end.Before(a.idleCheck) {
-		return end
+	limit := earliest(a.idleCheck, a.end())
+	if !a.lastUse.IsZero() {
+		limit = earliest(limit, a.nextUse())
 	}
-	return a.idleCheck
+	if !a.tokenEnd.IsZero() {
+		limit = earliest(limit, a.tokenEnd)
+	}
+	return limit
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (a *Attachment) end() time.Time { return earlierEnd(a.maxEnd, a.expiry) }
@@ -194,27 +221,36 @@ func (l *liveRequests) scheduleAt(s *liveShard, at time.Time) {
 }
 
 func (l *liveRequests) runTimer(s *liveShard) {
-	if idle := l.expire(s); idle != nil {
+	idle, used := l.expire(s)
+	for _, u := range used {
+		u.keeper.recordUse(u.ref, u.at)
+	}
+	if idle != nil {
 		l.checkIdle(idle...)
 	}
 }
 
-// expire cancels the requests whose sessions have reached their absolute end, and returns
-// the sessions that may be idle.
-func (l *liveRequests) expire(s *liveShard) (idle []session.ID) {
+// expire cancels the requests that have reached a limit. It returns the sessions that may
+// be idle, and the uses of sessions by requests in progress that must be recorded.
+func (l *liveRequests) expire(s *liveShard) (idle []session.ID, used []use) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	var next time.Time
 	for id, first := range s.requests {
-		check := false
+		check, recorded := false, false
 		for a := first; a != nil; a = a.next {
-			if !now.Before(a.end()) {
-				a.cancel(ErrNoSession) // has no effect the second time
+			if a.cancelIfOver(now) {
 				continue
 			}
 			if !now.Before(a.idleCheck) {
 				check, a.idleCheck = true, a.end() // until setIdleEnd
+			}
+			if a.useIsDue(now) {
+				if !recorded {
+					used = append(used, use{at: now, keeper: a.keeper, ref: a.ref})
+				}
+				recorded, a.lastUse = true, now
 			}
 			if limit := a.nextLimit(); next.IsZero() || limit.Before(next) {
 				next = limit
@@ -228,7 +264,22 @@ func (l *liveRequests) expire(s *liveShard) (idle []session.ID) {
 	if !next.IsZero() {
 		l.scheduleAt(s, next)
 	}
-	return idle
+	return idle, used
+}
+
+// cancelIfOver cancels a request whose session has reached its absolute end, or a stream
+// whose access token has expired. It reports whether it did.
+func (a *Attachment) cancelIfOver(now time.Time) bool {
+	switch {
+	case !now.Before(a.end()):
+		a.cancel(ErrNoSession) // has no effect the second time
+	case !a.tokenEnd.IsZero() && !now.Before(a.tokenEnd):
+		a.cancel(ErrTokenExpired)
+	default:
+		return false
+	}
+	a.lastUse = time.Time{}
+	return true
 }
 
 // setIdleEnd sets when the idle time of a session ends, for its requests in progress.
@@ -261,5 +312,6 @@ func (l *liveRequests) cancelAll(id session.ID) {
 	defer shard.mu.Unlock()
 	for a := shard.requests[id]; a != nil; a = a.next {
 		a.cancel(ErrNoSession)
+		a.lastUse = time.Time{}
 	}
 }

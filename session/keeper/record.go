@@ -38,9 +38,11 @@ type hot struct {
 	unknownFields []byte // fields of a later release
 
 	// Not stored: the epoch of the session's shard when it was read (see
-	// liveRequests), and the cache entry that this is a copy of, or nil.
+	// liveRequests), the cache entry that this is a copy of, or nil, and a use that is
+	// later than lastUsed, or zero.
 	epoch  uint64
 	cached *cacheEntry
+	usedAt time.Time
 }
 
 // accessToken is one access token and its times. A record can hold one per resource

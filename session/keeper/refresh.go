@@ -36,11 +36,11 @@ const (
 // hung up, a token that the server has already rotated would be lost.
 type refresh struct {
 	*Keeper
-	flight      *flight
-	ref         seal.Ref
-	demand      demand
-	requestedAt time.Time
-	lease       *heldLease // of the current try
+	flight    *flight
+	ref       seal.Ref
+	demand    demand
+	startedAt time.Time
+	lease     *heldLease // of the current try
 	// probe and clientProbe are the times at which this refresh became the probe of the
 	// circuit of its server and of its client. They identify the probe. Zero: it is none.
 	probe, clientProbe time.Time
@@ -112,10 +112,11 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if now = time.Now(); rec.refreshExpired(now) && !rec.token.usable(now) {
 		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, r.lease.holder(), EndRefreshExpired)
 	}
-	// A request has caused this refresh, so the session was used then. A last use in the
-	// future comes from a clock that ran ahead, and would delay the idle time-out.
-	if r.requestedAt.After(rec.lastUsed) || rec.lastUsed.After(now) {
-		rec.lastUsed = r.requestedAt
+	// A request has caused this refresh, so the session was used then, unless the request
+	// is passive. A last use in the future comes from a clock that ran ahead, and would
+	// delay the idle time-out.
+	if !r.demand.passive && r.startedAt.After(rec.lastUsed) || rec.lastUsed.After(now) {
+		rec.lastUsed = r.startedAt
 	}
 	// The request for new tokens gets its full time, however long the lease took.
 	ctx, cancel := context.WithTimeout(context.Background(), redeemTimeout)

@@ -284,7 +284,8 @@ func (k *Keeper) writeUse(ctx context.Context, ref seal.Ref, at time.Time) error
 	if err != nil {
 		return readError(err)
 	}
-	if at.Sub(rec.lastUsed) < k.useInterval {
+	if at.Sub(rec.lastUsed) < time.Duration(k.siteInterval.Load()) {
+		k.Vault.live.setLastUse(ref.ID, rec.lastUsed)
 		return nil
 	}
 	rec.lastUsed = at

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 )
@@ -19,7 +20,9 @@ type Vault struct {
 	flights    map[session.ID]*flight
 	breakers   map[string]*breaker       // by the name of the authorization server
 	heldLeases map[session.ID]*heldLease // leases that this process has
-	running    sync.WaitGroup            // refreshes, writes of uses, retries and checks
+	// useIntervals has the shortest use interval of each site (see shareInterval).
+	useIntervals map[session.ID]*atomic.Int64
+	running      sync.WaitGroup // refreshes, writes of uses, retries and checks
 
 	backoffs backoffs
 
@@ -42,7 +45,10 @@ type Vault struct {
 // NewVault returns a vault on a store, which must not be nil: New refuses a vault
 // without one. The caller closes the vault, and the store after it.
 func NewVault(store session.Store) *Vault {
-	v := &Vault{store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{}, heldLeases: map[session.ID]*heldLease{}, checks: newChecks()}
+	v := &Vault{
+		store: store, flights: map[session.ID]*flight{}, breakers: map[string]*breaker{},
+		heldLeases: map[session.ID]*heldLease{}, useIntervals: map[session.ID]*atomic.Int64{}, checks: newChecks(),
+	}
 	v.closing, v.startClosing = context.WithCancel(context.Background())
 	v.closed, v.finishClosing = context.WithCancel(context.Background())
 	v.live.checkIdle = v.check

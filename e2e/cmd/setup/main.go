@@ -59,7 +59,8 @@ func missingPackages() []string {
 		{"gcc", []string{"gcc", "libc6-dev"}}, // for the race detector and docs/protocol
 		{"spin", []string{"spin"}},            // for docs/protocol
 		{"redis-server", []string{"redis-server"}},
-		{"ip", []string{"iproute2"}}, // for network namespaces
+		{"ip", []string{"iproute2"}},              // for network namespaces
+		{"/usr/bin/python3", []string{"python3"}}, // for Debian's Django
 	} {
 		if _, err := exec.LookPath(program.name); err != nil {
 			missing = append(missing, program.packages...)
