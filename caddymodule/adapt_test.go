@@ -140,6 +140,7 @@ var validArguments = map[string]string{
 	"client_id": "app", "client_secret": "{env.CLIENT_SECRET}", "audience": "api",
 	"client_key": "/etc/client.pem", "client_assertion": "/run/token jwt-spiffe", "assertion_audience": "token_endpoint",
 	"token_endpoint_auth_method": "client_secret_post", "authorization": "replace", "path_prefix": "/auth",
+	"id_token_signed_response_alg": "ES256", "trusted_audiences": "api",
 	"trusted_ca": "/etc/ca.pem", "scope": "openid", "resource": "https://api.example.com", "key": "{env.KEY}",
 	"trusted_origins": "https://admin.example.com",
 	"response_mode":   "form_post", "login_param": "kc_idp_hint",
@@ -188,7 +189,7 @@ type malformed struct {
 
 // malformedLines derives malformed lines from a valid one, by the kind of mistake.
 func malformedLines(name, args, valid string) map[string]malformed {
-	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "require", "login_param"}, name)
+	list := slices.Contains([]string{"trusted_ca", "scope", "resource", "key", "trusted_origins", "trusted_audiences", "require", "login_param"}, name)
 	ways := map[string]malformed{"with a block": {valid + " {\nx y\n}", 2}}
 	switch name {
 	case "cookie":

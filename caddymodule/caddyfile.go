@@ -33,6 +33,8 @@ func init() {
 //	    client_key        <file>
 //	    client_assertion  <file> [<type>]
 //	    assertion_audience issuer|token_endpoint
+//	    id_token_signed_response_alg <alg>
+//	    trusted_audiences <audience...>
 //	    trusted_ca        <file...>
 //	    base_url          <url>
 //	    scope             <scope...>
@@ -43,7 +45,7 @@ func init() {
 //	    authorize_param   <name> <value>
 //	    token_param       <name> <value>
 //	    refresh_param     <name> <value>
-//	    userinfo
+//	    userinfo          [get|post]
 //	    store             memory | bolt [{ path <file> }] | redis [<url...>] [{ ... }] | <module> ...
 //	    key               <key...>
 //	    idle_timeout      <duration>
@@ -168,7 +170,7 @@ func (p *parser) check() error {
 		return p.Errf("token_endpoint is missing: without issuer, both authorization_endpoint <url> and token_endpoint <url> are needed")
 	case h.Issuer == "" && h.DiscoveryURL != "":
 		return p.Errf("discovery_url needs issuer: the metadata found there must name it")
-	case h.UserInfo && h.Issuer == "" && h.UserinfoEndpoint == "":
+	case h.UserInfo != "" && h.Issuer == "" && h.UserinfoEndpoint == "":
 		return p.Errf("userinfo needs userinfo_endpoint <url> where there is no issuer")
 	}
 	if h.FrontchannelLogout && h.Issuer == "" {

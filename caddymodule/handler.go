@@ -94,6 +94,14 @@ type Handler struct {
 	// an assertion. `token_endpoint` gives the older form for servers that refuse it.
 	// Default: `issuer`.
 	AssertionAudience string `json:"assertion_audience,omitempty"`
+	// The algorithm with which the server signs ID tokens, logout tokens and UserInfo for
+	// this client, as it is registered there: `RS256`, `RS384`, `RS512`, `PS256`, `PS384`,
+	// `PS512`, `ES256`, `ES384`, `ES512` or `EdDSA`. The handler accepts no other. Default:
+	// `RS256`, or the only one of these that the metadata lists.
+	IDTokenSignedResponseAlg string `json:"id_token_signed_response_alg,omitempty"`
+	// Further audiences that an ID token or logout token may have besides this client. The
+	// handler refuses a token with any other audience. Default: none.
+	TrustedAudiences []string `json:"trusted_audiences,omitempty"`
 	// Files with CA certificates (PEM) to trust for the authorization server, in addition
 	// to those of the system.
 	TrustedCA []string `json:"trusted_ca,omitempty"`
@@ -126,9 +134,10 @@ type Handler struct {
 	// `acr_values` and `max_age` unless a page of another site began the login. Default: no
 	// others.
 	LoginParam []string `json:"login_param,omitempty"`
-	// Fetch claims from the UserInfo endpoint at login. A refreshed ID token renews the
-	// other claims. Default: off.
-	UserInfo bool `json:"userinfo,omitempty"`
+	// Fetch claims from the UserInfo endpoint at login, signed or plain. `get` sends the
+	// access token in the header, `post` in the body; in a Caddyfile, the option alone
+	// means `get`. A refreshed ID token renews the other claims. Default: off.
+	UserInfo string `json:"userinfo,omitempty"`
 
 	// Where sessions are kept: `bolt` in a file, `memory` until Caddy stops, `redis` for
 	// any number of instances, or another module of the namespace. Default: `bolt`, in

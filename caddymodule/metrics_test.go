@@ -151,6 +151,8 @@ func TestEveryEventHasItsCounter(t *testing.T) {
 		"refreshes_total outcome=timed_out":             {Kind: keeper.EventRefreshFailed, Outcome: keeper.TimedOut},
 		"sessions_ended_total reason=idle_timeout":      {Kind: keeper.EventEnded, Reason: keeper.EndIdle},
 		"sessions_ended_total reason=max_lifetime":      {Kind: keeper.EventEnded, Reason: keeper.EndLifetime},
+		"sessions_ended_total reason=session_expiry":    {Kind: keeper.EventEnded, Reason: keeper.EndSessionExpiry},
+		"sessions_ended_total reason=refresh_expired":   {Kind: keeper.EventEnded, Reason: keeper.EndRefreshExpired},
 		"sessions_ended_total reason=refused_unclear":   {Kind: keeper.EventEnded, Reason: keeper.EndRefusedUnclear},
 		"sessions_ended_total reason=no_refresh_token":  {Kind: keeper.EventEnded, Reason: keeper.EndNoRefreshToken},
 		"sessions_ended_total reason=identity_changed":  {Kind: keeper.EventEnded, Reason: keeper.EndIdentityChanged},

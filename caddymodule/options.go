@@ -49,12 +49,15 @@ func init() { // not a literal: the parsers refer to the table
 		"response_mode":              wordOption("response_mode", func(h *Handler) *string { return &h.ResponseMode }, oauth.ResponseModeQuery, oauth.ResponseModeFormPost),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
+		"id_token_signed_response_alg": wordOption("id_token_signed_response_alg", func(h *Handler) *string { return &h.IDTokenSignedResponseAlg },
+			"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"),
 
-		"trusted_ca":      listOption("trusted_ca <file...>", func(h *Handler) *[]string { return &h.TrustedCA }),
-		"scope":           listOption("scope <scope...>", func(h *Handler) *[]string { return &h.Scope }),
-		"resource":        listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
-		"key":             listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
-		"trusted_origins": listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
+		"trusted_audiences": listOption("trusted_audiences <audience...>", func(h *Handler) *[]string { return &h.TrustedAudiences }),
+		"trusted_ca":        listOption("trusted_ca <file...>", func(h *Handler) *[]string { return &h.TrustedCA }),
+		"scope":             listOption("scope <scope...>", func(h *Handler) *[]string { return &h.Scope }),
+		"resource":          listOption("resource <uri...>", func(h *Handler) *[]string { return &h.Resource }),
+		"key":               listOption("key <key...>, such as {env.SESSION_KEY}", func(h *Handler) *[]string { return &h.Key }),
+		"trusted_origins":   listOption("trusted_origins <origin...>, such as https://admin.example.com", func(h *Handler) *[]string { return &h.TrustedOrigins }),
 
 		"login_param": {usage: "login_param <name...>, such as login_param kc_idp_hint", parse: parseLoginParam},
 
@@ -66,10 +69,7 @@ func init() { // not a literal: the parsers refer to the table
 		"max_lifetime":    durationOption("max_lifetime", "12h", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
 		"refresh_timeout": durationOption("refresh_timeout", "10s", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
 
-		"userinfo": {usage: "userinfo", parse: func(p *parser, usage string) error {
-			p.handler.UserInfo = true
-			return p.noMore(usage)
-		}},
+		"userinfo": {usage: "userinfo [get|post]", parse: parseUserInfo},
 		"frontchannel_logout": {usage: "frontchannel_logout", parse: func(p *parser, usage string) error {
 			p.handler.FrontchannelLogout = true
 			return p.noMore(usage)
@@ -276,6 +276,17 @@ func parseHeader(p *parser, usage string) error {
 	}
 	p.handler.Header = &Header{Name: args[0], Value: args[1]}
 	return p.noBlock(usage)
+}
+
+func parseUserInfo(p *parser, usage string) error {
+	p.handler.UserInfo = "get"
+	if p.NextArg() {
+		p.handler.UserInfo = p.Val()
+	}
+	if method := p.handler.UserInfo; method != "get" && method != "post" {
+		return p.Errf("userinfo '%s' is unknown: write %s", method, usage)
+	}
+	return p.noMore(usage)
 }
 
 func parseRequire(p *parser, usage string) error {

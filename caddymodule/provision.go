@@ -117,7 +117,7 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 		app.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
 	}
 	return keeper.New(keeper.Config{
-		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo}, Server: use.authority,
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo != ""}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout),
 		Observe:        observer(h.logger),
@@ -238,6 +238,9 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
 
+		IDTokenAlgorithm:  e.text("id_token_signed_response_alg", h.IDTokenSignedResponseAlg),
+		UserInfoMethod:    h.UserInfo,
+		TrustedAudiences:  e.texts("trusted_audiences", h.TrustedAudiences),
 		AssertionAudience: h.AssertionAudience,
 	}
 	if a := h.ClientAssertion; a != nil {
@@ -255,7 +258,7 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		Origin:             h.origin,
 		OriginalURL:        originalURL,
 		PathPrefix:         h.PathPrefix,
-		UserInfo:           h.UserInfo,
+		UserInfo:           h.UserInfo != "",
 		LoginParams:        e.texts("login_param", h.LoginParam),
 		TrustedOrigins:     e.texts("trusted_origins", h.TrustedOrigins),
 		PostLogoutRedirect: e.text("post_logout_redirect", h.PostLogoutRedirect),

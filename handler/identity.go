@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
@@ -19,8 +21,15 @@ import (
 // record that every request reads.
 const maxClaims = 64 << 10
 
-// protocolClaims describe a token and not the user. They are not stored.
-var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "s_hash", "jti", "sid", "rat"}
+// protocolClaims describe a token and not the user. They are not stored. The sources of
+// distributed claims have access tokens.
+var protocolClaims = []string{claimSources, "iss", "aud", "azp", "exp", "iat", "nbf", "nonce", "at_hash", "c_hash", "s_hash", "jti", "sid", "rat"}
+
+// The claims that name other sources of claims (OpenID Connect Core, section 5.6.2).
+const (
+	claimNames   = "_claim_names"
+	claimSources = "_claim_sources"
+)
 
 // authenticationClaims describe how and when the user has authenticated.
 // Servers leave them out of refreshed ID tokens (OpenID Connect Core, section
@@ -28,11 +37,12 @@ var protocolClaims = []string{"iss", "aud", "azp", "exp", "iat", "nbf", "nonce",
 var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
 // identify returns the identity of a login. It comes from the ID token with OpenID
-// Connect, and from the UserInfo endpoint if Config.UserInfo is set. maxAge is how long
-// ago the user may have authenticated, in seconds; nil means any time.
+// Connect, and from the UserInfo endpoint if Config.UserInfo is set. Both may leave
+// claims to other sources. maxAge is how long ago the user may have authenticated, in
+// seconds; nil means any time.
 func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string, maxAge *int) (keeper.Identity, error) {
 	var identity keeper.Identity
-	claims := map[string]json.RawMessage{}
+	claims, atLogin := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
 			return identity, errors.New("the authorization server sent no ID token although scope has openid")
@@ -42,7 +52,9 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 			return identity, fmt.Errorf("checking ID token: %w", err)
 		}
 		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
+		identity.SessionExpiry = idToken.SessionExpiry
 		maps.Copy(claims, idToken.Claims)
+		h.addSourced(ctx, claims, atLogin)
 	}
 	if h.UserInfo {
 		info, err := h.Client.UserInfo(ctx, t.AccessToken, identity.Subject)
@@ -52,14 +64,45 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 		if err := json.Unmarshal(info["sub"], &identity.Subject); err != nil {
 			return identity, fmt.Errorf("reading sub of UserInfo: %w", err)
 		}
+		h.addSourced(ctx, info, atLogin)
 		maps.Copy(claims, info)
-		if identity.UserInfo, err = encodeClaims(info); err != nil {
-			return identity, err
-		}
+		// What the server itself says takes precedence.
+		maps.DeleteFunc(atLogin, func(name string, _ json.RawMessage) bool { _, stated := claims[name]; return stated })
+		maps.Copy(atLogin, info)
 	}
+	maps.Copy(claims, atLogin)
 	var err error
+	if identity.UserInfo, err = encodeClaims(atLogin); err != nil {
+		return identity, err
+	}
 	identity.Claims, err = encodeClaims(claims)
 	return identity, err
+}
+
+// maxLoggedClaims bounds the names of missing claims in one log line.
+const maxLoggedClaims = 10
+
+// addSourced reads the claims that an ID token or a UserInfo answer leaves to other
+// sources, and adds them to sourced. The names of claims that are still missing stay in
+// claims.
+func (h *Handler) addSourced(ctx context.Context, claims, sourced map[string]json.RawMessage) {
+	found, missing := h.Client.SourcedClaims(ctx, claims)
+	for _, m := range missing {
+		if h.logLimiter.allow("claim source") {
+			h.Logger.Warn("claims of a user are missing: another source has them, and it was not read",
+				zap.Strings("claims", m.Names[:min(len(m.Names), maxLoggedClaims)]), zap.Error(m.Err))
+		}
+	}
+	maps.Copy(sourced, found)
+	var names map[string]json.RawMessage
+	if len(found) == 0 || json.Unmarshal(claims[claimNames], &names) != nil {
+		return
+	}
+	maps.DeleteFunc(names, func(name string, _ json.RawMessage) bool { _, ok := found[name]; return ok })
+	delete(claims, claimNames)
+	if b, err := json.Marshal(names); err == nil && len(names) > 0 {
+		claims[claimNames] = b
+	}
 }
 
 // claimSets has the claims of a session before a refresh: all claims that the app

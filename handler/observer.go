@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,26 +25,7 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 		case keeper.EventEnded:
 			logger.Info("session ended", id, zap.String("reason", string(e.Reason)))
 		case keeper.EventRefreshFailed:
-			cause := "refresh " + e.Outcome.String()
-			if e.ReuseSuspected {
-				cause = "reuse"
-			}
-			if !limit.allow(cause) {
-				return
-			}
-			fields := []zap.Field{id, zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
-			switch e.Outcome {
-			case keeper.Rejected:
-				if e.ReuseSuspected {
-					logger.Warn("refresh token refused on its first use: another client may have used it (theft), or the authorization server has revoked the login", fields...)
-					return
-				}
-				logger.Info("refresh token refused", fields...)
-			case keeper.Misconfigured, keeper.Malformed:
-				logger.Error("refresh failed: the authorization server refuses this client or sends an unusable answer; correct the configuration here or at the server", fields...)
-			default:
-				logger.Warn("refresh failed; the session is kept and the refresh is repeated", fields...)
-			}
+			logRefreshFailure(logger, &limit, e)
 		case keeper.EventUnwritten:
 			if limit.allow("unwritten") {
 				logger.Error("new tokens could not be written to the store: they are served from memory, and the write is repeated", id, zap.Error(e.Err))
@@ -63,6 +45,34 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 		case keeper.EventUnreadable:
 			logUnreadable(logger, &limit, e)
 		}
+	}
+}
+
+// logRefreshFailure logs a refresh without usable tokens, once a minute for each cause.
+func logRefreshFailure(logger *zap.Logger, limit *logLimiter, e keeper.Event) {
+	cause := "refresh " + e.Outcome.String()
+	otherLogin := errors.Is(e.Err, keeper.ErrIdentityChanged)
+	switch {
+	case otherLogin:
+		cause = "other login"
+	case e.ReuseSuspected:
+		cause = "reuse"
+	}
+	if !limit.allow(cause) {
+		return
+	}
+	fields := []zap.Field{zap.Stringer("session", e.ID), zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
+	switch {
+	case otherLogin:
+		logger.Warn("the authorization server answered a refresh with the tokens of another login: the session has ended, and the new tokens are revoked", fields...)
+	case e.ReuseSuspected:
+		logger.Warn("refresh token refused on its first use: another client may have used it (theft), or the authorization server has revoked the login", fields...)
+	case e.Outcome == keeper.Rejected:
+		logger.Info("refresh token refused", fields...)
+	case e.Outcome == keeper.Misconfigured, e.Outcome == keeper.Malformed:
+		logger.Error("refresh failed: the authorization server refuses this client or sends an unusable answer; correct the configuration here or at the server", fields...)
+	default:
+		logger.Warn("refresh failed; the session is kept and the refresh is repeated", fields...)
 	}
 }
 

@@ -96,7 +96,15 @@ func TestPermanentFailureNamesTheOperator(t *testing.T) {
 		"a portal for the metadata":      failing(page.At(fakeas.EndpointDiscovery)),
 		"no key set at its URL":          failing(fakeas.Answer(404, "text/plain", "").At(fakeas.EndpointJWKS)),
 		"token endpoint knows no client": failing(fakeas.Answer(401, jsonType, `{"error":"invalid_client"}`).At(fakeas.EndpointToken)),
-		"token endpoint is not there":    failing(fakeas.Answer(404, "text/html", "<html>").At(fakeas.EndpointToken)),
+		"other algorithm": knob(func(k *fakeas.Knobs) {
+			k.Metadata.Set = map[string]any{"id_token_signing_alg_values_supported": []string{"RS256", "ES256"}}
+		}),
+		"HMAC": knob(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectHMACSecret }),
+		"encrypted ID token": knob(func(k *fakeas.Knobs) {
+			k.LoginAnswer.Set = map[string]any{"id_token": "eyJhbGciOiJSU0EtT0FFUCJ9.a.b.c.d"}
+		}),
+		"audience not trusted":        knob(func(k *fakeas.Knobs) { k.LoginIDToken = forAudiences("app", "api") }),
+		"token endpoint is not there": failing(fakeas.Answer(404, "text/html", "<html>").At(fakeas.EndpointToken)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := trouble.open(t)
@@ -106,6 +114,81 @@ func TestPermanentFailureNamesTheOperator(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forAudiences makes an ID token for the given audiences, issued to this client.
+func forAudiences(aud ...string) fakeas.TokenEdit {
+	return fakeas.TokenEdit{Claims: fakeas.Edit{Set: map[string]any{"aud": aud, "azp": "app"}}}
+}
+
+// TestOperatorReadsWhatToWrite: the log names the option and its value.
+func TestOperatorReadsWhatToWrite(t *testing.T) {
+	for want, trouble := range map[string]loginTrouble{
+		"set id_token_signed_response_alg ES256": knob(func(k *fakeas.Knobs) {
+			k.Metadata.Set = map[string]any{"id_token_signing_alg_values_supported": []string{"RS256", "ES256"}}
+		}),
+		"register the client for RS256":                 knob(func(k *fakeas.Knobs) { k.LoginIDToken.Defect = fakeas.DefectHMACSecret }),
+		"without id_token_encrypted_response_alg":       knob(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"id_token": "a.b.c.d.e"} }),
+		"if you trust it, list it in trusted_audiences": knob(func(k *fakeas.Knobs) { k.LoginIDToken = forAudiences("app", "api") }),
+	} {
+		t.Run(want, func(t *testing.T) {
+			g := newRig(t)
+			trouble.server(g.as)
+			g.browser().open("/wanted")
+			if lines := g.log.lines("request failed"); len(lines) != 1 || !strings.Contains(lines[0], want) {
+				t.Errorf("the log says %q, want one line with %q", lines, want)
+			}
+		})
+	}
+}
+
+// TestOtherAlgorithmOfTheServerIsNotTaken: the server has a key for the algorithm and
+// publishes it. A refresh keeps the session with its former ID token, and a logout is
+// refused.
+func TestOtherAlgorithmOfTheServerIsNotTaken(t *testing.T) {
+	for _, alg := range []string{"EdDSA", "RS256"} {
+		t.Run(alg, func(t *testing.T) {
+			g := newRig(t, func(s *setup) { s.oauth.IDTokenAlgorithm = "ES256" })
+			g.as.Set(func(k *fakeas.Knobs) {
+				k.Metadata.Set = map[string]any{"id_token_signing_alg_values_supported": []string{"RS256", "ES256", "EdDSA"}}
+			})
+			cookie := g.expiredLogin()
+			sid := g.sid()
+			_, claims := g.claimsOf(cookie)
+			g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "changed@example.test"}})
+			g.as.Set(func(k *fakeas.Knobs) { k.SigningAlg = alg })
+			g.refreshed(cookie)
+			if _, after := g.claimsOf(cookie); after["email"] != claims["email"] {
+				t.Errorf("got e-mail %v after the refresh, want %v", after["email"], claims["email"])
+			}
+			if lines := g.log.lines("could not be verified"); len(lines) != 1 || !strings.Contains(lines[0], "id_token_signed_response_alg "+alg) {
+				t.Errorf("the log says %q, want one line that names the option", lines)
+			}
+			wantLogout(t, alg, g.sendLogout(fakeas.Logout{SessionID: sid}), http.StatusBadRequest)
+			g.claimsOf(cookie)
+			g.as.Set(func(k *fakeas.Knobs) { k.SigningAlg = "ES256" })
+			wantLogout(t, "ES256", g.sendLogout(fakeas.Logout{SessionID: sid}), http.StatusOK)
+			gone(t, g, cookie)
+		})
+	}
+}
+
+// TestTrustedAudienceLogsIn: the ID token of the login and that of a refresh may name
+// it, and a logout token may.
+func TestTrustedAudienceLogsIn(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.oauth.TrustedAudiences = []string{"api", "reports"} })
+	g.as.Set(func(k *fakeas.Knobs) {
+		k.LoginIDToken, k.RefreshIDToken = forAudiences("api", "app"), forAudiences("app", "reports", "api")
+	})
+	cookie := g.expiredLogin()
+	g.as.SetUser(fakeas.User{Name: "alice", Claims: map[string]any{"email": "changed@example.test"}})
+	g.refreshed(cookie)
+	if _, claims := g.claimsOf(cookie); claims["email"] != "changed@example.test" {
+		t.Errorf("got e-mail %v, want that of the refreshed ID token", claims["email"])
+	}
+	wantLogout(t, "other audience", g.sendLogout(fakeas.Logout{SessionID: g.sid(), Edit: forAudiences("app", "eve")}), http.StatusBadRequest)
+	wantLogout(t, "trusted audience", g.sendLogout(fakeas.Logout{SessionID: g.sid(), Edit: forAudiences("app", "api")}), http.StatusOK)
+	gone(t, g, cookie)
 }
 
 // TestTemporaryFailureReloads until the server is back.

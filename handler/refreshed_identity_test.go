@@ -237,6 +237,12 @@ func TestOtherLoginEndsTheSession(t *testing.T) {
 			if lines := g.log.lines(string(keeper.EndIdentityChanged)); len(lines) != 1 {
 				t.Errorf("got log lines %q, want one", lines)
 			}
+			if lines := g.log.lines("tokens of another login"); len(lines) != 1 || !strings.Contains(lines[0], `"level":"warn"`) {
+				t.Errorf("the log says %q, want one warning with the cause", lines)
+			}
+			if lines := g.log.lines("configuration"); len(lines) != 0 {
+				t.Errorf("the log says %q, but no configuration can help", lines)
+			}
 		})
 	}
 }

@@ -46,7 +46,7 @@ func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm fun
 		answer.Outcome, answer.RetryAfter = outcomes[tokenErr.Kind], tokenErr.RetryAfter
 	}
 	if t != nil {
-		answer.Tokens.RefreshToken = t.RefreshToken
+		answer.Tokens.RefreshToken, answer.Tokens.RefreshExpires = t.RefreshToken, t.RefreshExpires
 	}
 	return answer
 }
@@ -78,6 +78,11 @@ func (f Refresher) Identify(ctx context.Context, current keeper.Identity, t keep
 		return current, keptErr
 	}
 	identity := keeper.Identity{Subject: current.Subject, SID: current.SID, Nonce: current.Nonce, IssuedAt: idToken.IssuedAt}
+	// An ID token without the claim says nothing new about the end of the session.
+	identity.SessionExpiry = current.SessionExpiry
+	if !idToken.SessionExpiry.IsZero() {
+		identity.SessionExpiry = idToken.SessionExpiry
+	}
 	if idToken.SessionID != "" {
 		identity.SID = idToken.SessionID
 	}

@@ -125,8 +125,8 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	// Set the user before the requirements are checked, so that an error page and
 	// the access log can show the refused user.
 	h.SetUser(r, &p.context.user)
-	if len(h.Require) > 0 && !h.meetsRequirements(s.Claims) {
-		return h.fail(w, r, h.forbidden(r))
+	if unmet := h.unmetRequirement(s.Claims); unmet != nil {
+		return h.fail(w, r, h.forbidden(r, s.Claims, unmet))
 	}
 	p.guard = h.guardCookies(w, r)
 	p.guard.session, p.guard.secret = s, c.secret

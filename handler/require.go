@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // Requirement is a claim that a session must have with one of some values. If the
@@ -17,16 +19,16 @@ type Requirement struct {
 	Values []string
 }
 
-// meetsRequirements reports whether claims meet all requirements. A claim that is
-// missing, or that cannot be compared, meets none.
-func (h *Handler) meetsRequirements(claims json.RawMessage) bool {
-	for _, req := range h.Require {
+// unmetRequirement returns the first requirement that claims do not meet, or nil. A claim
+// that is missing, or that cannot be compared, meets none.
+func (h *Handler) unmetRequirement(claims json.RawMessage) *Requirement {
+	for i, req := range h.Require {
 		value, ok := findClaim(claims, req.Claim)
 		if !ok || !matches(value, req.Values) {
-			return false
+			return &h.Require[i]
 		}
 	}
-	return true
+	return nil
 }
 
 // findClaim finds a claim by its name, or by a path of names joined with dots.
@@ -83,10 +85,36 @@ func ClaimText(value json.RawMessage) (string, bool) {
 // forbidden is the answer to a request without a required claim. The page must
 // offer to sign out or to use another account: otherwise the user could not get out
 // of this state.
-func (h *Handler) forbidden(r *http.Request) *Error {
-	return &Error{
+func (h *Handler) forbidden(r *http.Request, claims json.RawMessage, unmet *Requirement) *Error {
+	e := &Error{
 		Status: http.StatusForbidden, Code: "forbidden", Title: "No access",
 		Detail: "You are signed in, but your account may not use this page.",
 		Retry:  h.originalRequestURI(r), SwitchAccount: true,
 	}
+	if unmet.Claim == groupsClaim && hasGroupsOverage(claims) {
+		e.Code = "groups_overage"
+		e.Detail = "You are signed in, but you are in so many groups that the sign-in service does not list them. " +
+			"This site cannot see whether you may use this page. Its operator has to correct that."
+		if h.logLimiter.allow(e.Code) {
+			h.Logger.Warn("a user was refused because the authorization server leaves the groups out: the user is in too many of them (groups overage)",
+				zap.String("remedy", "at Entra ID, send only the groups that are assigned to the application (groupMembershipClaims: ApplicationGroup), "+
+					"or assign app roles and write: require roles <role>"))
+		}
+	}
+	return e
+}
+
+const groupsClaim = "groups"
+
+// hasGroupsOverage reports whether the server has left out the groups because there are
+// many. Entra ID then sends hasgroups, or names another source for the groups, which
+// only its own API can be asked for.
+func hasGroupsOverage(claims json.RawMessage) bool {
+	if _, ok := findClaim(claims, groupsClaim); ok {
+		return false
+	}
+	has, _ := findClaim(claims, "hasgroups")
+	text, _ := ClaimText(has)
+	_, elsewhere := findClaim(claims, claimNames+"."+groupsClaim)
+	return text == "true" || elsewhere
 }

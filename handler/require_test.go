@@ -57,12 +57,12 @@ func TestRequirementsCompareClaimsWhole(t *testing.T) {
 		{`not json`, "email", "", false},
 	} {
 		h := &Handler{Config: Config{Require: []Requirement{{Claim: tt.claim, Values: strings.Split(tt.values, "|")}}}}
-		if got := h.meetsRequirements(json.RawMessage(tt.claims)); got != tt.ok {
+		if got := h.unmetRequirement(json.RawMessage(tt.claims)) == nil; got != tt.ok {
 			t.Errorf("%.60s: %s %s: got %v, want %v", tt.claims, tt.claim, tt.values, got, tt.ok)
 		}
 	}
 	all := &Handler{Config: Config{Require: []Requirement{{"a", []string{"1"}}, {"b", []string{"1"}}}}}
-	if all.meetsRequirements(json.RawMessage(`{"a":"1"}`)) || !all.meetsRequirements(json.RawMessage(`{"a":"1","b":"1"}`)) {
+	if all.unmetRequirement(json.RawMessage(`{"a":"1"}`)) == nil || all.unmetRequirement(json.RawMessage(`{"a":"1","b":"1"}`)) != nil {
 		t.Error("got a met requirement, want all of them compared")
 	}
 }
@@ -100,7 +100,7 @@ func FuzzClaim(f *testing.F) {
 		if ok && !json.Valid(found) {
 			t.Fatalf("claim %q of %q: got %q, want a part of the claims", name, claims, found)
 		}
-		if !h.meetsRequirements(json.RawMessage(claims)) {
+		if h.unmetRequirement(json.RawMessage(claims)) != nil {
 			return
 		}
 		if !ok {

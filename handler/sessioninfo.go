@@ -90,7 +90,8 @@ func (h *Handler) writeSession(w http.ResponseWriter, r *http.Request, s *keeper
 	info.Authenticated, info.User, info.Claims = true, s.Subject, s.Claims
 	info.CreatedAt = &created
 	info.IdleExpiresIn = secondsUntil(now, s.IdleEnd)
-	info.MaxExpiresIn = secondsUntil(now, s.End)
+	info.MaxExpiresIn = secondsUntil(now, s.LastsUntil)
+	*info.IdleExpiresIn = min(*info.IdleExpiresIn, *info.MaxExpiresIn)
 	info.TokenExpiresIn = secondsUntil(now, s.TokenExpires)
 	info.LogoutURL = h.PathPrefix + "/logout"
 	return writeJSON(w, r, http.StatusOK, info)

@@ -30,10 +30,16 @@ type Client struct {
 	maxAge          *int // max_age of authorizeParams, in seconds
 	timeout         time.Duration
 
+	idTokenAlgorithm string // empty: chosen by the metadata
+	trustedAudiences []string
+	userInfoMethod   string // empty: get
+
 	assertionAudience      string
 	refreshResponseTimeout time.Duration
 
 	http            *http.Client
+	publicHTTP      *http.Client // for URLs in claims, see httpFor
+	providers       claimsProviders
 	codeSlots       slots
 	pushSlots       slots
 	userInfoSlots   slots
@@ -44,7 +50,7 @@ type Client struct {
 	keys            *cache[keySet]
 
 	// Each kind of token has a separate budget for fetches of keys.
-	loginKeys, refreshKeys, logoutKeys fetchBudget
+	loginKeys, refreshKeys, sourceKeys, logoutKeys fetchBudget
 }
 
 // New checks the configuration and returns a client. It refuses configurations
@@ -74,16 +80,22 @@ func New(cfg Config) (*Client, error) {
 		maxAge:          configuredMaxAge(cfg.AuthorizeParams),
 		timeout:         cmp.Or(cfg.Timeout, defaultTimeout),
 
+		idTokenAlgorithm: cfg.IDTokenAlgorithm,
+		trustedAudiences: slices.Clone(cfg.TrustedAudiences),
+		userInfoMethod:   cfg.UserInfoMethod,
+
 		assertionAudience:      cfg.AssertionAudience,
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
 		http:            newHTTPClient(cfg.RootCAs),
+		publicHTTP:      newPublicHTTPClient(cfg.RootCAs, cfg.Issuer),
 		codeSlots:       newSlots(),
 		pushSlots:       newSlots(),
 		userInfoSlots:   newSlots(),
 		revocationSlots: newSlots(),
 		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}
+	c.loginKeys.fromServer, c.refreshKeys.fromServer = true, true
 	c.skipDiscovery = c.configuresAllEndpoints()
 	c.discovery = &cache[metadata]{
 		fetch:         c.fetchMetadata,

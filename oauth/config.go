@@ -108,6 +108,22 @@ type Config struct {
 	// overrides the parameter of the same name in AuthorizeParams.
 	AuthorizeParams, TokenParams, RefreshParams []Param
 
+	// IDTokenAlgorithm is the algorithm with which the server signs ID tokens, logout
+	// tokens and UserInfo for this client: its id_token_signed_response_alg (OpenID
+	// Connect Registration section 2). No other is accepted. Asymmetric algorithms only:
+	// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA (Ed25519).
+	// Empty means RS256, or the only one of these that the metadata lists.
+	IDTokenAlgorithm string
+
+	// TrustedAudiences are further audiences that an ID token or logout token may name
+	// next to this client (OpenID Connect Core section 3.1.3.7). Nil means none.
+	TrustedAudiences []string
+
+	// UserInfoMethod is how UserInfo sends the access token: "get" in the Authorization
+	// header, "post" in the form of a POST request (RFC 6750 section 2). Empty means
+	// "get".
+	UserInfoMethod string
+
 	// RootCAs verify the server's certificate. Nil means those of the system.
 	RootCAs *x509.CertPool
 
@@ -185,6 +201,12 @@ func (cfg Config) check() error {
 	}
 	if err := cfg.checkAuthMethod(); err != nil {
 		return err
+	}
+	if err := cfg.checkAlgorithm(); err != nil {
+		return err
+	}
+	if m := cfg.UserInfoMethod; m != "" && m != userInfoGet && m != userInfoPost {
+		return fmt.Errorf("userinfo %s is unknown: use get or post", quote(m))
 	}
 	if err := cfg.checkScopes(); err != nil {
 		return err

@@ -94,6 +94,12 @@ func TestNewRefuses(t *testing.T) {
 		{"refresh_param client_secret", oidc, func(c *Config) { c.RefreshParams = []Param{{"client_secret", canary}} }, "refresh_param client_secret"},
 		{"refresh_param scope", oidc, func(c *Config) { c.RefreshParams = []Param{{"scope", "FullAccess"}} }, ""},
 		{"empty name", oidc, func(c *Config) { c.RefreshParams = []Param{{"", "x"}} }, "refresh_param"},
+		{"algorithm", oidc, func(c *Config) { c.IDTokenAlgorithm = "EdDSA" }, ""},
+		{"algorithm none", oidc, func(c *Config) { c.IDTokenAlgorithm = "none" }, `id_token_signed_response_alg "none": anyone`},
+		{"algorithm HS256", oidc, func(c *Config) { c.IDTokenAlgorithm = "HS256" }, "register the client for RS256"},
+		{"algorithm in lower case", oidc, func(c *Config) { c.IDTokenAlgorithm = "es256" }, "id_token_signed_response_alg \"es256\" is unknown: use one of RS256"},
+		{"userinfo post", oidc, func(c *Config) { c.UserInfoMethod = "post" }, ""},
+		{"userinfo put", oidc, func(c *Config) { c.UserInfoMethod = "put" }, `userinfo "put" is unknown: use get or post`},
 		{"negative timeout", oidc, func(c *Config) { c.Timeout = -time.Second }, "timeout"},
 	}
 	for _, tc := range tests {

@@ -17,12 +17,17 @@ import (
 
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
-		Transport: &splitTransport{refreshes: newConnPool(roots, maxRefreshConns), others: newConnPool(roots, maxConns)},
-		// A redirect of a request that carries credentials is an attack or a
-		// mistake. RFC 6749 defines none, so the client returns it as the response.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     &splitTransport{refreshes: newConnPool(roots, maxRefreshConns), others: newConnPool(roots, maxConns)},
+		CheckRedirect: refuseRedirect,
 	}
 }
+
+// refuseRedirect returns a redirect as the response. A redirect of a request that carries
+// credentials is an attack or a mistake. RFC 6749 defines none.
+func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// dialTimeout limits the connecting to one address.
+const dialTimeout = 5 * time.Second
 
 // newTransport returns a transport for new connections of the pool.
 func (p *connPool) newTransport() *http.Transport {
@@ -83,7 +88,7 @@ type connPool struct {
 
 func newConnPool(roots *x509.CertPool, limit int) *connPool {
 	p := &connPool{roots: roots, limit: limit}
-	p.dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	p.dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	p.idle.Store(int64(idleShare(usualKeepAlive)))
 	p.current.Store(p.newTransport())
 	return p

@@ -24,7 +24,9 @@
 // accepted to loopback hosts only. The client follows no redirects, so a
 // credential goes to the configured endpoint or nowhere. It sends a grant at
 // most once per call, and never finds the client authentication method by trial.
-// It reads at most 1 MiB of a response. [Config.Timeout] limits each call, and
+// It reads at most 1 MiB of a response. Tokens of the server are accepted with one
+// signature algorithm. URLs that the server names in the claims of a user lead to its own
+// hosts or to public addresses only. [Config.Timeout] limits each call, and
 // [Config.RefreshResponseTimeout] the wait for the response to a refresh.
 //
 // # Errors

@@ -66,7 +66,7 @@ func (c *Client) endpoint(ctx context.Context, name string) (string, error) {
 	}
 	if m != nil {
 		if err := m.invalidEndpoints[name]; err != nil {
-			return "", metadataError{fmt.Errorf("%s in the server's metadata: %w", name, err)}
+			return "", operatorError{fmt.Errorf("%s in the server's metadata: %w", name, err)}
 		}
 		if u := m.endpoints[name]; u != "" {
 			return u, nil
@@ -96,8 +96,7 @@ func checkURL(raw string) error {
 		// servers have not.
 		return errors.New("must not be a link-local, multicast or unspecified address")
 	}
-	loopback := strings.EqualFold(u.Hostname(), "localhost") || isAddr && addr.IsLoopback()
-	if u.Scheme == "https" || u.Scheme == "http" && loopback {
+	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
 		return nil
 	}
 	return errors.New("must be https (http only to a loopback host)")

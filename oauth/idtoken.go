@@ -21,7 +21,7 @@ const maxSubject = 255
 
 // idTokens may be as large as access tokens: users in hundreds of groups have large
 // ones.
-var idTokens = jwtKind{types: []string{"JWT"}, maxSize: maxToken}
+var idTokens = jwtKind{name: "ID token", types: []string{"JWT"}, maxSize: maxToken}
 
 // ErrOtherLogin means that the server has signed an ID token for another user,
 // issuer, client or login than expected.
@@ -39,6 +39,10 @@ type IDToken struct {
 	AuthTime time.Time
 	// IssuedAt is the claim iat.
 	IssuedAt time.Time
+	// SessionExpiry is the claim session_expiry: when the session of this client must
+	// end, unless a later ID token moves it (OpenID IPSIE SL1). Zero means that the
+	// server sets no such limit, or sends a value that is no NumericDate.
+	SessionExpiry time.Time
 	// Claims are all claims, in the JSON of the server.
 	Claims map[string]json.RawMessage
 }
@@ -75,10 +79,11 @@ type RefreshedIDTokenExpectation struct {
 }
 
 // VerifyIDToken verifies the ID token of a login (OpenID Connect Core section
-// 3.1.3.7). It accepts asymmetric signatures only, never "none" or HMAC. If the
-// token has further audiences, it must name this client as azp. Clocks may differ by
-// 60 seconds. The claims azp, at_hash, sid, auth_time and nbf count as missing if they
-// are of another type than they should be.
+// 3.1.3.7). It accepts one signature algorithm, see Config.IDTokenAlgorithm. If the
+// token has further audiences, Config.TrustedAudiences must list them, and the token
+// must name this client as azp. Clocks may differ by 60 seconds. The claims azp, at_hash,
+// sid, auth_time, nbf and session_expiry count as missing if they are of another type
+// than they should be. A session_expiry in the past is refused.
 //
 // An error for which errors.Is reports ErrKeysUnavailable says nothing about the
 // token. All other errors mean that the token is invalid.
@@ -181,7 +186,7 @@ func (c *Client) verifyIDToken(ctx context.Context, raw, accessToken string) (*I
 
 // readIDToken checks and reads the claims that are specific to ID tokens.
 func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken string) (*IDToken, error) {
-	if err := payload.checkAuthorizedParty(c.clientID); err != nil {
+	if err := c.checkAudiences(payload, idTokens); err != nil {
 		return nil, err
 	}
 	if err := payload.checkAccessTokenHash(header.alg, accessToken); err != nil {
@@ -190,22 +195,28 @@ func (c *Client) readIDToken(header jwsHeader, payload claims, accessToken strin
 	return payload.idToken()
 }
 
-// checkAuthorizedParty refuses a token that names another client as azp, and a token
-// that has further audiences but no azp.
-func (p claims) checkAuthorizedParty(clientID string) error {
+// checkAudiences refuses a token that names another client as azp, and a token that has
+// further audiences but no azp, or audiences that are not trusted: each of them can
+// present the token as its own (OpenID Connect Core section 3.1.3.7).
+func (c *Client) checkAudiences(p claims, kind jwtKind) error {
 	azp := p.optionalText("azp")
 	aud, err := p.GetAudience()
 	if err != nil {
 		return err
 	}
-	others := slices.ContainsFunc(aud, func(a string) bool { return a != clientID })
+	others := slices.DeleteFunc(slices.Clone(aud), func(a string) bool { return a == c.clientID })
 	switch {
-	case azp == clientID, azp == "" && !others:
-		return nil
-	case azp == "":
+	case azp != "" && azp != c.clientID:
+		return errors.New("the claim azp names another client")
+	case azp == "" && len(others) > 0:
 		return errors.New("the token has further audiences and no azp")
 	}
-	return errors.New("the claim azp names another client")
+	for _, a := range others {
+		if !slices.Contains(c.trustedAudiences, a) {
+			return operatorError{fmt.Errorf("the %s is also for the audience %s: if you trust it, list it in trusted_audiences", kind.name, quote(a))}
+		}
+	}
+	return nil
 }
 
 // checkAccessTokenHash compares at_hash, if it exists, with the left half of the
@@ -235,7 +246,10 @@ func (p claims) checkAccessTokenHash(alg, accessToken string) error {
 }
 
 func (p claims) idToken() (*IDToken, error) {
-	t := &IDToken{Claims: p, SessionID: p.optionalText("sid"), AuthTime: p.optionalTime("auth_time")}
+	t := &IDToken{
+		Claims: p, SessionID: p.optionalText("sid"),
+		AuthTime: p.optionalTime("auth_time"), SessionExpiry: p.optionalTime("session_expiry"),
+	}
 	var err error
 	if t.Subject, err = p.text("sub"); err != nil {
 		return nil, err
@@ -254,6 +268,9 @@ func (want IDTokenExpectation) check(t *IDToken) error {
 	}
 	if subtle.ConstantTimeCompare([]byte(nonce), []byte(want.Nonce)) != 1 {
 		return errors.New("the claim nonce is not that of this login")
+	}
+	if !t.SessionExpiry.IsZero() && !time.Now().Before(t.SessionExpiry) {
+		return fmt.Errorf("the claim session_expiry is %d seconds in the past: the session would end at once", int64(time.Since(t.SessionExpiry).Seconds()))
 	}
 	if want.MaxAge != nil {
 		// A missing auth_time is the zero time, which is older than any max_age.

@@ -53,7 +53,7 @@ func (c *Client) fetchKeys(ctx context.Context) (keySet, time.Duration, error) {
 	}
 	set, err := parseKeySet(body)
 	if err != nil {
-		return keySet{}, 0, metadataError{fmt.Errorf("fetching %s: %w", u, err)}
+		return keySet{}, 0, operatorError{fmt.Errorf("fetching %s: %w", u, err)}
 	}
 	return set, fresh, nil
 }

@@ -98,7 +98,6 @@ func TestKeyMustMatchToken(t *testing.T) {
 		publicJWK(rsaKey(), "rs256", "alg", "RS256"),
 		publicJWK(rsaKey(), "enc", "use", "enc"),
 	)
-	c := s.client()
 	tests := []struct {
 		method jwt.SigningMethod
 		key    any
@@ -121,6 +120,7 @@ func TestKeyMustMatchToken(t *testing.T) {
 		{jwt.SigningMethodES256, keyB(), nil, false},
 	}
 	for _, tc := range tests {
+		c := s.client(withAlgorithm(tc.method.Alg()))
 		token := sign(tc.method, tc.key, s.idClaims(), "kid", tc.kid)
 		if _, err := c.VerifyIDToken(testContext(t), token, IDTokenExpectation{Nonce: testNonce}); (err == nil) != tc.ok {
 			t.Errorf("%s, kid %v: got error %v, want accepted: %v", tc.method.Alg(), tc.kid, err, tc.ok)
@@ -166,8 +166,25 @@ func TestKeyRotationTakesOneFetch(t *testing.T) {
 	}
 }
 
+// TestKeysThatChangeWithEachLoginAreFollowed: a server with a new key for each login, as
+// a test suite is, logs users in as long as it changes its key no more than every five
+// seconds for a minute.
+func TestKeysThatChangeWithEachLoginAreFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newSynctestServer(t)
+		for i := range 14 {
+			key, kid := newECKey(elliptic.P256()), fmt.Sprint(i)
+			s.setKeys(publicJWK(key, kid))
+			if err := verify(t, s, c, key, kid); err != nil {
+				t.Errorf("login %d: got error %v", i+1, err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
 // TestInvalidTokensCauseFewFetches: invented key ids and bad signatures cause a short
-// burst of fetches, and then one in 30 seconds.
+// burst of fetches, and then one in ten seconds.
 func TestInvalidTokensCauseFewFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newSynctestServer(t)
@@ -190,13 +207,13 @@ func TestInvalidTokensCauseFewFetches(t *testing.T) {
 		}
 		sendInvalidTokens()
 		sendInvalidTokens()
-		if n := s.count("/jwks"); n != 1+keyFetchBurst {
-			t.Errorf("got %d fetches, want %d", n, 1+keyFetchBurst)
+		if n := s.count("/jwks"); n != 1+serverKeyFetchBurst {
+			t.Errorf("got %d fetches, want %d", n, 1+serverKeyFetchBurst)
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(serverKeyFetchInterval)
 		sendInvalidTokens()
-		if n := s.count("/jwks"); n != 2+keyFetchBurst {
-			t.Errorf("after 30 seconds: got %d fetches, want %d", n, 2+keyFetchBurst)
+		if n := s.count("/jwks"); n != 2+serverKeyFetchBurst {
+			t.Errorf("after ten seconds: got %d fetches, want %d", n, 2+serverKeyFetchBurst)
 		}
 	})
 }

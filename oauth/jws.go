@@ -18,16 +18,12 @@ const leeway = 60 * time.Second
 
 // jwtKind says which JWTs are accepted in one place.
 type jwtKind struct {
+	// name is for errors.
+	name string
 	// types are the accepted values of typ in the header; typ may also be missing.
 	types []string
 	// maxSize is in bytes.
 	maxSize int
-}
-
-// algorithms are the accepted signature algorithms, all of them asymmetric. The
-// metadata cannot add "none" or HMAC, whose key would be the client secret.
-var algorithms = []string{
-	"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 }
 
 var (
@@ -45,26 +41,35 @@ type claims map[string]json.RawMessage
 // such as jwk, jku and x5u, are ignored: keys come from the server's key set only.
 type jwsHeader struct{ alg, kid string }
 
-// verifySignature checks the type and the signature of a token. It fetches the
-// server's keys again if no key matches and the budget allows it. It does not check
-// the claims.
+// verifySignature checks the type, the algorithm and the signature of a token. It
+// fetches the server's keys again if no key matches and the budget allows it. It does
+// not check the claims.
 func (c *Client) verifySignature(ctx context.Context, raw string, kind jwtKind, budget *fetchBudget) (jwsHeader, claims, error) {
-	allowed := c.allowedAlgorithms()
-	header, err := parseHeader(raw, allowed, kind)
+	header, err := parseHeader(raw, kind)
+	if err == nil {
+		err = c.checkAlgorithm(ctx, header.alg, kind)
+	}
 	if err != nil {
 		return header, nil, err
 	}
+	payload, err := verifyWithKeys(ctx, raw, header, c.keys, budget)
+	return header, payload, err
+}
+
+// verifyWithKeys returns the claims of a token whose header parseHeader has accepted,
+// if a key of the cached set has signed it.
+func verifyWithKeys(ctx context.Context, raw string, header jwsHeader, keys *cache[keySet], budget *fetchBudget) (claims, error) {
 	unsigned := strings.HasSuffix(raw, ".") // no new key can verify it
-	before := c.keys.fetchCount()
-	set, err := c.keys.get(ctx)
+	before := keys.fetchCount()
+	set, err := keys.get(ctx)
 	if err != nil {
-		return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, err)
 	}
 	for {
-		payload, err := checkSignature(raw, header, allowed, set.value)
+		payload, err := checkSignature(raw, header, set.value)
 		noKey := errors.Is(err, errNoKey)
 		if err == nil || !noKey && !errors.Is(err, jwt.ErrTokenSignatureInvalid) || unsigned || set.number > before {
-			return header, payload, err
+			return payload, err
 		}
 		// The server may have rotated its keys, but rarely keeps the key id. So bad
 		// signatures of a known key leave the last fetch to unknown key ids.
@@ -74,44 +79,30 @@ func (c *Client) verifySignature(ctx context.Context, raw string, kind jwtKind, 
 		}
 		// A key without an id may have replaced another one.
 		unknown := noKey || header.kid != "" && !set.value.hasKeyID(header.kid)
-		newer, renewErr := c.keys.renew(ctx, set, budget, reserve)
+		newer, renewErr := keys.renew(ctx, set, budget, reserve)
 		switch {
 		case renewErr != nil:
-			return header, nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
+			return nil, fmt.Errorf("%w: %w", ErrKeysUnavailable, renewErr)
 		case newer == set && unknown:
-			return header, nil, fmt.Errorf("%w: %w", err, errRecentlyFetched)
+			return nil, fmt.Errorf("%w: %w", err, errRecentlyFetched)
 		case newer == set:
-			return header, nil, err
+			return nil, err
 		}
 		// A fetch that ran before this call may have missed the new key.
 		set = newer
 	}
 }
 
-// allowedAlgorithms returns the algorithms that the server's metadata lists. It
-// returns all if the metadata has not been fetched or lists none of them.
-func (c *Client) allowedAlgorithms() []string {
-	if s := c.discovery.peek(); s != nil {
-		listed := slices.DeleteFunc(slices.Clone(algorithms), func(alg string) bool {
-			return !slices.Contains(s.value.idTokenAlgs, alg)
-		})
-		if len(listed) > 0 {
-			return listed
-		}
-	}
-	return algorithms
-}
-
 // parseHeader reads the header, and refuses tokens that no key can make valid. The
 // header must have one of the types of the kind, or no typ. This distinguishes ID
 // tokens from access tokens (at+jwt) and logout tokens (logout+jwt) of the same
 // server.
-func parseHeader(raw string, allowed []string, kind jwtKind) (jwsHeader, error) {
+func parseHeader(raw string, kind jwtKind) (jwsHeader, error) {
 	switch dots := strings.Count(raw, "."); {
 	case len(raw) > kind.maxSize:
 		return jwsHeader{}, fmt.Errorf("the token is larger than %d bytes", kind.maxSize)
 	case dots == 4:
-		return jwsHeader{}, errors.New("the token is encrypted, which is not supported: register the client for signed tokens")
+		return jwsHeader{}, errEncrypted
 	case dots != 2:
 		return jwsHeader{}, errors.New("the token is not a signed JWT")
 	}
@@ -128,9 +119,10 @@ func parseHeader(raw string, allowed []string, kind jwtKind) (jwsHeader, error) 
 	h.alg, _ = stringMember(members, "alg")
 	h.kid, _ = stringMember(members, "kid")
 	typ, _ := stringMember(members, "typ")
+	if err := checkSupported(h.alg); err != nil {
+		return h, err
+	}
 	switch _, crit := members["crit"]; {
-	case !slices.Contains(allowed, h.alg):
-		return h, fmt.Errorf("the signature algorithm %s is not allowed", quote(h.alg))
 	case crit:
 		// RFC 7515 section 4.1.11: extensions that the client does not implement make
 		// the token invalid. It implements none.
@@ -142,12 +134,12 @@ func parseHeader(raw string, allowed []string, kind jwtKind) (jwsHeader, error) 
 }
 
 // checkSignature returns the claims of a token if one of the keys has signed it.
-func checkSignature(raw string, h jwsHeader, allowed []string, set keySet) (claims, error) {
+func checkSignature(raw string, h jwsHeader, set keySet) (claims, error) {
 	keys := set.candidates(h.kid, h.alg)
 	if len(keys) == 0 {
 		return nil, errNoKey
 	}
-	parser := jwt.NewParser(jwt.WithValidMethods(allowed), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{h.alg}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
 	payload := make(claims)
 	_, err := parser.ParseWithClaims(raw, &payload, func(*jwt.Token) (any, error) {
 		return jwt.VerificationKeySet{Keys: keys}, nil

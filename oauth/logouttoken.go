@@ -26,7 +26,7 @@ const (
 // logoutTokens are small, and anyone can send one. Servers that are older than
 // logout+jwt write JWT. An ID token with that typ is refused because it has no claim
 // events.
-var logoutTokens = jwtKind{types: []string{"logout+jwt", "JWT"}, maxSize: 16 << 10}
+var logoutTokens = jwtKind{name: "logout token", types: []string{"logout+jwt", "JWT"}, maxSize: 16 << 10}
 
 // LogoutToken is a verified logout token. At least one of Subject and SessionID
 // is set.
@@ -49,10 +49,9 @@ type LogoutToken struct {
 // VerifyLogoutToken verifies a logout token by OpenID Connect Back-Channel
 // Logout section 2.6: signature, issuer, audience and times as for an ID token,
 // except that exp may be missing: earlier drafts did not have it, and some servers
-// leave it out. It refuses tokens that were issued more than five minutes ago. It
-// checks all
-// claims before the signature, so that a token that no key can make valid does
-// not cause a fetch of the server's keys.
+// leave it out. It refuses tokens that were issued more than five minutes ago. It checks all
+// claims before the signature, so that a token that no key can make valid does not
+// cause a fetch of the server's keys.
 //
 // VerifyLogoutToken does not detect replays: the caller must remember
 // LogoutToken.ID.
@@ -72,7 +71,7 @@ func (c *Client) verifyLogoutToken(ctx context.Context, raw string) (*LogoutToke
 	if c.issuer == "" {
 		return nil, errors.New("a logout token needs the option issuer")
 	}
-	if _, err := parseHeader(raw, c.allowedAlgorithms(), logoutTokens); err != nil {
+	if _, err := parseHeader(raw, logoutTokens); err != nil {
 		return nil, err
 	}
 	payload, err := unverifiedClaims(raw)
@@ -122,7 +121,7 @@ func (c *Client) readLogoutToken(p claims) (*LogoutToken, error) {
 	if err := c.checkClaims(p); err != nil {
 		return nil, err
 	}
-	if err := p.checkAuthorizedParty(c.clientID); err != nil {
+	if err := c.checkAudiences(p, logoutTokens); err != nil {
 		return nil, err
 	}
 	t := &LogoutToken{}

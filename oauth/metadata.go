@@ -15,13 +15,7 @@ var ErrMetadataUnavailable = errors.New("the authorization server's metadata is 
 
 // errNotMetadata marks a response without metadata. The client then tries the next
 // well-known URL.
-var errNotMetadata error = metadataError{errors.New("no metadata there")}
-
-// metadataError is an error of a valid document that this client cannot use. Only an
-// operator can correct that.
-type metadataError struct{ error }
-
-func (metadataError) Is(target error) bool { return target == errNeedsOperator }
+var errNotMetadata error = operatorError{errors.New("no metadata there")}
 
 // metadata holds the used members of the server's metadata (OpenID Connect
 // Discovery section 3, RFC 8414 section 2).
@@ -103,7 +97,7 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 	got, _ := stringMember(members, "issuer")
 	if got != issuer {
 		// OpenID Connect Discovery section 4.3, RFC 8414 section 3.3.
-		return metadata{}, metadataError{fmt.Errorf("the metadata names the issuer %s, but the option issuer says %s: "+
+		return metadata{}, operatorError{fmt.Errorf("the metadata names the issuer %s, but the option issuer says %s: "+
 			"both must be identical; if the metadata has another URL than the issuer, "+
 			"set issuer to the server's value and discovery_url to that URL", quote(got), quote(issuer))}
 	}

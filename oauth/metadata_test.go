@@ -177,6 +177,7 @@ func TestNoDiscoveryIfAllEndpointsAreConfigured(t *testing.T) {
 	s.respond("/token", 200, goodTokens)
 	c := s.client(func(c *Config) {
 		c.Endpoints = Endpoints{Authorization: s.issuer + "/authorize", Token: s.issuer + "/token", JWKS: s.issuer + "/jwks"}
+		c.IDTokenAlgorithm = "ES256"
 	})
 	if _, err := c.AuthorizationURL(testContext(t), goodRequest()); err != nil {
 		t.Error(err)

@@ -65,6 +65,8 @@ func newServer(t testing.TB, issuer string) *server {
 			"jwks_uri":               issuer + "/jwks",
 			"revocation_endpoint":    issuer + "/revoke",
 			"end_session_endpoint":   issuer + "/logout",
+
+			"id_token_signing_alg_values_supported": []string{"ES256"},
 		},
 		handlers: make(map[string]http.HandlerFunc),
 		hits:     make(map[string]int),

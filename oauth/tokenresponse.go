@@ -39,10 +39,17 @@ type TokenResponse struct {
 	// unknown: the server sent neither, or no lifetime between zero and ten years.
 	Expires time.Time
 
-	// RefreshExpires is when the refresh token expires, from refresh_expires_in or
-	// refresh_token_expires_in. Zero means unknown, as for Expires.
+	// RefreshExpires is when the refresh token expires: the one of the response, or else
+	// the one of the request. It is the earliest of the times in refreshLifetimes. Zero
+	// means unknown, as for Expires.
 	RefreshExpires time.Time
 }
+
+// refreshLifetimes are the members that limit the refresh token, in seconds:
+// refresh_token_timeout and authorization_expires_in
+// (draft-ietf-oauth-refresh-token-expiration), refresh_expires_in (Keycloak) and
+// refresh_token_expires_in (many other servers).
+var refreshLifetimes = []string{"refresh_token_timeout", "authorization_expires_in", "refresh_expires_in", "refresh_token_expires_in"}
 
 // parseTokenResponse reads a response with status 2xx, as JSON or as a form (see
 // response.members). It reads each member separately, so that an invalid one does not affect the others. The last of
@@ -56,7 +63,7 @@ func parseTokenResponse(r response) (*TokenResponse, error) {
 	t := &TokenResponse{
 		Sent:           r.sent,
 		RefreshToken:   opaqueToken(members, "refresh_token"),
-		RefreshExpires: expiry(r.sent, members, "refresh_expires_in", "refresh_token_expires_in"),
+		RefreshExpires: earliestExpiry(r.sent, members, refreshLifetimes),
 	}
 	if err != nil {
 		err = malformedError(tokenEndpoint, r.status, err)
@@ -145,20 +152,28 @@ func opaqueToken(members map[string]json.RawMessage, name string) string {
 	return token
 }
 
-// expiry reads the first of the named members that is a lifetime in seconds. The
-// number may be a string, and may have a fraction.
-func expiry(sent time.Time, members map[string]json.RawMessage, names ...string) time.Time {
-	for _, name := range names {
-		text := string(members[name])
-		if s, ok := stringMember(members, name); ok {
-			text = strings.TrimSpace(s)
-		}
-		seconds, err := strconv.ParseFloat(text, 64)
-		if err == nil && seconds > 0 && seconds <= maxLifetime.Seconds() {
-			return sent.Add(time.Duration(seconds * float64(time.Second)))
-		}
+// expiry reads a member that is a lifetime in seconds. The number may be a string, and
+// may have a fraction.
+func expiry(sent time.Time, members map[string]json.RawMessage, name string) time.Time {
+	text := string(members[name])
+	if s, ok := stringMember(members, name); ok {
+		text = strings.TrimSpace(s)
+	}
+	seconds, err := strconv.ParseFloat(text, 64)
+	if err == nil && seconds > 0 && seconds <= maxLifetime.Seconds() {
+		return sent.Add(time.Duration(seconds * float64(time.Second)))
 	}
 	return time.Time{}
+}
+
+// earliestExpiry reads several lifetimes and returns the end of the shortest.
+func earliestExpiry(sent time.Time, members map[string]json.RawMessage, names []string) (earliest time.Time) {
+	for _, name := range names {
+		if t := expiry(sent, members, name); !t.IsZero() && (earliest.IsZero() || t.Before(earliest)) {
+			earliest = t
+		}
+	}
+	return earliest
 }
 
 // jwtExpiry reads the claim exp of an access token that is a JWT. It does not

@@ -185,10 +185,14 @@ func (r *run) sid(page *client.Response) string {
 }
 
 // logOutByToken returns an act: the server sends a logout token for the session. After a refused token, the user signs out.
-func logOutByToken(edit fakeas.TokenEdit) func(*run) {
+func logOutByToken(edit fakeas.TokenEdit) func(*run) { return logOutByTokenOf("RS256", edit) }
+
+// logOutByTokenOf is logOutByToken with an algorithm for the logout token.
+func logOutByTokenOf(alg string, edit fakeas.TokenEdit) func(*run) {
 	return func(r *run) {
 		page := r.visit(r.site + "/wanted")
 		r.wantApp(page)
+		r.as.Set(func(k *fakeas.Knobs) { k.SigningAlg = alg })
 		token, err := r.as.LogoutToken(fakeas.Logout{ClientID: clientID, Subject: fakeas.DefaultUser, SessionID: r.sid(page), Edit: edit})
 		if err != nil {
 			r.Fatal(err)

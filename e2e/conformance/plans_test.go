@@ -121,11 +121,11 @@ var plans = []plan{
 		{name: "oidcc-client-test-rp-init-logout-other-state", server: "another `state`", end: signedOut, act: signOut("other")},
 		{name: "oidcc-client-test-rp-init-logout-no-state", server: "no `state`", end: signedOut, act: signOut("none")},
 	}},
-	{name: "oidcc-client-back-channel-logout-rp-basic", modules: backchannelModules()},
+	{name: "oidcc-client-back-channel-logout-rp-basic", modules: append(backchannelModules(), wrongAlgorithm)},
 	{name: "oidcc-client-test-3rd-party-init-login-test-plan", modules: []module{
 		{name: "oidcc-client-test-3rd-party-init-login", server: "link with `iss`, `login_hint` and `target_link_uri`", end: loggedIn, act: loginFromThirdParty},
 	}},
-	{name: "oidcc-client-test-plan", note: "The modules for the code flow that are in none of the plans above.", modules: codeModules},
+	{name: "oidcc-client-test-plan", note: "The modules for the code flow that are in none of the plans above.", modules: append(codeModules[:len(codeModules):len(codeModules)], claimsModules...)},
 }
 
 // backchannelModules returns the modules of the plan for back-channel logout.

@@ -43,7 +43,10 @@ func newSite(t testing.TB) (string, *fakeas.Server) {
 
 // siteBlock returns the configuration of a site.
 func siteBlock(site string, as *fakeas.Server, app *echo.Server, options string) string {
-	return fmt.Sprintf("%s {\n\tbind 127.0.0.1\n\toauth_session {\n\t\tissuer %s\n\t\tclient_id %s\n\t\tclient_secret {env.CLIENT_SECRET}\n\t\tuserinfo\n\t\tstore memory\n%s\n\t}\n\treverse_proxy %s\n}\n",
+	if !strings.Contains(options, "userinfo") {
+		options += "\nuserinfo"
+	}
+	return fmt.Sprintf("%s {\n\tbind 127.0.0.1\n\toauth_session {\n\t\tissuer %s\n\t\tclient_id %s\n\t\tclient_secret {env.CLIENT_SECRET}\n\t\tstore memory\n%s\n\t}\n\treverse_proxy %s\n}\n",
 		site, as.URL, clientID, options, app.Addr())
 }
 

@@ -149,6 +149,12 @@ type Knobs struct {
 	RefreshIDToken TokenEdit `json:"refresh_id_token"`
 	// UserInfo edits the UserInfo answer.
 	UserInfo Edit `json:"userinfo"`
+	// UserInfoFormat FormatJWT signs UserInfo answers; UserInfoToken then edits them.
+	UserInfoFormat TokenFormat `json:"userinfo_format"`
+	UserInfoToken  TokenEdit   `json:"userinfo_token"`
+	// UserInfoPost accepts the access token only in the form of a POST request (RFC
+	// 6750, section 2.2).
+	UserInfoPost bool `json:"userinfo_post"`
 	// GroupsOverage replaces the groups claim by _claim_names and
 	// _claim_sources, as Entra ID does with many groups.
 	GroupsOverage bool `json:"groups_overage"`
@@ -205,7 +211,7 @@ func (s *Server) Knobs() Knobs {
 func (k Knobs) clone() Knobs {
 	for _, e := range []*Edit{
 		&k.Metadata, &k.Callback, &k.LoginAnswer, &k.RefreshAnswer, &k.UserInfo,
-		&k.LoginIDToken.Claims, &k.LoginIDToken.Header, &k.RefreshIDToken.Claims, &k.RefreshIDToken.Header,
+		&k.UserInfoToken.Claims, &k.UserInfoToken.Header, &k.LoginIDToken.Claims, &k.LoginIDToken.Header, &k.RefreshIDToken.Claims, &k.RefreshIDToken.Header,
 	} {
 		*e = Edit{Set: maps.Clone(e.Set), Omit: slices.Clone(e.Omit)}
 	}

@@ -5,9 +5,13 @@ import (
 	"strings"
 )
 
-// userInfo serves the UserInfo endpoint (OpenID Connect Core, section 5.3).
+// userInfo serves the UserInfo endpoint (OpenID Connect Core, section 5.3). A signed
+// answer has no iss, aud or times, which are optional.
 func (s *Server) userInfo(c *call) answer {
 	token, ok := strings.CutPrefix(c.r.Header.Get("Authorization"), "Bearer ")
+	if c.knobs.UserInfoPost {
+		token, ok = c.r.PostForm.Get("access_token"), c.r.Header.Get("Authorization") == ""
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.ledger.find(KindAccess, token)
@@ -22,5 +26,12 @@ func (s *Server) userInfo(c *call) answer {
 	m := s.claims(c.knobs, u)
 	m["sub"] = u.Subject
 	c.knobs.UserInfo.apply(m)
-	return jsonAnswer(http.StatusOK, m)
+	if c.knobs.UserInfoFormat != FormatJWT {
+		return jsonAnswer(http.StatusOK, m)
+	}
+	signed, err := s.sign(c.knobs, "JWT", m, &family{client: s.clients[t.ClientID]}, "", c.knobs.UserInfoToken)
+	if err != nil {
+		return page(http.StatusInternalServerError, err.Error())
+	}
+	return newAnswer(http.StatusOK, "application/jwt", signed)
 }

@@ -24,9 +24,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 	next.rotation++
 	next.unclear = false
 	next.rotates = t.RefreshToken != "" && t.RefreshToken != rec.refreshToken
-	if t.RefreshToken != "" {
-		next.refreshToken, next.refreshExpires = t.RefreshToken, t.RefreshExpires
-	}
+	next.setRefreshToken(t)
 	var issued time.Time
 	if t.IDToken != "" {
 		identity, verdict, err := r.verifyIDToken(ctx, &next, t)
@@ -34,17 +32,24 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 			issued, err = r.applyVerdict(ctx, &next, t, identity, verdict)
 		}
 		if err != nil {
-			if errors.Is(verdict, ErrIdentityChanged) {
-				t.RefreshToken = next.refreshToken // without rotation, the old one is of that login too
+			if _, ended := errors.AsType[*EndedError](err); ended || errors.Is(verdict, ErrIdentityChanged) {
+				t.RefreshToken = next.refreshToken // without rotation, the old one must not stay valid
 			}
 			return r.afterFailedCommit(ctx, err, t)
 		}
 	}
 	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
 	next.token.unknownFields = rec.token.unknownFields
+	moved := !next.sessionExpiry.Equal(rec.sessionExpiry)
+	if moved {
+		next.token.refreshBefore(next.sessionExpiry)
+	}
 	newSID := next.sid != rec.sid
 	if err := r.commitAndPublish(ctx, &next, !newSID); err != nil {
 		return r.afterFailedCommit(ctx, err, t)
+	}
+	if moved {
+		r.Vault.live.setExpiry(r.ref.ID, next.sessionExpiry)
 	}
 	if newSID {
 		if err := r.endIfNewSIDLoggedOut(ctx, &next, issued); err != nil {
@@ -83,7 +88,7 @@ func (r *refresh) commitAndPublish(ctx context.Context, next *record, mayPublish
 // can refresh again even if this process stops. err is the error of that commit.
 func (r *refresh) verifyIDToken(ctx context.Context, next *record, t Tokens) (identity Identity, verdict, err error) {
 	known := Identity{
-		Subject: next.subject, SID: next.sid, Nonce: next.nonce,
+		Subject: next.subject, SID: next.sid, Nonce: next.nonce, SessionExpiry: next.sessionExpiry,
 		Claims: next.claims, UserInfo: next.userInfo, IDToken: next.idToken,
 	}
 	if !next.rotates {
@@ -112,11 +117,16 @@ func (r *refresh) verifyIDToken(ctx context.Context, next *record, t Tokens) (id
 // applyVerdict stores a verified ID token in the record and returns when it was issued. An
 // ID token that is proven to be of another login ends the session, because the access token
 // of the same answer is of that login too. An ID token that could not be verified is
-// dropped: the session keeps its ID token, sid and claims.
+// dropped: the session keeps its ID token, sid and claims. A verified one may end the
+// session at once by its session_expiry.
 func (r *refresh) applyVerdict(ctx context.Context, next *record, t Tokens, identity Identity, verdict error) (issued time.Time, err error) {
 	switch {
 	case verdict == nil:
 		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, identity.SID, identity.Claims, identity.UserInfo
+		next.sessionExpiry = identity.SessionExpiry
+		if expiry := next.sessionExpiry; !expiry.IsZero() && !time.Now().Before(expiry) {
+			return time.Time{}, r.endSession(ctx, r.ref.ID, EndSessionExpiry)
+		}
 		return identity.IssuedAt, nil
 	case errors.Is(verdict, ErrIdentityChanged):
 		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Malformed, Err: verdict})

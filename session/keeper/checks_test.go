@@ -35,7 +35,7 @@ func TestChangeAtTheEndOfACheckStartsAnotherCheck(t *testing.T) {
 		runtime.Gosched()
 	}
 	stream, cancel := context.WithCancelCause(t.Context())
-	a := &Attachment{keeper: r.keeper, ref: seal.Ref{ID: id}, end: s.End, idleCheck: s.IdleEnd, cancel: cancel}
+	a := &Attachment{keeper: r.keeper, ref: seal.Ref{ID: id}, maxEnd: s.End, idleCheck: s.IdleEnd, cancel: cancel}
 	v.live.add(a)
 	v.checks.pending[id] = true // as Vault.check does
 	v.checks.mu.Unlock()

@@ -50,6 +50,8 @@ const (
 	EndLogout          EndReason = "logout"              // the user logged out
 	EndIdle            EndReason = "idle_timeout"        // not used for IdleTimeout
 	EndLifetime        EndReason = "max_lifetime"        // MaxLifetime after the login
+	EndSessionExpiry   EndReason = "session_expiry"      // the authorization server limits the session
+	EndRefreshExpired  EndReason = "refresh_expired"     // the access and refresh token expired, as the server said
 	EndRejected        EndReason = "refresh_rejected"    // the refresh token is invalid (Rejected)
 	EndRefusedUnclear  EndReason = "refused_unclear"     // the server refused it twice (Unclear)
 	EndNoRefreshToken  EndReason = "no_refresh_token"    // the access token expired

@@ -53,7 +53,8 @@ func genRecord() *rapid.Generator[record] {
 			hot: hot{
 				created: genTime().Draw(t, "created"), lastUsed: genTime().Draw(t, "last used"), end: genTime().Draw(t, "end"),
 				subject: text.Draw(t, "subject"), claims: genBytes().Draw(t, "claims"), rotation: rapid.Uint64().Draw(t, "rotation"),
-				token: token, unknownFields: genUnknown(fieldAccessToken).Draw(t, "unknown hot fields"),
+				token: token, sessionExpiry: genTime().Draw(t, "session expiry"), refreshEnd: genTime().Draw(t, "refresh end"),
+				unknownFields: genUnknown(fieldRefreshEnd).Draw(t, "unknown hot fields"),
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),

@@ -136,11 +136,18 @@ type Session struct {
 	Created time.Time
 	// IdleEnd is when the session ends unless it is used again.
 	IdleEnd time.Time
-	// End is when the session ends even if it is used.
+	// End is when the session ends even if it is used: MaxLifetime after the login, or
+	// earlier if the authorization server says so in the ID token.
 	End time.Time
+	// LastsUntil is the latest time for which the session can be promised now: End, or
+	// earlier if its tokens will have run out by then, as far as the authorization server
+	// has said. A refresh may move it.
+	LastsUntil time.Time
 
 	epoch    uint64    // see liveRequests
 	lastUsed time.Time // the last use that the store has
+	// sessionExpiry and maxEnd are the two times of which End is the earlier one.
+	sessionExpiry, maxEnd time.Time
 }
 
 // Create stores a new session and returns the secret for its cookie.
@@ -154,15 +161,16 @@ func (k *Keeper) Create(ctx context.Context, user Identity, t Tokens) (seal.Secr
 	now := time.Now()
 	rec := &record{
 		hot: hot{
-			created: now, lastUsed: now, end: now.Add(k.MaxLifetime),
+			created: now, lastUsed: now, end: now.Add(k.MaxLifetime), sessionExpiry: user.SessionExpiry,
 			subject: user.Subject, claims: user.Claims,
 			token: newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime),
 		},
 		cold: cold{
-			refreshToken: t.RefreshToken, refreshExpires: t.RefreshExpires,
 			idToken: t.IDToken, sid: user.SID, nonce: user.Nonce, userInfo: user.UserInfo,
 		},
 	}
+	rec.setRefreshToken(t)
+	rec.token.refreshBefore(user.SessionExpiry)
 	item, err := k.sealItem(ref, rec)
 	if err == nil {
 		err = k.Vault.store.Create(ctx, ref.ID, item)
@@ -274,7 +282,7 @@ func (k *Keeper) Peek(ctx context.Context, secret seal.Secret) (*Session, error)
 		return nil, err
 	}
 	now := time.Now()
-	if k.endReason(ref.ID, &h, now) != "" || (h.token.refreshAt.IsZero() && !h.token.usable(now)) {
+	if k.endReason(ref.ID, &h, now) != "" || !now.Before(h.tokensEnd(farFuture)) {
 		return nil, ErrNoSession
 	}
 	h.usedAt = k.Vault.lastUse(ref.ID, now)
@@ -288,6 +296,10 @@ func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	if idleEnd.After(end) {
 		idleEnd = end
 	}
+	lasts := h.tokensEnd(end)
+	if lasts.After(end) {
+		lasts = end
+	}
 	authorization := h.token.bearer
 	if authorization == "" {
 		authorization = bearer(h.token.value)
@@ -295,7 +307,8 @@ func (k *Keeper) sessionOf(id session.ID, h *hot) *Session {
 	return &Session{
 		ID: id, Subject: h.subject, Claims: h.claims,
 		AccessToken: h.token.value, Bearer: authorization, TokenObtained: h.token.obtained, TokenExpires: h.token.expires, TokenUsableUntil: h.token.usableUntil,
-		Created: h.created, IdleEnd: idleEnd, End: end, epoch: h.epoch, lastUsed: h.lastUsed,
+		Created: h.created, IdleEnd: idleEnd, End: end, LastsUntil: lasts,
+		epoch: h.epoch, lastUsed: h.lastUsed, sessionExpiry: h.sessionExpiry, maxEnd: k.maxEnd(h),
 	}
 }
 
@@ -303,9 +316,35 @@ const bearerScheme = "Bearer "
 
 func bearer(accessToken string) string { return bearerScheme + accessToken }
 
-// absoluteEnd is the earlier of the end in the record and the end by MaxLifetime: a
-// shorter max_lifetime also applies to existing sessions.
+// absoluteEnd is the earlier of maxEnd and the end that the authorization server has set.
 func (k *Keeper) absoluteEnd(h *hot) time.Time {
+	return earlierEnd(k.maxEnd(h), h.sessionExpiry)
+}
+
+// earlierEnd returns the earlier of two times. A zero expiry is none.
+func earlierEnd(end, expiry time.Time) time.Time {
+	if !expiry.IsZero() && expiry.Before(end) {
+		return expiry
+	}
+	return end
+}
+
+// tokensEnd returns when the tokens of a session run out, as far as the server has said:
+// the access token, if there is no refresh token, or else the later of the two. If the
+// expiry of the refresh token is not known, it returns unknown.
+func (h *hot) tokensEnd(unknown time.Time) time.Time {
+	switch {
+	case h.token.refreshAt.IsZero():
+		return h.token.usableUntil
+	case h.refreshEnd.IsZero():
+		return unknown
+	}
+	return latest(h.refreshEnd, h.token.usableUntil)
+}
+
+// maxEnd is the earlier of the end in the record and the end by MaxLifetime: a shorter
+// max_lifetime also applies to existing sessions.
+func (k *Keeper) maxEnd(h *hot) time.Time {
 	if end := h.created.Add(k.MaxLifetime); end.Before(h.end) {
 		return end
 	}
@@ -316,8 +355,10 @@ func (k *Keeper) absoluteEnd(h *hot) time.Time {
 func (k *Keeper) endReason(id session.ID, h *hot, now time.Time) EndReason {
 	idle := k.IdleTimeout + k.useInterval
 	switch {
-	case !now.Before(k.absoluteEnd(h)):
+	case !now.Before(k.maxEnd(h)):
 		return EndLifetime
+	case !now.Before(k.absoluteEnd(h)):
+		return EndSessionExpiry
 	case !now.Before(h.lastUsed.Add(idle)) && !now.Before(k.Vault.lastUse(id, now).Add(idle)):
 		return EndIdle
 	}

@@ -85,8 +85,10 @@ func (s *liveShard) invalidateAll() []session.ID {
 // Attachment binds a request in progress to its session.
 type Attachment struct {
 	keeper *Keeper
-	ref    seal.Ref  // without a secret unless the request counts as use
-	end    time.Time // the session's absolute end
+	ref    seal.Ref // without a secret unless the request counts as use
+	// maxEnd and expiry are the absolute ends of the session: by MaxLifetime, and by the
+	// authorization server. A refresh may move the second one; zero: there is none.
+	maxEnd, expiry time.Time
 	// idleCheck is when the last use of the session must be looked up.
 	idleCheck time.Time
 	// lastUse is the last use of the session that is written or being written, as far as
@@ -112,7 +114,7 @@ func (k *Keeper) Attach(ctx context.Context, s *Session, a *Attachment) context.
 }
 
 func (k *Keeper) attachment(s *Session) Attachment {
-	return Attachment{keeper: k, ref: seal.Ref{ID: s.ID}, end: s.End, idleCheck: s.IdleEnd.Add(k.useInterval)}
+	return Attachment{keeper: k, ref: seal.Ref{ID: s.ID}, maxEnd: s.maxEnd, expiry: s.sessionExpiry, idleCheck: s.IdleEnd.Add(k.useInterval)}
 }
 
 // start attaches the request to its session, which was read at the given epoch.
@@ -176,7 +178,7 @@ func (l *liveRequests) remove(a *Attachment) {
 
 // nextLimit is the earliest time at which something must be done about the request.
 func (a *Attachment) nextLimit() time.Time {
-	limit := earliest(a.idleCheck, a.end)
+	limit := earliest(a.idleCheck, a.end())
 	if !a.lastUse.IsZero() {
 		limit = earliest(limit, a.nextUse())
 	}
@@ -192,6 +194,8 @@ func earliest(a, b time.Time) time.Time {
 	}
 	return a
 }
+
+func (a *Attachment) end() time.Time { return earlierEnd(a.maxEnd, a.expiry) }
 
 // checkBy moves the idle check to the given time, unless it is earlier.
 func (a *Attachment) checkBy(at time.Time) {
@@ -240,7 +244,7 @@ func (l *liveRequests) expire(s *liveShard) (idle []session.ID, used []use) {
 				continue
 			}
 			if !now.Before(a.idleCheck) {
-				check, a.idleCheck = true, a.end // until setIdleEnd
+				check, a.idleCheck = true, a.end() // until setIdleEnd
 			}
 			if a.useIsDue(now) {
 				if !recorded {
@@ -267,7 +271,7 @@ func (l *liveRequests) expire(s *liveShard) (idle []session.ID, used []use) {
 // whose access token has expired. It reports whether it did.
 func (a *Attachment) cancelIfOver(now time.Time) bool {
 	switch {
-	case !now.Before(a.end):
+	case !now.Before(a.end()):
 		a.cancel(ErrNoSession) // has no effect the second time
 	case !a.tokenEnd.IsZero() && !now.Before(a.tokenEnd):
 		a.cancel(ErrTokenExpired)
@@ -285,6 +289,18 @@ func (l *liveRequests) setIdleEnd(id session.ID, idleEnd time.Time) {
 	defer s.mu.Unlock()
 	for a := s.requests[id]; a != nil; a = a.next {
 		a.idleCheck = idleEnd
+		l.scheduleBy(s, a.nextLimit())
+	}
+}
+
+// setExpiry moves the end that the authorization server has set, for the requests of a
+// session in progress.
+func (l *liveRequests) setExpiry(id session.ID, expiry time.Time) {
+	s := l.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := s.requests[id]; a != nil; a = a.next {
+		a.expiry = expiry
 		l.scheduleBy(s, a.nextLimit())
 	}
 }

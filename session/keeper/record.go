@@ -27,8 +27,14 @@ type hot struct {
 	claims   json.RawMessage // of the ID token and of UserInfo together
 	// rotation rises with every write except those of a use alone. It tells a
 	// record that was merely used from one that another process has refreshed.
-	rotation      uint64
-	token         accessToken
+	rotation uint64
+	token    accessToken
+	// sessionExpiry is when the authorization server ends the session (`session_expiry`);
+	// zero: it did not say.
+	sessionExpiry time.Time
+	// refreshEnd is a copy of cold.refreshExpires: requests need it, too. Zero: unknown, or
+	// a record of an earlier release.
+	refreshEnd    time.Time
 	unknownFields []byte // fields of a later release
 
 	// Not stored: the epoch of the session's shard when it was read (see
@@ -82,6 +88,8 @@ const (
 	fieldClaims
 	fieldRotation
 	fieldAccessToken
+	fieldSessionExpiry
+	fieldRefreshEnd
 )
 
 // Field numbers of an access token.
@@ -116,6 +124,8 @@ var (
 		bytesField(fieldClaims, func(h *hot) *json.RawMessage { return &h.claims }),
 		uintField(fieldRotation, func(h *hot) *uint64 { return &h.rotation }),
 		{number: fieldAccessToken, encode: encodeToken, decode: decodeToken},
+		timeField(fieldSessionExpiry, func(h *hot) *time.Time { return &h.sessionExpiry }),
+		timeField(fieldRefreshEnd, func(h *hot) *time.Time { return &h.refreshEnd }),
 	}
 	tokenFields = []field[accessToken]{
 		stringField(fieldTokenValue, func(t *accessToken) *string { return &t.value }),
@@ -175,9 +185,20 @@ func decodeCold(part []byte) (c cold, ok bool) {
 }
 
 // refreshExpired reports whether the server said that the refresh token expires before
-// now. That alone ends no session: only the server's refusal does.
+// now.
 func (c *cold) refreshExpired(now time.Time) bool {
 	return !c.refreshExpires.IsZero() && now.After(c.refreshExpires)
+}
+
+// setRefreshToken takes the refresh token of an answer, if it has one. The expiry of an
+// answer without a refresh token is that of the present one.
+func (r *record) setRefreshToken(t Tokens) {
+	if t.RefreshToken != "" {
+		r.refreshToken = t.RefreshToken
+	}
+	if t.RefreshToken != "" || !t.RefreshExpires.IsZero() {
+		r.refreshExpires, r.refreshEnd = t.RefreshExpires, t.RefreshExpires
+	}
 }
 
 // covers reports whether r has the content of other and the same last use or a later

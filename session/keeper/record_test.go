@@ -42,13 +42,22 @@ func fullRecord() *record {
 	}
 }
 
-// recordWithUnknownFields returns the record in testdata/record_v1_full.hex: every field of
-// this release, and unknown fields in each part, as a later release may write them.
+// recordWithUnknownFields returns the record in testdata/record_v1_full.hex: every field
+// but those of recordWithServerLimits, and unknown fields in each part, as a later
+// release may write them.
 func recordWithUnknownFields() *record {
 	rec := fullRecord()
 	rec.nonce, rec.rotates, rec.unclear = "nonce-n-0S6_WzA2Mj", true, true
 	rec.userInfo = []byte(`{"email":"jane@example.com"}`)
 	rec.hot.unknownFields, rec.token.unknownFields, rec.cold.unknownFields = laterFields()
+	return rec
+}
+
+// recordWithServerLimits returns the record in testdata/record_v1_serverlimits.hex: the
+// fields for the lifetimes that the authorization server sets.
+func recordWithServerLimits() *record {
+	rec := recordWithUnknownFields()
+	rec.sessionExpiry, rec.refreshEnd = time.UnixMilli(1_800_000_000_000+1000*3600), rec.refreshExpires
 	return rec
 }
 
@@ -116,6 +125,8 @@ const goldenVersion = 3
 var goldenRecords = map[string]func() *record{
 	"record_v1.hex":      fullRecord,
 	"record_v1_full.hex": recordWithUnknownFields,
+
+	"record_v1_serverlimits.hex": recordWithServerLimits,
 }
 
 var writeGolden = flag.Bool("write-golden", false, "write golden records that have no file yet")

@@ -107,6 +107,11 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
 	}
+	// A refresh token that has expired by the server's own word is not sent any more once
+	// the access token has expired, too.
+	if now = time.Now(); rec.refreshExpired(now) && !rec.token.usable(now) {
+		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, r.lease.holder(), EndRefreshExpired)
+	}
 	// A request has caused this refresh, so the session was used then, unless the request
 	// is passive. A last use in the future comes from a clock that ran ahead, and would
 	// delay the idle time-out.

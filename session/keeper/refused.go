@@ -26,9 +26,10 @@ func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer,
 		}
 		return hot{}, r.backOff(answer, unavailable.Err)
 	case Malformed:
-		if t := answer.Tokens.RefreshToken; t != "" {
+		if answer.Tokens.RefreshToken != "" {
 			next := *rec
-			next.refreshToken, next.unclear = t, false // the server has not refused the new token
+			next.setRefreshToken(answer.Tokens)
+			next.unclear = false // the server has not refused the new token
 			next.rotation++
 			if err := r.commit(ctx, r.ref, &next); err != nil {
 				return r.afterFailedCommit(ctx, err, answer.Tokens)

@@ -47,9 +47,11 @@ type authServer struct {
 	// doesNotRotate means that the answer to a refresh has no refresh token.
 	doesNotRotate bool
 	idTokens      bool // each answer holds an ID token
-	latency       time.Duration
-	behave        func(n int) behaviour // n counts the requests from 1
-	identify      func(current Identity, t Tokens) (Identity, error)
+	// refreshLifetime is what the answers say about the refresh token. Zero: nothing.
+	refreshLifetime time.Duration
+	latency         time.Duration
+	behave          func(n int) behaviour // n counts the requests from 1
+	identify        func(current Identity, t Tokens) (Identity, error)
 	// identifyDelay is how long the verification of an ID token takes.
 	identifyDelay time.Duration
 
@@ -107,6 +109,9 @@ func (s *authServer) issue(f *family, sent time.Time) Tokens {
 	if f.current == "" || !s.doesNotRotate {
 		f.current = fmt.Sprintf("refresh-token-%s-%04d", f.name, f.n)
 		t.RefreshToken = f.current
+	}
+	if s.refreshLifetime > 0 {
+		t.RefreshExpires = sent.Add(s.refreshLifetime)
 	}
 	if s.idTokens {
 		t.IDToken = fmt.Sprintf("id-token-%s-%04d", f.name, f.n)
@@ -233,7 +238,7 @@ func (c client) decide(f *family, refreshToken string, sent time.Time, b behavio
 	case b.outcome == Refreshed:
 		return Answer{Tokens: t}, use
 	case b.outcome == Malformed && b.withRefreshToken:
-		return Answer{Outcome: Malformed, Tokens: Tokens{RefreshToken: t.RefreshToken}, Err: err}, use
+		return Answer{Outcome: Malformed, Tokens: Tokens{RefreshToken: t.RefreshToken, RefreshExpires: t.RefreshExpires}, Err: err}, use
 	default:
 		return Answer{Outcome: b.outcome, Err: err}, use
 	}

@@ -19,9 +19,11 @@ type Tokens struct {
 	Expires time.Time
 	// RefreshToken is empty if the answer has none. In the answer to a refresh, the
 	// client then keeps the previous refresh token (RFC 6749, section 6).
-	RefreshToken   string
-	RefreshExpires time.Time // zero: the answer has no expiry of the refresh token
-	IDToken        string    // empty: the answer has no ID token
+	RefreshToken string
+	// RefreshExpires is when the refresh token expires: RefreshToken, or the previous one
+	// if RefreshToken is empty. Zero: the answer has no expiry of the refresh token.
+	RefreshExpires time.Time
+	IDToken        string // empty: the answer has no ID token
 }
 
 // Identity is the authenticated user of a session, as the authorization server
@@ -35,11 +37,15 @@ type Identity struct {
 	// IssuedAt is the claim `iat` of the ID token, by the server's clock. Zero: unknown.
 	// It is not stored.
 	IssuedAt time.Time
+	// SessionExpiry is the claim `session_expiry`: the session ends then, if not earlier
+	// for another reason. Zero: the server sets no such limit.
+	SessionExpiry time.Time
 	// Claims are the claims of the ID token and of UserInfo: a JSON object, or empty.
 	Claims json.RawMessage
-	// UserInfo are the claims from UserInfo alone, because a refresh renews only those
-	// of the ID token: a JSON object. It is empty if UserInfo was not requested, or if
-	// an earlier release, which did not separate them, created the session.
+	// UserInfo are the claims from UserInfo and from other sources, which are read at the
+	// login alone: a refresh renews only those of the ID token. It is a JSON object. It is
+	// empty if there were none, or if an earlier release, which did not separate them,
+	// created the session.
 	UserInfo json.RawMessage
 	// IDToken is the source of Claims. It is set only in the argument of
 	// Refresher.Identify.
@@ -85,9 +91,9 @@ func (o Outcome) String() string {
 // Answer is the result of one refresh request.
 type Answer struct {
 	Outcome Outcome
-	// Tokens is set if Outcome is Refreshed. If Outcome is Malformed, its RefreshToken
-	// alone may be set: the server has rotated the refresh token, and the keeper must
-	// store this one.
+	// Tokens is set if Outcome is Refreshed. If Outcome is Malformed, its RefreshToken and
+	// RefreshExpires alone may be set: the server has rotated the refresh token, and the
+	// keeper must store this one.
 	Tokens Tokens
 	// RetryAfter is the pause that the server demands before the next request. Zero:
 	// it demands none.
@@ -149,4 +155,14 @@ func newAccessToken(t Tokens, refreshable bool, now time.Time, defaultLifetime t
 		token.refreshAt = obtained.Add(time.Duration(share * float64(lifetime)))
 	}
 	return token
+}
+
+// refreshBefore moves the refresh forward, so that it is due before end: the new ID token
+// may move the end of the session.
+func (t *accessToken) refreshBefore(end time.Time) {
+	lifetime, left := t.expires.Sub(t.obtained), end.Sub(t.obtained)
+	if !t.refreshAt.IsZero() && left > 0 && left < lifetime {
+		share := float64(t.refreshAt.Sub(t.obtained)) / float64(lifetime)
+		t.refreshAt = t.obtained.Add(time.Duration(share * float64(left)))
+	}
 }
