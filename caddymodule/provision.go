@@ -40,12 +40,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	e := newExpander()
+	h.setBaseURL(e)
+	h.logger = h.logger.With(zap.String("site", siteLabel(h.baseHost, routeHosts, h.PathPrefix)))
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
 		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
 	}
-	h.setBaseURL(e)
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
 	if err := cmp.Or(e.err, h.checkTimes()); err != nil {
