@@ -278,6 +278,14 @@ func (s *announcingStore) Tagged(ctx context.Context, tag session.Tag) ([]sessio
 	return s.Store.Tagged(ctx, tag)
 }
 
+func (s *announcingStore) List(ctx context.Context, after session.ID, limit int) ([]session.ID, error) {
+	return s.Store.List(ctx, after, limit)
+}
+
+func (s *announcingStore) Labels(ctx context.Context, ids []session.ID) ([]session.Labelled, error) {
+	return s.Store.Labels(ctx, ids)
+}
+
 // A running configuration announces its keys, reloads their files, and withdraws the
 // announcement at its end. Validation does nothing of this.
 func TestOnlyRunningConfigurationAnnouncesKeys(t *testing.T) {

@@ -159,6 +159,22 @@ func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, 
 	return store.Tagged(ctx, tag)
 }
 
+func (s *lazyStore) List(ctx context.Context, after session.ID, limit int) ([]session.ID, error) {
+	store, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.List(ctx, after, limit)
+}
+
+func (s *lazyStore) Labels(ctx context.Context, ids []session.ID) ([]session.Labelled, error) {
+	store, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.Labels(ctx, ids)
+}
+
 // ready returns nil if the store can be used now, and otherwise the reason.
 func (s *lazyStore) ready(ctx context.Context) error {
 	store, err := s.get(ctx)

@@ -43,6 +43,14 @@ func (s *sharedStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID
 	return s.Store.Tagged(ctx, tag)
 }
 
+func (s *sharedStore) List(ctx context.Context, after session.ID, limit int) ([]session.ID, error) {
+	return s.Store.List(ctx, after, limit)
+}
+
+func (s *sharedStore) Labels(ctx context.Context, ids []session.ID) ([]session.Labelled, error) {
+	return s.Store.Labels(ctx, ids)
+}
+
 func (s *sharedStore) Delete(ctx context.Context, id session.ID) error {
 	if s.full {
 		return errors.New("the store is full")

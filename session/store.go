@@ -36,6 +36,9 @@ type Item struct {
 	// Tags are the keys under which Tagged finds the item: at most MaxTags, all
 	// different. Each write replaces them. View may leave them out.
 	Tags []Tag
+	// Label is sealed data about the item for operators, at most MaxLabel bytes. List
+	// finds the items that have one. Each write replaces it. View may leave it out.
+	Label []byte
 }
 
 // Tag is a value that the items of one user, or of one login at the authorization
@@ -83,4 +86,17 @@ type Store interface {
 	// MaxTagged items carry the tag, it returns MaxTagged of them, preferably those
 	// that expire last.
 	Tagged(ctx context.Context, tag Tag) ([]ID, error)
+
+	// List returns the IDs of items with a label that are greater than after, in
+	// ascending order of their bytes: the first limit ones, or all if there are fewer.
+	// An item is among them as soon as its write has returned nil, until it is gone.
+	// List may also return IDs of items that are gone, or have no label now. So a
+	// caller that continues after the last ID of each page finds every item that
+	// exists during the whole list, and no ID twice. limit is between 1 and MaxListed.
+	List(ctx context.Context, after ID, limit int) ([]ID, error)
+
+	// Labels returns the items under ids that exist, with their labels, in the order of
+	// ids. It shows all writes that returned nil before the call. There are at most
+	// MaxListed ids. The labels are copies.
+	Labels(ctx context.Context, ids []ID) ([]Labelled, error)
 }

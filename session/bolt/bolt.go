@@ -25,6 +25,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -130,7 +131,7 @@ func (s *Store) View(ctx context.Context, id session.ID, f func(session.Item) er
 // Create implements [session.Store]. If ctx ends first, the write may still
 // happen.
 func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) error {
-	encoded, tags := encodeItem(item), encodeTags(item.Tags)
+	encoded, tags, label := encodeItem(item), encodeTags(item.Tags), bytes.Clone(item.Label)
 	return s.write(ctx, s.writes, func(tx *bbolt.Tx) error {
 		_, found, err := lookup(tx, id, time.Now())
 		if err != nil {
@@ -142,7 +143,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if err := putIndex(tx, id, item.Expires); err != nil {
 			return err
 		}
-		if err := setTags(tx, id, tags); err != nil {
+		if err := describe(tx, id, tags, label); err != nil {
 			return err
 		}
 		return putItem(tx, id, encoded)
@@ -152,7 +153,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 // Replace implements [session.Store]. If ctx ends first, the write may still
 // happen.
 func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) error {
-	encoded, tags := encodeItem(item), encodeTags(item.Tags)
+	encoded, tags, label := encodeItem(item), encodeTags(item.Tags), bytes.Clone(item.Label)
 	return s.write(ctx, s.replaces, func(tx *bbolt.Tx) error {
 		old, found, err := lookup(tx, id, time.Now())
 		if err != nil {
@@ -162,7 +163,7 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 			return session.ErrConflict
 		}
 		// The sweep moves the old entry of the index.
-		if err := setTags(tx, id, tags); err != nil {
+		if err := describe(tx, id, tags, label); err != nil {
 			return err
 		}
 		return putItem(tx, id, encoded)
@@ -203,7 +204,7 @@ func deleteItem(tx *bbolt.Tx, id session.ID) error {
 	if err := tx.Bucket(itemsBucket).Delete(id[:]); err != nil {
 		return fmt.Errorf("deleting session: %w", err)
 	}
-	return setTags(tx, id, nil)
+	return describe(tx, id, nil, nil)
 }
 
 // Interface guard

@@ -14,9 +14,11 @@ import (
 //	sweep     hour (8) ‖ ID → nothing
 //	tagged    tag ‖ ID → nothing
 //	tags      ID → its tags, concatenated
+//	labels    ID → its label
 //
-// Files of the first release lack the last two buckets. Open creates them, and items
-// of that release have no tags until their next write.
+// Files of earlier releases lack some of the last three buckets. Open creates them, and
+// items of those releases have no tags or no label until their next write. An earlier
+// release does not remove labels, so a label may have no item.
 //
 // All numbers are big-endian. An expiry is signed, in milliseconds since 1970. An hour
 // is the number of full hours since 1970.
@@ -31,6 +33,7 @@ var (
 
 	taggedBucket = []byte("tagged")
 	tagsBucket   = []byte("tags")
+	labelsBucket = []byte("labels")
 
 	formatKey = []byte("format")
 )

@@ -64,20 +64,20 @@ func closeFile(db *bbolt.DB) error {
 	return nil
 }
 
-// prepareFormat creates the missing buckets: all in an empty file, those of the tags
-// in a file of the first release. It writes nothing to a complete file.
+// prepareFormat creates the missing buckets: all in an empty file, those of tags and
+// labels in a file of an earlier release. It writes nothing to a complete file.
 func prepareFormat(db *bbolt.DB) error {
 	var empty, complete bool
 	err := db.View(func(tx *bbolt.Tx) (err error) {
 		empty, err = checkFormat(tx)
-		complete = tx.Bucket(taggedBucket) != nil && tx.Bucket(tagsBucket) != nil
+		complete = tx.Bucket(taggedBucket) != nil && tx.Bucket(tagsBucket) != nil && tx.Bucket(labelsBucket) != nil
 		return err
 	})
 	if err != nil || complete {
 		return err
 	}
 	return db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{itemsBucket, indexBucket, metaBucket, taggedBucket, tagsBucket} {
+		for _, name := range [][]byte{itemsBucket, indexBucket, metaBucket, taggedBucket, tagsBucket, labelsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return fmt.Errorf("creating bucket: %w", err)
 			}

@@ -76,6 +76,7 @@ func prefetch(tx *bbolt.Tx, id session.ID) {
 	var damage error
 	defer recoverDamage(&damage)
 	_ = bytes.Clone(tx.Bucket(itemsBucket).Get(id[:]))
+	tx.Bucket(labelsBucket).Get(id[:])
 	tags, _ := readTags(tx, id)
 	_ = forEachTagKey(id, tags, func(key []byte) error {
 		tx.Bucket(taggedBucket).Get(key)

@@ -72,7 +72,7 @@ func (k *Keeper) EndByServerLogout(ctx context.Context, l Logout) (n int, err er
 		}
 	}
 	for _, t := range targets {
-		ended, err := k.endTarget(ctx, t, targets)
+		ended, err := k.endTarget(ctx, t, targets, EndBackchannel)
 		if n += ended; err != nil {
 			return n, logoutError(err)
 		}
@@ -90,7 +90,7 @@ func logoutError(err error) error {
 }
 
 // endTarget ends the sessions that have all tags of a target, and returns their number.
-func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []seal.LogoutTarget) (n int, err error) {
+func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []seal.LogoutTarget, reason EndReason) (n int, err error) {
 	for {
 		ids, err := k.Vault.store.Tagged(ctx, t.Tag)
 		if err != nil {
@@ -102,7 +102,7 @@ func (k *Keeper) endTarget(ctx context.Context, t seal.LogoutTarget, targets []s
 				return n, err
 			}
 		}
-		ended, err := k.endAll(ctx, ids)
+		ended, err := k.endAll(ctx, ids, reason)
 		// A full list may be incomplete.
 		if n += ended; err != nil || ended == 0 || !full {
 			return n, err
@@ -145,7 +145,7 @@ func (k *Keeper) filterBySubject(ctx context.Context, ids []session.ID, targets 
 
 // endAll ends sessions in parallel. It returns the number of those that existed, and the
 // first error.
-func (k *Keeper) endAll(ctx context.Context, ids []session.ID) (int, error) {
+func (k *Keeper) endAll(ctx context.Context, ids []session.ID, reason EndReason) (int, error) {
 	var (
 		ended atomic.Int64
 		all   sync.WaitGroup
@@ -157,7 +157,7 @@ func (k *Keeper) endAll(ctx context.Context, ids []session.ID) (int, error) {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			found, err := k.endListed(ctx, id)
+			found, err := k.endListed(ctx, id, reason)
 			if err != nil {
 				once.Do(func() { first = err })
 			}
@@ -172,14 +172,15 @@ func (k *Keeper) endAll(ctx context.Context, ids []session.ID) (int, error) {
 
 // endListed ends one session and reports whether it existed: a list may name items that
 // are gone.
-func (k *Keeper) endListed(ctx context.Context, id session.ID) (found bool, err error) {
+func (k *Keeper) endListed(ctx context.Context, id session.ID, reason EndReason) (found bool, err error) {
 	if err := k.exists(ctx, id); errors.Is(err, session.ErrNotFound) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
+	k.leaveNotice(ctx, id, reason)
 	var ended *EndedError
-	if errors.As(k.endSession(ctx, id, EndBackchannel), &ended) && !k.Vault.hasUnwritten(id) {
+	if errors.As(k.endSession(ctx, id, reason), &ended) && !k.Vault.hasUnwritten(id) {
 		return true, nil
 	}
 	// The session has ended in this process, now or earlier, but the store still has it:

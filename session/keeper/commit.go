@@ -36,7 +36,11 @@ func (k *Keeper) sealItem(ref seal.Ref, rec *record) (session.Item, error) {
 	if err != nil {
 		return session.Item{}, err
 	}
-	return session.Item{Version: version, Expires: expires.Add(expirySlack), Value: value, Tags: tags}, nil
+	label, err := sealLabel(k.Site, ref.ID, rec)
+	if err != nil {
+		return session.Item{}, err
+	}
+	return session.Item{Version: version, Expires: expires.Add(expirySlack), Value: value, Tags: tags, Label: label}, nil
 }
 
 // errRefreshedElsewhere means that another process has refreshed the session. The record

@@ -59,6 +59,8 @@ const (
 	EndReplaced        EndReason = "replaced_by_login"   // the browser logged in again
 	EndBackchannel     EndReason = "backchannel_logout"  // the authorization server logged the user out
 	EndFrontchannel    EndReason = "frontchannel_logout" // its page in the browser did
+	EndRevoked         EndReason = "revoked"             // an operator ended it
+	EndSessionLimit    EndReason = "session_limit"       // a later login of the user exceeded SessionLimit
 )
 
 // EndedError is returned to the one request that ends a session or finds it expired.

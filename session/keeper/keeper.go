@@ -49,6 +49,9 @@ type Config struct {
 	// DefaultTokenLifetime is the lifetime of an access token for which the server
 	// gives none (RFC 6749, section 5.1). Default: the constant DefaultTokenLifetime.
 	DefaultTokenLifetime time.Duration
+	// SessionLimit is the largest number of sessions of a user. A login ends the oldest ones
+	// beyond it. It has no effect on users without a subject. 0: no limit.
+	SessionLimit int
 	// Observe, if not nil, is called with events that happen outside of requests.
 	// It must not block.
 	Observe func(Event)
@@ -85,6 +88,9 @@ func New(c Config) (*Keeper, error) {
 		return nil, errors.New("Site has no keys") //nolint:staticcheck // the name of a field
 	case c.Refresher == nil:
 		return nil, errors.New("Refresher is missing")
+	}
+	if c.SessionLimit < 0 {
+		return nil, errors.New("SessionLimit must not be negative")
 	}
 	for _, d := range []struct {
 		field    string
@@ -167,17 +173,25 @@ func (k *Keeper) Create(ctx context.Context, user Identity, t Tokens) (seal.Secr
 		},
 		cold: cold{
 			idToken: t.IDToken, sid: user.SID, nonce: user.Nonce, userInfo: user.UserInfo,
+			userAgent: cut(user.UserAgent, maxLabelUserAgent),
 		},
 	}
 	rec.setRefreshToken(t)
 	rec.token.refreshBefore(user.SessionExpiry)
-	item, err := k.sealItem(ref, rec)
+	var item session.Item
+	err := k.placeLogin(ctx, rec, user)
+	if err == nil {
+		item, err = k.sealItem(ref, rec)
+	}
 	if err == nil {
 		err = k.Vault.store.Create(ctx, ref.ID, item)
 		k.Vault.probes.recordWrite(err)
 	}
 	if err == nil {
 		err = k.endIfLoggedOut(ctx, ref.ID, user, item.Tags)
+	}
+	if err == nil {
+		err = k.limitSessions(ctx, user)
 	}
 	if err != nil {
 		// A write that failed may have been done.

@@ -75,7 +75,13 @@ type cold struct {
 	sid     string // `sid`: the ID of the authorization server's own session
 	nonce   string // of the login
 	// userInfo are the claims among hot.claims that come from UserInfo.
-	userInfo      json.RawMessage
+	userInfo json.RawMessage
+	// userAgent is the User-Agent header of the login, cut to the size in a label.
+	userAgent string
+	// order is the place of the session among those of its user, for SessionLimit: the time
+	// of the login in milliseconds since 1970, or more if another session has that place.
+	// 0: the login was not limited.
+	order         uint64
 	unknownFields []byte
 }
 
@@ -112,6 +118,8 @@ const (
 	fieldNonce
 	fieldUnclear
 	fieldUserInfo
+	fieldUserAgent
+	fieldOrder
 )
 
 // The tables give the order in which fields are written.
@@ -143,6 +151,8 @@ var (
 		bytesField(fieldUserInfo, func(c *cold) *json.RawMessage { return &c.userInfo }),
 		boolField(fieldRotates, func(c *cold) *bool { return &c.rotates }),
 		boolField(fieldUnclear, func(c *cold) *bool { return &c.unclear }),
+		stringField(fieldUserAgent, func(c *cold) *string { return &c.userAgent }),
+		uintField(fieldOrder, func(c *cold) *uint64 { return &c.order }),
 	}
 )
 
@@ -176,7 +186,7 @@ func decodeToken(h *hot, part []byte) (known, ok bool) {
 }
 
 func (c *cold) encode() []byte {
-	return encodeFields(coldFields, c, c.unknownFields, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo))
+	return encodeFields(coldFields, c, c.unknownFields, 64+len(c.refreshToken)+len(c.idToken)+len(c.userInfo)+len(c.userAgent))
 }
 
 func decodeCold(part []byte) (c cold, ok bool) {

@@ -43,7 +43,7 @@ func fullRecord() *record {
 }
 
 // recordWithUnknownFields returns the record in testdata/record_v1_full.hex: every field
-// but those of recordWithServerLimits, and unknown fields in each part, as a later
+// but those of recordWithServerLimits and recordWithLabel, and unknown fields in each part, as a later
 // release may write them.
 func recordWithUnknownFields() *record {
 	rec := fullRecord()
@@ -58,6 +58,14 @@ func recordWithUnknownFields() *record {
 func recordWithServerLimits() *record {
 	rec := recordWithUnknownFields()
 	rec.sessionExpiry, rec.refreshEnd = time.UnixMilli(1_800_000_000_000+1000*3600), rec.refreshExpires
+	return rec
+}
+
+// recordWithLabel returns the record in testdata/record_v1_label.hex: the fields for the
+// label, in addition.
+func recordWithLabel() *record {
+	rec := recordWithServerLimits()
+	rec.userAgent, rec.order = "Mozilla/5.0 (X11; Linux x86_64)", 1_800_000_000_001
 	return rec
 }
 
@@ -127,6 +135,7 @@ var goldenRecords = map[string]func() *record{
 	"record_v1_full.hex": recordWithUnknownFields,
 
 	"record_v1_serverlimits.hex": recordWithServerLimits,
+	"record_v1_label.hex":        recordWithLabel,
 }
 
 var writeGolden = flag.Bool("write-golden", false, "write golden records that have no file yet")

@@ -55,6 +55,7 @@ const (
 	sharedRelease
 	sharedAnnounce
 	sharedTagged
+	sharedList // also Labels
 )
 
 func (op sharedOp) writesItem() bool { return op >= sharedCreate && op <= sharedDeleteAt }
@@ -251,6 +252,22 @@ func (u *sharedUser) Tagged(ctx context.Context, tag session.Tag) (ids []session
 		return nil
 	})
 	return ids, err
+}
+
+func (u *sharedUser) List(ctx context.Context, after session.ID, limit int) (ids []session.ID, err error) {
+	err = u.do(ctx, sharedList, func() error {
+		ids = labelledAfter(u.state.items, after, limit)
+		return nil
+	})
+	return ids, err
+}
+
+func (u *sharedUser) Labels(ctx context.Context, ids []session.ID) (found []session.Labelled, err error) {
+	err = u.do(ctx, sharedList, func() error {
+		found = labelsOf(u.state.items, ids)
+		return nil
+	})
+	return found, err
 }
 
 func (s *sharedState) remove(id session.ID) {

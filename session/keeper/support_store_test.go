@@ -21,9 +21,10 @@ const (
 	opReplace
 	opDelete
 	opTagged
+	opList // also Labels
 )
 
-func (op storeOp) writes() bool { return op != opView && op != opTagged }
+func (op storeOp) writes() bool { return op != opView && op != opTagged && op != opList }
 
 // storeFault is a fault of one operation. The zero value is none.
 type storeFault struct {
@@ -40,7 +41,7 @@ type fakeStore struct {
 	mu     sync.Mutex
 	items  map[session.ID]session.Item
 	fault  func(op storeOp) storeFault
-	counts [5]int       // completed operations by kind
+	counts [6]int       // completed operations by kind
 	stale  []session.ID // additional answers of Tagged
 }
 
@@ -202,8 +203,45 @@ func (s *fakeStore) tagged(tag session.Tag) (ids []session.ID) {
 	return ids
 }
 
+func (s *fakeStore) List(ctx context.Context, after session.ID, limit int) (ids []session.ID, err error) {
+	err = s.do(ctx, opList, func() error {
+		ids = labelledAfter(s.items, after, limit)
+		return nil
+	})
+	return ids, err
+}
+
+// labelledAfter is List over a map. It also lists expired items.
+func labelledAfter(items map[session.ID]session.Item, after session.ID, limit int) (ids []session.ID) {
+	for id, item := range items {
+		if len(item.Label) > 0 && bytes.Compare(id[:], after[:]) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b session.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids[:min(len(ids), limit)]
+}
+
+func (s *fakeStore) Labels(ctx context.Context, ids []session.ID) (found []session.Labelled, err error) {
+	err = s.do(ctx, opList, func() error {
+		found = labelsOf(s.items, ids)
+		return nil
+	})
+	return found, err
+}
+
+// labelsOf is Labels over a map.
+func labelsOf(items map[session.ID]session.Item, ids []session.ID) (found []session.Labelled) {
+	for _, id := range ids {
+		if item, ok := items[id]; ok && time.Now().Before(item.Expires) {
+			found = append(found, session.Labelled{ID: id, Label: bytes.Clone(item.Label)})
+		}
+	}
+	return found
+}
+
 func cloneItem(item session.Item) session.Item {
-	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	item.Value, item.Tags, item.Label = bytes.Clone(item.Value), slices.Clone(item.Tags), bytes.Clone(item.Label)
 	return item
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"time"
+
+	"github.com/oauth-session/caddy-oauth-session/session/seal"
 )
 
 // Tokens are the tokens of one answer of the authorization server's token endpoint, at
@@ -47,6 +49,13 @@ type Identity struct {
 	// empty if there were none, or if an earlier release, which did not separate them,
 	// created the session.
 	UserInfo json.RawMessage
+	// UserAgent is the User-Agent header of the login, for operators. It is used by Create
+	// only.
+	UserAgent string
+	// Replaces is the secret of the session that this browser has had so far and that the
+	// caller ends after Create. SessionLimit does not count it. Zero: there is none. It is
+	// used by Create only.
+	Replaces seal.Secret
 	// IDToken is the source of Claims. It is set only in the argument of
 	// Refresher.Identify.
 	IDToken string

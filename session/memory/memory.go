@@ -30,10 +30,12 @@ type Store struct {
 	// swaps the pointer, so readers need no lock.
 	items sync.Map
 
-	// mu serializes the writers and protects tagged.
+	// mu serializes the writers and protects tagged and labelled.
 	mu sync.Mutex
 	// tagged has the items of each tag, including expired items before their sweep.
 	tagged map[session.Tag]map[session.ID]struct{}
+	// labelled has the items with a label, in sets that are in the order of their IDs.
+	labelled [labelSets]map[session.ID]struct{}
 
 	stop    func()
 	stopped chan struct{}
@@ -83,7 +85,7 @@ func (s *Store) write(ctx context.Context, id session.ID, item session.Item, acc
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("writing session to memory: %w", err)
 	}
-	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	item.Value, item.Tags, item.Label = bytes.Clone(item.Value), slices.Clone(item.Tags), bytes.Clone(item.Label)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !accepts(s.live(id)) {
@@ -91,6 +93,7 @@ func (s *Store) write(ctx context.Context, id session.ID, item session.Item, acc
 	}
 	old, _ := s.items.Swap(id, &item)
 	s.setTags(id, old, item.Tags)
+	s.setLabelled(id, len(item.Label) > 0)
 	return nil
 }
 
@@ -103,6 +106,7 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 	defer s.mu.Unlock()
 	old, _ := s.items.LoadAndDelete(id)
 	s.setTags(id, old, nil)
+	s.setLabelled(id, false)
 	return nil
 }
 
@@ -179,6 +183,7 @@ func (s *Store) removeIfExpired(id, item any) bool {
 	defer s.mu.Unlock()
 	if s.items.CompareAndDelete(id, item) {
 		s.setTags(id.(session.ID), item, nil)
+		s.setLabelled(id.(session.ID), false)
 	}
 	return true
 }

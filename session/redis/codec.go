@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -16,15 +17,20 @@ import (
 //
 //	<prefix>:{<id>}           version ‖ expiry ‖ value
 //	<prefix>:{<id>}:lease     holder (16 bytes) ‖ beat
+//	<prefix>:{<id>}:label     label
 //	<prefix>:{<id>}:landed    empty; see Store.replicated
 //	<prefix>:notes:{<topic>}  hash: holder → time ‖ announcement
 //	<prefix>:tag:{<tag>}      sorted set: ID, by the end of its entry
 //	<prefix>:tag:{<tag>}:landed  empty; see Store.replicated
+//	<prefix>:list:{<byte>}    sorted set: ID, by the end of its entry
+//	<prefix>:list:{<byte>}:landed  empty; see Store.replicated
 //
-// IDs, topics and tags are in base64url. The IDs in a set are raw bytes. All times are
+// IDs, topics and tags are in base64url. The IDs in a set are raw bytes. The sets of the
+// list have the items with a label, by the first byte of their ID, as two hexadecimal
+// digits. All times are
 // signed, in milliseconds since 1970; those of announcements are by the clock of the
 // server. The braces put all keys of a session into the same slot of a cluster. Every
-// key has a time to live: items and leases that of the item, announcements a minute,
+// key has a time to live: items, leases and labels that of the item, announcements a minute,
 // sets that of their last entry.
 const (
 	itemHeaderSize = 8 + 8
@@ -39,16 +45,18 @@ var keyEncoding = base64.RawURLEncoding.Strict()
 
 // keyspace encodes and decodes the names of keys.
 type keyspace struct {
-	items, announcements, tags string // up to and including the opening brace
+	items, announcements, tags, lists string // up to and including the opening brace
 }
 
 func newKeyspace(prefix string) keyspace {
-	return keyspace{items: prefix + ":{", announcements: prefix + ":notes:{", tags: prefix + ":tag:{"}
+	return keyspace{items: prefix + ":{", announcements: prefix + ":notes:{", tags: prefix + ":tag:{", lists: prefix + ":list:{"}
 }
 
 func (k keyspace) item(id session.ID) string { return wrap(k.items, id, "}") }
 
 func (k keyspace) lease(id session.ID) string { return wrap(k.items, id, "}:lease") }
+
+func (k keyspace) label(id session.ID) string { return wrap(k.items, id, "}:label") }
 
 func (k keyspace) itemWait(id session.ID) string { return wrap(k.items, id, "}:landed") }
 
@@ -59,6 +67,10 @@ func (k keyspace) announcement(topic session.Topic) string {
 func (k keyspace) tag(tag session.Tag) string { return wrap(k.tags, tag, "}") }
 
 func (k keyspace) tagWait(tag session.Tag) string { return wrap(k.tags, tag, "}:landed") }
+
+func (k keyspace) list(first byte) string { return fmt.Sprintf("%s%02x}", k.lists, first) }
+
+func (k keyspace) listWait(first byte) string { return k.list(first) + ":landed" }
 
 // wrap returns a key with one allocation, because every cached read calls it.
 func wrap(before string, name [32]byte, after string) string {

@@ -81,7 +81,7 @@ func readLease(res rueidis.RedisResult) (session.Lease, error) {
 // Beat implements [session.SharedStore].
 func (s *Store) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
 	err := s.try(ctx, func(ctx context.Context) error {
-		held, err := beatScript.runOnOneKey(ctx, s.plain, s.keys.lease(id), s.keys.item(id), encodeLease(lease)).AsBool()
+		held, err := beatScript.runOnOneKey(ctx, s.plain, []string{s.keys.lease(id), s.keys.item(id)}, encodeLease(lease)).AsBool()
 		if err == nil && !held {
 			err = session.ErrConflict
 		}

@@ -23,13 +23,14 @@ if lease and #lease ~= 24 then return redis.error_reply('MALFORMED lease') end
 // of the given version. It does not check the lease: every write raises the version, so an
 // instance that lost its lease and was overtaken gets 0.
 //
-//	ARGV: present version, new item, its time to live in ms
+//	KEYS: item, lease, label. ARGV: present version, new item, its time to live in ms, label
 //	answer: 1, 0 if the item is missing or has another version, or an error if it is malformed
 //
 // The lease gets the item's time to live, so that the lease does not end before the item.
 // An item without any time left is deleted. While a cluster slot moves, the script may get
-// only the item's key; then the lease's time to live does not change; see runOnOneKey. codec.go has the layout of items and leases.
-var replaceScript = script{"aa54896fa25f7512ee26f4a65939ec639e7735b8", `
+// only the item's key; then the lease's time to live and the label do not change; see
+// runOnOneKey. codec.go has the layout of items and leases.
+var replaceScript = script{"23250aa4145597ebb4062338977e5dff39cf7855", `
 local item = redis.call('GET', KEYS[1])
 if item and #item < 16 then return redis.error_reply('MALFORMED item') end
 if not item or item:sub(1, 8) ~= ARGV[1] then return 0 end
@@ -38,17 +39,34 @@ if tonumber(ARGV[3]) <= 0 then
 else
 	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 	if KEYS[2] then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+	if KEYS[3] and ARGV[4] ~= '' then
+		redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[3])
+	elseif KEYS[3] then
+		redis.call('DEL', KEYS[3])
+	end
 end
 return 1
 `}
 
-// deleteAtScript deletes an item of the given version and its lease.
+// createScript creates an item with a label. Its keys are those of the item and the label.
+//
+//	new item, its time to live in ms, label → 1, or 0 if the ID has an item
+//
+// Without the label's key, the item has no label before its next write; see runOnOneKey.
+var createScript = script{"7affda89ce3bb6d7a0efd9ed9c3c24a1a132523d", `
+if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2]) end
+return 1
+`}
+
+// deleteAtScript deletes an item of the given version with its lease and its label. Its
+// keys are those of the three.
 //
 //	version, holder or nothing → 1, or 0 for a conflict
-var deleteAtScript = script{"fdcbc7ad17010033a7e77d0d45aca1deb838efe4", readBoth + `
+var deleteAtScript = script{"49c5cfc6f506e5638f60f8bcd5e12b3bbccc4dbc", readBoth + `
 if not item or item:sub(1, 8) ~= ARGV[1] then return 0 end
 if ARGV[2] ~= '' and (not lease or lease:sub(1, 16) ~= ARGV[2]) then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', unpack(KEYS))
 return 1
 `}
 
@@ -132,7 +150,7 @@ end
 return notes
 `}
 
-// indexScript adds an item to the index of a tag.
+// indexScript adds an item to the index of a tag, or to a set of the list.
 //
 //	ID, end of the entry, now, time until the end in ms, largest number of entries
 //
@@ -151,16 +169,16 @@ type build func(rueidis.Builder) rueidis.Completed
 // send runs a command on the server.
 type send func(context.Context, build) rueidis.RedisResult
 
-// runOnOneKey runs the script on both keys, or on the first key only while the slot
+// runOnOneKey runs the script on all keys, or on the first key only while the slot
 // moves between two nodes of a cluster. During a move, the nodes refuse commands with
-// two keys if one of them is missing, as most leases are. Heartbeats and commits
+// several keys if one of them is missing, as most leases are. Heartbeats and commits
 // therefore succeed during a move. Acquire needs both keys and waits for its end.
-func (s script) runOnOneKey(ctx context.Context, send send, first, second string, args ...string) rueidis.RedisResult {
-	res := s.run(ctx, send, []string{first, second}, args...)
+func (s script) runOnOneKey(ctx context.Context, send send, keys []string, args ...string) rueidis.RedisResult {
+	res := s.run(ctx, send, keys, args...)
 	if !isMoving(res) {
 		return res
 	}
-	return s.run(ctx, send, []string{first}, args...)
+	return s.run(ctx, send, keys[:1], args...)
 }
 
 func isMoving(res rueidis.RedisResult) bool {

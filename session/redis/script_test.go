@@ -8,7 +8,7 @@ import (
 
 func TestScriptHashesMatchTheScripts(t *testing.T) {
 	for name, s := range map[string]script{
-		"replace": replaceScript, "deleteAt": deleteAtScript, "acquire": acquireScript,
+		"create": createScript, "replace": replaceScript, "deleteAt": deleteAtScript, "acquire": acquireScript,
 		"beat": beatScript, "release": releaseScript, "announce": announceScript,
 		"index": indexScript,
 	} {

@@ -27,16 +27,18 @@ type indexCache struct {
 
 // indexEntry is the content of the indexes for one item.
 type indexEntry struct {
-	tags  [session.MaxTags]session.Tag
-	until time.Time
+	tags   [session.MaxTags]session.Tag
+	listed bool // it is in a set of the list
+	until  time.Time
 }
 
-// covers reports whether the indexes have the item under all its tags until it
-// expires. The caller passes the epoch to set.
+// covers reports whether the indexes have the item under all its tags, and the list has
+// it if it has a label, until it expires. The caller passes the epoch to set.
 func (x *indexCache) covers(id session.ID, item session.Item) (ok bool, epoch uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	entry, known := x.items[id]
+	known = known && (entry.listed || len(item.Label) == 0)
 	for _, tag := range item.Tags {
 		known = known && slices.Contains(entry.tags[:], tag)
 	}
@@ -72,7 +74,8 @@ func (x *indexCache) forgetAll() {
 	x.epoch++
 }
 
-// addToIndexes adds an item to the indexes of its tags. It is called before the item is
+// addToIndexes adds an item to the indexes of its tags, and to the list if it has a label.
+// It is called before the item is
 // written, because the two are in different slots of a cluster: an index may list an
 // item that does not exist, and must not miss one.
 //
@@ -83,16 +86,23 @@ func (s *Store) addToIndexes(ctx context.Context, id session.ID, item session.It
 	covered, epoch := s.indexes.covers(id, item)
 	now := time.Now()
 	life := item.Expires.Sub(now)
-	if len(item.Tags) == 0 || covered || life <= 0 {
+	if len(item.Tags) == 0 && len(item.Label) == 0 || covered || life <= 0 {
 		return nil
 	}
-	entry := indexEntry{until: item.Expires.Add(life / 2)}
+	entry := indexEntry{until: item.Expires.Add(life / 2), listed: len(item.Label) > 0}
+	add := func(key, waitKey string, maxEntries int) error {
+		return indexScript.run(ctx, s.durableIndex(waitKey), []string{key}, string(id[:]),
+			strconv.FormatInt(entry.until.UnixMilli(), 10), strconv.FormatInt(now.UnixMilli(), 10),
+			strconv.FormatInt(entry.until.Sub(now).Milliseconds(), 10), strconv.Itoa(maxEntries)).Error()
+	}
 	for i, tag := range item.Tags {
 		entry.tags[i] = tag
-		err := indexScript.run(ctx, s.durableIndex(tag), []string{s.keys.tag(tag)}, string(id[:]),
-			strconv.FormatInt(entry.until.UnixMilli(), 10), strconv.FormatInt(now.UnixMilli(), 10),
-			strconv.FormatInt(entry.until.Sub(now).Milliseconds(), 10), strconv.Itoa(session.MaxTagged)).Error()
-		if err != nil {
+		if err := add(s.keys.tag(tag), s.keys.tagWait(tag), session.MaxTagged); err != nil {
+			return err
+		}
+	}
+	if entry.listed {
+		if err := add(s.keys.list(id[0]), s.keys.listWait(id[0]), maxListSet); err != nil {
 			return err
 		}
 	}
@@ -100,14 +110,14 @@ func (s *Store) addToIndexes(ctx context.Context, id session.ID, item session.It
 	return nil
 }
 
-// durableIndex returns the send function for commands that change the index of a tag.
-// It waits for replicas as durable does. There are no copies of an index to drop.
-func (s *Store) durableIndex(tag session.Tag) send {
+// durableIndex returns the send function for commands that change an index. It waits for
+// replicas as durable does. There are no copies of an index to drop.
+func (s *Store) durableIndex(waitKey string) send {
 	if s.replicas == 0 {
 		return s.plain
 	}
 	return func(ctx context.Context, command build) rueidis.RedisResult {
-		return s.replicated(ctx, s.keys.tagWait(tag), command)
+		return s.replicated(ctx, waitKey, command)
 	}
 }
 

@@ -26,10 +26,8 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		if err := s.addToIndexes(ctx, id, item); err != nil {
 			return err
 		}
-		err := s.durable(id)(ctx, func(b rueidis.Builder) rueidis.Completed {
-			return b.Set().Key(s.keys.item(id)).Value(encodeItem(item)).Nx().PxMilliseconds(life).Build()
-		}).Error()
-		if !rueidis.IsRedisNil(err) {
+		created, err := s.createNew(ctx, id, item, life)
+		if err != nil || created {
 			return err
 		}
 		if tries > 1 && s.hasItem(ctx, id, item) {
@@ -41,6 +39,22 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 		return callError("writing session to redis", err)
 	}
 	return nil
+}
+
+// createNew writes an item and its label, unless the ID has an item. life is the time to
+// live in milliseconds.
+func (s *Store) createNew(ctx context.Context, id session.ID, item session.Item, life int64) (created bool, err error) {
+	if len(item.Label) > 0 {
+		return createScript.runOnOneKey(ctx, s.durable(id), []string{s.keys.item(id), s.keys.label(id)},
+			encodeItem(item), strconv.FormatInt(life, 10), rueidis.BinaryString(item.Label)).AsBool()
+	}
+	err = s.durable(id)(ctx, func(b rueidis.Builder) rueidis.Completed {
+		return b.Set().Key(s.keys.item(id)).Value(encodeItem(item)).Nx().PxMilliseconds(life).Build()
+	}).Error()
+	if rueidis.IsRedisNil(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // createExpired creates an item that has expired already: it writes nothing, and
@@ -69,8 +83,8 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 		if err := s.addToIndexes(ctx, id, item); err != nil {
 			return rueidis.NewErrorResult(err)
 		}
-		return replaceScript.runOnOneKey(ctx, s.durable(id), s.keys.item(id), s.keys.lease(id),
-			encodeVersion(item.Version-1), encodeItem(item), strconv.FormatInt(lifetime(item.Expires), 10))
+		return replaceScript.runOnOneKey(ctx, s.durable(id), s.keysOf(id),
+			encodeVersion(item.Version-1), encodeItem(item), strconv.FormatInt(lifetime(item.Expires), 10), rueidis.BinaryString(item.Label))
 	})
 }
 
@@ -82,7 +96,7 @@ func (s *Store) DeleteAt(ctx context.Context, id session.ID, version uint64, hol
 		expected = string(holder[:])
 	}
 	return s.change(ctx, "deleting session from redis", func(ctx context.Context) rueidis.RedisResult {
-		return deleteAtScript.run(ctx, s.durable(id), []string{s.keys.item(id), s.keys.lease(id)}, encodeVersion(version), expected)
+		return deleteAtScript.run(ctx, s.durable(id), s.keysOf(id), encodeVersion(version), expected)
 	})
 }
 
@@ -107,21 +121,29 @@ func (s *Store) Delete(ctx context.Context, id session.ID) error {
 		return s.durable(id)(ctx, func(b rueidis.Builder) rueidis.Completed { return b.Del().Key(keys...).Build() })
 	}
 	err := s.try(ctx, func(ctx context.Context) error {
-		res := del(ctx, s.keys.item(id), s.keys.lease(id))
+		keys := s.keysOf(id)
+		res := del(ctx, keys...)
 		if !isMoving(res) {
 			return res.Error()
 		}
-		// See script.runOnOneKey. A lease without an item has no effect.
-		if err := del(ctx, s.keys.item(id)).Error(); err != nil {
-			return err
+		// See script.runOnOneKey. A lease or a label without an item has no effect.
+		for _, key := range keys {
+			if err := del(ctx, key).Error(); err != nil {
+				return err
+			}
 		}
-		return del(ctx, s.keys.lease(id)).Error()
+		return nil
 	})
 	if err != nil {
 		return callError("deleting session from redis", err)
 	}
 	s.indexes.forget(id)
 	return nil
+}
+
+// keysOf returns the keys of an item: its own, that of its lease, and that of its label.
+func (s *Store) keysOf(id session.ID) []string {
+	return []string{s.keys.item(id), s.keys.lease(id), s.keys.label(id)}
 }
 
 // durable returns the send function for commands that change an item. It returns after

@@ -86,12 +86,12 @@ type KeyRing struct {
 // Format keeps keys out of logs: every verb prints a placeholder.
 func (*KeyRing) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[key ring]") }
 
-// rootKey is a key with the two values derived from it, its ID and the key of the
-// tags, so that they are derived once and not for each record.
+// rootKey is a key with the values derived from it: its ID, and the keys of tags and
+// labels. They are derived once and not for each record.
 type rootKey struct {
 	Key
-	id   KeyID
-	tags Key
+	id           KeyID
+	tags, labels Key
 }
 
 func newRootKey(k Key) (rootKey, error) {
@@ -99,7 +99,11 @@ func newRootKey(k Key) (rootKey, error) {
 	if err != nil {
 		return rootKey{}, fmt.Errorf("deriving the key of tags: %w", err)
 	}
-	return rootKey{Key: k, id: k.id(), tags: Key(tags)}, nil
+	labels, err := hkdf.Key(sha256.New, k[:], nil, "oauth_session labels v1", keySize)
+	if err != nil {
+		return rootKey{}, fmt.Errorf("deriving the key of labels: %w", err)
+	}
+	return rootKey{Key: k, id: k.id(), tags: Key(tags), labels: Key(labels)}, nil
 }
 
 // maxKeys limits a ring, so that one announcement can contain all its keys.

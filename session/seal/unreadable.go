@@ -23,6 +23,8 @@ const (
 	PartCold Part = "cold"
 	// PartLogoutMarker is the time of a logout by the authorization server.
 	PartLogoutMarker Part = "logout_marker"
+	// PartLabel is the label of a session, for operators.
+	PartLabel Part = "label"
 )
 
 // UnreadableError reports a stored value that does not open. Its item has the ID of
@@ -46,6 +48,8 @@ func (e *UnreadableError) Error() string {
 		return "the record has another version than its item: an old one was put back, or the item was altered"
 	case PartLogoutMarker:
 		return "the time of a logout by the authorization server was altered"
+	case PartLabel:
+		return "the label was altered, or belongs to another session or site"
 	default:
 		return "the " + string(e.Part) + " part of the record was altered, or belongs to another record"
 	}

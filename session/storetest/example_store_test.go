@@ -91,7 +91,7 @@ func (s *Store) Create(ctx context.Context, id session.ID, item session.Item) er
 	if _, ok := s.items[id]; ok {
 		return session.ErrConflict
 	}
-	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	item.Value, item.Tags, item.Label = bytes.Clone(item.Value), slices.Clone(item.Tags), bytes.Clone(item.Label)
 	s.items[id] = item
 	return nil
 }
@@ -107,7 +107,7 @@ func (s *Store) Replace(ctx context.Context, id session.ID, item session.Item) e
 	if !ok || !time.Now().Before(old.Expires) || old.Version+1 != item.Version {
 		return session.ErrConflict
 	}
-	item.Value, item.Tags = bytes.Clone(item.Value), slices.Clone(item.Tags)
+	item.Value, item.Tags, item.Label = bytes.Clone(item.Value), slices.Clone(item.Tags), bytes.Clone(item.Label)
 	s.items[id] = item
 	return nil
 }
@@ -138,6 +138,40 @@ func (s *Store) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, erro
 		}
 	}
 	return ids, nil
+}
+
+// List implements session.Store. It reads every item, so it suits small numbers of items
+// only.
+func (s *Store) List(ctx context.Context, after session.ID, limit int) ([]session.ID, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var ids []session.ID
+	for id, item := range s.items {
+		if len(item.Label) > 0 && bytes.Compare(id[:], after[:]) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b session.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids[:min(len(ids), limit)], nil
+}
+
+// Labels implements session.Store.
+func (s *Store) Labels(ctx context.Context, ids []session.ID) ([]session.Labelled, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var found []session.Labelled
+	for _, id := range ids {
+		if item, ok := s.items[id]; ok && time.Now().Before(item.Expires) {
+			found = append(found, session.Labelled{ID: id, Label: bytes.Clone(item.Label)})
+		}
+	}
+	return found, nil
 }
 
 // TestStore goes into a _test.go file next to the store.

@@ -48,6 +48,11 @@ var agingChecks = []check{
 		"Tagged finds an item until it is gone, however often Replace moves Expires.",
 		taggedForLife,
 	},
+	{
+		"listed for its life",
+		"List finds an item until it is gone, however often Replace moves Expires, and Labels does not find it after that.",
+		listedForLife,
+	},
 }
 
 // sharedAgingChecks are the agingChecks of shared stores.

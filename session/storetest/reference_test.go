@@ -170,6 +170,14 @@ func (d *data) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error
 	return d.items.Tagged(ctx, tag)
 }
 
+func (d *data) List(ctx context.Context, after session.ID, limit int) ([]session.ID, error) {
+	return d.items.List(ctx, after, limit)
+}
+
+func (d *data) Labels(ctx context.Context, ids []session.ID) ([]session.Labelled, error) {
+	return d.items.Labels(ctx, ids)
+}
+
 func (d *data) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

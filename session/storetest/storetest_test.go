@@ -23,6 +23,8 @@ type broken struct {
 	replace func(ctx context.Context, id session.ID, item session.Item) error
 	delete  func(ctx context.Context, id session.ID) error
 	tagged  taggedFunc
+	list    listFunc
+	labels  labelsFunc
 }
 
 type taggedFunc = func(ctx context.Context, tag session.Tag) ([]session.ID, error)
@@ -93,6 +95,25 @@ var saboteurs = map[string]func(b *broken){
 	"Tagged/context":        taggedIgnoresContext,
 	"concurrent/Tagged":     tagsInTwoSteps,
 	"tagged for its life":   tagsOfFirstWrite,
+	"List/Create":           createDropsLabel,
+	"List/order":            listsBackwards,
+	"List/after":            listsFrom,
+	"List/limit":            listsShortPages,
+	"List/none":             labelsEverything,
+	"List/late":             replaceDropsLabel,
+	"List/again":            deletedStaysUnlisted,
+	"List/pages":            skipsBetweenPages,
+	"List/context":          listIgnoresContext,
+	"Labels/Replace":        keepsFirstLabel,
+	"Labels/gone":           labelsOfAll,
+	"Labels/order":          labelsInOrderOfIDs,
+	"Labels/empty":          emptyLabelKeepsOld,
+	"Labels/values":         cutsLabels,
+	"Labels/copy":           labelsKeepSlice,
+	"Labels/copies":         labelsHandsOutMemory,
+	"expired/Labels":        labelsOfAll,
+	"concurrent/List":       listsInTwoSteps,
+	"listed for its life":   listedUntilFirstEnd,
 	"expired/View":          showsExpired,
 	"expired/Create":        expiredBlocksCreate,
 	"expired/Replace":       showsExpired,
