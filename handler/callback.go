@@ -24,7 +24,8 @@ type callback struct {
 	state   loginState
 	attempt loginAttempt
 	code    string
-	origin  string // set by redeem
+	// Set by redeem.
+	origin, userAgent string
 }
 
 // serveCallback completes a login with the authorization response in the URL, or, if

@@ -175,6 +175,9 @@ func (c *Config) validate() error {
 	if c.FrontchannelLogout && (c.Client.Issuer() == "" || !c.Client.OpenID()) {
 		return errors.New("frontchannel_logout needs an issuer and the scope openid: without an ID token, no session has a sid")
 	}
+	if c.Keeper.SessionLimit > 0 && !c.Client.OpenID() && !c.UserInfo {
+		return errors.New("session_limit needs the scope openid or userinfo: without them, no session has a user")
+	}
 	if err := validateHeaderName(c.HeaderName); err != nil {
 		return err
 	}

@@ -37,6 +37,10 @@ func (h *Handler) serveLogin(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodPost {
 		return h.servePostedLogin(w, r, l)
 	}
+	c := h.readCookies(r)
+	if notice := h.endNotice(r, &c, l.returnTo); notice != nil {
+		return h.failEnded(w, r, notice)
+	}
 	return h.startLogin(w, r, l)
 }
 
@@ -164,8 +168,7 @@ func (h *Handler) unauthenticated(w http.ResponseWriter, r *http.Request) error 
 		}
 		return h.startLogin(w, r, loginRequest{returnTo: h.originalRequestURI(r)})
 	}
-	// Every 401 needs a challenge (RFC 9110, section 15.5.2).
-	w.Header().Set("WWW-Authenticate", `Bearer realm="oauth_session"`)
+	setChallenge(w)
 	e := &Error{
 		Status: http.StatusUnauthorized, Code: "login_required", Title: "Login required",
 		Detail: "There is no session. Open login_url in the browser window.",

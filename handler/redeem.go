@@ -33,7 +33,7 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	cb.origin = origin
+	cb.origin, cb.userAgent = origin, r.UserAgent()
 	r = r.WithContext(context.WithoutCancel(r.Context()))
 	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(loginAttemptLifetime)}
 	// Over all instances, one callback of this attempt runs the function. The
@@ -135,6 +135,10 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	}
 	if a.Completed+1 >= loopLimit {
 		return seal.Secret{}, &loginFailure{answer: cookieLoop(a.ReturnTo), clearAll: true}
+	}
+	identity.UserAgent = cb.userAgent
+	if c.valid {
+		identity.Replaces = c.secret // see endReplacedSession
 	}
 	t := sessionTokens(answer)
 	secret, s, err := h.Keeper.Create(ctx, identity, t)

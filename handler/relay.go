@@ -80,7 +80,7 @@ func (h *Handler) relayAnonymous(w http.ResponseWriter, r *http.Request, c *cook
 			}
 			h.clearLoopCount(w, c)
 		}
-		return h.unauthenticated(w, r)
+		return h.withoutSession(w, r, c)
 	}
 	p := &relayState{guard: h.guardCookies(w, r)}
 	p.guard.policy = cacheByCookie
@@ -149,7 +149,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	p.guard.finish()
 	if err != nil && !p.guard.wroteHeader && errors.Is(context.Cause(ctx), keeper.ErrNoSession) {
 		// The session ended during the request, and the app has not answered.
-		return h.unauthenticated(w, r)
+		return h.withoutSession(w, r, c)
 	}
 	return err
 }

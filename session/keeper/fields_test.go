@@ -60,7 +60,8 @@ func genRecord() *rapid.Generator[record] {
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),
 				idToken: text.Draw(t, "ID token"), sid: text.Draw(t, "sid"), nonce: text.Draw(t, "nonce"),
 				rotates: rapid.Bool().Draw(t, "rotates"), unclear: rapid.Bool().Draw(t, "unclear"),
-				userInfo: genBytes().Draw(t, "UserInfo"), unknownFields: genUnknown(fieldUserInfo).Draw(t, "unknown cold fields"),
+				userInfo: genBytes().Draw(t, "UserInfo"), userAgent: text.Draw(t, "User-Agent"), order: rapid.Uint64().Draw(t, "order"),
+				unknownFields: genUnknown(fieldOrder).Draw(t, "unknown cold fields"),
 			},
 		}
 	})
@@ -164,6 +165,8 @@ func TestRecordCoversOnlyEqualContentAndEarlierUse(t *testing.T) {
 		"ID token":      func(r *record) { r.idToken = "" },
 		"claims":        func(r *record) { r.claims = []byte("{}") },
 		"UserInfo":      func(r *record) { r.userInfo = []byte("{}") },
+		"User-Agent":    func(r *record) { r.userAgent = "other" },
+		"order":         func(r *record) { r.order++ },
 		"unknown field": func(r *record) { r.cold.unknownFields = []byte{99, 1, 'x'} },
 	}
 	for name, change := range changes {
