@@ -148,7 +148,7 @@ var validArguments = map[string]string{
 	"idle_timeout": "1h", "max_lifetime": "1h", "refresh_timeout": "5s",
 	"userinfo": "", "header": "X-Token {token}", "store": "memory", "cookie": "{\nname __Host-s\n}", "optional": "/public*",
 	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "", "frontchannel_logout": "",
-	"idle_ignore": "/poll*", "stream_token_expiry": "close",
+	"idle_ignore": "/poll*", "stream_token_expiry": "close", "session_limit": "3",
 }
 
 // The error of a malformed line ends in the file and line, and shows the syntax.

@@ -16,7 +16,9 @@ func init() {
 
 // AdminAPI adds to Caddy's admin endpoint:
 //
-//	GET /oauth_session/ready    200 if all session stores can be used, else 503
+//	GET /oauth_session/ready        200 if all session stores can be used, else 503
+//	GET /oauth_session/sessions     sessions; parameters site, user, cursor, limit, count
+//	DELETE /oauth_session/sessions  ends sessions by id, user or older_than; parameter site
 type AdminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -26,7 +28,10 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes implements caddy.AdminRouter.
 func (AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: "/oauth_session/ready", Handler: caddy.AdminHandlerFunc(serveReady)}}
+	return []caddy.AdminRoute{
+		{Pattern: "/oauth_session/ready", Handler: caddy.AdminHandlerFunc(serveReady)},
+		{Pattern: "/oauth_session/sessions", Handler: caddy.AdminHandlerFunc(serveSessions)},
+	}
 }
 
 // readyTimeout bounds the check of all stores.

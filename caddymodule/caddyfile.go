@@ -51,6 +51,7 @@ func init() {
 //	    idle_timeout      <duration>
 //	    idle_ignore       <matcher>
 //	    max_lifetime      <duration>
+//	    session_limit     <number>
 //	    stream_token_expiry  keep|close
 //	    cookie {
 //	        name        <name>
@@ -175,6 +176,9 @@ func (p *parser) check() error {
 	}
 	if h.FrontchannelLogout && h.Issuer == "" {
 		return p.Errf("frontchannel_logout needs issuer <url>: without an ID token, no session has a sid")
+	}
+	if h.SessionLimit > 0 && h.Issuer == "" && h.UserInfo == "" {
+		return p.Errf("session_limit needs issuer <url> or userinfo: without them, no session has a user")
 	}
 	return p.checkClientAuth()
 }

@@ -163,6 +163,11 @@ type Handler struct {
 	IdleIgnoreRaw caddyhttp.RawMatcherSets `json:"idle_ignore,omitempty" caddy:"namespace=http.matchers"`
 	// A session ends this time after the login. Default: 24h.
 	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
+	// The largest number of sessions of a user. A login ends the oldest sessions beyond it, at
+	// all instances, and their browsers show a page with the reason. A login that replaces
+	// the session of its browser counts once. The handler must know the user: by an ID token
+	// or by `userinfo`. Default: no limit.
+	SessionLimit int `json:"session_limit,omitempty"`
 	// What happens to WebSockets and event streams when the access token expires that they
 	// brought to the app: `keep` them until their session ends, or `close` them. A client
 	// that connects again brings a fresh token. Use `close` if the app calls other servers
@@ -243,6 +248,8 @@ type Handler struct {
 	callbackUnrouted bool
 	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
+	// served is this handler's entry in servedSites; nil before Provision has succeeded.
+	served *servedSite
 }
 
 // Param is a name and a value.
@@ -345,6 +352,7 @@ func (h *Handler) Cleanup() error {
 		cookieNames.remove(h.cookieInUse)
 		h.cookieInUse = cookieUse{}
 	}
+	servedSites.remove(h.served)
 	if h.app == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +69,8 @@ func init() { // not a literal: the parsers refer to the table
 		"idle_timeout":    durationOption("idle_timeout", "30m", func(h *Handler) *caddy.Duration { return &h.IdleTimeout }),
 		"max_lifetime":    durationOption("max_lifetime", "12h", func(h *Handler) *caddy.Duration { return &h.MaxLifetime }),
 		"refresh_timeout": durationOption("refresh_timeout", "10s", func(h *Handler) *caddy.Duration { return &h.RefreshTimeout }),
+
+		"session_limit": {usage: "session_limit <number>, such as session_limit 3", parse: parseSessionLimit},
 
 		"userinfo": {usage: "userinfo [get|post]", parse: parseUserInfo},
 		"frontchannel_logout": {usage: "frontchannel_logout", parse: func(p *parser, usage string) error {
@@ -363,4 +366,17 @@ func parseIdleIgnore(p *parser, usage string) error {
 	}
 	p.handler.IdleIgnoreRaw = append(p.handler.IdleIgnoreRaw, set)
 	return p.noBlock(usage)
+}
+
+func parseSessionLimit(p *parser, usage string) error {
+	text, err := p.one(usage)
+	if err != nil {
+		return err
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 {
+		return p.Errf("'%s' is no number of sessions: write %s", text, usage)
+	}
+	p.handler.SessionLimit = limit
+	return nil
 }

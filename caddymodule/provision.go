@@ -41,7 +41,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	e := newExpander()
 	h.setBaseURL(e)
-	h.logger = h.logger.With(zap.String("site", siteLabel(h.baseHost, routeHosts, h.PathPrefix)))
+	label := siteLabel(h.baseHost, routeHosts, h.PathPrefix)
+	h.logger = h.logger.With(zap.String("site", label))
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
@@ -82,6 +83,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.cookieInUse = use.cookie
 	cookieNames.add(use.cookie)
+	h.served = servedSites.add(servedSite{label: label, use: use, keeper: handlerConfig.Keeper})
 	return registerMetrics(ctx)
 }
 
@@ -120,8 +122,8 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 	return keeper.New(keeper.Config{
 		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo != ""}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
-		RefreshTimeout: time.Duration(h.RefreshTimeout),
-		Observe:        observer(h.logger),
+		RefreshTimeout: time.Duration(h.RefreshTimeout), SessionLimit: h.SessionLimit,
+		Observe: observer(h.logger),
 	})
 }
 
@@ -194,8 +196,8 @@ func loadMatchers(ctx caddy.Context, of any, field string, to *caddyhttp.Matcher
 	return to.FromInterface(modules)
 }
 
-// checkTimes refuses negative durations. Its errors name the options; those of keeper.New
-// name the fields of its Config.
+// checkTimes refuses negative durations and limits. Its errors name the options; those of
+// keeper.New name the fields of its Config.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
 		option string
@@ -208,6 +210,9 @@ func (h *Handler) checkTimes() error {
 		if t.value < 0 {
 			return fmt.Errorf("%s: must not be negative", t.option)
 		}
+	}
+	if h.SessionLimit < 0 {
+		return errors.New("session_limit: must not be negative")
 	}
 	return nil
 }
