@@ -18,6 +18,7 @@ import (
 // phases run in a child each. A phase that does not close the store ends like a crash.
 var phases = map[string]func(*worker){
 	"fill":   opened((*worker).fillPhase),
+	"list":   opened((*worker).listPhase),
 	"use":    (*worker).usePhase,
 	"start":  (*worker).startPhase,
 	"close":  opened(func(*worker) {}),

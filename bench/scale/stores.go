@@ -23,6 +23,7 @@ func (r run) bolt() {
 	onDisk := filepath.Join(r.dir, "sessions.db")
 	r.fillInMemory(onDisk)
 	r.place = onDisk
+	r.lists()
 	// The phase ends by SIGKILL, which is an error, too.
 	if err := check.Run(func() { r.child("use", os.Stdout) }); r.ctx.Err() != nil {
 		check.OK(err)
@@ -46,6 +47,15 @@ func (r run) fillInMemory(onDisk string) {
 	n := check.Value(io.Copy(out, in))
 	fmt.Printf("| file, MB | %.0f |\n| bytes a session | %.0f |\n\n", mb(n), float64(n)/float64(r.sessions))
 	check.OK(errors.Join(out.Sync(), out.Close()))
+}
+
+// lists measures what an operator does, with the file in the page cache and without.
+func (r run) lists() {
+	fmt.Printf("bolt: an operator's list\n\n")
+	r.child("list", os.Stdout)
+	r.evict()
+	fmt.Printf("bolt, cold: an operator's list\n\n")
+	r.child("list", os.Stdout)
 }
 
 // starts opens the full file after a clean end and after a crash.
@@ -118,6 +128,8 @@ func (r run) redis() {
 	each := func(name string) float64 { return (full(name) - empty(name)) / float64(r.sessions) }
 	fmt.Printf("| used_memory, MB | %.0f |\n| bytes a session | %.0f |\n| of these, data | %.0f |\n| most used_memory, MB | %.0f |\n| resident, MB | %.0f |\n| append-only files, MB | %.0f |\n\n",
 		mb(full("used_memory:")), each("used_memory:"), each("used_memory_dataset:"), mb(full("used_memory_peak:")), mb(resident.Anonymous+resident.File), mb(r.appendOnlySize()))
+	fmt.Printf("redis: an operator's list\n\n")
+	r.child("list", os.Stdout)
 	r.child("use", os.Stdout)
 	fmt.Printf("\n| redis: start until it answers | s | append-only files, MB |\n|---|---:|---:|\n")
 	for _, name := range []string{"with the commands as they came", "after BGREWRITEAOF"} {

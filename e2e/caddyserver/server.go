@@ -173,6 +173,12 @@ func (s *Server) Command(t testing.TB, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
+// AdminCommand is Command for a command that uses the admin endpoint. The command finds it in the configuration.
+func (s *Server) AdminCommand(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	return s.Command(t, append(args, "--config", s.caddyfile())...)
+}
+
 // Admin sends a request to the admin endpoint, such as GET /metrics, and returns the status and the body.
 func (s *Server) Admin(t testing.TB, method, path, body string) (int, string) {
 	t.Helper()

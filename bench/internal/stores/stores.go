@@ -71,8 +71,15 @@ func (s *Sessions) Close() { check.OK(errors.Join(s.vault.Close(context.Backgrou
 func (s *Sessions) Login(prefix string) seal.Secret {
 	t := tokens(true)
 	t.AccessToken = prefix + t.AccessToken[len(prefix):]
+	return s.login(Text(36), t)
+}
+
+// LoginAs creates a session of a user.
+func (s *Sessions) LoginAs(user string) seal.Secret { return s.login(user, tokens(true)) }
+
+func (s *Sessions) login(user string, t keeper.Tokens) seal.Secret {
 	secret, _, err := s.Create(context.Background(), keeper.Identity{
-		Subject: Text(36), SID: Text(36), Nonce: Text(43), IssuedAt: time.Now(),
+		Subject: user, SID: Text(36), Nonce: Text(43), IssuedAt: time.Now(), UserAgent: userAgent,
 		Claims: fmt.Appendf(nil, `{"name":%q}`, Text(claimsSize-len(`{"name":""}`))),
 	}, t)
 	check.OK(err)
@@ -86,6 +93,9 @@ func Size(place string) int64 {
 	}
 	return check.Value(os.Stat(place)).Size()
 }
+
+// userAgent has the length of a browser's.
+const userAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 // Sizes of a Keycloak without extras, in bytes. The refresh token is not a JWT, as with most other
 // servers.
