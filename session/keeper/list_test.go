@@ -304,6 +304,18 @@ func TestNameOfAUser(t *testing.T) {
 	}
 }
 
+// TestEndedSessionIsNotListed, also if the store has not deleted it yet.
+func TestEndedSessionIsNotListed(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		secret := r.loginFrom(r.keeper, "alice", "")
+		r.store.fail(opDelete)
+		if _, err := r.keeper.End(t.Context(), secret, EndLogout); err != nil {
+			t.Fatal(err)
+		}
+		r.wantListed(r.listAll(Sites{r.keeper}))
+	})
+}
+
 // TestListFailsWithTheStore, and ends with its context.
 func TestListFailsWithTheStore(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
