@@ -15,8 +15,8 @@ func (h *Handler) withoutSession(w http.ResponseWriter, r *http.Request, c *cook
 	return h.unauthenticated(w, r)
 }
 
-// endNotice returns the page for a browser whose session an operator or a later login has
-// ended, or nil. A silent login would hide the end, and two browsers of a user would end
+// endNotice returns the page for a browser after an operator or a later login has ended its
+// session, or nil. A silent login would hide the end, and two browsers of a user would end
 // each other's sessions in turn. Only a navigation shows the page, and only once.
 func (h *Handler) endNotice(r *http.Request, c *cookies, returnTo string) *Error {
 	if !c.valid || r.Method != http.MethodGet || !h.isNavigation(r) || isPrefetch(r) {
