@@ -35,11 +35,16 @@ func isNested(w http.ResponseWriter) bool {
 	}
 }
 
-// takeOver makes an inner Handler answer a request as if the outer one had left it
-// unprotected: it gets its cookies back, and sets cookies.
+// takeOver makes an inner Handler answer a request as if the outer ones of its login had
+// left it unprotected: it gets its cookies back, and sets cookies. The outermost Handler
+// has removed the cookies, and each of them guards the answer.
 func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
-	outer.disabled = true
-	h.restoreCookies(r, outer.cookies)
+	for ; outer != nil; outer = outerGuard(outer.ResponseWriter) {
+		if !outer.disabled && h.sameSite(outer.handler) {
+			outer.disabled = true
+			h.restoreCookies(r, outer.cookies)
+		}
+	}
 }
 
 // relayNested relays a request that an outer Handler of the same login has relayed with
