@@ -47,6 +47,25 @@ func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
 	}
 }
 
+// callbackPrefix returns the path prefix of the callback of a login that begins here: that
+// of this Handler. If the server posts its response, a Handler of the same login around
+// this one would refuse that form, which has no cookies. So the outermost such Handler
+// gets it at its own callback, and completes the login. One that relays requests without
+// a session lets the form pass.
+func (h *Handler) callbackPrefix(w http.ResponseWriter, r *http.Request) string {
+	prefix := h.PathPrefix
+	if !h.Client.FormPost() {
+		return prefix
+	}
+	for outer := outerGuard(w); outer != nil; outer = outerGuard(outer.ResponseWriter) {
+		other := outer.handler
+		if outer.session != nil && h.sameSite(other) && other.Client.FormPost() && !other.isOptional(r) {
+			prefix = other.PathPrefix
+		}
+	}
+	return prefix
+}
+
 // relayNested relays a request that an outer Handler of the same login has relayed with
 // a session. The session is that of the outer Handler. A login here would lead back to
 // the same situation, so only the token's age and the requirements of this Handler are

@@ -5,11 +5,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -114,4 +116,50 @@ func TestLoginBehindAnyNumberOfHandlersCanBeCompleted(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPostedResponseOfAnInnerLoginArrives: the form of the server has no cookies, so only an
+// endpoint of the outermost Handler can accept it.
+func TestPostedResponseOfAnInnerLoginArrives(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.oauth.ResponseMode = oauth.ResponseModeFormPost })
+	for name, handlers := range g.nests(func(c *Config) { c.PathPrefix = "/area/oauth2" }) {
+		t.Run(name, func(t *testing.T) {
+			b := g.loggedIn()
+			before := b.jar.get(sessionCookie).Value
+			resp := b.serveNested(g.request(http.MethodGet, "/area/oauth2/login?prompt=login&return_to=/wanted", navigation...), handlers...)
+			target := resp.Header.Get("Location")
+			want := appOrigin + "/oauth2/callback"
+			if name == "optional around" {
+				want = appOrigin + "/area/oauth2/callback" // the form passes
+			}
+			if got := sentParams(t, target).Get("redirect_uri"); got != want {
+				t.Fatalf("got redirect_uri %s, want %s", got, want)
+			}
+			if name == "optional around" {
+				return
+			}
+			b.wantAppAt(b.walk(target, "cross-site", nil), "/wanted")
+			if b.jar.get(sessionCookie).Value == before {
+				t.Error("got the former session after the login, want a new one")
+			}
+		})
+	}
+}
+
+// TestPostedResponsePassesAnOptionalHandler to the callback of the inner one.
+func TestPostedResponsePassesAnOptionalHandler(t *testing.T) {
+	g := newRig(t, func(s *setup) { s.oauth.ResponseMode = oauth.ResponseModeFormPost })
+	handlers := g.nests(func(c *Config) { c.PathPrefix = "/area/oauth2" })["optional around"]
+	b := g.loggedIn()
+	resp := b.serveNested(g.request(http.MethodGet, "/area/oauth2/login?prompt=login", navigation...), handlers...)
+	form := url.Values{"state": {sentParams(t, resp.Header.Get("Location")).Get("state")}, "code": {"x"}, "iss": {g.as.URL}}.Encode()
+	r := g.request(http.MethodPost, "/area/oauth2/callback", navigation...)
+	for name, value := range map[string]string{"Origin": "null", "Content-Type": urlencoded, "Sec-Fetch-Site": "cross-site"} {
+		r.Header.Set(name, value)
+	}
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(form)), int64(len(form))
+	w := httptest.NewRecorder()
+	if err := serveChain(w, r, handlers, g.app.serve); err != nil || w.Code != http.StatusOK || !postNow.MatchString(w.Body.String()) {
+		t.Errorf("got status %d, error %v, want the page that hands the form over: %.300s", w.Code, err, w.Body)
+	}
 }

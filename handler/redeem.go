@@ -87,7 +87,7 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 // created, it revokes the tokens: a token that no session holds must not stay
 // valid.
 func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
-	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
+	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, redirectURI(cb.origin, h.PathPrefix))
 	if err != nil {
 		return h.redemptionFailed(ctx, c, cb, err)
 	}
