@@ -129,7 +129,9 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 // createSession creates a session from the tokens of a login.
 func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
-	identity, err := h.identify(ctx, answer, a.Nonce, cb.state.Params.maxAge())
+	identity, err := h.identify(ctx, answer, oauth.IDTokenExpectation{
+		Nonce: a.Nonce, AccessToken: answer.AccessToken, MaxAge: cb.state.Params.maxAge(), Requested: a.Begun,
+	})
 	if err != nil {
 		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}
