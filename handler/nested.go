@@ -47,19 +47,17 @@ func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
 	}
 }
 
-// callbackPrefix returns the path prefix of the callback of a login that begins here: that
-// of this Handler. If the server posts its response, a Handler of the same login around
-// this one would refuse that form, which has no cookies. So the outermost such Handler
-// gets it at its own callback, and completes the login. One that relays requests without
-// a session lets the form pass.
+// callbackPrefix returns the path prefix of the callback of a login that begins here. That
+// is the outermost Handler of the same login that needs a session for this request, or
+// else this Handler. A callback may come without the session's cookie: it has no strict
+// cookie, and a posted one has none at all. An outer Handler would answer it as an ordinary
+// request without a session, with the code in its page and in the access log.
 func (h *Handler) callbackPrefix(w http.ResponseWriter, r *http.Request) string {
 	prefix := h.PathPrefix
-	if !h.Client.FormPost() {
-		return prefix
-	}
 	for outer := outerGuard(w); outer != nil; outer = outerGuard(outer.ResponseWriter) {
 		other := outer.handler
-		if outer.session != nil && h.sameSite(other) && other.Client.FormPost() && !other.isOptional(r) {
+		accepts := other.Client.FormPost() || !h.Client.FormPost()
+		if outer.session != nil && accepts && h.sameSite(other) && !other.isOptional(r) {
 			prefix = other.PathPrefix
 		}
 	}

@@ -163,3 +163,36 @@ func TestPostedResponsePassesAnOptionalHandler(t *testing.T) {
 		t.Errorf("got status %d, error %v, want the page that hands the form over: %.300s", w.Code, err, w.Body)
 	}
 }
+
+// TestCodeOfAnInnerLoginStaysOutOfPagesAndLogs: with a strict cookie, the callback has no
+// session. A Handler around the inner one would answer it as an ordinary page, whose URL is
+// logged.
+func TestCodeOfAnInnerLoginStaysOutOfPagesAndLogs(t *testing.T) {
+	for _, sameSite := range []string{"strict", "lax"} {
+		kept := 0
+		g := newRig(t, func(s *setup) {
+			s.handler.Cookie.SameSite = sameSite
+			s.handler.KeepOutOfLog = func(*http.Request) { kept++ }
+		})
+		for name, handlers := range g.nests(func(c *Config) { c.PathPrefix = "/area/oauth2" }) {
+			t.Run(sameSite+", "+name, func(t *testing.T) {
+				b := g.loggedIn()
+				resp := b.serveNested(g.request(http.MethodGet, "/area/oauth2/login?prompt=login", navigation...), handlers...)
+				sent := sentParams(t, resp.Header.Get("Location"))
+				path, _ := strings.CutPrefix(sent.Get("redirect_uri"), appOrigin)
+				query := url.Values{"state": {sent.Get("state")}, "code": {"CODE_of_this_login"}, "iss": {"https://other.test"}}
+				r := g.request(http.MethodGet, path+"?"+query.Encode(), navigation...)
+				r.Header.Set("Sec-Fetch-Site", "cross-site")
+				r.Header["Cookie"] = b.jar.header(true)
+				w := httptest.NewRecorder()
+				kept = 0
+				if err := serveChain(w, r, handlers, g.app.serve); err != nil {
+					t.Fatal(err)
+				}
+				if kept == 0 || strings.Contains(w.Body.String(), "CODE_of_this_login") {
+					t.Errorf("got status %d, kept out of the log: %v: %.2000s", w.Code, kept > 0, w.Body)
+				}
+			})
+		}
+	}
+}
