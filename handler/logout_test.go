@@ -113,7 +113,7 @@ func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	a := b.open("/oauth2/logout")
-	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "same-origin" {
+	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "origin" {
 		t.Errorf("got header %v and page %s, want a form of this site", a.header, a.body)
 	}
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 || a.location() != "/oauth2/logout/callback" {

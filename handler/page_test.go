@@ -54,8 +54,8 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 				t.Errorf("%s, status %d: %s is %q, want %q", a.uri, a.status, name, got, want)
 			}
 		}
-		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
-			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or same-origin with a form", a.uri, a.status, got)
+		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "origin" && strings.Contains(a.body, "<form")) {
+			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or origin with a form", a.uri, a.status, got)
 		}
 		for _, directive := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, directive) {
