@@ -284,6 +284,9 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {
 		e.fail(fmt.Errorf("stream_token_expiry %q: give keep or close", h.StreamTokenExpiry))
 	}
+	if c.OmitIDTokenHint, ok = omitsIDTokenHint[h.IDTokenHint]; !ok {
+		e.fail(fmt.Errorf("id_token_hint %q: give on or off", h.IDTokenHint))
+	}
 	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {
 		e.fail(fmt.Errorf("authorization %q: give replace, keep or reject", h.Authorization))
 	}
@@ -338,6 +341,8 @@ func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
 }
 
 var closesStreams = map[string]bool{"": false, "keep": false, "close": true}
+
+var omitsIDTokenHint = map[string]bool{"": false, "on": false, "off": true}
 
 var authorizationPolicies = map[string]handler.AuthorizationPolicy{
 	"":        handler.ReplaceAuthorization,
