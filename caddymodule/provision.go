@@ -45,7 +45,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
-		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
+		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.files("trusted_ca", h.TrustedCA))
 	}
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
@@ -194,8 +194,9 @@ func loadMatchers(ctx caddy.Context, of any, field string, to *caddyhttp.Matcher
 	return to.FromInterface(modules)
 }
 
-// checkTimes refuses negative durations. Its errors name the options; those of keeper.New
-// name the fields of its Config.
+// checkTimes refuses durations below a second, as the Caddyfile does: in JSON, a number
+// counts nanoseconds. Its errors name the options; those of keeper.New name the fields of
+// its Config.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
 		option string
@@ -205,8 +206,8 @@ func (h *Handler) checkTimes() error {
 		{"max_lifetime", h.MaxLifetime},
 		{"refresh_timeout", h.RefreshTimeout},
 	} {
-		if t.value < 0 {
-			return fmt.Errorf("%s: must not be negative", t.option)
+		if t.value != 0 && time.Duration(t.value) < time.Second {
+			return fmt.Errorf("%s: %v is less than a second; write it with its unit, such as \"30m\", because a number counts nanoseconds", t.option, time.Duration(t.value))
 		}
 	}
 	return nil
@@ -229,7 +230,7 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		},
 		ClientID:        e.text("client_id", h.ClientID),
 		ClientSecret:    e.secret("client_secret", h.ClientSecret, h.logger),
-		ClientKeyFile:   e.text("client_key", h.ClientKey),
+		ClientKeyFile:   e.file("client_key", h.ClientKey),
 		AuthMethod:      h.TokenEndpointAuthMethod,
 		Scopes:          e.texts("scope", h.Scope),
 		Audience:        e.text("audience", h.Audience),
@@ -245,8 +246,8 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		AssertionAudience: h.AssertionAudience,
 	}
 	if a := h.ClientAssertion; a != nil {
-		c.ClientAssertion = oauth.ClientAssertion{File: e.text("client_assertion", a.File), Type: a.Type}
-		if c.ClientAssertion.File == "" {
+		c.ClientAssertion = oauth.ClientAssertion{File: e.file("client_assertion", a.File), Type: a.Type}
+		if a.File == "" {
 			e.fail(errors.New("client_assertion: the file is missing"))
 		}
 	}

@@ -78,12 +78,15 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 }
 
 // TestContentSecurityPolicyAllowsTheStyle by its hash. Nothing else in a page needs
-// permission.
+// permission, and no other answer permits a script: only the page of handOver has one.
 func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
 	pages := 0
 	for _, a := range ownAnswers(t, g) {
+		if csp := a.header.Get("Content-Security-Policy"); strings.Contains(csp, "script-src") {
+			t.Errorf("%s, status %d: got Content-Security-Policy %q, want no permission for scripts", a.uri, a.status, csp)
+		}
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
 			continue
 		}
