@@ -96,7 +96,7 @@ func writeSettled(t *testing.T, path, content string) {
 // keySite returns a site whose client authenticates with a key, with further options.
 func keySite(file, options string) string {
 	login := strings.Replace(loginOptions, "client_secret {env.SECRET}", "client_key "+file, 1)
-	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\nreverse_proxy {$APP}\n}\n", login, options)
+	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\nreverse_proxy {$APP} {\ntransport http {\ndial_timeout 1m\n}\n}\n}\n", login, options)
 }
 
 // newKeyWorld returns a world with a client that has private_key_jwt, and the file with
