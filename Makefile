@@ -22,6 +22,7 @@ test-go:
 	@go vet ./...
 	@$(gotest) -race $(tested)
 	@$(gotest) -run 'Cost|Allocations' ./caddymodule ./handler ./session/keeper ./session/redis
+	@out=$$($(gotest) -run '^$$' -bench . -benchtime 1x ./handler ./session/... 2>&1) || { echo "$$out"; exit 1; }
 	@cd bench && go vet ./... && $(gotest) -race $(tested)
 
 test-e2e:

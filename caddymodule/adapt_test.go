@@ -147,7 +147,7 @@ var validArguments = map[string]string{
 	"authorize_param": "prompt consent", "token_param": "a b", "refresh_param": "a b",
 	"idle_timeout": "1h", "max_lifetime": "1h", "refresh_timeout": "5s",
 	"userinfo": "", "header": "X-Token {token}", "store": "memory", "cookie": "{\nname __Host-s\n}", "optional": "/public*",
-	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "", "frontchannel_logout": "",
+	"require": "groups admins", "refresh_if_older": "/pay/* 1m", "retry_unauthorized": "", "frontchannel_logout": "", "id_token_hint": "off",
 	"idle_ignore": "/poll*", "stream_token_expiry": "close", "session_limit": "3",
 }
 

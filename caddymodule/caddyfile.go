@@ -68,6 +68,7 @@ func init() {
 //	    header            <name> <value>
 //	    trusted_origins   <origin...>
 //	    path_prefix       <path>
+//	    id_token_hint     on|off
 //	    frontchannel_logout
 //	    post_logout_redirect <url>
 //	}

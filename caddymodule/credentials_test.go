@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -96,7 +97,7 @@ func writeSettled(t *testing.T, path, content string) {
 // keySite returns a site whose client authenticates with a key, with further options.
 func keySite(file, options string) string {
 	login := strings.Replace(loginOptions, "client_secret {env.SECRET}", "client_key "+file, 1)
-	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\nreverse_proxy {$APP}\n}\n", login, options)
+	return fmt.Sprintf("http://localhost:{$PORT} {\nlog\noauth_session {\n%s\n%s\n}\nreverse_proxy {$APP} {\ntransport http {\ndial_timeout 1m\n}\n}\n}\n", login, options)
 }
 
 // newKeyWorld returns a world with a client that has private_key_jwt, and the file with
@@ -120,40 +121,16 @@ func TestClientKeyIsReplacedUnderLoad(t *testing.T) {
 	keys := newClientKeys(t, 2)
 	w, file := newKeyWorld(t, keys)
 	w.as.Set(func(k *fakeas.Knobs) { k.AccessTokenLifetime = 2 * time.Second })
-	w.load(keySite(file, "refresh_timeout 50s\nrefresh_if_older * 0s"))
-	stop := make(chan struct{})
-	var load sync.WaitGroup
-	browsers := []*browser{newBrowser(t, w.origin), newBrowser(t, w.origin), newBrowser(t, w.origin)}
-	for _, b := range browsers {
-		b.login("/")
-		load.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if a := b.fetch("/"); a.status != http.StatusOK {
-					t.Errorf("got status %d: %s, want 200", a.status, a.body)
-					return
-				}
-			}
-		})
-	}
+	w.load(keySite(file, alwaysRefresh))
+	browsers, stop := w.keepRefreshing()
 	for _, order := range []clientKeys{{keys[1], keys[0]}, {keys[0], keys[1]}, {keys[1]}} {
 		writeSettled(t, file, order.pem(t))
-		before := w.as.Stats().Grants[fakeas.GrantRefresh]
-		for deadline := time.Now().Add(patience); w.as.Stats().Grants[fakeas.GrantRefresh] < before+6 && !t.Failed(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("got no more refreshes")
-			}
-		}
+		w.awaitRefreshes(6)
 		if got, want := publishedKeyIDs(t, browsers[0]), len(order); len(got) != want {
 			t.Errorf("got published keys %v, want %d", got, want)
 		}
 	}
-	close(stop)
-	load.Wait()
+	stop()
 	a := browsers[0].send(http.MethodPost, "/oauth2/logout", navigation.Clone())
 	if a.status != http.StatusSeeOther {
 		t.Errorf("logout: got status %d, want 303", a.status)
@@ -176,6 +153,103 @@ func TestClientKeyIsReplacedUnderLoad(t *testing.T) {
 		}
 	}
 	w.wantNoSecrets("the log", captured.String())
+}
+
+// A file with an assertion is replaced under load, as a whole or in place, also by one that
+// is half written, and it may be missing for a moment. No request fails.
+func TestClientAssertionIsReplacedUnderLoad(t *testing.T) {
+	keys := newClientKeys(t, 1)
+	w, _ := newKeyWorld(t, keys)
+	w.as.AddClient(fakeas.Client{
+		ID: "app", AuthMethod: fakeas.AuthPrivateKeyJWT, SameAssertion: true, RedirectURIs: []string{w.origin + "/oauth2/callback"},
+	})
+	file := filepath.Join(t.TempDir(), "token")
+	assertion := func() string { return signedAssertion(t, w.as.URL, keys) }
+	writeSettled(t, file, assertion())
+	w.load(strings.Replace(keySite("", alwaysRefresh), "client_key ", "client_assertion "+file, 1))
+	_, stop := w.keepRefreshing()
+	for _, replace := range []func() error{
+		func() error { writeSettled(t, file, assertion()); return nil },
+		func() error { return os.WriteFile(file, []byte(assertion()[:100]), 0o600) },
+		func() error { return os.WriteFile(file, []byte(assertion()), 0o600) },
+		func() error { return os.Remove(file) },
+		func() error { writeSettled(t, file, assertion()); return nil },
+	} {
+		if err := replace(); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitRefreshes(6)
+	}
+	latest, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.waitFor("request with the last assertion", func() bool {
+		log := w.as.Log(fakeas.EndpointToken)
+		return log[len(log)-1].Form.Get("client_assertion") == string(latest)
+	})
+	stop()
+	if refused := w.as.Stats().Refused; len(refused) != 0 {
+		t.Errorf("got refusals %v, want none", refused)
+	}
+}
+
+// signedAssertion returns an assertion of the client app for an issuer.
+func signedAssertion(t *testing.T, issuer string, keys clientKeys) string {
+	t.Helper()
+	now := time.Now()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+		"iss": "app", "sub": "app", "aud": issuer, "iat": now.Unix(), "exp": now.Add(4 * time.Minute).Unix(), "jti": rand.Text(),
+	})
+	token.Header["typ"] = "client-authentication+jwt"
+	for kid := range keys.public(t) {
+		token.Header["kid"] = kid
+	}
+	signed, err := token.SignedString(keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+// alwaysRefresh makes each request refresh the token.
+const alwaysRefresh = "refresh_timeout 50s\nrefresh_if_older * 0s"
+
+// keepRefreshing lets three browsers send requests until stop is called. No request may
+// fail.
+func (w *world) keepRefreshing() (browsers []*browser, stop func()) {
+	w.t.Helper()
+	stopped := make(chan struct{})
+	var load sync.WaitGroup
+	for range 3 {
+		b := newBrowser(w.t, w.origin)
+		b.login("/")
+		browsers = append(browsers, b)
+		load.Go(func() {
+			for {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				if a := b.fetch("/"); a.status != http.StatusOK {
+					w.t.Errorf("got status %d: %s, want 200", a.status, a.body)
+					return
+				}
+			}
+		})
+	}
+	return browsers, func() {
+		close(stopped)
+		load.Wait()
+	}
+}
+
+// awaitRefreshes waits for n more refreshes, unless the test has failed.
+func (w *world) awaitRefreshes(n int) {
+	w.t.Helper()
+	want := w.as.Stats().Grants[fakeas.GrantRefresh] + n
+	w.waitFor("more refreshes", func() bool { return w.as.Stats().Grants[fakeas.GrantRefresh] >= want || w.t.Failed() })
 }
 
 // waitFor waits for an event.

@@ -219,6 +219,12 @@ type Handler struct {
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
 	// The path of the handler's own endpoints, as the browser sees it. Default: `/oauth2`.
 	PathPrefix string `json:"path_prefix,omitempty"`
+	// Whether the URL of a logout has the ID token (`id_token_hint`), with the user's claims:
+	// `on` or `off`. Browsers and servers keep URLs in their logs. With `off`, the
+	// authorization server gets `client_id`, and `logout_hint` with the claim `login_hint`
+	// of the ID token (Entra ID) or with its `sid`. Some servers then ask the user, and some
+	// refuse (Okta). Default: `on`, except for an ID token of more than 4 KiB.
+	IDTokenHint string `json:"id_token_hint,omitempty"`
 	// A page of the authorization server may end the session of the browser that shows it,
 	// by the endpoint `frontchannel_logout` (OpenID Connect Front-Channel Logout). It needs
 	// `iss`, `sid` and the session's cookie, which browsers send to a frame only if the

@@ -48,6 +48,7 @@ func init() { // not a literal: the parsers refer to the table
 		"assertion_audience":         wordOption("assertion_audience", func(h *Handler) *string { return &h.AssertionAudience }, "issuer", "token_endpoint"),
 		"stream_token_expiry":        wordOption("stream_token_expiry", func(h *Handler) *string { return &h.StreamTokenExpiry }, "keep", "close"),
 		"response_mode":              wordOption("response_mode", func(h *Handler) *string { return &h.ResponseMode }, oauth.ResponseModeQuery, oauth.ResponseModeFormPost),
+		"id_token_hint":              wordOption("id_token_hint", func(h *Handler) *string { return &h.IDTokenHint }, "on", "off"),
 		"authorization":              wordOption("authorization", func(h *Handler) *string { return &h.Authorization }, "replace", "keep", "reject"),
 		"path_prefix":                {usage: "path_prefix <path>, such as /oauth2", parse: parsePathPrefix},
 		"id_token_signed_response_alg": wordOption("id_token_signed_response_alg", func(h *Handler) *string { return &h.IDTokenSignedResponseAlg },

@@ -38,6 +38,30 @@ func (e *expander) text(option, setting string) string {
 	return text
 }
 
+// file expands the path of a file. Later errors name the path, so it must be one: a
+// placeholder may stand for a secret by mistake, such as the content of the file. The
+// error names the placeholder instead.
+func (e *expander) file(option, setting string) string {
+	path := e.text(option, setting)
+	if path == setting {
+		return path
+	}
+	if _, err := os.Stat(path); err != nil {
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+			err = pathErr.Err
+		}
+		e.fail(fmt.Errorf("%s %s: %w: the placeholder must give the path of a file, not its content", option, setting, err))
+	}
+	return path
+}
+
+func (e *expander) files(option string, settings []string) (paths []string) {
+	for _, s := range settings {
+		paths = append(paths, e.file(option, s))
+	}
+	return paths
+}
+
 func (e *expander) texts(option string, settings []string) []string {
 	var out []string
 	for _, s := range settings {

@@ -46,7 +46,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
-		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.texts("trusted_ca", h.TrustedCA))
+		clientConfig.RootCAs, certificates = e.certificates("trusted_ca", e.files("trusted_ca", h.TrustedCA))
 	}
 	handlerConfig := h.handlerConfig(e)
 	keys := h.keyTexts(e)
@@ -196,8 +196,9 @@ func loadMatchers(ctx caddy.Context, of any, field string, to *caddyhttp.Matcher
 	return to.FromInterface(modules)
 }
 
-// checkTimes refuses negative durations and limits. Its errors name the options; those of
-// keeper.New name the fields of its Config.
+// checkTimes refuses durations below a second, as the Caddyfile does: in JSON, a number
+// counts nanoseconds. It also refuses a negative limit. Its errors name the options; those
+// of keeper.New name the fields of its Config.
 func (h *Handler) checkTimes() error {
 	for _, t := range []struct {
 		option string
@@ -207,8 +208,8 @@ func (h *Handler) checkTimes() error {
 		{"max_lifetime", h.MaxLifetime},
 		{"refresh_timeout", h.RefreshTimeout},
 	} {
-		if t.value < 0 {
-			return fmt.Errorf("%s: must not be negative", t.option)
+		if t.value != 0 && time.Duration(t.value) < time.Second {
+			return fmt.Errorf("%s: %v is less than a second; write it with its unit, such as \"30m\", because a number counts nanoseconds", t.option, time.Duration(t.value))
 		}
 	}
 	if h.SessionLimit < 0 {
@@ -234,7 +235,7 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		},
 		ClientID:        e.text("client_id", h.ClientID),
 		ClientSecret:    e.secret("client_secret", h.ClientSecret, h.logger),
-		ClientKeyFile:   e.text("client_key", h.ClientKey),
+		ClientKeyFile:   e.file("client_key", h.ClientKey),
 		AuthMethod:      h.TokenEndpointAuthMethod,
 		Scopes:          e.texts("scope", h.Scope),
 		Audience:        e.text("audience", h.Audience),
@@ -250,8 +251,8 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		AssertionAudience: h.AssertionAudience,
 	}
 	if a := h.ClientAssertion; a != nil {
-		c.ClientAssertion = oauth.ClientAssertion{File: e.text("client_assertion", a.File), Type: a.Type}
-		if c.ClientAssertion.File == "" {
+		c.ClientAssertion = oauth.ClientAssertion{File: e.file("client_assertion", a.File), Type: a.Type}
+		if a.File == "" {
 			e.fail(errors.New("client_assertion: the file is missing"))
 		}
 	}
@@ -288,6 +289,9 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 	var ok bool
 	if c.CloseExpiredStreams, ok = closesStreams[h.StreamTokenExpiry]; !ok {
 		e.fail(fmt.Errorf("stream_token_expiry %q: give keep or close", h.StreamTokenExpiry))
+	}
+	if c.OmitIDTokenHint, ok = omitsIDTokenHint[h.IDTokenHint]; !ok {
+		e.fail(fmt.Errorf("id_token_hint %q: give on or off", h.IDTokenHint))
 	}
 	if c.Authorization, ok = authorizationPolicies[h.Authorization]; !ok {
 		e.fail(fmt.Errorf("authorization %q: give replace, keep or reject", h.Authorization))
@@ -343,6 +347,8 @@ func matches(sets caddyhttp.MatcherSets, failed bool) func(*http.Request) bool {
 }
 
 var closesStreams = map[string]bool{"": false, "keep": false, "close": true}
+
+var omitsIDTokenHint = map[string]bool{"": false, "on": false, "off": true}
 
 var authorizationPolicies = map[string]handler.AuthorizationPolicy{
 	"":        handler.ReplaceAuthorization,

@@ -121,9 +121,9 @@ func (t *RedisTLS) config(e *expander) (c *tls.Config, authorities string) {
 	c = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: e.text("store redis tls server_name", t.ServerName)}
 	if len(t.CA) > 0 {
 		c.RootCAs = x509.NewCertPool()
-		authorities = e.addCertificates(c.RootCAs, "store redis tls ca", e.texts("store redis tls ca", t.CA))
+		authorities = e.addCertificates(c.RootCAs, "store redis tls ca", e.files("store redis tls ca", t.CA))
 	}
-	certificate, key := e.text("store redis tls certificate", t.Certificate), e.text("store redis tls key", t.Key)
+	certificate, key := e.file("store redis tls certificate", t.Certificate), e.file("store redis tls key", t.Key)
 	if (certificate == "") != (key == "") {
 		e.fail(errors.New("store redis tls: certificate and key go together"))
 	}

@@ -45,10 +45,11 @@ func (a *App) share(s sharing) error {
 	return nil
 }
 
-// checkResponseMode refuses two handlers of one login of which one would answer the
-// callbacks of the other, and refuse them.
+// checkResponseMode refuses two handlers of one login of which one would certainly answer
+// the callbacks of the other, and refuse them.
 func (s sharing) checkResponseMode(other sharing) error {
-	if s.responseMode == other.responseMode || !s.sameLogin(other) || s.place.prefix != other.place.prefix || !s.hosts.meet(other.hosts) {
+	if s.responseMode == other.responseMode || !s.sameLogin(other) || s.place.prefix != other.place.prefix ||
+		!s.place.sameServer(other.place) || !s.place.sameHost(other.place) {
 		return nil
 	}
 	return fmt.Errorf("response_mode: two oauth_session directives with one login, one host and the path_prefix %s have the values %s and %s, "+

@@ -36,6 +36,10 @@ func TestOneCallbackHasOneResponseMode(t *testing.T) {
 		{"form_post twice", one, "", "response_mode form_post", "response_mode form_post", false},
 		{"another path_prefix", one, "", "response_mode form_post", "path_prefix /b/oauth2", false},
 		{"another host", one, other, "response_mode form_post", "", false},
+		{"another port", one, "http://one.localhost:9", "response_mode form_post", "", false},
+		{"a host beside a wildcard", one, "http://*.localhost:{$PORT}", "response_mode form_post", "", false},
+		{"the same wildcard", "http://*.localhost:{$PORT}", "", "response_mode form_post", "", true},
+		{"every host", "http://:{$PORT}", "", "response_mode form_post", "", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := w.validate(twoDirectivesCaddyfile(tc.a, tc.b, tc.optionsA, tc.optionsB))

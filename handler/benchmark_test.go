@@ -35,11 +35,12 @@ func BenchmarkRelay(b *testing.B) {
 // cookie.
 func BenchmarkCookieGuard(b *testing.B) {
 	h := &Handler{Config: Config{Cookie: Cookie{Name: sessionCookie}}}
+	r := httptest.NewRequest(http.MethodGet, "https://app.test/", nil)
 	w := httptest.NewRecorder()
 	w.Header().Set("Set-Cookie", "app=1; Path=/; Secure; HttpOnly; SameSite=Lax")
 	b.ReportAllocs()
 	for b.Loop() {
-		guard := h.guardCookies(w, nil)
+		guard := h.guardCookies(w, r)
 		guard.WriteHeader(http.StatusOK)
 		_, _ = guard.Write(nil)
 		guard.finish()

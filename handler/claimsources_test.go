@@ -111,6 +111,50 @@ func TestUnreadableSourceFailsNoLogin(t *testing.T) {
 	}
 }
 
+// TestLargeSourceFailsNoLogin: claims that do not fit are missing, and the server's own ones
+// take precedence.
+func TestLargeSourceFailsNoLogin(t *testing.T) {
+	text := func(kib int) string { return strings.Repeat("<", kib<<10/6) } // < takes six bytes in JSON
+	for name, tt := range map[string]struct {
+		address, department, own int // in KiB
+		missing                  string
+	}{
+		"one that is too large":             {1, 70, 0, `["department"]`},
+		"two that are too large together":   {40, 40, 0, `["department"]`},
+		"no room beside the server's claim": {1, 40, 40, `["department"]`},
+		"all fit":                           {20, 20, 20, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, func(s *setup) { s.handler.UserInfo = true })
+			left := map[string]any{
+				"_claim_names": map[string]any{"address": "a", "department": "d"},
+				"_claim_sources": map[string]any{
+					"a": g.distribute(map[string]any{"address": text(tt.address)}), "d": g.distribute(map[string]any{"department": text(tt.department)}),
+				},
+			}
+			g.as.Set(func(k *fakeas.Knobs) {
+				k.LoginIDToken.Claims.Set, k.UserInfo.Set = left, map[string]any{"own": text(tt.own)}
+			})
+			session := g.loggedIn().jar.get(sessionCookie)
+			if session == nil {
+				t.Fatal("got no session")
+			}
+			_, claims := g.claimsOf(session.Value)
+			if claims["address"] != text(tt.address) || claims["own"] != text(tt.own) || (claims["department"] == text(tt.department)) != (tt.missing == "") {
+				t.Errorf("got claims %.300v, want all but %s", claims, tt.missing)
+			}
+			names, _ := claims["_claim_names"].(map[string]any)
+			if _, named := names["department"]; named != (tt.missing != "") || names["address"] != nil {
+				t.Errorf("got _claim_names %v, want the missing claim alone", names)
+			}
+			lines := g.log.lines("another source has them")
+			if (len(lines) == 1) != (tt.missing != "") || tt.missing != "" && !strings.Contains(lines[0], `"claims":`+tt.missing) {
+				t.Errorf("the log says %.300q, want %s and the cause", lines, tt.missing)
+			}
+		})
+	}
+}
+
 // TestGroupsOverageIsNamed on the page, for programs and in the log: the user cannot
 // help it, and the operator can.
 func TestGroupsOverageIsNamed(t *testing.T) {

@@ -124,6 +124,12 @@ type Config struct {
 	// Default: a page that confirms the logout.
 	PostLogoutRedirect string
 
+	// OmitIDTokenHint keeps the ID token out of the URL of a logout, which browsers and
+	// servers log. The authorization server gets `client_id`, and `logout_hint` with the
+	// claim `login_hint` of the ID token or with its `sid`. Some servers then ask the
+	// user, and some refuse. Default: the ID token is sent (`id_token_hint`).
+	OmitIDTokenHint bool
+
 	// FrontchannelLogout lets a page of the authorization server end the session of the
 	// browser that shows it (OpenID Connect Front-Channel Logout 1.0). It requires an
 	// issuer and the scope openid. Default: only POST requests of the authorization

@@ -95,7 +95,7 @@ func TestHandOverPageRunsOneScript(t *testing.T) {
 	if len(scripts) != 1 || !strings.Contains(csp, "script-src '"+sourceHash(scripts[0][1])+"'") || strings.Count(csp, "script-src") != 1 || strings.Contains(csp, "unsafe") {
 		t.Errorf("got scripts %q with the policy %q, want one that its hash allows", scripts, csp)
 	}
-	if !strings.Contains(a.body, "<button>Continue</button>") || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Referrer-Policy") != "same-origin" || a.header["Set-Cookie"] != nil {
+	if !strings.Contains(a.body, "<button>Continue</button>") || a.header.Get("Cache-Control") != "no-store" || a.header.Get("Referrer-Policy") != "origin" || a.header["Set-Cookie"] != nil {
 		t.Errorf("got %v: %s, want a page with a button that nothing stores, and no cookie", a.header, a.body)
 	}
 	b.wantAppAt(b.finish(a), "/wanted")

@@ -38,23 +38,22 @@ var authenticationClaims = []string{"auth_time", "acr", "amr"}
 
 // identify returns the identity of a login. It comes from the ID token with OpenID
 // Connect, and from the UserInfo endpoint if Config.UserInfo is set. Both may leave
-// claims to other sources. maxAge is how long ago the user may have authenticated, in
-// seconds; nil means any time.
-func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce string, maxAge *int) (keeper.Identity, error) {
+// claims to other sources. What the server itself says takes precedence over these.
+func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, want oauth.IDTokenExpectation) (keeper.Identity, error) {
 	var identity keeper.Identity
-	claims, atLogin := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	claims, atLogin, sourced := map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if h.Client.OpenID() {
 		if t.IDToken == "" {
 			return identity, errors.New("the authorization server sent no ID token although scope has openid")
 		}
-		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: t.AccessToken, MaxAge: maxAge})
+		idToken, err := h.Client.VerifyIDToken(ctx, t.IDToken, want)
 		if err != nil {
 			return identity, fmt.Errorf("checking ID token: %w", err)
 		}
-		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, nonce, idToken.IssuedAt
+		identity.Subject, identity.SID, identity.Nonce, identity.IssuedAt = idToken.Subject, idToken.SessionID, want.Nonce, idToken.IssuedAt
 		identity.SessionExpiry = idToken.SessionExpiry
 		maps.Copy(claims, idToken.Claims)
-		h.addSourced(ctx, claims, atLogin)
+		h.addSourced(ctx, claims, sourced)
 	}
 	if h.UserInfo {
 		info, err := h.Client.UserInfo(ctx, t.AccessToken, identity.Subject)
@@ -64,13 +63,15 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 		if err := json.Unmarshal(info["sub"], &identity.Subject); err != nil {
 			return identity, fmt.Errorf("reading sub of UserInfo: %w", err)
 		}
-		h.addSourced(ctx, info, atLogin)
+		h.addSourced(ctx, info, sourced)
 		maps.Copy(claims, info)
-		// What the server itself says takes precedence.
-		maps.DeleteFunc(atLogin, func(name string, _ json.RawMessage) bool { _, stated := claims[name]; return stated })
-		maps.Copy(atLogin, info)
+		atLogin = info
 	}
-	maps.Copy(claims, atLogin)
+	h.dropOversized(claims, sourced)
+	for _, set := range []map[string]json.RawMessage{claims, atLogin} {
+		maps.Copy(set, sourced)
+		nameMissing(set)
+	}
 	var err error
 	if identity.UserInfo, err = encodeClaims(atLogin); err != nil {
 		return identity, err
@@ -83,22 +84,58 @@ func (h *Handler) identify(ctx context.Context, t *oauth.TokenResponse, nonce st
 const maxLoggedClaims = 10
 
 // addSourced reads the claims that an ID token or a UserInfo answer leaves to other
-// sources, and adds them to sourced. The names of claims that are still missing stay in
-// claims.
+// sources, and adds them to sourced.
 func (h *Handler) addSourced(ctx context.Context, claims, sourced map[string]json.RawMessage) {
 	found, missing := h.Client.SourcedClaims(ctx, claims)
 	for _, m := range missing {
-		if h.logLimiter.allow("claim source") {
-			h.Logger.Warn("claims of a user are missing: another source has them, and it was not read",
-				zap.Strings("claims", m.Names[:min(len(m.Names), maxLoggedClaims)]), zap.Error(m.Err))
-		}
+		h.warnOfMissingClaims(m.Names, m.Err)
 	}
 	maps.Copy(sourced, found)
-	var names map[string]json.RawMessage
-	if len(found) == 0 || json.Unmarshal(claims[claimNames], &names) != nil {
+}
+
+func (h *Handler) warnOfMissingClaims(names []string, err error) {
+	if h.logLimiter.allow("claim source") {
+		h.Logger.Warn("claims of a user are missing: another source has them, and it was not read",
+			zap.Strings("claims", names[:min(len(names), maxLoggedClaims)]), zap.Error(err))
+	}
+}
+
+// dropOversized removes the sourced claims that the server states itself, and those for
+// which maxClaims leaves no room: a source must not make the login fail. Those of the
+// server alone decide whether it does.
+func (h *Handler) dropOversized(claims, sourced map[string]json.RawMessage) {
+	maps.DeleteFunc(sourced, func(name string, _ json.RawMessage) bool { _, stated := claims[name]; return stated })
+	own, err := encodeClaims(maps.Clone(claims))
+	if err != nil {
 		return
 	}
-	maps.DeleteFunc(names, func(name string, _ json.RawMessage) bool { _, ok := found[name]; return ok })
+	size := len(own)
+	var dropped []string
+	for _, name := range slices.Sorted(maps.Keys(sourced)) {
+		member, err := json.Marshal(map[string]json.RawMessage{name: sourced[name]})
+		if err != nil || size+len(member) > maxClaims {
+			delete(sourced, name)
+			dropped = append(dropped, name)
+			continue
+		}
+		size += len(member)
+	}
+	if dropped != nil {
+		h.warnOfMissingClaims(dropped, fmt.Errorf("they do not fit into the %d bytes for the claims of a user", maxClaims))
+	}
+}
+
+// nameMissing leaves in _claim_names only the claims that are still missing.
+func nameMissing(claims map[string]json.RawMessage) {
+	var names map[string]json.RawMessage
+	if json.Unmarshal(claims[claimNames], &names) != nil {
+		return
+	}
+	all := len(names)
+	maps.DeleteFunc(names, func(name string, _ json.RawMessage) bool { _, ok := claims[name]; return ok })
+	if len(names) == all {
+		return
+	}
 	delete(claims, claimNames)
 	if b, err := json.Marshal(names); err == nil && len(names) > 0 {
 		claims[claimNames] = b

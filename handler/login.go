@@ -110,11 +110,12 @@ func (h *Handler) startLogin(w http.ResponseWriter, r *http.Request, l loginRequ
 	if h.Client.OpenID() {
 		a.Nonce = randomText(32)
 	}
-	h.warnOfMissingCallback(&c, l.returnTo, h.redirectURI(origin))
+	redirect := redirectURI(origin, h.callbackPrefix(w, r))
+	h.warnOfMissingCallback(&c, l.returnTo, redirect)
 	if landings.Landings > 0 {
 		a.Completed, a.LoopSince = landings.Landings, time.Unix(landings.Since, 0)
 	}
-	request := oauth.AuthorizationRequest{RedirectURI: h.redirectURI(origin), State: state, Nonce: a.Nonce, Verifier: a.Verifier}
+	request := oauth.AuthorizationRequest{RedirectURI: redirect, State: state, Nonce: a.Nonce, Verifier: a.Verifier}
 	l.params.addTo(&request)
 	target, err := h.Client.AuthorizationURL(r.Context(), request)
 	if err != nil {
@@ -156,7 +157,7 @@ func (h *Handler) hasSession(r *http.Request, c *cookies) bool {
 	return err == nil
 }
 
-func (h *Handler) redirectURI(origin string) string { return origin + h.PathPrefix + callbackPath }
+func redirectURI(origin, prefix string) string { return origin + prefix + callbackPath }
 
 // unauthenticated answers a request without a session. A navigation is redirected
 // to the login; any other request gets 401 with the URL of the login.

@@ -3,6 +3,7 @@ package handler
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -172,6 +173,48 @@ func TestMaxAgeOfALinkIsChecked(t *testing.T) {
 				t.Error("got a session, want none")
 			}
 			b.mustReach("/wanted") // without the limit, the same server is good enough
+		})
+	}
+}
+
+// TestMaxAgeCountsFromTheBeginningOfTheLogin: the time that the user takes at the server
+// after the authentication, such as for a consent, does not count.
+func TestMaxAgeCountsFromTheBeginningOfTheLogin(t *testing.T) {
+	for _, tt := range []struct {
+		name, query   string
+		option        func(*setup)
+		begun         time.Duration // ago
+		authenticated time.Duration // ago
+		ok            bool
+	}{
+		{"slow consent", "max_age=0", func(*setup) {}, 5 * time.Minute, 4 * time.Minute, true},
+		{"slow consent, configured", "", func(s *setup) { s.oauth.AuthorizeParams = []oauth.Param{{Name: "max_age", Value: "0"}} }, 5 * time.Minute, 4 * time.Minute, true},
+		{"young enough at the beginning", "max_age=300", func(*setup) {}, 5 * time.Minute, 9 * time.Minute, true},
+		{"before the login", "max_age=0", func(*setup) {}, 5 * time.Minute, 7 * time.Minute, false},
+		{"too old at the beginning", "max_age=300", func(*setup) {}, 5 * time.Minute, 12 * time.Minute, false},
+		{"too old, quick", "max_age=300", func(*setup) {}, 0, 7 * time.Minute, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t, tt.option)
+			g.as.Set(func(k *fakeas.Knobs) {
+				k.LoginIDToken.Claims.Set = map[string]any{"auth_time": time.Now().Add(-tt.authenticated).Unix()}
+			})
+			b := g.browser()
+			target := b.start("/oauth2/login?return_to=/wanted&" + tt.query)
+			login := b.jar.logins()[0]
+			a, _ := g.handler.openLoginAttempt(login)
+			a.Begun = a.Begun.Add(-tt.begun)
+			w := httptest.NewRecorder()
+			if err := g.handler.setLoginAttempt(w, &cookies{}, login.Name, a); err != nil {
+				t.Fatal(err)
+			}
+			b.jar.set(w.Result().Header["Set-Cookie"])
+			got := b.open(b.approve(target))
+			if tt.ok {
+				b.wantAppAt(got, "/wanted")
+				return
+			}
+			wantLoginLink(t, got, 502, "login_failed")
 		})
 	}
 }

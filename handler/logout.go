@@ -1,11 +1,13 @@
 package handler
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 
 	"go.uber.org/zap"
 
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -54,11 +56,16 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 	if origin, failure := h.origin(r); failure == nil {
 		// The server returns the browser to an address that must be registered
 		// there. It is therefore the same one whatever PostLogoutRedirect is.
-		hint := ended.IDToken
-		if h.kindOf(r) != formRequest {
-			hint = "" // a script must not read any token
+		request := oauth.LogoutRequest{LogoutHint: logoutHint(ended), PostLogoutRedirectURI: origin + target, State: randomText(16)}
+		// A script must not read any token.
+		if !h.OmitIDTokenHint && h.kindOf(r) == formRequest {
+			request.IDTokenHint = ended.IDToken
 		}
-		end, err := h.Client.EndSessionURL(r.Context(), hint, origin+target, randomText(16))
+		if len(request.IDTokenHint) > oauth.MaxIDTokenHint && h.logLimiter.allow("long ID token at a logout") {
+			h.Logger.Info("an ID token is too long for the URL of a logout: the authorization server gets client_id and logout_hint in its place, and may ask the user",
+				zap.Int("bytes", len(request.IDTokenHint)))
+		}
+		end, err := h.Client.EndSessionURL(r.Context(), request)
 		if err != nil {
 			h.Logger.Warn("logged out here, but not at the authorization server", zap.Error(err))
 		}
@@ -72,6 +79,23 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 	w.Header().Set("Location", target)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
+}
+
+// maxLogoutHint bounds what the URL of a logout says about the session, in bytes.
+const maxLogoutHint = 512
+
+// logoutHint names the session to a server that gets no ID token: by the claim
+// `login_hint`, which Entra ID expects there, or by its `sid`. It never names the user by
+// an address or a name, because URLs are logged.
+func logoutHint(ended keeper.Ended) string {
+	var hint string
+	if json.Unmarshal(decodePayload(ended.IDToken)["login_hint"], &hint) != nil || hint == "" || len(hint) > maxLogoutHint {
+		hint = ended.SID
+	}
+	if len(hint) > maxLogoutHint {
+		return ""
+	}
+	return hint
 }
 
 // serveLoggedOut answers the redirect from the authorization server after its

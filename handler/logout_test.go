@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/internal/fakeas"
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 )
 
 // offline is an authorization server that does not answer.
@@ -79,6 +80,48 @@ func TestScriptsDoNotGetTheIDToken(t *testing.T) {
 	<-g.as.revoked
 }
 
+// TestLogoutWithoutIDTokenNamesTheSession: by what the server gave as a hint for it, never
+// by an address or a name, because URLs are logged.
+func TestLogoutWithoutIDTokenNamesTheSession(t *testing.T) {
+	long := strings.Repeat("x", maxLogoutHint+1)
+	for _, tt := range []struct {
+		name   string
+		on     bool // id_token_hint on
+		claims map[string]any
+		want   string // logout_hint; "sid": that of the ID token
+	}{
+		{"off", false, nil, "sid"},
+		{"off, with a hint of the server", false, map[string]any{"login_hint": "O.CiQ 1&2"}, "O.CiQ 1&2"},
+		{"off, with a hint of another type", false, map[string]any{"login_hint": []string{"a"}}, "sid"},
+		{"off, with an empty hint", false, map[string]any{"login_hint": ""}, "sid"},
+		{"off, with a long hint", false, map[string]any{"login_hint": long}, "sid"},
+		{"off, with a long sid", false, map[string]any{"sid": long}, ""},
+		{"on, ID token too long", true, map[string]any{"groups": strings.Repeat("g", oauth.MaxIDTokenHint)}, "sid"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t, func(s *setup) { s.handler.OmitIDTokenHint = !tt.on })
+			g.as.Set(func(k *fakeas.Knobs) { k.LoginIDToken.Claims.Set = tt.claims })
+			b := g.loggedIn()
+			u, err := url.Parse(b.send(g.request("POST", "/oauth2/logout", formPost...), false).location())
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := u.Query()
+			if q.Has("id_token_hint") || q.Get("client_id") == "" || strings.Contains(u.RawQuery, fakeas.DefaultUser) {
+				t.Errorf("got %v, want client_id, and neither an ID token nor an address of the user", q)
+			}
+			got := q.Get("logout_hint")
+			if strings.HasPrefix(got, "sid_") {
+				got = "sid"
+			}
+			if got != tt.want {
+				t.Errorf("logout_hint: got %q, want %q", got, tt.want)
+			}
+			<-g.as.revoked
+		})
+	}
+}
+
 func TestOnlyPostsOfTheSiteLogOut(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
@@ -113,7 +156,7 @@ func TestLogoutPageHasAWorkingButton(t *testing.T) {
 	g := newRig(t, plainOAuth)
 	b := g.loggedIn()
 	a := b.open("/oauth2/logout")
-	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "same-origin" {
+	if !strings.Contains(a.body, `<form method="post" action="/oauth2/logout">`) || a.header.Get("Referrer-Policy") != "origin" {
 		t.Errorf("got header %v and page %s, want a form of this site", a.header, a.body)
 	}
 	if a := b.send(g.request("POST", "/oauth2/logout", formPost...), false); a.status != 303 || a.location() != "/oauth2/logout/callback" {

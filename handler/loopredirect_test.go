@@ -364,3 +364,24 @@ func TestTargetOfARedirect(t *testing.T) {
 		t.Error("got no error for an invalid URL, want one")
 	}
 }
+
+// TestLoopPageOfTheCallbackKeepsTheCode out of the Referer header of the requests that its
+// link and its button send, which access logs have.
+func TestLoopPageOfTheCallbackKeepsTheCode(t *testing.T) {
+	for _, target := range []redirectTarget{toLogin, toLoginFromError} {
+		t.Run(string(target), func(t *testing.T) {
+			g := newRig(t)
+			b := g.browser()
+			callback := b.approve(b.start("/wanted"))
+			w := httptest.NewRecorder()
+			g.handler.setLoopCount(w, loopCount{Landings: loopLimit - 1, Since: time.Now().Unix(), Redirected: target})
+			b.jar = jar{} // the attempt is gone
+			b.jar.set(w.Result().Header["Set-Cookie"])
+			a := b.open(callback)
+			wantLoginLink(t, a, 500, "login_loop")
+			if got := a.header.Get("Referrer-Policy"); !strings.Contains(a.body, "<form") || got != "origin" && got != "no-referrer" {
+				t.Errorf("got Referrer-Policy %q on a page with a button, want one without paths", got)
+			}
+		})
+	}
+}

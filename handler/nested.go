@@ -35,11 +35,33 @@ func isNested(w http.ResponseWriter) bool {
 	}
 }
 
-// takeOver makes an inner Handler answer a request as if the outer one had left it
-// unprotected: it gets its cookies back, and sets cookies.
+// takeOver makes an inner Handler answer a request as if the outer ones of its login had
+// left it unprotected: it gets its cookies back, and sets cookies. The outermost Handler
+// has removed the cookies, and each of them guards the answer.
 func (h *Handler) takeOver(r *http.Request, outer *cookieGuard) {
-	outer.disabled = true
-	h.restoreCookies(r, outer.cookies)
+	for ; outer != nil; outer = outerGuard(outer.ResponseWriter) {
+		if !outer.disabled && h.sameSite(outer.handler) {
+			outer.disabled = true
+			h.restoreCookies(r, outer.cookies)
+		}
+	}
+}
+
+// callbackPrefix returns the path prefix of the callback of a login that begins here. That
+// is the outermost Handler of the same login that needs a session for this request, or
+// else this Handler. A callback may come without the session's cookie: it has no strict
+// cookie, and a posted one has none at all. An outer Handler would answer it as an ordinary
+// request without a session, with the code in its page and in the access log.
+func (h *Handler) callbackPrefix(w http.ResponseWriter, r *http.Request) string {
+	prefix := h.PathPrefix
+	for outer := outerGuard(w); outer != nil; outer = outerGuard(outer.ResponseWriter) {
+		other := outer.handler
+		accepts := other.Client.FormPost() || !h.Client.FormPost()
+		if outer.session != nil && accepts && h.sameSite(other) && !other.isOptional(r) {
+			prefix = other.PathPrefix
+		}
+	}
+	return prefix
 }
 
 // relayNested relays a request that an outer Handler of the same login has relayed with

@@ -75,8 +75,9 @@ func writePage(w http.ResponseWriter, r *http.Request, status int, p page) error
 	}
 	if p.Post != "" {
 		// With no-referrer a browser would send the form with Origin: null, which
-		// isCrossOrigin refuses without Sec-Fetch-Site.
-		w.Header().Set("Referrer-Policy", "same-origin")
+		// isCrossOrigin refuses without Sec-Fetch-Site. The path is left out, because the
+		// URL of a callback has the code, and access logs have the Referer header.
+		w.Header().Set("Referrer-Policy", "origin")
 	}
 	if p.PostNow {
 		policy := w.Header().Get("Content-Security-Policy") // that of beginAnswer

@@ -54,8 +54,8 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 				t.Errorf("%s, status %d: %s is %q, want %q", a.uri, a.status, name, got, want)
 			}
 		}
-		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "same-origin" && strings.Contains(a.body, "<form")) {
-			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or same-origin with a form", a.uri, a.status, got)
+		if got := a.header.Get("Referrer-Policy"); got != "no-referrer" && !(got == "origin" && strings.Contains(a.body, "<form")) {
+			t.Errorf("%s, status %d: got Referrer-Policy %q, want no-referrer, or origin with a form", a.uri, a.status, got)
 		}
 		for _, directive := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, directive) {
@@ -78,12 +78,15 @@ func TestOwnAnswersAreNotStoredFramedOrReferred(t *testing.T) {
 }
 
 // TestContentSecurityPolicyAllowsTheStyle by its hash. Nothing else in a page needs
-// permission.
+// permission, and no other answer permits a script: only the page of handOver has one.
 func TestContentSecurityPolicyAllowsTheStyle(t *testing.T) {
 	g := newRig(t, plainOAuth, func(s *setup) { s.handler.Cookie = Cookie{SameSite: "strict"} })
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`)
 	pages := 0
 	for _, a := range ownAnswers(t, g) {
+		if csp := a.header.Get("Content-Security-Policy"); strings.Contains(csp, "script-src") {
+			t.Errorf("%s, status %d: got Content-Security-Policy %q, want no permission for scripts", a.uri, a.status, csp)
+		}
 		if !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
 			continue
 		}

@@ -87,7 +87,7 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 // created, it revokes the tokens: a token that no session holds must not stay
 // valid.
 func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
-	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, h.redirectURI(cb.origin))
+	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, redirectURI(cb.origin, h.PathPrefix))
 	if err != nil {
 		return h.redemptionFailed(ctx, c, cb, err)
 	}
@@ -129,7 +129,9 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 // createSession creates a session from the tokens of a login.
 func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, answer *oauth.TokenResponse) (seal.Secret, error) {
 	a := cb.attempt
-	identity, err := h.identify(ctx, answer, a.Nonce, cb.state.Params.maxAge())
+	identity, err := h.identify(ctx, answer, oauth.IDTokenExpectation{
+		Nonce: a.Nonce, AccessToken: answer.AccessToken, MaxAge: cb.state.Params.maxAge(), Requested: a.Begun,
+	})
 	if err != nil {
 		return seal.Secret{}, &loginFailure{answer: callbackError(err, a.ReturnTo)}
 	}

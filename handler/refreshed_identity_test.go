@@ -28,7 +28,7 @@ func (g *rig) expiredLogin() (cookie string) {
 	}
 	var nonce string
 	_ = json.Unmarshal(decodePayload(tokens.IDToken)["nonce"], &nonce)
-	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, nonce, nil)
+	who, err := g.handler.identify(g.t.Context(), &oauth.TokenResponse{AccessToken: tokens.AccessToken, IDToken: tokens.IDToken}, oauth.IDTokenExpectation{Nonce: nonce, AccessToken: tokens.AccessToken})
 	if err != nil {
 		g.t.Fatal(err)
 	}

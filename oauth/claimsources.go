@@ -161,7 +161,7 @@ func (c *Client) fetchClaims(ctx context.Context, endpoint, token string) (strin
 	}
 	req.Header.Set("Accept", "application/jwt")
 	req.Header.Set("Authorization", "Bearer "+token)
-	release, err := c.userInfoSlots.acquire(ctx, "claims endpoint")
+	release, err := c.sourceSlots.acquire(ctx, "claims endpoint")
 	if err != nil {
 		return "", err
 	}

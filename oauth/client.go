@@ -43,6 +43,7 @@ type Client struct {
 	codeSlots       slots
 	pushSlots       slots
 	userInfoSlots   slots
+	sourceSlots     slots
 	revocationSlots slots
 	skipDiscovery   bool // the configuration names every endpoint needed
 	metadataURLs    []string
@@ -92,6 +93,7 @@ func New(cfg Config) (*Client, error) {
 		codeSlots:       newSlots(),
 		pushSlots:       newSlots(),
 		userInfoSlots:   newSlots(),
+		sourceSlots:     newSlots(),
 		revocationSlots: newSlots(),
 		metadataURLs:    metadataURLs(cfg.Issuer, cfg.DiscoveryURL),
 	}

@@ -58,6 +58,10 @@ type IDTokenExpectation struct {
 	// Config.AuthorizeParams has a max_age, too, the smaller one is the limit. Nil
 	// means that of Config.AuthorizeParams, or no limit.
 	MaxAge *int
+	// Requested is when the authorization request was made. MaxAge counts back from it,
+	// because the user may have further steps to take at the server after the
+	// authentication. Zero means now.
+	Requested time.Time
 	// ACRValues are those of the authorization request, separated by spaces. If not
 	// empty, the claim acr must be one of them.
 	ACRValues string
@@ -273,8 +277,12 @@ func (want IDTokenExpectation) check(t *IDToken) error {
 		return fmt.Errorf("the claim session_expiry is %d seconds in the past: the session would end at once", int64(time.Since(t.SessionExpiry).Seconds()))
 	}
 	if want.MaxAge != nil {
+		from := want.Requested
+		if from.IsZero() {
+			from = time.Now()
+		}
 		// A missing auth_time is the zero time, which is older than any max_age.
-		if time.Since(t.AuthTime) > time.Duration(*want.MaxAge)*time.Second+leeway {
+		if from.Sub(t.AuthTime) > time.Duration(*want.MaxAge)*time.Second+leeway {
 			return errors.New("the claim auth_time is missing or older than max_age")
 		}
 	}

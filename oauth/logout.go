@@ -7,16 +7,30 @@ import (
 	"net/url"
 )
 
-// maxIDTokenHint is the longest ID token, in bytes, that the logout URL may
+// MaxIDTokenHint is the longest ID token, in bytes, that the logout URL may
 // contain: servers and proxies limit the length of URLs.
-const maxIDTokenHint = 4 << 10
+const MaxIDTokenHint = 4 << 10
+
+// LogoutRequest asks the server to log a user out (OpenID Connect RP-Initiated
+// Logout section 2). Empty members are not sent.
+type LogoutRequest struct {
+	// IDTokenHint is the ID token of the session. One of more than MaxIDTokenHint
+	// bytes is not sent.
+	IDTokenHint string
+	// LogoutHint names the session or the user for a server that gets no ID token. It
+	// is sent only then.
+	LogoutHint string
+	// PostLogoutRedirectURI is where the server sends the browser afterwards. It must
+	// be registered there.
+	PostLogoutRedirectURI string
+	// State comes back to PostLogoutRedirectURI. It is not sent without that.
+	State string
+}
 
 // EndSessionURL returns the URL that the browser must visit to log out at the
-// server (OpenID Connect RP-Initiated Logout section 2), or "" if the server has no
-// end_session_endpoint. The URL leaves out empty arguments, and state if there is
-// no redirect URI. If idTokenHint is empty or longer than 4 KiB, the URL has
+// server, or "" if the server has no end_session_endpoint. A URL without ID token has
 // client_id instead.
-func (c *Client) EndSessionURL(ctx context.Context, idTokenHint, postLogoutRedirectURI, state string) (string, error) {
+func (c *Client) EndSessionURL(ctx context.Context, r LogoutRequest) (string, error) {
 	ctx, cancel := c.withTimeout(ctx)
 	defer cancel()
 	endpoint, err := c.endpoint(ctx, endSessionEndpoint)
@@ -27,15 +41,18 @@ func (c *Client) EndSessionURL(ctx context.Context, idTokenHint, postLogoutRedir
 		return "", fmt.Errorf("building the logout request: %w", err)
 	}
 	query := url.Values{}
-	if idTokenHint != "" && len(idTokenHint) <= maxIDTokenHint {
-		query.Set("id_token_hint", idTokenHint)
+	if r.IDTokenHint != "" && len(r.IDTokenHint) <= MaxIDTokenHint {
+		query.Set("id_token_hint", r.IDTokenHint)
 	} else {
 		query.Set("client_id", c.clientID)
+		if r.LogoutHint != "" {
+			query.Set("logout_hint", r.LogoutHint)
+		}
 	}
-	if postLogoutRedirectURI != "" {
-		query.Set("post_logout_redirect_uri", postLogoutRedirectURI)
-		if state != "" {
-			query.Set("state", state)
+	if r.PostLogoutRedirectURI != "" {
+		query.Set("post_logout_redirect_uri", r.PostLogoutRedirectURI)
+		if r.State != "" {
+			query.Set("state", r.State)
 		}
 	}
 	return withQuery(endpoint, query)

@@ -11,22 +11,24 @@ func TestEndSessionURL(t *testing.T) {
 	s := startServer(t)
 	s.metadata["end_session_endpoint"] = s.issuer + "/logout?p=1"
 	hint := s.idToken()
-	long := strings.Repeat("x", maxIDTokenHint+1)
+	long := strings.Repeat("x", MaxIDTokenHint+1)
 	for _, tc := range []struct {
-		name                  string
-		hint, redirect, state string
-		want                  url.Values
+		name    string
+		request LogoutRequest
+		want    url.Values
 	}{
-		{"all", hint, "https://app.test/", "st", url.Values{
+		{"all", LogoutRequest{hint, "S1", "https://app.test/", "st"}, url.Values{
 			"p": {"1"}, "id_token_hint": {hint}, "post_logout_redirect_uri": {"https://app.test/"}, "state": {"st"},
 		}},
-		{"no hint", "", "https://app.test/", "", url.Values{
+		{"no hint", LogoutRequest{PostLogoutRedirectURI: "https://app.test/"}, url.Values{
 			"p": {"1"}, "client_id": {testClient}, "post_logout_redirect_uri": {"https://app.test/"},
 		}},
-		{"hint too long", long, "", "st", url.Values{"p": {"1"}, "client_id": {testClient}}},
+		{"no ID token", LogoutRequest{LogoutHint: "S 1&x=y"}, url.Values{"p": {"1"}, "client_id": {testClient}, "logout_hint": {"S 1&x=y"}}},
+		{"ID token too long", LogoutRequest{IDTokenHint: long, State: "st"}, url.Values{"p": {"1"}, "client_id": {testClient}}},
+		{"ID token too long, with a hint", LogoutRequest{IDTokenHint: long, LogoutHint: "S1"}, url.Values{"p": {"1"}, "client_id": {testClient}, "logout_hint": {"S1"}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := s.client().EndSessionURL(testContext(t), tc.hint, tc.redirect, tc.state)
+			got, err := s.client().EndSessionURL(testContext(t), tc.request)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,15 +39,15 @@ func TestEndSessionURL(t *testing.T) {
 		})
 	}
 	delete(s.metadata, "end_session_endpoint")
-	if got, err := s.client().EndSessionURL(testContext(t), hint, "", ""); got != "" || err != nil {
+	if got, err := s.client().EndSessionURL(testContext(t), LogoutRequest{IDTokenHint: hint}); got != "" || err != nil {
 		t.Errorf("without an endpoint: got %q, %v; want neither", got, err)
 	}
 	s.metadata["end_session_endpoint"] = "http://idp.test/logout"
-	if got, err := s.client().EndSessionURL(testContext(t), hint, "", ""); err == nil {
+	if got, err := s.client().EndSessionURL(testContext(t), LogoutRequest{IDTokenHint: hint}); err == nil {
 		t.Errorf("http endpoint: got %q, want an error", got)
 	}
 	s.respond(wellKnown, 503, "")
-	if _, err := s.client().EndSessionURL(testContext(t), hint, "", ""); !errors.Is(err, ErrMetadataUnavailable) {
+	if _, err := s.client().EndSessionURL(testContext(t), LogoutRequest{IDTokenHint: hint}); !errors.Is(err, ErrMetadataUnavailable) {
 		t.Errorf("without metadata: got error %v, want %v", err, ErrMetadataUnavailable)
 	}
 }

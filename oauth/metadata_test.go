@@ -191,7 +191,7 @@ func TestNoDiscoveryIfAllEndpointsAreConfigured(t *testing.T) {
 	if _, err := c.VerifyIDToken(testContext(t), s.idToken(), IDTokenExpectation{Nonce: testNonce}); err != nil {
 		t.Error(err)
 	}
-	if u, err := c.EndSessionURL(testContext(t), "", "", ""); u != "" || err != nil {
+	if u, err := c.EndSessionURL(testContext(t), LogoutRequest{}); u != "" || err != nil {
 		t.Errorf("EndSessionURL: got %q, %v; want neither", u, err)
 	}
 	if err := c.Revoke(testContext(t), testRefresh, ""); !errors.Is(err, ErrNoEndpoint) {

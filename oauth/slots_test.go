@@ -108,6 +108,47 @@ func TestConcurrentCallsOfOneKindAreBounded(t *testing.T) {
 	}
 }
 
+// TestHangingClaimSourcesDelayNoUserInfo: sources are read for the login, and must not make
+// another login fail.
+func TestHangingClaimSourcesDelayNoUserInfo(t *testing.T) {
+	for name, endpoint := range map[string]string{"at the server": "https://idp.test/claims", "elsewhere": "https://claims.test/claims"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newSynctestServer(t)
+				s.respond("/userinfo", 200, `{"sub":"alice"}`)
+				hanging := &hangingTransport{inProcess: inProcess{s}, paths: "/claims"}
+				c.http.Transport, c.publicHTTP.Transport = hanging, hanging
+				sources, names := map[string]any{}, []string{}
+				for _, id := range []string{"a", "b", "c", "d", "e"} {
+					sources[id] = map[string]any{"endpoint": endpoint, "access_token": sourceToken}
+					names = append(names, "claim_"+id, id)
+				}
+				start := time.Now()
+				var logins sync.WaitGroup
+				for range 20 {
+					logins.Go(func() {
+						if _, missing := c.SourcedClaims(context.Background(), withSources(sources, names...)); len(missing) != len(sources) {
+							t.Errorf("got %d missing claims, want %d", len(missing), len(sources))
+						}
+					})
+				}
+				synctest.Wait()
+				if n := hanging.running.Load(); n > maxConcurrentCalls {
+					t.Errorf("got %d requests of sources at a time, want at most %d", n, maxConcurrentCalls)
+				}
+				_, err := c.UserInfo(context.Background(), testAccess, "alice")
+				if waited := time.Since(start); err != nil || waited != 0 {
+					t.Errorf("UserInfo: got error %v after %v, want the claims at once", err, waited)
+				}
+				logins.Wait()
+				if waited := time.Since(start); waited != claimSourcesTimeout {
+					t.Errorf("got a wait of %v for the sources, want %v", waited, claimSourcesTimeout)
+				}
+			})
+		})
+	}
+}
+
 // TestHangingRefreshesLeaveConnections: the number of connections is limited, and
 // refreshes that hang do not delay other calls.
 func TestHangingRefreshesLeaveConnections(t *testing.T) {

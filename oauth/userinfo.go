@@ -63,7 +63,7 @@ func (c *Client) UserInfo(ctx context.Context, accessToken, subject string) (map
 		return nil, &TokenError{Endpoint: userInfoEndpoint, Kind: Rejected, Status: resp.StatusCode}
 	case resp.StatusCode != http.StatusOK:
 		return nil, responseError(userInfoEndpoint, response{
-			status: resp.StatusCode, header: resp.Header, body: body, secrets: []string{accessToken},
+			status: resp.StatusCode, header: resp.Header, body: body, secrets: []string{accessToken, url.QueryEscape(accessToken)},
 		})
 	}
 	members, err := c.readUserInfo(ctx, resp.Header.Get("Content-Type"), body, subject)

@@ -3,6 +3,7 @@ package oauth
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -102,6 +103,24 @@ func TestUserInfoIsAskedByPost(t *testing.T) {
 	s.respond("/userinfo", 302, "", "Location", s.issuer+"/elsewhere")
 	if _, err := c.UserInfo(testContext(t), testAccess, "alice"); err == nil || s.count("/elsewhere") != 0 {
 		t.Errorf("redirect: got error %v and %d requests elsewhere, want an error alone", err, s.count("/elsewhere"))
+	}
+}
+
+// TestUserInfoErrorsHideTheFormOfTheRequest: a server may repeat the body of a POST, where
+// the access token is encoded.
+func TestUserInfoErrorsHideTheFormOfTheRequest(t *testing.T) {
+	for _, token := range []string{canary + "+/==", canary + "%41&=;", "a=" + canary} {
+		s := startServer(t)
+		s.handle("/userinfo", func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			w.WriteHeader(http.StatusBadRequest)
+			writeJSON(w, map[string]string{"error": "invalid_request", "error_description": "cannot read " + string(body)})
+		})
+		_, err := s.client(func(c *Config) { c.UserInfoMethod = "post" }).UserInfo(testContext(t), token, "alice")
+		if err == nil || !strings.Contains(err.Error(), "[redacted]") {
+			t.Errorf("got error %v, want the description without the token", err)
+		}
+		checkNoSecret(t, err)
 	}
 }
 

@@ -41,6 +41,21 @@ type Setting func(testing.TB) chromedp.ExecAllocatorOption
 // BlockThirdPartyCookies makes the browser block the cookies of other sites in a page, unless they are partitioned.
 func BlockThirdPartyCookies(t testing.TB) chromedp.ExecAllocatorOption {
 	t.Helper()
+	// 1 is CookieControlsMode::kBlockThirdParty.
+	return preferences(t, `{"profile":{"cookie_controls_mode":1,"block_third_party_cookies":true}}`)
+}
+
+// AllowThirdPartyCookies makes the browser send and take the cookies of other sites in a page. Without it, the default of
+// the installed Chromium decides.
+func AllowThirdPartyCookies(t testing.TB) chromedp.ExecAllocatorOption {
+	t.Helper()
+	// 0 is CookieControlsMode::kOff.
+	return preferences(t, `{"profile":{"cookie_controls_mode":0,"block_third_party_cookies":false}}`)
+}
+
+// preferences lets the browser use a new profile with preferences in JSON.
+func preferences(t testing.TB, text string) chromedp.ExecAllocatorOption {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "chromium-profile-")
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +64,7 @@ func BlockThirdPartyCookies(t testing.TB) chromedp.ExecAllocatorOption {
 	if err := os.Mkdir(filepath.Join(dir, "Default"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// 1 is CookieControlsMode::kBlockThirdParty.
-	preferences := []byte(`{"profile":{"cookie_controls_mode":1,"block_third_party_cookies":true}}`)
-	if err := os.WriteFile(filepath.Join(dir, "Default", "Preferences"), preferences, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "Default", "Preferences"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return chromedp.UserDataDir(dir)

@@ -47,6 +47,7 @@ const provider = new Provider(issuer, {
   features: {
     devInteractions: { enabled: settings.forms },
     introspection: { enabled: true },
+    jwtUserinfo: { enabled: true }, // for clients that are registered for it
     revocation: { enabled: true },
     backchannelLogout: { enabled: true },
     rpInitiatedLogout: { enabled: true },

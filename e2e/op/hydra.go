@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,10 +25,11 @@ var hydraProgram = build.GoProgram{
 	Env:     []string{"CGO_ENABLED=1"}, // for SQLite
 }
 
-// Hydra starts Ory Hydra, with the app at the origin site as its client. Hydra has no login pages of its own: those of
+// Hydra starts Ory Hydra, with the app at the origin site as its client, and the app at the origin keyed as KeyedClient, whose
+// keys it fetches. Hydra has no login pages of its own: those of
 // hydraPages ask for a name, and accept any. Parallel refreshes with one token all succeed, but at most one of the new
 // refresh tokens works. Its logout tokens have no exp.
-func Hydra(t testing.TB, site string, accessTokenLifetime time.Duration) *Server {
+func Hydra(t testing.TB, site, keyed string, accessTokenLifetime time.Duration) *Server {
 	t.Helper()
 	exe, err := hydraProgram.Once(t.Context())
 	if err != nil {
@@ -72,15 +74,22 @@ func Hydra(t testing.TB, site string, accessTokenLifetime time.Duration) *Server
 	s.Process.Await(t, "health", func(ctx context.Context) bool {
 		return healthy(ctx, s.Issuer+"health/ready") && healthy(ctx, fmt.Sprintf("http://127.0.0.1:%d/health/ready", admin))
 	})
-	client := map[string]any{
-		"client_id": s.ClientID, "client_secret": s.ClientSecret, "token_endpoint_auth_method": "client_secret_basic",
-		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
-		"scope": "openid offline_access email", "redirect_uris": []string{site + "/oauth2/callback"},
-		"post_logout_redirect_uris": []string{site + "/oauth2/logout/callback"},
-		"backchannel_logout_uri":    site + "/oauth2/backchannel_logout", "backchannel_logout_session_required": true,
-	}
-	if err := callJSON(t.Context(), http.MethodPost, adminURL+"/clients", client, nil); err != nil {
-		t.Fatal(err)
+	for site, client := range map[string]map[string]any{
+		site: {"client_id": s.ClientID, "client_secret": s.ClientSecret, "token_endpoint_auth_method": "client_secret_basic"},
+		keyed: {
+			"client_id": KeyedClient, "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+			"jwks_uri": keyed + "/oauth2/jwks.json",
+		},
+	} {
+		maps.Copy(client, map[string]any{
+			"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
+			"scope": "openid offline_access email", "redirect_uris": []string{site + "/oauth2/callback"},
+			"post_logout_redirect_uris": []string{site + "/oauth2/logout/callback"},
+			"backchannel_logout_uri":    site + "/oauth2/backchannel_logout", "backchannel_logout_session_required": true,
+		})
+		if err := callJSON(t.Context(), http.MethodPost, adminURL+"/clients", client, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }

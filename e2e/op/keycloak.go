@@ -55,9 +55,10 @@ type KeycloakServer struct {
 
 const keycloakRealm = "e2e"
 
-// Keycloak starts Keycloak with a realm of the users alice and bob, and the app at the origin site as its client. The
-// realm has Revoke Refresh Token on: a second use of a refresh token ends the user's login.
-func Keycloak(t testing.TB, site string, accessTokenLifetime time.Duration) *KeycloakServer {
+// Keycloak starts Keycloak with a realm of the users alice and bob, and the app at the origin site as its client. The app
+// at the origin keyed is the client KeyedClient, which has no secret: Keycloak fetches its keys. The realm has Revoke Refresh
+// Token on: a second use of a refresh token ends the user's login.
+func Keycloak(t testing.TB, site, keyed string, accessTokenLifetime time.Duration) *KeycloakServer {
 	t.Helper()
 	dir, err := installKeycloak(t.Context())
 	if err != nil {
@@ -74,7 +75,7 @@ func Keycloak(t testing.TB, site string, accessTokenLifetime time.Duration) *Key
 		User: "alice", Password: "secret",
 	}
 	k.SignOutURL = k.Issuer + "/protocol/openid-connect/logout"
-	realm, err := json.Marshal(k.realm(site, accessTokenLifetime))
+	realm, err := json.Marshal(k.realm(site, keyed, accessTokenLifetime))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func Keycloak(t testing.TB, site string, accessTokenLifetime time.Duration) *Key
 }
 
 // realm returns the representation of the realm, as Keycloak exports and imports it.
-func (k *KeycloakServer) realm(site string, accessTokenLifetime time.Duration) map[string]any {
+func (k *KeycloakServer) realm(site, keyed string, accessTokenLifetime time.Duration) map[string]any {
 	user := func(name string) map[string]any {
 		return map[string]any{
 			"username": name, "enabled": true, "email": name + "@example.test", "emailVerified": true,
@@ -120,6 +121,13 @@ func (k *KeycloakServer) realm(site string, accessTokenLifetime time.Duration) m
 				"post.logout.redirect.uris":           site + "/oauth2/logout/callback",
 				"backchannel.logout.url":              site + "/oauth2/backchannel_logout",
 				"backchannel.logout.session.required": "true",
+			},
+		}, map[string]any{
+			"clientId": KeyedClient, "clientAuthenticatorType": "client-jwt", "standardFlowEnabled": true,
+			"redirectUris": []string{keyed + "/oauth2/callback"},
+			"attributes": map[string]string{
+				"use.jwks.url": "true", "jwks.url": keyed + "/oauth2/jwks.json", "token.endpoint.auth.signing.alg": "ES256",
+				"post.logout.redirect.uris": keyed + "/oauth2/logout/callback",
 			},
 		}},
 	}

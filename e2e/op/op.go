@@ -15,6 +15,9 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/proc"
 )
 
+// KeyedClient is the client of some servers that authenticates with private_key_jwt.
+const KeyedClient = "keyed"
+
 // A Server is a running authorization server with one client registered.
 type Server struct {
 	Issuer       string

@@ -98,7 +98,7 @@ func TestS80OwnAnswersAreSelfContained(t *testing.T) {
 		referrer := "no-referrer"
 		if a.name == "GET "+logout {
 			// The form on the logout page must send its origin to the site.
-			referrer = "same-origin"
+			referrer = "origin"
 		}
 		for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": referrer, "X-Content-Type-Options": "nosniff"} {
 			if got := a.header.Values(name); !slices.Equal(got, []string{want}) {

@@ -57,7 +57,7 @@ func (s *Server) verifyAssertion(c *call, client Client) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.assertions[claims.ID] {
+	if s.assertions[claims.ID] && !client.SameAssertion {
 		return errors.New("jti was used before")
 	}
 	s.assertions[claims.ID] = true

@@ -21,6 +21,9 @@ type Client struct {
 	// AuthMethod is the only accepted method. Empty: client_secret_basic, or
 	// none for a client without a secret.
 	AuthMethod string `json:"token_endpoint_auth_method"`
+	// SameAssertion accepts an assertion any number of times while it is valid, as servers
+	// accept the tokens that Kubernetes writes into a file.
+	SameAssertion bool `json:"same_assertion"`
 	// RawBasic compares Basic credentials without form-decoding them first
 	// (RFC 6749, section 2.3.1), as many servers do.
 	RawBasic bool `json:"raw_basic"`

@@ -38,17 +38,14 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 			return r.afterFailedCommit(ctx, err, t)
 		}
 	}
-	next.token = newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
-	next.token.unknownFields = rec.token.unknownFields
-	moved := !next.sessionExpiry.Equal(rec.sessionExpiry)
-	if moved {
-		next.token.refreshBefore(next.sessionExpiry)
-	}
+	token := newAccessToken(t, true, obtained, r.DefaultTokenLifetime)
+	token.unknownFields = rec.token.unknownFields
+	next.setAccessToken(token, &rec.hot)
 	newSID := next.sid != rec.sid
 	if err := r.commitAndPublish(ctx, &next, !newSID); err != nil {
 		return r.afterFailedCommit(ctx, err, t)
 	}
-	if moved {
+	if !next.sessionExpiry.Equal(rec.sessionExpiry) {
 		r.Vault.live.setExpiry(r.ref.ID, next.sessionExpiry)
 	}
 	if newSID {

@@ -95,6 +95,9 @@ func (v *Vault) checkWithRetry(id session.ID) {
 // checkOnce ends the requests of a session if the session has ended, or if no other
 // request has used it for its idle time. Otherwise it schedules the next idle check.
 func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
+	if v.shared != nil {
+		v.updateExpiry(id)
+	}
 	// The time is taken before the last use is read. A use after it comes too late: the
 	// session has ended for that request, too.
 	now := time.Now()
@@ -121,6 +124,21 @@ func (v *Vault) checkOnce(k *Keeper, id session.ID) error {
 		v.live.cancelAll(id)
 	}
 	return nil
+}
+
+// updateExpiry moves the end of a session's requests in progress, if another process has
+// moved that of the session. The item does not show it: Expires may be that of the idle
+// time. An error is left to the caller's own reading of the item.
+func (v *Vault) updateExpiry(id session.ID) {
+	k, ref := v.live.opener(id)
+	if k == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(v.closing, storeTimeout)
+	defer cancel()
+	if h, err := k.readHot(ctx, ref); err == nil {
+		v.live.setExpiry(id, h.sessionExpiry)
+	}
 }
 
 // unwrittenIdleEnd returns when the idle time of a session ends by uses that are not

@@ -54,7 +54,8 @@ func genRecord() *rapid.Generator[record] {
 				created: genTime().Draw(t, "created"), lastUsed: genTime().Draw(t, "last used"), end: genTime().Draw(t, "end"),
 				subject: text.Draw(t, "subject"), claims: genBytes().Draw(t, "claims"), rotation: rapid.Uint64().Draw(t, "rotation"),
 				token: token, sessionExpiry: genTime().Draw(t, "session expiry"), refreshEnd: genTime().Draw(t, "refresh end"),
-				unknownFields: genUnknown(fieldRefreshEnd).Draw(t, "unknown hot fields"),
+				refreshEndKnown: genTime().Draw(t, "refresh end known"),
+				unknownFields:   genUnknown(fieldRefreshEndKnown).Draw(t, "unknown hot fields"),
 			},
 			cold: cold{
 				refreshToken: text.Draw(t, "refresh token"), refreshExpires: genTime().Draw(t, "refresh expires"),

@@ -155,7 +155,7 @@ func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d d
 	for ; ; use = (time.Time{}) {
 		now := time.Now()
 		met := d.metBy(&h.token, now)
-		if met && !h.token.due(now) {
+		if met && !h.due(now) {
 			return k.sessionOf(ref.ID, h), nil
 		}
 		f, paused := k.join(ref, d, use, !met)

@@ -169,7 +169,6 @@ func (k *Keeper) Create(ctx context.Context, user Identity, t Tokens) (seal.Secr
 		hot: hot{
 			created: now, lastUsed: now, end: now.Add(k.MaxLifetime), sessionExpiry: user.SessionExpiry,
 			subject: user.Subject, claims: user.Claims,
-			token: newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime),
 		},
 		cold: cold{
 			idToken: t.IDToken, sid: user.SID, nonce: user.Nonce, userInfo: user.UserInfo,
@@ -177,7 +176,7 @@ func (k *Keeper) Create(ctx context.Context, user Identity, t Tokens) (seal.Secr
 		},
 	}
 	rec.setRefreshToken(t)
-	rec.token.refreshBefore(user.SessionExpiry)
+	rec.setAccessToken(newAccessToken(t, t.RefreshToken != "", now, k.DefaultTokenLifetime), &hot{})
 	var item session.Item
 	err := k.placeLogin(ctx, rec, user)
 	if err == nil {
@@ -258,7 +257,7 @@ func (k *Keeper) fresh(ctx context.Context, secret seal.Secret, d demand) (*Sess
 			d.other = h.token.value // any other token is obtained during this call
 		}
 	}
-	if h.token.due(now) || !d.metBy(&h.token, now) {
+	if h.due(now) || !d.metBy(&h.token, now) {
 		var use time.Time
 		switch {
 		case unused < k.useInterval:
@@ -350,10 +349,10 @@ func (h *hot) tokensEnd(unknown time.Time) time.Time {
 	switch {
 	case h.token.refreshAt.IsZero():
 		return h.token.usableUntil
-	case h.refreshEnd.IsZero():
+	case h.refreshExpiry().IsZero():
 		return unknown
 	}
-	return latest(h.refreshEnd, h.token.usableUntil)
+	return latest(h.refreshExpiry(), h.token.usableUntil)
 }
 
 // maxEnd is the earlier of the end in the record and the end by MaxLifetime: a shorter
@@ -382,7 +381,11 @@ func (k *Keeper) endReason(id session.ID, h *hot, now time.Time) EndReason {
 // usable reports whether the token may be sent upstream.
 func (t *accessToken) usable(now time.Time) bool { return now.Before(t.usableUntil) }
 
-// due reports whether a request should start a refresh of the token.
+// due reports whether a request should start a refresh. An expired refresh token is not
+// sent while the access token is valid: its refusal would end the session.
+func (h *hot) due(now time.Time) bool { return h.token.due(now) && !h.refreshExpired(now) }
+
+// due reports whether the token should be refreshed, if that is possible.
 func (t *accessToken) due(now time.Time) bool {
 	return !t.refreshAt.IsZero() && !now.Before(t.refreshAt)
 }

@@ -55,6 +55,21 @@ func (l *liveRequests) keeperOf(id session.ID) *Keeper {
 	return nil
 }
 
+// opener returns a keeper that can read the record of a session, and its ref with the
+// secret. Both come from a request that began as use of the session; without one, the
+// keeper is nil.
+func (l *liveRequests) opener(id session.ID) (*Keeper, seal.Ref) {
+	shard := l.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	for a := shard.requests[id]; a != nil; a = a.next {
+		if a.ref.Secret != (seal.Secret{}) {
+			return a.keeper, a.ref
+		}
+	}
+	return nil, seal.Ref{}
+}
+
 // invalidate begins a new epoch of sessions that may have changed; nil means all
 // sessions. It returns those with requests in progress.
 func (l *liveRequests) invalidate(ids []session.ID) (inUse []session.ID) {
@@ -85,7 +100,7 @@ func (s *liveShard) invalidateAll() []session.ID {
 // Attachment binds a request in progress to its session.
 type Attachment struct {
 	keeper *Keeper
-	ref    seal.Ref // without a secret unless the request counts as use
+	ref    seal.Ref // without a secret unless the request began as use (AttachUse)
 	// maxEnd and expiry are the absolute ends of the session: by MaxLifetime, and by the
 	// authorization server. A refresh may move the second one; zero: there is none.
 	maxEnd, expiry time.Time

@@ -32,10 +32,11 @@ type hot struct {
 	// sessionExpiry is when the authorization server ends the session (`session_expiry`);
 	// zero: it did not say.
 	sessionExpiry time.Time
-	// refreshEnd is a copy of cold.refreshExpires: requests need it, too. Zero: unknown, or
-	// a record of an earlier release.
-	refreshEnd    time.Time
-	unknownFields []byte // fields of a later release
+	// refreshEnd is a copy of cold.refreshExpires: requests need it, too. It counts only
+	// while refreshEndKnown is token.obtained. An earlier release, which may share the
+	// store during an upgrade, carries both along unchanged when it refreshes the token.
+	refreshEnd, refreshEndKnown time.Time
+	unknownFields               []byte // fields of a later release
 
 	// Not stored: the epoch of the session's shard when it was read (see
 	// liveRequests), the cache entry that this is a copy of, or nil, and a use that is
@@ -96,6 +97,7 @@ const (
 	fieldAccessToken
 	fieldSessionExpiry
 	fieldRefreshEnd
+	fieldRefreshEndKnown
 )
 
 // Field numbers of an access token.
@@ -134,6 +136,7 @@ var (
 		{number: fieldAccessToken, encode: encodeToken, decode: decodeToken},
 		timeField(fieldSessionExpiry, func(h *hot) *time.Time { return &h.sessionExpiry }),
 		timeField(fieldRefreshEnd, func(h *hot) *time.Time { return &h.refreshEnd }),
+		timeField(fieldRefreshEndKnown, func(h *hot) *time.Time { return &h.refreshEndKnown }),
 	}
 	tokenFields = []field[accessToken]{
 		stringField(fieldTokenValue, func(t *accessToken) *string { return &t.value }),
@@ -194,21 +197,65 @@ func decodeCold(part []byte) (c cold, ok bool) {
 	return c, ok
 }
 
-// refreshExpired reports whether the server said that the refresh token expires before
-// now.
-func (c *cold) refreshExpired(now time.Time) bool {
+// refreshExpiry is when the refresh token expires, by the server's own word. Zero: it did
+// not say, or an earlier release has written the tokens. What that release stored is no
+// proof: it kept the expiry of the former refresh token with some new ones.
+func (h *hot) refreshExpiry() time.Time {
+	if !h.refreshEndKnown.Equal(h.token.obtained) {
+		return time.Time{}
+	}
+	return h.refreshEnd
+}
+
+// refreshExpired reports whether the refresh token has expired, by the server's own word.
+func (h *hot) refreshExpired(now time.Time) bool {
+	end := h.refreshExpiry()
+	return !end.IsZero() && now.After(end)
+}
+
+// mayHaveExpired reports whether the refresh token has expired, if what any release has
+// stored is true. It explains a refusal, and proves nothing.
+func (c *cold) mayHaveExpired(now time.Time) bool {
 	return !c.refreshExpires.IsZero() && now.After(c.refreshExpires)
 }
 
 // setRefreshToken takes the refresh token of an answer, if it has one. The expiry of an
-// answer without a refresh token is that of the present one.
+// answer without a refresh token is that of the present one. The caller then sets the
+// access token of the answer, if it has one, with setAccessToken.
 func (r *record) setRefreshToken(t Tokens) {
+	end := r.refreshExpiry()
 	if t.RefreshToken != "" {
 		r.refreshToken = t.RefreshToken
 	}
 	if t.RefreshToken != "" || !t.RefreshExpires.IsZero() {
-		r.refreshExpires, r.refreshEnd = t.RefreshExpires, t.RefreshExpires
+		r.refreshExpires, end = t.RefreshExpires, t.RefreshExpires
 	}
+	r.refreshEnd, r.refreshEndKnown = end, r.token.obtained
+}
+
+// setAccessToken sets the access token of the answer whose refresh token is set. The
+// refresh comes before an end that the answer has moved, because another refresh may move
+// it again.
+func (r *record) setAccessToken(token accessToken, before *hot) {
+	r.token, r.refreshEndKnown = token, token.obtained
+	end := r.renewalEnd()
+	if moved := end.Sub(before.renewalEnd()).Abs(); moved > renewalMargin {
+		r.token.refreshBefore(end)
+	}
+}
+
+// renewalMargin is the least change of an end that is not taken for the rounding of a
+// lifetime in seconds.
+const renewalMargin = 10 * time.Second
+
+// renewalEnd is the earliest time after which no refresh can renew the session. Zero: the
+// server did not say.
+func (h *hot) renewalEnd() time.Time {
+	end := h.refreshExpiry()
+	if end.IsZero() {
+		return h.sessionExpiry
+	}
+	return earlierEnd(end, h.sessionExpiry)
 }
 
 // covers reports whether r has the content of other and the same last use or a later

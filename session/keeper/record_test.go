@@ -69,6 +69,14 @@ func recordWithLabel() *record {
 	return rec
 }
 
+// recordWithKnownRefreshEnd returns the record in testdata/record_v1_refreshend.hex: the
+// expiry of the refresh token belongs to the access token.
+func recordWithKnownRefreshEnd() *record {
+	rec := recordWithServerLimits()
+	rec.refreshEndKnown = rec.token.obtained
+	return rec
+}
+
 // laterFields returns fields of a later release: one in each part, and in the hot part
 // also an access token for a resource of its own.
 func laterFields() (inHot, inToken, inCold []byte) {
@@ -136,6 +144,7 @@ var goldenRecords = map[string]func() *record{
 
 	"record_v1_serverlimits.hex": recordWithServerLimits,
 	"record_v1_label.hex":        recordWithLabel,
+	"record_v1_refreshend.hex":   recordWithKnownRefreshEnd,
 }
 
 var writeGolden = flag.Bool("write-golden", false, "write golden records that have no file yet")

@@ -81,7 +81,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	}
 	// The request may have read an older record: the previous flight, or another
 	// instance, may have refreshed since.
-	if !rec.token.due(now) && r.demand.metBy(&rec.token, now) {
+	if !rec.due(now) && r.demand.metBy(&rec.token, now) {
 		return rec.hot, nil
 	}
 	if rec.refreshToken == "" {
@@ -90,7 +90,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if rec.token.refreshAt.IsZero() {
 		rec.unclear = true // an earlier release stored an unclear aborted this way
 	}
-	if rec.unclear && rec.token.usable(now) && !rec.token.due(now) {
+	if rec.unclear && rec.token.usable(now) && !rec.due(now) {
 		return hot{}, ErrNotRefreshable
 	}
 	if r.Vault.shared != nil && r.Vault.hasUnwritten(r.ref.ID) {
@@ -107,9 +107,12 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	if r.lease != nil && r.lease.tookOver {
 		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
 	}
-	// A refresh token that has expired by the server's own word is not sent any more once
-	// the access token has expired, too.
-	if now = time.Now(); rec.refreshExpired(now) && !rec.token.usable(now) {
+	// A refresh token that has expired by the server's own word is not sent any more. The
+	// session ends with its access token.
+	switch now = time.Now(); {
+	case rec.refreshExpired(now) && rec.token.usable(now):
+		return hot{}, ErrNotRefreshable
+	case rec.refreshExpired(now):
 		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, r.lease.holder(), EndRefreshExpired)
 	}
 	// A request has caused this refresh, so the session was used then, unless the request

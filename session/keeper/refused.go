@@ -13,7 +13,7 @@ import (
 func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
 	r.Observe(Event{
 		Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: answer.Outcome, Err: answer.Err,
-		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.refreshExpired(time.Now()),
+		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.mayHaveExpired(time.Now()),
 	})
 	err := fmt.Errorf("refreshing: %w", answer.Err)
 	switch answer.Outcome {

@@ -371,3 +371,51 @@ func TestStreamElsewhereEndsAtAnEarlierSessionExpiry(t *testing.T) {
 		}
 	})
 }
+
+// TestExpiryThatMovedElsewhereReachesRequestsInProgress: a request that began as use of its
+// session can read the record. It learns the moved end without another request here, also
+// if it has become a stream since, and also while an upload keeps the session from idling.
+func TestExpiryThatMovedElsewhereReachesRequestsInProgress(t *testing.T) {
+	const hour = time.Hour
+	for name, tt := range map[string]struct {
+		moved, end time.Duration
+		upload     bool
+	}{
+		"earlier, beside an upload": {hour, hour, true},
+		"earlier":                   {hour, hour, false},
+		"later, beside an upload":   {7 * hour, 7 * hour, true},
+		"later":                     {7 * hour, 7 * hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubbleWithInstances(t, 2, func(t *testing.T, r *instances) {
+				begun := time.Now()
+				_, user, tokens := r.server.login()
+				user.SessionExpiry = begun.Add(5 * hour)
+				secret, _, err := r.keepers[0].Create(t.Context(), user, tokens)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stream, upload := new(Attachment), new(Attachment)
+				open := r.keepers[1].AttachUse(t.Context(), secret, r.freshAt(1, secret), stream)
+				defer stream.Detach()
+				stream.BecomeStream(time.Time{})
+				if tt.upload {
+					r.keepers[1].AttachUse(t.Context(), secret, r.freshAt(1, secret), upload)
+					defer upload.Detach()
+				}
+				r.moveExpiry(func(time.Time) time.Time { return begun.Add(tt.moved) })
+				r.waitUntilExpired()
+				r.freshAt(0, secret)
+				time.Sleep(time.Until(begun.Add(tt.end)) - time.Second)
+				if open.Err() != nil {
+					t.Error("the stream has ended early")
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if open.Err() == nil {
+					t.Error("the stream goes on after the end of the session")
+				}
+			})
+		})
+	}
+}
