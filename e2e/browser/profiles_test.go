@@ -10,12 +10,16 @@ import (
 	"github.com/oauth-session/caddy-oauth-session/e2e/browser"
 )
 
-// startCookieSite starts a site that sets a cookie and shows the cookies of each request. /from redirects twice to /to.
+// startCookieSite starts a site that sets a cookie and shows the cookies of each request for a page. /from redirects twice to /to.
 func startCookieSite(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if next := map[string]string{"/from": "/over", "/over": "/to"}[r.URL.Path]; next != "" {
 			http.Redirect(w, r, next, http.StatusFound)
+			return
+		}
+		if r.URL.Path == "/favicon.ico" { // at any time, also after the cookies were deleted
+			http.NotFound(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", "text/html")
