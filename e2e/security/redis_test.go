@@ -168,8 +168,8 @@ func TestS55InputIsNotPartOfRedisCommands(t *testing.T) {
 	if len(got) < len(hostile) {
 		t.Fatalf("got %d commands, want at least %d", len(got), len(hostile))
 	}
-	// Prefix, kind, and hashes of fixed length.
-	key := regexp.MustCompile(`^oauth_session:(?:\{[A-Za-z0-9_-]{43}\}(?::lease|:landed)?|[a-z]+:\{[A-Za-z0-9_-]{43}\})$`)
+	// Prefix, kind, and hashes of fixed length, or the first byte of one.
+	key := regexp.MustCompile(`^oauth_session:(?:\{[A-Za-z0-9_-]{43}\}(?::lease|:landed|:label)?|[a-z]+:\{[A-Za-z0-9_-]{43}\}|list:\{[0-9a-f]{2}\})$`)
 	for _, command := range got {
 		for _, word := range command {
 			if strings.HasPrefix(word, "oauth_session:") && !key.MatchString(word) {
