@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 )
@@ -21,6 +22,10 @@ func canary(prefix string, digits int) string {
 	_, _ = rand.Read(b) // never fails: crypto/rand.Read ends the program instead
 	return prefix + hex.EncodeToString(b)
 }
+
+// issuedCanary finds codes, tokens and sids of the fake authorization server. Three letters alone
+// would also be found in random text, such as a state.
+var issuedCanary = regexp.MustCompile(`(?:CODE|AT|RT|sid)_[0-9a-f]{16}`)
 
 // newKey returns a server key with a readable beginning. Base64url of 32 bytes has 43
 // characters; the last one carries four bits.

@@ -75,9 +75,8 @@ func (x *indexCache) forgetAll() {
 }
 
 // addToIndexes adds an item to the indexes of its tags, and to the list if it has a label.
-// It is called before the item is
-// written, because the two are in different slots of a cluster: an index may list an
-// item that does not exist, and must not miss one.
+// It is called before the item is written, because the two are in different slots of a
+// cluster: an index may list an item that does not exist, and must not miss one.
 //
 // An entry lives for one and a half times the life of the item. So a session in use
 // writes to the index once in hours, although every recorded use moves its expiry.

@@ -98,7 +98,7 @@ func sameStoreTwice(open func(t *testing.T) session.Store) func(t *testing.T) (a
 
 // allChecks returns the checks of all stores, without those that need fake time.
 func allChecks() []check {
-	return slices.Concat(viewChecks, writeChecks, tagChecks, listChecks, expiryChecks, concurrencyChecks)
+	return slices.Concat(viewChecks, writeChecks, tagChecks, listChecks, labelChecks, expiryChecks, concurrencyChecks)
 }
 
 // sharedChecks returns the checks of shared stores, without those that need fake time.
