@@ -34,6 +34,12 @@ func isTransient(err error) bool {
 	return !slices.ContainsFunc(definitive, func(a error) bool { return errors.Is(err, a) })
 }
 
+// isFull reports whether the server has reached its maxmemory.
+func isFull(err error) bool {
+	refusal, ok := rueidis.IsRedisErr(err)
+	return ok && strings.Contains(refusal.Error(), "OOM ")
+}
+
 // callError returns the errors of the contract unchanged, and wraps all others with
 // the name of the operation.
 func callError(doing string, err error) error {

@@ -44,3 +44,37 @@ func TestAcquireFailsWhileBeatFails(t *testing.T) {
 		})
 	}
 }
+
+// TestFullServerIsRead: a session of which this instance has no copy is read from a full
+// server. Before, its users got 503 although their tokens were valid.
+func TestFullServerIsRead(t *testing.T) {
+	server := startServer(t)
+	writer := open(t, Config{URLs: []string{server.url()}})
+	id := newID()
+	mustCreate(t, writer, id, newItem(1, "value"))
+	server.do("CONFIG", "SET", "maxmemory", "1")
+	if writer.Create(t.Context(), newID(), newItem(1, "other")) == nil {
+		t.Fatal("Create: got nil, want an error of the full server")
+	}
+	reader := open(t, Config{URLs: []string{server.url()}})
+	changed := make(chan []session.ID, 100)
+	reader.Watch(func(ids []session.ID) {
+		if ids != nil {
+			changed <- ids
+		}
+	})
+	for range 2 {
+		if value, err := view(t, reader, id); value != "value" || err != nil {
+			t.Errorf("View: got %q, error %v; want the value", value, err)
+		}
+		<-changed // the server pushes no change of what was read alone
+	}
+	if _, err := view(t, reader, newID()); !errors.Is(err, session.ErrNotFound) {
+		t.Errorf("View of no session: got error %v, want ErrNotFound", err)
+	}
+	server.do("CONFIG", "SET", "maxmemory", "0")
+	mustReplace(t, writer, id, newItem(2, "newer"))
+	if value, err := view(t, reader, id); value != "newer" || err != nil {
+		t.Errorf("View: got %q, error %v; want the newer value", value, err)
+	}
+}

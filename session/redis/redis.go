@@ -128,7 +128,14 @@ func (s *Store) cached(ctx context.Context, id session.ID, now time.Time) (sessi
 	if res.CachePXAT() <= 0 && res.NonRedisError() == nil {
 		s.notifyUntracked(id)
 	}
-	return readItem(res, now)
+	item, err := readItem(res, now)
+	if isFull(err) {
+		// The client reads in a transaction, for which a full server has no memory
+		// left. A GET alone needs none, but the server does not track it.
+		s.notifyUntracked(id)
+		return s.current(ctx, id)
+	}
+	return item, err
 }
 
 // cachedAgain retries cached after a first error, within callTimeout of the start.
