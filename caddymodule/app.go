@@ -31,7 +31,8 @@ type App struct {
 
 	nesting *nesting
 
-	keyTasks *keyTasks
+	keyTasks  *keyTasks
+	preflight *preflight
 	// stop is the end of the time for stopping. It is zero while the configuration runs.
 	stop time.Time
 }
@@ -44,7 +45,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger, a.key, a.keyTasks, a.routes = ctx.Logger(), new(ownKey), new(keyTasks), map[*caddyhttp.Route]handlerHosts{}
-	a.nesting = newNesting()
+	a.nesting, a.preflight = newNesting(), newPreflight()
 	return nil
 }
 
@@ -91,12 +92,7 @@ func (a *App) Start() error {
 	for v := range a.vaults {
 		s := v.store
 		if s.shared {
-			go func() {
-				if _, err := s.get(context.Background()); err != nil {
-					a.logger.Error("a store cannot be used yet: requests that need a session are answered with status 503 until it can", zap.Error(err))
-				}
-			}()
-			continue
+			continue // preflight opens it
 		}
 		if _, e := s.get(context.Background()); e != nil {
 			err = errors.Join(err, e)
@@ -109,6 +105,7 @@ func (a *App) Start() error {
 	a.warnOfEarlyUsers()
 	a.warnOfNestedLogins()
 	a.keyTasks.start()
+	a.preflight.start()
 	return nil
 }
 

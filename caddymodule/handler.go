@@ -252,6 +252,7 @@ type Handler struct {
 	baseHost string
 	// callbackUnrouted says that no request for the callback reaches the handler.
 	callbackUnrouted bool
+	use              sharing
 	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
 	// served is this handler's entry in servedSites; nil before Provision has succeeded.
@@ -365,6 +366,7 @@ func (h *Handler) Cleanup() error {
 	// The first handler that is cleaned up stops the tasks of all, before release may
 	// close a store.
 	h.app.keyTasks.stop()
+	h.app.preflight.stop()
 	h.app.closeStores()
 	return h.pooled.release(h.app.stopBy())
 }

@@ -221,7 +221,7 @@ func (*announcingModule) OpenStore() (session.Store, error) {
 
 // announcingStore keeps items in memory, because only one process uses it.
 type announcingStore struct {
-	session.SharedStore // nil: the test uses no leases
+	session.SharedStore // nil: what is not below is not called
 	*memory.Store
 }
 
@@ -246,6 +246,18 @@ func (n *announcementLog) reset() {
 }
 
 func (s *announcingStore) Watch(func([]session.ID)) {}
+
+func (s *announcingStore) ViewCurrent(ctx context.Context, id session.ID, f func(session.Item) error) error {
+	return s.Store.View(ctx, id, f)
+}
+
+func (s *announcingStore) Acquire(context.Context, session.ID, uint64, session.Holder, session.Lease) (session.Lease, error) {
+	return session.Lease{}, nil
+}
+
+func (s *announcingStore) Beat(context.Context, session.ID, session.Lease) error { return nil }
+
+func (s *announcingStore) Release(context.Context, session.ID, session.Holder) error { return nil }
 
 func (s *announcingStore) Announce(ctx context.Context, _ session.Topic, _ session.Holder, note []byte) ([][]byte, error) {
 	if announcements.frozen.Load() {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
@@ -27,6 +29,9 @@ type lazyStore struct {
 	err     error
 	// changed is the callback for Watch of a shared store.
 	changed func([]session.ID)
+	// failed is called after a call that the store could not answer. It must not block.
+	failed   atomic.Pointer[func()]
+	checking singleflight.Group // see check
 }
 
 // reopenEvery is the pause after a failed attempt.
@@ -124,7 +129,7 @@ func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item
 	if err != nil {
 		return err
 	}
-	return store.View(ctx, id, f)
+	return s.note(store.View(ctx, id, f))
 }
 
 func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item) error {
@@ -132,7 +137,7 @@ func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item
 	if err != nil {
 		return err
 	}
-	return store.Create(ctx, id, item)
+	return s.note(store.Create(ctx, id, item))
 }
 
 func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
@@ -140,7 +145,7 @@ func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Ite
 	if err != nil {
 		return err
 	}
-	return store.Replace(ctx, id, item)
+	return s.note(store.Replace(ctx, id, item))
 }
 
 func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
@@ -148,7 +153,7 @@ func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
 	if err != nil {
 		return err
 	}
-	return store.Delete(ctx, id)
+	return s.note(store.Delete(ctx, id))
 }
 
 func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
@@ -175,20 +180,13 @@ func (s *lazyStore) Labels(ctx context.Context, ids []session.ID) ([]session.Lab
 	return store.Labels(ctx, ids)
 }
 
-// ready returns nil if the store can be used now, and otherwise the reason.
-func (s *lazyStore) ready(ctx context.Context) error {
-	store, err := s.get(ctx)
-	if err != nil {
+// note passes an error on, and reports one that is no answer of a store that works.
+func (s *lazyStore) note(err error) error {
+	if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased) {
 		return err
 	}
-	view := store.View
-	if shared, ok := store.(session.SharedStore); ok {
-		view = shared.ViewCurrent
-	}
-	// No session has this ID. A store that says so works.
-	err = view(ctx, session.ID{}, func(session.Item) error { return nil })
-	if errors.Is(err, session.ErrNotFound) {
-		return nil
+	if failed := s.failed.Load(); failed != nil {
+		(*failed)()
 	}
 	return err
 }
@@ -209,7 +207,7 @@ func (s lazySharedStore) ViewCurrent(ctx context.Context, id session.ID, f func(
 	if err != nil {
 		return err
 	}
-	return store.ViewCurrent(ctx, id, f)
+	return s.note(store.ViewCurrent(ctx, id, f))
 }
 
 func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
@@ -225,7 +223,7 @@ func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.
 	if err != nil {
 		return err
 	}
-	return store.Beat(ctx, id, lease)
+	return s.note(store.Beat(ctx, id, lease))
 }
 
 func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder session.Holder) error {
@@ -233,7 +231,7 @@ func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder sess
 	if err != nil {
 		return err
 	}
-	return store.Release(ctx, id, holder)
+	return s.note(store.Release(ctx, id, holder))
 }
 
 func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
@@ -241,7 +239,7 @@ func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version ui
 	if err != nil {
 		return err
 	}
-	return store.DeleteAt(ctx, id, version, holder)
+	return s.note(store.DeleteAt(ctx, id, version, holder))
 }
 
 // Watch takes effect when the store is opened. No item is read before.

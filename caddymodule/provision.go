@@ -81,9 +81,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := cmp.Or(app.share(use), app.nesting.provisioned(text, use)); err != nil {
 		return err
 	}
-	h.cookieInUse = use.cookie
+	h.cookieInUse, h.use = use.cookie, use
 	cookieNames.add(use.cookie)
-	h.served = servedSites.add(servedSite{label: label, use: use, keeper: handlerConfig.Keeper})
+	vault := h.pooled.vaults[0]
+	h.served = servedSites.add(servedSite{label: label, use: use, keeper: handlerConfig.Keeper, vault: vault, client: client})
+	app.preflight.add(h.logger, label, vault, client)
+	origins := h.publicOrigins(server, routeHosts)
+	app.preflight.sites = append(app.preflight.sites, func() { h.introduce(origins, ring.IDs()) })
 	return registerMetrics(ctx)
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -17,6 +18,8 @@ type servedSite struct {
 	label  string // see siteLabel
 	use    sharing
 	keeper *keeper.Keeper
+	vault  *pooledVault
+	client *oauth.Client
 }
 
 type siteRegistry struct {
@@ -90,4 +93,11 @@ func (r *siteRegistry) labels() (labels []string) {
 	}
 	slices.Sort(labels)
 	return slices.Compact(labels)
+}
+
+// current returns all entries.
+func (r *siteRegistry) current() []*servedSite {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.all)
 }

@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/bolt"
@@ -37,7 +39,8 @@ type BoltStore struct {
 	// The file. Default: `oauth_session/sessions.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
-	path string
+	path   string
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -51,7 +54,8 @@ func (BoltStore) CaddyModule() caddy.ModuleInfo {
 const storesNamespace = "http.handlers.oauth_session.stores."
 
 // Provision resolves the path of the file. It does not open the file.
-func (s *BoltStore) Provision(caddy.Context) error {
+func (s *BoltStore) Provision(ctx caddy.Context) error {
+	s.logger = ctx.Logger()
 	e := newExpander()
 	s.path = e.text("store path", s.Path)
 	if e.err != nil {
@@ -77,8 +81,22 @@ func (s *BoltStore) StoreID() string { return boltIDPrefix + s.path }
 // Shared implements StoreModule.
 func (*BoltStore) Shared() bool { return false }
 
-// OpenStore implements StoreModule.
-func (s *BoltStore) OpenStore() (session.Store, error) { return bolt.Open(s.path) }
+// OpenStore implements StoreModule. A damaged file cannot be repaired, so OpenStore moves
+// it aside and begins with an empty one: the other sites must start.
+func (s *BoltStore) OpenStore() (session.Store, error) {
+	store, err := bolt.Open(s.path)
+	if !errors.Is(err, bolt.ErrDamaged) {
+		return store, err
+	}
+	movedTo, moveErr := bolt.SetAside(s.path)
+	if moveErr != nil {
+		return nil, errors.Join(err, moveErr)
+	}
+	s.logger.Error("the file of the session store was damaged: it was moved aside, and an empty one takes its place. All sessions in it have ended, and their users log in again. "+
+		"Look for the cause (a full or failing disk, a restored or copied file), and delete the moved file when it is not needed any more",
+		zap.String("path", s.path), zap.String("moved_to", movedTo), zap.Error(err))
+	return bolt.Open(s.path)
+}
 
 // MemoryStore keeps sessions in memory. They survive a reload, and are lost when Caddy
 // stops.

@@ -10,11 +10,11 @@ const (
 	keysPath   = "/jwks.json"
 )
 
-// clientMetadata is the answer of client.json: the metadata to register at the
+// ClientMetadata is the answer of client.json: the metadata of this client to register at the
 // authorization server (RFC 7591, section 2; OpenID Connect Registration, section 2). With
 // its URL as client_id, it is a client ID metadata document
 // (draft-ietf-oauth-client-id-metadata-document). Unknown values are left out.
-type clientMetadata struct {
+type ClientMetadata struct {
 	ClientID                string   `json:"client_id"`
 	ApplicationType         string   `json:"application_type"`
 	RedirectURIs            []string `json:"redirect_uris"`
@@ -38,15 +38,21 @@ func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) error {
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	base := origin + h.PathPrefix
 	registered := h.Client.Registration()
-	if isMetadataURL(registered.ClientID) && registered.ClientID != base+clientPath {
+	if isMetadataURL(registered.ClientID) && registered.ClientID != origin+h.PathPrefix+clientPath {
 		// A server must refuse a document whose client_id is not its URL.
 		e := notFound()
 		e.Detail = "The client_id of this site is the URL of another document."
 		return h.fail(w, r, e)
 	}
-	m := clientMetadata{
+	return writeJSON(w, r, http.StatusOK, h.ClientMetadata(origin))
+}
+
+// ClientMetadata returns the metadata to register for a site with an origin, such as
+// https://app.example.com.
+func (h *Handler) ClientMetadata(origin string) ClientMetadata {
+	base, registered := origin+h.PathPrefix, h.Client.Registration()
+	m := ClientMetadata{
 		ClientID:                registered.ClientID,
 		ApplicationType:         "web",
 		RedirectURIs:            []string{base + callbackPath},
@@ -69,7 +75,7 @@ func (h *Handler) serveClient(w http.ResponseWriter, r *http.Request) error {
 	if h.Client.PublicKeys() != nil {
 		m.JWKSURI = base + keysPath
 	}
-	return writeJSON(w, r, http.StatusOK, m)
+	return m
 }
 
 // isMetadataURL reports whether a client_id has the form of the URL of a client ID

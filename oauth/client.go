@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,6 +48,9 @@ type Client struct {
 	revocationSlots slots
 	skipDiscovery   bool // the configuration names every endpoint needed
 	metadataURLs    []string
+	// clockDifference is the server's clock minus that of this machine, in nanoseconds,
+	// at the last fetch of a document. It is 0 if they agree.
+	clockDifference atomic.Int64
 	discovery       *cache[metadata]
 	keys            *cache[keySet]
 

@@ -26,6 +26,8 @@ type metadata struct {
 	assertionAlgs    []string         // token_endpoint_auth_signing_alg_values_supported
 	idTokenAlgs      []string         // id_token_signing_alg_values_supported
 	prompts          []string         // prompt_values_supported
+	pkceMethods      []string         // code_challenge_methods_supported
+	responseModes    []string         // response_modes_supported
 	issParameter     bool             // authorization_response_iss_parameter_supported
 	requirePAR       bool             // require_pushed_authorization_requests
 }
@@ -108,6 +110,8 @@ func parseMetadata(body []byte, issuer, from string) (metadata, error) {
 		assertionAlgs:    stringsMember(members, "token_endpoint_auth_signing_alg_values_supported"),
 		idTokenAlgs:      stringsMember(members, "id_token_signing_alg_values_supported"),
 		prompts:          stringsMember(members, "prompt_values_supported"),
+		pkceMethods:      stringsMember(members, "code_challenge_methods_supported"),
+		responseModes:    stringsMember(members, "response_modes_supported"),
 	}
 	for _, name := range endpointNames {
 		u, ok := stringMember(members, name)

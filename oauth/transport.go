@@ -72,11 +72,13 @@ func (c *Client) fetchDocument(ctx context.Context, url string) ([]byte, time.Du
 		return nil, 0, errors.New("the address is not a URL")
 	}
 	req.Header.Set("Accept", "application/json, application/jwk-set+json")
+	sent := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, 0, connError(err)
 	}
 	defer resp.Body.Close()
+	c.noteClock(resp.Header, sent)
 	if resp.StatusCode != http.StatusOK {
 		return nil, 0, statusError(resp.StatusCode)
 	}

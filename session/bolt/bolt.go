@@ -19,7 +19,7 @@
 // and reads succeed. An item that cannot be decoded counts as missing: an error would
 // lock out its browser for good. A page of the file that cannot be read fails the
 // calls that read it. If bbolt reads such a page while it reorganises the file, the
-// process ends. Delete such a file: all users log in again.
+// process ends. Open finds most of such pages first, and returns ErrDamaged: see [SetAside].
 //
 // The package never decrypts a value, and never writes to another file.
 package bolt
@@ -57,8 +57,8 @@ type Store struct {
 
 // Open opens the store in the file at path. It creates the file (mode 0600) and its
 // directory (mode 0700) if they are missing. It returns an error if group or others
-// can write the file or the directory, except on Windows, and if another process
-// keeps the file open for longer than 5 seconds.
+// can write the file or the directory, except on Windows, if another process keeps the
+// file open for longer than 5 seconds, and ErrDamaged.
 //
 // After a crash, Open reads the whole file to find its free pages. For a million
 // sessions (4.6 GB) that takes 2 to 4 seconds, and 5 to 16 if the computer was

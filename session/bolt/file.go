@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -25,7 +26,11 @@ func openFile(path string, open opener) (db *bbolt.DB, err error) {
 	if err := makePrivateDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	defer recoverDamage(&err)
+	if err := checkDamage(path); err != nil {
+		return nil, err
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer recoverOpening(&err)
 	open, stop := withReadAhead(open)
 	defer stop()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
@@ -102,7 +107,7 @@ func checkFormat(tx *bbolt.Tx) (empty bool, err error) {
 	}
 	format := tx.Bucket(metaBucket).Get(formatKey)
 	if len(format) != 8 {
-		return false, errors.New("it names no format version")
+		return false, fmt.Errorf("%w: it names no format version", ErrDamaged)
 	}
 	if v := binary.BigEndian.Uint64(format); v != formatVersion {
 		return false, fmt.Errorf("it has format version %d, made by another release; this one reads version %d only", v, formatVersion)
