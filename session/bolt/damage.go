@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -19,8 +20,17 @@ import (
 var ErrDamaged = errors.New("the file is damaged")
 
 // SetAside renames a damaged file, so that a new one can take its place, and returns its
-// new path. It replaces no file.
+// new path. It replaces no file. It refuses a file that others may read, because a Store
+// makes only private ones: the file is probably none of a Store.
 func SetAside(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("moving damaged session store: %w", err)
+	}
+	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("the file is not moved aside, because others may read it (mode %04o) and a session store is private: "+
+			"if it is no session store, correct the path; otherwise move it", info.Mode().Perm())
+	}
 	to := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
 	if _, err := os.Lstat(to); err == nil {
 		return "", fmt.Errorf("moving damaged session store: %s exists", to)

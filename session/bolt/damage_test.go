@@ -182,3 +182,17 @@ func leafOf(t *testing.T, content []byte) int {
 	}
 	return at / os.Getpagesize() * os.Getpagesize()
 }
+
+// TestForeignFilesStayInPlace: a path that an operator has mistyped may name any file.
+func TestForeignFilesStayInPlace(t *testing.T) {
+	path := newPath(t)
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := SetAside(path); err == nil {
+		t.Errorf("SetAside moved a file that others may read to %s", to)
+	}
+}
