@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
@@ -197,8 +196,7 @@ func revokeSessions(r *http.Request) (answer revocation, err error) {
 	if q.id != nil && answer.Ended == 0 && answer.Error == "" {
 		return answer, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no session has this ID")}
 	}
-	caddy.Log().Named("admin.api.oauth_session").Info("sessions revoked",
-		zap.String("by", q.selector()), zap.String("site", q.site), zap.Int("ended", answer.Ended), zap.String("remote", r.RemoteAddr))
+	auditRevocation(r, q, answer.Ended)
 	return answer, nil
 }
 

@@ -33,6 +33,7 @@ type App struct {
 
 	keyTasks  *keyTasks
 	preflight *preflight
+	events    *eventQueue
 	// stop is the end of the time for stopping. It is zero while the configuration runs.
 	stop time.Time
 }
@@ -46,7 +47,9 @@ func (App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger, a.key, a.keyTasks, a.routes = ctx.Logger(), new(ownKey), new(keyTasks), map[*caddyhttp.Route]handlerHosts{}
 	a.nesting, a.preflight = newNesting(), newPreflight()
-	return nil
+	var err error
+	a.events, err = newEventQueue(ctx)
+	return err
 }
 
 // use registers a store that one more handler of this configuration uses.
@@ -106,6 +109,7 @@ func (a *App) Start() error {
 	a.warnOfNestedLogins()
 	a.keyTasks.start()
 	a.preflight.start()
+	a.events.start()
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (h *Handler) watchCredentials(client *oauth.Client, tasks *keyTasks) error 
 		warnIfExposed(newExpander().text("client_key", h.ClientKey), h.logger)
 	}
 	if client.UsesFiles() {
-		w := &credentialWatch{client: client, logger: h.logger, keys: client.KeyIDs()}
+		w := &credentialWatch{client: client, site: h.label, logger: h.logger, keys: client.KeyIDs()}
 		tasks.add(w.run)
 	}
 	return nil
@@ -51,6 +51,7 @@ func warnIfExposed(file string, logger *zap.Logger) {
 type credentialWatch struct {
 	client *oauth.Client
 	logger *zap.Logger
+	site   string    // in metrics
 	keys   []string  // IDs of the keys in use
 	logged time.Time // of the last line about a file that cannot be used; zero: usable
 }
@@ -73,7 +74,7 @@ func (w *credentialWatch) check(now time.Time) {
 		w.logger.Info("the credentials of the client can be used again")
 	case err != nil && now.Sub(w.logged) >= credentialLogEvery:
 		w.logged = now
-		badCredentials.WithLabelValues().Inc()
+		badCredentials.WithLabelValues(w.site).Inc()
 		w.logger.Error("the credentials of the client cannot be used; former ones stay in use while they are valid, and a restart may fail until this is corrected", zap.Error(err))
 	}
 	if keys := w.client.KeyIDs(); !slices.Equal(keys, w.keys) {

@@ -15,7 +15,7 @@ import (
 // fail passes an error to the handle_errors routes of the site. If none of them answers
 // this request, it writes the module's own page: Caddy would send an empty one.
 func fail(w http.ResponseWriter, r *http.Request, e *handler.Error) error {
-	err := caddyhttp.Error(e.Status, publicError{e})
+	err := publicly(e)
 	if errorRouteAnswers(r, err) {
 		return err
 	}
@@ -32,6 +32,15 @@ func (e publicError) Error() string { return e.cause.Detail }
 // Unwrap returns the full error.
 func (e publicError) Unwrap() error { return e.cause }
 
+// publicly returns an error for Caddy. Error routes show its reference as {err.id}.
+func publicly(e *handler.Error) caddyhttp.HandlerError {
+	err := caddyhttp.Error(e.Status, publicError{e})
+	if e.Reference != "" {
+		err.ID = e.Reference
+	}
+	return err
+}
+
 // errorRouteAnswers reports whether an error route of the server would answer the
 // request. The error routes of all sites of a server are in one list, and a route may
 // match some errors or paths only.
@@ -41,7 +50,7 @@ func errorRouteAnswers(r *http.Request, err error) bool { return findErrorRoute(
 // if it shows a page. It leaves no placeholders of the error.
 func errorRedirect(r *http.Request, err error) string {
 	if e, ok := errors.AsType[*handler.Error](err); ok {
-		err = caddyhttp.Error(e.Status, publicError{e})
+		err = publicly(e)
 	}
 	route := findErrorRoute(r, err)
 	if route == nil {

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -252,6 +253,10 @@ type Handler struct {
 	baseHost string
 	// callbackUnrouted says that no request for the callback reaches the handler.
 	callbackUnrouted bool
+	ctx              caddy.Context
+	label            string // see siteLabel
+	metrics          siteMetrics
+	auditLogger      *zap.Logger
 	use              sharing
 	// cookieInUse is this handler's entry in cookieNames.
 	cookieInUse cookieUse
@@ -359,7 +364,13 @@ func (h *Handler) Cleanup() error {
 		cookieNames.remove(h.cookieInUse)
 		h.cookieInUse = cookieUse{}
 	}
-	servedSites.remove(h.served)
+	if h.served != nil {
+		servedSites.remove(h.served)
+		if !slices.Contains(servedSites.labels(), h.label) {
+			h.metrics.end()
+		}
+		h.served = nil
+	}
 	if h.app == nil {
 		return nil
 	}
@@ -367,6 +378,7 @@ func (h *Handler) Cleanup() error {
 	// close a store.
 	h.app.keyTasks.stop()
 	h.app.preflight.stop()
+	h.app.events.stop()
 	h.app.closeStores()
 	return h.pooled.release(h.app.stopBy())
 }

@@ -89,18 +89,19 @@ func (w *keyReloader) read() (*seal.KeyRing, [sha256.Size]byte, error) {
 }
 
 // keyObserver logs and counts events about the keys of all instances.
-func keyObserver(logger *zap.Logger) func(seal.KeyEvent) {
+func keyObserver(logger *zap.Logger, metrics siteMetrics) func(seal.KeyEvent) {
 	return func(e seal.KeyEvent) {
 		ids := zap.Strings("key_ids", e.Keys)
 		switch e.Kind {
 		case seal.KeySeals:
 			logger.Info("this key seals sessions from now on; all instances have it", ids)
+			metrics.sealsWith(e.Keys)
 		case seal.KeysMissing:
-			foreignKeys.WithLabelValues().Inc()
+			foreignKeys.WithLabelValues(metrics.site).Inc()
 			logger.Error("other instances have keys that this one lacks, so it cannot open sessions sealed with them. "+
 				"Give all instances the same keys (`caddy oauth-session key-id` prints their IDs)", ids)
 		case seal.KeysApart:
-			foreignKeys.WithLabelValues().Inc()
+			foreignKeys.WithLabelValues(metrics.site).Inc()
 			logger.Error("another instance has none of the keys of this one, so neither can open the sessions of the other. "+
 				"Give all instances the same keys (`caddy oauth-session key-id` prints their IDs)", ids)
 		case seal.KeysUnannounced:

@@ -17,6 +17,7 @@ import (
 
 // lazyStore opens a store at its first use, and tries again after a failure.
 type lazyStore struct {
+	name   string // in metrics
 	open   func() (session.Store, error)
 	shared bool
 	opened atomic.Pointer[session.Store]
@@ -137,7 +138,7 @@ func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item
 	if err != nil {
 		return err
 	}
-	return s.note(store.Create(ctx, id, item))
+	return s.call("create", func() error { return store.Create(ctx, id, item) })
 }
 
 func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
@@ -145,7 +146,7 @@ func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Ite
 	if err != nil {
 		return err
 	}
-	return s.note(store.Replace(ctx, id, item))
+	return s.call("replace", func() error { return store.Replace(ctx, id, item) })
 }
 
 func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
@@ -153,7 +154,7 @@ func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.note(store.Delete(ctx, id))
+	return s.call("delete", func() error { return store.Delete(ctx, id) })
 }
 
 func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
@@ -180,15 +181,28 @@ func (s *lazyStore) Labels(ctx context.Context, ids []session.ID) ([]session.Lab
 	return store.Labels(ctx, ids)
 }
 
+// call measures a call, and reports its failure.
+func (s *lazyStore) call(operation string, f func() error) error {
+	start := time.Now()
+	err := f()
+	observeStore(s.name, operation, time.Since(start), err)
+	return s.note(err)
+}
+
 // note passes an error on, and reports one that is no answer of a store that works.
 func (s *lazyStore) note(err error) error {
-	if err == nil || errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased) {
+	if err == nil || isAnswer(err) {
 		return err
 	}
 	if failed := s.failed.Load(); failed != nil {
 		(*failed)()
 	}
 	return err
+}
+
+// isAnswer reports whether an error is one that a store returns while it works.
+func isAnswer(err error) bool {
+	return errors.Is(err, session.ErrNotFound) || errors.Is(err, session.ErrConflict) || errors.Is(err, session.ErrLeased)
 }
 
 // lazySharedStore is a lazyStore for a store that several processes use.
@@ -207,7 +221,7 @@ func (s lazySharedStore) ViewCurrent(ctx context.Context, id session.ID, f func(
 	if err != nil {
 		return err
 	}
-	return s.note(store.ViewCurrent(ctx, id, f))
+	return s.call("read_current", func() error { return store.ViewCurrent(ctx, id, f) })
 }
 
 func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
@@ -215,7 +229,12 @@ func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uin
 	if err != nil {
 		return session.Lease{}, err
 	}
-	return store.Acquire(ctx, id, version, holder, seen)
+	var lease session.Lease
+	err = s.call("acquire", func() (err error) {
+		lease, err = store.Acquire(ctx, id, version, holder, seen)
+		return err
+	})
+	return lease, err
 }
 
 func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.Lease) error {
@@ -223,7 +242,7 @@ func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.
 	if err != nil {
 		return err
 	}
-	return s.note(store.Beat(ctx, id, lease))
+	return s.call("beat", func() error { return store.Beat(ctx, id, lease) })
 }
 
 func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder session.Holder) error {
@@ -231,7 +250,7 @@ func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder sess
 	if err != nil {
 		return err
 	}
-	return s.note(store.Release(ctx, id, holder))
+	return s.call("release", func() error { return store.Release(ctx, id, holder) })
 }
 
 func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
@@ -239,7 +258,7 @@ func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version ui
 	if err != nil {
 		return err
 	}
-	return s.note(store.DeleteAt(ctx, id, version, holder))
+	return s.call("delete", func() error { return store.DeleteAt(ctx, id, version, holder) })
 }
 
 // Watch takes effect when the store is opened. No item is read before.

@@ -1,9 +1,12 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/go-cmp/cmp"
@@ -29,8 +32,14 @@ func readCounters(t *testing.T) map[string]float64 {
 			continue
 		}
 		for _, m := range family.GetMetric() {
+			if m.GetCounter() == nil {
+				continue
+			}
 			key := name
 			for _, label := range m.GetLabel() {
+				if label.GetName() == siteLabelName {
+					continue // the tests have one site
+				}
 				key += " " + label.GetName() + "=" + label.GetValue()
 			}
 			counts[key] = m.GetCounter().GetValue()
@@ -164,7 +173,7 @@ func TestEveryEventHasItsCounter(t *testing.T) {
 		"unreadable_total part=commitment":              {Kind: keeper.EventUnreadable, Err: &seal.UnreadableError{Part: seal.PartCommitment}},
 	} {
 		before := readCounters(t)
-		countEvent(e)
+		siteMetrics{"localhost"}.event(e)
 		if diff := cmp.Diff(map[string]float64{want: 1}, increments(before, readCounters(t))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", want, diff)
 		}
@@ -220,4 +229,165 @@ func TestMetricLabelsHoldNoSecrets(t *testing.T) {
 // sameOrigin returns the headers of a script of the site.
 func (b *browser) sameOrigin() http.Header {
 	return http.Header{"Sec-Fetch-Site": {"same-origin"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}, "Origin": {b.site}}
+}
+
+// gathered returns the series of the running configuration by name and labels.
+func gathered(t *testing.T) map[string]float64 {
+	t.Helper()
+	ctx := caddy.ActiveContext()
+	families, err := ctx.GetMetricsRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]float64{}
+	for _, family := range families {
+		name, found := strings.CutPrefix(family.GetName(), "caddy_oauth_session_")
+		if !found {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, label := range m.GetLabel() {
+				labels = append(labels, label.GetName()+"="+label.GetValue())
+			}
+			key := name + "{" + strings.Join(labels, ",") + "}"
+			switch {
+			case m.GetHistogram() != nil:
+				series[key] = float64(m.GetHistogram().GetSampleCount())
+			case m.GetGauge() != nil:
+				series[key] = m.GetGauge().GetValue()
+			default:
+				series[key] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return series
+}
+
+// awaitSeries waits until a series has a value.
+func awaitSeries(t *testing.T, key string, want float64) {
+	t.Helper()
+	var got float64
+	var ok bool
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if got, ok = gathered(t)[key]; ok && got == want {
+			return
+		}
+	}
+	t.Fatalf("%s: got %v (there: %v), want %v", key, got, ok, want)
+}
+
+// TestSeriesExistBeforeTheirFirstEvent, for each site, and are gone with the site.
+func TestSeriesExistBeforeTheirFirstEvent(t *testing.T) {
+	w := newWorld(t)
+	other := strings.Replace(site("", ""), "http://localhost:{$PORT}", "http://other.localhost:{$PORT}", 1)
+	w.load(site("", "") + other)
+	series := gathered(t)
+	for _, of := range []string{"localhost", "other.localhost"} {
+		for _, key := range []string{
+			"logins_total{result=completed,site=%}", "logins_total{result=login_loop,site=%}", "refusals_total{code=forbidden,site=%}",
+			"refreshes_total{outcome=reuse_suspected,site=%}", "sessions_ended_total{reason=revoked,site=%}", "unwritten_total{site=%}",
+			"unreadable_total{part=hot,site=%}", "refresh_wait_seconds{site=%}",
+		} {
+			if got, ok := series[strings.Replace(key, "%", of, 1)]; !ok || got != 0 {
+				t.Errorf("%s of %s: got %v (there: %v), want 0", key, of, got, ok)
+			}
+		}
+	}
+	w.load(site("", ""))
+	for key := range gathered(t) {
+		if strings.Contains(key, "site=other.localhost") {
+			t.Errorf("got %s, want no series of a site that is gone", key)
+		}
+	}
+}
+
+// TestGaugesFollowStoreAndServer: they say whether both work, and which key seals.
+func TestGaugesFollowStoreAndServer(t *testing.T) {
+	w := newWorld(t)
+	w.as.Set(func(k *fakeas.Knobs) { k.Discovery = fakeas.DiscoveryNone })
+	w.load(site("", ""))
+	awaitSeries(t, "store_up{store=memory}", 1)
+	awaitSeries(t, "issuer_up{issuer="+w.as.URL+"}", 0)
+	w.as.Set(func(k *fakeas.Knobs) { k.Discovery = fakeas.DiscoveryBoth })
+	awaitSeries(t, "issuer_up{issuer="+w.as.URL+"}", 1)
+	keys := 0
+	for key, value := range gathered(t) {
+		if strings.HasPrefix(key, "key_info{") && value == 1 {
+			keys++
+		}
+	}
+	if keys != 1 {
+		t.Errorf("got %d keys, want the one that seals", keys)
+	}
+}
+
+// TestDurationsAreMeasured of token requests, of waiting requests and of the store.
+func TestDurationsAreMeasured(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	w.as.Set(func(k *fakeas.Knobs) { k.LoginAnswer.Set = map[string]any{"expires_in": 0.000001} })
+	before := gathered(t)
+	b := newBrowser(t, w.origin)
+	b.login("/")
+	after := gathered(t)
+	for key, want := range map[string]float64{
+		"token_request_seconds{grant_type=authorization_code,outcome=success,site=localhost}": 1,
+		"token_request_seconds{grant_type=refresh_token,outcome=success,site=localhost}":      1,
+		"refresh_wait_seconds{site=localhost}":                                                1,
+	} {
+		if got := after[key] - before[key]; got != want {
+			t.Errorf("%s: got %v more, want %v", key, got, want)
+		}
+	}
+	if key := "store_request_seconds{operation=create,result=success,store=memory}"; after[key] <= before[key] {
+		t.Errorf("%s: got %v before and %v after", key, before[key], after[key])
+	}
+}
+
+// TestSeriesAreBounded whatever visitors send.
+func TestSeriesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	awaitSeries(t, "store_up{store=memory}", 1)
+	awaitSeries(t, "issuer_up{issuer="+w.as.URL+"}", 1)
+	newBrowser(t, w.origin).login("/")
+	before := len(gathered(t))
+	for i := range 300 {
+		b := newBrowser(t, w.origin)
+		b.fetch(fmt.Sprintf("/oauth2/%d?error=e%d&code=c%d&state=s%d", i, i, i, i))
+		b.open(fmt.Sprintf("/oauth2/callback?error=e%d&state=s%d", i, i))
+		b.fetch(fmt.Sprintf("/path%d", i))
+	}
+	if after := len(gathered(t)); after != before {
+		t.Errorf("got %d series before and %d after strange requests", before, after)
+	}
+}
+
+// TestMetricsPageListsAll: docs/metrics.md has each metric and each label.
+func TestMetricsPageListsAll(t *testing.T) {
+	w := newWorld(t)
+	w.load(site("", ""))
+	newBrowser(t, w.origin).login("/")
+	awaitSeries(t, "store_up{store=memory}", 1)
+	text, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range gathered(t) {
+		name, labels, _ := strings.Cut(strings.TrimSuffix(key, "}"), "{")
+		words := []string{name}
+		for label := range strings.SplitSeq(labels, ",") {
+			label, value, _ := strings.Cut(label, "=")
+			words = append(words, label)
+			if label == "outcome" || label == "reason" || label == "result" && name != "logins_total" || label == "part" || label == "operation" {
+				words = append(words, value)
+			}
+		}
+		for _, word := range words {
+			if !strings.Contains(string(text), "`"+word+"`") {
+				t.Errorf("docs/metrics.md: got no `%s` (%s)", word, name)
+			}
+		}
+	}
 }

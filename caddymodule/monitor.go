@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,10 +24,10 @@ type monitor struct {
 	sites  []string // their labels
 	logger *zap.Logger
 	texts  monitorTexts
+	// observe is called with the result of each check.
+	observe func(up bool)
 	// wake starts a check after a failed call. It has room for one value.
 	wake chan struct{}
-	// healthy is the result of the last check.
-	healthy atomic.Bool
 }
 
 // monitorTexts are the messages of the log.
@@ -49,7 +48,7 @@ var serverTexts = monitorTexts{
 }
 
 func newMonitor(check func(context.Context) []finding, logger *zap.Logger, texts monitorTexts) *monitor {
-	return &monitor{check: check, logger: logger, texts: texts, wake: make(chan struct{}, 1)}
+	return &monitor{check: check, logger: logger, texts: texts, observe: func(bool) {}, wake: make(chan struct{}, 1)}
 }
 
 // failed asks for a check, because a call has failed. It does not block.
@@ -125,5 +124,5 @@ func (m *monitor) report(known map[string]finding, found []finding) {
 			m.logger.Info(m.texts.recovers, zap.String("finding", f.code), sites)
 		}
 	}
-	m.healthy.Store(healthy)
+	m.observe(healthy)
 }

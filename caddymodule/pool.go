@@ -50,7 +50,7 @@ func (p *pooled) release(by time.Time) error {
 // vault returns the vault of a store. The store is not opened yet.
 func (p *pooled) vault(module StoreModule) (*pooledVault, error) {
 	v, err := p.take(vaultKey(module.StoreID()), func() (caddy.Destructor, error) {
-		s := &lazyStore{open: module.OpenStore, shared: module.Shared()}
+		s := &lazyStore{name: storeName(module.StoreID()), open: module.OpenStore, shared: module.Shared()}
 		if s.shared {
 			return &pooledVault{Vault: keeper.NewVault(lazySharedStore{s}), store: s, name: module.StoreID()}, nil
 		}

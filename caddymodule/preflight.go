@@ -33,19 +33,22 @@ func newPreflight() *preflight {
 
 // add registers a site with its store and its client. Sites that share one share its
 // monitor.
-func (p *preflight) add(logger *zap.Logger, site string, v *pooledVault, client *oauth.Client) {
+func (p *preflight) add(h *Handler, v *pooledVault, client *oauth.Client) {
+	logger, authority := h.ctx.Logger(), h.use.authority
 	store := p.stores[v]
 	if store == nil {
 		store = newMonitor(v.findings, logger.With(zap.String("store", storeName(v.name))), storeTexts)
+		store.observe = func(up bool) { setUp(storeUp, storeName(v.name), up) }
 		p.stores[v] = store
 	}
 	server := p.servers[client]
 	if server == nil {
 		check := func(ctx context.Context) []finding { return serverFindings(ctx, client) }
-		server = newMonitor(check, logger.With(zap.String("issuer", client.Issuer())), serverTexts)
+		server = newMonitor(check, logger.With(zap.String("issuer", authority)), serverTexts)
+		server.observe = func(up bool) { setUp(issuerUp, authority, up) }
 		p.servers[client] = server
 	}
-	store.sites, server.sites = append(store.sites, site), append(server.sites, site)
+	store.sites, server.sites = append(store.sites, h.label), append(server.sites, h.label)
 }
 
 // start logs the sites' lines and starts the monitors.
@@ -53,6 +56,8 @@ func (p *preflight) start() {
 	for _, introduce := range p.sites {
 		introduce()
 	}
+	storeUp.Reset()
+	issuerUp.Reset()
 	for v, m := range p.stores {
 		failed := m.failed
 		v.store.failed.Store(&failed)

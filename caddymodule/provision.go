@@ -43,6 +43,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.setBaseURL(e)
 	label := siteLabel(h.baseHost, routeHosts, h.PathPrefix)
 	h.logger = h.logger.With(zap.String("site", label))
+	h.auditLogger, h.label, h.ctx, h.metrics = h.logger.Named(auditName), label, ctx, siteMetrics{label}
 	clientConfig := h.clientConfig(e)
 	var certificates string
 	if len(h.TrustedCA) > 0 {
@@ -85,9 +86,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	cookieNames.add(use.cookie)
 	vault := h.pooled.vaults[0]
 	h.served = servedSites.add(servedSite{label: label, use: use, keeper: handlerConfig.Keeper, vault: vault, client: client})
-	app.preflight.add(h.logger, label, vault, client)
+	app.preflight.add(h, vault, client)
 	origins := h.publicOrigins(server, routeHosts)
 	app.preflight.sites = append(app.preflight.sites, func() { h.introduce(origins, ring.IDs()) })
+	h.metrics.begin(ring.IDs())
 	return registerMetrics(ctx)
 }
 
@@ -118,25 +120,34 @@ func (h *Handler) newKeeper(app *App, use sharing, client *oauth.Client, ring *s
 		h.ownKey.use(site)
 	}
 	if vault.store.shared {
-		app.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger)))
+		app.keyTasks.add(seal.Share(lazySharedStore{vault.store}, site, keyObserver(h.logger, h.metrics)))
 	}
 	if len(h.Key) > 0 {
 		app.keyTasks.add(newKeyReloader(h.Key, keys, site, h.logger).run)
 	}
 	return keeper.New(keeper.Config{
-		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo != ""}, Server: use.authority,
+		Vault: vault.Vault, Site: site, Refresher: handler.Refresher{Client: client, UserInfo: h.UserInfo != "", Observe: h.metrics.refreshRequest}, Server: use.authority,
 		IdleTimeout: time.Duration(h.IdleTimeout), MaxLifetime: time.Duration(h.MaxLifetime),
 		RefreshTimeout: time.Duration(h.RefreshTimeout), SessionLimit: h.SessionLimit,
-		Observe: observer(h.logger),
+		Observe: h.observer(),
 	})
 }
 
-// observer logs and counts the events of a keeper.
-func observer(logger *zap.Logger) func(keeper.Event) {
-	log := handler.NewObserver(logger)
+// observer logs, counts, audits and emits the events of a keeper.
+func (h *Handler) observer() func(keeper.Event) {
+	log := handler.NewObserver(h.logger)
+	audit := handler.NewAuditObserver(func(e handler.AuditEvent) { h.audit(nil, e) })
 	return func(e keeper.Event) {
-		countEvent(e)
+		h.metrics.event(e)
 		log(e)
+		audit(e)
+		switch {
+		case e.Kind == keeper.EventRefreshed:
+			setUp(issuerUp, h.use.authority, true)
+			h.app.events.refreshed(h, e)
+		case e.Kind == keeper.EventRefreshFailed && serverIsDown[e.Outcome]:
+			setUp(issuerUp, h.use.authority, false)
+		}
 	}
 }
 
@@ -279,7 +290,10 @@ func (h *Handler) handlerConfig(e *expander) handler.Config {
 		OtherCookies:       h.otherCookies,
 		Fail:               fail,
 		ErrorRedirect:      errorRedirect,
-		Meter:              meter{},
+		Meter:              h.metrics,
+		Audit:              h.audit,
+		Note:               note,
+		RequestID:          requestID,
 	}
 	if h.Cookie != nil {
 		c.Cookie = handler.Cookie{Name: h.Cookie.Name, Domain: h.Cookie.Domain, SameSite: h.Cookie.SameSite, Partitioned: h.Cookie.Partitioned}

@@ -36,6 +36,7 @@ import (
 func TestMain(m *testing.M) {
 	caddy.RegisterModule(captureWriter{})
 	caddy.RegisterModule(announcingModule{})
+	caddy.RegisterModule(eventRecorder{})
 	os.Exit(m.Run())
 }
 

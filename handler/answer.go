@@ -26,12 +26,20 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	if e.SwitchAccount {
 		e.otherAccount = h.Client.OtherAccountPrompt()
 	}
+	if e.Status != http.StatusUnauthorized { // nothing has gone wrong without a session
+		e.Reference = NewReference()
+		h.Note(r, e.Reference)
+	}
 	h.Meter.Refusal(e.Code)
+	if e.audit != nil {
+		e.audit.Reference = e.Reference
+		h.audit(r, *e.audit)
+	}
 	if e.login {
 		h.Meter.Login(e.Code)
 	}
 	if e.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
-		h.logFailure(e)
+		h.logFailure(r, e)
 	}
 	kind := h.kindOf(r)
 	if kind == programRequest {
@@ -67,10 +75,23 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, e *Error) error {
 	return h.Fail(w, r, e)
 }
 
-func (h *Handler) logFailure(e *Error) {
-	if h.logLimiter.allow(e.Code) {
-		h.Logger.Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err))
+// logFailure logs a failure at most once a minute for each code and cause, so that one
+// cause does not hide another one.
+func (h *Handler) logFailure(r *http.Request, e *Error) {
+	suppressed, ok := h.logLimiter.allowCause(e.Code, e.Err)
+	if !ok {
+		return
 	}
+	h.log(r).Error("request failed", zap.String("code", e.Code), zap.Int("status", e.Status), zap.Error(e.Err),
+		zap.String("reference", e.Reference), zap.Int("suppressed", suppressed))
+}
+
+// log returns the logger for a line about a request.
+func (h *Handler) log(r *http.Request) *zap.Logger {
+	if id := h.RequestID(r); id != "" {
+		return h.Logger.With(zap.String("request_id", id))
+	}
+	return h.Logger
 }
 
 // refererPath returns the path of the page of this site that sent a request, or "/".
@@ -120,10 +141,12 @@ type problem struct {
 	Code     string `json:"code"`
 	Detail   string `json:"detail,omitempty"`
 	LoginURL string `json:"login_url,omitempty"`
+	// Reference identifies the answer in the log.
+	Reference string `json:"reference,omitempty"`
 }
 
 func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
-	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail}
+	p := problem{Title: e.Title, Status: e.Status, Code: e.Code, Detail: e.Detail, Reference: e.Reference}
 	if e.Status == http.StatusUnauthorized {
 		p.LoginURL = prefix + loginPath
 	}
@@ -138,7 +161,7 @@ func (e *Error) writeProblem(w http.ResponseWriter, prefix string) {
 // calls Config.Fail.
 func (e *Error) Write(w http.ResponseWriter, r *http.Request) {
 	e.setRetryAfter(w)
-	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code}
+	p := page{Title: e.Title, Detail: e.Detail, Code: e.Code, Reference: e.Reference}
 	e.wayOut(&p, r)
 	_ = writePage(w, r, e.Status, p)
 }

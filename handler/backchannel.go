@@ -42,7 +42,14 @@ func (h *Handler) serveBackchannelLogout(w http.ResponseWriter, r *http.Request)
 	case err != nil:
 		return h.logoutFailed(w, r, err)
 	}
-	h.Logger.Info("logged out by the authorization server", zap.Int("sessions", n))
+	level := zap.InfoLevel
+	if n == 0 { // as after a logout that began here
+		level = zap.DebugLevel
+	}
+	h.log(r).Log(level, "logged out by the authorization server", zap.Int("sessions", n), zap.String("user", printable(token.Subject)))
+	if n > 0 {
+		h.audit(r, AuditEvent{Kind: AuditBackchannelLogout, User: token.Subject})
+	}
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
@@ -70,7 +77,7 @@ func readLogoutToken(w http.ResponseWriter, r *http.Request) (string, error) {
 func (h *Handler) refuseLogout(w http.ResponseWriter, r *http.Request, err error) error {
 	h.Meter.Refusal("invalid_logout")
 	if h.logLimiter.allow("invalid_logout") {
-		h.Logger.Warn("logout request refused", zap.Error(err))
+		h.log(r).Warn("logout request refused", zap.Error(err))
 	}
 	return writeJSON(w, r, http.StatusBadRequest, map[string]string{"error": "invalid_request"})
 }
@@ -78,9 +85,9 @@ func (h *Handler) refuseLogout(w http.ResponseWriter, r *http.Request, err error
 // logoutFailed asks the authorization server to repeat the request. The sessions
 // that could be ended have ended.
 func (h *Handler) logoutFailed(w http.ResponseWriter, r *http.Request, err error) error {
-	e := &Error{Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second, Err: err}
+	e := &Error{Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", RetryAfter: 5 * time.Second, Err: err, Reference: NewReference()}
 	h.Meter.Refusal(e.Code)
-	h.logFailure(e)
+	h.logFailure(r, e)
 	e.setRetryAfter(w)
 	return writeJSON(w, r, e.Status, map[string]string{"error": e.Code})
 }

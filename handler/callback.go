@@ -25,7 +25,8 @@ type callback struct {
 	attempt loginAttempt
 	code    string
 	// Set by redeem.
-	origin, userAgent string
+	origin  string
+	request *http.Request // its context does not end with the browser's connection
 }
 
 // serveCallback completes a login with the authorization response in the URL, or, if
@@ -72,12 +73,12 @@ func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp au
 	cb := callback{cookie: cookie, state: state, attempt: a, code: resp.Code}
 	if resp.Error != "" {
 		h.clearLoginCookie(w, cookie.Name)
-		h.logRefusal(resp.Error, resp.Description)
+		h.logRefusal(r, resp.Error, resp.Description)
 		if resp.Error != accessDenied && !a.Explicit && h.hasSession(r, &c) {
 			// Another tab has completed its login, which is all that this one was for.
 			return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
 		}
-		return h.refusedLogin(w, r, cb, resp.Error)
+		return h.refusedLogin(w, r, cb, resp)
 	}
 	if cb.code == "" {
 		return h.fail(w, r, badRequest(errors.New("the callback has neither code nor error")))
@@ -135,7 +136,7 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 	if c := h.parseCookies(r); recent && h.hasRecentAttempt(&c) {
 		return h.fail(w, r, loginInOtherTab(cause, state.ReturnTo))
 	}
-	h.Logger.Info("login not completed", zap.Error(cause))
+	h.log(r).Info("login not completed", zap.Error(cause))
 	if r.Header["Cookie"] == nil && recent {
 		return h.fail(w, r, cookiesBlocked(state.ReturnTo))
 	}
@@ -148,8 +149,9 @@ func (h *Handler) staleCallback(w http.ResponseWriter, r *http.Request, state lo
 
 // refusedLogin answers a callback that carries an error code (RFC 6749, section
 // 4.1.2.1; OpenID Connect Core, section 3.1.2.6).
-func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, code string) error {
-	e := loginRefused(code, cb.attempt.ReturnTo)
+func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callback, resp authorizationResponse) error {
+	code := resp.Error
+	e := loginRefused(code, resp.Description, cb.attempt.ReturnTo)
 	switch code {
 	case "login_required", "interaction_required", "account_selection_required", "consent_required":
 		// The next try is sent without prompt=none, so that the server may show the
@@ -166,6 +168,7 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 	case accessDenied:
 		e = loginDenied(cb.attempt.ReturnTo)
 	}
+	e.audit = &AuditEvent{Kind: AuditLoginRefused, Reason: code}
 	return h.fail(w, r, e)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -138,6 +139,15 @@ type Config struct {
 
 	// Meter counts logins and errors. Default: nothing is counted.
 	Meter Meter
+	// Audit is called for each event of a request that an operator may have to account
+	// for. NewAuditObserver has those of the keeper. It must not block. Default: nothing.
+	Audit func(r *http.Request, e AuditEvent)
+	// Note is called with the reference of an error page or problem document, so that the
+	// line of the request in an access log can be found by it. Default: nothing.
+	Note func(r *http.Request, reference string)
+	// RequestID returns the name of a request in other logs, or "". It is called for log
+	// lines only. Default: "".
+	RequestID func(r *http.Request) string
 	// Fail answers a request that ends in an error page: a navigation, a form, or any
 	// other request that names text/html in Accept. All others get a problem document
 	// (RFC 9457), and the callback always gets the Handler's own page, because its
@@ -159,12 +169,16 @@ type Meter interface {
 	Login(result string)
 	// Refusal counts an error answer by its code.
 	Refusal(code string)
+	// TokenRequest measures a request to the token endpoint with a code. Refresher.Observe
+	// is called for refreshes.
+	TokenRequest(outcome keeper.Outcome, took time.Duration)
 }
 
 type noMeter struct{}
 
-func (noMeter) Login(string)   {}
-func (noMeter) Refusal(string) {}
+func (noMeter) Login(string)                               {}
+func (noMeter) Refusal(string)                             {}
+func (noMeter) TokenRequest(keeper.Outcome, time.Duration) {}
 
 // validate refuses a configuration that cannot work. It sets the defaults of the
 // fields that it checks.
@@ -283,6 +297,15 @@ func (c *Config) setDefaults() {
 	}
 	if c.KeepOutOfLog == nil {
 		c.KeepOutOfLog = func(*http.Request) {}
+	}
+	if c.Audit == nil {
+		c.Audit = func(*http.Request, AuditEvent) {}
+	}
+	if c.Note == nil {
+		c.Note = func(*http.Request, string) {}
+	}
+	if c.RequestID == nil {
+		c.RequestID = func(*http.Request) string { return "" }
 	}
 	if c.HeaderName == "" {
 		c.HeaderName = "Authorization"

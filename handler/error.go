@@ -33,7 +33,12 @@ type Error struct {
 	SignOut bool
 	// Err is the cause. It goes to the log only.
 	Err error
+	// Reference identifies this answer in the log, for a support request. The Handler
+	// sets it.
+	Reference string
 
+	// audit is the event that the answer ends in, or nil.
+	audit  *AuditEvent
 	prefix string
 	// otherAccount is the prompt of the link that SwitchAccount adds.
 	otherAccount string

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"go.uber.org/zap"
+
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -32,7 +34,8 @@ func (h *Handler) serveFrontchannelLogout(w http.ResponseWriter, r *http.Request
 		}
 		h.revoke(ended)
 		h.clearSession(w)
-		h.Logger.Info("logged out by a page of the authorization server")
+		h.log(r).Info("logged out by a page of the authorization server", zap.Stringer("session", ended.ID), zap.String("user", printable(ended.Subject)))
+		h.audit(r, AuditEvent{Kind: AuditFrontchannelLogout, Session: ended.ID, User: ended.Subject})
 	}
 	h.allowFrame(w)
 	w.WriteHeader(http.StatusOK)

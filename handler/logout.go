@@ -29,6 +29,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 		switch {
 		case err == nil:
 			ended = e
+			h.audit(r, AuditEvent{Kind: AuditLogout, Session: e.ID, User: e.Subject})
 			h.revoke(ended)
 		case errors.Is(err, keeper.ErrNotEnded):
 			// Another instance would still accept the cookie. The user keeps it, to
@@ -39,7 +40,7 @@ func (h *Handler) serveLogout(w http.ResponseWriter, r *http.Request) error {
 			// The session has ended in this process, and the keeper deletes the
 			// record as soon as the store answers. Only the revocation of the
 			// tokens is missing.
-			h.Logger.Warn("logged out, but the store did not answer: the tokens were not revoked", zap.Error(err))
+			h.log(r).Warn("logged out, but the store did not answer: the tokens were not revoked", zap.Error(err))
 		}
 	}
 	h.clearLoginCookies(w, &c)
@@ -67,7 +68,7 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 		}
 		end, err := h.Client.EndSessionURL(r.Context(), request)
 		if err != nil {
-			h.Logger.Warn("logged out here, but not at the authorization server", zap.Error(err))
+			h.log(r).Warn("logged out here, but not at the authorization server", zap.Error(err))
 		}
 		if end != "" && err == nil {
 			target = end

@@ -19,6 +19,10 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 	var limit logLimiter
 	return func(e keeper.Event) {
 		id := zap.Stringer("session", e.ID)
+		logger := logger
+		if e.Subject != "" {
+			logger = logger.With(zap.String("user", printable(e.Subject)))
+		}
 		switch e.Kind {
 		case keeper.EventRefreshed:
 			logger.Debug("token refreshed", id)
@@ -27,13 +31,13 @@ func NewObserver(logger *zap.Logger) func(keeper.Event) {
 		case keeper.EventRefreshFailed:
 			logRefreshFailure(logger, &limit, e)
 		case keeper.EventUnwritten:
-			if limit.allow("unwritten") {
+			if _, ok := limit.allowCause("unwritten", e.Err); ok {
 				logger.Error("new tokens could not be written to the store: they are served from memory, and the write is repeated", id, zap.Error(e.Err))
 			}
 		case keeper.EventWritten:
 			logger.Info("tokens served from memory have been written to the store", id)
 		case keeper.EventIDTokenKept:
-			if limit.allow("id token") {
+			if _, ok := limit.allowCause("id token", e.Err); ok {
 				logger.Warn("the refreshed ID token could not be verified: the session continues with the new access token and with its former ID token and claims", id, zap.Error(e.Err))
 			}
 		case keeper.EventLeaseTaken:
@@ -58,10 +62,11 @@ func logRefreshFailure(logger *zap.Logger, limit *logLimiter, e keeper.Event) {
 	case e.ReuseSuspected:
 		cause = "reuse"
 	}
-	if !limit.allow(cause) {
+	suppressed, ok := limit.allowCause(cause, e.Err)
+	if !ok {
 		return
 	}
-	fields := []zap.Field{zap.Stringer("session", e.ID), zap.Stringer("outcome", e.Outcome), zap.Error(e.Err)}
+	fields := []zap.Field{zap.Stringer("session", e.ID), zap.Stringer("outcome", e.Outcome), zap.Error(e.Err), zap.Int("suppressed", suppressed)}
 	switch {
 	case otherLogin:
 		logger.Warn("the authorization server answered a refresh with the tokens of another login: the session has ended, and the new tokens are revoked", fields...)

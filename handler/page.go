@@ -14,7 +14,9 @@ import (
 type page struct {
 	Title  string
 	Detail string
-	Code   string // identifies the problem, for a support request
+	// Code identifies the kind of problem, and Reference this page in the log, for a
+	// support request.
+	Code, Reference string
 	// RefreshTo is the URL to which the page goes after RefreshAfter seconds.
 	// Without it, the page reloads after that time. With neither, it stays.
 	RefreshAfter   int
@@ -49,7 +51,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 {{if .Link}}<p><a href="{{.Link}}"{{with .LinkID}} id="{{.}}"{{end}}>{{.LinkText}}</a></p>
 {{end}}{{if .Post}}<form method="post" action="{{.Post}}">{{if .PostName}}<input type="hidden" name="{{.PostName}}" value="{{.PostValue}}">{{end}}<button>{{.PostText}}</button></form>
 {{end}}{{if .PostNow}}<script>{{.Script}}</script>
-{{end}}{{with .Code}}<p><small>{{.}}</small></p>
+{{end}}{{with .Code}}<p><small>{{.}}{{with $.Reference}} · reference {{.}}{{end}}</small></p>
 {{end}}</main>
 </html>
 `))

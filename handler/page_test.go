@@ -218,10 +218,11 @@ func TestFailIsCalledForPagesOnly(t *testing.T) {
 func TestSameErrorIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
-		h := &Handler{Config: Config{Logger: zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel))}}
+		r := &http.Request{}
+		h := &Handler{Config: Config{RequestID: func(*http.Request) string { return "" }, Logger: zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), log, zap.DebugLevel))}}
 		for range 120 {
-			h.logFailure(&Error{Code: "a", Err: errors.New("cause")})
-			h.logFailure(&Error{Code: "b"})
+			h.logFailure(r, &Error{Code: "a", Err: errors.New("cause")})
+			h.logFailure(r, &Error{Code: "b"})
 			time.Sleep(time.Second)
 		}
 		if a, b := len(log.lines(`"code":"a"`)), len(log.lines(`"code":"b"`)); a != 2 || b != 2 {

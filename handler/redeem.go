@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -33,8 +34,8 @@ func (h *Handler) redeem(w http.ResponseWriter, r *http.Request, c *cookies, cb 
 	if failure != nil {
 		return h.fail(w, r, failure)
 	}
-	cb.origin, cb.userAgent = origin, r.UserAgent()
 	r = r.WithContext(context.WithoutCancel(r.Context()))
+	cb.origin, cb.request = origin, r
 	login := keeper.LoginAttempt{Cookie: cb.cookie.Value, Code: cb.code, End: cb.attempt.Begun.Add(loginAttemptLifetime)}
 	// Over all instances, one callback of this attempt runs the function. The
 	// others get its result.
@@ -80,6 +81,7 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 		h.clearLoginCookies(w, c)
 	}
 	page := *f.answer // fail changes the Error, and other requests share it
+	page.audit = &AuditEvent{Kind: AuditLoginRefused, Reason: page.Code}
 	return h.fail(w, r, &page)
 }
 
@@ -87,7 +89,12 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 // created, it revokes the tokens: a token that no session holds must not stay
 // valid.
 func (h *Handler) completeLogin(ctx context.Context, c *cookies, cb callback) (keeper.Redemption, error) {
+	sent, outcome := time.Now(), keeper.Refreshed
 	answer, err := h.Client.RedeemCode(ctx, cb.code, cb.attempt.Verifier, redirectURI(cb.origin, h.PathPrefix))
+	if err != nil {
+		outcome = outcomeOf(err)
+	}
+	h.Meter.TokenRequest(outcome, time.Since(sent))
 	if err != nil {
 		return h.redemptionFailed(ctx, c, cb, err)
 	}
@@ -138,7 +145,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	if a.Completed+1 >= loopLimit {
 		return seal.Secret{}, &loginFailure{answer: cookieLoop(a.ReturnTo), clearAll: true}
 	}
-	identity.UserAgent = cb.userAgent
+	identity.UserAgent = cb.request.UserAgent()
 	if c.valid {
 		identity.Replaces = c.secret // see endReplacedSession
 	}
@@ -162,6 +169,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 		})
 	}
 	h.Meter.Login("completed")
-	h.Logger.Info("login", zap.Stringer("session", s.ID), zap.Time("session_ends", s.End))
+	h.log(cb.request).Info("login", zap.Stringer("session", s.ID), zap.String("user", printable(s.Subject)), zap.Time("session_ends", s.End))
+	h.audit(cb.request, AuditEvent{Kind: AuditLogin, Session: s.ID, User: s.Subject})
 	return secret, nil
 }

@@ -18,6 +18,8 @@ type Refresher struct {
 	// UserInfo must equal Config.UserInfo: it says that sessions have claims of the
 	// UserInfo endpoint, which a refresh must keep.
 	UserInfo bool
+	// Observe is called after each request with the time that it took. Default: nothing.
+	Observe func(outcome keeper.Outcome, took time.Duration)
 }
 
 var _ keeper.Refresher = Refresher{}
@@ -33,17 +35,29 @@ var outcomes = map[oauth.Kind]keeper.Outcome{
 	oauth.TimedOut:      keeper.TimedOut,
 }
 
+// outcomeOf returns the outcome of a token request that failed.
+func outcomeOf(err error) keeper.Outcome {
+	if tokenErr, ok := errors.AsType[*oauth.TokenError](err); ok {
+		return outcomes[tokenErr.Kind]
+	}
+	return keeper.Unavailable
+}
+
 // Refresh redeems a refresh token. If the server rotated the token but its answer
 // is otherwise unusable, the result has the new refresh token and an error.
-func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) keeper.Answer {
+func (f Refresher) Refresh(ctx context.Context, refreshToken string, confirm func() error) (answer keeper.Answer) {
+	if f.Observe != nil {
+		sent := time.Now()
+		defer func() { f.Observe(answer.Outcome, time.Since(sent)) }()
+	}
 	t, err := f.Client.Refresh(ctx, refreshToken, confirm)
 	if err == nil {
 		return keeper.Answer{Outcome: keeper.Refreshed, Tokens: sessionTokens(t)}
 	}
-	answer := keeper.Answer{Outcome: keeper.Unavailable, Err: err}
+	answer = keeper.Answer{Outcome: outcomeOf(err), Err: err}
 	var tokenErr *oauth.TokenError
 	if errors.As(err, &tokenErr) {
-		answer.Outcome, answer.RetryAfter = outcomes[tokenErr.Kind], tokenErr.RetryAfter
+		answer.RetryAfter = tokenErr.RetryAfter
 	}
 	if t != nil {
 		answer.Tokens.RefreshToken, answer.Tokens.RefreshExpires = t.RefreshToken, t.RefreshExpires

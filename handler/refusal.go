@@ -28,8 +28,8 @@ func missingAttempt(code string) error {
 	return errors.New("this login was completed, given up or begun in another browser")
 }
 
-func (h *Handler) logRefusal(code, description string) {
-	h.Logger.Info("login refused by the authorization server",
+func (h *Handler) logRefusal(r *http.Request, code, description string) {
+	h.log(r).Info("login refused by the authorization server",
 		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
 }
 
@@ -39,7 +39,7 @@ func (h *Handler) logRefusal(code, description string) {
 // does not repeat the code, and the log has it once a minute.
 func (h *Handler) refusedUnknownLogin(w http.ResponseWriter, r *http.Request, state loginState, code string) error {
 	if h.logLimiter.allow("refused unknown login") {
-		h.Logger.Warn("the authorization server refused a login that this browser has not begun, or sent no state with the error",
+		h.log(r).Warn("the authorization server refused a login that this browser has not begun, or sent no state with the error",
 			zap.String("error", printable(code)))
 	}
 	e := &Error{
@@ -63,11 +63,15 @@ func loginDenied(returnTo string) *Error {
 
 // loginRefused answers a login that the authorization server refused for another
 // reason.
-func loginRefused(code, returnTo string) *Error {
+func loginRefused(code, description, returnTo string) *Error {
+	err := fmt.Errorf("the authorization server answered the login with error %q", printable(code))
+	if description != "" {
+		err = fmt.Errorf("%w: %q", err, printable(description))
+	}
 	return &Error{
 		Status: http.StatusBadGateway, Code: "login_failed", Title: "Signing in did not work",
 		Detail: "The sign-in service reported a problem.", Retry: returnTo, login: true,
-		Err: fmt.Errorf("the authorization server answered the login with error %q", printable(code)),
+		Err: err,
 	}
 }
 

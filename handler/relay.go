@@ -126,7 +126,7 @@ func (h *Handler) relaySession(w http.ResponseWriter, r *http.Request, c *cookie
 	// the access log can show the refused user.
 	h.SetUser(r, &p.context.user)
 	if unmet := h.unmetRequirement(s.Claims); unmet != nil {
-		return h.fail(w, r, h.forbidden(r, s.Claims, unmet))
+		return h.fail(w, r, h.forbidden(r, s, unmet))
 	}
 	p.guard = h.guardCookies(w, r)
 	p.guard.session, p.guard.secret = s, c.secret

@@ -2,11 +2,14 @@ package handler
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
 // Requirement is a claim that a session must have with one of some values. If the
@@ -85,13 +88,15 @@ func ClaimText(value json.RawMessage) (string, bool) {
 // forbidden is the answer to a request without a required claim. The page must
 // offer to sign out or to use another account: otherwise the user could not get out
 // of this state.
-func (h *Handler) forbidden(r *http.Request, claims json.RawMessage, unmet *Requirement) *Error {
+func (h *Handler) forbidden(r *http.Request, s *keeper.Session, unmet *Requirement) *Error {
 	e := &Error{
 		Status: http.StatusForbidden, Code: "forbidden", Title: "No access",
 		Detail: "You are signed in, but your account may not use this page.",
 		Retry:  h.originalRequestURI(r), SwitchAccount: true,
+		audit: &AuditEvent{Kind: AuditAccessDenied, Session: s.ID, User: s.Subject, Claim: unmet.Claim, Found: foundClaim(s.Claims, unmet.Claim)},
 	}
-	if unmet.Claim == groupsClaim && hasGroupsOverage(claims) {
+	h.logDenied(r, e.audit, unmet)
+	if unmet.Claim == groupsClaim && hasGroupsOverage(s.Claims) {
 		e.Code = "groups_overage"
 		e.Detail = "You are signed in, but you are in so many groups that the sign-in service does not list them. " +
 			"This site cannot see whether you may use this page. Its operator has to correct that."
@@ -102,6 +107,26 @@ func (h *Handler) forbidden(r *http.Request, claims json.RawMessage, unmet *Requ
 		}
 	}
 	return e
+}
+
+// foundClaim says why a claim does not meet its requirement. It does not tell the value,
+// which may be personal.
+func foundClaim(claims json.RawMessage, name string) string {
+	if _, ok := findClaim(claims, name); !ok {
+		return "absent"
+	}
+	return "other value"
+}
+
+// logDenied logs at most once a minute for each claim and user.
+func (h *Handler) logDenied(r *http.Request, denied *AuditEvent, unmet *Requirement) {
+	suppressed, ok := h.logLimiter.allowCause("forbidden", fmt.Errorf("%s %s %s", denied.Claim, denied.Found, denied.User))
+	if !ok {
+		return
+	}
+	h.log(r).Warn("a user was refused: the session does not have a required claim", zap.String("user", printable(denied.User)),
+		zap.String("claim", denied.Claim), zap.Strings("wanted", unmet.Values), zap.String("found", denied.Found),
+		zap.Stringer("session", denied.Session), zap.Int("suppressed", suppressed))
 }
 
 const groupsClaim = "groups"

@@ -54,7 +54,7 @@ func (r *refresh) accept(ctx context.Context, rec *record, t Tokens) (hot, error
 		}
 	}
 	r.Vault.backoffs.clear(r.ref.ID)
-	r.Observe(Event{Kind: EventRefreshed, ID: r.ref.ID})
+	r.Observe(Event{Kind: EventRefreshed, ID: r.ref.ID, Subject: next.subject})
 	return next.hot, nil
 }
 
@@ -122,14 +122,14 @@ func (r *refresh) applyVerdict(ctx context.Context, next *record, t Tokens, iden
 		next.idToken, next.sid, next.claims, next.userInfo = t.IDToken, identity.SID, identity.Claims, identity.UserInfo
 		next.sessionExpiry = identity.SessionExpiry
 		if expiry := next.sessionExpiry; !expiry.IsZero() && !time.Now().Before(expiry) {
-			return time.Time{}, r.endSession(ctx, r.ref.ID, EndSessionExpiry)
+			return time.Time{}, r.endSession(ctx, r.ref.ID, ending{EndSessionExpiry, next.subject})
 		}
 		return identity.IssuedAt, nil
 	case errors.Is(verdict, ErrIdentityChanged):
-		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Malformed, Err: verdict})
-		return time.Time{}, r.endSession(ctx, r.ref.ID, EndIdentityChanged)
+		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Subject: next.subject, Outcome: Malformed, Err: verdict})
+		return time.Time{}, r.endSession(ctx, r.ref.ID, ending{EndIdentityChanged, next.subject})
 	default:
-		r.Observe(Event{Kind: EventIDTokenKept, ID: r.ref.ID, Err: verdict})
+		r.Observe(Event{Kind: EventIDTokenKept, ID: r.ref.ID, Subject: next.subject, Err: verdict})
 		return time.Time{}, nil
 	}
 }
@@ -140,7 +140,7 @@ func (r *refresh) applyVerdict(ctx context.Context, next *record, t Tokens, iden
 func (r *refresh) endIfNewSIDLoggedOut(ctx context.Context, next *record, issued time.Time) error {
 	tags, err := r.Site.Tags(next.sid, next.subject)
 	if err == nil {
-		err = r.endIfLoggedOut(ctx, r.ref.ID, Identity{IssuedAt: issued}, tags)
+		err = r.endIfLoggedOut(ctx, r.ref.ID, Identity{IssuedAt: issued, Subject: next.subject}, tags)
 	}
 	switch {
 	case errors.Is(err, ErrLoggedOut):

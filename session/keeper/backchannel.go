@@ -173,14 +173,17 @@ func (k *Keeper) endAll(ctx context.Context, ids []session.ID, reason EndReason)
 // endListed ends one session and reports whether it existed: a list may name items that
 // are gone.
 func (k *Keeper) endListed(ctx context.Context, id session.ID, reason EndReason) (found bool, err error) {
-	if err := k.exists(ctx, id); errors.Is(err, session.ErrNotFound) {
-		return false, nil
-	} else if err != nil {
+	labelled, err := k.Vault.store.Labels(ctx, []session.ID{id})
+	if err != nil || len(labelled) == 0 {
 		return false, err
+	}
+	e := ending{reason: reason}
+	if label, err := openLabel(k.Site, id, labelled[0].Label); err == nil {
+		e.subject = label.Subject
 	}
 	k.leaveNotice(ctx, id, reason)
 	var ended *EndedError
-	if errors.As(k.endSession(ctx, id, reason), &ended) && !k.Vault.hasUnwritten(id) {
+	if errors.As(k.endSession(ctx, id, e), &ended) && !k.Vault.hasUnwritten(id) {
 		return true, nil
 	}
 	// The session has ended in this process, now or earlier, but the store still has it:
@@ -283,7 +286,7 @@ func (k *Keeper) endIfLoggedOut(ctx context.Context, id session.ID, user Identit
 		case err != nil:
 			return err
 		case last.unreadable, !user.IssuedAt.After(last.issuedAt):
-			_ = k.endSession(ctx, id, EndBackchannel)
+			_ = k.endSession(ctx, id, ending{EndBackchannel, user.Subject})
 			return ErrLoggedOut
 		}
 	}

@@ -74,7 +74,7 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 	if !done {
 		return k.reportDiscarded(ref.ID)
 	}
-	k.Observe(Event{Kind: EventUnwritten, ID: ref.ID, Err: err})
+	k.Observe(Event{Kind: EventUnwritten, ID: ref.ID, Subject: next.subject, Err: err})
 	if !there {
 		k.Vault.running.Go(func() { k.retryUntilWritten(ref.ID) })
 	}

@@ -14,6 +14,7 @@ import (
 // Ended describes a session that End has ended, and holds its tokens, for their
 // revocation and for the logout at the authorization server.
 type Ended struct {
+	ID           session.ID
 	Subject      string
 	SID          string // `sid` of the ID token, or empty
 	IDToken      string
@@ -44,7 +45,7 @@ func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) 
 			return Ended{}, err
 		}
 		if err != nil {
-			_ = k.endSession(ctx, ref.ID, reason)
+			_ = k.endSession(ctx, ref.ID, ending{reason: reason})
 			if k.endIsUnwritten(ref.ID) {
 				err = errEndUnwritten
 			}
@@ -52,12 +53,12 @@ func (k *Keeper) End(ctx context.Context, secret seal.Secret, reason EndReason) 
 		}
 		// If another process refreshes at the same time, the caller must get the
 		// newest tokens, to revoke them.
-		if k.Vault.shared != nil && tries < maxEndTries && errors.Is(k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason), errStale) {
+		if k.Vault.shared != nil && tries < maxEndTries && errors.Is(k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, ending{reason, rec.subject}), errStale) {
 			continue
 		}
-		_ = k.endSession(ctx, ref.ID, reason) // does nothing if it has ended already
+		_ = k.endSession(ctx, ref.ID, ending{reason, rec.subject}) // does nothing if it has ended already
 		ended := Ended{
-			Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
+			ID: ref.ID, Subject: rec.subject, SID: rec.sid, IDToken: rec.idToken,
 			RefreshToken: rec.refreshToken, AccessToken: rec.token.value,
 		}
 		if k.endIsUnwritten(ref.ID) {
@@ -114,15 +115,21 @@ const maxUnverifiedEnds = 4096
 // caller reads it again and decides again.
 var errStale = errors.New("the session has changed since it was read")
 
+// ending is why a session ends, and whose it is. The subject is empty if it is not known.
+type ending struct {
+	reason  EndReason
+	subject string
+}
+
 // endSession ends a session, also during a refresh: at once in this process, and in the
 // store as soon as possible. It returns the error for the request that found the end.
-func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason) error {
+func (k *Keeper) endSession(ctx context.Context, id session.ID, e ending) error {
 	entry := &overlayEntry{}
 	done, existed := k.Vault.overlay.set(id, entry)
 	if !done {
 		return ErrNoSession
 	}
-	k.cleanup(id, reason)
+	k.cleanup(id, e)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	if err := k.Vault.store.Delete(ctx, id); err == nil {
@@ -130,16 +137,16 @@ func (k *Keeper) endSession(ctx context.Context, id session.ID, reason EndReason
 	} else if !existed {
 		k.Vault.background(func() { k.retryUntilWritten(id) })
 	}
-	return &EndedError{Reason: reason}
+	return &EndedError{Reason: e.reason}
 }
 
 // endSessionAt ends a session because of what was read in the given version. On a shared
 // store it ends the session only if that is still the version, and if holder has the
 // lease; the zero Holder accepts any lease. Otherwise the error is errStale. If the store
 // fails, the session goes on.
-func (k *Keeper) endSessionAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, reason EndReason) error {
+func (k *Keeper) endSessionAt(ctx context.Context, id session.ID, version uint64, holder session.Holder, e ending) error {
 	if k.Vault.shared == nil {
-		return k.endSession(ctx, id, reason)
+		return k.endSession(ctx, id, e)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -154,9 +161,9 @@ func (k *Keeper) endSessionAt(ctx context.Context, id session.ID, version uint64
 	if done, _ := k.Vault.overlay.set(id, entry); !done {
 		return ErrNoSession
 	}
-	k.cleanup(id, reason)
+	k.cleanup(id, e)
 	k.forgetEnd(id, entry)
-	return &EndedError{Reason: reason}
+	return &EndedError{Reason: e.reason}
 }
 
 // endIfExpired reads a session past the store's copies and ends it if it has expired. If
@@ -171,7 +178,7 @@ func (k *Keeper) endIfExpired(ctx context.Context, ref seal.Ref) (hot, error) {
 		if reason == "" {
 			return rec.hot, nil
 		}
-		if err := k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, reason); !errors.Is(err, errStale) {
+		if err := k.endSessionAt(ctx, ref.ID, rec.version, session.Holder{}, ending{reason, rec.subject}); !errors.Is(err, errStale) {
 			return hot{}, err
 		}
 	}
@@ -179,9 +186,9 @@ func (k *Keeper) endIfExpired(ctx context.Context, ref seal.Ref) (hot, error) {
 }
 
 // cleanup ends the requests of a session in this process and reports its end.
-func (k *Keeper) cleanup(id session.ID, reason EndReason) {
+func (k *Keeper) cleanup(id session.ID, e ending) {
 	k.Vault.forgetSession(id)
-	k.Observe(Event{Kind: EventEnded, ID: id, Reason: reason})
+	k.Observe(Event{Kind: EventEnded, ID: id, Subject: e.subject, Reason: e.reason})
 }
 
 // forgetSession ends the requests of an ended session and drops its state in memory,

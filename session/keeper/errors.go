@@ -63,6 +63,14 @@ const (
 	EndSessionLimit    EndReason = "session_limit"       // a later login of the user exceeded SessionLimit
 )
 
+// EndReasons returns all reasons for the end of a session, for metrics.
+func EndReasons() []EndReason {
+	return []EndReason{
+		EndLogout, EndIdle, EndLifetime, EndSessionExpiry, EndRefreshExpired, EndRejected, EndRefusedUnclear, EndNoRefreshToken,
+		EndIdentityChanged, EndReplaced, EndBackchannel, EndFrontchannel, EndRevoked, EndSessionLimit,
+	}
+}
+
 // EndedError is returned to the one request that ends a session or finds it expired.
 // Later requests get ErrNoSession. errors.Is(err, ErrNoSession) is true for both.
 type EndedError struct{ Reason EndReason }

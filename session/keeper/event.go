@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"time"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
 	"github.com/oauth-session/caddy-oauth-session/session/seal"
@@ -38,18 +39,26 @@ const (
 	// that no session exists; Err is a *seal.UnreadableError. It is reported for
 	// every request that finds such an item, and never for a cookie without one.
 	EventUnreadable
+	// EventWaited means that a request has waited for a refresh, because its token did
+	// not meet its demand. Took is how long, whatever came of it.
+	EventWaited
 )
 
 // Event is one event that happened outside of requests. It contains no secret.
 type Event struct {
-	Kind    EventKind
-	ID      session.ID
+	Kind EventKind
+	ID   session.ID
+	// Subject is the claim `sub` of the session's user. It is empty if there is none, and
+	// where the record was not opened: of a session that another site has sealed, or that
+	// a release without labels has written.
+	Subject string
 	Outcome Outcome
 	// ReuseSuspected is set with Rejected if the refresh token was a one-time
 	// token, was not sent before, and had not expired. Another party may have used
 	// it, or the server has revoked the login.
 	ReuseSuspected bool
 	Reason         EndReason
+	Took           time.Duration
 	Err            error
 }
 

@@ -169,6 +169,7 @@ func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d d
 			var cancel context.CancelFunc
 			wait, cancel = context.WithTimeout(ctx, k.RefreshTimeout)
 			defer cancel()
+			defer func() { k.Observe(Event{Kind: EventWaited, ID: ref.ID, Took: time.Since(now)}) }()
 		}
 		refreshed, err := k.awaitResult(wait, f, ref, d, h.epoch)
 		switch {

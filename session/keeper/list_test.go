@@ -63,7 +63,7 @@ func TestListHasEverySessionAndNothingElse(t *testing.T) {
 			want = append(want, r.id(r.loginFrom(r.keeper, "alice", "")))
 		}
 		gone := r.loginAs(r.keeper, "bob", "1")
-		if err := r.keeper.endSession(t.Context(), r.id(gone), EndLogout); err == nil {
+		if err := r.keeper.endSession(t.Context(), r.id(gone), ending{reason: EndLogout}); err == nil {
 			t.Fatal("endSession: got nil, want an EndedError")
 		}
 		revoked := r.loginAs(r.keeper, "bob", "1")

@@ -77,7 +77,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	}
 	now := time.Now()
 	if reason := r.endReason(r.ref.ID, &rec.hot, now); reason != "" {
-		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, reason)
+		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, ending{reason, rec.subject})
 	}
 	// The request may have read an older record: the previous flight, or another
 	// instance, may have refreshed since.
@@ -105,7 +105,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	defer r.releaseSlot()
 	defer func() { r.lease.refreshDoneAfter(r.keepLeaseFor) }()
 	if r.lease != nil && r.lease.tookOver {
-		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID})
+		r.Observe(Event{Kind: EventLeaseTaken, ID: r.ref.ID, Subject: rec.subject})
 	}
 	// A refresh token that has expired by the server's own word is not sent any more. The
 	// session ends with its access token.
@@ -113,7 +113,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 	case rec.refreshExpired(now) && rec.token.usable(now):
 		return hot{}, ErrNotRefreshable
 	case rec.refreshExpired(now):
-		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, r.lease.holder(), EndRefreshExpired)
+		return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, r.lease.holder(), ending{EndRefreshExpired, rec.subject})
 	}
 	// A request has caused this refresh, so the session was used then, unless the request
 	// is passive. A last use in the future comes from a clock that ran ahead, and would
@@ -211,7 +211,7 @@ func (r *refresh) redeem(ctx context.Context, rec *record) (hot, error) {
 	unanswered := r.Vault.backoffs.unanswered(r.ref.ID) || r.lease != nil && r.lease.tookOver
 	if answer.Outcome == Unanswered {
 		unanswered = true
-		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: Unanswered, Err: answer.Err})
+		r.Observe(Event{Kind: EventRefreshFailed, ID: r.ref.ID, Subject: rec.subject, Outcome: Unanswered, Err: answer.Err})
 		again, err := r.send(ctx, rec)
 		switch {
 		case errors.Is(err, errStale):
@@ -275,7 +275,7 @@ func (r *refresh) notRefreshable(ctx context.Context, rec *record, now time.Time
 	if rec.token.usable(now) {
 		return hot{}, ErrNotRefreshable
 	}
-	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, EndNoRefreshToken)
+	return hot{}, r.endSessionAt(ctx, r.ref.ID, rec.version, session.Holder{}, ending{EndNoRefreshToken, rec.subject})
 }
 
 // sleep waits for a duration. It reports false if ctx ended first.

@@ -12,7 +12,7 @@ import (
 // that the refresh token was sent before, and no answer to that arrived.
 func (r *refresh) handleFailure(ctx context.Context, rec *record, answer Answer, unanswered bool) (hot, error) {
 	r.Observe(Event{
-		Kind: EventRefreshFailed, ID: r.ref.ID, Outcome: answer.Outcome, Err: answer.Err,
+		Kind: EventRefreshFailed, ID: r.ref.ID, Subject: rec.subject, Outcome: answer.Outcome, Err: answer.Err,
 		ReuseSuspected: answer.Outcome == Rejected && !unanswered && rec.rotates && !rec.mayHaveExpired(time.Now()),
 	})
 	err := fmt.Errorf("refreshing: %w", answer.Err)
@@ -91,7 +91,7 @@ func (r *refresh) handleRefusal(ctx context.Context, rec *record, outcome Outcom
 		case outcome == Unclear && !rec.unclear:
 			return r.scheduleResend(ctx, current)
 		}
-		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.holder(), reason)
+		err = r.endSessionAt(ctx, r.ref.ID, current.version, r.lease.holder(), ending{reason, rec.subject})
 		if !errors.Is(err, errStale) || r.lease.renew(ctx) != nil {
 			return hot{}, err
 		}

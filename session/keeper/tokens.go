@@ -88,13 +88,22 @@ const (
 	TimedOut
 )
 
+var outcomeNames = [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed", "timed_out"}
+
 // String returns the name of the outcome in logs and metrics.
 func (o Outcome) String() string {
-	names := [...]string{"refreshed", "rejected", "unclear", "misconfigured", "unavailable", "unanswered", "malformed", "timed_out"}
-	if o < 0 || int(o) >= len(names) {
+	if o < 0 || int(o) >= len(outcomeNames) {
 		return "unknown"
 	}
-	return names[o]
+	return outcomeNames[o]
+}
+
+// Outcomes returns all outcomes, for metrics.
+func Outcomes() (all []Outcome) {
+	for o := range outcomeNames {
+		all = append(all, Outcome(o))
+	}
+	return all
 }
 
 // Answer is the result of one refresh request.

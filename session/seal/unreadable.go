@@ -27,6 +27,11 @@ const (
 	PartLabel Part = "label"
 )
 
+// Parts returns all parts, for metrics.
+func Parts() []Part {
+	return []Part{PartItem, PartFormat, PartKey, PartCommitment, PartVersion, PartHot, PartCold, PartLogoutMarker, PartLabel}
+}
+
 // UnreadableError reports a stored value that does not open. Its item has the ID of
 // a cookie from a real login: invented cookies find no item.
 type UnreadableError struct {
