@@ -14,13 +14,14 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "oauth-session",
-		Usage: "keygen | key-id | sessions | revoke",
+		Usage: "check | keygen | key-id | sessions | revoke",
 		Short: "Tools for the oauth_session handler",
-		Long: "keygen prints a new key for the option `key` of oauth_session.\n" +
+		Long: "check finds out what will not work with a configuration.\n" +
+			"keygen prints a new key for the option `key` of oauth_session.\n" +
 			"key-id reads keys from standard input and prints their IDs, which logs contain.\n" +
 			"sessions lists the sessions of a running Caddy, and revoke ends them.",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(keygenCommand(), keyIDCommand(), sessionsCommand(), revokeCommand())
+			cmd.AddCommand(checkCommand(), keygenCommand(), keyIDCommand(), sessionsCommand(), revokeCommand())
 		},
 	})
 }

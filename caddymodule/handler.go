@@ -14,7 +14,7 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(Handler{})
+	caddy.RegisterModule(new(Handler))
 }
 
 // Handler logs browsers in at an OAuth 2.0 or OpenID Connect authorization server,
@@ -323,7 +323,7 @@ type Header struct {
 }
 
 // CaddyModule returns the Caddy module information.
-func (Handler) CaddyModule() caddy.ModuleInfo {
+func (*Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.handlers.oauth_session",
 		New: func() caddy.Module { return new(Handler) },

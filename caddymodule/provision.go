@@ -85,9 +85,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.cookieInUse, h.use = use.cookie, use
 	cookieNames.add(use.cookie)
 	vault := h.pooled.vaults[0]
-	h.served = servedSites.add(servedSite{label: label, use: use, keeper: handlerConfig.Keeper, vault: vault, client: client})
-	app.preflight.add(h, vault, client)
 	origins := h.publicOrigins(server, routeHosts)
+	h.served = servedSites.add(servedSite{
+		label: label, use: use, keeper: handlerConfig.Keeper, vault: vault, client: client, module: h.store, handler: h.handler, origins: origins,
+	})
+	app.preflight.add(h, vault, client)
 	app.preflight.sites = append(app.preflight.sites, func() { h.introduce(origins, ring.IDs()) })
 	h.metrics.begin(ring.IDs())
 	return registerMetrics(ctx)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
@@ -20,6 +21,10 @@ type servedSite struct {
 	keeper *keeper.Keeper
 	vault  *pooledVault
 	client *oauth.Client
+	module StoreModule
+	// handler and origins say what to register at the authorization server.
+	handler *handler.Handler
+	origins []string
 }
 
 type siteRegistry struct {

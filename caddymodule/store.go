@@ -98,6 +98,16 @@ func (s *BoltStore) OpenStore() (session.Store, error) {
 	return bolt.Open(s.path)
 }
 
+// CheckStore returns an error if the file cannot be used. It changes nothing, creates no
+// file, and reports none that a running Caddy uses.
+func (s *BoltStore) CheckStore() error {
+	err := bolt.Check(s.path)
+	if errors.Is(err, bolt.ErrInUse) {
+		return nil
+	}
+	return err
+}
+
 // MemoryStore keeps sessions in memory. They survive a reload, and are lost when Caddy
 // stops.
 type MemoryStore struct{}

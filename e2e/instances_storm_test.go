@@ -250,7 +250,9 @@ func TestInstancesLateCommit(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, fleetPlan{options: "refresh_timeout 50s"})
 	f.setExpiresIn(heldLife)
-	v := f.loginVisitor(t, "mine", 0) // another instance has verified the login's ID token: this one has no keys yet
+	eventually(t, "fetch of the keys at each start", func() bool { return f.as.Stats().Requests[fakeas.EndpointJWKS] >= fleetSize })
+	v := f.loginVisitor(t, "mine", 0)
+	f.as.RotateKey() // the ID token of the refresh needs new keys
 	f.setExpiresIn(shortLife)
 	keys := f.as.Stats().Requests[fakeas.EndpointJWKS]
 	answer := fakeas.NewGate()

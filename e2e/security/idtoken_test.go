@@ -156,6 +156,7 @@ func TestS34RotatedServerKeyIsFound(t *testing.T) {
 	var useOld atomic.Bool
 	v := &variant{name: "rotation"}
 	w.addVariants(t, v)
+	fetches := v.awaitStartChecks(t)
 	v.idp.Set(func(k *fakeas.Knobs) {
 		k.ExtraKeys = []map[string]any{old.public}
 		k.Mutate = func(_ string, answer map[string]any) {
@@ -166,13 +167,12 @@ func TestS34RotatedServerKeyIsFound(t *testing.T) {
 			}
 		}
 	})
-	fetches := func() int { return v.idp.Stats().Requests[fakeas.EndpointJWKS] }
 	useOld.Store(true)
 	v.login(t, w.browser(), "u")
 	useOld.Store(false)
 	v.login(t, w.browser(), "u")
 	if n := fetches(); n != 1 {
-		t.Errorf("two logins: got %d fetches of the keys, want 1", n)
+		t.Errorf("two logins, one with a key of after the start: got %d fetches of the keys, want 1", n)
 	}
 
 	v.idp.Set(func(k *fakeas.Knobs) { k.ExtraKeys = nil })

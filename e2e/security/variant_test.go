@@ -230,3 +230,13 @@ func subjectOf(answer map[string]any) string {
 	_ = json.Unmarshal(decodeSegment(raw, 1), &claims) // an invalid token has no subject
 	return claims.Subject
 }
+
+// awaitStartChecks waits until the site has fetched the keys at its start. It returns a
+// function that counts later fetches.
+func (v *variant) awaitStartChecks(t testing.TB) (fetches func() int) {
+	t.Helper()
+	count := func() int { return v.idp.Stats().Requests[fakeas.EndpointJWKS] }
+	eventually(t, "fetch of the keys at the start", func() bool { return count() > 0 })
+	atStart := count()
+	return func() int { return count() - atStart }
+}

@@ -19,6 +19,25 @@ import (
 // another program, and a store of another release are not damaged.
 var ErrDamaged = errors.New("the file is damaged")
 
+// ErrInUse means that another process has the file open.
+var ErrInUse = errors.New("another process has it open, and only one can")
+
+// Check returns ErrDamaged if the file is damaged, ErrInUse if another process has it
+// open, and nil for a missing file. It changes nothing.
+func Check(path string) error {
+	if err := checkDamage(path); err != nil {
+		return fmt.Errorf("session store %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("session store: %w", err)
+	}
+	return f.Close()
+}
+
 // SetAside renames a damaged file, so that a new one can take its place, and returns its
 // new path. It replaces no file. It refuses a file that others may read, because a Store
 // makes only private ones: the file is probably none of a Store.
@@ -82,7 +101,7 @@ func openingError(err error, size int64) error {
 	const smallest = 2 * 4096 // bytes of the two meta pages
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return errors.New("another process has it open, and only one can")
+		return ErrInUse
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), size < smallest:
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

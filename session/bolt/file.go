@@ -44,7 +44,7 @@ func openFile(path string, open opener) (db *bbolt.DB, err error) {
 		NoStatistics: true,
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, errors.New("another process has it open, and only one can")
+		return nil, ErrInUse
 	}
 	if err != nil {
 		return nil, err
