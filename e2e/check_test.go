@@ -78,13 +78,15 @@ func TestCheckFindsMistakes(t *testing.T) {
 		exit    int
 		text    string
 	}{
-		"all is well":        {exit: 0},
-		"redis works":        {options: "store redis " + redis.URL() + "\nkey AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n", exit: 0},
-		"issuer with slash":  {options: "issuer $ISSUER/\n", code: "metadata", option: "issuer", line: 4, exit: 2, text: "both must be identical"},
-		"issuer down":        {options: "issuer http://127.0.0.1:9\n", code: "metadata", option: "issuer", line: 4, exit: 2, text: "connection refused"},
-		"wrong secret":       {options: "client_secret wrong-secret\n", code: "credentials", option: "client_secret", line: 6, exit: 2, text: "invalid_client"},
-		"redirect URI":       {options: "base_url https://elsewhere.example\n", code: "redirect_uri", option: "client_id", line: 5, exit: 0, text: "https://elsewhere.example/oauth2/callback"},
-		"scope refused":      {server: func(s *fakeas.Server) { s.Fail(fakeas.OAuthError("invalid_scope").At(fakeas.EndpointAuthorize)) }, code: "redirect_uri", option: "client_id", line: 5, exit: 0, text: "invalid_scope"},
+		"all is well":       {exit: 0},
+		"redis works":       {options: "store redis " + redis.URL() + "\nkey AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n", exit: 0},
+		"issuer with slash": {options: "issuer $ISSUER/\n", code: "metadata", option: "issuer", line: 4, exit: 2, text: "both must be identical"},
+		"issuer down":       {options: "issuer http://127.0.0.1:9\n", code: "metadata", option: "issuer", line: 4, exit: 2, text: "connection refused"},
+		"wrong secret":      {options: "client_secret wrong-secret\n", code: "credentials", option: "client_secret", line: 6, exit: 2, text: "invalid_client"},
+		"redirect URI":      {options: "base_url https://elsewhere.example\n", code: "redirect_uri", option: "client_id", line: 5, exit: 0, text: "https://elsewhere.example/oauth2/callback"},
+		"scope refused": {server: func(s *fakeas.Server) {
+			s.Fail(fakeas.OAuthError("invalid_scope").At(fakeas.EndpointAuthorize).Repeat(-1))
+		}, code: "redirect_uri", option: "client_id", line: 5, exit: 0, text: "invalid_scope"},
 		"without openid":     {options: "scope profile\n", code: "scope", option: "scope", line: 7, exit: 0, text: "openid"},
 		"redis down":         {options: "store redis redis://127.0.0.1:9\nkey AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\n", code: "store", option: "store", line: 8, exit: 2, text: "connection refused"},
 		"clock":              {server: func(s *fakeas.Server) { s.Set(func(k *fakeas.Knobs) { k.ClockOffset = 600e9 }) }, code: "clock", option: "issuer", line: 4, exit: 0, text: "10m"},

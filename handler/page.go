@@ -51,7 +51,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 {{if .Link}}<p><a href="{{.Link}}"{{with .LinkID}} id="{{.}}"{{end}}>{{.LinkText}}</a></p>
 {{end}}{{if .Post}}<form method="post" action="{{.Post}}">{{if .PostName}}<input type="hidden" name="{{.PostName}}" value="{{.PostValue}}">{{end}}<button>{{.PostText}}</button></form>
 {{end}}{{if .PostNow}}<script>{{.Script}}</script>
-{{end}}{{with .Code}}<p><small>{{.}}{{with $.Reference}} · reference {{.}}{{end}}</small></p>
+{{end}}{{with .Code}}<p><small>{{.}}</small>{{with $.Reference}} <small>reference {{.}}</small>{{end}}</p>
 {{end}}</main>
 </html>
 `))

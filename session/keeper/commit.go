@@ -65,7 +65,7 @@ func (k *Keeper) commit(ctx context.Context, ref seal.Ref, next *record) error {
 			return k.reportDiscarded(ref.ID)
 		}
 		if held {
-			k.Observe(Event{Kind: EventWritten, ID: ref.ID})
+			k.Observe(Event{Kind: EventWritten, ID: ref.ID, Subject: next.subject})
 		}
 		return err
 	}
@@ -191,7 +191,7 @@ func (k *Keeper) retryWrite(id session.ID, entry *overlayEntry) bool {
 		return false
 	}
 	if err == nil && !ended {
-		k.Observe(Event{Kind: EventWritten, ID: id})
+		k.Observe(Event{Kind: EventWritten, ID: id, Subject: next.subject})
 	}
 	return true
 }
