@@ -36,7 +36,7 @@ var layers = map[string]layer{
 	".": {ours: []string{"caddymodule"}},
 	"caddymodule": {
 		ours:  []string{"handler", "oauth", "session", "session/bolt", "session/keeper", "session/memory", "session/redis", "session/seal"},
-		other: []string{"github.com/caddyserver/caddy/v2", "github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.uber.org/zap", "golang.org/x/sync/singleflight"},
+		other: []string{"github.com/caddyserver/caddy/v2", "github.com/prometheus/client_golang/prometheus", "github.com/spf13/cobra", "go.opentelemetry.io/otel/attribute", "go.opentelemetry.io/otel/codes", "go.opentelemetry.io/otel/trace", "go.uber.org/zap", "golang.org/x/sync/singleflight"},
 	},
 	"handler": {
 		ours:  []string{"oauth", "session", "session/keeper", "session/seal"},

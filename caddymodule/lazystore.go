@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/oauth-session/caddy-oauth-session/session"
@@ -130,6 +131,11 @@ func (s *lazyStore) View(ctx context.Context, id session.ID, f func(session.Item
 	if err != nil {
 		return err
 	}
+	if !isTraced(ctx) {
+		return s.note(store.View(ctx, id, f))
+	}
+	ctx, span := startSpan(ctx, "session store read", attribute.String(storeAttribute, s.name))
+	defer endSpan(span, nil) // the errors of f are no errors of the store
 	return s.note(store.View(ctx, id, f))
 }
 
@@ -138,7 +144,7 @@ func (s *lazyStore) Create(ctx context.Context, id session.ID, item session.Item
 	if err != nil {
 		return err
 	}
-	return s.call("create", func() error { return store.Create(ctx, id, item) })
+	return s.call(ctx, "create", func(ctx context.Context) error { return store.Create(ctx, id, item) })
 }
 
 func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Item) error {
@@ -146,7 +152,7 @@ func (s *lazyStore) Replace(ctx context.Context, id session.ID, item session.Ite
 	if err != nil {
 		return err
 	}
-	return s.call("replace", func() error { return store.Replace(ctx, id, item) })
+	return s.call(ctx, "replace", func(ctx context.Context) error { return store.Replace(ctx, id, item) })
 }
 
 func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
@@ -154,7 +160,7 @@ func (s *lazyStore) Delete(ctx context.Context, id session.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.call("delete", func() error { return store.Delete(ctx, id) })
+	return s.call(ctx, "delete", func(ctx context.Context) error { return store.Delete(ctx, id) })
 }
 
 func (s *lazyStore) Tagged(ctx context.Context, tag session.Tag) ([]session.ID, error) {
@@ -181,10 +187,16 @@ func (s *lazyStore) Labels(ctx context.Context, ids []session.ID) ([]session.Lab
 	return store.Labels(ctx, ids)
 }
 
-// call measures a call, and reports its failure.
-func (s *lazyStore) call(operation string, f func() error) error {
+// call measures and traces a call, and reports its failure.
+func (s *lazyStore) call(ctx context.Context, operation string, f func(context.Context) error) error {
+	ctx, span := startSpan(ctx, "session store "+operation, attribute.String(storeAttribute, s.name))
 	start := time.Now()
-	err := f()
+	err := f(ctx)
+	if isAnswer(err) {
+		endSpan(span, nil)
+	} else {
+		endSpan(span, err)
+	}
 	observeStore(s.name, operation, time.Since(start), err)
 	return s.note(err)
 }
@@ -221,7 +233,7 @@ func (s lazySharedStore) ViewCurrent(ctx context.Context, id session.ID, f func(
 	if err != nil {
 		return err
 	}
-	return s.call("read_current", func() error { return store.ViewCurrent(ctx, id, f) })
+	return s.call(ctx, "read_current", func(ctx context.Context) error { return store.ViewCurrent(ctx, id, f) })
 }
 
 func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uint64, holder session.Holder, seen session.Lease) (session.Lease, error) {
@@ -230,7 +242,7 @@ func (s lazySharedStore) Acquire(ctx context.Context, id session.ID, version uin
 		return session.Lease{}, err
 	}
 	var lease session.Lease
-	err = s.call("acquire", func() (err error) {
+	err = s.call(ctx, "acquire", func(ctx context.Context) (err error) {
 		lease, err = store.Acquire(ctx, id, version, holder, seen)
 		return err
 	})
@@ -242,7 +254,7 @@ func (s lazySharedStore) Beat(ctx context.Context, id session.ID, lease session.
 	if err != nil {
 		return err
 	}
-	return s.call("beat", func() error { return store.Beat(ctx, id, lease) })
+	return s.call(ctx, "beat", func(ctx context.Context) error { return store.Beat(ctx, id, lease) })
 }
 
 func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder session.Holder) error {
@@ -250,7 +262,7 @@ func (s lazySharedStore) Release(ctx context.Context, id session.ID, holder sess
 	if err != nil {
 		return err
 	}
-	return s.call("release", func() error { return store.Release(ctx, id, holder) })
+	return s.call(ctx, "release", func(ctx context.Context) error { return store.Release(ctx, id, holder) })
 }
 
 func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version uint64, holder session.Holder) error {
@@ -258,7 +270,7 @@ func (s lazySharedStore) DeleteAt(ctx context.Context, id session.ID, version ui
 	if err != nil {
 		return err
 	}
-	return s.call("delete", func() error { return store.DeleteAt(ctx, id, version, holder) })
+	return s.call(ctx, "delete", func(ctx context.Context) error { return store.DeleteAt(ctx, id, version, holder) })
 }
 
 // Watch takes effect when the store is opened. No item is read before.

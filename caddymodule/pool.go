@@ -112,7 +112,7 @@ func (v *pooledVault) Destruct() error {
 // pool; settings has the values that it contains only as pointers or functions.
 func (p *pooled) client(c oauth.Config, settings ...string) (*oauth.Client, error) {
 	key := c
-	key.ClientSecret, key.RootCAs = nil, nil
+	key.ClientSecret, key.RootCAs, key.Trace = nil, nil, nil
 	key.Scopes = c.RequestedScopes()
 	fingerprint := sha256.Sum256(fmt.Appendf(nil, "%#v %q", key, settings))
 	v, err := p.take(fmt.Sprintf("client %x", fingerprint), func() (caddy.Destructor, error) {

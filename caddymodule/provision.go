@@ -262,6 +262,7 @@ func (h *Handler) clientConfig(e *expander) oauth.Config {
 		TokenParams:     e.params("token_param", h.TokenParam),
 		RefreshParams:   e.params("refresh_param", h.RefreshParam),
 
+		Trace:             traceServerCall,
 		IDTokenAlgorithm:  e.text("id_token_signed_response_alg", h.IDTokenSignedResponseAlg),
 		UserInfoMethod:    h.UserInfo,
 		TrustedAudiences:  e.texts("trusted_audiences", h.TrustedAudiences),

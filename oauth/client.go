@@ -92,8 +92,8 @@ func New(cfg Config) (*Client, error) {
 		assertionAudience:      cfg.AssertionAudience,
 		refreshResponseTimeout: cmp.Or(cfg.RefreshResponseTimeout, defaultRefreshResponseTimeout),
 
-		http:            newHTTPClient(cfg.RootCAs),
-		publicHTTP:      newPublicHTTPClient(cfg.RootCAs, cfg.Issuer),
+		http:            traced(newHTTPClient(cfg.RootCAs), cfg.Trace),
+		publicHTTP:      traced(newPublicHTTPClient(cfg.RootCAs, cfg.Issuer), cfg.Trace),
 		codeSlots:       newSlots(),
 		pushSlots:       newSlots(),
 		userInfoSlots:   newSlots(),

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -49,6 +50,12 @@ type Config struct {
 	// ClientSecret returns the client secret. The client calls it for each request,
 	// so a rotated secret is in use at once. Nil means a public client.
 	ClientSecret func() (string, error)
+
+	// Trace is called before each request to the server with its context, method and URL
+	// without the query. It returns the context for the request, and a function that is called with
+	// the status (0: none) and the error when the header of the answer is there. Nil: requests are not
+	// traced.
+	Trace func(ctx context.Context, method, url string) (context.Context, func(status int, err error))
 
 	// ClientKeyFile is a file with the client's private keys: PEM (PKCS #8, PKCS #1 or
 	// SEC 1), a JWK or a JWK Set. The first key signs assertions. The public parts of

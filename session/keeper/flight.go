@@ -60,15 +60,15 @@ func (v *Vault) uncommitted(id session.ID) *hot {
 //
 // If use is not zero, the flight writes that use of the session with the new tokens.
 // Without a flight, join has it written at once.
-func (k *Keeper) join(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
-	f, paused := k.joinOrStart(ref, d, use, waiting)
+func (k *Keeper) join(ctx context.Context, ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
+	f, paused := k.joinOrStart(ctx, ref, d, use, waiting)
 	if paused != nil && !use.IsZero() {
 		k.recordUse(ref, use)
 	}
 	return f, paused
 }
 
-func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
+func (k *Keeper) joinOrStart(ctx context.Context, ref seal.Ref, d demand, use time.Time, waiting bool) (*flight, *UnavailableError) {
 	v := k.Vault
 	// All sessions share v.mu, so the pause is checked before it is locked. The flight
 	// checks again before it sends anything.
@@ -85,7 +85,7 @@ func (k *Keeper) joinOrStart(ref seal.Ref, d demand, use time.Time, waiting bool
 		}
 		f = &flight{ready: make(chan struct{}), done: make(chan struct{})}
 		v.flights[ref.ID] = f
-		r := refresh{Keeper: k, flight: f, ref: ref, demand: d, startedAt: time.Now()}
+		r := refresh{Keeper: k, flight: f, ref: ref, demand: d, startedAt: time.Now(), values: context.WithoutCancel(ctx)}
 		v.running.Go(r.run)
 	}
 	if !use.IsZero() {
@@ -158,7 +158,7 @@ func (k *Keeper) serveWithRefresh(ctx context.Context, ref seal.Ref, h *hot, d d
 		if met && !h.due(now) {
 			return k.sessionOf(ref.ID, h), nil
 		}
-		f, paused := k.join(ref, d, use, !met)
+		f, paused := k.join(ctx, ref, d, use, !met)
 		if met {
 			return k.sessionOf(ref.ID, h), nil
 		}

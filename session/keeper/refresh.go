@@ -32,15 +32,18 @@ const (
 )
 
 // refresh is one refresh, from reading the record to committing the new one. A session
-// has one at a time in a process. It does not use the context of a request: if the client
-// hung up, a token that the server has already rotated would be lost.
+// has one at a time in a process. It does not end with the request that starts it: if the
+// client hung up, a token that the server has already rotated would be lost.
 type refresh struct {
 	*Keeper
 	flight    *flight
 	ref       seal.Ref
 	demand    demand
 	startedAt time.Time
-	lease     *heldLease // of the current try
+	// values has the values of the request that starts the refresh, for tracing. It never
+	// ends.
+	values context.Context //nolint:containedctx // of this one task
+	lease  *heldLease      // of the current try
 	// probe and clientProbe are the times at which this refresh became the probe of the
 	// circuit of its server and of its client. They identify the probe. Zero: it is none.
 	probe, clientProbe time.Time
@@ -51,7 +54,7 @@ type refresh struct {
 // retryOnConflict tries to refresh the session until no other process interferes, and
 // for leaseWait at most.
 func (r *refresh) retryOnConflict() (hot, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
+	ctx, cancel := context.WithTimeout(r.values, leaseWait)
 	defer cancel()
 	for tries := 1; ; tries++ {
 		read := r.read
@@ -122,7 +125,7 @@ func (r *refresh) try(ctx context.Context, read func(context.Context, seal.Ref) 
 		rec.lastUsed = r.startedAt
 	}
 	// The request for new tokens gets its full time, however long the lease took.
-	ctx, cancel := context.WithTimeout(context.Background(), redeemTimeout)
+	ctx, cancel := context.WithTimeout(r.values, redeemTimeout)
 	defer cancel()
 	return r.redeem(ctx, rec)
 }
