@@ -214,6 +214,9 @@ func (p *parser) unrecognized(name string) error {
 	if why, ok := notAvailable[name]; ok {
 		return p.Errf("%s is not available in this release: %s", name, why)
 	}
+	if instead, ok := peerWords[name]; ok {
+		return p.Errf("unrecognized subdirective '%s': write %s", name, instead)
+	}
 	if near := nearestOption(name); near != "" {
 		return p.Errf("unrecognized subdirective '%s': did you mean %s?", name, options[near].usage)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,11 +29,17 @@ func (e *expander) fail(err error) {
 	}
 }
 
+// environmentName matches a placeholder that looks like a variable of the environment.
+var environmentName = regexp.MustCompile(`\{([A-Z][A-Z0-9_]*)\}`)
+
 // text expands one setting. An unknown or empty placeholder is an error: otherwise a
 // missing secret would become an empty one.
 func (e *expander) text(option, setting string) string {
 	text, err := e.repl.ReplaceOrErr(setting, true, true)
 	if err != nil {
+		if name := environmentName.FindStringSubmatch(setting); name != nil {
+			err = fmt.Errorf("%w: write {env.%s} for a variable of the environment", err, name[1])
+		}
 		e.fail(fmt.Errorf("%s: %w: check that the variable or file is there and not empty", option, err))
 	}
 	return text

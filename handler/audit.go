@@ -29,7 +29,7 @@ type AuditEvent struct {
 // Kinds of audit events.
 const (
 	AuditLogin              = "login"               // a session has begun
-	AuditLoginRefused       = "login_refused"       // a login of this browser has failed for good
+	AuditLoginRefused       = "login_refused"       // a login of this browser has failed
 	AuditAccessDenied       = "access_denied"       // a user lacks a required claim
 	AuditLogout             = "logout"              // the user has signed out
 	AuditBackchannelLogout  = "backchannel_logout"  // the authorization server has logged the user out

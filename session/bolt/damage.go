@@ -74,6 +74,14 @@ func checkDamage(path string) (err error) {
 	if err != nil {
 		return err
 	}
+	// What is wrong with the rights of the file is no damage.
+	f, err := openPrivate(path, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer recoverOpening(&err)
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout, OpenFile: openPrivate})

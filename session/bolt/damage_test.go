@@ -196,3 +196,25 @@ func TestForeignFilesStayInPlace(t *testing.T) {
 		t.Errorf("SetAside moved a file that others may read to %s", to)
 	}
 }
+
+// TestUnusableRightsAreNoDamage, also of a file that is too small for a store.
+func TestUnusableRightsAreNoDamage(t *testing.T) {
+	for name, content := range map[string][]byte{"small": []byte("x"), "large": bytes.Repeat([]byte("x"), 1<<16)} {
+		path := newPath(t)
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Open(path); err == nil || errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: got error %v, want one about the rights", name, err)
+			if err == nil {
+				_ = s.Close()
+			}
+		}
+	}
+}
