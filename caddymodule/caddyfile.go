@@ -215,7 +215,10 @@ func (p *parser) unrecognized(name string) error {
 		return p.Errf("%s is not available in this release: %s", name, why)
 	}
 	if instead, ok := peerWords[name]; ok {
-		return p.Errf("unrecognized subdirective '%s': write %s", name, instead)
+		if !strings.HasPrefix(instead, "leave it out") {
+			instead = "write " + instead
+		}
+		return p.Errf("unrecognized subdirective '%s': %s", name, instead)
 	}
 	if near := nearestOption(name); near != "" {
 		return p.Errf("unrecognized subdirective '%s': did you mean %s?", name, options[near].usage)

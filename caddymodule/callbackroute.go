@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -73,13 +74,19 @@ func rawPaths(sets caddyhttp.RawMatcherSets) (paths caddyhttp.MatchPath) {
 // its login. A login would then end at a page that something else serves.
 func (a *App) warnOfUnroutedCallbacks() {
 	for _, s := range a.shared {
-		if !s.place.callbackUnrouted || slices.ContainsFunc(a.shared, s.answersCallbackOf) {
+		if !a.isCallbackUnrouted(s) {
 			continue
 		}
-		a.logger.Warn("no request for the callback reaches this oauth_session directive, so its logins cannot be completed: the handle, handle_path or route block around it "+
-			"does not match the path. Give the directive a path_prefix within the block, and register the callback below it at the authorization server",
-			zap.String("callback", s.place.prefix+"/callback"), zap.String("client_id", s.client), zap.Strings("hosts", s.place.hosts))
+		a.logger.Warn(errCallbackUnrouted.Error(), zap.String("callback", s.place.prefix+"/callback"), zap.String("client_id", s.client), zap.Strings("hosts", s.place.hosts))
 	}
+}
+
+var errCallbackUnrouted = errors.New("no request for the callback reaches this oauth_session directive, so its logins cannot be completed: the handle, handle_path or route block around it " +
+	"does not match the path. Give the directive a path_prefix within the block, and register the callback below it at the authorization server")
+
+// isCallbackUnrouted reports whether no handler gets the callbacks of s.
+func (a *App) isCallbackUnrouted(s sharing) bool {
+	return s.place.callbackUnrouted && !slices.ContainsFunc(a.shared, s.answersCallbackOf)
 }
 
 // answersCallbackOf reports whether a handler answers the callbacks of s.

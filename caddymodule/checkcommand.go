@@ -127,6 +127,9 @@ func (s *servedSite) check(ctx context.Context) checkedSite {
 	metadata := s.handler.ClientMetadata(origin)
 	checked := checkedSite{Site: s.label, Issuer: s.use.authority, ClientID: s.use.client, RedirectURIs: s.redirectURIs(), Store: storeName(s.use.store), Findings: []reportedFinding{}}
 	found := s.storeFindings(ctx)
+	if s.app.isCallbackUnrouted(s.use) {
+		found = append(found, finding{code: findingCallback, option: "path_prefix", err: errCallbackUnrouted})
+	}
 	server := serverFindings(ctx, s.client)
 	found = append(found, server...)
 	if failure(server) == nil {

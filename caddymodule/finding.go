@@ -21,8 +21,12 @@ type finding struct {
 	warning bool
 }
 
-// findingStore means that the session store failed an operation of a login or a refresh.
-const findingStore = "store"
+const (
+	// findingStore means that the session store failed an operation of a login or a refresh.
+	findingStore = "store"
+	// findingCallback means that no request for the callback reaches the handler.
+	findingCallback = "callback"
+)
 
 func (f finding) fields() []zap.Field {
 	return []zap.Field{zap.String("finding", f.code), zap.String("option", f.option), zap.Error(f.err)}

@@ -1,20 +1,20 @@
 package caddymodule
 
-// peerWords has options of other login proxies and plugins, and what to write here in
-// their place. Someone who moves from one of them writes them first.
+// peerWords has options of other login proxies and plugins, and what to do here: an
+// option to write, or "leave it out" with the reason. Someone who moves from one of them writes them first.
 var peerWords = map[string]string{
-	"redirect_uri":               "nothing: it follows from the site's address and path_prefix; set base_url if the public address is another one",
-	"redirect_url":               "nothing: it follows from the site's address and path_prefix; set base_url if the public address is another one",
-	"callback_url":               "nothing: it follows from the site's address and path_prefix; set base_url if the public address is another one",
+	"redirect_uri":               "leave it out: it follows from the site's address and path_prefix; set base_url if the public address is another one",
+	"redirect_url":               "leave it out: it follows from the site's address and path_prefix; set base_url if the public address is another one",
+	"callback_url":               "leave it out: it follows from the site's address and path_prefix; set base_url if the public address is another one",
 	"redirect_url_path":          "path_prefix",
 	"proxy_prefix":               "path_prefix",
 	"cookie_name":                "cookie { name <name> }",
 	"cookie_domain":              "cookie { domain <domain> }",
 	"cookie_samesite":            "cookie { same_site lax|strict|none }",
-	"cookie_secure":              "nothing: cookies are always Secure",
+	"cookie_secure":              "leave it out: cookies are always Secure",
 	"cookie_secret":              "key",
 	"cookie_expire":              "max_lifetime",
-	"cookie_refresh":             "nothing: tokens are refreshed before they expire",
+	"cookie_refresh":             "leave it out: tokens are refreshed before they expire",
 	"encryption_key":             "key",
 	"crypto_passphrase":          "key",
 	"secret":                     "client_secret, or key for the key of sessions",
@@ -54,12 +54,12 @@ var peerWords = map[string]string{
 	"whitelist_domains":          "trusted_origins",
 	"upstream":                   "reverse_proxy, as a directive of the site",
 	"upstreams":                  "reverse_proxy, as a directive of the site",
-	"pass_access_token":          "nothing: the app gets Authorization: Bearer <access token>; header changes that",
-	"pass_authorization_header":  "nothing: the app gets Authorization: Bearer <access token>; header changes that",
+	"pass_access_token":          "leave it out: the app gets Authorization: Bearer <access token>; header changes that",
+	"pass_authorization_header":  "leave it out: the app gets Authorization: Bearer <access token>; header changes that",
 	"set_xauthrequest":           "reverse_proxy { header_up X-User {http.auth.user.id} }",
-	"code_challenge_method":      "nothing: PKCE S256 is always used",
-	"pkce":                       "nothing: PKCE S256 is always used",
-	"pkce_method":                "nothing: PKCE S256 is always used",
+	"code_challenge_method":      "leave it out: PKCE S256 is always used",
+	"pkce":                       "leave it out: PKCE S256 is always used",
+	"pkce_method":                "leave it out: PKCE S256 is always used",
 	"prompt":                     "authorize_param prompt <value>",
 	"ssl_insecure_skip_verify":   "trusted_ca <file> with the server's CA",
 	"tls_insecure_skip_verify":   "trusted_ca <file> with the server's CA",

@@ -20,7 +20,7 @@ func TestPeersWordsGetAHint(t *testing.T) {
 			t.Errorf("%s: got error %v, want file, line and %q", word, err, hint)
 		}
 		first := regexp.MustCompile(`^[a-z_]+`).FindString(hint)
-		if _, exists := options[first]; !exists && first != "nothing" && first != "reverse_proxy" && first != "a" {
+		if _, exists := options[first]; !exists && first != "leave" && first != "reverse_proxy" && first != "a" {
 			t.Errorf("%s: the hint names %s, which is no option", word, first)
 		}
 	}

@@ -25,6 +25,7 @@ type servedSite struct {
 	// handler and origins say what to register at the authorization server.
 	handler *handler.Handler
 	origins []string
+	app     *App
 }
 
 type siteRegistry struct {
