@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"net/http"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
@@ -76,7 +75,7 @@ func note(r *http.Request, reference string) {
 // auditRevocation writes a revocation by an operator to the audit trail. The end of each
 // session has a line of its own at the site.
 func auditRevocation(r *http.Request, q sessionQuery, ended int) {
-	caddy.Log().Named("http.handlers.oauth_session."+auditName).Info("session_revoked",
+	servedSites.auditLogger().Info("session_revoked",
 		zap.String("event", "session_revoked"), zap.String("reference", handler.NewReference()), zap.String("by", "admin endpoint"),
 		zap.String("remote", r.RemoteAddr), zap.String("selector", q.selector()), zap.String("user", q.user),
 		zap.String("site", q.site), zap.Int("ended", ended))

@@ -59,12 +59,23 @@ func (q *eventQueue) start() {
 		for {
 			select {
 			case emit := <-q.queue:
-				emit()
+				q.run(emit)
 			case <-q.ctx.Done():
 				return
 			}
 		}
 	}()
+}
+
+// run emits one event. A panic of its handler would end the process here: no server
+// recovers it, as one does in the goroutine of a request.
+func (q *eventQueue) run(emit func()) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			q.logger.Error("a handler of an event failed", zap.Any("cause", cause), zap.Stack("stack"))
+		}
+	}()
+	emit()
 }
 
 func (q *eventQueue) stop() { q.cancel() }

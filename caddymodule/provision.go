@@ -88,7 +88,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	origins := h.publicOrigins(server, routeHosts)
 	h.served = servedSites.add(servedSite{
 		label: label, use: use, keeper: handlerConfig.Keeper, vault: vault, client: client, module: h.store, handler: h.handler, origins: origins,
-		app: app,
+		app:   app,
+		audit: ctx.Logger().Named(auditName),
 	})
 	app.preflight.add(h, vault, client)
 	app.preflight.sites = append(app.preflight.sites, func() { h.introduce(origins, ring.IDs()) })

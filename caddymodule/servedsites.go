@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"github.com/oauth-session/caddy-oauth-session/handler"
 	"github.com/oauth-session/caddy-oauth-session/oauth"
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
@@ -26,6 +28,7 @@ type servedSite struct {
 	handler *handler.Handler
 	origins []string
 	app     *App
+	audit   *zap.Logger // the audit trail, without the name of a site
 }
 
 type siteRegistry struct {
@@ -99,6 +102,17 @@ func (r *siteRegistry) labels() (labels []string) {
 	}
 	slices.Sort(labels)
 	return slices.Compact(labels)
+}
+
+// auditLogger returns the audit trail of the newest configuration. caddy.Log would not do:
+// it writes to the default log only, from which operators exclude the trail.
+func (r *siteRegistry) auditLogger() *zap.Logger {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.all) == 0 {
+		return zap.NewNop()
+	}
+	return r.all[len(r.all)-1].audit
 }
 
 // current returns all entries.

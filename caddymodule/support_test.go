@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 	caddy.RegisterModule(captureWriter{})
 	caddy.RegisterModule(announcingModule{})
 	caddy.RegisterModule(eventRecorder{})
+	caddy.RegisterModule(failingEventHandler{})
 	os.Exit(m.Run())
 }
 
@@ -122,6 +123,11 @@ const globals = "admin off\npersist_config off\ndefault_bind 127.0.0.1\nauto_htt
 // config adapts a Caddyfile to an isolated configuration.
 func (w *world) config(text string) []byte {
 	w.t.Helper()
+	return w.configWith(globals, text)
+}
+
+func (w *world) configWith(globals, text string) []byte {
+	w.t.Helper()
 	if rest, ok := strings.CutPrefix(text, "{\n"); ok {
 		text = "{\n" + globals + rest
 	} else {
@@ -142,9 +148,22 @@ func (w *world) load(text string) {
 	}
 }
 
+// loadWith loads a Caddyfile with other global options than globals.
+func (w *world) loadWith(globals, text string) {
+	w.t.Helper()
+	if err := w.tryLoadConfig(w.configWith(globals, text)); err != nil {
+		w.t.Fatalf("loading: %v", err)
+	}
+}
+
 func (w *world) tryLoad(text string) error {
 	w.t.Helper()
-	if err := caddy.Load(w.config(text), true); err != nil {
+	return w.tryLoadConfig(w.config(text))
+}
+
+func (w *world) tryLoadConfig(config []byte) error {
+	w.t.Helper()
+	if err := caddy.Load(config, true); err != nil {
 		return err
 	}
 	// All later requests must reach the new configuration.

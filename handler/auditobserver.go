@@ -1,8 +1,6 @@
 package handler
 
 import (
-	"fmt"
-
 	"github.com/oauth-session/caddy-oauth-session/session/keeper"
 )
 
@@ -18,7 +16,7 @@ func NewAuditObserver(audit func(AuditEvent)) func(keeper.Event) {
 			a.Kind, a.Reason = AuditSessionEnded, string(e.Reason)
 		case keeper.EventUnreadable:
 			a.Kind, a.Reason = AuditStoreTampered, string(e.Part())
-			if _, ok := limit.allowCause(a.Kind, fmt.Errorf("%s %s", a.Reason, e.ID)); !ok {
+			if _, ok := limit.allowText(a.Kind, a.Reason+" "+e.ID.String()); !ok {
 				return
 			}
 		default:

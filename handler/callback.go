@@ -73,7 +73,7 @@ func (h *Handler) acceptResponse(w http.ResponseWriter, r *http.Request, resp au
 	cb := callback{cookie: cookie, state: state, attempt: a, code: resp.Code}
 	if resp.Error != "" {
 		h.clearLoginCookie(w, cookie.Name)
-		h.logRefusal(r, resp.Error, resp.Description)
+		h.logRefusal(r, cookie, resp)
 		if resp.Error != accessDenied && !a.Explicit && h.hasSession(r, &c) {
 			// Another tab has completed its login, which is all that this one was for.
 			return h.landWithSession(w, r, &c, a.landings(), a.ReturnTo)
@@ -168,7 +168,7 @@ func (h *Handler) refusedLogin(w http.ResponseWriter, r *http.Request, cb callba
 	case accessDenied:
 		e = loginDenied(cb.attempt.ReturnTo)
 	}
-	e.audit = &AuditEvent{Kind: AuditLoginRefused, Reason: code}
+	e.audit = h.refusedOnce(cb, code)
 	return h.fail(w, r, e)
 }
 

@@ -31,14 +31,23 @@ func (p *logLimiter) allow(cause string) bool {
 // first one in a minute with this text, apart from numbers, which may differ each time.
 // It also returns the number of lines that were left out since the last one.
 func (p *logLimiter) allowCause(kind string, err error) (suppressed int, ok bool) {
+	if err == nil {
+		return p.allowText(kind, "")
+	}
+	return p.allowText(kind, causeText(err))
+}
+
+// allowText is allowCause for a cause that is named exactly. Without a text, the kind is
+// the cause.
+func (p *logLimiter) allowText(kind, text string) (suppressed int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.causes == nil {
 		p.causes = map[string]*loggedCause{}
 	}
 	cause, now := p.causes[kind], time.Now()
-	if err != nil {
-		key := kind + " " + causeText(err)
+	if text != "" {
+		key := kind + " " + text
 		if cause = p.causes[key]; cause == nil && p.makeRoom(now) {
 			cause = &loggedCause{}
 			p.causes[key] = cause

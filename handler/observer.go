@@ -76,6 +76,8 @@ func logRefreshFailure(logger *zap.Logger, limit *logLimiter, e keeper.Event) {
 		logger.Info("refresh token refused", fields...)
 	case e.Outcome == keeper.Misconfigured, e.Outcome == keeper.Malformed:
 		logger.Error("refresh failed: the authorization server refuses this client or sends an unusable answer; correct the configuration here or at the server", fields...)
+	case e.Outcome == keeper.Unclear:
+		logger.Warn("the authorization server refused a refresh and did not say that the token is invalid: it is asked once more before the access token expires, and a second refusal ends the session", fields...)
 	default:
 		logger.Warn("refresh failed; the session is kept and the refresh is repeated", fields...)
 	}

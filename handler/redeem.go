@@ -81,7 +81,7 @@ func (h *Handler) loginFailed(w http.ResponseWriter, r *http.Request, c *cookies
 		h.clearLoginCookies(w, c)
 	}
 	page := *f.answer // fail changes the Error, and other requests share it
-	page.audit = &AuditEvent{Kind: AuditLoginRefused, Reason: page.Code}
+	page.audit = h.refusedOnce(cb, page.Code)
 	return h.fail(w, r, &page)
 }
 

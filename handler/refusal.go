@@ -28,9 +28,22 @@ func missingAttempt(code string) error {
 	return errors.New("this login was completed, given up or begun in another browser")
 }
 
-func (h *Handler) logRefusal(r *http.Request, code, description string) {
-	h.log(r).Info("login refused by the authorization server",
-		zap.String("error", printable(code)), zap.String("error_description", printable(description)))
+// logRefusal logs a refused login once a minute for each attempt: a browser can send the
+// same callback again and again.
+func (h *Handler) logRefusal(r *http.Request, attempt *http.Cookie, resp authorizationResponse) {
+	if _, ok := h.logLimiter.allowText("login refused", attempt.Value); ok {
+		h.log(r).Info("login refused by the authorization server",
+			zap.String("error", printable(resp.Error)), zap.String("error_description", printable(resp.Description)))
+	}
+}
+
+// refusedOnce returns the audit event of a refused login, or nil if this attempt had one
+// within the last minute. All attempts of a site have a hundred in a minute at most.
+func (h *Handler) refusedOnce(cb callback, reason string) *AuditEvent {
+	if _, ok := h.logLimiter.allowText(AuditLoginRefused, cb.cookie.Value); !ok {
+		return nil
+	}
+	return &AuditEvent{Kind: AuditLoginRefused, Reason: reason}
 }
 
 // refusedUnknownLogin answers a callback with an error code that belongs to no login

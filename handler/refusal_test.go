@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -193,5 +194,31 @@ func TestRefusalWithoutAttemptIsSaid(t *testing.T) {
 				t.Error("got no link to the wanted page, want one")
 			}
 		})
+	}
+}
+
+// TestRepeatedRefusalIsAuditedOnce: a browser that sends one callback again and again does
+// not fill the audit trail and the log.
+func TestRepeatedRefusalIsAuditedOnce(t *testing.T) {
+	var h Handler
+	one, other := callback{cookie: &http.Cookie{Value: "attempt1"}}, callback{cookie: &http.Cookie{Value: "attempt2"}}
+	got := 0
+	for range 50 {
+		for _, cb := range []callback{one, other} {
+			if h.refusedOnce(cb, "access_denied") != nil {
+				got++
+			}
+		}
+	}
+	if got != 2 {
+		t.Errorf("got %d audit events, want one for each attempt", got)
+	}
+	for i := range 1000 {
+		if h.refusedOnce(callback{cookie: &http.Cookie{Value: fmt.Sprint("flood", i)}}, "access_denied") != nil {
+			got++
+		}
+	}
+	if got > maxCauses+2 {
+		t.Errorf("got %d audit events in a minute, want at most %d", got, maxCauses+2)
 	}
 }

@@ -2,7 +2,6 @@ package handler
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -120,7 +119,7 @@ func foundClaim(claims json.RawMessage, name string) string {
 
 // logDenied logs at most once a minute for each claim and user.
 func (h *Handler) logDenied(r *http.Request, denied *AuditEvent, unmet *Requirement) {
-	suppressed, ok := h.logLimiter.allowCause("forbidden", fmt.Errorf("%s %s %s", denied.Claim, denied.Found, denied.User))
+	suppressed, ok := h.logLimiter.allowText("forbidden", denied.Claim+" "+denied.Found+" "+denied.User)
 	if !ok {
 		return
 	}
