@@ -20,6 +20,7 @@ func TestModules(t *testing.T) {
 			var runs []*run
 			for _, m := range p.modules {
 				site, as := newSite(t)
+				configure(as, m) // Caddy fetches metadata and keys when it starts
 				sites.WriteString(siteBlock(site, as, app, p.options+"\n"+m.options))
 				runs = append(runs, &run{module: m, site: site, as: as})
 			}
@@ -41,6 +42,7 @@ func TestWholePlanWithOneClient(t *testing.T) {
 	t.Parallel()
 	app := echo.Start(t, echo.Options{})
 	site, as := newSite(t)
+	configure(as, basicModules[0])
 	startCaddy(t, siteBlock(site, as, app, "scope openid profile email"))
 	for i, m := range basicModules {
 		t.Run(m.name, func(t *testing.T) {
