@@ -26,6 +26,8 @@ type monitor struct {
 	texts  monitorTexts
 	// observe is called with the result of each check.
 	observe func(up bool)
+	// slots bounds the checks of several monitors at the same time; nil: no bound.
+	slots chan struct{}
 	// wake starts a check after a failed call. It has room for one value.
 	wake chan struct{}
 }
@@ -64,9 +66,7 @@ func (m *monitor) run(ctx context.Context) {
 	known := map[string]finding{}
 	pause := minMonitorPause
 	for {
-		checking, cancel := context.WithTimeout(ctx, monitorTimeout)
-		found := m.check(checking)
-		cancel()
+		found := m.checkInTurn(ctx)
 		if ctx.Err() != nil {
 			return
 		}
@@ -93,6 +93,21 @@ func (m *monitor) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// checkInTurn waits for a slot and checks. Its result is void if ctx ends.
+func (m *monitor) checkInTurn(ctx context.Context) []finding {
+	if m.slots != nil {
+		select {
+		case m.slots <- struct{}{}:
+			defer func() { <-m.slots }()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	return m.check(ctx)
 }
 
 // report logs what is new and what is gone. known has what was reported before.

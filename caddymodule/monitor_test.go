@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,6 +112,30 @@ func TestMonitorBacksOff(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := p.count(); n < 60 || n > 140 {
 			t.Errorf("got %d checks in an hour, want 60 to 140", n)
+		}
+	})
+}
+
+// TestMonitorsTakeTurns: hundreds of clients of one server do not ask it at once, and each
+// of them does ask.
+func TestMonitorsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slots := make(chan struct{}, 3)
+		var running, most, checked atomic.Int64
+		for range 50 {
+			m := newMonitor(func(context.Context) []finding {
+				most.Store(max(most.Load(), running.Add(1)))
+				time.Sleep(10 * time.Second)
+				running.Add(-1)
+				checked.Add(1)
+				return nil
+			}, zap.NewNop(), serverTexts)
+			m.slots = slots
+			go m.run(t.Context())
+		}
+		time.Sleep(10 * time.Minute)
+		if most.Load() != 3 || checked.Load() != 50 {
+			t.Errorf("got %d checks, %d at once, want 50 and 3", checked.Load(), most.Load())
 		}
 	})
 }

@@ -21,12 +21,15 @@ type preflight struct {
 	stores  map[*pooledVault]*monitor
 	servers map[*oauth.Client]*monitor
 	sites   []func()
-	ctx     context.Context //nolint:containedctx // ends with the configuration
-	cancel  context.CancelFunc
+	// slots bounds the servers that are asked at the same time: hundreds of sites may have
+	// one server, and a client each.
+	slots  chan struct{}
+	ctx    context.Context //nolint:containedctx // ends with the configuration
+	cancel context.CancelFunc
 }
 
 func newPreflight() *preflight {
-	p := &preflight{stores: map[*pooledVault]*monitor{}, servers: map[*oauth.Client]*monitor{}}
+	p := &preflight{stores: map[*pooledVault]*monitor{}, servers: map[*oauth.Client]*monitor{}, slots: make(chan struct{}, maxServerChecks)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -45,6 +48,7 @@ func (p *preflight) add(h *Handler, v *pooledVault, client *oauth.Client) {
 	if server == nil {
 		check := func(ctx context.Context) []finding { return serverFindings(ctx, client) }
 		server = newMonitor(check, logger.With(zap.String("issuer", authority)), serverTexts)
+		server.slots = p.slots
 		server.observe = func(up bool) { setUp(issuerUp, authority, up) }
 		p.servers[client] = server
 	}
@@ -77,6 +81,9 @@ func storeName(id string) string {
 	name, _, _ := strings.Cut(id, "#")
 	return name
 }
+
+// maxServerChecks bounds the checks of authorization servers that run at the same time.
+const maxServerChecks = 16
 
 // maxIntroducedURLs bounds the URLs of each kind in the line of a site.
 const maxIntroducedURLs = 10
