@@ -35,7 +35,6 @@ var peerWords = map[string]string{
 	"provider_metadata_url":      "discovery_url",
 	"metadata_url":               "discovery_url",
 	"well_known_url":             "discovery_url",
-	"scopes":                     "scope",
 	"login_url":                  "authorization_endpoint",
 	"auth_url":                   "authorization_endpoint",
 	"authorize_url":              "authorization_endpoint",

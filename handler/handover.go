@@ -125,7 +125,7 @@ func (h *Handler) wrongMethod(w http.ResponseWriter, r *http.Request, path, meth
 	if path == callbackPath && r.Method == http.MethodPost {
 		e.Detail += " If the sign-in service sent you here, the operator of this site can set response_mode " + oauth.ResponseModeFormPost + "."
 		if h.logLimiter.allow("posted callback") {
-			h.Logger.Warn("the callback got a POST: if the authorization server sends its answers as a form, set response_mode " + oauth.ResponseModeFormPost)
+			h.log(r).Warn("the callback got a POST: if the authorization server sends its answers as a form, set response_mode " + oauth.ResponseModeFormPost)
 		}
 	}
 	return h.fail(w, r, e)

@@ -63,7 +63,7 @@ func (h *Handler) redirectAfterLogout(w http.ResponseWriter, r *http.Request, en
 			request.IDTokenHint = ended.IDToken
 		}
 		if len(request.IDTokenHint) > oauth.MaxIDTokenHint && h.logLimiter.allow("long ID token at a logout") {
-			h.Logger.Info("an ID token is too long for the URL of a logout: the authorization server gets client_id and logout_hint in its place, and may ask the user",
+			h.log(r).Info("an ID token is too long for the URL of a logout: the authorization server gets client_id and logout_hint in its place, and may ask the user",
 				zap.Int("bytes", len(request.IDTokenHint)))
 		}
 		end, err := h.Client.EndSessionURL(r.Context(), request)

@@ -39,7 +39,7 @@ func (h *Handler) warnOfStrayCallback(r *http.Request) {
 		return
 	}
 	if c := h.parseCookies(r); c.hasLogin(u.Query().Get("state")) && h.logLimiter.allow("stray callback") {
-		h.Logger.Warn("the callback of a login has reached this oauth_session directive as an ordinary page: another directive has begun the login. "+
+		h.log(r).Warn("the callback of a login has reached this oauth_session directive as an ordinary page: another directive has begun the login. "+
 			"If that one is inside a handle, handle_path or route block, give it a path_prefix within the path of the block",
 			zap.String("path", printable(u.Path)), zap.String("path_prefix", h.PathPrefix))
 	}
@@ -69,7 +69,7 @@ func (h *Handler) unknownState(r *http.Request, state string) error {
 // sender may have expected the app, or another Handler.
 func (h *Handler) unknownEndpoint(r *http.Request) *Error {
 	if h.logLimiter.allow("unknown endpoint") {
-		h.Logger.Info("no endpoint has this address below path_prefix: if the app or another oauth_session directive should answer it, "+
+		h.log(r).Info("no endpoint has this address below path_prefix: if the app or another oauth_session directive should answer it, "+
 			"check path_prefix, and the handle, handle_path or route block around the directive",
 			zap.String("path", printable(h.OriginalURL(r).Path)), zap.String("path_prefix", h.PathPrefix))
 	}

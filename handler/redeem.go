@@ -123,7 +123,7 @@ func (h *Handler) redemptionFailed(ctx context.Context, c *cookies, cb callback,
 	switch tokenErr.Kind {
 	case oauth.Rejected, oauth.Unclear, oauth.Unanswered:
 		if failure.restart = cb.state.Restarts < maxRestartsStale; failure.restart {
-			h.Logger.Info("login restarted: the code was refused, or its answer was lost", zap.Error(err))
+			h.log(cb.request).Info("login restarted: the code was refused, or its answer was lost", zap.Error(err))
 		}
 	}
 	switch tokenErr.Kind {
@@ -153,7 +153,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	secret, s, err := h.Keeper.Create(ctx, identity, t)
 	switch {
 	case errors.Is(err, keeper.ErrLoggedOut):
-		h.Logger.Info("the authorization server ended a login while it was being completed")
+		h.log(cb.request).Info("the authorization server ended a login while it was being completed")
 		return seal.Secret{}, &loginFailure{answer: loggedOutDuringLogin(err, a.ReturnTo), restart: cb.state.Restarts < maxRestartsStale}
 	case err != nil:
 		return seal.Secret{}, &loginFailure{answer: storeUnavailable(err, a.ReturnTo)}
@@ -163,7 +163,7 @@ func (h *Handler) createSession(ctx context.Context, c *cookies, cb callback, an
 	h.endReplacedSession(ctx, c, identity, t)
 	if t.RefreshToken == "" {
 		h.warnNoRefreshToken.Do(func() {
-			h.Logger.Warn("the authorization server issued no refresh token: sessions end with their access token",
+			h.log(cb.request).Warn("the authorization server issued no refresh token: sessions end with their access token",
 				zap.Time("token_expires", s.TokenExpires),
 				zap.String("likely_cause", "it wants scope offline_access (many servers, some only with prompt=consent), access_type=offline (Google), or refresh tokens enabled for this client"))
 		})

@@ -100,7 +100,7 @@ func (h *Handler) forbidden(r *http.Request, s *keeper.Session, unmet *Requireme
 		e.Detail = "You are signed in, but you are in so many groups that the sign-in service does not list them. " +
 			"This site cannot see whether you may use this page. Its operator has to correct that."
 		if h.logLimiter.allow(e.Code) {
-			h.Logger.Warn("a user was refused because the authorization server leaves the groups out: the user is in too many of them (groups overage)",
+			h.log(r).Warn("a user was refused because the authorization server leaves the groups out: the user is in too many of them (groups overage)",
 				zap.String("remedy", "at Entra ID, send only the groups that are assigned to the application (groupMembershipClaims: ApplicationGroup), "+
 					"or assign app roles and write: require roles <role>"))
 		}
